@@ -28,6 +28,7 @@ SEED = 20
 TRAINED_ON = 1_500  # of the 1,797 bundled digits; the other 297 are held out
 PICTURE_PX = 96  # the 8x8 digits are drawn at this size, so that the processor's resize to 32 px has work to do
 GOLDEN_NAMES = {3: "three", 7: "seven", 8: "eight"}
+NEARLY_SURE = 0.95  # least confidence of a golden picture: well above what the model file promises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def save_golden(folder: Path, held_out: Digits, chances: np.ndarray) -> None:
     """One held-out picture for each golden name: the first that the model is right and nearly sure about."""
     folder.mkdir(parents=True, exist_ok=True)
     for digit, name in GOLDEN_NAMES.items():
-        sure = [i for i, label in enumerate(held_out.labels) if label == digit and chances[i, digit] > 0.95]
+        sure = [i for i, label in enumerate(held_out.labels) if label == digit and chances[i, digit] > NEARLY_SURE]
         if not sure:
             raise SystemExit(f"golden/{name}.png: no held-out {digit} is recognised. Next: train for more --epochs.")
         held_out.pictures[sure[0]].save(folder / f"{name}.png", optimize=True)
@@ -151,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     accuracy = float(np.mean(chances.argmax(axis=1) == held_out.labels))
     checkpoint = asked.out / "checkpoint"
     model.save_pretrained(checkpoint, safe_serialization=True)
+    (checkpoint / "model.safetensors").chmod(0o644)  # safetensors makes it private
     processor.save_pretrained(checkpoint)
     save_golden(asked.out / "golden", held_out, chances)
     print(f"held-out accuracy: {accuracy:.4f} ({len(held_out.labels)} digits)")

@@ -1,0 +1,209 @@
+"""Export a 🤗 vision model as a SavedModel for TF Serving, with golden cases beside it.
+
+REQUEST.json:
+  {"model": "digits-vit",
+   "source": {"kind": "folder", "path": "/…/checkpoint"}
+           | {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "<40 hex>"}
+           | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
+   "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}]}
+
+OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json.
+It runs in its own environment, on requirements.txt beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from golden import ExportedGraph, judge_case, read_image, reference_answer, write_case
+from refused import ExportRefused
+from reproducible import fix_hash_seed, normalise
+from request import Archive, Request, read_request
+from sources import fetch, plain_url
+
+if TYPE_CHECKING:
+    from served_graph import Checkpoint
+
+EXPORTER = "1.0.0"  # grows when the same checkpoint would give other bytes
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[None]:
+    """Print one line when a step is done, with its time."""
+    began = time.monotonic()
+    yield
+    print(f"{name} … {time.monotonic() - began:.1f} s", flush=True)
+
+
+def export(request: Request, out: Path) -> dict[str, Any]:
+    """Write everything below the folder `out`; the facts of export.json come back."""
+    began = time.monotonic()
+    for case in request.golden:
+        read_image(case)  # a missing one is told at once, not after a minute
+    with step("fetching the source"):
+        scratch = out / ".scratch"
+        scratch.mkdir()
+        fetched = fetch(request.source, scratch)
+    with step("loading TensorFlow"):
+        import tensorflow as tf  # noqa: PLC0415 (8 s: only after the quick refusals)
+        import transformers  # noqa: PLC0415
+    savedmodel = out / "savedmodel"
+    checkpoint: Checkpoint | None = None
+    if isinstance(request.source, Archive):
+        take_savedmodel(fetched, savedmodel, where=plain_url(request.source.url))
+    else:
+        checkpoint = export_checkpoint(fetched, savedmodel)
+    shutil.rmtree(scratch)
+    write_golden(request, checkpoint, out)
+    facts = {
+        "model": request.model,
+        "source": describe_source(request),
+        "tensorflow": tf.__version__,
+        "transformers": transformers.__version__ if checkpoint else None,
+        "exporter": EXPORTER,
+        "signature": read_signature(savedmodel),
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    (out / "export.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return facts
+
+
+def export_checkpoint(folder: Path, savedmodel: Path) -> Checkpoint:
+    """Load a checkpoint and save its served graph."""
+    from served_graph import load_checkpoint, save_served_graph  # noqa: PLC0415 (loads TensorFlow)
+
+    with step("loading the checkpoint"):
+        checkpoint = load_checkpoint(folder)
+    with step("saving the SavedModel"):
+        save_served_graph(checkpoint, savedmodel)
+    return checkpoint
+
+
+def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
+    """Move an archive's SavedModel into place, if its signature is the one that clients rely on."""
+    with step("taking the SavedModel"):
+        refuse_other_signature(read_signature(found), where=where)
+        found.rename(savedmodel)
+        normalise(savedmodel)
+
+
+def read_signature(savedmodel: Path) -> dict[str, Any]:
+    """serving_default's inputs and outputs by name, each with type and shape; {} when it has none."""
+    from tensorflow.core.framework import types_pb2  # noqa: PLC0415 (loads TensorFlow)
+    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415
+
+    proto = saved_model_pb2.SavedModel.FromString((savedmodel / "saved_model.pb").read_bytes())
+    serving = [graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags]
+    if not serving or "serving_default" not in serving[0].signature_def:
+        return {}
+    signature = serving[0].signature_def["serving_default"]
+
+    def described(tensors: Any) -> dict[str, Any]:
+        return {
+            name: {
+                "dtype": types_pb2.DataType.Name(info.dtype),
+                "shape": None if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim],
+            }
+            for name, info in sorted(tensors.items())
+        }
+
+    return {"inputs": described(signature.inputs), "outputs": described(signature.outputs)}
+
+
+def refuse_other_signature(signature: dict[str, Any], *, where: str) -> None:
+    """Refuse a SavedModel that clients of the served contract could not ask, saying what it has."""
+    if not signature:
+        raise ExportRefused(f"source: {where}: it has no signature serving_default. Next: save it with one.")
+    inputs = {name: info["dtype"] for name, info in signature["inputs"].items()}
+    outputs = {name: info["dtype"] for name, info in signature["outputs"].items()}
+    if list(inputs.values()) != ["DT_STRING"] or outputs != {"label": "DT_STRING", "confidence": "DT_FLOAT"}:
+        raise ExportRefused(
+            f"source: {where}: its serving_default takes {inputs} and gives {outputs}. "
+            "Next: save it with one string input and the outputs label (string) and confidence (float)."
+        )
+
+
+def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> None:
+    """Ask the written SavedModel every golden case, judge its answers, and save the cases and the descriptors."""
+    from grpc_files import descriptors  # noqa: PLC0415 (loads TensorFlow)
+
+    with step(f"asking {len(request.golden)} golden cases"):
+        graph = ExportedGraph(out / "savedmodel")
+        for case in request.golden:
+            reference = None
+            if checkpoint:
+                reference = reference_answer(checkpoint.processor, checkpoint.model, checkpoint.labels, case)
+            answer = graph.ask(case, read_image(case))
+            if problem := judge_case(case, answer, reference):
+                raise ExportRefused(f"{problem}. Next: mend the case's promise, or find out what the model learnt.")
+            write_case(out / "golden" / case.name, request.model, graph.input_name, case, reference)
+            print(f"golden case {case.name}: {answer}, 🤗's own {reference or 'answer is not known'}", flush=True)
+        (out / "descriptors.bin").write_bytes(descriptors())
+
+
+def describe_source(request: Request) -> dict[str, Any]:
+    """The source as a record may show it: no credentials."""
+    facts = {name: str(value) for name, value in asdict(request.source).items()}
+    if isinstance(request.source, Archive):
+        facts["url"] = plain_url(request.source.url)
+    return {"kind": {"Folder": "folder", "Hub": "hub", "Archive": "savedmodel"}[type(request.source).__name__], **facts}
+
+
+def quiet() -> None:
+    """No GPU, and none of TensorFlow's chatter: stderr is for the one line that says why an export failed."""
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export as the command line says; 0 when OUT is complete, 1 when there is nothing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
+    asked = parser.parse_args(arguments)
+    fix_hash_seed()
+    quiet()
+    try:
+        request = read_request(asked.request)
+        facts = export_to(request, asked.out)
+    except ExportRefused as refused:
+        print(" ".join(str(refused).split()), file=sys.stderr)
+        return 1
+    print(f"exported {request.model} to {asked.out} in {facts['seconds']} s")
+    return 0
+
+
+def export_to(request: Request, out: Path) -> dict[str, Any]:
+    """Export into a folder beside OUT and rename it at the end, so that OUT is whole or not there."""
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise ExportRefused(f"{out}: is not empty. Next: name a new folder with --out.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportRefused(f"{out}: {error.strerror}. Next: name a folder that can be made with --out.") from error
+    try:
+        facts = export(request, partial)
+        partial.chmod(0o755)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

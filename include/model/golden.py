@@ -1,0 +1,128 @@
+"""Golden cases: the very requests that the gate will send, and the answers that it may expect."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from refused import ExportRefused
+from request import GoldenImage
+
+SIGNATURE = "serving_default"
+
+# How far the graph's confidence may be from 🤗's own. Both run the same weights; they differ where PIL's fixed-point
+# resize rounds a value to the next whole number (at most one of 255 levels, in few pixels) and in float32's order of
+# sums. The largest difference seen over JPEG, PNG, GIF and BMP images was 0.001; ten times that still tells a wrong
+# preprocessing (a missing antialias moves the confidence by several hundredths) from a right one.
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A label and its confidence, 0 to 1."""
+
+    label: str
+    confidence: float
+
+    def __str__(self) -> str:
+        """As a person reads it in a message."""
+        return f"{self.label!r} ({self.confidence:.4f})"
+
+
+def judge_case(case: GoldenImage, graph: Answer, reference: Answer | None) -> str | None:
+    """What is wrong with the exported graph's answer to a case, or None when promise and reference both hold."""
+    promised = f"{case.label!r} (at least {case.min_confidence})"
+    if reference and (reference.label != case.label or reference.confidence < case.min_confidence):
+        return f"golden case {case.name}: 🤗's own model answers {reference}, promised is {promised}"
+    if reference and (graph.label != reference.label or abs(graph.confidence - reference.confidence) > TOLERANCE):
+        return f"golden case {case.name}: the exported graph answers {graph}, 🤗's own model {reference} ± {TOLERANCE}"
+    if graph.label != case.label or graph.confidence < case.min_confidence:
+        return f"golden case {case.name}: the exported graph answers {graph}, promised is {promised}"
+    return None
+
+
+def read_image(case: GoldenImage) -> bytes:
+    """The image file's bytes."""
+    try:
+        return case.image.read_bytes()
+    except OSError as error:
+        raise ExportRefused(
+            f"golden case {case.name}: {case.image}: {error.strerror}. Next: mend its image path."
+        ) from error
+
+
+def web_safe(image: bytes) -> str:
+    """The image as the served graph takes it: base64 in the URL's alphabet, with its padding."""
+    return base64.urlsafe_b64encode(image).decode()
+
+
+def rest_body(image: bytes) -> str:
+    """The body of a REST predict request, as the gate will send it."""
+    return json.dumps({"signature_name": SIGNATURE, "instances": [web_safe(image)]})
+
+
+def reference_answer(processor: Any, model: Any, labels: tuple[str, ...], case: GoldenImage) -> Answer:
+    """🤗's answer: PIL opens the image, the checkpoint's own processor and model do the rest."""
+    import numpy as np  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    try:
+        with Image.open(case.image) as opened:
+            picture = np.asarray(opened.convert("RGB"))
+    except OSError as error:
+        raise ExportRefused(
+            f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF or BMP image."
+        ) from error
+    # Told where the channels are, because the processor would guess, and guess wrong for a picture 3 pixels high.
+    batch = processor(picture, return_tensors="np", input_data_format="channels_last")
+    logits = model(pixel_values=batch["pixel_values"].astype(np.float32), training=False).logits.numpy()[0]
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()
+    best = int(chances.argmax())
+    return Answer(label=labels[best], confidence=float(chances[best]))
+
+
+class ExportedGraph:
+    """The SavedModel as it was written, loaded again to be asked."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the SavedModel in that folder."""
+        import tensorflow as tf  # noqa: PLC0415
+
+        self._tf = tf
+        self._loaded = tf.saved_model.load(str(folder))
+        self._serve = self._loaded.signatures[SIGNATURE]
+        self.input_name: str = next(iter(self._serve.structured_input_signature[1]))
+
+    def ask(self, case: GoldenImage, image: bytes) -> Answer:
+        """The graph's answer to one image."""
+        question = self._tf.constant([web_safe(image)])
+        try:
+            said = self._serve(**{self.input_name: question})
+        except self._tf.errors.OpError as error:
+            raise ExportRefused(
+                f"golden case {case.name}: {case.image}: the exported graph refuses it "
+                f"({error.message.splitlines()[0]}). Next: give it a JPEG, PNG, GIF or BMP image."
+            ) from error
+        label, confidence = said["label"].numpy().reshape(-1)[0], said["confidence"].numpy().reshape(-1)[0]
+        return Answer(label=label.decode(), confidence=float(confidence))
+
+
+def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, reference: Answer | None) -> None:
+    """One case's folder: the REST body, the gRPC request and the promised answers."""
+    from grpc_files import predict_request  # noqa: PLC0415 (loads TensorFlow)
+
+    image = read_image(case)
+    folder.mkdir(parents=True)
+    (folder / "rest.json").write_text(rest_body(image), encoding="utf-8")
+    (folder / "grpc.bin").write_bytes(predict_request(model, input_name, web_safe(image)))
+    facts = {
+        "name": case.name,
+        "label": case.label,
+        "min_confidence": case.min_confidence,
+        "reference": {**asdict(reference), "tolerance": TOLERANCE} if reference else None,
+    }
+    (folder / "case.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

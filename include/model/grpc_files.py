@@ -1,0 +1,59 @@
+"""What a client without TensorFlow needs to speak gRPC to the server: request bytes and descriptors."""
+
+from __future__ import annotations
+
+from golden import SIGNATURE
+
+SERVICES = (
+    "tensorflow_serving/apis/prediction_service.proto",
+    "tensorflow_serving/apis/model_service.proto",
+)
+
+
+def predict_request(model: str, input_name: str, value: str) -> bytes:
+    """A serialised tensorflow.serving.PredictRequest for one string; no version: the sender sets that."""
+    import tensorflow as tf  # noqa: PLC0415 (8 s: only when it is needed)
+    from tensorflow_serving.apis import predict_pb2  # noqa: PLC0415
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = SIGNATURE
+    request.inputs[input_name].CopyFrom(tf.make_tensor_proto([value]))
+    return request.SerializeToString(deterministic=True)
+
+
+def descriptors() -> bytes:
+    """A serialised FileDescriptorSet for Predict and GetModelStatus: services included, dependencies first."""
+    from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415
+
+    _load_services()
+    files = descriptor_pb2.FileDescriptorSet()
+    seen: set[str] = set()
+
+    def add(file: object) -> None:
+        if file.name in seen:
+            return
+        seen.add(file.name)
+        for dependency in file.dependencies:
+            add(dependency)
+        file.CopyToProto(files.file.add())
+
+    for name in SERVICES:
+        add(descriptor_pool.Default().FindFileByName(name))
+    return files.SerializeToString(deterministic=True)
+
+
+def _load_services() -> None:
+    """Put the two service files into protobuf's pool.
+
+    Their generated modules register themselves first and then set an attribute that today's protobuf has made
+    read-only; what is needed has happened by then.
+    """
+    import importlib  # noqa: PLC0415
+
+    for module in ("prediction_service_pb2", "model_service_pb2"):
+        try:
+            importlib.import_module(f"tensorflow_serving.apis.{module}")
+        except AttributeError as error:
+            if "has_options" not in str(error):
+                raise

@@ -1,0 +1,137 @@
+"""What to export: REQUEST.json as values, checked before anything slow begins."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refused import ExportRefused
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A checkpoint in a folder of this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """A checkpoint on the Hugging Face Hub, at one commit."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """A SavedModel in a tar.gz, known by its sha256."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenImage:
+    """An image whose answer is promised: the label, and the least confidence (0 to 1)."""
+
+    name: str
+    image: Path
+    label: str
+    min_confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One export: the model's name, where it comes from, and what it must answer."""
+
+    model: str
+    source: Folder | Hub | Archive
+    golden: tuple[GoldenImage, ...]
+
+
+def read_request(path: Path) -> Request:
+    """The request in that file; a malformed one is refused, naming the file and the field."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportRefused(f"{path}: {error.strerror}. Next: name a readable request with --request.") from error
+    except ValueError as error:
+        raise ExportRefused(f"{path}: not JSON ({error}). Next: see export.py --help for its shape.") from error
+    try:
+        return parse_request(raw)
+    except ExportRefused as error:
+        raise ExportRefused(f"{path}: {error}") from error
+
+
+def parse_request(raw: Any) -> Request:
+    """The request in a JSON value."""
+    fields = _fields(raw, "the request", required={"model", "source", "golden"})
+    golden = fields["golden"]
+    if not isinstance(golden, list):
+        raise ExportRefused("golden: must be a list. Next: give it one entry for each golden image.")
+    images = tuple(_golden(entry, f"golden[{index}]") for index, entry in enumerate(golden))
+    names = [image.name for image in images]
+    for name in names:
+        if names.count(name) > 1:
+            raise ExportRefused(f"golden: two cases are named {name!r}. Next: give each a name of its own.")
+    return Request(model=_text(fields, "model", _NAME), source=_source(fields["source"]), golden=images)
+
+
+def _source(raw: Any) -> Folder | Hub | Archive:
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind == "folder":
+        fields = _fields(raw, "source", required={"kind", "path"})
+        return Folder(path=Path(_text(fields, "path", where="source")))
+    if kind == "hub":
+        fields = _fields(raw, "source", required={"kind", "repo", "revision"})
+        return Hub(repo=_text(fields, "repo", _REPO, "source"), revision=_text(fields, "revision", _COMMIT, "source"))
+    if kind == "savedmodel":
+        fields = _fields(raw, "source", required={"kind", "url", "sha256"})
+        url = _text(fields, "url", where="source")
+        if url.partition("://")[0] not in {"https", "http", "file"}:
+            raise ExportRefused("source.url: must begin with https://, http:// or file://. Next: mend the address.")
+        return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"))
+    raise ExportRefused(f"source.kind: {kind!r} is not known. Next: use folder, hub or savedmodel.")
+
+
+def _golden(raw: Any, where: str) -> GoldenImage:
+    fields = _fields(raw, where, required={"name", "image", "label", "min_confidence"})
+    least = fields["min_confidence"]
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise ExportRefused(f"{where}.min_confidence: {least!r} is not a number from 0 to 1. Next: mend it.")
+    return GoldenImage(
+        name=_text(fields, "name", _NAME, where),
+        image=Path(_text(fields, "image", where=where)),
+        label=_text(fields, "label", where=where),
+        min_confidence=float(least),
+    )
+
+
+def _fields(raw: Any, where: str, *, required: set[str]) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise ExportRefused(f"{where}: must be an object. Next: see export.py --help for its shape.")
+    missing, unknown = sorted(required - set(raw)), sorted(set(raw) - required)
+    if missing:
+        raise ExportRefused(f"{where}: {missing[0]} is missing. Next: add it.")
+    if unknown:
+        raise ExportRefused(f"{where}: {unknown[0]} is not known. Next: remove it; known are {sorted(required)}.")
+    return raw
+
+
+def _text(fields: dict[str, Any], name: str, pattern: re.Pattern[str] | None = None, where: str = "") -> str:
+    value = fields[name]
+    field = f"{where}.{name}" if where else name
+    if not isinstance(value, str) or not value:
+        raise ExportRefused(f"{field}: {value!r} is not a text. Next: mend it.")
+    if pattern and not pattern.fullmatch(value):
+        raise ExportRefused(f"{field}: {value!r} does not match {pattern.pattern}. Next: mend it.")
+    return value

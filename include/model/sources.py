@@ -1,0 +1,177 @@
+"""Where a model comes from: a folder, the Hugging Face Hub, or a SavedModel archive. Each ends as a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from refused import ExportRefused
+from request import Archive, Folder, Hub
+
+CONFIGS = ("config.json", "preprocessor_config.json")
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "tf_model.h5",
+    "tf_model.h5.index.json",
+)  # in this order
+DOWNLOAD_TIMEOUT_S = 60  # without a byte
+CHUNK_BYTES = 1 << 20
+MAX_UNPACKED_BYTES = 32 << 30  # ten times the largest vision models: a bomb, not a model
+
+
+def fetch(source: Folder | Hub | Archive, scratch: Path) -> Path:
+    """The folder with the checkpoint, or for an archive the SavedModel; downloads go below scratch or 🤗's cache."""
+    match source:
+        case Folder():
+            return check_checkpoint(source.path)
+        case Hub():
+            return check_checkpoint(download_snapshot(source))
+        case Archive():
+            archive = scratch / "archive.tar.gz"
+            download(source, archive)
+            unpacked = scratch / "archive"
+            unpack(archive, unpacked, where=plain_url(source.url))
+            archive.unlink()
+            return find_savedmodel(unpacked, where=plain_url(source.url))
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def wanted_files(names: Iterable[str]) -> list[str]:
+    """Of a checkpoint's files, those that the export reads: the configs and one set of weights."""
+    there = set(names)
+    first = next((name for name in WEIGHTS if name in there), None)
+    if first is None:
+        return [name for name in CONFIGS if name in there]
+    shards: list[str] = []
+    if first.endswith(".index.json"):
+        stem, suffix = first.removesuffix(".index.json").rsplit(".", 1)
+        shards = sorted(name for name in there if name.startswith(f"{stem}-") and name.endswith(f".{suffix}"))
+    return [*(name for name in CONFIGS if name in there), first, *shards]
+
+
+def check_checkpoint(folder: Path) -> Path:
+    """The folder, if it holds what a checkpoint needs."""
+    if not folder.is_dir():
+        raise ExportRefused(f"source: no folder {folder}. Next: mend its path.")
+    there = {entry.name for entry in folder.iterdir()}
+    for name in CONFIGS:
+        if name not in there:
+            raise ExportRefused(f"source: {folder} has no {name}. Next: use a complete 🤗 checkpoint.")
+    if not there & set(WEIGHTS):
+        raise ExportRefused(
+            f"source: {folder} has neither model.safetensors nor tf_model.h5. "
+            "Next: save the model with safetensors; pickled weights (*.bin) are not read."
+        )
+    return folder
+
+
+def download_snapshot(source: Hub) -> Path:
+    """The needed files of a Hub model at one commit, in 🤗's own cache."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import requests  # noqa: PLC0415 (not needed for the other sources)
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import errors as hub_errors  # noqa: PLC0415
+
+    where = f"source: {source.repo} at {source.revision[:12]}"
+    try:
+        names = HfApi().list_repo_files(source.repo, revision=source.revision)
+        found = snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted_files(names))
+    except hub_errors.GatedRepoError as error:
+        raise ExportRefused(f"{where}: access is gated. Next: accept its terms and set HF_TOKEN.") from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise ExportRefused(
+            f"{where}: no such model, or a private one. Next: check the name, or set HF_TOKEN."
+        ) from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise ExportRefused(f"{where}: no such revision. Next: name one of its commits.") from error
+    except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, requests.RequestException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportRefused(f"{where}: {reason} Next: check the network, or HF_ENDPOINT.") from error
+    return Path(found)
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def plain_url(url: str) -> str:
+    """The URL without credentials and query, for messages and records."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def download(source: Archive, to: Path) -> None:
+    """Write the archive to a file, if its sha256 is the one that was named; nothing opens it before."""
+    digest = hashlib.sha256()
+    where = f"source: {plain_url(source.url)}"
+    try:
+        # request.py let only https, http and file through
+        with urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:  # noqa: S310
+            while chunk := answer.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+    except urllib.error.HTTPError as error:
+        raise ExportRefused(f"{where}: HTTP {error.code} {error.reason}. Next: check the address.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ExportRefused(f"{where}: {reason}. Next: check the address and the network.") from error
+    if digest.hexdigest() != source.sha256:
+        raise ExportRefused(
+            f"{where}: its sha256 is {digest.hexdigest()}, expected {source.sha256}. "
+            "Next: find out who changed it before you change the model file."
+        )
+
+
+def unpack(archive: Path, to: Path, *, where: str) -> None:
+    """The archive's files below a new folder; a member that is no file or folder, or that escapes, is refused."""
+    total = 0
+    to.mkdir()
+    try:
+        with tarfile.open(archive, mode="r:*") as tar:
+            for member in tar:
+                total += member.size
+                if total > MAX_UNPACKED_BYTES:
+                    raise ExportRefused(
+                        f"source: {where}: unpacks to over {MAX_UNPACKED_BYTES} bytes. Next: look into it."
+                    )
+                _unpack_member(tar, member, to, where)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ExportRefused(f"source: {where}: not a readable tar archive ({error}). Next: pack it again.") from error
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, to: Path, where: str) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise ExportRefused(f"source: {where}: its member {member.name!r} would escape. Next: pack it again without.")
+    if not (member.isreg() or member.isdir()):
+        raise ExportRefused(
+            f"source: {where}: its member {member.name!r} is neither file nor folder. Next: pack it again without."
+        )
+    target = to / path
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    assert content is not None  # noqa: S101 (a regular file always has content)
+    with content, target.open("wb") as file:
+        while chunk := content.read(CHUNK_BYTES):
+            file.write(chunk)
+
+
+def find_savedmodel(folder: Path, *, where: str) -> Path:
+    """The one folder with a saved_model.pb."""
+    found = sorted(file.parent for file in folder.rglob("saved_model.pb"))
+    if len(found) != 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
+        raise ExportRefused(f"source: {where}: holds {len(found)} SavedModels ({names}). Next: pack exactly one.")
+    return found[0]
