@@ -1,0 +1,222 @@
+"""Server-side apply with a field manager of our own: the only module that changes a cluster.
+
+KubernetesHook's own `apply_from_yaml_file` only creates (a second run meets 409), so the official dynamic client does
+it on the hook's `api_client`. Everything is tried as a dry run first: what the API server would refuse is refused
+before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.manifests import KIND_ORDER, Manifest, name_of
+from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
+from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+
+CONFLICT = 409
+NOT_FOUND = 404
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """An object in a cluster."""
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str
+
+    def __str__(self) -> str:
+        """As kubectl names it."""
+        return f"{self.kind.lower()}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What an apply left in the cluster."""
+
+    release_id: str
+    reference: str  # the image, by digest
+    version: int
+    manifests_uri: str
+    manifests_hash: str  # sha256:… of the rendered manifests
+    objects: tuple[ObjectRef, ...]
+    pruned: tuple[ObjectRef, ...]
+    generation: int  # of the Deployment, as this apply's answer gave it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyPlan:
+    """What an apply will write and delete, in this order."""
+
+    apply: tuple[Manifest, ...]
+    prune: tuple[ObjectRef, ...]
+
+
+def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
+    """Apply these manifests in their order, then delete, in reverse order, what the last record lists and they do not."""
+    kept = {(ref.kind, ref.name, ref.namespace) for ref in map(ref_of, objects)}
+    gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
+    ranks = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
+    gone.sort(key=lambda ref: (-ranks.get(ref.kind, 0), ref.kind, ref.name))
+    return ApplyPlan(apply=tuple(objects), prune=tuple(gone))
+
+
+def ref_of(manifest: Manifest) -> ObjectRef:
+    """The object that a manifest describes."""
+    metadata = manifest["metadata"]
+    return ObjectRef(
+        api_version=manifest["apiVersion"],
+        kind=manifest["kind"],
+        name=metadata["name"],
+        namespace=metadata.get("namespace", ""),
+    )
+
+
+def apply_plan(release: Release, plan: ApplyPlan) -> int:
+    """Carry out a plan; the generation of the Deployment comes back.
+
+    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run.
+    """
+    generation = 0
+    with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+        for manifest in plan.apply:
+            _check_ours(client, release, manifest)
+        for manifest in plan.apply:
+            _apply(client, release, manifest, dry_run=True)
+        for manifest in plan.apply:
+            answer = _apply(client, release, manifest, dry_run=False)
+            log.info("apply: %s generation %s", name_of(manifest), answer.metadata.generation)
+            if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] == release.deployment:
+                generation = int(answer.metadata.generation)
+        for ref in plan.prune:
+            _delete(client, release.target, ref)
+    return generation
+
+
+def _check_ours(client: Any, release: Release, manifest: Manifest) -> None:
+    """Refuse to write an object that is there and not this model's."""
+    ref = ref_of(manifest)
+    live = _read(client, release.target, ref)
+    if live is None:
+        return
+    owner = (live.metadata.labels or {}).get(LABEL_MODEL)
+    if owner != release.model:
+        whose = f"belongs to the model {owner}" if owner else "was not made by Slipway"
+        raise ApplyRefused(
+            f"{ref} in {release.target.namespace}: exists and {whose}. Next: give this model a target.deployment or a "
+            f"target.namespace of its own, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
+        )
+
+
+def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
+    with _api_words(target, str(ref)) as resource_of:
+        try:
+            return resource_of(client, ref).get(
+                name=ref.name, namespace=ref.namespace or None, _request_timeout=REQUEST_TIMEOUT_S
+            )
+        except Exception as error:
+            if getattr(error, "status", None) == NOT_FOUND:
+                return None
+            raise
+
+
+def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) -> Any:
+    ref = ref_of(manifest)
+    with _api_words(release.target, str(ref)) as resource_of:
+        return client.server_side_apply(
+            resource_of(client, ref),
+            body=manifest,
+            name=ref.name,
+            namespace=ref.namespace or None,
+            field_manager=FIELD_MANAGER,
+            _request_timeout=REQUEST_TIMEOUT_S,
+            **({"dry_run": "All"} if dry_run else {}),
+        )
+
+
+def _delete(client: Any, target: Target, ref: ObjectRef) -> None:
+    with _api_words(target, str(ref)) as resource_of:
+        try:
+            resource_of(client, ref).delete(
+                name=ref.name,
+                namespace=ref.namespace or None,
+                body={"propagationPolicy": "Background"},
+                _request_timeout=REQUEST_TIMEOUT_S,
+            )
+            log.info("apply: pruned %s", ref)
+        except Exception as error:
+            if getattr(error, "status", None) != NOT_FOUND:
+                raise
+
+
+@contextmanager
+def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
+    """The dynamic client, its discovery cache in a private folder: the default's path can be guessed by others."""
+    from kubernetes.dynamic import DynamicClient
+
+    with tempfile.TemporaryDirectory(prefix="slipway-discovery-") as folder:
+        with _api_words(target, "cluster"):
+            client = DynamicClient(api_client, cache_file=str(Path(folder) / "discovery.json"))
+        yield client
+
+
+@contextmanager
+def _api_words(target: Target, where: str) -> Iterator[Any]:
+    """An API server's refusal as one line of ours, and a look-up of an object's resource."""
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.dynamic.exceptions import ResourceNotFoundError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield lambda client, ref: client.resources.get(api_version=ref.api_version, kind=ref.kind)
+    except ResourceNotFoundError as error:
+        raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
+    except ApiException as error:
+        raise refusal(target, where, error.status, error.body) from error
+    except HTTPError as error:
+        raise ClusterUnreachable(
+            f"{where}: connection {target.conn_id}: {' '.join(str(error).split())}. Next: {target.kubectl('get deployments')}"
+        ) from error
+
+
+def refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
+    """What an API server's refusal is, by its status and its Status object."""
+    said = _status(body)
+    message = (
+        said.get("message") or (body.decode(errors="replace") if isinstance(body, bytes) else body) or "no reason given"
+    )
+    causes = said.get("details", {}).get("causes", [])
+    owners = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    place = f"{where} in {target.namespace}"
+    if status == CONFLICT and owners:
+        owned = "; ".join(f"{cause['field']}: {cause['message']}" for cause in owners)
+        return FieldOwnedElsewhere(
+            f"{place}: {owned}. Next: stop that manager from setting the field, or take it out of the manifests: "
+            f"{target.kubectl(f'get {where} -o yaml --show-managed-fields')}"
+        )
+    if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
+        return ClusterUnreachable(
+            f"{place}: HTTP {status}: {' '.join(message.split())}. Next: {target.kubectl('get deployments')}"
+        )
+    return ApplyRefused(
+        f"{place}: HTTP {status}: {' '.join(message.split())}. Next: mend the overlay, the connection or the rights"
+    )
+
+
+def _status(body: str | bytes | None) -> dict[str, Any]:
+    try:
+        said = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

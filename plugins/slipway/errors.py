@@ -1,0 +1,101 @@
+"""What can go wrong, one family per stage.
+
+SlipwayError
+├── InputRefused              a model file, Param, connection or setting that cannot be meant
+├── ResolveError              a revision or a base image that could not be pinned
+├── ExportError               the exporter did not leave what it promised
+├── StoreError                the artifact store did not take or give
+├── ImageError
+│   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
+│   ├── ImageBuildFailed
+│   ├── SmokeTestFailed
+│   └── ImagePushRefused
+├── ManifestError             kustomize refused, or the result is not what was asked for
+├── ApplyError
+│   ├── ClusterUnreachable    the API server did not answer                   (worth another try)
+│   ├── ApplyRefused          the API server said no
+│   └── FieldOwnedElsewhere   another field manager owns what we want to set
+├── RolloutFailed
+├── AddressMissing
+└── GateFailed
+
+Every message says where, what and what next, in one line.
+"""
+
+
+class SlipwayError(Exception):
+    """The one base: whatever Slipway raises on purpose."""
+
+    worth_retrying = False  # true where the same call may go through a minute later
+
+
+class InputRefused(SlipwayError):
+    """A model file, Param, connection or setting is missing or cannot be meant."""
+
+
+class ResolveError(SlipwayError):
+    """A revision or a base image could not be pinned."""
+
+
+class ExportError(SlipwayError):
+    """The exporter did not leave what it promised."""
+
+
+class StoreError(SlipwayError):
+    """The artifact store did not take or give."""
+
+
+class ImageError(SlipwayError):
+    """The image could not be made, proven or sent."""
+
+
+class EngineUnreachable(ImageError):
+    """No Docker Engine answers where the Docker connection points."""
+
+    worth_retrying = True
+
+
+class ImageBuildFailed(ImageError):
+    """The engine refused to create, fill or commit the container."""
+
+
+class SmokeTestFailed(ImageError):
+    """The image started wrong or answered wrong on the worker's engine."""
+
+
+class ImagePushRefused(ImageError):
+    """The registry refused the image, or holds something else than was sent."""
+
+
+class ManifestError(SlipwayError):
+    """Kustomize refused, or what it rendered is not what was asked for."""
+
+
+class ApplyError(SlipwayError):
+    """The cluster did not take the manifests."""
+
+
+class ClusterUnreachable(ApplyError):
+    """The API server did not answer."""
+
+    worth_retrying = True
+
+
+class ApplyRefused(ApplyError):
+    """The API server said no to an object."""
+
+
+class FieldOwnedElsewhere(ApplyError):
+    """Another field manager owns a field that the manifests set."""
+
+
+class RolloutFailed(SlipwayError):
+    """The Deployment will not become what was applied."""
+
+
+class AddressMissing(SlipwayError):
+    """The Service was given no address in time."""
+
+
+class GateFailed(SlipwayError):
+    """The deployment answered, and not as promised, or did not answer in time."""

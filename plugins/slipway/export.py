@@ -1,0 +1,291 @@
+"""The export: a SavedModel, its version, and the golden cases that it promises to answer.
+
+TensorFlow runs in an interpreter of its own (`include/model`); here only files and hashes pass through.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from slipway.errors import ExportError
+from slipway.facts import from_dict, to_dict
+from slipway.model_file import PROJECT, SERVED
+from slipway.prediction import GoldenCase, Reference
+from slipway.release import GoldenRequest, Release, digest_of, short
+from slipway.store import Store
+
+EXPORTER = PROJECT / "include" / "model" / "export.py"
+DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it
+LAST_LINES = 20  # of the exporter's output, shown when it fails
+FETCH_TIMEOUT_S = 60
+LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
+FIXED_TIME_S = 0  # of every file in the model's layer, so that equal content is an equal layer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What the exporter left, by URI in the store."""
+
+    version: int  # numbers the content: same content, same number
+    content_hash: str  # sha256:… of the SavedModel folder
+    model_uri: str  # a tar of the SavedModel with fixed times, ready to be an image layer
+    golden_uri: str  # JSON: the golden cases with their requests
+    descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
+    report_uri: str  # the exporter's own report
+
+
+def run_export(
+    release: Release, *, python: str, started: Callable[[subprocess.Popen[str]], None] = lambda _: None
+) -> Export:
+    """Export the release's source, or find the same export in the store.
+
+    `python` is the exporter environment's interpreter; `started` is handed its process, to end it if the task is killed.
+    Raises ExportError with the exporter's last words, StoreError.
+    """
+    store = Store(release.store)
+    known = f"exports/{release.model}/inputs/{short(inputs_hash(release))}.json"
+    if not release.force and store.exists(known):
+        log.info("export: found in the store, same source, exporter and golden cases: %s", store.uri_of(known))
+        return from_dict(Export, store.read_json(known))
+    with tempfile.TemporaryDirectory(prefix="slipway-export-") as scratch:
+        out = _run_exporter(release, python=python, scratch=Path(scratch), started=started)
+        export = keep_export(release, out, store)
+    store.put_json(to_dict(export), known)
+    return export
+
+
+def inputs_hash(release: Release) -> str:
+    """sha256:… of all that decides what the exporter leaves."""
+    return digest_of([asdict(release.source), release.exporter, [asdict(case) for case in release.golden]])
+
+
+def exporter_hash(folder: Path = EXPORTER.parent) -> str:
+    """sha256:… of the exporter's code and lock."""
+    return digest_of({path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.suffix in {".py", ".txt"}})
+
+
+def content_hash(folder: Path) -> str:
+    """sha256:… of a folder's files, by relative path and content; times and owners do not count."""
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: no such folder. Next: name the checkpoint's folder in source.folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of({path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+
+
+def keep_export(release: Release, out: Path, store: Store) -> Export:
+    """Put what the exporter left at `out` into the store, under the version that its content claims."""
+    saved_model = out / "savedmodel"
+    content = content_hash(saved_model)
+    version = claim_version(store, release.model, content)
+    prefix = f"exports/{release.model}/{version}"
+    cases = [_case(folder) for folder in sorted((out / "golden").iterdir())]
+    golden = {"cases": [to_dict(case) for case in cases]}
+    with tempfile.TemporaryDirectory(prefix="slipway-layer-") as scratch:
+        layer = Path(scratch) / "model.tar"
+        write_layer(saved_model, release.version_folder(version), layer)
+        model_uri = store.put_file(layer, f"{prefix}/model.tar")
+    log.info("export: version %d, content %s", version, content)
+    return Export(
+        version=version,
+        content_hash=content,
+        model_uri=model_uri,
+        golden_uri=store.put_json(golden, f"{prefix}/golden-{short(digest_of(golden))}.json"),
+        descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
+        report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
+    )
+
+
+def claim_version(store: Store, model: str, content: str) -> int:
+    """The number of this content: the one it has, or one above all others.
+
+    Two tasks that claim at once agree: a claim is a file that only one of them can create.
+    """
+    while True:
+        claims = {int(name.removesuffix(".json")): name for name in store.names(f"versions/{model}")}
+        for number, name in claims.items():
+            if store.read_json(f"versions/{model}/{name}")["content_hash"] == content:
+                return number
+        number = max(claims, default=0) + 1
+        if store.claim(f"versions/{model}/{number}.json", {"content_hash": content}):
+            return number
+
+
+def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
+    """Write a tar of the SavedModel as it stands in the image, byte for byte the same for the same content.
+
+    Every parent folder has an entry of its own: a layer's digest would otherwise hold the time of the copy.
+    """
+    with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
+        parts = Path(inside.lstrip("/")).parts
+        for depth in range(2, len(parts) + 1):  # /models itself is the base image's
+            tar.addfile(_entry("/".join(parts[:depth]), folder=True))
+        for path in sorted(saved_model.rglob("*")):
+            name = f"{'/'.join(parts)}/{path.relative_to(saved_model).as_posix()}"
+            if path.is_dir():
+                tar.addfile(_entry(name, folder=True))
+            else:
+                with path.open("rb") as reader:
+                    tar.addfile(_entry(name, size=path.stat().st_size), reader)
+
+
+def _entry(name: str, *, folder: bool = False, size: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.DIRTYPE if folder else tarfile.REGTYPE
+    entry.mode = 0o755 if folder else 0o644
+    entry.size = size
+    entry.mtime = FIXED_TIME_S
+    return entry
+
+
+def _case(folder: Path) -> GoldenCase:
+    said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    reference = said["reference"]
+    return GoldenCase(
+        name=said["name"],
+        label=said["label"],
+        min_confidence=said["min_confidence"],
+        reference=Reference(**reference) if reference else None,
+        rest_body=(folder / "rest.json").read_text(encoding="utf-8"),
+        grpc_request=base64.b64encode((folder / "grpc.bin").read_bytes()).decode(),
+    )
+
+
+def _run_exporter(
+    release: Release, *, python: str, scratch: Path, started: Callable[[subprocess.Popen[str]], None]
+) -> Path:
+    """Run the exporter and follow its lines; the folder it left comes back."""
+    request, out = scratch / "request.json", scratch / "out"
+    request.write_text(json.dumps(_request(release, scratch)), encoding="utf-8")
+    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with _exporter_process(command, started) as process:
+        for line in process.stdout or ():
+            last.append(line.rstrip())
+            log.info("exporter: %s", line.rstrip())
+    if process.returncode != 0:
+        said = next((line for line in reversed(last) if line), "it said nothing")
+        raise ExportError(f"exporter ended with status {process.returncode}: {said}")
+    return out
+
+
+@contextmanager
+def _exporter_process(
+    command: list[str], started: Callable[[subprocess.Popen[str]], None]
+) -> Iterator[subprocess.Popen[str]]:
+    """The exporter in a process group of its own, which does not outlive this block."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ExportError(
+            f"exporter's interpreter {command[0]}: {error.strerror}. "
+            "Next: set the Variable slipway_exporter_python to the python of an environment with include/model/requirements.txt"
+        ) from error
+    started(process)
+    try:
+        yield process
+        process.wait()
+    finally:
+        end_exporter(process)
+
+
+def end_exporter(process: subprocess.Popen[str]) -> None:
+    """End the exporter and whatever it started; harmless where it has ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _request(release: Release, scratch: Path) -> dict[str, Any]:
+    """What the exporter is asked for, with every file brought to this worker."""
+    golden = []
+    for case in release.golden:
+        image = scratch / f"golden-{case.name}"
+        image.write_bytes(golden_bytes(case))
+        golden.append(
+            {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
+        )
+    return {"model": release.model, "source": _source_request(release), "golden": golden}
+
+
+def _source_request(release: Release) -> dict[str, str]:
+    source = release.source
+    if source.kind == "hub":
+        return {"kind": "hub", "repo": source.location, "revision": source.revision}
+    if source.kind == "savedmodel":
+        return {"kind": "savedmodel", "url": source.location, "sha256": source.revision.removeprefix("sha256:")}
+    folder = SERVED / source.location
+    found = content_hash(folder)
+    if found != source.revision:
+        raise ExportError(
+            f"include/served/{source.location}: its content is {short(found)} on this worker, the run resolved "
+            f"{short(source.revision)}. Next: give every worker the same files, then clear the run from resolve"
+        )
+    return {"kind": "folder", "path": str(folder)}
+
+
+def golden_bytes(case: GoldenRequest) -> bytes:
+    """The golden image's bytes, held to its hash where it has one. Raises ExportError."""
+    if case.image.startswith(("http://", "https://")):
+        data = _download(case)
+    else:
+        try:
+            data = (SERVED / case.image).read_bytes()
+        except OSError as error:
+            raise ExportError(
+                f"golden case {case.name}: include/served/{case.image}: {error.strerror}. Next: mend gate.golden"
+            ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if case.sha256 is not None and found != case.sha256:
+        raise ExportError(
+            f"golden case {case.name}: {case.image} has sha256 {found}, the model file says {case.sha256}. Next: mend gate.golden"
+        )
+    return data
+
+
+def _download(case: GoldenRequest) -> bytes:
+    try:
+        with httpx.stream("GET", case.image, timeout=FETCH_TIMEOUT_S, follow_redirects=True) as response:
+            response.raise_for_status()
+            data = b""
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > LARGEST_GOLDEN_BYTES:
+                    raise ExportError(
+                        f"golden case {case.name}: {case.image} is larger than {LARGEST_GOLDEN_BYTES} bytes. "
+                        "Next: use a smaller image"
+                    )
+            return data
+    except httpx.HTTPError as error:
+        raise ExportError(
+            f"golden case {case.name}: {case.image}: {error}. Next: check that the worker reaches it"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as reader:
+        return hashlib.file_digest(reader, "sha256").hexdigest()

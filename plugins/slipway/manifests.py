@@ -1,0 +1,183 @@
+"""The manifests: kustomize renders `include/manifests` for one release; what comes out is checked before it is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slipway.errors import ManifestError
+from slipway.model_file import PROJECT
+from slipway.release import Release, digest_of
+
+MANIFESTS = PROJECT / "include" / "manifests"
+BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
+BASE_IMAGE = "tensorflow/serving"
+CONTAINER = "tfs-k8s"
+KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
+RENDER_TIMEOUT_S = 60
+
+# Applied in this order, deleted in reverse: what others need comes first, the Deployment last of what it mounts.
+KIND_ORDER = (
+    "Namespace", "ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding", "NetworkPolicy",
+    "Service", "PodDisruptionBudget", "Deployment", "HorizontalPodAutoscaler",
+)  # fmt: skip
+
+Manifest = dict[str, Any]
+
+
+def render_kustomization(
+    release: Release, *, resources: str, reference: str, version: int | str, release_id: str
+) -> dict[str, Any]:
+    """The kustomization that turns an overlay into this release's objects.
+
+    `resources` is the overlay's folder relative to the kustomization, `reference` the image as NAME@sha256:….
+    """
+    name, digest = reference.split("@", 1)
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [resources],
+        "namespace": release.target.namespace,
+        "images": [{"name": BASE_IMAGE, "newName": name, "digest": digest}],
+        "labels": [
+            {"pairs": release.selector_labels, "includeSelectors": True},
+            {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
+        ],
+        "patches": [
+            _patch({"name": BASE_NAME}, {"/metadata/name": release.deployment}, allow_name_change=True),
+            _patch(
+                {"kind": "Deployment", "name": release.deployment},
+                {
+                    f"/spec/template/spec/containers/0/{probe}/httpGet/path": release.version_path(int(version))
+                    for probe in ("startupProbe", "readinessProbe")
+                },
+            ),
+        ],
+    }
+
+
+def _patch(target: dict[str, str], values: dict[str, str], *, allow_name_change: bool = False) -> dict[str, Any]:
+    operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
+    patch: dict[str, Any] = {"target": target, "patch": yaml.safe_dump(operations)}
+    return {**patch, "options": {"allowNameChange": True}} if allow_name_change else patch
+
+
+def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
+    """The objects of a release, in the order in which they are applied; the same release gives the same bytes.
+
+    Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
+    """
+    overlay = overlay_folder(release.overlay)
+    with tempfile.TemporaryDirectory(prefix="slipway-render-") as scratch:
+        folder = Path(scratch).resolve()
+        kustomization = render_kustomization(
+            release,
+            resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths
+            reference=reference,
+            version=version,
+            release_id=release_id,
+        )
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False), encoding="utf-8")
+        objects = _kustomize(folder, overlay)
+    check_manifests(objects, release, reference=reference)
+    return sorted(objects, key=apply_rank)
+
+
+def manifests_hash(release: Release) -> str:
+    """sha256:… of the manifests without what depends on content: a change here is a change of manifests."""
+    blank = f"{BASE_IMAGE}@sha256:{'0' * 64}"
+    return digest_of(render_manifests(release, reference=blank, version=0, release_id="none"))
+
+
+def overlay_folder(overlay: str | None) -> Path:
+    """The folder of an overlay, the base for none. Raises ManifestError naming the ones there are."""
+    folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
+    if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
+        known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))
+        raise ManifestError(
+            f"overlay {overlay!r}: there is no include/manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {known}"
+        )
+    return folder
+
+
+def apply_rank(manifest: Manifest) -> tuple[int, str, str]:
+    """Sorts manifests into the order of KIND_ORDER; other kinds stand before the Service."""
+    kind = manifest["kind"]
+    known = {name: rank for rank, name in enumerate(KIND_ORDER)}
+    return known.get(kind, known["Service"] - 1), kind, manifest["metadata"]["name"]
+
+
+def check_manifests(objects: list[Manifest], release: Release, *, reference: str) -> None:
+    """Refuse manifests that do not say what the release says. Raises ManifestError naming object and field."""
+    deployments = [o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == release.deployment]
+    if len(deployments) != 1:
+        raise ManifestError(
+            f"overlay {release.overlay}: renders {len(deployments)} Deployments named {release.deployment}, one is needed. "
+            f"Next: keep the base's Deployment {BASE_NAME}"
+        )
+    for manifest in objects:
+        _check_namespace(manifest, release)
+    _check_deployment(deployments[0], release, reference=reference)
+    if not any(o["kind"] == "Service" and o["metadata"]["name"] == release.service for o in objects):
+        raise ManifestError(f"overlay {release.overlay}: renders no Service {release.service}. Next: keep the base's")
+
+
+def _check_namespace(manifest: Manifest, release: Release) -> None:
+    namespace = manifest["metadata"].get("namespace", release.target.namespace)
+    if namespace != release.target.namespace:
+        raise ManifestError(
+            f"{name_of(manifest)}: metadata.namespace is {namespace}, the target is {release.target.namespace}. "
+            "Next: leave the namespace to the model file"
+        )
+
+
+def _check_deployment(deployment: Manifest, release: Release, *, reference: str) -> None:
+    where, spec = name_of(deployment), deployment["spec"]
+    containers = {container["name"]: container for container in spec["template"]["spec"]["containers"]}
+    image = containers.get(CONTAINER, {}).get("image")
+    if image != reference:
+        raise ManifestError(
+            f"{where}: container {CONTAINER} has image {image}, the release is {reference}. "
+            f"Next: leave the container's name and its image {BASE_IMAGE} as the base has them"
+        )
+    if "replicas" in spec:
+        raise ManifestError(
+            f"{where}: spec.replicas is set, and the HorizontalPodAutoscaler owns it. Next: set minReplicas in the HPA"
+        )
+    if not release.selector_labels.items() <= spec["selector"]["matchLabels"].items():
+        raise ManifestError(
+            f"{where}: spec.selector lacks {release.selector_labels}. Next: leave the selector to the base"
+        )
+
+
+def name_of(manifest: Manifest) -> str:
+    """An object as kubectl names it: `deployment/tfs-server`."""
+    return f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
+
+
+def to_yaml(objects: list[Manifest]) -> str:
+    """The manifests as one YAML stream, as `kubectl apply -f` takes it."""
+    return yaml.safe_dump_all(objects, sort_keys=True, allow_unicode=True)
+
+
+def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
+    try:
+        done = subprocess.run(
+            [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise ManifestError(
+            "kubectl: not found on this worker. Next: pip install -r requirements.txt brings it"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ManifestError(
+            f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
+        ) from error
+    if done.returncode != 0:
+        raise ManifestError(f"{overlay}: {' '.join(done.stderr.split())}. Next: kubectl kustomize {overlay}")
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]

@@ -1,0 +1,224 @@
+"""The model file: one YAML in `include/served/` for each model that is served.
+
+A file that cannot be meant is refused in one line that names file, field and the way to mend it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from slipway.errors import InputRefused
+
+PROJECT = Path(__file__).resolve().parents[2]
+SERVED = PROJECT / "include" / "served"
+OVERLAYS = PROJECT / "include" / "manifests" / "overlays"
+
+NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix of ours
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+SERVING_IMAGE = "tensorflow/serving:2.20.0"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+Seconds = Annotated[int, Field(ge=1, le=24 * 3600)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Part(BaseModel):
+    """Unknown fields are refused: a misspelt one would otherwise be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FolderSource(_Part):
+    """A checkpoint folder, relative to the model file; its revision is the hash of its content."""
+
+    folder: str
+
+
+class HubSource(_Part):
+    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit."""
+
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    revision: str = "main"
+
+
+class ArchiveSource(_Part):
+    """A SavedModel as `tar.gz` at a URL, held to its sha256."""
+
+    savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")]
+    sha256: Sha256
+
+
+def _source_kind(value: Any) -> str | None:
+    """The one kind of source that the given fields name."""
+    given = value if isinstance(value, dict) else value.model_dump()
+    named = [kind for kind in ("folder", "hub", "savedmodel") if kind in given]
+    return named[0] if len(named) == 1 else None
+
+
+Source = Annotated[
+    Annotated[FolderSource, Tag("folder")]
+    | Annotated[HubSource, Tag("hub")]
+    | Annotated[ArchiveSource, Tag("savedmodel")],
+    Discriminator(
+        _source_kind,
+        custom_error_type="source",
+        custom_error_message="names no source, or several: give one of folder, hub, savedmodel",
+    ),
+]
+
+
+class GoldenImage(_Part):
+    """An image whose answer is promised. `image` is a path relative to the model file, or a URL with its sha256."""
+
+    name: Name
+    image: str
+    sha256: Sha256 | None = None
+    label: Annotated[str, Field(min_length=1)]
+    min_confidence: Share = 0.5
+
+    @model_validator(mode="after")
+    def _a_url_is_held_to_its_hash(self) -> GoldenImage:
+        if self.image.startswith(("http://", "https://")) and self.sha256 is None:
+            raise ValueError("an image by URL needs its sha256")
+        return self
+
+
+class ImageSettings(_Part):
+    """Where the image is made and where it goes."""
+
+    base: str = SERVING_IMAGE
+    repository: str | None = None  # none: the Variable slipway_registry, a slash and the model's name
+    engine_conn_id: str = "docker_default"
+    registry_conn_id: str | None = None  # a Docker connection with login and password, where the registry wants them
+
+
+class TargetSettings(_Part):
+    """Where the model is served."""
+
+    conn_id: str = "kubernetes_default"
+    namespace: Name | None = None  # none: the connection's
+    deployment: Name = "tfs-server"
+    overlay: str | None = None  # none: the base alone
+    address: Annotated[str, Field(pattern=r"^https?://")] | None = None  # a fixed URL in place of the Service's address
+
+
+class GateSettings(_Part):
+    """What has to be answered before a release counts."""
+
+    golden: Annotated[tuple[GoldenImage, ...], Field(min_length=1)]
+    passes: Annotated[int, Field(ge=1, le=100)] = 3
+    timeout_s: Seconds = 300
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> GateSettings:
+        names = [case.name for case in self.golden]
+        if len(set(names)) != len(names):
+            raise ValueError(f"golden cases need names of their own, these are {', '.join(names)}")
+        return self
+
+
+class ModelFile(_Part):
+    """One served model, as its file says."""
+
+    description: str = ""
+    source: Source
+    image: ImageSettings = ImageSettings()
+    target: TargetSettings = TargetSettings()
+    gate: GateSettings
+    rollout_timeout_s: Seconds = 900
+    address_timeout_s: Seconds = 600  # a cloud's load balancer takes one to two minutes
+    schedule: str | None = None
+
+
+def served_files(folder: Path = SERVED) -> list[Path]:
+    """The model files there are, in the order of their names."""
+    return sorted(folder.glob("*.yaml"))
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """The model file at this path.
+
+    Raises InputRefused in one line that names the file, the field and the way to mend it.
+    """
+    where = _shown(path)
+    if not re.match(NAME_PATTERN, path.stem):
+        raise InputRefused(
+            f"{where}: the file's name names the model, and {path.stem!r} cannot be one. "
+            "Next: use lower-case letters, digits and '-', at most 40, starting with a letter"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise InputRefused(f"{where}: no such model file. Next: create it, see docs/model-file.md") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputRefused(f"{where}: cannot be read: {error}. Next: make it a readable UTF-8 file") from error
+    except yaml.YAMLError as error:
+        raise InputRefused(f"{where}: not YAML: {' '.join(str(error).split())}. Next: mend that line") from error
+    return parse_model_file(data, where=where)
+
+
+def parse_model_file(data: Any, *, where: str) -> ModelFile:
+    """The model file from parsed YAML; `where` names it in what is raised (InputRefused)."""
+    if not isinstance(data, dict):
+        raise InputRefused(f"{where}: holds no fields. Next: give at least source and gate, see docs/model-file.md")
+    try:
+        return ModelFile.model_validate(data)
+    except ValidationError as error:
+        raise InputRefused(f"{where}: {_explain(error)}") from error
+
+
+def check_unshared(files: dict[str, ModelFile]) -> None:
+    """Refuse two model files that would write one object. Raises InputRefused naming both."""
+    writers: dict[tuple[str, str | None, str], str] = {}
+    for name, file in sorted(files.items()):
+        key = (file.target.conn_id, file.target.namespace, file.target.deployment)
+        if key in writers:
+            raise InputRefused(
+                f"include/served/{name}.yaml: target.deployment: {file.target.deployment!r} is written by "
+                f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
+            )
+        writers[key] = name
+
+
+def golden_location(file: Path, case: GoldenImage) -> str:
+    """Where a golden image is: its URL, or the absolute path of the file beside the model file."""
+    if case.image.startswith(("http://", "https://")):
+        return case.image
+    return str((file.parent / case.image).resolve())
+
+
+def overlay_names(folder: Path = OVERLAYS) -> list[str]:
+    """The overlays that a release may name: the folders below `include/manifests/overlays`."""
+    return sorted(path.parent.name for path in folder.glob("*/kustomization.yaml"))
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's findings as one line: field, what is wrong, what next."""
+    findings: list[str] = []
+    for finding in error.errors(include_url=False):
+        field = _field(finding["loc"])
+        text = finding["msg"].removeprefix("Value error, ")
+        shown = f" (got {finding['input']!r})" if finding["type"] not in {"missing", "extra_forbidden"} else ""
+        findings.append(f"{field}: {text[0].lower()}{text[1:]}{shown if len(shown) < 80 else ''}")  # noqa: PLR2004 - a line stays a line
+    shown_findings = "; ".join(dict.fromkeys(findings))
+    return f"{shown_findings}. Next: mend {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    """A path as people write it, without the tag that pydantic puts behind `source`."""
+    parts = [str(part) for part in loc]
+    if parts[:1] == ["source"]:
+        del parts[1:2]
+    return ".".join(parts) or "the file"
+
+
+def _shown(path: Path) -> str:
+    """The path from the project's folder where it lies below it."""
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)

@@ -1,0 +1,84 @@
+"""The form that a manual run is started with: typed Params, and what a run reads from them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.sdk import Param
+
+from slipway.errors import InputRefused
+from slipway.model_file import ModelFile, overlay_names
+
+FROM_FILE = "as the model file says"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshParams:
+    """What a person asked for in the form; None means what the model file says."""
+
+    revision: str | None = None
+    overlay: str | None = None
+    min_confidence: float | None = None  # 0..1
+    force: bool = False
+
+
+def refresh_form(file: ModelFile | None) -> dict[str, Param]:
+    """The Params of a refresh DAG. Every one has a valid default, so that the DAG may have a schedule."""
+    revision = getattr(file.source, "revision", None) if file else None
+    overlay = file.target.overlay if file else None
+    return {
+        "revision": Param(
+            None,
+            type=["null", "string"],
+            minLength=1,
+            title="Revision",
+            description=f"A branch, tag or commit of a Hub model. Empty: {FROM_FILE} ({revision or 'its source has none'}).",
+        ),
+        "overlay": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *overlay_names()],
+            title="Overlay",
+            description=f"A folder of include/manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base alone'}).",
+        ),
+        "min_confidence": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1,
+            title="Minimum confidence",
+            description=f"For every golden case of this run, 0 to 1. Empty: {FROM_FILE}.",
+        ),
+        "force": Param(
+            False,  # noqa: FBT003 - the default of a form's check box
+            type="boolean",
+            title="Force",
+            description="Export, build, smoke-test and push again, even where the result is known.",
+        ),
+    }
+
+
+def read_params(params: dict[str, Any]) -> RefreshParams:
+    """The form of this run. Raises InputRefused naming the Param and what is allowed."""
+    revision, overlay = _text(params, "revision"), _text(params, "overlay")
+    if overlay is not None and overlay not in overlay_names():
+        raise InputRefused(f"Param overlay: {overlay!r} is not one. Next: use one of {', '.join(overlay_names())}")
+    confidence = params.get("min_confidence")
+    if confidence is not None and (
+        isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1
+    ):
+        raise InputRefused(
+            f"Param min_confidence: {confidence!r} is no number from 0 to 1. Next: leave it empty, or say 0.85"
+        )
+    force = params.get("force", False)
+    if not isinstance(force, bool):
+        raise InputRefused(f"Param force: {force!r} is neither true nor false. Next: say true or false")
+    return RefreshParams(revision=revision, overlay=overlay, min_confidence=confidence, force=force)
+
+
+def _text(params: dict[str, Any], name: str) -> str | None:
+    value = params.get(name)
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise InputRefused(f"Param {name}: {value!r} is no text. Next: leave it empty or give a name")
+    return value

@@ -1,0 +1,159 @@
+"""Golden questions and what their answers are worth.
+
+A golden case holds two promises: the model file's label and least confidence, and the answer that 🤗's own processor and
+model gave for the source checkpoint. Both must hold. Judges take what came over the wire as plain data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.facts import from_dict
+from slipway.verdict import Verdict
+
+OK = 200
+BAD_REQUEST = 400
+NOT_FOUND = 404
+SERVER_ERROR = 500
+REQUEST_TIMEOUT_S = 20  # one answer; a first one on a cold server takes seconds
+SHOWN = 300  # characters of a body that a message quotes
+GARBAGE_BODY = json.dumps({"signature_name": "serving_default", "instances": ["bm90IGFuIGltYWdl"]})  # "not an image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What 🤗's own processor and model said of this image."""
+
+    label: str
+    confidence: float  # 0..1
+    tolerance: float  # how far the served confidence may be from it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenCase:
+    """A question whose answer is promised."""
+
+    name: str
+    label: str
+    min_confidence: float  # 0..1
+    reference: Reference | None  # none for a SavedModel archive, which has no checkpoint
+    rest_body: str  # the exact body of the REST request
+    grpc_request: str  # base64 of a serialised tensorflow.serving.PredictRequest without version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back: an HTTP status and body, or the words of a connection that failed (status 0)."""
+
+    status: int
+    body: str
+
+
+def cases_from(data: Any) -> tuple[GoldenCase, ...]:
+    """The golden cases of the JSON that the export stored."""
+    return tuple(from_dict(GoldenCase, case) for case in data["cases"])
+
+
+def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
+    """What one REST answer to a golden case is worth.
+
+    No connection, 5xx, 429 and 404 (this version is not here yet) mean wait; any other refusal, a wrong label or
+    too little confidence fails at once.
+    """
+    asked = f"golden case {case.name!r}"
+    if answer.status == 0:
+        return Verdict.wait(f"{asked}: no answer yet: {answer.body}")
+    if answer.status >= SERVER_ERROR or answer.status in {NOT_FOUND, 429}:
+        return Verdict.wait(f"{asked}: HTTP {answer.status}: {_quote(answer.body)}")
+    if answer.status != OK:
+        return Verdict.failed(
+            f"{asked}: asked POST :predict, promised {_promise(case)}, came HTTP {answer.status}: {_quote(answer.body)}"
+        )
+    try:
+        prediction = json.loads(answer.body)["predictions"][0]
+        label, confidence = str(prediction["label"]), float(prediction["confidence"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return Verdict.failed(
+            f"{asked}: promised {_promise(case)}, came no label and confidence: {_quote(answer.body)}"
+        )
+    return judge_prediction(case, label, confidence)
+
+
+def judge_prediction(case: GoldenCase, label: str, confidence: float) -> Verdict:
+    """Whether a label and its confidence (0..1) keep both promises of a golden case."""
+    came = f"golden case {case.name!r}: promised {_promise(case)}, came {label!r} at {confidence:.4f}"
+    if label != case.label:
+        return Verdict.failed(f"{came}: wrong label")
+    if not confidence >= case.min_confidence:  # also a NaN
+        return Verdict.failed(f"{came}: too little confidence")
+    reference = case.reference
+    if reference is None:
+        return Verdict.passed(came)
+    if label != reference.label:
+        return Verdict.failed(f"{came}: 🤗's own model says {reference.label!r}")
+    if abs(confidence - reference.confidence) > reference.tolerance:
+        return Verdict.failed(
+            f"{came}: 🤗's own model says {reference.confidence:.4f}, {reference.tolerance} away is allowed"
+        )
+    return Verdict.passed(came)
+
+
+def judge_round(verdicts: list[Verdict]) -> Verdict:
+    """One round over all golden cases: the first failure, else the first wait, else a pass."""
+    for outcome in ("fail", "wait"):
+        for verdict in verdicts:
+            if verdict.outcome == outcome:
+                return verdict
+    return Verdict.passed("; ".join(verdict.reason for verdict in verdicts))
+
+
+def judge_gate(streak: int, latest: Verdict, *, passes: int) -> tuple[int, Verdict]:
+    """The gate after one more round: how many passes in a row there are now, and what that means."""
+    if latest.outcome != "pass":
+        return 0, latest
+    streak += 1
+    if streak < passes:
+        return streak, Verdict.wait(f"{streak} of {passes} rounds in a row passed")
+    return streak, Verdict.passed(f"{streak} of {passes} rounds in a row passed; {latest.reason}")
+
+
+def judge_status(version: int, answer: Answer) -> Verdict:
+    """Whether TF Serving says that this version is AVAILABLE (`GET /v1/models/NAME/versions/N`)."""
+    if answer.status == 0 or answer.status >= SERVER_ERROR or answer.status == NOT_FOUND:
+        return Verdict.wait(f"version {version}: {answer.status or 'no answer'}: {_quote(answer.body)}")
+    try:
+        states = json.loads(answer.body)["model_version_status"]
+        mine = next(state for state in states if state["version"] == str(version))
+        state, message = mine["state"], mine["status"]["error_message"]
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return Verdict.failed(f"version {version}: asked its status, came HTTP {answer.status}: {_quote(answer.body)}")
+    if state == "AVAILABLE":
+        return Verdict.passed(f"version {version} is AVAILABLE")
+    if state == "END":
+        return Verdict.failed(f"version {version} did not load: {message or state}")
+    return Verdict.wait(f"version {version} is {state}")
+
+
+def judge_garbage(answer: Answer) -> Verdict:
+    """Whether something that is no image was refused as a bad request."""
+    if answer.status == BAD_REQUEST:
+        return Verdict.passed(f"garbage was refused with 400: {_quote(answer.body)}")
+    return Verdict.failed(f"garbage was asked, 400 promised, HTTP {answer.status} came: {_quote(answer.body)}")
+
+
+def judge_version(version: int, answered: int) -> Verdict:
+    """Whether the version that a gRPC answer names is the one that was asked."""
+    if answered == version:
+        return Verdict.passed(f"version {answered} answered")
+    return Verdict.failed(f"version {version} was asked, version {answered} answered")
+
+
+def _promise(case: GoldenCase) -> str:
+    return f"{case.label!r} at {case.min_confidence:.2f} or more"
+
+
+def _quote(body: str) -> str:
+    line = " ".join(body.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"

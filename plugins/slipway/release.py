@@ -1,0 +1,166 @@
+"""The plan of one refresh: what is served, from where, to where, and every name that does not depend on content.
+
+`resolve` makes a Release once; every task below reads it. All identifiers are minted here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from slipway.target import Target
+
+MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
+SERVING_SIGNATURE = "serving_default"
+LABEL_MODEL = "slipway/model"
+LABEL_VERSION = "slipway/version"
+LABEL_RELEASE = "slipway/release"
+FIELD_MANAGER = "slipway"
+SHORT = 12  # characters of a hash that a person can tell apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source whose revision can no longer move."""
+
+    kind: Literal["folder", "hub", "savedmodel"]
+    location: str  # folder relative to include/served, Hub repository, or URL
+    revision: str  # sha256:… of the folder's content, 40-hex commit, or sha256:… of the archive
+
+    @property
+    def url(self) -> str:
+        """What OCI's `org.opencontainers.image.source` says."""
+        return f"https://huggingface.co/{self.location}" if self.kind == "hub" else self.location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenRequest:
+    """A golden image as the model file promises it; bytes are fetched by the exporter's task."""
+
+    name: str
+    image: str  # relative to include/served, or a URL
+    sha256: str | None
+    label: str
+    min_confidence: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What a run is going to make live."""
+
+    model: str
+    run_id: str
+    source: Source
+    exporter: str  # sha256:… of the exporter's code and lock
+    base_image: str  # the reference that the model file or the stand names
+    base_digest: str  # sha256:… that it had when it was resolved
+    repository: str  # registry/path without tag
+    engine_conn_id: str
+    registry_conn_id: str | None
+    target: Target
+    deployment: str
+    overlay: str | None
+    address: str | None  # a fixed URL in place of the Service's address
+    golden: tuple[GoldenRequest, ...]
+    gate_passes: int
+    gate_timeout_s: int
+    rollout_timeout_s: int
+    address_timeout_s: int
+    manifests_hash: str  # sha256:… of the manifests rendered without digest, version and ids
+    store: str  # URI of the artifact store
+    force: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256:… of everything that decides what will be served, before any of it is made."""
+        return digest_of([self.source.revision, self.exporter, self.base_digest, self.manifests_hash])
+
+    @property
+    def base_reference(self) -> str:
+        """The base image by digest."""
+        return f"{repository_of(self.base_image)}@{self.base_digest}"
+
+    @property
+    def build_container(self) -> str:
+        """The container that the image is committed from; one per model, so that a leftover is found by name."""
+        return f"slipway-build-{self.model}-{short(digest_of([self.store]))}"
+
+    @property
+    def smoke_container(self) -> str:
+        """The container that the smoke test asks."""
+        return f"slipway-smoke-{self.model}-{short(digest_of([self.store]))}"
+
+    @property
+    def service(self) -> str:
+        """The Service bears the Deployment's name."""
+        return self.deployment
+
+    def release_id(self, image_digest: str) -> str:
+        """The release's id: a fingerprint and an image digest."""
+        return short(digest_of([self.fingerprint, image_digest]))
+
+    def tag(self, version: int, content_hash: str) -> str:
+        """A tag for people; deployment is by digest."""
+        return f"v{version}-{short(digest_of([content_hash, self.base_digest]))}"
+
+    def reference(self, digest: str) -> str:
+        """The pushed image by digest."""
+        return f"{self.repository}@{digest}"
+
+    def version_folder(self, version: int) -> str:
+        """The folder in the image whose number TF Serving reports."""
+        return f"{MODELS_FOLDER}/{self.model}/{version}"
+
+    def version_path(self, version: int) -> str:
+        """The REST path that only the server of this version knows."""
+        return f"/v1/models/{self.model}/versions/{version}"
+
+    def object_labels(self, version: int | str, release_id: str) -> dict[str, str]:
+        """What the rendered objects and pods say of themselves."""
+        return {LABEL_VERSION: str(version), LABEL_RELEASE: release_id}
+
+    @property
+    def selector_labels(self) -> dict[str, str]:
+        """The label that selectors carry besides the seed's `app: tfs-server`."""
+        return {LABEL_MODEL: self.model}
+
+    @property
+    def asset_uri(self) -> str:
+        """The Asset that `announce` updates."""
+        return asset_uri(self.model)
+
+
+def dag_id(model: str) -> str:
+    """The DAG that refreshes a model."""
+    return f"refresh_{model.replace('-', '_')}"
+
+
+def asset_uri(model: str) -> str:
+    """The Asset that a live and proven release of a model updates."""
+    return f"x-slipway://served/{model}"
+
+
+def digest_of(value: Any) -> str:
+    """sha256:… of a JSON value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def short(digest: str) -> str:
+    """The first characters of a hash, for names and for people."""
+    return digest.removeprefix("sha256:")[:SHORT]
+
+
+def repository_of(reference: str) -> str:
+    """An image reference without tag and digest; a registry's port stays."""
+    name = reference.split("@", 1)[0]
+    last = PurePosixPath(name).name
+    return name[: -len(last)] + last.split(":", 1)[0]
+
+
+def file_name(run_id: str) -> str:
+    """A run id as a file name: Airflow's own have `:` and `+` in them."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in run_id)

@@ -1,0 +1,189 @@
+"""Resolve: from a model file and a form to a Release, in which nothing can move any more.
+
+All that a run reads from Airflow's Variables and connections is read here, once. Whatever cannot be meant is refused
+here, before anything is built.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slipway.errors import InputRefused, ResolveError
+from slipway.export import content_hash, exporter_hash
+from slipway.image import engine_at, resolve_base
+from slipway.manifests import manifests_hash
+from slipway.model_file import (
+    PROJECT,
+    SERVED,
+    SERVING_IMAGE,
+    ArchiveSource,
+    FolderSource,
+    GoldenImage,
+    HubSource,
+    ModelFile,
+    check_unshared,
+    read_model_file,
+    served_files,
+)
+from slipway.params import RefreshParams
+from slipway.release import GoldenRequest, Release, Source
+from slipway.target import Target, connected_namespace
+
+HUB_TIMEOUT_S = 30
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What this Airflow says of its surroundings, from Variables."""
+
+    store: str  # slipway_store: URI of the artifact store
+    registry: str | None  # slipway_registry: prefix of image repositories
+    serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
+
+
+def read_settings() -> Settings:
+    """The settings of this Airflow. Raises InputRefused naming the Variable that is missing."""
+    from airflow.sdk import Variable
+
+    store = Variable.get("slipway_store", default=None)
+    if not store:
+        raise InputRefused(
+            "Variable slipway_store: not set. Next: set it to the artifact store's URI, such as gs://google_cloud_default@BUCKET/slipway"
+        )
+    if "://" not in store:
+        raise InputRefused(f"Variable slipway_store: {store!r} is no URI. Next: write a folder as file:///path")
+    return Settings(
+        store=store,
+        registry=Variable.get("slipway_registry", default=None),
+        serving_image=Variable.get("slipway_serving_image", default=None),
+    )
+
+
+def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: str) -> Release:
+    """The Release that this run is going to make live.
+
+    Raises InputRefused, ResolveError, ManifestError, EngineUnreachable; each in one line that says how to mend it.
+    """
+    model, file = path.stem, read_model_file(path)
+    check_unshared(_readable(path, file))
+    namespace = file.target.namespace or connected_namespace(file.target.conn_id)
+    base_image = serving_image(file, settings)
+    with engine_at(file.image.engine_conn_id, file.image.registry_conn_id) as client:
+        base_digest = resolve_base(client, base_image)
+    release = Release(
+        model=model,
+        run_id=run_id,
+        source=pin_source(file, params.revision),
+        exporter=exporter_hash(),
+        base_image=base_image,
+        base_digest=base_digest,
+        repository=image_repository(model, file, settings),
+        engine_conn_id=file.image.engine_conn_id,
+        registry_conn_id=file.image.registry_conn_id,
+        target=Target(conn_id=file.target.conn_id, namespace=namespace),
+        deployment=file.target.deployment,
+        overlay=params.overlay or file.target.overlay,
+        address=file.target.address,
+        golden=tuple(pin_golden(path, case, params.min_confidence) for case in file.gate.golden),
+        gate_passes=file.gate.passes,
+        gate_timeout_s=file.gate.timeout_s,
+        rollout_timeout_s=file.rollout_timeout_s,
+        address_timeout_s=file.address_timeout_s,
+        manifests_hash="",
+        store=settings.store,
+        force=params.force,
+    )
+    return replace(release, manifests_hash=manifests_hash(release))
+
+
+def serving_image(file: ModelFile, settings: Settings) -> str:
+    """The base image: the Variable's where the model file has the default, else the model file's."""
+    if settings.serving_image and file.image.base == SERVING_IMAGE:
+        log.info(
+            "resolve: the Variable slipway_serving_image puts %s in place of %s", settings.serving_image, SERVING_IMAGE
+        )
+        return settings.serving_image
+    return file.image.base
+
+
+def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
+    """Where the image goes. Raises InputRefused where neither the model file nor the Variable says."""
+    if file.image.repository:
+        return file.image.repository
+    if not settings.registry:
+        raise InputRefused(
+            f"include/served/{model}.yaml: image.repository: not given, and the Variable slipway_registry is not set. "
+            "Next: set one, such as LOCATION-docker.pkg.dev/PROJECT/REPOSITORY"
+        )
+    return f"{settings.registry.rstrip('/')}/{model}"
+
+
+def pin_source(file: ModelFile, revision: str | None) -> Source:
+    """The source with a revision that cannot move. Raises InputRefused, ResolveError."""
+    source = file.source
+    if isinstance(source, HubSource):
+        return Source(kind="hub", location=source.hub, revision=hub_commit(source.hub, revision or source.revision))
+    if revision is not None:
+        raise InputRefused(
+            f"Param revision: {revision!r} was given, and the source is no Hub model. Next: leave it empty"
+        )
+    if isinstance(source, FolderSource):
+        folder = SERVED / source.folder
+        if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):
+            raise InputRefused(
+                f"source.folder: include/served/{source.folder} is no folder below include/served. Next: mend it"
+            )
+        return Source(kind="folder", location=source.folder, revision=content_hash(folder))
+    assert isinstance(source, ArchiveSource)  # noqa: S101 - tells mypy what is left
+    return Source(kind="savedmodel", location=source.savedmodel, revision=f"sha256:{source.sha256}")
+
+
+def hub_commit(repo: str, revision: str) -> str:
+    """The 40-hex commit that a branch, tag or commit of a Hub model names now. Raises ResolveError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        commit = HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT_S).sha
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ResolveError(
+            f"source.hub {repo}@{revision}: {' '.join(str(error).split())}. Next: check the name and the revision on the Hub"
+        ) from error
+    if not commit:
+        raise ResolveError(f"source.hub {repo}@{revision}: the Hub names no commit. Next: give a commit as revision")
+    return str(commit)
+
+
+def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
+    """A golden case of the model file, its image known to be there. Raises InputRefused."""
+    image = case.image
+    if not image.startswith(("http://", "https://")):
+        place = (path.parent / image).resolve()
+        if not place.is_file() or not place.is_relative_to(path.parent.resolve()):
+            shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+            raise InputRefused(
+                f"{shown}: gate.golden {case.name}: image {image} is no file beside the model file. Next: mend it"
+            )
+        image = str(place.relative_to(SERVED.resolve())) if place.is_relative_to(SERVED.resolve()) else str(place)
+    return GoldenRequest(
+        name=case.name,
+        image=image,
+        sha256=case.sha256,
+        label=case.label,
+        min_confidence=case.min_confidence if min_confidence is None else min_confidence,
+    )
+
+
+def _readable(path: Path, file: ModelFile) -> dict[str, ModelFile]:
+    """The model file at hand and every other that can be read; a broken one is refused in its own DAG."""
+    files: dict[str, ModelFile] = {}
+    for other in served_files(path.parent):
+        try:
+            files[other.stem] = read_model_file(other)
+        except InputRefused as error:
+            log.warning("resolve: left out of the check for shared objects: %s", error)
+    return {**files, path.stem: file}

@@ -1,0 +1,123 @@
+"""The artifact store: what goes from worker to worker, by URI, in an `ObjectStoragePath` (a folder, `gs://`, …)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import StoreError
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A place for artifacts, named by a URI. Keys are relative paths with `/`.
+
+    Every write is whole or not there: it goes to a name of its own and is moved. All methods raise StoreError.
+    """
+
+    uri: str
+
+    def uri_of(self, key: str) -> str:
+        """The URI that other tasks are handed."""
+        return f"{self.uri.rstrip('/')}/{key}"
+
+    def put_file(self, source: Path, key: str) -> str:
+        """Store a file; its URI comes back. An object that is there already is replaced."""
+        with _refusals(f"{self.uri_of(key)}: cannot be written"):
+            place = _path(self.uri_of(key))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = place.parent / f".{place.name}.{uuid.uuid4().hex}"
+            try:
+                with source.open("rb") as reader, draft.open("wb") as writer:
+                    shutil.copyfileobj(reader, writer, 1024 * 1024)
+                draft.fs.mv(draft.path, place.path)
+            finally:
+                if draft.exists():
+                    draft.unlink()
+        return self.uri_of(key)
+
+    def put_json(self, value: Any, key: str) -> str:
+        """Store a JSON value, readable by people; its URI comes back."""
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "value.json"
+            draft.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+            return self.put_file(draft, key)
+
+    def claim(self, key: str, value: Any) -> bool:
+        """Create a JSON object that was not there before; False where somebody else has."""
+        with _refusals(f"{self.uri_of(key)}: cannot be claimed"):
+            place = _path(self.uri_of(key))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with place.open("xb") as writer:
+                    writer.write(json.dumps(value, sort_keys=True).encode())
+            except FileExistsError:
+                return False
+            return True
+
+    def names(self, key: str) -> list[str]:
+        """The names directly below a key, sorted; none where there is nothing."""
+        with _refusals(f"{self.uri_of(key)}: cannot be listed"):
+            place = _path(self.uri_of(key))
+            if not place.exists():
+                return []
+            return sorted(child.name for child in place.iterdir() if not child.name.startswith("."))
+
+    def exists(self, key: str) -> bool:
+        """Whether something is stored at a key."""
+        with _refusals(f"{self.uri_of(key)}: cannot be looked at"):
+            return bool(_path(self.uri_of(key)).exists())
+
+    def read_json(self, key: str) -> Any:
+        """The JSON value at a key."""
+        return read_json(self.uri_of(key))
+
+
+def read_bytes(uri: str) -> bytes:
+    """What is stored at a URI. Raises StoreError."""
+    with _refusals(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
+        return bytes(reader.read())
+
+
+def read_json(uri: str) -> Any:
+    """The JSON value stored at a URI. Raises StoreError."""
+    data = read_bytes(uri)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise StoreError(f"{uri}: not JSON: {error}. Next: remove it and clear the task that wrote it") from error
+
+
+def fetch(uri: str, place: Path) -> Path:
+    """Bring a stored file to a local path. Raises StoreError."""
+    with _refusals(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 1024 * 1024)
+    return place
+
+
+def _path(uri: str) -> ObjectStoragePath:
+    from airflow.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(uri)
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """What the file system or the cloud refuses becomes one StoreError line."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(f"{what}: {words}. Next: check the Variable slipway_store and the rights on it") from error

@@ -1,0 +1,132 @@
+"""Triggers that look at something until a judge decides. They only read: a trigger may run more than once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from slipway.facts import from_dict
+from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
+from slipway.questions import ask_async
+from slipway.release import Release
+from slipway.rollout import judge_address, judge_rollout, read_async
+from slipway.store import read_json
+from slipway.verdict import Verdict
+
+Fact = dict[str, Any]
+
+
+class JudgeTrigger(BaseTrigger):
+    """Looks every `poll_s` seconds; a verdict of pass or fail, or the end of time, is the event.
+
+    `deadline` is a Unix time, so that a trigger that starts again elsewhere has no more time than it had.
+    What cannot be read (an API server restarting, say) means look again, with the words in the log.
+    """
+
+    def __init__(self, *, release: Fact, deadline: float, poll_s: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
+        self.release = release
+        self.deadline = deadline
+        self.poll_s = poll_s
+
+    @abstractmethod
+    async def look(self, release: Release) -> Verdict:
+        """One look."""
+
+    def found(self) -> Any:
+        """What a pass has found besides its reason."""
+        return None
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it is decided."""
+        release, said = from_dict(Release, self.release), ""
+        while True:
+            verdict = await self._look(release)
+            if verdict.outcome == "wait" and time.time() >= self.deadline:
+                verdict = Verdict.failed(f"time is up: {verdict.reason}")
+            if verdict.reason != said:
+                said = verdict.reason
+                self.log.info("%s", verdict)
+            if verdict.outcome != "wait":
+                yield TriggerEvent({**verdict.to_dict(), "found": self.found()})
+                return
+            await asyncio.sleep(self.poll_s)
+
+    async def _look(self, release: Release) -> Verdict:
+        try:
+            return await self.look(release)
+        except Exception as error:
+            return Verdict.wait(f"could not look: {type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _arguments(self) -> Fact:
+        return {"release": self.release, "deadline": self.deadline, "poll_s": self.poll_s}
+
+
+class RolloutTrigger(JudgeTrigger):
+    """Waits until the Deployment is what the apply that was answered with `generation` said."""
+
+    def __init__(self, *, generation: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.generation = generation
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database."""
+        return "slipway.triggers.RolloutTrigger", {**self._arguments(), "generation": self.generation}
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge the Deployment as it is now."""
+        deployment = await read_async(release.target, "Deployment", release.deployment)
+        return judge_rollout(deployment, generation=self.generation, namespace=release.target.namespace)
+
+
+class AddressTrigger(JudgeTrigger):
+    """Waits until the Service has an address."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._url: str | None = None
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database."""
+        return "slipway.triggers.AddressTrigger", self._arguments()
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge the Service as it is now."""
+        service = await read_async(release.target, "Service", release.service)
+        verdict, self._url = judge_address(service, name=release.service, namespace=release.target.namespace)
+        return verdict
+
+    def found(self) -> Any:
+        """The URL of the REST port."""
+        return self._url
+
+
+class PredictionTrigger(JudgeTrigger):
+    """Asks the golden questions of one version until enough rounds in a row have passed, or one answer is wrong."""
+
+    def __init__(self, *, url: str, version: int, golden_uri: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.url = url
+        self.version = version
+        self.golden_uri = golden_uri
+        self._streak = 0
+        self._cases: tuple[GoldenCase, ...] = ()
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database; the streak starts anew with the trigger."""
+        own = {"url": self.url, "version": self.version, "golden_uri": self.golden_uri}
+        return "slipway.triggers.PredictionTrigger", {**self._arguments(), **own}
+
+    async def look(self, release: Release) -> Verdict:
+        """One round over all golden cases, each on a connection of its own."""
+        if not self._cases:
+            self._cases = cases_from(await asyncio.to_thread(read_json, self.golden_uri))
+        path = f"{release.version_path(self.version)}:predict"
+        verdicts = [judge_answer(case, await ask_async(self.url, path, case.rest_body)) for case in self._cases]
+        self._streak, verdict = judge_gate(self._streak, judge_round(verdicts), passes=release.gate_passes)
+        return verdict
