@@ -1,0 +1,104 @@
+"""The stand's commands: `python3 -m local up`, and so on."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from local import status
+from local.environments import ENVIRONMENTS, build_environment
+from local.errors import StandError
+from local.progress import say
+from local.settings import Settings, settings_here
+
+EPILOG = """settings (environment variables):
+  SLIPWAY_CACHE          built things that are slow to build (default ~/.cache/slipway)
+  SLIPWAY_DOCKER_HOST    an engine of yours, as in unix:///var/run/docker.sock
+  SLIPWAY_KUBECONFIG     a cluster of yours, used instead of building one
+  SLIPWAY_REGISTRY       a registry of yours, as HOST:PORT
+  SLIPWAY_SERVING_IMAGE  a TensorFlow Serving image of yours, used instead of pulling or building one
+
+docs/stand.md tells what each part is and what to do when one fails."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command; the exit status is 0 only when it did what its name says."""
+    arguments = _parser().parse_args(words)
+    try:
+        return _COMMANDS[arguments.command](settings_here(), arguments)
+    except StandError as trouble:
+        sys.stderr.write(f"\n{trouble}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped. Next: the same command again goes on where this one was, or python3 -m local doctor\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m local", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
+    shown = commands.add_parser("status", help="where everything is")
+    shown.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("doctor", help="check each part, and name the next command for what is broken")
+    commands.add_parser("down", help="stop this checkout's parts, and the shared ones when nobody else uses them")
+    refreshed = commands.add_parser("refresh", help="run a model's DAG through the scheduler and follow it to its end")
+    refreshed.add_argument("model", help="a file's name in include/served, without .yaml")
+    refreshed.add_argument("--force", action="store_true", help="do every step again, even where nothing changed")
+    refreshed.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="one of the DAG's Params")
+    built = commands.add_parser("env", help="build a Python environment from its lock and print its path")
+    built.add_argument("name", choices=sorted(ENVIRONMENTS))
+    return parser
+
+
+def _up(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from local.up import bring_up  # noqa: PLC0415  # commands load only what they need
+
+    bring_up(settings)
+    return 0
+
+
+def _down(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from local.down import bring_down  # noqa: PLC0415  # commands load only what they need
+
+    bring_down(settings)
+    return 0
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    found = status.read_status(settings)
+    say(json.dumps(found, indent=2) if arguments.json else status.render_table(found))
+    return 0
+
+
+def _doctor(settings: Settings, _arguments: argparse.Namespace) -> int:
+    rows = status.diagnose(settings)
+    for name, trouble in rows:
+        say(f"{name:<20} {trouble or 'ok'}")
+    return 1 if any(trouble for name, trouble in rows if name != "stand-in") else 0
+
+
+def _refresh(settings: Settings, arguments: argparse.Namespace) -> int:
+    from local.refresh import refresh  # noqa: PLC0415  # commands load only what they need
+
+    return refresh(settings, arguments.model, force=arguments.force, params=arguments.param)
+
+
+def _env(settings: Settings, arguments: argparse.Namespace) -> int:
+    say(str(build_environment(settings, arguments.name)))
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+    "up": _up,
+    "status": _status,
+    "doctor": _doctor,
+    "down": _down,
+    "refresh": _refresh,
+    "env": _env,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

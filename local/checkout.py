@@ -1,0 +1,117 @@
+"""What belongs to one checkout: its slot (ports and addresses), its secrets, its supervisor."""
+
+import base64
+import secrets
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import settings as at
+from local.environments import environment_path
+from local.errors import StandError
+from local.settings import Settings
+from local.supervision import Supervisor
+
+PASSWORD_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A number that keeps the ports and addresses of checkouts apart."""
+
+    number: int
+
+    @property
+    def airflow_port(self) -> int:
+        """Airflow's web and API port."""
+        return at.AIRFLOW_PORT + self.number
+
+    @property
+    def worker_log_port(self) -> int:
+        """Where the scheduler's workers serve their logs."""
+        return at.WORKER_LOG_PORT + self.number
+
+    @property
+    def triggerer_log_port(self) -> int:
+        """Where the triggerer serves its logs."""
+        return at.TRIGGERER_LOG_PORT + self.number
+
+    @property
+    def address_prefix(self) -> str:
+        """The first three numbers of the checkout's load-balancer addresses."""
+        return f"127.20.{self.number}"
+
+
+def choose_slot(taken: Collection[int], port_free: Callable[[int], bool]) -> int:
+    """The lowest slot that no checkout has and whose Airflow port nobody listens on."""
+    for number in at.SLOTS:
+        if number not in taken and port_free(at.AIRFLOW_PORT + number):
+            return number
+    raise StandError(f"no free slot among {len(at.SLOTS)}: too many checkouts are up. Next: python3 -m local down in one of them")
+
+
+def claim_slot(settings: Settings) -> Slot:
+    """This checkout's slot, claimed on the first `up`; call it under the change lock."""
+    if slot := read_slot(settings):
+        return slot
+    taken = {int(path.read_text()) for path in settings.home.parent.glob("*/slot")}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    number = choose_slot(taken, port_free)
+    (settings.home / "slot").write_text(str(number))
+    return Slot(number=number)
+
+
+def read_slot(settings: Settings) -> Slot | None:
+    """The slot that this checkout has, if any."""
+    path = settings.home / "slot"
+    return Slot(number=int(path.read_text())) if path.exists() else None
+
+
+def port_free(port: int) -> bool:
+    """True when nobody listens on this loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def supervisor(settings: Settings) -> Supervisor:
+    """The supervisor of this checkout."""
+    return Supervisor(
+        mark=settings.checkout_id,
+        run=settings.home_run,
+        logs=settings.home / "logs",
+        config=settings.home / "supervisor.conf",
+        program=environment_path(settings, "dev") / "bin" / "supervisord",
+        directory=settings.checkout,
+    )
+
+
+def secret(settings: Settings, name: str) -> str:
+    """A random text of this checkout, made once and readable by its owner only."""
+    path = settings.home / "secrets" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    return path.read_text()
+
+
+def password_file(settings: Settings) -> Path:
+    """The file with Airflow's generated password, and nothing else in it."""
+    path = settings.home / "airflow-password"
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(PASSWORD_BYTES))
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.touch(mode=0o600)
+    partial.chmod(0o600)
+    partial.write_text(text)
+    partial.rename(path)

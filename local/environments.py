@@ -1,0 +1,82 @@
+"""Python environments from the lock files, built once per lock and kept in the cache."""
+
+import hashlib
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.commands import run
+from local.errors import StandError
+from local.locks import locked
+from local.packages import install
+from local.settings import Settings
+
+UV = "0.13.9"
+BUILD_S = 1800  # the model environment downloads about a gigabyte
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A named environment and the lock file that it is made from."""
+
+    name: str
+    lock: str
+
+
+ENVIRONMENTS = {
+    "dev": Environment(name="dev", lock="requirements-dev.txt"),
+    "model": Environment(name="model", lock="include/model/requirements.txt"),
+}
+
+
+def environment_path(settings: Settings, name: str) -> Path:
+    """Where the environment of this checkout's lock is, built or not."""
+    lock = settings.checkout / ENVIRONMENTS[name].lock
+    return settings.cache / "envs" / f"{name}-{content_id(lock.read_bytes())}"
+
+
+def content_id(content: bytes) -> str:
+    """Twelve hex digits that change with the content."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def build_environment(settings: Settings, name: str) -> Path:
+    """The environment's path; it is built first where it is missing, under another name until it is complete."""
+    path = environment_path(settings, name)
+    with locked(settings.cache / "envs" / f"{name}.lock"):
+        if (path / "complete").exists():
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+        uv = _build_uv(settings)
+        # The place is the final one, since programs in bin/ name their interpreter by path; `complete` is written last.
+        run([uv, "venv", "--quiet", "-p", sys.executable, path])
+        run(
+            [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", "-p", path / "bin" / "python",
+             settings.checkout / ENVIRONMENTS[name].lock],
+            timeout_s=BUILD_S,
+            what_next=f"Next: python3 -m local env {name}",
+        )  # fmt: skip
+        (path / "complete").touch()
+    return path
+
+
+def _build_uv(settings: Settings) -> Path:
+    """uv's program, in a small environment of its own."""
+    path = settings.cache / f"uv-{UV}"
+    if not (path / "complete").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        make_venv(path)
+        run([path / "bin" / "pip", "install", "--quiet", f"uv=={UV}"], timeout_s=300)
+        (path / "complete").touch()
+    return path / "bin" / "uv"
+
+
+def make_venv(path: Path) -> None:
+    """A fresh virtual environment; Debian keeps venv in a package of its own, which is installed where it is missing."""
+    try:
+        run([sys.executable, "-m", "venv", path])
+    except StandError:
+        shutil.rmtree(path, ignore_errors=True)
+        install(["python3-venv"], lambda _note: None)
+        run([sys.executable, "-m", "venv", path])

@@ -1,0 +1,57 @@
+"""Gives Services of type LoadBalancer in one namespace an address of the loopback range; kube-proxy does the rest.
+
+Runs inside the dev environment: `python -m local.loadbalancer KUBECONFIG NAMESPACE 127.20.SLOT`.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+LAST_HOST = 254
+RESYNC_S = 30  # a watch that broke unseen is begun again this often
+PAUSE_S = 1  # between tries while the API server is away
+
+
+def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, str]:
+    """The address that each Service without one gets; those given before are kept, and the lowest free one is next."""
+    balanced = [service for service in services if service["spec"].get("type") == "LoadBalancer"]
+    given = {service["metadata"]["name"]: address_of(service) for service in balanced}
+    taken = {address for address in given.values() if address}
+    free = (f"{prefix}.{host}" for host in range(1, LAST_HOST + 1) if f"{prefix}.{host}" not in taken)
+    return {name: next(free) for name, address in sorted(given.items()) if not address or not address.startswith(f"{prefix}.")}
+
+
+def address_of(service: Mapping[str, Any]) -> str | None:
+    """The address that a Service already has."""
+    ingress = (service.get("status") or {}).get("loadBalancer", {}).get("ingress") or []
+    return ingress[0].get("ip") if ingress else None
+
+
+def main(kubeconfig: str, namespace: str, prefix: str) -> None:
+    """Give addresses until ended."""
+    from kubernetes import client, config, watch  # noqa: PLC0415  # the pure part is used without the dev environment
+
+    config.load_kube_config(kubeconfig)
+    core = client.CoreV1Api()
+    while True:
+        try:
+            give_addresses(core, namespace, prefix)
+            for _event in watch.Watch().stream(core.list_namespaced_service, namespace, timeout_seconds=RESYNC_S):
+                give_addresses(core, namespace, prefix)
+        except Exception as trouble:  # noqa: BLE001, PERF203  # the API server may be away for any reason: say so, go on
+            sys.stderr.write(f"{type(trouble).__name__}: {str(trouble).splitlines()[0] if str(trouble) else ''}\n")
+            time.sleep(PAUSE_S)
+
+
+def give_addresses(core: Any, namespace: str, prefix: str) -> None:
+    """One look at the namespace's Services, and the addresses that are missing."""
+    found = core.list_namespaced_service(namespace, _preload_content=True)
+    services = core.api_client.sanitize_for_serialization(found)["items"]
+    for name, address in plan_addresses(services, prefix).items():
+        core.patch_namespaced_service_status(name, namespace, {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}})
+        sys.stderr.write(f"service/{name}: {address}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

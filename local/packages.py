@@ -1,0 +1,136 @@
+"""Debian packages: only what is missing, only where nothing of the user's is replaced, and nothing starts by itself."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.commands import found, run
+from local.errors import StandError
+from local.progress import Note
+
+POSTGRES_PROGRAMS = "/usr/lib/postgresql"
+CNI_PLUGINS = Path("/usr/lib/cni")
+POLICY = Path("/usr/sbin/policy-rc.d")
+CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+DEBIAN = {"DEBIAN_FRONTEND": "noninteractive"}
+OWN_PARTS = "SLIPWAY_DOCKER_HOST (an engine of yours), SLIPWAY_KUBECONFIG (a cluster of yours) or SLIPWAY_REGISTRY"
+
+ENGINE_PROGRAMS = {"dockerd": "docker.io"}
+CONTAINER_PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc", "iptables": "iptables", "ip": "iproute2"}
+REGISTRY_PROGRAMS = {"docker-registry": "docker-registry"}
+CLUSTER_PROGRAMS = {"etcd": "etcd-server"}
+COMMON_PROGRAMS = {"debootstrap": "debootstrap", "skopeo": "skopeo", "git": "git", "flock": "util-linux"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What `apt-get install -s` would do."""
+
+    installed: tuple[str, ...]
+    removed: tuple[str, ...]
+    replaced: tuple[str, ...]
+
+    @property
+    def harmless(self) -> bool:
+        """True when nothing that is installed would go or change."""
+        return not self.removed and not self.replaced
+
+
+def judge_simulation(text: str) -> Simulation:
+    """Read apt's simulation: `Remv NAME`, `Inst NAME [old version] (…)` for a replacement, `Inst NAME (…)` for a new one."""
+    removed = re.findall(r"^(?:Remv|Purg) (\S+)", text, re.MULTILINE)
+    replaced = re.findall(r"^Inst (\S+) \[", text, re.MULTILINE)
+    installed = re.findall(r"^Inst (\S+) \(", text, re.MULTILINE)
+    return Simulation(installed=tuple(installed), removed=tuple(removed), replaced=tuple(replaced))
+
+
+def plan_packages(*, own_engine: bool, own_cluster: bool, own_registry: bool) -> list[str]:
+    """Packages whose programs this machine lacks; `own_…` is a part that the stand has to bring itself."""
+    wanted = dict(COMMON_PROGRAMS)
+    if own_engine:
+        wanted |= ENGINE_PROGRAMS | CONTAINER_PROGRAMS
+    if own_cluster:
+        wanted |= CLUSTER_PROGRAMS | CONTAINER_PROGRAMS
+    if own_registry:
+        wanted |= REGISTRY_PROGRAMS
+    packages = {package for program, package in wanted.items() if found(program) is None}
+    if own_cluster and not (CNI_PLUGINS / "bridge").exists():
+        packages.add("containernetworking-plugins")
+    if postgres_programs() is None:
+        packages.add("postgresql")
+    return sorted(packages)
+
+
+def postgres_programs() -> Path | None:
+    """The folder of the newest PostgreSQL server's programs."""
+    folders = sorted(Path(POSTGRES_PROGRAMS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    return folders[-1].parent if folders else None
+
+
+def install(packages: list[str], note: Note) -> None:
+    """Install the packages, after a simulation has shown that nothing of the user's is replaced."""
+    if not packages:
+        note("all there")
+        return
+    _simulate(packages)
+    with _no_autostart():
+        run(
+            ["apt-get", "install", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *packages],
+            environment=DEBIAN,
+            timeout_s=900,
+            what_next=f"Next: apt-get install {' '.join(packages)}",
+        )
+    note("installed " + " ".join(packages))
+
+
+def _simulate(packages: list[str]) -> None:
+    command = ["apt-get", "install", "-s", "--no-install-recommends", *packages]
+    try:
+        text = run(command, environment=DEBIAN)
+    except StandError:  # lists that are missing or old: fetch them once
+        run(["apt-get", "update"], environment=DEBIAN, timeout_s=300)
+        text = run(command, environment=DEBIAN, what_next=f"Next: set {OWN_PARTS}, or see docs/stand.md")
+    verdict = judge_simulation(text)
+    if not verdict.harmless:
+        changes = ", ".join([f"{name} removed" for name in verdict.removed] + [f"{name} replaced" for name in verdict.replaced])
+        raise StandError(
+            f"Debian packages {' '.join(packages)}: installing them would change what this machine has ({changes}). "
+            f"Nothing was installed. Next: name parts of your own with {OWN_PARTS}."
+        )
+
+
+@contextlib.contextmanager
+def _no_autostart() -> Iterator[None]:
+    """While packages are installed, services are neither started nor left enabled, and no database cluster is made."""
+    before = _enabled_services()
+    made = [path for path, text in _GUARDS.items() if _write_if_missing(path, text)]
+    try:
+        yield
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+        for link in sorted(_enabled_services() - before):
+            Path(link).unlink(missing_ok=True)
+
+
+_GUARDS = {POLICY: "#!/bin/sh\nexit 101\n", CREATE_CLUSTER: "create_main_cluster = false\n"}
+
+
+def _write_if_missing(path: Path, text: str) -> bool:
+    if path.exists():
+        return False
+    if path == CREATE_CLUSTER and path.parent.exists():
+        return False  # postgresql-common is there already, and so is the user's choice
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return True
+
+
+def _enabled_services() -> set[str]:
+    """Links that make a service start by itself, in systemd's and in the older way."""
+    links = [*Path("/etc/systemd/system").glob("*.wants/*"), *Path("/etc").glob("rc[2-5].d/S*")]
+    return {os.fspath(link) for link in links if link.is_symlink()}

@@ -1,0 +1,121 @@
+"""Where everything of the stand is: fixed addresses of the machine's shared parts, and what belongs to one checkout."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# Rare ports and ranges, so that the stand disturbs nothing that a developer's machine already has.
+REGISTRY_PORT = 28500
+ETCD_PORT = 28501
+ETCD_PEER_PORT = 28502
+API_SERVER_PORT = 28443
+TOKEN_WEBHOOK_PORT = 28444  # nothing listens here until a checkout registers token issuers
+KUBELET_PORT = 28510
+KUBELET_HEALTH_PORT = 28511
+CONTROLLER_MANAGER_PORT = 28512
+SCHEDULER_PORT = 28513
+PROXY_HEALTH_PORT = 28514
+PROXY_METRICS_PORT = 28515
+AIRFLOW_PORT = 28080  # plus the checkout's slot
+WORKER_LOG_PORT = 28180  # plus the checkout's slot
+TRIGGERER_LOG_PORT = 28280  # plus the checkout's slot
+SLOTS = range(1, 100)
+
+DOCKER_BRIDGE = "slipway0"
+DOCKER_ADDRESS = "172.29.213.1/24"
+DOCKER_POOL = "10.215.0.0/16"
+POD_BRIDGE = "slipway1"
+POD_GATEWAY = "10.213.0.1"
+POD_RANGE = "10.213.0.0/24"
+SERVICE_RANGE = "10.214.0.0/24"
+NODE_NAME = "slipway"
+
+KUBERNETES_VERSION = "v1.34.4"
+MARK = "SLIPWAY_STAND"  # every process of ours carries it in its environment
+SHARED_MARK = "shared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The stand as seen from one checkout: its folders, its names, and the user's own parts where named."""
+
+    checkout: Path
+    cache: Path
+    state: Path = Path("/var/lib/slipway")
+    run: Path = Path("/run/slipway")
+    docker_host: str | None = None
+    kubeconfig: Path | None = None
+    registry: str | None = None
+    serving_image: str | None = None
+
+    @property
+    def checkout_id(self) -> str:
+        """Eight hex digits that stand for the checkout's path."""
+        return hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
+
+    @property
+    def namespace(self) -> str:
+        """The checkout's namespace in the cluster and its repository prefix in the registry."""
+        return f"slipway-{self.checkout_id}"
+
+    @property
+    def shared(self) -> Path:
+        """State of the parts that all checkouts share."""
+        return self.state / "shared"
+
+    @property
+    def home(self) -> Path:
+        """State of this checkout: database, logs, artifact store, secrets."""
+        return self.state / "checkouts" / self.checkout_id
+
+    @property
+    def home_run(self) -> Path:
+        """Sockets and process ids of this checkout."""
+        return self.run / self.checkout_id
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """Full rights on the stand's own cluster."""
+        return self.shared / "kubernetes" / "super-admin.conf"
+
+    @property
+    def home_kubeconfig(self) -> Path:
+        """The cluster with this checkout's namespace as the default one."""
+        return self.home / "kubeconfig"
+
+    @property
+    def facts(self) -> Path:
+        """What the last `up` decided, for `status` to read."""
+        return self.home / "stand.json"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """The socket of the stand's own containerd."""
+        return self.run / "containerd.sock"
+
+    @property
+    def own_docker_host(self) -> str:
+        """Where the stand's own engine listens, when the machine has none."""
+        return f"unix://{self.run / 'docker.sock'}"
+
+
+def read_settings(environment: Mapping[str, str], checkout: Path) -> Settings:
+    """Settings from the environment: the only place where the stand reads it for choices."""
+    home = Path(environment.get("HOME") or "/root")
+    cache_home = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
+    kubeconfig = environment.get("SLIPWAY_KUBECONFIG")
+    return Settings(
+        checkout=checkout,
+        cache=Path(environment.get("SLIPWAY_CACHE") or cache_home / "slipway"),
+        docker_host=environment.get("SLIPWAY_DOCKER_HOST") or None,
+        kubeconfig=Path(kubeconfig).resolve() if kubeconfig else None,
+        registry=environment.get("SLIPWAY_REGISTRY") or None,
+        serving_image=environment.get("SLIPWAY_SERVING_IMAGE") or None,
+    )
+
+
+def settings_here() -> Settings:
+    """Settings of the checkout that this package is part of."""
+    return read_settings(os.environ, Path(__file__).resolve().parent.parent)

@@ -1,0 +1,110 @@
+"""What the stand is and whether it works: the JSON that programs read, the table and the diagnosis that people read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from local import airflow, checkout, engine, shared
+from local.commands import run
+from local.environments import environment_path
+from local.errors import StandError
+from local.settings import Settings
+from local.supervision import RUNNING, states
+
+NOT_UP = "the stand of this checkout is not up. Next: python3 -m local up"
+
+
+def read_status(settings: Settings) -> dict[str, Any]:
+    """The stand's facts with the addresses of the models that are served now; a StandError when it is not up."""
+    if not settings.facts.exists():
+        raise StandError(NOT_UP)
+    facts: dict[str, Any] = json.loads(settings.facts.read_text())
+    return {**facts, "endpoints": render_endpoints(list_services(settings, facts))}
+
+
+def list_services(settings: Settings, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The Services of models in the checkout's namespace."""
+    kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
+    command = [kubectl, "--kubeconfig", facts["kubeconfig"], "-n", facts["namespace"], "get", "services", "-l", "slipway/model"]
+    try:
+        items: list[dict[str, Any]] = json.loads(run([*command, "-o", "json", "--request-timeout=5s"], timeout_s=20))["items"]
+    except StandError:
+        return []
+    return items
+
+
+def render_endpoints(services: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Per model where it answers, from Services that have an address."""
+    endpoints = {}
+    for service in services:
+        ingress = (service.get("status") or {}).get("loadBalancer", {}).get("ingress") or []
+        if ingress:
+            host = ingress[0].get("ip") or ingress[0].get("hostname")
+            ports = {port.get("name", ""): port["port"] for port in service["spec"]["ports"]}
+            endpoints[service["metadata"]["labels"]["slipway/model"]] = {
+                "rest": f"http://{host}:{ports.get('restapi', 8501)}",
+                "grpc": f"{host}:{ports.get('grpc', 8500)}",
+            }
+    return endpoints
+
+
+def render_table(status: Mapping[str, Any]) -> str:
+    """The same facts for a person."""
+    rows = [
+        ("Airflow", f"{status['airflow']['url']}  user {status['airflow']['user']}, password in {status['airflow']['password_file']}"),
+        ("cluster", f"{status['kubeconfig']}  namespace {status['namespace']}"),
+        ("registry", status["registry"]),
+        ("engine", status["docker_host"]),
+        ("serving image", status["serving_image"]),
+        ("artifact store", status["store"]),
+        ("exporter", status["exporter_python"]),
+    ]
+    rows += [(f"model {name}", f"{where['rest']}  grpc {where['grpc']}") for name, where in sorted(status["endpoints"].items())]
+    rows += [("STAND-IN", text) for text in status["stand_ins"]]
+    return "\n".join(f"{name:<16} {text}" for name, text in rows)
+
+
+def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
+    """Each part and what is wrong with it, None when it works; the text ends in the next command."""
+    try:
+        status = read_status(settings)
+    except StandError as absent:
+        return [("stand", str(absent))]
+    slot = checkout.read_slot(settings)
+    return [
+        ("engine", _unless(engine.engine_answers(status["docker_host"]), f"{status['docker_host']} is silent. Next: python3 -m local up")),
+        ("registry", _unless(shared.registry_answers(status["registry"].split("/")[0]), "silent. Next: python3 -m local up")),
+        ("cluster", _cluster_trouble(settings, status)),
+        *[(name, trouble) for name, trouble in _program_troubles(settings)],
+        ("Airflow", _airflow_trouble(settings, slot)),
+        *[("stand-in", text) for text in status["stand_ins"]],
+    ]
+
+
+def _unless(works: bool, trouble: str) -> str | None:  # noqa: FBT001  # reads as a sentence where it is used
+    return None if works else trouble
+
+
+def _cluster_trouble(settings: Settings, status: Mapping[str, Any]) -> str | None:
+    kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
+    try:
+        run([kubectl, "--kubeconfig", status["kubeconfig"], "get", "namespace", status["namespace"], "--request-timeout=5s"], timeout_s=20)
+    except StandError as trouble:
+        return f"{trouble}\n    Next: python3 -m local up; logs in {settings.shared}/logs"
+    return None
+
+
+def _program_troubles(settings: Settings) -> list[tuple[str, str | None]]:
+
+    rows: list[tuple[str, str | None]] = []
+    for supervisor in (shared.supervisor(settings), checkout.supervisor(settings)):
+        for name, state in states(supervisor).items():
+            log = supervisor.log(name)
+            if state != "STOPPED":
+                rows.append((name, _unless(state == RUNNING, f"{state}. Next: tail {log}")))
+    return rows
+
+
+def _airflow_trouble(settings: Settings, slot: checkout.Slot | None) -> str | None:
+    silent = airflow.unhealthy(slot) if slot else ["slot"]
+    return _unless(not silent, f"{', '.join(silent)} not healthy. Next: tail {settings.home}/logs/*.log; python3 -m local up")

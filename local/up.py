@@ -1,0 +1,129 @@
+"""`up`: from whatever is there to a stand that works, step by step."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+from local import airflow, checkout, cluster, serving_image, shared
+from local import settings as at
+from local.airflow import Surroundings
+from local.checkout import Slot, write_private
+from local.commands import run
+from local.environments import build_environment, environment_path
+from local.errors import StandError
+from local.locks import change_lock, locked, shared_lock
+from local.packages import install, plan_packages
+from local.progress import say, step
+from local.serving_image import ServingImage
+from local.settings import Settings
+from local.shared import Parts
+from local.supervision import set_programs, start
+
+
+def bring_up(settings: Settings) -> None:
+    """Bring up what is not up; safe to repeat, also after a first one that was killed."""
+    if os.geteuid() != 0:
+        raise StandError("the stand starts an engine and a cluster, which takes root. Next: sudo -E python3 -m local up")
+    began_s = time.monotonic()
+    say(f"stand of {settings.checkout}, cache {settings.cache}")
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with locked(settings.home / "up.lock"):
+        with locked(change_lock(settings)):
+            parts, slot = _prepare(settings)
+            shared.start_shared(settings, parts)
+            _set_programs(settings, parts, slot, script="")
+            start(checkout.supervisor(settings), "lock")  # from here on nobody stops the shared parts
+        _bring_up_checkout(settings, parts, slot)
+    say(f"the stand is up after {time.monotonic() - began_s:.0f} s. Next: python3 -m local status")
+
+
+def _prepare(settings: Settings) -> tuple[Parts, Slot]:
+    parts = shared.choose_parts(settings)
+    with step("Debian packages") as note:
+        install(plan_packages(own_engine=parts.own_engine, own_cluster=parts.own_cluster, own_registry=parts.own_registry), note)
+    with step("dev environment") as note:
+        note(str(build_environment(settings, "dev")))
+    return parts, checkout.claim_slot(settings)
+
+
+def _set_programs(settings: Settings, parts: Parts, slot: Slot, *, script: str) -> None:
+    """Tell the checkout's supervisor its programs; an unknown `script` keeps the one of the last `up`."""
+    known = airflow.environment_file(settings)
+    text = script or (known.read_text() if known.exists() else "")
+    set_programs(checkout.supervisor(settings), airflow.programs(settings, slot, own_cluster=parts.own_cluster, script=text))
+
+
+def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
+    with step("namespace") as note:
+        _make_namespace(settings)
+        if parts.own_cluster:
+            start(checkout.supervisor(settings), "load-balancer")
+        note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
+    _write_facts(settings, parts, slot, serving_image.UNKNOWN)
+    image = serving_image.provide(settings, parts)
+    _write_facts(settings, parts, slot, image)
+    with step("model environment") as note:
+        note(str(build_environment(settings, "model")))
+    _start_airflow(settings, parts, slot, image)
+
+
+def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
+    around = Surroundings(
+        kubeconfig=settings.home_kubeconfig,
+        namespace=settings.namespace,
+        docker_host=parts.docker_host,
+        registry=f"{parts.registry}/{settings.namespace}",
+        serving_image=image.reference if image.stand_in or settings.serving_image else None,
+        exporter_python=exporter_python(settings),
+    )
+    script = airflow.write_launcher(settings, airflow.render_environment(settings, slot, around))
+    _set_programs(settings, parts, slot, script=script)
+    with step("Airflow's database"):
+        airflow.start_database(settings)
+        airflow.migrate_database(settings)
+    with step("Airflow") as note:
+        start(checkout.supervisor(settings), *airflow.COMPONENTS)
+        airflow.wait_healthy(slot)
+        note(f"http://127.0.0.1:{slot.airflow_port}")
+
+
+def _make_namespace(settings: Settings) -> None:
+    """The checkout's namespace, and a kubeconfig of its own that points to it."""
+    source = settings.kubeconfig or settings.admin_kubeconfig
+    kubectl = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
+    namespace = json.dumps(cluster.render_namespace(settings.namespace, settings.checkout))
+    run([*kubectl, source, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"], stdin=namespace, timeout_s=60)
+    partial = settings.home / "kubeconfig.partial"
+    partial.touch(mode=0o600)
+    shutil.copyfile(source, partial)
+    run([*kubectl, partial, "config", "set-context", "--current", f"--namespace={settings.namespace}"])
+    partial.rename(settings.home_kubeconfig)
+
+
+def exporter_python(settings: Settings) -> Path:
+    """The interpreter of the exporter's environment."""
+    return environment_path(settings, "model") / "bin" / "python"
+
+
+def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
+    """Leave for `status` what this `up` decided."""
+    facts = {
+        "kubeconfig": str(settings.home_kubeconfig),
+        "namespace": settings.namespace,
+        "registry": f"{parts.registry}/{settings.namespace}",
+        "docker_host": parts.docker_host,
+        "airflow": {
+            "url": f"http://127.0.0.1:{slot.airflow_port}",
+            "user": airflow.ADMIN,
+            "password_file": str(checkout.password_file(settings)),
+            "environment_file": str(airflow.environment_file(settings)),
+        },
+        "serving_image": image.reference,
+        "stand_ins": [image.stand_in] if image.stand_in else [],
+        "store": airflow.store_uri(settings),
+        "exporter_python": str(exporter_python(settings)),
+        "token_webhook_port": at.TOKEN_WEBHOOK_PORT,
+    }
+    write_private(settings.facts, json.dumps(facts, indent=1))
