@@ -48,7 +48,7 @@ def build_environment(settings: Settings, name: str) -> Path:
         if (path / "complete").exists():
             return path
         shutil.rmtree(path, ignore_errors=True)
-        uv = _build_uv(settings)
+        uv = build_uv(settings)
         # The place is the final one, since programs in bin/ name their interpreter by path; `complete` is written last.
         run([uv, "venv", "--quiet", "-p", sys.executable, path])
         run(
@@ -61,7 +61,7 @@ def build_environment(settings: Settings, name: str) -> Path:
     return path
 
 
-def _build_uv(settings: Settings) -> Path:
+def build_uv(settings: Settings) -> Path:
     """uv's program, in a small environment of its own."""
     path = settings.cache / f"uv-{UV}"
     if not (path / "complete").exists():

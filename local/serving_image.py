@@ -1,11 +1,43 @@
-"""The image that models are built on: TensorFlow Serving's own where it can be pulled, else a stand-in built here."""
+"""The image that models are built on: TensorFlow Serving's own where it can be pulled, else a stand-in built here.
 
+The stand-in has three layers, so that a change of the server's program costs a small one: Debian with Python, the
+Python packages, the program. Each is named by the content that it is made from and found again in the engine.
+"""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from local import engine
+from local.commands import run
+from local.environments import build_uv, content_id
+from local.errors import StandError
+from local.locks import locked
+from local.progress import Note, say, step
 from local.settings import Settings
 from local.shared import Parts
 
-SERVING_IMAGE = "tensorflow/serving:2.20.0"
+NAME = "tensorflow/serving"
+TAG = "2.20.0"  # the newest that exists: include/model exports with what this version loads
+SERVING_IMAGE = f"{NAME}:{TAG}"
+ASK_S = 20  # an answer about the image, not the image itself
+PULL_S = 1800
+
+DEBIAN = "bookworm"
+DEBIAN_PACKAGES = "python3,ca-certificates"
+PYTHON = "3.11"  # of this Debian
+SITE_PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
+WORK_NAME = "slipway-stand"  # the engine's names for the layers begin with this
+LABEL_TEXT = "a stand-in for tensorflow/serving, built from local/serving"
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,5 +52,206 @@ UNKNOWN = ServingImage(reference="")
 
 
 def provide(settings: Settings, parts: Parts) -> ServingImage:
-    """The image, pulled or built."""
-    return ServingImage(reference=SERVING_IMAGE)
+    """The image: the user's own, the real one pulled, or the stand-in, said aloud."""
+    if settings.serving_image:
+        return ServingImage(reference=settings.serving_image)
+    with step("serving image") as note:
+        refusal = pull(parts.docker_host)
+        if refusal is None:
+            note(SERVING_IMAGE)
+            return ServingImage(reference=SERVING_IMAGE)
+        note(f"{SERVING_IMAGE} cannot be pulled")
+    with step("stand-in image") as note:
+        reference = f"{parts.registry}/slipway/serving-stand-in:{TAG}-{program_id(settings)[:8]}"
+        with locked(settings.cache / "stand-in.lock"):
+            build_stand_in(settings, parts.docker_host, reference, note)
+            push(parts.docker_host, reference, note)
+    text = f"{SERVING_IMAGE} cannot be pulled ({refusal}): {reference} serves in its place, built from local/serving"
+    say(f"  STAND-IN: {text}")
+    return ServingImage(reference=reference, stand_in=text)
+
+
+def pull(host: str) -> str | None:
+    """None when the engine has TensorFlow Serving's own image, pulled now if need be; else why it cannot be had."""
+    if has_image(host, SERVING_IMAGE):
+        return None
+    try:
+        engine.call(host, "GET", f"/distribution/{SERVING_IMAGE}/json", timeout_s=ASK_S)
+        answer = engine.call(host, "POST", "/images/create", query={"fromImage": NAME, "tag": TAG}, timeout_s=PULL_S)
+    except StandError as refused:
+        return reason(str(refused))
+    return engine.stream_error(answer)
+
+
+def reason(text: str) -> str:
+    """The engine's own words out of an error message, on one line."""
+    _, brace, rest = text.partition("{")
+    try:
+        said = str(json.loads(brace + rest)["message"])
+    except (ValueError, KeyError):
+        said = text
+    return " ".join(said.split())[:200]
+
+
+def has_image(host: str, reference: str) -> bool:
+    """True when the engine holds this image."""
+    try:
+        engine.call(host, "GET", f"/images/{reference}/json", timeout_s=ASK_S)
+    except StandError:
+        return False
+    return True
+
+
+def program_id(settings: Settings) -> str:
+    """Changes with anything that the stand-in is made from."""
+    folder = settings.checkout / "local" / "serving"
+    parts = [path.read_bytes() for path in program_files(folder)]
+    return content_id(packages_id(settings).encode() + b"".join(parts) + LABEL_TEXT.encode())
+
+
+def packages_id(settings: Settings) -> str:
+    """Changes with the locked Python packages or the Debian below them."""
+    lock = (settings.checkout / "local" / "serving" / "requirements.txt").read_bytes()
+    return content_id(lock + base_id().encode())
+
+
+def base_id() -> str:
+    """Changes with the Debian base."""
+    return content_id(f"{DEBIAN} {DEBIAN_PACKAGES}".encode())
+
+
+def program_files(folder: Path) -> list[Path]:
+    """The files that make the server: the entrypoint and the program."""
+    return [folder / "tensorflow_model_server.py", folder / "tf_serving_entrypoint.sh"]
+
+
+def build_stand_in(settings: Settings, host: str, reference: str, note: Note) -> None:
+    """Build what of the stand-in the engine does not have yet."""
+    if has_image(host, reference):
+        note("built before")
+        return
+    packages = _build_packages(settings, host)
+    container = _create(host, packages, stand_in_config())
+    try:
+        _put(host, container, "/", _program_layer(settings.checkout / "local" / "serving"))
+        _commit(host, container, reference)
+    finally:
+        _remove(host, container)
+    note("built")
+
+
+def stand_in_config() -> dict[str, object]:
+    """The image's configuration: that of the real one, and the label that tells it apart."""
+    return {
+        "Entrypoint": ["/usr/bin/tf_serving_entrypoint.sh"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "MODEL_BASE_PATH=/models", "MODEL_NAME=model"],
+        "ExposedPorts": {"8500/tcp": {}, "8501/tcp": {}},
+        "Labels": {"slipway.stand-in": LABEL_TEXT},
+    }
+
+
+def _build_base(settings: Settings, host: str) -> str:
+    """Debian with Python, from its own packages."""
+    image = f"{WORK_NAME}/debian:{base_id()}"
+    if not has_image(host, image):
+        folder = settings.cache / "debootstrap"
+        shutil.rmtree(folder, ignore_errors=True)
+        run(["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, folder], timeout_s=900)
+        for useless in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(folder / useless, ignore_errors=True)
+        query = {"fromSrc": "-", "repo": image.split(":")[0], "tag": image.split(":")[1]}
+        answer = engine.call(host, "POST", "/images/create", query=query, stream=_tar_stream(folder))
+        _refuse(engine.stream_error(answer))
+        shutil.rmtree(folder)
+    return image
+
+
+def _build_packages(settings: Settings, host: str) -> str:
+    """The base with the locked Python packages, compiled where they will run."""
+    image = f"{WORK_NAME}/serving-packages:{packages_id(settings)}"
+    if has_image(host, image):
+        return image
+    base = _build_base(settings, host)
+    folder = settings.cache / "serving-packages"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(
+        [build_uv(settings), "pip", "install", "--quiet", "--target", folder, "--no-deps", "--require-hashes", "-p", sys.executable,
+         "--python-version", PYTHON, "-r", settings.checkout / "local" / "serving" / "requirements.txt"],
+        timeout_s=PULL_S,
+    )  # fmt: skip
+    container = _create(host, base, {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", SITE_PACKAGES]})
+    try:
+        _put(host, container, "/", _tar_stream(folder, SITE_PACKAGES.lstrip("/")))
+        engine.call(host, "POST", f"/containers/{container}/start")
+        engine.call(host, "POST", f"/containers/{container}/wait")
+        _commit(host, container, image)
+    finally:
+        _remove(host, container)
+    shutil.rmtree(folder)
+    return image
+
+
+def _program_layer(folder: Path) -> Iterator[bytes]:
+    """The server's program and entrypoint where the real image has them, and an empty folder for models."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        models = tarfile.TarInfo("models")
+        models.type, models.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(models)
+        for path in program_files(folder):
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(f"usr/bin/{path.name.removesuffix('.py')}")
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    yield buffer.getvalue()
+
+
+def _tar_stream(folder: Path, below: str = ".") -> Iterator[bytes]:
+    """The folder's content as a tar, piece by piece, moved to `below`; at "." it keeps its owners, else root owns it."""
+    owner = ["--numeric-owner"] if below == "." else ["--owner=0", "--group=0", f"--transform=s,^\\.,{below},S"]
+    with subprocess.Popen(["tar", "-C", folder, *owner, "-c", "."], stdout=subprocess.PIPE) as packing:
+        assert packing.stdout  # noqa: S101  # asked for above
+        while piece := packing.stdout.read(CHUNK_BYTES):
+            yield piece
+
+
+def _create(host: str, image: str, config: dict[str, object]) -> str:
+    answer = engine.call(host, "POST", "/containers/create", body={"Image": image, **config})
+    return str(json.loads(answer)["Id"])
+
+
+def _put(host: str, container: str, folder: str, stream: Iterator[bytes]) -> None:
+    engine.call(host, "PUT", f"/containers/{container}/archive", query={"path": folder}, stream=stream)
+
+
+def _commit(host: str, container: str, reference: str) -> None:
+    repository, _, tag = reference.rpartition(":")
+    engine.call(host, "POST", "/commit", query={"container": container, "repo": repository, "tag": tag}, body={})
+
+
+def _remove(host: str, container: str) -> None:
+    engine.call(host, "DELETE", f"/containers/{container}", query={"force": "true", "v": "true"})
+
+
+def push(host: str, reference: str, note: Note) -> None:
+    """Have the registry hold the image; nothing is sent when it does."""
+    repository, _, tag = reference.rpartition(":")
+    if _in_registry(host, reference):
+        return
+    login = base64.urlsafe_b64encode(b"{}").decode()
+    path = f"/images/{urllib.parse.quote(repository)}/push"
+    _refuse(engine.stream_error(engine.call(host, "POST", path, query={"tag": tag}, headers={"X-Registry-Auth": login}, body={})))
+    note("pushed")
+
+
+def _in_registry(host: str, reference: str) -> bool:
+    try:
+        engine.call(host, "GET", f"/distribution/{reference}/json", timeout_s=ASK_S)
+    except StandError:
+        return False
+    return True
+
+
+def _refuse(error: str | None) -> None:
+    if error:
+        raise StandError(f"stand-in image: {error}. Next: python3 -m local up, or name an image of yours with SLIPWAY_SERVING_IMAGE")
