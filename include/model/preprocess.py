@@ -228,10 +228,24 @@ def _resample(value: Any, height: Any, width: Any, filter_name: str) -> Any:
     import tensorflow as tf  # noqa: PLC0415
 
     if filter_name == "nearest":
-        return tf.image.resize(value, [height, width], "nearest")
+        rows, columns = _nearest(tf.shape(value)[0], height), _nearest(tf.shape(value)[1], width)
+        return tf.gather(tf.gather(value, columns, axis=1), rows, axis=0)
     across = tf.image.resize(value, [tf.shape(value)[0], width], filter_name, antialias=True)
     down = tf.image.resize(_whole(across), [height, width], filter_name, antialias=True)
     return _whole(down)
+
+
+def _nearest(before: Any, after: Any) -> Any:
+    """Which of the `before` rows or columns each of the `after` ones takes.
+
+    PIL adds up its steps one by one in 64-bit floats; TensorFlow multiplies in 32 bits and lands beside it at ties.
+    """
+    import tensorflow as tf  # noqa: PLC0415
+
+    # Not a plain division: the graph's optimiser would multiply by the reciprocal, which is another number.
+    scale = tf.math.divide_no_nan(tf.cast(before, tf.float64), tf.cast(after, tf.float64))
+    steps = tf.concat([[scale * 0.5], tf.fill([after - 1], scale)], axis=0)
+    return tf.cast(tf.cumsum(steps), tf.int32)
 
 
 def _whole(value: Any) -> Any:

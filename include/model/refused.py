@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class ExportRefused(Exception):
+class ExportRefused(Exception):  # noqa: N818 (named for what happened)
     """The export ends here, and nothing is written: one line that says where, what, and what next."""

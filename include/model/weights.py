@@ -1,0 +1,70 @@
+"""A checkpoint's weights into TensorFlow's classes, whichever library saved them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class PyTorchWeights:
+    """Safetensors files that PyTorch saved, as the one mapping that 🤗's conversion walks through.
+
+    transformers 4.57 hands it a bare `safe_open`, which today's safetensors no longer lets one iterate over.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        """Open the files; nothing is read before it is asked for."""
+        from safetensors import safe_open  # noqa: PLC0415
+
+        self._homes = {key: opened for file in files for opened in [safe_open(file, "tf")] for key in opened.keys()}  # noqa: SIM118
+
+    def __iter__(self) -> Iterator[str]:
+        """Name each weight."""
+        return iter(self._homes)
+
+    def get_tensor(self, name: str) -> Any:
+        """One weight, as a TensorFlow tensor."""
+        return self._homes[name].get_tensor(name)
+
+
+def load_model(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
+    """The TensorFlow model with the folder's weights, and 🤗's account of keys that are missing or do not fit."""
+    from transformers import TFAutoModelForImageClassification  # noqa: PLC0415
+
+    files = safetensors_files(folder)
+    if not files or saved_by(files[0]) != "pt":
+        return TFAutoModelForImageClassification.from_pretrained(
+            folder, config=config, local_files_only=True, output_loading_info=True
+        )
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model  # noqa: PLC0415
+
+    model = TFAutoModelForImageClassification.from_config(config)
+    model.build_in_name_scope()
+    return load_pytorch_state_dict_in_tf2_model(
+        model,
+        PyTorchWeights(files),
+        tf_inputs=False,  # built above
+        allow_missing_keys=True,  # our caller refuses them, naming them
+        output_loading_info=True,
+        tf_to_pt_weight_rename=getattr(model, "tf_to_pt_weight_rename", None),
+    )
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The folder's safetensors weights: one file, or all shards that the index names; [] when there are none."""
+    if (folder / "model.safetensors").exists():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return []
+    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+
+
+def saved_by(file: Path) -> str | None:
+    """Which library saved a safetensors file: "pt", "tf", …, or None when it does not say."""
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(file, "np") as opened:
+        return (opened.metadata() or {}).get("format")

@@ -1,0 +1,169 @@
+"""Run in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
+
+Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+warnings.simplefilter("ignore")
+sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
+
+import numpy as np
+import tensorflow as tf
+import transformers
+from export import export_checkpoint
+from golden import ExportedGraph, reference_answer
+from PIL import Image
+from refused import ExportRefused
+from request import GoldenImage
+from safetensors.numpy import load_file, save_file
+from sklearn.datasets import load_sample_image
+from transformers import (
+    CLIPImageProcessor,
+    ConvNextConfig,
+    ConvNextImageProcessor,
+    DeiTConfig,
+    DeiTImageProcessor,
+    LevitConfig,
+    MobileViTConfig,
+    MobileViTImageProcessor,
+    SwinConfig,
+    ViTConfig,
+    ViTImageProcessor,
+)
+from transformers.modeling_tf_pytorch_utils import convert_tf_weight_name_to_pt_weight_name
+
+NAMES = {0: "Ägyptische Katze", 1: "dog", 2: "bird", 3: "fish"}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SIZE_64 = {"height": 64, "width": 64}
+
+
+def save(folder: Path, class_name: str, config: object, processor: object) -> object:
+    """Save a model with random weights (scaled, so that its answers differ from image to image)."""
+    config.id2label, config.label2id = NAMES, {name: number for number, name in NAMES.items()}
+    tf.keras.utils.set_random_seed(5)
+    model = getattr(transformers, class_name)(config)
+    model(pixel_values=np.zeros((1, 3, config.image_size, config.image_size), np.float32))
+    for weight in model.weights:
+        if "classifier" in weight.name and "kernel" in weight.name:
+            weight.assign(weight * 40)
+    model.save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
+    return model
+
+
+def as_pytorch(folder: Path, model: object) -> None:
+    """Rewrite the weights as PyTorch would have saved them: its names, its axis order, its mark."""
+    arrays = {}
+    for weight in model.weights:
+        name, turn = convert_tf_weight_name_to_pt_weight_name(
+            weight.name, start_prefix_to_remove="", tf_weight_shape=weight.shape, name_scope=None
+        )
+        order = {"simple": (1, 0), "conv2d": (3, 2, 0, 1)}.get(turn.value)
+        array = weight.numpy()
+        arrays[name] = np.ascontiguousarray(array.transpose(order) if order else array)
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_head(folder: Path) -> None:
+    """Drop the classifier's weights, as in a checkpoint that was never trained to classify."""
+    weights = {key: value for key, value in load_file(folder / "model.safetensors").items() if "classifier" not in key}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "tf"})
+
+
+def make(root: Path) -> dict[str, Path]:
+    """Every checkpoint's folder by name."""
+    vit = ViTConfig(image_size=32, patch_size=8, **SMALL)
+    deit = DeiTConfig(image_size=32, patch_size=8, **SMALL)
+    swin = SwinConfig(image_size=64, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    convnext = ConvNextConfig(image_size=64, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1])
+    mobilevit = MobileViTConfig(
+        image_size=64,
+        hidden_sizes=[16, 24, 32],
+        neck_hidden_sizes=[8, 12, 16, 20, 24, 28, 32],
+        num_attention_heads=2,
+    )
+    small = ViTImageProcessor(size={"height": 32, "width": 32}, resample=3)
+    kinds = {
+        "vit": ("TFViTForImageClassification", vit, small),
+        "vit-pytorch": ("TFViTForImageClassification", vit, small),
+        "deit": (
+            "TFDeiTForImageClassification",
+            deit,
+            DeiTImageProcessor(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32}),
+        ),
+        "swin": ("TFSwinForImageClassification", swin, ViTImageProcessor(size=SIZE_64, resample=3)),
+        "convnext": (
+            "TFConvNextForImageClassification",
+            convnext,
+            ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875),
+        ),
+        "mobilevit": (
+            "TFMobileViTForImageClassification",
+            mobilevit,
+            MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size=SIZE_64),
+        ),
+        "without-head": ("TFViTForImageClassification", vit, small),
+        "other-processor": ("TFViTForImageClassification", vit, CLIPImageProcessor(size={"shortest_edge": 32})),
+    }
+    folders = {}
+    for name, (class_name, config, processor) in kinds.items():
+        folders[name] = root / name
+        model = save(folders[name], class_name, config, processor)
+        if name == "vit-pytorch":
+            as_pytorch(folders[name], model)
+        if name == "without-head":
+            without_head(folders[name])
+    folders["other-model"] = root / "other-model"
+    LevitConfig().save_pretrained(folders["other-model"])
+    small.save_pretrained(folders["other-model"])
+    return folders
+
+
+def photos(root: Path) -> list[Path]:
+    """Two photographs and a crop of each."""
+    paths = []
+    for name in ("china.jpg", "flower.jpg"):
+        image = Image.fromarray(load_sample_image(name))
+        for part, cut in {"whole": image, "part": image.crop((120, 40, 420, 400))}.items():
+            paths.append(root / f"{part}-{name}")
+            cut.save(paths[-1], quality=92)
+    return paths
+
+
+def trial(folder: Path, images: list[Path]) -> dict[str, object]:
+    """Both answers to each image, or the refusal."""
+    savedmodel = folder.with_name(folder.name + "-savedmodel")
+    try:
+        checkpoint = export_checkpoint(folder, savedmodel)
+    except ExportRefused as refused:
+        return {"refused": str(refused)}
+    graph = ExportedGraph(savedmodel)
+    answers = []
+    for image in images:
+        case = GoldenImage(name=image.stem, image=image, label="any", min_confidence=0)
+        said = graph.ask(case, image.read_bytes())
+        known = reference_answer(checkpoint.processor, checkpoint.model, checkpoint.labels, case)
+        answers.append({"graph": [said.label, said.confidence], "reference": [known.label, known.confidence]})
+    return {"answers": answers}
+
+
+def main() -> None:
+    """Try every checkpoint; the exporter's own progress lines go to stderr."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        images = photos(root)
+        results = {name: trial(folder, images) for name, folder in make(root).items()}
+    print(json.dumps(results), file=out)
+
+
+if __name__ == "__main__":
+    main()
