@@ -40,7 +40,8 @@ def main(kubeconfig: str, namespace: str, prefix: str) -> None:
             for _event in watch.Watch().stream(core.list_namespaced_service, namespace, timeout_seconds=RESYNC_S):
                 give_addresses(core, namespace, prefix)
         except Exception as trouble:  # noqa: BLE001, PERF203  # the API server may be away for any reason: say so, go on
-            sys.stderr.write(f"{type(trouble).__name__}: {" ".join(str(trouble).split())[:300]\n")
+            words = " ".join(str(trouble).split())
+            sys.stderr.write(f"{type(trouble).__name__}: {words[:300]}\n")
             time.sleep(PAUSE_S)
 
 
