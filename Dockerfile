@@ -1,0 +1,32 @@
+# Airflow with Slipway in it, and the exporter's environment beside it.
+#   docker build -t slipway-airflow .
+# Behind a proxy that re-signs certificates, hand the CA bundle in: --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
+ARG BASE=apache/airflow:3.3.2-python3.11
+FROM ${BASE}
+
+# The official image's user; the base needs python, pip and this user, nothing else.
+ARG AIRFLOW_UID=50000
+ARG UV=uv==0.13.9
+ENV AIRFLOW_HOME=/opt/airflow
+
+USER root
+RUN install -d -o ${AIRFLOW_UID} /opt/airflow /opt/slipway
+USER ${AIRFLOW_UID}
+
+COPY requirements.txt /opt/slipway/airflow.txt
+COPY include/model/requirements.txt /opt/slipway/model.txt
+
+# uv lives in an environment of its own, so that Airflow's holds only what its lock says.
+RUN --mount=type=secret,id=ca,mode=0444 \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi \
+    && export UV_NO_CACHE=1 \
+    && python3 -m venv /opt/slipway/uv \
+    && /opt/slipway/uv/bin/pip install --no-cache-dir "${UV}" \
+    && /opt/slipway/uv/bin/uv pip install --python "$(command -v python3)" --require-hashes -r /opt/slipway/airflow.txt \
+    && /opt/slipway/uv/bin/uv venv --python "$(command -v python3)" /opt/slipway/model \
+    && /opt/slipway/uv/bin/uv pip sync --python /opt/slipway/model/bin/python --require-hashes /opt/slipway/model.txt \
+    && rm -rf /opt/slipway/uv
+
+COPY --chown=${AIRFLOW_UID} dags /opt/airflow/dags
+COPY --chown=${AIRFLOW_UID} plugins /opt/airflow/plugins
+COPY --chown=${AIRFLOW_UID} include /opt/airflow/include

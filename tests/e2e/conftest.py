@@ -1,0 +1,81 @@
+"""What the tests on the real stand share: its surroundings, and one refresh through the scheduler."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+REFRESH_LIMIT_S = 600
+
+
+@pytest.fixture(scope="session")
+def surroundings(stand):
+    """The environment that Airflow's processes have on this stand: connections, variables, PATH."""
+    environment = dict(os.environ)
+    for line in Path(stand["airflow"]["environment_file"]).read_text().splitlines():
+        if line.startswith("export ") and not line.startswith("export PATH="):
+            name, value = line.removeprefix("export ").split("=", 1)
+            environment[name] = shlex.split(value)[0] if value else ""
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return environment
+
+
+@pytest.fixture(scope="session")
+def kubectl(stand):
+    """Runs kubectl in the checkout's namespace; its standard output comes back."""
+
+    def run(*words, check=True):
+        command = [
+            str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"], *words,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def airflow_api(stand):
+    """Asks Airflow's REST API; the parsed answer comes back."""
+    url, password = stand["airflow"]["url"], Path(stand["airflow"]["password_file"]).read_text().strip()
+    login = json.dumps({"username": stand["airflow"]["user"], "password": password}).encode()
+    request = urllib.request.Request(f"{url}/auth/token", login, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        token = json.load(answer)["access_token"]
+
+    def ask(path):
+        asked = urllib.request.Request(f"{url}/api/v2{path}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=30) as found:
+            return json.load(found)
+
+    return ask
+
+
+def run_refresh(*words):
+    """`python3 -m local refresh`, as a person types it."""
+    command = [sys.executable, "-m", "local", "refresh", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=REFRESH_LIMIT_S)
+
+
+@pytest.fixture(scope="session")
+def refreshed(stand, airflow_api):
+    """One run of the shipped model's DAG through the scheduler and the triggerer: its output and what Airflow says of it."""
+    done = run_refresh("digits-vit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = airflow_api("/dags/refresh_digits_vit/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+    return {"output": done.stdout, "run": runs[0]}
+
+
+@pytest.fixture(scope="session")
+def record(stand, refreshed):
+    """The record that the refresh left."""
+    folder = Path(stand["store"].removeprefix("file://")) / "records" / "digits-vit"
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return next(found for found in records if found["run_id"] == refreshed["run"]["dag_run_id"])

@@ -1,0 +1,259 @@
+"""Each task on a worker of its own: nothing shared but the store, the database's facts and the engine."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("worker.py")
+TASKS = [
+    "resolve",
+    "export",
+    "build_image",
+    "smoke_test",
+    "push",
+    "apply",
+    "wait_for_rollout",
+    "wait_for_address",
+    "gate",
+]
+TASK_LIMIT_S = 240
+
+pytestmark = pytest.mark.stand
+
+
+class Workers:
+    """Gives each task a checkout, a home and a temporary folder that no other task has, and keeps the facts."""
+
+    def __init__(self, root, surroundings, model, model_file):
+        self.root, self.model = root, model
+        self.model_file = model_file
+        self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
+        self.facts = {"params": {}}
+
+    def run(self, task_id, *, check=True, facts=None):
+        """Run a task on a new worker; its exit is returned, its result kept."""
+        home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
+        (home / "tmp").mkdir(parents=True)
+        project = copy_project(home / "project", self.model, self.model_file)
+        (home / "facts.json").write_text(json.dumps(facts or self.facts))
+        done = subprocess.run(
+            [sys.executable, str(WORKER), str(project), f"refresh_{self.model}", task_id, "test__1", str(home / "facts.json")],
+            capture_output=True, text=True, check=False, timeout=TASK_LIMIT_S, cwd=home,
+            env={**self.environment, "HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")},
+        )  # fmt: skip
+        leftovers = [path.name for path in (home / "tmp").iterdir() if path.name.startswith("slipway")]
+        shutil.rmtree(home)
+        assert leftovers == [], "a task left files in its temporary folder"
+        if check:
+            assert done.returncode == 0, f"{task_id}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+            self.facts[task_id] = json.loads(done.stdout.splitlines()[-1])
+        return done
+
+
+def copy_project(place, model, model_file):
+    """The parts of the project that a worker has, with one more model file."""
+    for part in ("dags", "plugins", "include"):
+        shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
+    return place
+
+
+def trial_file(**changes):
+    """The shipped model file under a Deployment of its own."""
+    file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
+    file["target"]["deployment"] = "tfs-trial"
+    for dotted, value in changes.items():
+        part, field = dotted.split("__")
+        file.setdefault(part, {})[field] = value
+    return file
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory, surroundings, kubectl):
+    """A whole refresh of a trial model, task by task on workers of their own; what it applied is removed afterwards."""
+    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, "trial", trial_file())
+    for task_id in TASKS:
+        workers.run(task_id)
+    yield workers
+    kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=trial", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def engine(surroundings):
+    """The engine that the Docker connection names."""
+    import docker
+
+    client = docker.APIClient(base_url=json.loads(surroundings["AIRFLOW_CONN_DOCKER_DEFAULT"])["host"], timeout=120)
+    yield client
+    client.close()
+
+
+def test_every_task_hands_on_by_the_store_alone(trial):
+    """A release goes live though no two tasks share a home, a folder or a checkout."""
+    assert trial.facts["gate"]["outcome"] == "pass"
+    assert all(trial.facts[task] for task in TASKS)
+
+
+def test_the_image_changes_nothing_but_model_name_and_labels(trial, engine):
+    """The commit leaves the base image's configuration as it was, but for MODEL_NAME and labels."""
+    base = engine.inspect_image(f"{trial.facts['resolve']['base_image']}")["Config"]
+    made = engine.inspect_image(trial.facts["build_image"]["image_id"])["Config"]
+    renamed = {**dict(word.split("=", 1) for word in base["Env"]), "MODEL_NAME": "trial"}
+    assert dict(word.split("=", 1) for word in made["Env"]) == renamed
+    ours = {"Env", "Labels", "Image", "Hostname"}
+    assert {k: v for k, v in made.items() if k not in ours} == {k: v for k, v in base.items() if k not in ours}
+    assert (base["Labels"] or {}).items() <= made["Labels"].items()
+
+
+def test_no_container_stays_behind(trial, engine):
+    """Neither the build's nor the smoke test's container is there afterwards."""
+    names = [name for found in engine.containers(all=True) for name in found["Names"]]
+    assert [name for name in names if "slipway-" in name and "-trial-" in name] == []
+
+
+def test_two_builds_of_one_export_have_one_layer(trial, engine):
+    """Forced to build again, the model's layer keeps its digest, so a push sends no layer bytes."""
+    facts = {**trial.facts, "resolve": {**trial.facts["resolve"], "force": True}}
+    done = trial.run("build_image", facts=facts, check=False)
+    again = json.loads(done.stdout.splitlines()[-1])
+    assert again["layer"] == trial.facts["build_image"]["layer"]
+    assert again["image_id"] != trial.facts["build_image"]["image_id"]
+
+
+def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine):
+    """Push on an engine without the proven image builds it again, and pushes only what passed the smoke test there."""
+    for found in engine.images(filters={"label": "org.opencontainers.image.title=trial"}):
+        engine.remove_image(found["Id"], force=True)
+    done = trial.run("push", check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "building and proving it here" in done.stdout + done.stderr
+    pushed = json.loads(done.stdout.splitlines()[-1])
+    held = engine.inspect_distribution(pushed["reference"])["Descriptor"]["digest"]
+    assert held == pushed["digest"]
+
+
+def test_a_second_apply_changes_nothing(trial, kubectl):
+    """The same release applied again leaves every object's generation and resource version as they were."""
+    kinds = "deployment,service,pdb"
+
+    def versions():
+        items = json.loads(kubectl("get", kinds, "-l", "slipway/model=trial", "-o", "json"))["items"]
+        return {item["kind"]: item["metadata"]["generation"] for item in items if "generation" in item["metadata"]}
+
+    before = versions()
+    done = trial.run("apply", check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert versions() == before
+    assert json.loads(done.stdout.splitlines()[-1])["generation"] == trial.facts["apply"]["generation"]
+
+
+def test_an_object_of_another_model_is_not_touched(trial, surroundings, tmp_path, kubectl):
+    """A model whose file names another model's Deployment is refused before anything is written."""
+    done = trial.run(
+        "apply", facts={**trial.facts, "resolve": {**trial.facts["resolve"], "model": "thief"}}, check=False
+    )
+    labels = json.loads(kubectl("get", "deployment/tfs-trial", "-o", "json"))["metadata"]["labels"]
+    assert done.returncode != 0
+    assert "belongs to the model trial" in done.stderr
+    assert labels["slipway/model"] == "trial"
+
+
+def test_a_field_owned_elsewhere_is_named(trial, kubectl):
+    """Where another field manager owns a field that the manifests set, apply says who and which, and forces nothing."""
+    patch = json.dumps({"spec": {"revisionHistoryLimit": 3}})
+    kubectl("patch", "deployment/tfs-trial", "--field-manager=somebody", "-p", patch)
+    done = trial.run("apply", check=False)
+    kept = json.loads(kubectl("get", "deployment/tfs-trial", "-o", "json"))["spec"]["revisionHistoryLimit"]
+    kubectl(
+        "patch",
+        "deployment/tfs-trial",
+        "--field-manager=slipway",
+        "-p",
+        json.dumps({"spec": {"revisionHistoryLimit": 10}}),
+    )
+    assert done.returncode != 0
+    assert "FieldOwnedElsewhere" in done.stderr
+    assert "somebody" in done.stderr
+    assert ".spec.revisionHistoryLimit" in done.stderr
+    assert kept == 3
+
+
+def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, kubectl):
+    """A rollout that cannot come says why in one line and names the next command; here the registry lacks the digest."""
+    missing = "sha256:" + "0" * 64
+    reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
+    pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
+    facts = {**trial.facts, "push": pushed, "resolve": {**trial.facts["resolve"], "rollout_timeout_s": 20}}
+    applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
+    done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
+    trial.run("apply")
+    trial.run("wait_for_rollout")
+    assert done.returncode != 0
+    assert "RolloutFailed" in done.stderr
+    assert "ImagePull" in done.stderr
+    assert "Next: kubectl -n" in done.stderr
+
+
+def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings, kubectl):
+    """A red gate is a red run: no announcement, a record that says failed, though record itself succeeds."""
+    with wrong_server() as address:
+        file = trial_file(target__deployment="tfs-red", target__address=address)
+        project = copy_project(tmp_path / "project", "red", file)
+        environment = {
+            **surroundings, "AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{tmp_path}/store",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        }  # fmt: skip
+        environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
+        airflow = [sys.executable, "-m", "airflow"]
+        subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=120)
+        done = subprocess.run(
+            [*airflow, "dags", "test", "refresh_red"],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+    kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=red", "--wait=false")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "store" / "records" / "red").glob("*.json")]
+    assert done.returncode != 0
+    assert "wrong label" in done.stdout + done.stderr
+    assert [found["outcome"] for found in records] == ["failed"]
+    assert records[0]["tasks"]["gate"] == "failed"
+    assert records[0]["tasks"]["announce"] == "upstream_failed"
+
+
+class _Wrong(BaseHTTPRequestHandler):
+    """Answers every question wrong, as a server with another model behind the address would."""
+
+    def do_POST(self):
+        body = json.dumps({"predictions": [{"label": "0", "confidence": 0.99}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def wrong_server():
+    """A server at a loopback address that is up as long as the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Wrong)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,58 @@
+"""Runs one task of a refresh DAG the way a worker does, in a process and a home of its own.
+
+`python worker.py PROJECT DAG_ID TASK_ID RUN_ID FACTS.json` prints the task's result as JSON on its last line. FACTS.json
+holds what earlier tasks left, by task id, as XCom would. A deferred task's trigger runs here to its first event.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+FACT_OF = {
+    "release": "resolve", "export": "export", "image": "build_image", "proof": "smoke_test", "pushed": "push",
+    "applied": "apply", "address": "wait_for_address",
+}  # fmt: skip
+
+
+def main(project, dag_id, task_id, run_id, facts_file):
+    """Execute the task; its result."""
+    sys.path[:0] = [str(Path(project) / "plugins"), str(Path(project) / "dags")]
+    import os
+
+    import refresh
+    from airflow.sdk.exceptions import TaskDeferred
+
+    facts = json.loads(Path(facts_file).read_text())
+    task = getattr(refresh, dag_id).get_task(task_id)
+    for name in task.template_fields:
+        if name in FACT_OF:
+            setattr(task, name, facts[FACT_OF[name]])
+    if task_id == "export":
+        task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
+    context = {"params": facts.get("params", {}), "run_id": run_id}
+    try:
+        return task.execute(context)
+    except TaskDeferred as deferred:
+        event = asyncio.run(first_event(through_the_database(deferred.trigger)))
+        return getattr(task, deferred.method_name)(context, event)
+
+
+def through_the_database(trigger):
+    """The trigger as a triggerer gets it: from its class path and its arguments as JSON."""
+    from importlib import import_module
+
+    path, arguments = trigger.serialize()
+    module, name = path.rsplit(".", 1)
+    return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+
+
+async def first_event(trigger):
+    """What the trigger says first."""
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))
