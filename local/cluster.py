@@ -185,6 +185,7 @@ def _etcd_flags(settings: Settings) -> list[str]:
     pki = folder(settings) / "pki"
     return [
         "--name=slipway", f"--data-dir={settings.shared}/etcd", "--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
+        "--experimental-watch-progress-notify-interval=1s",  # else a watch of quiet objects is refused: "Too large resource version"
         f"--listen-client-urls=https://127.0.0.1:{at.ETCD_PORT}", f"--advertise-client-urls=https://127.0.0.1:{at.ETCD_PORT}",
         f"--listen-peer-urls=http://127.0.0.1:{at.ETCD_PEER_PORT}",
         f"--initial-advertise-peer-urls=http://127.0.0.1:{at.ETCD_PEER_PORT}",

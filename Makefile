@@ -1,0 +1,53 @@
+# Slipway's commands; `make` alone explains them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MODEL ?= digits-vit
+PYTHON ?= python3
+STAND := $(PYTHON) -m local
+DEV = $$($(STAND) env dev)/bin
+
+.PHONY: help demo up down status doctor refresh check test lock
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 16
+	@echo 'Settings: MODEL=NAME (default digits-vit), FORCE=1; those of the stand: $(STAND) --help'
+
+demo: up  ## bring up the stand, refresh MODEL, and say where to look
+	@$(STAND) refresh $(MODEL) $(if $(FORCE),--force)
+	@$(STAND) tour $(MODEL)
+
+up:  ## bring up engine, registry, cluster and Airflow on this machine
+	@$(STAND) up
+
+down:  ## stop this checkout's parts, and the shared ones when nobody else uses them
+	@$(STAND) down
+
+status:  ## where everything is, as JSON (python3 -m local status prints a table)
+	@$(STAND) status --json
+
+doctor:  ## check each part of the stand
+	@$(STAND) doctor
+
+refresh:  ## run MODEL's DAG and follow it; FORCE=1 does every step again
+	@$(STAND) refresh $(MODEL) $(if $(FORCE),--force)
+
+check:  ## lint, types and the tests that need no stand
+	@set -e; dev=$(DEV); \
+	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && \
+	$$dev/python -m pytest -q -m "not stand and not model"
+
+test:  ## bring up the stand, then lint, types and every test
+	@$(STAND) time "stand" $(STAND) up
+	@set -e; dev=$(DEV); \
+	$(STAND) time "lint" $$dev/ruff check . ; \
+	$(STAND) time "format" $$dev/ruff format --check . ; \
+	$(STAND) time "types" $$dev/mypy ; \
+	$(STAND) time "tests" $$dev/python -m pytest --durations=15
+
+lock:  ## write the lock files again from the short lists
+	@set -e; uv=$$($(STAND) env dev --uv); export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
+	compile="$$uv pip compile --quiet --python-version 3.11 --generate-hashes"; \
+	$$compile requirements.in -o requirements.txt; \
+	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
+	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
+	$$compile --override include/model/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt

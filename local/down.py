@@ -1,0 +1,84 @@
+"""`down`: stop what belongs to this checkout, and the shared parts when no other checkout uses them."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from local import checkout, engine, leftovers, shared
+from local.commands import run
+from local.environments import environment_path
+from local.errors import StandError
+from local.locks import change_lock, locked, locked_at_once, shared_lock
+from local.progress import Note, say, step
+from local.settings import Settings
+from local.supervision import shut_down
+
+PODS_GONE_S = 60
+
+
+def bring_down(settings: Settings) -> None:
+    """Leave nothing of this checkout running, and nothing at all after the last one."""
+    if os.geteuid() != 0:
+        raise StandError("the stand runs as root, and so does what stops it. Next: sudo -E python3 -m local down")
+    began_s = time.monotonic()
+    with step("Airflow and database"):
+        shut_down(checkout.supervisor(settings))
+    with locked(change_lock(settings)):
+        _remove_from_shared(settings)
+        _stop_shared(settings)
+        for folder in (settings.home_run, settings.home):
+            shutil.rmtree(folder, ignore_errors=True)
+    say(f"the stand is down after {time.monotonic() - began_s:.0f} s; what was slow to build stays in {settings.cache}")
+
+
+def _stop_shared(settings: Settings) -> None:
+    with locked_at_once(shared_lock(settings)) as free:
+        if not free:
+            say("  engine, registry and cluster stay: another checkout uses them")
+            return
+        with step("shared parts") as note:
+            shared.stop_shared(settings)
+            shutil.rmtree(settings.shared, ignore_errors=True)
+            left = leftovers.find_leftovers(settings)
+            note("nothing left" if not left else f"left behind: {', '.join(left)}")
+        for path in (shared_lock(settings), settings.run / "supervisor.sock"):
+            path.unlink(missing_ok=True)
+
+
+def _remove_from_shared(settings: Settings) -> None:
+    """Take this checkout's namespace out of the cluster and its images out of the engine, where these answer."""
+    facts: dict[str, Any] = json.loads(settings.facts.read_text()) if settings.facts.exists() else {}
+    if not facts:
+        return
+    with step("namespace") as note:
+        _remove_namespace(settings, facts, note)
+    with step("images") as note:
+        note(f"{_remove_images(facts)} removed" if engine.engine_answers(facts["docker_host"]) else "the engine is silent")
+
+
+def _remove_namespace(settings: Settings, facts: Mapping[str, Any], note: Note) -> None:
+    kubectl = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig", facts["kubeconfig"], "--request-timeout=20s"]
+    name = facts["namespace"]
+    try:
+        run([*kubectl, "delete", "namespace", name, "--ignore-not-found", "--wait=false"], timeout_s=30)
+        run([*kubectl, "-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false"], timeout_s=30)
+        run([*kubectl, "wait", "--for=delete", f"namespace/{name}", f"--timeout={PODS_GONE_S}s", "--request-timeout=0"], timeout_s=PODS_GONE_S + 10)
+    except StandError as trouble:
+        note(str(trouble).splitlines()[-1])
+    else:
+        note(f"{name} deleted")
+
+
+def _remove_images(facts: Mapping[str, Any]) -> int:
+    """Remove containers and images whose name begins with this checkout's repository; how many images there were."""
+    host, prefix = facts["docker_host"], facts["registry"] + "/"
+    for container in json.loads(engine.call(host, "GET", "/containers/json", query={"all": "true"})):
+        if container["Image"].startswith(prefix):
+            engine.call(host, "DELETE", f"/containers/{container['Id']}", query={"force": "true", "v": "true"}, accept=(204, 404, 409))
+    tags = [tag for image in json.loads(engine.call(host, "GET", "/images/json")) for tag in image["RepoTags"] or [] if tag.startswith(prefix)]
+    for tag in tags:
+        engine.call(host, "DELETE", f"/images/{tag}", query={"force": "true"}, accept=(200, 404, 409))
+    return len(tags)
