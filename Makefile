@@ -14,7 +14,7 @@ help:  ## this list
 
 demo: up  ## bring up the stand, refresh MODEL, and say where to look
 	@$(STAND) refresh $(MODEL) $(if $(FORCE),--force)
-	@$(STAND) tour $(MODEL)
+	@$(STAND) look $(MODEL)
 
 up:  ## bring up engine, registry, cluster and Airflow on this machine
 	@$(STAND) up
@@ -37,15 +37,16 @@ check:  ## lint, types and the tests that need no stand
 	$$dev/python -m pytest -q -m "not stand and not model"
 
 test:  ## bring up the stand, then lint, types and every test
-	@$(STAND) time "stand" $(STAND) up
-	@set -e; dev=$(DEV); \
-	$(STAND) time "lint" $$dev/ruff check . ; \
-	$(STAND) time "format" $$dev/ruff format --check . ; \
-	$(STAND) time "types" $$dev/mypy ; \
-	$(STAND) time "tests" $$dev/python -m pytest --durations=15
+	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
+	    echo "== $$name: $$((SECONDS - began)) s"; }; \
+	stage stand $(STAND) up; dev=$(DEV); \
+	stage lint $$dev/ruff check .; \
+	stage format $$dev/ruff format --check .; \
+	stage types $$dev/mypy; \
+	stage tests $$dev/python -m pytest --durations=15
 
 lock:  ## write the lock files again from the short lists
-	@set -e; uv=$$($(STAND) env dev --uv); export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
+	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
 	compile="$$uv pip compile --quiet --python-version 3.11 --generate-hashes"; \
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from local import status
-from local.environments import ENVIRONMENTS, build_environment
+from local.environments import ENVIRONMENTS, build_environment, build_uv
 from local.errors import StandError
 from local.progress import say
 from local.settings import Settings, settings_here
@@ -30,13 +30,18 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"\n{trouble}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped. Next: the same command again goes on where this one was, or python3 -m local doctor\n")
+        sys.stderr.write(
+            "\nstopped. Next: the same command again goes on where this one was, or python3 -m local doctor\n"
+        )
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m local", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m local",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
@@ -48,20 +53,24 @@ def _parser() -> argparse.ArgumentParser:
     refreshed.add_argument("model", help="a file's name in include/served, without .yaml")
     refreshed.add_argument("--force", action="store_true", help="do every step again, even where nothing changed")
     refreshed.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="one of the DAG's Params")
+    shown = commands.add_parser(
+        "look", help="where to look at a model that is served: Airflow's pages, and a request to try"
+    )
+    shown.add_argument("model", help="a file's name in include/served, without .yaml")
     built = commands.add_parser("env", help="build a Python environment from its lock and print its path")
-    built.add_argument("name", choices=sorted(ENVIRONMENTS))
+    built.add_argument("name", choices=[*sorted(ENVIRONMENTS), "uv"], help="uv is the installer itself")
     return parser
 
 
 def _up(settings: Settings, _arguments: argparse.Namespace) -> int:
-    from local.up import bring_up  # noqa: PLC0415  # commands load only what they need
+    from local.up import bring_up  # commands load only what they need
 
     bring_up(settings)
     return 0
 
 
 def _down(settings: Settings, _arguments: argparse.Namespace) -> int:
-    from local.down import bring_down  # noqa: PLC0415  # commands load only what they need
+    from local.down import bring_down  # commands load only what they need
 
     bring_down(settings)
     return 0
@@ -81,13 +90,20 @@ def _doctor(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _refresh(settings: Settings, arguments: argparse.Namespace) -> int:
-    from local.refresh import refresh  # noqa: PLC0415  # commands load only what they need
+    from local.refresh import refresh  # commands load only what they need
 
     return refresh(settings, arguments.model, force=arguments.force, params=arguments.param)
 
 
+def _look(settings: Settings, arguments: argparse.Namespace) -> int:
+    say(status.render_look(status.read_status(settings), arguments.model, settings.checkout))
+    return 0
+
+
 def _env(settings: Settings, arguments: argparse.Namespace) -> int:
-    say(str(build_environment(settings, arguments.name)))
+    say(
+        str(build_uv(settings).parent.parent if arguments.name == "uv" else build_environment(settings, arguments.name))
+    )
     return 0
 
 
@@ -97,6 +113,7 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "doctor": _doctor,
     "down": _down,
     "refresh": _refresh,
+    "look": _look,
     "env": _env,
 }
 

@@ -71,7 +71,10 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(slot.triggerer_log_port),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(
-            {"conn_type": "kubernetes", "extra": {"kube_config_path": str(around.kubeconfig), "namespace": around.namespace}}
+            {
+                "conn_type": "kubernetes",
+                "extra": {"kube_config_path": str(around.kubeconfig), "namespace": around.namespace},
+            }
         ),
         "AIRFLOW_CONN_DOCKER_DEFAULT": json.dumps({"conn_type": "docker", "host": around.docker_host}),
         "AIRFLOW_VAR_SLIPWAY_STORE": store_uri(settings),
@@ -106,12 +109,21 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
     changes = {"SLIPWAY_ENVIRONMENT": hashlib.sha256(script.encode()).hexdigest()[:12]}
     launcher = str(settings.home / "airflow.sh")
     first = [
-        Program(name="lock", command=("flock", "--shared", "--no-fork", str(shared_lock(settings)), "sleep", "infinity")),
+        Program(
+            name="lock", command=("flock", "--shared", "--no-fork", str(shared_lock(settings)), "sleep", "infinity")
+        ),
         Program(name="postgres", command=postgres_command(settings), user=POSTGRES_USER, stop_signal="INT"),
     ]
     balancer = Program(
         name="load-balancer",
-        command=(str(python), "-m", "local.loadbalancer", str(settings.home_kubeconfig), settings.namespace, slot.address_prefix),
+        command=(
+            str(python),
+            "-m",
+            "local.loadbalancer",
+            str(settings.home_kubeconfig),
+            settings.namespace,
+            slot.address_prefix,
+        ),
     )
     airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=20) for name in COMPONENTS]
     return first + ([balancer] if own_cluster else []) + airflow
@@ -125,7 +137,9 @@ def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
     launcher = settings.home / "airflow.sh"
     launcher.write_text(f'#!/bin/sh\n. {environment_file(settings)}\nexec {bin_folder}/airflow "$@"\n')
     launcher.chmod(0o755)
-    write_private(settings.home / "secrets" / "passwords.json", json.dumps({ADMIN: password_file(settings).read_text()}))
+    write_private(
+        settings.home / "secrets" / "passwords.json", json.dumps({ADMIN: password_file(settings).read_text()})
+    )
     for folder in ("airflow", "store"):
         (settings.home / folder).mkdir(exist_ok=True)
     return script
@@ -133,9 +147,22 @@ def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
 
 def postgres_command(settings: Settings) -> tuple[str, ...]:
     """PostgreSQL on a unix socket only, quick rather than safe against a power cut."""
-    options = ["listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=100"]
+    options = [
+        "listen_addresses=",
+        "fsync=off",
+        "synchronous_commit=off",
+        "full_page_writes=off",
+        "max_connections=100",
+    ]
     data = settings.home / "postgres"
-    return (f"{postgres_programs()}/postgres", "-D", str(data), "-k", str(_socket_folder(settings)), *[word for option in options for word in ("-c", option)])
+    return (
+        f"{postgres_programs()}/postgres",
+        "-D",
+        str(data),
+        "-k",
+        str(_socket_folder(settings)),
+        *[word for option in options for word in ("-c", option)],
+    )
 
 
 def start_database(settings: Settings) -> None:
@@ -166,7 +193,17 @@ def _database_answers(settings: Settings) -> bool:
 
 
 def _as_postgres(program: str, *words: str) -> str:
-    return run(["setpriv", f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups", f"{postgres_programs()}/{program}", *words], directory=Path("/"))
+    return run(
+        [
+            "setpriv",
+            f"--reuid={POSTGRES_USER}",
+            f"--regid={POSTGRES_USER}",
+            "--clear-groups",
+            f"{postgres_programs()}/{program}",
+            *words,
+        ],
+        directory=Path("/"),
+    )
 
 
 def migrate_database(settings: Settings) -> None:
@@ -179,7 +216,12 @@ def migrate_database(settings: Settings) -> None:
 
 def wait_healthy(slot: Slot) -> None:
     """Wait until every Airflow process beats."""
-    wait_until(lambda: not unhealthy(slot), seconds=HEALTHY_S, what=f"Airflow at http://127.0.0.1:{slot.airflow_port}: not healthy", every_s=0.5)
+    wait_until(
+        lambda: not unhealthy(slot),
+        seconds=HEALTHY_S,
+        what=f"Airflow at http://127.0.0.1:{slot.airflow_port}: not healthy",
+        every_s=0.5,
+    )
 
 
 def unhealthy(slot: Slot) -> list[str]:

@@ -51,11 +51,27 @@ def stamp_flags(version: str) -> str:
 
 def _compile(settings: Settings, source: Path, target: Path) -> None:
     go = _find_go(settings)
-    build = [go, "build", "-p", "2", "-trimpath", "-ldflags", stamp_flags(KUBERNETES_VERSION), "-o"]
-    environment = {"CGO_ENABLED": "0", "GOFLAGS": os.environ.get("GOFLAGS", ""), "PATH": f"{go.parent}:{os.environ['PATH']}"}
+    build: list[str | Path] = [go, "build", "-p", "2", "-trimpath", "-ldflags", stamp_flags(KUBERNETES_VERSION), "-o"]
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": os.environ.get("GOFLAGS", ""),
+        "PATH": f"{go.parent}:{os.environ['PATH']}",
+    }
     what_next = f"Next: cd {source} && go build ."
-    run([*build, target / "pause", "./pause"], environment=environment, directory=source, timeout_s=BUILD_S, what_next=what_next)
-    run([*build, target / "kubernetes", "."], environment=environment, directory=source, timeout_s=BUILD_S, what_next=what_next)
+    run(
+        [*build, target / "pause", "./pause"],
+        environment=environment,
+        directory=source,
+        timeout_s=BUILD_S,
+        what_next=what_next,
+    )
+    run(
+        [*build, target / "kubernetes", "."],
+        environment=environment,
+        directory=source,
+        timeout_s=BUILD_S,
+        what_next=what_next,
+    )
 
 
 def _find_go(settings: Settings) -> Path:

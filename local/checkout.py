@@ -48,11 +48,13 @@ def choose_slot(taken: Collection[int], port_free: Callable[[int], bool]) -> int
     for number in at.SLOTS:
         if number not in taken and port_free(at.AIRFLOW_PORT + number):
             return number
-    raise StandError(f"no free slot among {len(at.SLOTS)}: too many checkouts are up. Next: python3 -m local down in one of them")
+    raise StandError(
+        f"no free slot among {len(at.SLOTS)}: too many checkouts are up. Next: python3 -m local down in one of them"
+    )
 
 
 def claim_slot(settings: Settings) -> Slot:
-    """This checkout's slot, claimed on the first `up`; call it under the change lock."""
+    """The slot of this checkout, claimed on the first `up`; call it under the change lock."""
     if slot := read_slot(settings):
         return slot
     taken = {int(path.read_text()) for path in settings.home.parent.glob("*/slot")}

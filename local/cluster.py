@@ -26,8 +26,12 @@ def folder(settings: Settings) -> Path:
 
 
 def kubectl(settings: Settings, *words: str, binary: Path, stdin: str | None = None) -> str:
-    """kubectl's output, with full rights on the stand's own cluster."""
-    return run([binary / "kubernetes", "kubectl", "--kubeconfig", settings.admin_kubeconfig, *words], stdin=stdin, timeout_s=120)
+    """The output of kubectl, with full rights on the stand's own cluster."""
+    return run(
+        [binary / "kubernetes", "kubectl", "--kubeconfig", settings.admin_kubeconfig, *words],
+        stdin=stdin,
+        timeout_s=120,
+    )
 
 
 def render_kubeadm(settings: Settings) -> str:
@@ -48,7 +52,7 @@ apiServer: {{certSANs: [127.0.0.1, localhost]}}
 
 
 def render_containerd(settings: Settings) -> str:
-    """containerd's configuration: folders of our own, no OOM score below the parent's, the local registry over HTTP."""
+    """The configuration of containerd: folders of our own, no OOM score below the parent's, the local registry over HTTP."""
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     return f"""version = 2
 root = "{settings.cache}/containerd"
@@ -83,9 +87,25 @@ config_path = "{settings.shared}/registries"
 
 def render_network(settings: Settings) -> dict[str, Any]:
     """The pods' network: one bridge, addresses handed out from files, host ports mapped."""
-    ipam = {"type": "host-local", "ranges": [[{"subnet": at.POD_RANGE}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": f"{settings.run}/cni"}
-    bridge = {"type": "bridge", "bridge": at.POD_BRIDGE, "isGateway": True, "ipMasq": True, "hairpinMode": True, "ipam": ipam}
-    return {"cniVersion": "0.4.0", "name": "slipway", "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]}
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": at.POD_RANGE}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dataDir": f"{settings.run}/cni",
+    }
+    bridge = {
+        "type": "bridge",
+        "bridge": at.POD_BRIDGE,
+        "isGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,
+        "ipam": ipam,
+    }
+    return {
+        "cniVersion": "0.4.0",
+        "name": "slipway",
+        "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}],
+    }
 
 
 def render_kubelet(settings: Settings) -> dict[str, Any]:
@@ -113,7 +133,12 @@ def render_kubelet(settings: Settings) -> dict[str, Any]:
         "volumePluginDir": f"{shared}/volume-plugins",
         "serializeImagePulls": False,
         "imageGCHighThresholdPercent": 100,  # never: a developer's disk may be fuller than a server's
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "1%",
+            "imagefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+        },
         "shutdownGracePeriod": "0s",
     }
 
@@ -239,17 +264,25 @@ def _make_certificates(settings: Settings, binary: Path) -> None:
     where = folder(settings)
     if settings.admin_kubeconfig.exists():
         return
-    kubeadm = [binary / "kubernetes", "kubeadm", "init", "phase"]
+    kubeadm: list[str | Path] = [binary / "kubernetes", "kubeadm", "init", "phase"]
     run([*kubeadm, "certs", "all", "--config", where / "kubeadm.yaml"])
-    for name in ("admin", "controller-manager", "scheduler", "kubelet", "super-admin"):  # super-admin last: it says "complete"
+    for name in (
+        "admin",
+        "controller-manager",
+        "scheduler",
+        "kubelet",
+        "super-admin",
+    ):  # super-admin last: it says "complete"
         run([*kubeadm, "kubeconfig", name, "--config", where / "kubeadm.yaml", "--kubeconfig-dir", where])
         path = where / f"{name}.conf"
-        path.write_text(re.sub(r"server: https://\S+", f"server: https://127.0.0.1:{at.API_SERVER_PORT}", path.read_text()))
+        path.write_text(
+            re.sub(r"server: https://\S+", f"server: https://127.0.0.1:{at.API_SERVER_PORT}", path.read_text())
+        )
 
 
 def import_pause_image(settings: Settings, binary: Path) -> None:
     """Hand containerd the image that holds a pod's namespaces."""
-    ctr = ["ctr", "--address", str(settings.containerd_socket), "-n", "k8s.io", "images"]
+    ctr: list[str | Path] = ["ctr", "--address", str(settings.containerd_socket), "-n", "k8s.io", "images"]
     if PAUSE_IMAGE in run([*ctr, "ls", "-q"]):
         return
     archive = settings.shared / "pause.tar"
@@ -269,7 +302,9 @@ def render_image(program: bytes) -> bytes:
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }
     manifest = [{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]
-    return _tar({"layer.tar": layer, "config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()})
+    return _tar(
+        {"layer.tar": layer, "config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    )
 
 
 def _architecture() -> str:
@@ -329,7 +364,10 @@ def render_namespace(name: str, checkout: Path) -> dict[str, Any]:
         "kind": "Namespace",
         "metadata": {
             "name": name,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/managed-by": "slipway-stand"},
+            "labels": {
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "app.kubernetes.io/managed-by": "slipway-stand",
+            },
             "annotations": {"slipway.stand/checkout": str(checkout)},
         },
     }

@@ -39,7 +39,9 @@ def run(
     except subprocess.TimeoutExpired as slow:
         raise StandError(f"{' '.join(words[:4])}: no end after {timeout_s:.0f} s. {what_next}".strip()) from slow
     if done.returncode != 0:
-        raise StandError(f"{' '.join(words[:6])}: exit {done.returncode}\n{last_lines(done.stdout + done.stderr)}\n{what_next}".strip())
+        raise StandError(
+            f"{' '.join(words[:6])}: exit {done.returncode}\n{last_lines(done.stdout + done.stderr)}\n{what_next}".strip()
+        )
     return done.stdout
 
 

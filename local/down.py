@@ -56,16 +56,28 @@ def _remove_from_shared(settings: Settings) -> None:
     with step("namespace") as note:
         _remove_namespace(settings, facts, note)
     with step("images") as note:
-        note(f"{_remove_images(facts)} removed" if engine.engine_answers(facts["docker_host"]) else "the engine is silent")
+        note(
+            f"{_remove_images(facts)} removed"
+            if engine.engine_answers(facts["docker_host"])
+            else "the engine is silent"
+        )
 
 
 def _remove_namespace(settings: Settings, facts: Mapping[str, Any], note: Note) -> None:
-    kubectl = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig", facts["kubeconfig"], "--request-timeout=20s"]
+    kubectl = [
+        environment_path(settings, "dev") / "bin" / "kubectl",
+        "--kubeconfig",
+        facts["kubeconfig"],
+        "--request-timeout=20s",
+    ]
     name = facts["namespace"]
     try:
         run([*kubectl, "delete", "namespace", name, "--ignore-not-found", "--wait=false"], timeout_s=30)
         run([*kubectl, "-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false"], timeout_s=30)
-        run([*kubectl, "wait", "--for=delete", f"namespace/{name}", f"--timeout={PODS_GONE_S}s", "--request-timeout=0"], timeout_s=PODS_GONE_S + 10)
+        run(
+            [*kubectl, "wait", "--for=delete", f"namespace/{name}", f"--timeout={PODS_GONE_S}s", "--request-timeout=0"],
+            timeout_s=PODS_GONE_S + 10,
+        )
     except StandError as trouble:
         note(str(trouble).splitlines()[-1])
     else:
@@ -77,8 +89,19 @@ def _remove_images(facts: Mapping[str, Any]) -> int:
     host, prefix = facts["docker_host"], facts["registry"] + "/"
     for container in json.loads(engine.call(host, "GET", "/containers/json", query={"all": "true"})):
         if container["Image"].startswith(prefix):
-            engine.call(host, "DELETE", f"/containers/{container['Id']}", query={"force": "true", "v": "true"}, accept=(204, 404, 409))
-    tags = [tag for image in json.loads(engine.call(host, "GET", "/images/json")) for tag in image["RepoTags"] or [] if tag.startswith(prefix)]
+            engine.call(
+                host,
+                "DELETE",
+                f"/containers/{container['Id']}",
+                query={"force": "true", "v": "true"},
+                accept=(204, 404, 409),
+            )
+    tags = [
+        tag
+        for image in json.loads(engine.call(host, "GET", "/images/json"))
+        for tag in image["RepoTags"] or []
+        if tag.startswith(prefix)
+    ]
     for tag in tags:
         engine.call(host, "DELETE", f"/images/{tag}", query={"force": "true"}, accept=(200, 404, 409))
     return len(tags)

@@ -61,7 +61,9 @@ def call(
     finally:
         connection.close()
     if response.status not in accept:
-        raise StandError(f"engine {host}: {method} {path}: {response.status} {answer.decode(errors='replace').strip()[:500]}")
+        raise StandError(
+            f"engine {host}: {method} {path}: {response.status} {answer.decode(errors='replace').strip()[:500]}"
+        )
     return answer
 
 

@@ -62,13 +62,14 @@ def build_environment(settings: Settings, name: str) -> Path:
 
 
 def build_uv(settings: Settings) -> Path:
-    """uv's program, in a small environment of its own."""
+    """The program `uv`, in a small environment of its own, built where it is missing."""
     path = settings.cache / f"uv-{UV}"
-    if not (path / "complete").exists():
-        shutil.rmtree(path, ignore_errors=True)
-        make_venv(path)
-        run([path / "bin" / "pip", "install", "--quiet", f"uv=={UV}"], timeout_s=300)
-        (path / "complete").touch()
+    with locked(settings.cache / "uv.lock"):
+        if not (path / "complete").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            make_venv(path)
+            run([path / "bin" / "pip", "install", "--quiet", f"uv=={UV}"], timeout_s=300)
+            (path / "complete").touch()
     return path / "bin" / "uv"
 
 

@@ -24,7 +24,18 @@ KERNEL_SETTINGS = (
 OUR_CHAINS = ("KUBE-", "CNI-", "DOCKER")
 OUR_WORDS = (at.DOCKER_BRIDGE, at.POD_BRIDGE, at.POD_RANGE, at.DOCKER_POOL, "172.29.213.0/24")
 OUR_CGROUPS = ("kubepods", "slipway")
-FIXED_FOLDERS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/log/pods", "/opt/containerd", "/var/run/kubernetes", "/etc/cni", "/opt/cni", "/run/docker", "/etc/docker")
+FIXED_FOLDERS = (
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/containers",
+    "/var/log/pods",
+    "/opt/containerd",
+    "/var/run/kubernetes",
+    "/etc/cni",
+    "/opt/cni",
+    "/run/docker",
+    "/etc/docker",
+)
 FILTERS = ("iptables", "ip6tables")
 
 
@@ -70,7 +81,9 @@ def find_leftovers(settings: Settings) -> list[str]:
     rules = [line for text in _filters().values() for line in text.splitlines() if _is_ours(line)]
     links = [link for link in _links() if link in {at.DOCKER_BRIDGE, at.POD_BRIDGE}]
     mounts = [str(path) for path in _our_mounts(settings)]
-    return [f"rule {rule}" for rule in rules] + [f"link {link}" for link in links] + [f"mount {mount}" for mount in mounts]
+    return (
+        [f"rule {rule}" for rule in rules] + [f"link {link}" for link in links] + [f"mount {mount}" for mount in mounts]
+    )
 
 
 def make_bridge(name: str, address: str) -> None:
@@ -131,7 +144,9 @@ def _is_ours(line: str) -> bool:
 def _look() -> Before:
     return Before(
         boot=_boot(),
-        kernel={name: path.read_text().strip() for name in KERNEL_SETTINGS if (path := Path("/proc/sys") / name).exists()},
+        kernel={
+            name: path.read_text().strip() for name in KERNEL_SETTINGS if (path := Path("/proc/sys") / name).exists()
+        },
         filters=_filters(),
         cgroups=[str(path) for path in _top_cgroups()],
         folders=[folder for folder in FIXED_FOLDERS if Path(folder).exists()],
@@ -162,7 +177,11 @@ def _namespaces() -> list[Path]:
 
 
 def _top_cgroups() -> list[Path]:
-    roots = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] in {"cgroup", "cgroup2"}]
+    roots = [
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.split()[2] in {"cgroup", "cgroup2"}
+    ]
     return [path for root in roots for path in Path(root).iterdir() if path.is_dir()]
 
 
@@ -180,8 +199,8 @@ def _empty_cgroups(before: Before | None) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
     for top in _our_cgroups(before):
-        for folder, _, _ in os.walk(top, topdown=False):
-            _remove_cgroup(Path(folder))
+        for name, _, _ in os.walk(top, topdown=False):
+            _remove_cgroup(Path(name))
 
 
 def _remove_cgroup(folder: Path) -> None:
@@ -252,4 +271,3 @@ def _remove_folders(before: Before) -> None:
     for folder in FIXED_FOLDERS:
         if folder not in before.folders:
             shutil.rmtree(folder, ignore_errors=True)
-

@@ -19,7 +19,11 @@ def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, 
     given = {service["metadata"]["name"]: address_of(service) for service in balanced}
     taken = {address for address in given.values() if address}
     free = (f"{prefix}.{host}" for host in range(1, LAST_HOST + 1) if f"{prefix}.{host}" not in taken)
-    return {name: next(free) for name, address in sorted(given.items()) if not address or not address.startswith(f"{prefix}.")}
+    return {
+        name: next(free)
+        for name, address in sorted(given.items())
+        if not address or not address.startswith(f"{prefix}.")
+    }
 
 
 def address_of(service: Mapping[str, Any]) -> str | None:
@@ -30,7 +34,7 @@ def address_of(service: Mapping[str, Any]) -> str | None:
 
 def main(kubeconfig: str, namespace: str, prefix: str) -> None:
     """Give addresses until ended."""
-    from kubernetes import client, config, watch  # noqa: PLC0415  # the pure part is used without the dev environment
+    from kubernetes import client, config, watch  # imported here: the pure part is used without the dev environment
 
     config.load_kube_config(kubeconfig)
     core = client.CoreV1Api()
@@ -39,7 +43,7 @@ def main(kubeconfig: str, namespace: str, prefix: str) -> None:
             give_addresses(core, namespace, prefix)
             for _event in watch.Watch().stream(core.list_namespaced_service, namespace, timeout_seconds=RESYNC_S):
                 give_addresses(core, namespace, prefix)
-        except Exception as trouble:  # noqa: BLE001, PERF203  # the API server may be away for any reason: say so, go on
+        except Exception as trouble:  # the API server may be away for any reason: say so, go on
             words = " ".join(str(trouble).split())
             sys.stderr.write(f"{type(trouble).__name__}: {words[:300]}\n")
             time.sleep(PAUSE_S)
@@ -50,7 +54,9 @@ def give_addresses(core: Any, namespace: str, prefix: str) -> None:
     found = core.list_namespaced_service(namespace, _preload_content=True)
     services = core.api_client.sanitize_for_serialization(found)["items"]
     for name, address in plan_addresses(services, prefix).items():
-        core.patch_namespaced_service_status(name, namespace, {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}})
+        core.patch_namespaced_service_status(
+            name, namespace, {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}
+        )
         sys.stderr.write(f"service/{name}: {address}\n")
 
 

@@ -19,7 +19,13 @@ DEBIAN = {"DEBIAN_FRONTEND": "noninteractive"}
 OWN_PARTS = "SLIPWAY_DOCKER_HOST (an engine of yours), SLIPWAY_KUBECONFIG (a cluster of yours) or SLIPWAY_REGISTRY"
 
 ENGINE_PROGRAMS = {"dockerd": "docker.io"}
-CONTAINER_PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc", "iptables": "iptables", "ip": "iproute2"}
+CONTAINER_PROGRAMS = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "iptables": "iptables",
+    "ip": "iproute2",
+}
 REGISTRY_PROGRAMS = {"docker-registry": "docker-registry"}
 CLUSTER_PROGRAMS = {"etcd": "etcd-server"}
 COMMON_PROGRAMS = {"debootstrap": "debootstrap", "skopeo": "skopeo", "git": "git", "flock": "util-linux"}
@@ -95,7 +101,9 @@ def _simulate(packages: list[str]) -> None:
         text = run(command, environment=DEBIAN, what_next=f"Next: set {OWN_PARTS}, or see docs/stand.md")
     verdict = judge_simulation(text)
     if not verdict.harmless:
-        changes = ", ".join([f"{name} removed" for name in verdict.removed] + [f"{name} replaced" for name in verdict.replaced])
+        changes = ", ".join(
+            [f"{name} removed" for name in verdict.removed] + [f"{name} replaced" for name in verdict.replaced]
+        )
         raise StandError(
             f"Debian packages {' '.join(packages)}: installing them would change what this machine has ({changes}). "
             f"Nothing was installed. Next: name parts of your own with {OWN_PARTS}."

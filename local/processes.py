@@ -39,7 +39,9 @@ def end_marked(mark: str, *, patience_s: float = 10) -> int:
 def alive(pid: int) -> bool:
     """True while the process runs; one that has ended and is not yet collected does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return False
 

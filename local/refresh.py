@@ -103,13 +103,18 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
     try:
         state = _follow(api, dag, run["dag_run_id"])
     except KeyboardInterrupt:
-        say(f"\nthe run goes on without being watched. Next: {where}, or {settings.home}/airflow.sh tasks states-for-dag-run {dag} {run['dag_run_id']}")
+        say(
+            f"\nthe run goes on without being watched. Next: {where}, or {settings.home}/airflow.sh tasks states-for-dag-run {dag} {run['dag_run_id']}"
+        )
         raise
     return 0 if state == "success" else 1
 
 
 def _models(settings: Settings) -> str:
-    return ", ".join(sorted(path.stem for path in (settings.checkout / "include" / "served").glob("*.yaml"))) or "(none there yet)"
+    return (
+        ", ".join(sorted(path.stem for path in (settings.checkout / "include" / "served").glob("*.yaml")))
+        or "(none there yet)"
+    )
 
 
 def _wait_known(api: Api, dag: str) -> None:
@@ -138,13 +143,17 @@ def _why_unknown(errors: Sequence[Mapping[str, Any]]) -> str:
 
 def _follow(api: Api, dag: str, run: str) -> str:
     """Print each change of a task's state until the run ends; the run's state."""
-    began_s, seen = time.monotonic(), {}
+    began_s = time.monotonic()
+    seen: dict[str, Any] = {}
     while True:
         state = str(api.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"])
         tasks = api.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances?limit=1000")["task_instances"]
         now = {_task_name(task): task["state"] for task in tasks}
         for name, before, after in plan_changes(seen, now):
-            say(f"  {time.monotonic() - began_s:6.1f} s  {name:<24} {after}" + (" (again)" if before == "up_for_retry" else ""))
+            say(
+                f"  {time.monotonic() - began_s:6.1f} s  {name:<24} {after}"
+                + (" (again)" if before == "up_for_retry" else "")
+            )
         for task in tasks:
             if task["state"] in {"failed", "up_for_retry"} and seen.get(_task_name(task)) != task["state"]:
                 say(_failure(api, dag, run, task))
@@ -157,7 +166,9 @@ def _follow(api: Api, dag: str, run: str) -> str:
 
 def plan_changes(seen: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Each task whose state changed: its name, the state before and after."""
-    return [(name, seen.get(name), state) for name, state in now.items() if state not in QUIET and state != seen.get(name)]
+    return [
+        (name, seen.get(name), state) for name, state in now.items() if state not in QUIET and state != seen.get(name)
+    ]
 
 
 def _task_name(task: Mapping[str, Any]) -> str:
@@ -187,5 +198,7 @@ def render_log(content: Sequence[Any]) -> list[str]:
 
 def _event_lines(event: Mapping[str, Any]) -> list[str]:
     details = event.get("error_detail") or []
-    causes = [f"{cause.get('exc_type', '')}: {cause.get('exc_value', '')}" for cause in details if isinstance(cause, dict)]
+    causes = [
+        f"{cause.get('exc_type', '')}: {cause.get('exc_value', '')}" for cause in details if isinstance(cause, dict)
+    ]
     return [*str(event.get("event", "")).splitlines(), *[line for cause in causes for line in cause.splitlines()]]

@@ -144,7 +144,11 @@ def stand_in_config() -> dict[str, object]:
     """The image's configuration: that of the real one, and the label that tells it apart."""
     return {
         "Entrypoint": ["/usr/bin/tf_serving_entrypoint.sh"],
-        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "MODEL_BASE_PATH=/models", "MODEL_NAME=model"],
+        "Env": [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "MODEL_BASE_PATH=/models",
+            "MODEL_NAME=model",
+        ],
         "ExposedPorts": {"8500/tcp": {}, "8501/tcp": {}},
         "Labels": {"slipway.stand-in": LABEL_TEXT},
     }
@@ -159,7 +163,8 @@ def _build_base(settings: Settings, host: str) -> str:
         run(["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, folder], timeout_s=900)
         for useless in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(folder / useless, ignore_errors=True)
-        query = {"fromSrc": "-", "repo": image.split(":")[0], "tag": image.split(":")[1]}
+        repository, _, tag = image.rpartition(":")
+        query = {"fromSrc": "-", "repo": repository, "tag": tag}
         answer = engine.call(host, "POST", "/images/create", query=query, stream=_tar_stream(folder))
         _refuse(engine.stream_error(answer))
         shutil.rmtree(folder)
@@ -240,7 +245,11 @@ def push(host: str, reference: str, note: Note) -> None:
         return
     login = base64.urlsafe_b64encode(b"{}").decode()
     path = f"/images/{urllib.parse.quote(repository)}/push"
-    _refuse(engine.stream_error(engine.call(host, "POST", path, query={"tag": tag}, headers={"X-Registry-Auth": login}, body={})))
+    _refuse(
+        engine.stream_error(
+            engine.call(host, "POST", path, query={"tag": tag}, headers={"X-Registry-Auth": login}, body={})
+        )
+    )
     note("pushed")
 
 
@@ -254,4 +263,6 @@ def _in_registry(host: str, reference: str) -> bool:
 
 def _refuse(error: str | None) -> None:
     if error:
-        raise StandError(f"stand-in image: {error}. Next: python3 -m local up, or name an image of yours with SLIPWAY_SERVING_IMAGE")
+        raise StandError(
+            f"stand-in image: {error}. Next: python3 -m local up, or name an image of yours with SLIPWAY_SERVING_IMAGE"
+        )

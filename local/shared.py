@@ -48,9 +48,13 @@ def choose_parts(settings: Settings) -> Parts:
     """The user's own parts where named or found running, the stand's own for the rest."""
     docker_host = settings.docker_host or running_engine(settings)
     if settings.docker_host and not engine.engine_answers(settings.docker_host):
-        raise StandError(f"engine {settings.docker_host} (SLIPWAY_DOCKER_HOST): no answer. Next: start it, or unset the setting")
+        raise StandError(
+            f"engine {settings.docker_host} (SLIPWAY_DOCKER_HOST): no answer. Next: start it, or unset the setting"
+        )
     if settings.kubeconfig and not settings.kubeconfig.exists():
-        raise StandError(f"kubeconfig {settings.kubeconfig} (SLIPWAY_KUBECONFIG): no such file. Next: correct or unset the setting")
+        raise StandError(
+            f"kubeconfig {settings.kubeconfig} (SLIPWAY_KUBECONFIG): no such file. Next: correct or unset the setting"
+        )
     return Parts(
         docker_host=docker_host or settings.own_docker_host,
         own_engine=docker_host is None,
@@ -84,13 +88,19 @@ def start_shared(settings: Settings, parts: Parts) -> Path | None:
     if parts.own_registry:
         with step("registry") as note:
             start(supervisor(settings), "registry")
-            wait_until(lambda: registry_answers(parts.registry), seconds=ENGINE_S, what=f"registry {parts.registry}: no answer")
+            wait_until(
+                lambda: registry_answers(parts.registry), seconds=ENGINE_S, what=f"registry {parts.registry}: no answer"
+            )
             note(parts.registry)
     if parts.own_engine:
         with step("engine") as note:
             leftovers.make_bridge(at.DOCKER_BRIDGE, at.DOCKER_ADDRESS)
             start(supervisor(settings), "dockerd")
-            wait_until(lambda: engine.engine_answers(parts.docker_host), seconds=ENGINE_S, what=f"engine {parts.docker_host}: no answer")
+            wait_until(
+                lambda: engine.engine_answers(parts.docker_host),
+                seconds=ENGINE_S,
+                what=f"engine {parts.docker_host}: no answer",
+            )
             note(f"the stand's own, {parts.docker_host}")
     if binary:
         _start_cluster(settings, binary)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from local import airflow, checkout, engine, shared
@@ -25,9 +26,21 @@ def read_status(settings: Settings) -> dict[str, Any]:
 def list_services(settings: Settings, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The Services of models in the checkout's namespace."""
     kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
-    command = [kubectl, "--kubeconfig", facts["kubeconfig"], "-n", facts["namespace"], "get", "services", "-l", "slipway/model"]
+    command = [
+        kubectl,
+        "--kubeconfig",
+        facts["kubeconfig"],
+        "-n",
+        facts["namespace"],
+        "get",
+        "services",
+        "-l",
+        "slipway/model",
+    ]
     try:
-        items: list[dict[str, Any]] = json.loads(run([*command, "-o", "json", "--request-timeout=5s"], timeout_s=20))["items"]
+        items: list[dict[str, Any]] = json.loads(run([*command, "-o", "json", "--request-timeout=5s"], timeout_s=20))[
+            "items"
+        ]
     except StandError:
         return []
     return items
@@ -51,7 +64,10 @@ def render_endpoints(services: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
 def render_table(status: Mapping[str, Any]) -> str:
     """The same facts for a person."""
     rows = [
-        ("Airflow", f"{status['airflow']['url']}  user {status['airflow']['user']}, password in {status['airflow']['password_file']}"),
+        (
+            "Airflow",
+            f"{status['airflow']['url']}  user {status['airflow']['user']}, password in {status['airflow']['password_file']}",
+        ),
         ("cluster", f"{status['kubeconfig']}  namespace {status['namespace']}"),
         ("registry", status["registry"]),
         ("engine", status["docker_host"]),
@@ -59,9 +75,31 @@ def render_table(status: Mapping[str, Any]) -> str:
         ("artifact store", status["store"]),
         ("exporter", status["exporter_python"]),
     ]
-    rows += [(f"model {name}", f"{where['rest']}  grpc {where['grpc']}") for name, where in sorted(status["endpoints"].items())]
+    rows += [
+        (f"model {name}", f"{where['rest']}  grpc {where['grpc']}")
+        for name, where in sorted(status["endpoints"].items())
+    ]
     rows += [("STAND-IN", text) for text in status["stand_ins"]]
     return "\n".join(f"{name:<16} {text}" for name, text in rows)
+
+
+def render_look(status: Mapping[str, Any], model: str, checkout_folder: Path) -> str:
+    """Where a person looks at a served model: Airflow's pages with the login, and a request that can be pasted."""
+    airflow_at, where = status["airflow"], status["endpoints"].get(model)
+    dag = f"refresh_{model.replace('-', '_')}"
+    lines = [
+        f"Airflow   {airflow_at['url']}/dags/{dag}",
+        f"          user {airflow_at['user']}, password $(cat {airflow_at['password_file']})",
+    ]
+    if where is None:
+        return "\n".join([*lines, f"{model}   has no address. Next: make refresh MODEL={model}"])
+    images = sorted((checkout_folder / "include" / "served" / model).rglob("golden/*.png"))
+    lines += [f"{model}  {where['rest']}/v1/models/{model}  grpc {where['grpc']}"]
+    if images:
+        body = f"""printf '{{"instances":["%s"]}}' "$(base64 -w0 {images[0]} | tr '+/' '-_')" """
+        lines += ["try it    " + body + f"| curl -s -d @- {where['rest']}/v1/models/{model}:predict"]
+    lines += [f"STAND-IN  {text}" for text in status["stand_ins"]]
+    return "\n".join(lines)
 
 
 def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
@@ -72,8 +110,17 @@ def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
         return [("stand", str(absent))]
     slot = checkout.read_slot(settings)
     return [
-        ("engine", _unless(engine.engine_answers(status["docker_host"]), f"{status['docker_host']} is silent. Next: python3 -m local up")),
-        ("registry", _unless(shared.registry_answers(status["registry"].split("/")[0]), "silent. Next: python3 -m local up")),
+        (
+            "engine",
+            _unless(
+                engine.engine_answers(status["docker_host"]),
+                f"{status['docker_host']} is silent. Next: python3 -m local up",
+            ),
+        ),
+        (
+            "registry",
+            _unless(shared.registry_answers(status["registry"].split("/")[0]), "silent. Next: python3 -m local up"),
+        ),
         ("cluster", _cluster_trouble(settings, status)),
         *[(name, trouble) for name, trouble in _program_troubles(settings)],
         ("Airflow", _airflow_trouble(settings, slot)),
@@ -88,7 +135,18 @@ def _unless(works: bool, trouble: str) -> str | None:  # noqa: FBT001  # reads a
 def _cluster_trouble(settings: Settings, status: Mapping[str, Any]) -> str | None:
     kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
     try:
-        run([kubectl, "--kubeconfig", status["kubeconfig"], "get", "namespace", status["namespace"], "--request-timeout=5s"], timeout_s=20)
+        run(
+            [
+                kubectl,
+                "--kubeconfig",
+                status["kubeconfig"],
+                "get",
+                "namespace",
+                status["namespace"],
+                "--request-timeout=5s",
+            ],
+            timeout_s=20,
+        )
     except StandError as trouble:
         return f"{trouble}\n    Next: python3 -m local up; logs in {settings.shared}/logs"
     return None
@@ -107,4 +165,6 @@ def _program_troubles(settings: Settings) -> list[tuple[str, str | None]]:
 
 def _airflow_trouble(settings: Settings, slot: checkout.Slot | None) -> str | None:
     silent = airflow.unhealthy(slot) if slot else ["slot"]
-    return _unless(not silent, f"{', '.join(silent)} not healthy. Next: tail {settings.home}/logs/*.log; python3 -m local up")
+    return _unless(
+        not silent, f"{', '.join(silent)} not healthy. Next: tail {settings.home}/logs/*.log; python3 -m local up"
+    )

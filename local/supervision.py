@@ -17,6 +17,7 @@ from local.sockets import unix_rpc
 
 START_S = 20
 RUNNING = "RUNNING"
+RETURN_AT_ONCE = False
 NOT_INHERITED = ("AIRFLOW", "SLIPWAY_", "KUBECONFIG", "DOCKER_HOST", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
@@ -137,7 +138,7 @@ def start(supervisor: Supervisor, *names: str) -> None:
     rpc = _rpc(supervisor)
     for name in names:
         try:
-            rpc.supervisor.startProcess(name, False)
+            rpc.supervisor.startProcess(name, RETURN_AT_ONCE)
         except xmlrpc.client.Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
                 raise StandError(f"{name}: {fault.faultString}\n{log_end(supervisor, name)}") from fault

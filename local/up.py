@@ -13,7 +13,7 @@ from local.checkout import Slot, write_private
 from local.commands import run
 from local.environments import build_environment, environment_path
 from local.errors import StandError
-from local.locks import change_lock, locked, shared_lock
+from local.locks import change_lock, locked
 from local.packages import install, plan_packages
 from local.progress import say, step
 from local.serving_image import ServingImage
@@ -25,7 +25,9 @@ from local.supervision import set_programs, start
 def bring_up(settings: Settings) -> None:
     """Bring up what is not up; safe to repeat, also after a first one that was killed."""
     if os.geteuid() != 0:
-        raise StandError("the stand starts an engine and a cluster, which takes root. Next: sudo -E python3 -m local up")
+        raise StandError(
+            "the stand starts an engine and a cluster, which takes root. Next: sudo -E python3 -m local up"
+        )
     began_s = time.monotonic()
     say(f"stand of {settings.checkout}, cache {settings.cache}")
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,10 @@ def bring_up(settings: Settings) -> None:
 def _prepare(settings: Settings) -> tuple[Parts, Slot]:
     parts = shared.choose_parts(settings)
     with step("Debian packages") as note:
-        install(plan_packages(own_engine=parts.own_engine, own_cluster=parts.own_cluster, own_registry=parts.own_registry), note)
+        install(
+            plan_packages(own_engine=parts.own_engine, own_cluster=parts.own_cluster, own_registry=parts.own_registry),
+            note,
+        )
     with step("dev environment") as note:
         note(str(build_environment(settings, "dev")))
     return parts, checkout.claim_slot(settings)
@@ -52,7 +57,9 @@ def _set_programs(settings: Settings, parts: Parts, slot: Slot, *, script: str) 
     """Tell the checkout's supervisor its programs; an unknown `script` keeps the one of the last `up`."""
     known = airflow.environment_file(settings)
     text = script or (known.read_text() if known.exists() else "")
-    set_programs(checkout.supervisor(settings), airflow.programs(settings, slot, own_cluster=parts.own_cluster, script=text))
+    set_programs(
+        checkout.supervisor(settings), airflow.programs(settings, slot, own_cluster=parts.own_cluster, script=text)
+    )
 
 
 def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
@@ -92,9 +99,13 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
 def _make_namespace(settings: Settings) -> None:
     """The checkout's namespace, and a kubeconfig of its own that points to it."""
     source = settings.kubeconfig or settings.admin_kubeconfig
-    kubectl = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
+    kubectl: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
     namespace = json.dumps(cluster.render_namespace(settings.namespace, settings.checkout))
-    run([*kubectl, source, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"], stdin=namespace, timeout_s=60)
+    run(
+        [*kubectl, source, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"],
+        stdin=namespace,
+        timeout_s=60,
+    )
     partial = settings.home / "kubeconfig.partial"
     partial.touch(mode=0o600)
     shutil.copyfile(source, partial)
