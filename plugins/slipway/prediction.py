@@ -16,6 +16,7 @@ from slipway.verdict import Verdict
 OK = 200
 BAD_REQUEST = 400
 NOT_FOUND = 404
+TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 REQUEST_TIMEOUT_S = 20  # one answer; a first one on a cold server takes seconds
 SHOWN = 300  # characters of a body that a message quotes
@@ -65,7 +66,7 @@ def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
     asked = f"golden case {case.name!r}"
     if answer.status == 0:
         return Verdict.wait(f"{asked}: no answer yet: {answer.body}")
-    if answer.status >= SERVER_ERROR or answer.status in {NOT_FOUND, 429}:
+    if _is_not_yet(answer):
         return Verdict.wait(f"{asked}: HTTP {answer.status}: {_quote(answer.body)}")
     if answer.status != OK:
         return Verdict.failed(
@@ -74,7 +75,7 @@ def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
     try:
         prediction = json.loads(answer.body)["predictions"][0]
         label, confidence = str(prediction["label"]), float(prediction["confidence"])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError):
         return Verdict.failed(
             f"{asked}: promised {_promise(case)}, came no label and confidence: {_quote(answer.body)}"
         )
@@ -93,7 +94,7 @@ def judge_prediction(case: GoldenCase, label: str, confidence: float) -> Verdict
         return Verdict.passed(came)
     if label != reference.label:
         return Verdict.failed(f"{came}: 🤗's own model says {reference.label!r}")
-    if abs(confidence - reference.confidence) > reference.tolerance:
+    if not abs(confidence - reference.confidence) <= reference.tolerance:  # also a NaN
         return Verdict.failed(
             f"{came}: 🤗's own model says {reference.confidence:.4f}, {reference.tolerance} away is allowed"
         )
@@ -121,7 +122,7 @@ def judge_gate(streak: int, latest: Verdict, *, passes: int) -> tuple[int, Verdi
 
 def judge_status(version: int, answer: Answer) -> Verdict:
     """Whether TF Serving says that this version is AVAILABLE (`GET /v1/models/NAME/versions/N`)."""
-    if answer.status == 0 or answer.status >= SERVER_ERROR or answer.status == NOT_FOUND:
+    if answer.status == 0 or _is_not_yet(answer):
         return Verdict.wait(f"version {version}: {answer.status or 'no answer'}: {_quote(answer.body)}")
     try:
         states = json.loads(answer.body)["model_version_status"]
@@ -148,6 +149,11 @@ def judge_version(version: int, answered: int) -> Verdict:
     if answered == version:
         return Verdict.passed(f"version {answered} answered")
     return Verdict.failed(f"version {version} was asked, version {answered} answered")
+
+
+def _is_not_yet(answer: Answer) -> bool:
+    """Whether the server will answer otherwise once this version is there and has time."""
+    return answer.status >= SERVER_ERROR or answer.status in {NOT_FOUND, TOO_MANY_REQUESTS}
 
 
 def _promise(case: GoldenCase) -> str:

@@ -28,11 +28,11 @@ def judge_rollout(deployment: JsonObject | None, *, generation: int, namespace: 
     if deployment is None:
         return Verdict.failed("the Deployment is gone: somebody deleted it during the rollout")
     where = f"deployment/{deployment['metadata']['name']} in {namespace}"
-    spec, status = deployment["spec"], deployment.get("status", {})
+    spec, status = deployment["spec"], deployment.get("status") or {}
     current = deployment["metadata"]["generation"]
     if current < generation:
         return Verdict.failed(f"{where}: generation {current}, and {generation} was applied: somebody created it anew")
-    observed = status.get("observedGeneration", 0)
+    observed = status.get("observedGeneration") or 0
     if observed < max(current, generation):
         return Verdict.wait(f"{where}: generation {observed} observed, {max(current, generation)} applied")
     if spec.get("paused"):
@@ -41,12 +41,12 @@ def judge_rollout(deployment: JsonObject | None, *, generation: int, namespace: 
 
 
 def _judge_progress(where: str, spec: JsonObject, status: JsonObject) -> Verdict:
-    progressing: JsonObject = next((c for c in status.get("conditions", []) if c["type"] == "Progressing"), {})
+    progressing: JsonObject = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         return Verdict.failed(f"{where}: exceeded its progress deadline: {progressing.get('message', '')}")
-    wanted = spec.get("replicas", 1)
+    wanted = 1 if spec.get("replicas") is None else spec["replicas"]
     replicas, updated, available = (
-        status.get(name, 0) or 0 for name in ("replicas", "updatedReplicas", "availableReplicas")
+        status.get(name) or 0 for name in ("replicas", "updatedReplicas", "availableReplicas")
     )
     if updated < wanted:
         return Verdict.wait(f"{where}: {updated} of {wanted} new replicas have been updated")

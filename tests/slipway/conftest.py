@@ -1,0 +1,155 @@
+"""Facts that the tests start from: one release, its export and golden cases, and small real servers."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from slipway.export import Export
+from slipway.image import Image, Proof, Pushed
+from slipway.prediction import GoldenCase, Reference
+from slipway.release import GoldenRequest, Release, Source
+from slipway.store import Store
+from slipway.target import Target
+from slipway.verdict import Verdict
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An artifact store in a folder."""
+    return Store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def release(store):
+    """A release of digits-vit."""
+    return Release(
+        model="digits-vit",
+        run_id="manual__2026-11-22T21:00:00+00:00",
+        source=Source(kind="folder", location="digits-vit/checkpoint", revision=f"sha256:{'1' * 64}"),
+        exporter=f"sha256:{'e' * 64}",
+        base_image="tensorflow/serving:2.20.0",
+        base_digest=f"sha256:{'2' * 64}",
+        repository="127.0.0.1:5000/shop/digits-vit",
+        engine_conn_id="docker_default",
+        registry_conn_id=None,
+        target=Target(conn_id="kubernetes_default", namespace="shop"),
+        deployment="tfs-server",
+        overlay=None,
+        address=None,
+        golden=(
+            GoldenRequest(
+                name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=0.8
+            ),
+        ),
+        gate_passes=3,
+        gate_timeout_s=300,
+        rollout_timeout_s=900,
+        address_timeout_s=600,
+        manifests_hash=f"sha256:{'a' * 64}",
+        store=store.uri,
+        force=False,
+    )
+
+
+@pytest.fixture
+def export():
+    """What the exporter left for it."""
+    return Export(
+        version=7,
+        content_hash=f"sha256:{'c' * 64}",
+        model_uri="file:///store/exports/digits-vit/7/model.tar",
+        golden_uri="file:///store/exports/digits-vit/7/golden.json",
+        descriptors_uri="file:///store/exports/digits-vit/7/descriptors.bin",
+        report_uri="file:///store/exports/digits-vit/7/export.json",
+    )
+
+
+@pytest.fixture
+def case():
+    """A golden case with a reference."""
+    return GoldenCase(
+        name="three",
+        label="3",
+        min_confidence=0.8,
+        reference=Reference(label="3", confidence=0.95, tolerance=0.01),
+        rest_body=json.dumps({"signature_name": "serving_default", "instances": ["aW1hZ2U"]}),
+        grpc_request="",
+    )
+
+
+@pytest.fixture
+def proof():
+    """A smoke test that passed."""
+    image = Image(
+        image_id=f"sha256:{'9' * 64}",
+        layer=f"sha256:{'8' * 64}",
+        reference="127.0.0.1:5000/shop/digits-vit:v7-cc",
+        version=7,
+    )
+    return Proof(
+        image=image, verdicts=(Verdict.passed("version 7 is AVAILABLE"), Verdict.passed("garbage was refused"))
+    )
+
+
+@pytest.fixture
+def pushed():
+    """The image as the registry holds it."""
+    digest = f"sha256:{'d' * 64}"
+    return Pushed(
+        reference=f"127.0.0.1:5000/shop/digits-vit@{digest}", digest=digest, release_id="abcdefabcdef", version=7
+    )
+
+
+@pytest.fixture
+def http_server():
+    """Starts a real HTTP server: `http_server(answers)` gives its url and the requests that it saw.
+
+    `answers` are (status, body) in turn; the last one is given for ever.
+    """
+    servers = []
+
+    def start(*answers):
+        seen, left = [], list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                seen.append(
+                    SimpleNamespace(
+                        method=self.command,
+                        path=self.path,
+                        body=self.rfile.read(length).decode(),
+                        client=self.client_address,
+                    )
+                )
+                status, body = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            do_GET = do_POST  # noqa: N815 - the name is http.server's
+
+            def log_message(self, *_):
+                """Says nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", seen=seen)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def closed_url():
+    """A URL where nobody listens."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.server_close()
+    return f"http://127.0.0.1:{server.server_port}"

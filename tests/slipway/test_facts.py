@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from slipway.apply import Applied, ObjectRef
+from slipway.errors import InputRefused
+from slipway.export import Export
+from slipway.facts import from_dict, to_dict
+from slipway.image import Proof
+from slipway.release import Release, Source
+from slipway.target import Target
+
+REF = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
+APPLIED = Applied(
+    release_id="abcdefabcdef",
+    reference="r/digits-vit@sha256:d",
+    version=7,
+    manifests_uri="file:///store/m.yaml",
+    manifests_hash="sha256:a",
+    objects=(REF,),
+    pruned=(),
+    generation=4,
+)
+
+
+@pytest.mark.parametrize("name", ["release", "export", "case", "proof", "pushed"])
+def test_same_fact_if_carried_as_json(name, request):
+    """A fact comes back whole from what XCom keeps of it."""
+    fact = request.getfixturevalue(name)
+    assert fact == from_dict(type(fact), json.loads(json.dumps(to_dict(fact))))
+
+
+@pytest.mark.parametrize("fact", [REF, APPLIED, Target(conn_id="kubernetes_default", namespace="shop")], ids=type)
+def test_same_fact_if_it_holds_others(fact):
+    """A fact that holds facts comes back with them."""
+    assert fact == from_dict(type(fact), json.loads(json.dumps(to_dict(fact))))
+
+
+@pytest.mark.parametrize("name", ["release", "export", "proof"])
+def test_plain_values_if_made_a_dict(name, request):
+    """Nothing in a fact's dict is a class of ours, which XCom would refuse."""
+
+    def check(value):
+        assert type(value) in {dict, list, tuple, str, int, float, bool, type(None)}
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            check(inner)
+
+    check(to_dict(request.getfixturevalue(name)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "field"),
+    [
+        (Export, None, "it"),
+        (Export, "abc", "it"),
+        (Export, {}, "version"),
+        (Source, {"kind": "floppy", "location": "x", "revision": "y"}, "kind"),
+        (Proof, {"image": {"image_id": "x"}, "verdicts": []}, "image.layer"),
+        (Release, {"model": "digits-vit"}, "run_id"),
+    ],
+)
+def test_refused_in_one_line_if_the_dict_is_another(kind, data, field):
+    """A dict that is no such fact is refused, naming the fact, the field and what next."""
+    with pytest.raises(InputRefused) as refusal:
+        from_dict(kind, data)
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert message.startswith(f"{kind.__name__} handed over by an earlier task: {field}: ")
+    assert "Next: " in message

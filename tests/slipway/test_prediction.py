@@ -1,0 +1,220 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from slipway.facts import to_dict
+from slipway.prediction import (
+    GARBAGE_BODY,
+    Answer,
+    cases_from,
+    judge_answer,
+    judge_garbage,
+    judge_gate,
+    judge_prediction,
+    judge_round,
+    judge_status,
+    judge_version,
+)
+from slipway.verdict import Verdict
+
+
+def answered(label, confidence, status=200):
+    """TF Serving's answer with one prediction."""
+    return Answer(status=status, body=json.dumps({"predictions": [{"label": label, "confidence": confidence}]}))
+
+
+def test_pass_if_both_promises_hold(case):
+    """A right label with the reference's confidence passes and says what came."""
+    verdict = Verdict.passed("golden case 'three': promised '3' at 0.80 or more, came '3' at 0.9500")
+    assert verdict == judge_answer(case, answered("3", 0.95))
+
+
+NOT_YET = {
+    "refused": (Answer(status=0, body="Connection refused"), "no answer yet: Connection refused"),
+    "404 for this version": (Answer(status=404, body='{"error": "Servable\n not found"}'), 'HTTP 404: {"error": "Servable not found"}'),
+    "429": (Answer(status=429, body="slow down"), "HTTP 429: slow down"),
+    "500": (Answer(status=500, body="oops"), "HTTP 500: oops"),
+    "503": (Answer(status=503, body=""), "HTTP 503: "),
+    "long body": (Answer(status=503, body="x" * 1000), f"HTTP 503: {'x' * 300}…"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "said"), NOT_YET.values(), ids=NOT_YET)
+def test_wait_if_the_version_is_not_there_yet(case, answer, said):
+    """No connection, 404, 429 and 5xx mean look again."""
+    assert Verdict.wait(f"golden case 'three': {said}") == judge_answer(case, answer)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 413, 301, 204])
+def test_fail_at_once_if_refused(case, status):
+    """Any other refusal fails, saying what was asked, promised and answered."""
+    said = f"asked POST :predict, promised '3' at 0.80 or more, came HTTP {status}: no"
+    assert Verdict.failed(f"golden case 'three': {said}") == judge_answer(case, Answer(status=status, body="no"))
+
+
+MALFORMED = [
+    "",
+    "<html>",
+    "null",
+    "[]",
+    '"text"',
+    "{}",
+    '{"predictions": null}',
+    '{"predictions": []}',
+    '{"predictions": {}}',
+    '{"predictions": "abc"}',
+    '{"predictions": [3]}',
+    '{"predictions": [null]}',
+    '{"predictions": [{"label": "3"}]}',
+    '{"predictions": [{"confidence": 0.95}]}',
+    '{"predictions": [{"label": "3", "confidence": null}]}',
+    '{"predictions": [{"label": "3", "confidence": [0.95]}]}',
+    '{"predictions": [{"label": "3", "confidence": "much"}]}',
+    '{"predictions": [{"label": "3", "confidence": 1' + "0" * 400 + "}]}",
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED, ids=lambda body: body[:60] or "empty")
+def test_fail_if_the_body_is_malformed(case, body):
+    """A 200 without a label and a confidence is a failure, not an exception."""
+    verdict = judge_answer(case, Answer(status=200, body=body))
+    assert verdict.outcome == "fail"
+    assert "came no label and confidence" in verdict.reason
+
+
+CAME = "golden case 'three': promised '3' at 0.80 or more, came"
+PREDICTIONS = {
+    "exact": ("3", 0.95, Verdict.passed(f"{CAME} '3' at 0.9500")),
+    "within tolerance": ("3", 0.9599, Verdict.passed(f"{CAME} '3' at 0.9599")),
+    "wrong label": ("8", 0.99, Verdict.failed(f"{CAME} '8' at 0.9900: wrong label")),
+    "too little confidence": ("3", 0.79, Verdict.failed(f"{CAME} '3' at 0.7900: too little confidence")),
+    "NaN": ("3", float("nan"), Verdict.failed(f"{CAME} '3' at nan: too little confidence")),
+    "below the reference": ("3", 0.93, Verdict.failed(f"{CAME} '3' at 0.9300: 🤗's own model says 0.9500, 0.01 away is allowed")),
+    "above the reference": ("3", 0.97, Verdict.failed(f"{CAME} '3' at 0.9700: 🤗's own model says 0.9500, 0.01 away is allowed")),
+    "infinite": ("3", float("inf"), Verdict.failed(f"{CAME} '3' at inf: 🤗's own model says 0.9500, 0.01 away is allowed")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "confidence", "verdict"), PREDICTIONS.values(), ids=PREDICTIONS)
+def test_verdict_of_a_prediction(case, label, confidence, verdict):
+    """A prediction has to keep the model file's promise and 🤗's own."""
+    assert verdict == judge_prediction(case, label, confidence)
+
+
+def test_fail_if_a_wire_answer_is_nan(case):
+    """A NaN, which JSON parsers let through, never passes."""
+    assert judge_answer(case, answered("3", float("nan"))).outcome == "fail"
+
+
+def test_fail_if_the_reference_says_another_label(case):
+    """The model file's label alone is not enough where 🤗's own model says another."""
+    other = replace(case, reference=replace(case.reference, label="8"))
+    assert Verdict.failed(f"{CAME} '3' at 0.9500: 🤗's own model says '8'") == judge_prediction(other, "3", 0.95)
+
+
+@pytest.mark.parametrize("field", ["confidence", "tolerance"])
+def test_fail_if_the_reference_is_no_number(case, field):
+    """A reference that cannot be compared with does not let everything through."""
+    broken = replace(case, reference=replace(case.reference, **{field: float("nan")}))
+    assert judge_prediction(broken, "3", 0.95).outcome == "fail"
+
+
+@pytest.mark.parametrize(("confidence", "outcome"), [(0.8, "pass"), (0.79999, "fail"), (1.0, "pass")])
+def test_the_model_file_alone_speaks_if_there_is_no_reference(case, confidence, outcome):
+    """A SavedModel archive has no checkpoint: label and least confidence decide, the bound included."""
+    assert outcome == judge_prediction(replace(case, reference=None), "3", confidence).outcome
+
+
+PASS, WAIT, FAIL = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f")
+ROUNDS = [
+    ([PASS, PASS], Verdict.passed("p; p")),
+    ([PASS, WAIT], WAIT),
+    ([WAIT, FAIL], FAIL),
+    ([FAIL, Verdict.failed("g")], FAIL),
+    ([Verdict.wait("v"), WAIT], Verdict.wait("v")),
+]
+
+
+@pytest.mark.parametrize(("verdicts", "verdict"), ROUNDS)
+def test_worst_verdict_of_a_round(verdicts, verdict):
+    """A round is its first failure, else its first wait, else a pass."""
+    assert verdict == judge_round(verdicts)
+
+
+GATES = [
+    (0, PASS, (1, Verdict.wait("1 of 3 rounds in a row passed"))),
+    (1, PASS, (2, Verdict.wait("2 of 3 rounds in a row passed"))),
+    (2, PASS, (3, Verdict.passed("3 of 3 rounds in a row passed; p"))),
+    (2, WAIT, (0, WAIT)),
+    (2, FAIL, (0, FAIL)),
+]
+
+
+@pytest.mark.parametrize(("streak", "latest", "after"), GATES)
+def test_gate_after_a_round(streak, latest, after):
+    """Only rounds in a row count."""
+    assert after == judge_gate(streak, latest, passes=3)
+
+
+def test_gate_passes_at_once_if_one_round_is_asked():
+    """One round may be enough."""
+    assert (1, Verdict.passed("1 of 1 rounds in a row passed; p")) == judge_gate(0, PASS, passes=1)
+
+
+def status(state, message="", *, version="7"):
+    """TF Serving's status of a version."""
+    state = {"version": version, "state": state, "status": {"error_code": "OK", "error_message": message}}
+    return Answer(status=200, body=json.dumps({"model_version_status": [state]}))
+
+
+STATES = {
+    "available": (status("AVAILABLE"), Verdict.passed("version 7 is AVAILABLE")),
+    "loading": (status("LOADING"), Verdict.wait("version 7 is LOADING")),
+    "ended": (status("END", "bad graph"), Verdict.failed("version 7 did not load: bad graph")),
+    "ended without a word": (status("END"), Verdict.failed("version 7 did not load: END")),
+    "refused": (Answer(status=0, body="Connection refused"), Verdict.wait("version 7: no answer: Connection refused")),
+    "404": (Answer(status=404, body="no such"), Verdict.wait("version 7: 404: no such")),
+    "429": (Answer(status=429, body="slow down"), Verdict.wait("version 7: 429: slow down")),
+    "503": (Answer(status=503, body="soon"), Verdict.wait("version 7: 503: soon")),
+    "400": (Answer(status=400, body="no"), Verdict.failed("version 7: asked its status, came HTTP 400: no")),
+    "malformed": (Answer(status=200, body="[1]"), Verdict.failed("version 7: asked its status, came HTTP 200: [1]")),
+    "empty": (Answer(status=200, body=""), Verdict.failed("version 7: asked its status, came HTTP 200: ")),
+}
+
+
+@pytest.mark.parametrize(("answer", "verdict"), STATES.values(), ids=STATES)
+def test_verdict_of_a_status(answer, verdict):
+    """Only AVAILABLE passes, and only END and nonsense fail."""
+    assert verdict == judge_status(7, answer)
+
+
+def test_fail_if_another_version_is_available():
+    """A status of another version says nothing of ours."""
+    assert judge_status(7, status("AVAILABLE", version="6")).outcome == "fail"
+
+
+@pytest.mark.parametrize(("came", "outcome"), [(400, "pass"), (200, "fail"), (500, "fail"), (404, "fail"), (0, "fail")])
+def test_garbage_has_to_be_refused_as_a_bad_request(came, outcome):
+    """Garbage is the client's mistake: 400 and nothing else."""
+    assert outcome == judge_garbage(Answer(status=came, body="x")).outcome
+
+
+def test_garbage_is_well_formed_but_no_image():
+    """What garbage asks is a proper request with something that no image is."""
+    assert json.loads(GARBAGE_BODY)["signature_name"] == "serving_default"
+
+
+@pytest.mark.parametrize(
+    ("came", "verdict"),
+    [(7, Verdict.passed("version 7 answered")), (6, Verdict.failed("version 7 was asked, version 6 answered"))],
+)
+def test_version_that_answered_has_to_be_the_one_asked(came, verdict):
+    """Another version's answer proves nothing."""
+    assert verdict == judge_version(7, came)
+
+
+def test_cases_come_back_from_what_the_export_stored(case):
+    """Golden cases are read as they were stored, with and without a reference."""
+    cases = (case, replace(case, name="four", reference=None))
+    assert cases == cases_from({"cases": [to_dict(each) for each in cases]})

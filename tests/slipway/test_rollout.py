@@ -1,0 +1,241 @@
+import pytest
+
+from slipway.rollout import explain_pods, judge_address, judge_rollout, next_command, release_selector
+from slipway.verdict import Verdict
+
+WHERE = "deployment/tfs-server in shop"
+
+
+def deployment(*, generation=4, replicas=2, paused=False, **status):
+    """A Deployment as the API server gives it, by default one that has become what was applied."""
+    spec = {"replicas": replicas, **({"paused": True} if paused else {})}
+    settled = {"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
+    return {
+        "metadata": {"name": "tfs-server", "generation": generation},
+        "spec": spec,
+        "status": {name: value for name, value in {**settled, **status}.items() if value != "absent"},
+    }
+
+
+EXCEEDED = [
+    {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": 'ReplicaSet "x" has timed out.',
+    }
+]
+AVAILABLE = [
+    {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"},
+    {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"},
+]
+ROLLOUTS = {
+    "settled": (deployment(), Verdict.passed(f"{WHERE}: 2 of 2 replicas are available")),
+    "generation not observed": (
+        deployment(observedGeneration=3),
+        Verdict.wait(f"{WHERE}: generation 3 observed, 4 applied"),
+    ),
+    "just created, status empty": (
+        deployment(observedGeneration="absent", replicas="absent", updatedReplicas="absent", availableReplicas="absent")
+        | {"spec": {"replicas": 1}},
+        Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
+    ),
+    "status missing": (
+        {"metadata": {"name": "tfs-server", "generation": 4}, "spec": {"replicas": 1}},
+        Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
+    ),
+    "deadline exceeded": (
+        deployment(updatedReplicas=1, conditions=EXCEEDED),
+        Verdict.failed(f'{WHERE}: exceeded its progress deadline: ReplicaSet "x" has timed out.'),
+    ),
+    "deadline exceeded by an older generation": (
+        deployment(observedGeneration=3, conditions=EXCEEDED),
+        Verdict.wait(f"{WHERE}: generation 3 observed, 4 applied"),
+    ),
+    "new replicas missing": (
+        deployment(updatedReplicas=1, conditions=AVAILABLE),
+        Verdict.wait(f"{WHERE}: 1 of 2 new replicas have been updated"),
+    ),
+    "no replica updated, field absent": (
+        deployment(updatedReplicas="absent"),
+        Verdict.wait(f"{WHERE}: 0 of 2 new replicas have been updated"),
+    ),
+    "numbers are null": (
+        deployment(updatedReplicas=None, availableReplicas=None, replicas=2),
+        Verdict.wait(f"{WHERE}: 0 of 2 new replicas have been updated"),
+    ),
+    "old pods terminating": (
+        deployment() | {"status": {"observedGeneration": 4, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3}},
+        Verdict.wait(f"{WHERE}: 1 old replicas are pending termination"),
+    ),
+    "unavailable": (
+        deployment(availableReplicas=1, conditions=AVAILABLE),
+        Verdict.wait(f"{WHERE}: 1 of 2 updated replicas are available"),
+    ),
+    "none available, field absent": (
+        deployment(availableReplicas="absent"),
+        Verdict.wait(f"{WHERE}: 0 of 2 updated replicas are available"),
+    ),
+    "paused": (deployment(paused=True, updatedReplicas=0), Verdict.failed(f"{WHERE}: its rollout is paused")),
+    "scaled to zero": (
+        {"metadata": {"name": "tfs-server", "generation": 5}, "spec": {"replicas": 0}, "status": {"observedGeneration": 5}},
+        Verdict.passed(f"{WHERE}: 0 of 0 replicas are available"),
+    ),
+    "replicas not said: one, as Kubernetes defaults it": (
+        {
+            "metadata": {"name": "tfs-server", "generation": 4},
+            "spec": {"replicas": None},
+            "status": {"observedGeneration": 4, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "conditions": None},
+        },
+        Verdict.passed(f"{WHERE}: 1 of 1 replicas are available"),
+    ),
+    "everything in the status is null": (
+        {"metadata": {"name": "tfs-server", "generation": 4}, "spec": {"replicas": 1}, "status": {"observedGeneration": None}},
+        Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
+    ),
+    "recreated": (
+        deployment(generation=1),
+        Verdict.failed(f"{WHERE}: generation 1, and 4 was applied: somebody created it anew"),
+    ),
+    "gone": (None, Verdict.failed("the Deployment is gone: somebody deleted it during the rollout")),
+    "HPA changed replicas, not yet observed": (
+        deployment(generation=5, replicas=3, observedGeneration=4),
+        Verdict.wait(f"{WHERE}: generation 4 observed, 5 applied"),
+    ),
+    "HPA changed replicas, third one missing": (
+        deployment(generation=5, replicas=3),
+        Verdict.wait(f"{WHERE}: 2 of 3 new replicas have been updated"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "verdict"), ROLLOUTS.values(), ids=ROLLOUTS)
+def test_verdict_of_a_rollout(seen, verdict):
+    """The judge follows kubectl's algorithm, held to the generation that was applied."""
+    assert verdict == judge_rollout(seen, generation=4, namespace="shop")
+
+
+def service(*ingress):
+    """A Service with these addresses."""
+    return {"status": {"loadBalancer": {"ingress": list(ingress)} if ingress else {}}}
+
+
+ADDRESSES = {
+    "ip": (service({"ip": "203.0.113.9"}), "http://203.0.113.9:8501"),
+    "hostname": (service({"hostname": "lb.example.com"}), "http://lb.example.com:8501"),
+    "ip before hostname": (service({"ip": "203.0.113.9", "hostname": "lb.example.com"}), "http://203.0.113.9:8501"),
+    "IPv6": (service({"ip": "2001:db8::9"}), "http://[2001:db8::9]:8501"),
+}
+
+
+@pytest.mark.parametrize(("seen", "url"), ADDRESSES.values(), ids=ADDRESSES)
+def test_url_if_the_service_has_an_address(seen, url):
+    """An address passes with the URL of the REST port."""
+    assert (Verdict.passed(f"service/tfs-server in shop: {url}"), url) == judge_address(
+        seen, name="tfs-server", namespace="shop"
+    )
+
+
+@pytest.mark.parametrize(
+    "seen", [service(), {}, {"status": {"loadBalancer": {"ingress": None}}}, service({"ports": []})], ids=str
+)
+def test_wait_if_the_service_has_no_address(seen):
+    """No address yet is a wait without a URL."""
+    verdict = Verdict.wait("service/tfs-server in shop: no address yet")
+    assert (verdict, None) == judge_address(seen, name="tfs-server", namespace="shop")
+
+
+def test_fail_if_the_service_is_gone():
+    """A Service that is not there gets no address by waiting."""
+    verdict = Verdict.failed("service/tfs-server in shop: there is none")
+    assert (verdict, None) == judge_address(None, name="tfs-server", namespace="shop")
+
+
+def pod(name, *containers, conditions=()):
+    """A pod with these container statuses."""
+    return {
+        "metadata": {"name": name},
+        "status": {"containerStatuses": list(containers), "conditions": list(conditions)},
+    }
+
+
+def waiting(reason, message=None, *, restarts=0, last=None):
+    """A container that waits."""
+    state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
+    return {"state": state, "lastState": {"terminated": last} if last else {}, "restartCount": restarts, "ready": False}
+
+
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/1 nodes are available:\n 1 Insufficient cpu.",
+}
+PODS = {
+    "image pull": (
+        [pod("a", waiting("ImagePullBackOff", 'Back-off pulling image "r/x@sha256:d"'))],
+        ['pod/a: ImagePullBackOff: Back-off pulling image "r/x@sha256:d"'],
+    ),
+    "crash loop": (
+        [pod("a", waiting("CrashLoopBackOff", "back-off 20s", restarts=3, last={"reason": "Error", "exitCode": 134}))],
+        ["pod/a: CrashLoopBackOff: back-off 20s", "pod/a: Error: exit code 134, 3 restarts"],
+    ),
+    "ended": (
+        [pod("a", {"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}, "lastState": {}, "restartCount": 0})],
+        ["pod/a: OOMKilled: exit code 137, 0 restarts"],
+    ),
+    "unschedulable": (
+        [pod("a", conditions=[UNSCHEDULABLE])],
+        ["pod/a: Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."],
+    ),
+    "running, not ready": (
+        [pod("a", {"state": {"running": {"startedAt": "x"}}, "lastState": {}, "restartCount": 0, "ready": False})],
+        ["pod/a: running, not ready, 0 restarts"],
+    ),
+    "well": ([pod("a", {"state": {"running": {}}, "lastState": {}, "restartCount": 0, "ready": True})], []),
+    "no status yet": ([{"metadata": {"name": "a"}}], []),
+    "none": ([], []),
+    "first three only": (
+        [pod(name, waiting("ErrImagePull")) for name in "abcd"],
+        [f"pod/{name}: ErrImagePull: " for name in "abc"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("pods", "lines"), PODS.values(), ids=PODS)
+def test_reasons_of_pods(pods, lines):
+    """What pods say is one line a reason, naming the pod."""
+    assert lines == explain_pods(pods, [])
+
+
+def event(kind, name, reason, *, type_="Warning", message="no  luck\nat all"):
+    """An event of an object."""
+    return {"type": type_, "reason": reason, "message": message, "involvedObject": {"kind": kind, "name": name}}
+
+
+EVENTS = {
+    "of a pod": ([event("Pod", "a", "Failed")], ["pod/a: Failed: no luck at all"]),
+    "of a ReplicaSet": ([event("ReplicaSet", "tfs-server-1", "FailedCreate")], ["replicaset/tfs-server-1: FailedCreate: no luck at all"]),
+    "of another pod": ([event("Pod", "other", "Failed")], []),
+    "normal": ([event("Pod", "a", "Scheduled", type_="Normal")], []),
+    "twice": ([event("Pod", "a", "Failed"), event("Pod", "a", "Failed")], ["pod/a: Failed: no luck at all"]),
+    "without a message": ([event("Pod", "a", "Failed", message=None)], ["pod/a: Failed: "]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "lines"), EVENTS.values(), ids=EVENTS)
+def test_reasons_of_events(events, lines):
+    """Warnings of the release's pods and of ReplicaSets are told once, in one line each."""
+    assert lines == explain_pods([pod("a", {"state": {"running": {}}, "ready": True})], events)
+
+
+def test_pods_before_events():
+    """What the pods say themselves comes first: it is the most telling."""
+    lines = explain_pods([pod("a", waiting("ErrImagePull"))], [event("Pod", "a", "Failed")])
+    assert lines == ["pod/a: ErrImagePull: ", "pod/a: Failed: no luck at all"]
+
+
+def test_next_command_selects_the_pods_of_the_release(release):
+    """The next command can be pasted: namespace and selector of this release."""
+    assert release_selector("abcdefabcdef") == "slipway/release=abcdefabcdef"
+    assert next_command(release, "abcdefabcdef") == "kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
