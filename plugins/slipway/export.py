@@ -135,7 +135,7 @@ def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
     """
     with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
         parts = Path(inside.lstrip("/")).parts
-        for depth in range(2, len(parts) + 1):  # /models itself is the base image's
+        for depth in range(1, len(parts) + 1):
             tar.addfile(_entry("/".join(parts[:depth]), folder=True))
         for path in sorted(saved_model.rglob("*")):
             name = f"{'/'.join(parts)}/{path.relative_to(saved_model).as_posix()}"

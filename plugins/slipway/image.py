@@ -218,6 +218,7 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
                 repository=release.repository,
                 tag=release.tag(export.version, export.content_hash),
                 changes=plan_changes(release, export),
+                conf=client.inspect_image(release.base_reference)["Config"],  # else the container's own, hostname and all
             )
     except DockerException as error:
         raise ImageBuildFailed(
