@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from slipway.errors import InputRefused
 
@@ -21,6 +21,7 @@ OVERLAYS = PROJECT / "include" / "manifests" / "overlays"
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix of ours
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
+PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
@@ -56,7 +57,7 @@ class ArchiveSource(_Part):
 
 def _source_kind(value: Any) -> str | None:
     """The one kind of source that the given fields name."""
-    given = value if isinstance(value, dict) else value.model_dump()
+    given = value.model_dump() if isinstance(value, BaseModel) else value if isinstance(value, dict) else {}
     named = [kind for kind in ("folder", "hub", "savedmodel") if kind in given]
     return named[0] if len(named) == 1 else None
 
@@ -135,6 +136,15 @@ class ModelFile(_Part):
     address_timeout_s: Seconds = 600  # a cloud's load balancer takes one to two minutes
     schedule: str | None = None
 
+    @field_validator("schedule")
+    @classmethod
+    def _airflow_takes_it(cls, schedule: str | None) -> str | None:
+        from croniter import croniter  # type: ignore[import-untyped]  # it ships no types
+
+        if schedule is None or schedule in PRESETS or croniter.is_valid(schedule):
+            return schedule
+        raise ValueError(f"neither a cron expression nor one of {', '.join(PRESETS)}")
+
 
 def served_files(folder: Path = SERVED) -> list[Path]:
     """The model files there are, in the order of their names."""
@@ -146,22 +156,33 @@ def read_model_file(path: Path) -> ModelFile:
 
     Raises InputRefused in one line that names the file, the field and the way to mend it.
     """
-    where = _shown(path)
-    if not re.match(NAME_PATTERN, path.stem):
+    where = " ".join(_shown(path).splitlines())
+    if not re.fullmatch(NAME_PATTERN, path.stem):
         raise InputRefused(
             f"{where}: the file's name names the model, and {path.stem!r} cannot be one. "
             "Next: use lower-case letters, digits and '-', at most 40, starting with a letter"
         )
     try:
         text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_FieldsOnce)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
         raise InputRefused(f"{where}: no such model file. Next: create it, see docs/model-file.md") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputRefused(f"{where}: cannot be read: {error}. Next: make it a readable UTF-8 file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that cannot be is a ValueError
         raise InputRefused(f"{where}: not YAML: {' '.join(str(error).split())}. Next: mend that line") from error
     return parse_model_file(data, where=where)
+
+
+class _FieldsOnce(yaml.SafeLoader):
+    """PyYAML's own loader lets the second of two equal fields win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 def parse_model_file(data: Any, *, where: str) -> ModelFile:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -20,6 +21,7 @@ LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
 FIELD_MANAGER = "slipway"
 SHORT = 12  # characters of a hash that a person can tell apart
+LONGEST_FILE_NAME = 150  # of a run id, which has up to 250; a file system's limit is 255 with all suffixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,8 @@ class Release:
 
 
 def dag_id(model: str) -> str:
-    """The DAG that refreshes a model."""
-    return f"refresh_{model.replace('-', '_')}"
+    """The DAG that refreshes a model; a dot stands for what no model's name has, so that a refused file has a DAG too."""
+    return f"refresh_{re.sub(r'[^a-z0-9-]', '.', model).replace('-', '_')}"
 
 
 def asset_uri(model: str) -> str:
@@ -162,5 +164,6 @@ def repository_of(reference: str) -> str:
 
 
 def file_name(run_id: str) -> str:
-    """A run id as a file name: Airflow's own have `:` and `+` in them."""
-    return "".join(char if char.isalnum() or char in "-_." else "_" for char in run_id)
+    """A run id as a file name: Airflow's own have `:` and `+` in them. What had to be changed ends in the run id's hash."""
+    safe = re.sub(r"^\.|[^A-Za-z0-9_.-]", "_", run_id)[:LONGEST_FILE_NAME]
+    return run_id if safe == run_id else f"{safe}-{short(digest_of(run_id))}"
