@@ -26,8 +26,9 @@ def build_binary(settings: Settings, note: Note) -> Path:
         if (target / "complete").exists():
             note("from the cache")
             return target
-        building = settings.cache / "kubernetes-building"
-        shutil.rmtree(building, ignore_errors=True)
+        building = (
+            settings.cache / f"kubernetes-building-{os.getpid()}"
+        )  # a killed command's compiler may still write to its own
         building.mkdir(parents=True)
         _compile(settings, source, building)
         shutil.rmtree(target, ignore_errors=True)

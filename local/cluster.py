@@ -11,13 +11,18 @@ from typing import Any
 
 from local import settings as at
 from local.commands import run, wait_until
+from local.environments import content_id
 from local.errors import StandError
 from local.packages import CNI_PLUGINS
 from local.settings import Settings
 from local.supervision import Program
 
 READY_S = 120
-PAUSE_IMAGE = "slipway.stand/pause:1"
+
+
+def pause_image(settings: Settings) -> str:
+    """The local image that holds a pod's namespaces, named by its source."""
+    return f"slipway.stand/pause:{content_id((settings.checkout / 'local/kubernetes/pause/main.go').read_bytes())}"
 
 
 def folder(settings: Settings) -> Path:
@@ -66,7 +71,7 @@ address = "{settings.containerd_socket}"
 path = "{settings.cache}/containerd-opt"
 
 [{cri}]
-sandbox_image = "{PAUSE_IMAGE}"
+sandbox_image = "{pause_image(settings)}"
 restrict_oom_score_adj = true
 stream_server_address = "127.0.0.1"
 
@@ -244,13 +249,15 @@ def _api_server_flags(settings: Settings) -> list[str]:
 def write_configuration(settings: Settings, binary: Path, registry: str) -> None:
     """All files that the cluster's programs read; certificates and kubeconfigs are made once."""
     where = folder(settings)
-    for path in (where, settings.shared / "cni", settings.shared / "registries" / registry):
+    for path in (where, settings.shared / "cni", settings.shared / "registries"):
         path.mkdir(parents=True, exist_ok=True)
     (where / "kubeadm.yaml").write_text(render_kubeadm(settings))
     (settings.shared / "cni" / "10-slipway.conflist").write_text(json.dumps(render_network(settings), indent=1))
-    (settings.shared / "registries" / registry / "hosts.toml").write_text(
-        f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
-    )
+    if registry.startswith(("127.", "localhost")):
+        hosts = settings.shared / "registries" / registry
+        hosts.mkdir(parents=True, exist_ok=True)
+        plain = f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
+        (hosts / "hosts.toml").write_text(plain)
     for name, content in {
         "kubelet.json": render_kubelet(settings),
         "proxy.json": render_proxy(settings),
@@ -283,15 +290,16 @@ def _make_certificates(settings: Settings, binary: Path) -> None:
 def import_pause_image(settings: Settings, binary: Path) -> None:
     """Hand containerd the image that holds a pod's namespaces."""
     ctr: list[str | Path] = ["ctr", "--address", str(settings.containerd_socket), "-n", "k8s.io", "images"]
-    if PAUSE_IMAGE in run([*ctr, "ls", "-q"]):
+    image = pause_image(settings)
+    if image in run([*ctr, "ls", "-q"]):
         return
     archive = settings.shared / "pause.tar"
-    archive.write_bytes(render_image((binary / "pause").read_bytes()))
+    archive.write_bytes(render_image(image, (binary / "pause").read_bytes()))
     run([*ctr, "import", archive])
     archive.unlink()
 
 
-def render_image(program: bytes) -> bytes:
+def render_image(name: str, program: bytes) -> bytes:
     """A one-file image as `docker save` writes it, whose program is `/pause`."""
     layer = _tar({"pause": program})
     digest = _sha256(layer)
@@ -301,7 +309,7 @@ def render_image(program: bytes) -> bytes:
         "config": {"Entrypoint": ["/pause"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     return _tar(
         {"layer.tar": layer, "config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
     )

@@ -11,7 +11,7 @@ from local import checkout, engine, leftovers, shared
 from local.commands import run
 from local.environments import environment_path
 from local.errors import StandError
-from local.locks import change_lock, locked, locked_at_once, shared_lock
+from local.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
 from local.progress import Note, say, step
 from local.settings import Settings
 from local.supervision import shut_down
@@ -24,13 +24,14 @@ def bring_down(settings: Settings) -> None:
     if os.geteuid() != 0:
         raise StandError("the stand runs as root, and so does what stops it. Next: sudo -E python3 -m local down")
     began_s = time.monotonic()
-    with step("Airflow and database"):
-        shut_down(checkout.supervisor(settings))
-    with locked(change_lock(settings)):
-        _remove_from_shared(settings)
-        _stop_shared(settings)
-        for folder in (settings.home_run, settings.home):
-            shutil.rmtree(folder, ignore_errors=True)
+    with locked(command_lock(settings)):
+        with step("Airflow and database"):
+            shut_down(checkout.supervisor(settings))
+        with locked(change_lock(settings)):
+            _remove_from_shared(settings)
+            for folder in (settings.home_run, settings.home):
+                shutil.rmtree(folder, ignore_errors=True)
+            _stop_shared(settings)
     say(f"the stand is down after {time.monotonic() - began_s:.0f} s; what was slow to build stays in {settings.cache}")
 
 
@@ -44,8 +45,11 @@ def _stop_shared(settings: Settings) -> None:
             shutil.rmtree(settings.shared, ignore_errors=True)
             left = leftovers.find_leftovers(settings)
             note("nothing left" if not left else f"left behind: {', '.join(left)}")
-        for path in (shared_lock(settings), settings.run / "supervisor.sock"):
-            path.unlink(missing_ok=True)
+        for path in settings.run.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix != ".lock":  # somebody may be waiting for it
+                path.unlink()
 
 
 def _remove_from_shared(settings: Settings) -> None:

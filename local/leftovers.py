@@ -24,17 +24,13 @@ KERNEL_SETTINGS = (
 OUR_CHAINS = ("KUBE-", "CNI-", "DOCKER")
 OUR_WORDS = (at.DOCKER_BRIDGE, at.POD_BRIDGE, at.POD_RANGE, at.DOCKER_POOL, "172.29.213.0/24")
 OUR_CGROUPS = ("kubepods", "slipway")
-FIXED_FOLDERS = (
+FIXED_PLACES = (  # what the kubelet and an engine write outside the folders that they are given
     "/var/lib/kubelet",
     "/var/lib/cni",
     "/var/log/containers",
     "/var/log/pods",
-    "/opt/containerd",
     "/var/run/kubernetes",
-    "/etc/cni",
-    "/opt/cni",
-    "/run/docker",
-    "/etc/docker",
+    "/etc/docker/key.json",
 )
 FILTERS = ("iptables", "ip6tables")
 
@@ -55,10 +51,14 @@ class Before:
 def remember(settings: Settings) -> None:
     """Write down what the machine has, unless that was done since it was started."""
     path = _memory(settings)
-    if path.exists() and json.loads(path.read_text())["boot"] == _boot():
+    known = json.loads(path.read_text()) if path.exists() else None
+    if known and known["boot"] == _boot():
         return
+    now = asdict(_look())
+    if known:  # folders outlive a restart of the machine, the rest does not
+        now["folders"] = known["folders"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(_look()), indent=1))
+    path.write_text(json.dumps(now, indent=1))
 
 
 def remove_leftovers(settings: Settings) -> None:
@@ -72,7 +72,7 @@ def remove_leftovers(settings: Settings) -> None:
     if before and before.boot == _boot():
         _remove_rules(before)
         _restore_kernel(before)
-        _remove_folders(before)
+        _remove_places(before)
     path.unlink(missing_ok=True)
 
 
@@ -149,7 +149,7 @@ def _look() -> Before:
         },
         filters=_filters(),
         cgroups=[str(path) for path in _top_cgroups()],
-        folders=[folder for folder in FIXED_FOLDERS if Path(folder).exists()],
+        folders=[folder for folder in FIXED_PLACES if Path(folder).exists()],
         namespaces=[path.name for path in _namespaces()],
         links=_links(),
     )
@@ -267,7 +267,14 @@ def _restore_kernel(before: Before) -> None:
                 path.write_text(value)
 
 
-def _remove_folders(before: Before) -> None:
-    for folder in FIXED_FOLDERS:
+def _remove_places(before: Before) -> None:
+    for folder in FIXED_PLACES:
         if folder not in before.folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(Path(folder))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

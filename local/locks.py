@@ -17,6 +17,11 @@ def shared_lock(settings: Settings) -> Path:
     return settings.run / "shared.lock"
 
 
+def command_lock(settings: Settings) -> Path:
+    """The file whose lock says that a command is bringing this checkout up or down."""
+    return settings.run / f"{settings.checkout_id}.lock"
+
+
 def change_lock(settings: Settings) -> Path:
     """The file whose lock says that a command is changing the shared parts."""
     return settings.run / "change.lock"

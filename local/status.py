@@ -9,8 +9,9 @@ from local import airflow, checkout, engine, shared
 from local.commands import run
 from local.environments import environment_path
 from local.errors import StandError
+from local.leftovers import find_leftovers
 from local.settings import Settings
-from local.supervision import RUNNING, states
+from local.supervision import RUNNING, answers, states
 
 NOT_UP = "the stand of this checkout is not up. Next: python3 -m local up"
 
@@ -107,7 +108,7 @@ def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
     try:
         status = read_status(settings)
     except StandError as absent:
-        return [("stand", str(absent))]
+        return [("stand", str(absent)), *_leftover_rows(settings)]
     slot = checkout.read_slot(settings)
     return [
         (
@@ -126,6 +127,13 @@ def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
         ("Airflow", _airflow_trouble(settings, slot)),
         *[("stand-in", text) for text in status["stand_ins"]],
     ]
+
+
+def _leftover_rows(settings: Settings) -> list[tuple[str, str | None]]:
+    """What a stand that was not taken down properly left on the machine; nothing while shared parts are running."""
+    if answers(shared.supervisor(settings)):
+        return []
+    return [("left behind", f"{line}. Next: python3 -m local down") for line in find_leftovers(settings)]
 
 
 def _unless(works: bool, trouble: str) -> str | None:  # noqa: FBT001  # reads as a sentence where it is used

@@ -13,7 +13,7 @@ from local.checkout import Slot, write_private
 from local.commands import run
 from local.environments import build_environment, environment_path
 from local.errors import StandError
-from local.locks import change_lock, locked
+from local.locks import change_lock, command_lock, locked
 from local.packages import install, plan_packages
 from local.progress import say, step
 from local.serving_image import ServingImage
@@ -30,8 +30,7 @@ def bring_up(settings: Settings) -> None:
         )
     began_s = time.monotonic()
     say(f"stand of {settings.checkout}, cache {settings.cache}")
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with locked(settings.home / "up.lock"):
+    with locked(command_lock(settings)):
         with locked(change_lock(settings)):
             parts, slot = _prepare(settings)
             shared.start_shared(settings, parts)
