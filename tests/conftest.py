@@ -31,3 +31,57 @@ def stand():
     )
     assert done.returncode == 0, f"the stand is not up: {done.stderr.strip()}. Next: make up"
     return json.loads(done.stdout)
+
+
+# --- the exporter's environment ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def model_python():
+    """The interpreter of the exporter's environment: the stand's, or built (once) and found by `local`."""
+    given = os.environ.get("AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON")
+    if given:
+        return Path(given)
+    built = subprocess.run(
+        [sys.executable, "-m", "local", "env", "model"], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    return Path(built.stdout.splitlines()[-1]) / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def run_exporter(model_python):
+    """Runs export.py on a request (a dict) in its own process; the finished process comes back."""
+
+    def run(request, out, **environment):
+        file = out.with_name(f"{out.name}-request.json")
+        file.write_text(json.dumps(request))
+        command = [model_python, PROJECT / "include" / "model" / "export.py", "--request", file, "--out", out]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **environment}
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_request():
+    """The request for digits-vit: its checkpoint, and its three golden images with what they promise."""
+    served = PROJECT / "include" / "served" / "digits-vit"
+    labels = {"three": "3", "seven": "7", "eight": "8"}
+    return {
+        "model": "digits-vit",
+        "source": {"kind": "folder", "path": str(served / "checkpoint")},
+        "golden": [
+            {"name": name, "image": str(served / "golden" / f"{name}.png"), "label": label, "min_confidence": 0.85}
+            for name, label in labels.items()
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def digits_export(run_exporter, digits_request, tmp_path_factory):
+    """digits-vit as the exporter leaves it: one export for the whole session."""
+    out = tmp_path_factory.mktemp("digits") / "out"
+    done = run_exporter(digits_request, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out

@@ -1,19 +1,14 @@
 """Run in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
 
+Its argument is a folder for what it makes, among it `other-signature`, a SavedModel that nobody can ask for a label.
 Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal.
 """
 
 import json
 import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
-
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-warnings.simplefilter("ignore")
-sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
 
 import numpy as np
 import tensorflow as tf
@@ -40,12 +35,18 @@ from transformers import (
 )
 from transformers.modeling_tf_pytorch_utils import convert_tf_weight_name_to_pt_weight_name
 
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+warnings.simplefilter("ignore")
+sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
+
+
 NAMES = {0: "Ägyptische Katze", 1: "dog", 2: "bird", 3: "fish"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SIZE_64 = {"height": 64, "width": 64}
 
 
-def save(folder: Path, class_name: str, config: object, processor: object) -> object:
+def save(folder: Path, class_name: str, config: object, processor: object, *, h5: bool) -> object:
     """Save a model with random weights (scaled, so that its answers differ from image to image)."""
     config.id2label, config.label2id = NAMES, {name: number for number, name in NAMES.items()}
     tf.keras.utils.set_random_seed(5)
@@ -54,7 +55,7 @@ def save(folder: Path, class_name: str, config: object, processor: object) -> ob
     for weight in model.weights:
         if "classifier" in weight.name and "kernel" in weight.name:
             weight.assign(weight * 40)
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder, safe_serialization=not h5)
     processor.save_pretrained(folder)
     return model
 
@@ -93,6 +94,7 @@ def make(root: Path) -> dict[str, Path]:
     small = ViTImageProcessor(size={"height": 32, "width": 32}, resample=3)
     kinds = {
         "vit": ("TFViTForImageClassification", vit, small),
+        "vit-h5": ("TFViTForImageClassification", vit, small),
         "vit-pytorch": ("TFViTForImageClassification", vit, small),
         "deit": (
             "TFDeiTForImageClassification",
@@ -116,7 +118,7 @@ def make(root: Path) -> dict[str, Path]:
     folders = {}
     for name, (class_name, config, processor) in kinds.items():
         folders[name] = root / name
-        model = save(folders[name], class_name, config, processor)
+        model = save(folders[name], class_name, config, processor, h5=name == "vit-h5")
         if name == "vit-pytorch":
             as_pytorch(folders[name], model)
         if name == "without-head":
@@ -158,10 +160,12 @@ def trial(folder: Path, images: list[Path]) -> dict[str, object]:
 def main() -> None:
     """Try every checkpoint; the exporter's own progress lines go to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        images = photos(root)
-        results = {name: trial(folder, images) for name, folder in make(root).items()}
+    root = Path(sys.argv[1])
+    images = photos(root)
+    results = {name: trial(folder, images) for name, folder in make(root).items()}
+    double = tf.Module()
+    double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    tf.saved_model.save(double, str(root / "other-signature"), signatures=double.run)
     print(json.dumps(results), file=out)
 
 

@@ -10,16 +10,17 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
-warnings.simplefilter("ignore")
-sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
-
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 from preprocess import Normalise, Rescale, apply, decode, plan_preprocess
 from sklearn.datasets import load_sample_image
 from transformers import ConvNextImageProcessor, DeiTImageProcessor, MobileViTImageProcessor, ViTImageProcessor
+
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
+warnings.simplefilter("ignore")
+sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
+
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427
 EDGE = {"shortest_edge": 64}

@@ -1,0 +1,237 @@
+"""The exporter as a program: what it leaves, that it leaves the same bytes each time, and how it refuses."""
+
+import hashlib
+import http.server
+import importlib.util
+import json
+import shutil
+import tarfile
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+pytestmark = pytest.mark.model
+
+
+def load_hub_stub():
+    """The module beside this file."""
+    spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hub_stub = load_hub_stub()
+
+
+def contents(folder):
+    """Every file below a folder by its relative name, with its sha256."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def assert_refused(done, out, *says):
+    """The exporter ended with status 1 and one line that says all this, and left nothing where OUT would be."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for words in says:
+        assert words in done.stderr
+    assert "Next: " in done.stderr
+    assert not out.exists()
+    assert list(out.parent.glob(f".{out.name}*")) == []
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder of files served over HTTP on loopback; (folder, base URL)."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture
+def hub():
+    """A Hub on loopback with digits-vit's checkpoint and two files that nobody needs."""
+    with hub_stub.Hub(Path()) as server:
+        yield server
+        server.shutdown()
+
+
+def archive_request(request, path, url):
+    """The request with a SavedModel archive as its source."""
+    return {
+        **request,
+        "source": {"kind": "savedmodel", "url": url, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    }
+
+
+def test_export_leaves_what_it_promises(digits_export):
+    """OUT holds the SavedModel without its fingerprint, the cases, the descriptors and the facts."""
+    case = {"case.json", "grpc.bin", "rest.json"}
+    expected = {f"golden/{name}/{file}" for name in ("three", "seven", "eight") for file in case} | {
+        "descriptors.bin",
+        "export.json",
+        "savedmodel/saved_model.pb",
+        "savedmodel/variables/variables.data-00000-of-00001",
+        "savedmodel/variables/variables.index",
+    }
+    assert expected == set(contents(digits_export))
+    facts = json.loads((digits_export / "export.json").read_text())
+    string, number = {"dtype": "DT_STRING", "shape": [-1]}, {"dtype": "DT_FLOAT", "shape": [-1]}
+    signature = {"inputs": {"string_input": string}, "outputs": {"label": string, "confidence": number}}
+    assert signature == facts["signature"]
+    assert facts["peak_rss_bytes"] < 2 << 30
+
+
+def test_reference_is_near_the_promise(digits_export):
+    """A case holds the model file's promise and 🤗's own answer with its tolerance."""
+    case = json.loads((digits_export / "golden" / "three" / "case.json").read_text())
+    reference = case.pop("reference")
+    assert case == {"name": "three", "label": "3", "min_confidence": 0.85}
+    assert reference["label"] == "3"
+    assert reference["tolerance"] == 0.01
+    assert 0.85 <= reference["confidence"] <= 1
+
+
+def test_grpc_request_reads_with_the_descriptors_alone(digits_export):
+    """descriptors.bin is all that a client without TensorFlow needs to read and write the requests."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString((digits_export / "descriptors.bin").read_bytes()).file:
+        pool.Add(file)
+    methods = {
+        method.full_name
+        for service in ("PredictionService", "ModelService")
+        for method in pool.FindServiceByName(f"tensorflow.serving.{service}").methods
+    }
+    wanted = {"tensorflow.serving.PredictionService.Predict", "tensorflow.serving.ModelService.GetModelStatus"}
+    assert wanted <= methods
+    message = message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.PredictRequest"))
+    asked = message.FromString((digits_export / "golden" / "three" / "grpc.bin").read_bytes())
+    body = json.loads((digits_export / "golden" / "three" / "rest.json").read_text())
+    assert (asked.model_spec.name, asked.model_spec.signature_name) == ("digits-vit", "serving_default")
+    assert not asked.model_spec.HasField("version")
+    assert [value.decode() for value in asked.inputs["string_input"].string_val] == body["instances"]
+
+
+def test_same_checkpoint_gives_same_bytes(run_exporter, digits_request, digits_export, tmp_path):
+    """Another process, another folder, another hash seed: every file of the SavedModel is byte for byte the same."""
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(digits_request["source"]["path"], copy)
+    request = {**digits_request, "source": {"kind": "folder", "path": str(copy)}, "golden": []}
+    done = run_exporter(request, tmp_path / "out", PYTHONHASHSEED="1234")
+    assert done.returncode == 0, done.stderr
+    assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
+
+
+def test_hub_checkpoint_gives_same_bytes_as_its_folder(run_exporter, digits_request, digits_export, hub, tmp_path):
+    """The Hub's own client fetches the needed files at the commit, and the export is that of the same folder."""
+    hub.folder = tmp_path / "repo"
+    shutil.copytree(digits_request["source"]["path"], hub.folder)
+    for needless in ("pytorch_model.bin", "tf_model.h5", "README.md"):
+        (hub.folder / needless).write_bytes(b"never fetched")
+    request = {**digits_request, "source": {"kind": "hub", "repo": hub_stub.REPO, "revision": hub_stub.REVISION}}
+    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
+    fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET /someone/digits/resolve/")}
+    assert {"config.json", "preprocessor_config.json", "model.safetensors"} == fetched
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "says"),
+    [
+        ("someone/else", hub_stub.REVISION, "no such model, or a private one"),
+        (hub_stub.REPO, "0" * 40, "no such revision"),
+    ],
+)
+def test_unknown_hub_source_is_refused(run_exporter, digits_request, hub, tmp_path, repo, revision, says):  # noqa: PLR0917 (fixtures)
+    """A model or commit that the Hub does not have is refused by name before TensorFlow is loaded."""
+    request = {**digits_request, "source": {"kind": "hub", "repo": repo, "revision": revision}}
+    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+    assert_refused(done, tmp_path / "out", f"source: {repo} at {revision[:12]}", says)
+    assert "TensorFlow" not in done.stdout
+
+
+def test_unreachable_hub_is_refused(run_exporter, digits_request, tmp_path):
+    """A Hub that does not answer is named as the cause."""
+    request = {**digits_request, "source": {"kind": "hub", "repo": "a/b", "revision": "0" * 40}}
+    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    assert_refused(done, tmp_path / "out", "source: a/b", "Next: check the network, or HF_ENDPOINT")
+
+
+def test_savedmodel_archive_is_taken_as_it_is(run_exporter, digits_request, digits_export, web, tmp_path):
+    """An archive's SavedModel comes out without its fingerprint, answers the cases, and has no reference."""
+    folder, url = web
+    packed = tmp_path / "packed" / "model" / "1"
+    shutil.copytree(digits_export / "savedmodel", packed)
+    (packed / "fingerprint.pb").write_bytes(b"differs each time")
+    with tarfile.open(folder / "model.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "packed", ".")
+    request = archive_request(digits_request, folder / "model.tar.gz", f"{url}/model.tar.gz?token=secret")
+    done = run_exporter(request, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
+    assert json.loads((tmp_path / "out" / "golden" / "three" / "case.json").read_text())["reference"] is None
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert facts["source"] == {**request["source"], "url": f"{url}/model.tar.gz"}
+
+
+def test_savedmodel_with_another_signature_is_refused(run_exporter, digits_request, checkpoint_trial, web, tmp_path):
+    """A SavedModel that clients could not ask is refused, saying what it has."""
+    folder, url = web
+    with tarfile.open(folder / "other.tar.gz", "w:gz") as tar:
+        tar.add(checkpoint_trial["other-signature"], "1")
+    request = archive_request(digits_request, folder / "other.tar.gz", f"{url}/other.tar.gz")
+    done = run_exporter(request, tmp_path / "out")
+    assert_refused(done, tmp_path / "out", "{'x': 'DT_FLOAT'}", "{'y': 'DT_FLOAT'}", "one string input")
+
+
+def test_broken_promise_is_refused(run_exporter, digits_request, tmp_path):
+    """A case that does not hold is named with what was promised and what is answered, and nothing is exported."""
+    golden = [{**digits_request["golden"][0], "label": "8"}]
+    done = run_exporter({**digits_request, "golden": golden}, tmp_path / "out")
+    assert_refused(done, tmp_path / "out", "golden case three", "answers '3' (0.9", "promised is '8' (at least 0.85)")
+
+
+def test_image_that_is_none_is_refused(run_exporter, digits_request, tmp_path):
+    """A golden image that nobody can open is named."""
+    (tmp_path / "three.png").write_text("no image")
+    golden = [{**digits_request["golden"][0], "image": str(tmp_path / "three.png")}]
+    done = run_exporter({**digits_request, "golden": golden}, tmp_path / "out")
+    assert_refused(done, tmp_path / "out", "golden case three", "three.png", "cannot identify image file")
+
+
+def test_damaged_weights_are_refused(run_exporter, digits_request, tmp_path):
+    """A checkpoint whose weights file is cut short is refused by its folder."""
+    shutil.copytree(digits_request["source"]["path"], tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    done = run_exporter(
+        {**digits_request, "source": {"kind": "folder", "path": str(tmp_path / "cut")}}, tmp_path / "out"
+    )
+    assert_refused(done, tmp_path / "out", f"{tmp_path / 'cut'}: ", "Next: check its weights.")
+
+
+def test_quick_mistakes_are_told_quickly(run_exporter, digits_request, tmp_path):
+    """A missing folder, a missing image and an OUT that is taken are refused before TensorFlow is loaded."""
+    out = tmp_path / "out"
+    missing = run_exporter({**digits_request, "source": {"kind": "folder", "path": "/nowhere"}}, out)
+    assert_refused(missing, out, "source: no folder /nowhere")
+    golden = [{**digits_request["golden"][0], "image": "/nowhere.png"}]
+    assert_refused(run_exporter({**digits_request, "golden": golden}, out), out, "golden case three: /nowhere.png")
+    out.mkdir()
+    (out / "mine").touch()
+    taken = run_exporter(digits_request, out)
+    assert taken.returncode == 1
+    assert f"{out}: is not empty" in taken.stderr
+    assert [path.name for path in out.iterdir()] == ["mine"]

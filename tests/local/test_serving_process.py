@@ -1,0 +1,135 @@
+"""The stand-in for tensorflow/serving as a process: its flags, its start, and how it fails."""
+
+import shutil
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+pytestmark = pytest.mark.model
+
+SOON_S = 30
+
+
+@pytest.fixture
+def base(tmp_path):
+    """An empty base path."""
+    folder = tmp_path / "digits-vit"
+    folder.mkdir()
+    return folder
+
+
+def wait_for_line(server, words, limit_s=SOON_S):
+    """Return when the server's log holds these words."""
+    deadline = time.monotonic() + limit_s
+    while words not in server.log.read_text():
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
+
+
+def is_answering(server):
+    """Whether the model's status is answered with 200."""
+    try:
+        with urllib.request.urlopen(f"{server.rest}/v1/models/digits-vit", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def test_unknown_flag_ends_the_server(start_stand_in, base):
+    """A flag that the server does not know ends it, naming the flag."""
+    server = start_stand_in(f"--model_base_path={base}", "--no_such_flag=1")
+    assert server.process.wait(timeout=SOON_S) == 255
+    assert "no_such_flag" in server.log.read_text()
+
+
+def test_base_path_is_required(start_stand_in):
+    """Without a base path there is nothing to serve."""
+    server = start_stand_in()
+    assert server.process.wait(timeout=SOON_S) == 255
+    assert "--model_base_path is required" in server.log.read_text()
+
+
+def test_bad_model_ends_the_server_at_once_if_no_retries_are_asked(start_stand_in, base):
+    """With --max_num_load_retries=0 a SavedModel that cannot be loaded ends the server, saying which and why."""
+    (base / "1").mkdir()
+    (base / "1" / "saved_model.pb").write_bytes(b"no model")
+    server = start_stand_in(f"--model_base_path={base}", "--max_num_load_retries=0")
+    assert server.process.wait(timeout=SOON_S) == 255
+    log = server.log.read_text()
+    assert f"loading digits-vit version 1 from {base}/1 failed (try 1 of 1)" in log
+    assert "Traceback" not in log
+
+
+def test_bad_model_is_tried_again(start_stand_in, digits_export, base):
+    """Otherwise it is tried again after the interval: a model that is mended meanwhile is served."""
+    (base / "1").mkdir()
+    flags = (f"--model_base_path={base}", "--max_num_load_retries=1000", "--load_retry_interval_micros=200000")
+    server = start_stand_in(*flags)
+    wait_for_line(server, "failed (try 2 of 1001)")
+    assert not is_answering(server)
+    shutil.copytree(digits_export / "savedmodel", base / "1", dirs_exist_ok=True)
+    wait_for_line(server, "Exporting HTTP/REST API")
+    assert is_answering(server)
+
+
+def test_empty_base_path_is_waited_for_with_ports_closed(start_stand_in, digits_export, base):
+    """No version yet: the process lives, its ports stay closed; with a version it serves, whatever flags it was given."""
+    accepted = (
+        "--rest_api_num_threads=4", "--rest_api_timeout_in_ms=5000", "--tensorflow_inter_op_parallelism=2",
+        "--tensorflow_intra_op_parallelism=8", "--file_system_poll_wait_seconds=1", "--enable_batching",
+        "--batching_parameters_file=/nowhere", "--monitoring_config_file=/nowhere", "--enable_model_warmup=true",
+    )  # fmt: skip
+    server = start_stand_in(f"--model_base_path={base}", *accepted)
+    wait_for_line(server, "waiting")
+    assert server.process.poll() is None
+    assert not is_answering(server)
+    shutil.copytree(digits_export / "savedmodel", base.with_name("arriving"))
+    base.with_name("arriving").rename(base / "12")
+    wait_for_line(server, "Exporting HTTP/REST API")
+    assert is_answering(server)
+    log = server.log.read_text()
+    assert "Successfully loaded servable version digits-vit 12" in log
+    assert "accepted but not imitated: --batching_parameters_file, --enable_batching, --enable_model_warmup" in log
+
+
+def test_largest_version_is_served(stand_in):
+    """Of the versions 3 and 7 it is 7, and the log says at every start that this is a stand-in."""
+    with urllib.request.urlopen(f"{stand_in.rest}/v1/models/digits-vit", timeout=5) as answer:
+        assert b'"version": "7"' in answer.read()
+    assert "stand-in for tensorflow/serving: this is not tensorflow/serving" in stand_in.log.read_text()
+
+
+def test_taken_port_ends_the_server(start_stand_in, stand_in, digits_export, base):
+    """A port that somebody has ends the server, naming the port and the flag."""
+    shutil.copytree(digits_export / "savedmodel", base / "1")
+    port = stand_in.rest.rpartition(":")[2]
+    server = start_stand_in(f"--model_base_path={base}", f"--rest_api_port={port}")
+    assert server.process.wait(timeout=SOON_S) == 255
+    assert f"REST port {port}: " in server.log.read_text()
+    assert "--rest_api_port" in server.log.read_text()
+
+
+def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
+    """As the first process of its own PID namespace the entrypoint's shell outlives SIGTERM, and passes arguments on."""
+    from pathlib import Path
+
+    entrypoint = Path(__file__).parents[2] / "local" / "serving" / "tf_serving_entrypoint.sh"
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text('#!/bin/sh\necho "$@" > "$0.args"; sleep 5; echo done > "$0.end"\n')
+    program.chmod(0o755)
+    command = ["unshare", "--pid", "--fork", "--kill-child", str(entrypoint), "--extra=1"]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MODEL_NAME": "digits-vit", "MODEL_BASE_PATH": "/models"}
+    process = subprocess.Popen(command, env=environment)
+    arguments = tmp_path / "tensorflow_model_server.args"
+    deadline = time.monotonic() + SOON_S
+    while not (arguments.exists() and arguments.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    subprocess.run(["kill", "-TERM", child], check=True)
+    assert process.wait(timeout=SOON_S) == 0
+    assert (tmp_path / "tensorflow_model_server.end").read_text() == "done\n"
+    expected = "--port=8500 --rest_api_port=8501 --model_name=digits-vit --model_base_path=/models/digits-vit --extra=1"
+    assert arguments.read_text().strip() == expected
