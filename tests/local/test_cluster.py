@@ -1,0 +1,77 @@
+"""What the cluster's programs are told."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from local.cluster import (
+    programs,
+    render_containerd,
+    render_kubeadm,
+    render_kubelet,
+    render_namespace,
+    render_network,
+    render_proxy,
+    render_webhook,
+)
+from local.settings import read_settings
+
+SETTINGS = read_settings({"SLIPWAY_CACHE": "/cache"}, Path(__file__).resolve().parents[2])
+
+
+def flags(name):
+    """The flags of one of the cluster's programs."""
+    return next(program.command for program in programs(SETTINGS, Path("/bin")) if program.name == name)
+
+
+def test_containerd_keeps_to_its_own_folders():
+    """Nothing of another containerd on the machine is touched; sandboxes keep the parent's OOM score."""
+    told = tomllib.loads(render_containerd(SETTINGS))
+    cri = told["plugins"]["io.containerd.grpc.v1.cri"]
+    assert (told["root"], told["state"], told["grpc"]["address"]) == (
+        "/cache/containerd",
+        "/run/slipway/containerd",
+        "/run/slipway/containerd.sock",
+    )
+    assert cri["restrict_oom_score_adj"] is True
+    assert cri["sandbox_image"].startswith("slipway.stand/pause:")
+    assert cri["registry"]["config_path"] == "/var/lib/slipway/shared/registries"
+
+
+def test_kubeadm_reads_two_documents():
+    """Certificates are for loopback; the version is named, so that nobody asks the internet for it."""
+    node, cluster = yaml.safe_load_all(render_kubeadm(SETTINGS))
+    assert node["nodeRegistration"] == {"name": "slipway", "criSocket": "unix:///run/slipway/containerd.sock"}
+    assert (cluster["kubernetesVersion"], cluster["controlPlaneEndpoint"]) == ("v1.34.4", "127.0.0.1:28443")
+    assert cluster["apiServer"]["certSANs"] == ["127.0.0.1", "localhost"]
+
+
+def test_kubelet_runs_on_any_cgroup_version():
+    """A node with cgroup v1 or swap is no reason to fail; anonymous callers are."""
+    told = render_kubelet(SETTINGS)
+    assert (told["failCgroupV1"], told["failSwapOn"], told["cgroupDriver"]) == (False, False, "cgroupfs")
+    assert told["authentication"]["anonymous"] == {"enabled": False}
+
+
+def test_network_and_proxy_agree_on_the_pods_range():
+    """kube-proxy tells pods from others by the range that the network hands out."""
+    ipam = render_network(SETTINGS)["plugins"][0]["ipam"]
+    assert ipam["ranges"] == [[{"subnet": render_proxy(SETTINGS)["clusterCIDR"]}]]
+
+
+def test_api_server_knows_the_token_webhook_and_the_nodes_address():
+    """A checkout may register issuers later; `kubectl logs` reaches the kubelet by address."""
+    told = flags("api-server")
+    assert "--authentication-token-webhook-config-file=/var/lib/slipway/shared/kubernetes/token-webhook.json" in told
+    assert "--kubelet-preferred-address-types=InternalIP" in told
+    assert "--bind-address=127.0.0.1" in told
+    assert render_webhook()["clusters"][0]["cluster"]["server"] == "http://127.0.0.1:28444/token"
+
+
+def test_namespace_admits_restricted_pods_only():
+    """What would be refused in production is refused here."""
+    assert (
+        render_namespace("slipway-1", Path("/srv"))["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        == "restricted"
+    )
