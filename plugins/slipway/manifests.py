@@ -18,6 +18,7 @@ MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
 CONTAINER = "tfs-k8s"
+PROBES = ("startupProbe", "readinessProbe")
 KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
 RENDER_TIMEOUT_S = 60
 
@@ -49,22 +50,28 @@ def render_kustomization(
             {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
         ],
         "patches": [
-            _patch({"name": BASE_NAME}, {"/metadata/name": release.deployment}, allow_name_change=True),
-            _patch(
-                {"kind": "Deployment", "name": release.deployment},
-                {
-                    f"/spec/template/spec/containers/0/{probe}/httpGet/path": release.version_path(int(version))
-                    for probe in ("startupProbe", "readinessProbe")
-                },
-            ),
+            _rename_patch(release.deployment),
+            _probe_patch(release, int(version)),
         ],
     }
 
 
-def _patch(target: dict[str, str], values: dict[str, str], *, allow_name_change: bool = False) -> dict[str, Any]:
-    operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
-    patch: dict[str, Any] = {"target": target, "patch": yaml.safe_dump(operations)}
-    return {**patch, "options": {"allowNameChange": True}} if allow_name_change else patch
+def _rename_patch(name: str) -> dict[str, Any]:
+    operation = {"op": "replace", "path": "/metadata/name", "value": name}
+    return {"target": {"name": BASE_NAME}, "patch": yaml.safe_dump([operation]), "options": {"allowNameChange": True}}
+
+
+def _probe_patch(release: Release, version: int) -> dict[str, Any]:
+    """Points the probes at the version; by the container's name, for an overlay may put others before it."""
+    container = {"name": CONTAINER, **{probe: {"httpGet": {"path": release.version_path(version)}} for probe in PROBES}}
+    target = {"kind": "Deployment", "name": release.deployment}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": release.deployment},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    return {"target": target, "patch": yaml.safe_dump(deployment)}
 
 
 def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
@@ -145,6 +152,11 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
             f"{where}: container {CONTAINER} has image {image}, the release is {reference}. "
             f"Next: leave the container's name and its image {BASE_IMAGE} as the base has them"
         )
+    for probe in PROBES:
+        if "port" not in containers[CONTAINER][probe]["httpGet"]:
+            raise ManifestError(
+                f"{where}: container {CONTAINER} has no {probe} by httpGet. Next: leave the probes' handlers as the base has them"
+            )
     if "replicas" in spec:
         raise ManifestError(
             f"{where}: spec.replicas is set, and the HorizontalPodAutoscaler owns it. Next: set minReplicas in the HPA"
