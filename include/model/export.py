@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -57,8 +58,8 @@ def export(request: Request, out: Path) -> dict[str, Any]:
         scratch.mkdir()
         fetched = fetch(request.source, scratch)
     with step("loading TensorFlow"):
-        import tensorflow as tf  # noqa: PLC0415 (8 s: only after the quick refusals)
-        import transformers  # noqa: PLC0415
+        import tensorflow as tf
+        import transformers
     savedmodel = out / "savedmodel"
     checkpoint: Checkpoint | None = None
     if isinstance(request.source, Archive):
@@ -83,7 +84,7 @@ def export(request: Request, out: Path) -> dict[str, Any]:
 
 def export_checkpoint(folder: Path, savedmodel: Path) -> Checkpoint:
     """Load a checkpoint and save its served graph."""
-    from served_graph import load_checkpoint, save_served_graph  # noqa: PLC0415 (loads TensorFlow)
+    from served_graph import load_checkpoint, save_served_graph
 
     with step("loading the checkpoint"):
         checkpoint = load_checkpoint(folder)
@@ -102,8 +103,8 @@ def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
 
 def read_signature(savedmodel: Path) -> dict[str, Any]:
     """serving_default's inputs and outputs by name, each with type and shape; {} when it has none."""
-    from tensorflow.core.framework import types_pb2  # noqa: PLC0415 (loads TensorFlow)
-    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415
+    from tensorflow.core.framework import types_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel.FromString((savedmodel / "saved_model.pb").read_bytes())
     serving = [graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags]
@@ -138,7 +139,7 @@ def refuse_other_signature(signature: dict[str, Any], *, where: str) -> None:
 
 def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> None:
     """Ask the written SavedModel every golden case, judge its answers, and save the cases and the descriptors."""
-    from grpc_files import descriptors  # noqa: PLC0415 (loads TensorFlow)
+    from grpc_files import descriptors
 
     with step(f"asking {len(request.golden)} golden cases"):
         graph = ExportedGraph(out / "savedmodel")
@@ -177,6 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     fix_hash_seed()
     quiet()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # a task that is stopped leaves no half export behind either
     try:
         request = read_request(asked.request)
         facts = export_to(request, asked.out)

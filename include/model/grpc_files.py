@@ -12,8 +12,8 @@ SERVICES = (
 
 def predict_request(model: str, input_name: str, value: str) -> bytes:
     """A serialised tensorflow.serving.PredictRequest for one string; no version: the sender sets that."""
-    import tensorflow as tf  # noqa: PLC0415 (8 s: only when it is needed)
-    from tensorflow_serving.apis import predict_pb2  # noqa: PLC0415
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
@@ -24,7 +24,7 @@ def predict_request(model: str, input_name: str, value: str) -> bytes:
 
 def descriptors() -> bytes:
     """A serialised FileDescriptorSet for Predict and GetModelStatus: services included, dependencies first."""
-    from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415
+    from google.protobuf import descriptor_pb2, descriptor_pool
 
     _load_services()
     files = descriptor_pb2.FileDescriptorSet()
@@ -49,7 +49,7 @@ def _load_services() -> None:
     Their generated modules register themselves first and then set an attribute that today's protobuf has made
     read-only; what is needed has happened by then.
     """
-    import importlib  # noqa: PLC0415
+    import importlib
 
     for module in ("prediction_service_pb2", "model_service_pb2"):
         try:

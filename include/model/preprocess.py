@@ -152,7 +152,7 @@ def _channels(config: dict[str, Any], name: str) -> tuple[float, ...]:
 
 def decode(data: Any) -> Any:
     """The image in a scalar string tensor as uint8 (height, width, 3): JPEG, PNG, GIF (first frame) or BMP."""
-    import tensorflow as tf  # noqa: PLC0415 (the plan is usable without it)
+    import tensorflow as tf
 
     def jpeg() -> Any:
         # The accurate transform, as PIL uses; TensorFlow's default is a faster one.
@@ -167,14 +167,14 @@ def decode(data: Any) -> Any:
 
 
 def _decode_rest(data: Any) -> Any:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 
 def _decode_bmp(data: Any) -> Any:
     """A BMP as RGB. TensorFlow's own decoder reads a palette's indices as grey: they are looked up here."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     image = tf.io.decode_bmp(data, channels=0)
 
@@ -193,7 +193,7 @@ def _decode_bmp(data: Any) -> Any:
 
 def apply(steps: tuple[Step, ...], image: Any) -> Any:
     """The uint8 image (height, width, 3) after all steps, as float32 (3, height, width)."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     value = tf.cast(image, tf.float32)
     for step in steps:
@@ -202,7 +202,7 @@ def apply(steps: tuple[Step, ...], image: Any) -> Any:
 
 
 def _apply(step: Step, value: Any) -> Any:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     match step:
         case Resize():
@@ -225,7 +225,7 @@ def _apply(step: Step, value: Any) -> Any:
 
 def _resample(value: Any, height: Any, width: Any, filter_name: str) -> Any:
     """PIL's resize: across, then down, with whole numbers from 0 to 255 after each."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     if filter_name == "nearest":
         rows, columns = _nearest(tf.shape(value)[0], height), _nearest(tf.shape(value)[1], width)
@@ -240,7 +240,7 @@ def _nearest(before: Any, after: Any) -> Any:
 
     PIL adds up its steps one by one in 64-bit floats; TensorFlow multiplies in 32 bits and lands beside it at ties.
     """
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     # Not a plain division: the graph's optimiser would multiply by the reciprocal, which is another number.
     scale = tf.math.divide_no_nan(tf.cast(before, tf.float64), tf.cast(after, tf.float64))
@@ -249,6 +249,6 @@ def _nearest(before: Any, after: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     return tf.clip_by_value(tf.floor(value + 0.5), 0.0, 255.0)

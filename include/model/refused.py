@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class ExportRefused(Exception):  # noqa: N818 (named for what happened)
+class ExportRefused(Exception):
     """The export ends here, and nothing is written: one line that says where, what, and what next."""

@@ -18,7 +18,7 @@ def fix_hash_seed() -> None:
 
 def normalise(savedmodel: Path) -> None:
     """Drop the fingerprint (it differs each time, and nothing needs it) and write the graph in one fixed order."""
-    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415 (loads TensorFlow)
+    from tensorflow.core.protobuf import saved_model_pb2
 
     (savedmodel / "fingerprint.pb").unlink(missing_ok=True)
     file = savedmodel / "saved_model.pb"

@@ -23,11 +23,12 @@ class Checkpoint:
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The model and processor in a checkpoint folder; what cannot be served is refused by name."""
-    from transformers import AutoConfig, AutoImageProcessor, TFAutoModelForImageClassification  # noqa: PLC0415
+    from transformers import AutoConfig, AutoImageProcessor, TFAutoModelForImageClassification
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+        only = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of the checkpoint's
+        config = AutoConfig.from_pretrained(folder, **only)
+        processor = AutoImageProcessor.from_pretrained(folder, use_fast=False, **only)
     except Exception as error:  # 🤗 raises a dozen kinds for files that are not what they should be
         raise ExportRefused(
             f"{folder}: {_first_line(error)} Next: use a 🤗 image-classification checkpoint."
@@ -63,7 +64,7 @@ def _first_line(error: Exception) -> str:
 
 def save_served_graph(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the SavedModel; `serving_default` takes web-safe base64 images and gives label and confidence."""
-    import tensorflow as tf  # noqa: PLC0415 (8 s: only when it is needed)
+    import tensorflow as tf
 
     steps = plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
     labels = tf.constant(checkpoint.labels)

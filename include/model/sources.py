@@ -78,9 +78,9 @@ def download_snapshot(source: Hub) -> Path:
     """The needed files of a Hub model at one commit, in 🤗's own cache."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import requests  # noqa: PLC0415 (not needed for the other sources)
-    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
-    from huggingface_hub import errors as hub_errors  # noqa: PLC0415
+    import requests
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import errors as hub_errors
 
     where = f"source: {source.repo} at {source.revision[:12]}"
     try:

@@ -41,7 +41,7 @@ class Digits:
 
 def load_digits() -> tuple[Digits, Digits]:
     """All bundled digits as RGB pictures: those to train on, and those held out."""
-    from sklearn.datasets import load_digits as bundled  # noqa: PLC0415 (slow to import)
+    from sklearn.datasets import load_digits as bundled
 
     digits = bundled()
     order = np.random.default_rng(SEED).permutation(len(digits.images))
@@ -61,7 +61,7 @@ def draw(ink: np.ndarray) -> Image.Image:
 
 def build() -> tuple[TFViTForImageClassification, ViTImageProcessor]:
     """An untrained model of 0.2 million parameters, and its image processor."""
-    from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor  # noqa: PLC0415
+    from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor
 
     names = {digit: str(digit) for digit in range(10)}
     config = ViTConfig(
@@ -88,7 +88,7 @@ def pixels(processor: ViTImageProcessor, digits: Digits) -> np.ndarray:
 
 def fit(model: TFViTForImageClassification, images: np.ndarray, labels: np.ndarray, *, epochs: int) -> None:
     """Train the model in place, one line of progress every few epochs."""
-    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+    import tensorflow as tf
 
     batch = 50  # 30 steps an epoch, none of them short
     steps = len(images) // batch
@@ -114,7 +114,7 @@ def fit(model: TFViTForImageClassification, images: np.ndarray, labels: np.ndarr
 
 def probabilities(model: TFViTForImageClassification, images: np.ndarray) -> np.ndarray:
     """The model's probability for each of the ten digits, one row a picture."""
-    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+    import tensorflow as tf
 
     return tf.nn.softmax(model(pixel_values=images, training=False).logits).numpy()
 
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     started = time.monotonic()
 
-    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+    import tensorflow as tf
 
     tf.keras.utils.set_random_seed(SEED)
     print(f"loading TensorFlow … {time.monotonic() - started:.1f} s", flush=True)

@@ -16,7 +16,7 @@ class PyTorchWeights:
 
     def __init__(self, files: list[Path]) -> None:
         """Open the files; nothing is read before it is asked for."""
-        from safetensors import safe_open  # noqa: PLC0415
+        from safetensors import safe_open
 
         self._homes = {key: opened for file in files for opened in [safe_open(file, "tf")] for key in opened.keys()}  # noqa: SIM118
 
@@ -31,14 +31,14 @@ class PyTorchWeights:
 
 def load_model(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
     """The TensorFlow model with the folder's weights, and 🤗's account of keys that are missing or do not fit."""
-    from transformers import TFAutoModelForImageClassification  # noqa: PLC0415
+    from transformers import TFAutoModelForImageClassification
 
     files = safetensors_files(folder)
     if not files or saved_by(files[0]) != "pt":
         return TFAutoModelForImageClassification.from_pretrained(
             folder, config=config, local_files_only=True, output_loading_info=True
         )
-    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model  # noqa: PLC0415
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
 
     model = TFAutoModelForImageClassification.from_config(config)
     model.build_in_name_scope()
@@ -64,7 +64,7 @@ def safetensors_files(folder: Path) -> list[Path]:
 
 def saved_by(file: Path) -> str | None:
     """Which library saved a safetensors file: "pt", "tf", …, or None when it does not say."""
-    from safetensors import safe_open  # noqa: PLC0415
+    from safetensors import safe_open
 
     with safe_open(file, "np") as opened:
         return (opened.metadata() or {}).get("format")
