@@ -1,0 +1,228 @@
+"""The stand itself, up and running: idempotent, healing, and shared by two checkouts."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from local import checkout, shared
+from local.cluster import pause_image
+from local.settings import TOKEN_WEBHOOK_PORT, settings_here
+from local.supervision import RUNNING, pids, states
+
+pytestmark = pytest.mark.stand
+
+PROJECT = Path(__file__).resolve().parents[2]
+RESTRICTED_POD = {
+    "automountServiceAccountToken": False,
+    "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+    "terminationGracePeriodSeconds": 1,
+}
+
+
+def local(*words, folder=PROJECT, timeout_s=120):
+    """A command of the stand, as a person runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "local", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def kubectl(stand, *words, stdin=None):
+    """What kubectl says, in the namespace of the checkout."""
+    command = ["kubectl", "--kubeconfig", stand["kubeconfig"], *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def eventually(fact, *, seconds):
+    """What `fact()` gives once it gives something; asked again while it gives nothing or the connection fails."""
+    end_s = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(urllib.error.URLError, OSError, subprocess.CalledProcessError):
+            if found := fact():
+                return found
+        assert time.monotonic() < end_s, f"not within {seconds} s"
+        time.sleep(0.3)
+
+
+@contextlib.contextmanager
+def answering_pod(stand, name):
+    """A pod that answers HTTP requests behind a LoadBalancer Service of the same name, both removed afterwards."""
+    container = {
+        "name": "answer",
+        "image": pause_image(settings_here()),
+        "imagePullPolicy": "Never",
+        "args": ["answer", ":8080"],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {**RESTRICTED_POD, "containers": [container]},
+    }
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"type": "LoadBalancer", "selector": {"app": name}, "ports": ports},
+    }
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": [pod, service]})
+    kubectl(stand, "apply", "-f", "-", stdin=objects)
+    try:
+        yield
+    finally:
+        kubectl(stand, "delete", "--wait=false", "-f", "-", stdin=objects)
+
+
+def address(stand, name):
+    """The address that a Service was given, if it was."""
+    return kubectl(stand, "get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
+
+
+def get(url, timeout_s=5):
+    """The text at a URL."""
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        return answer.read().decode()
+
+
+def test_status_names_what_programs_need(stand):
+    """The JSON has every key that the README promises, and the files that it names are there."""
+    assert {
+        "kubeconfig",
+        "namespace",
+        "registry",
+        "docker_host",
+        "airflow",
+        "endpoints",
+        "serving_image",
+        "stand_ins",
+        "store",
+    } <= stand.keys()
+    assert {"url", "user", "password_file"} <= stand["airflow"].keys()
+    assert Path(stand["kubeconfig"]).stat().st_mode & 0o077 == 0
+    assert Path(stand["airflow"]["password_file"]).stat().st_mode & 0o077 == 0
+    assert Path(stand["exporter_python"]).exists()
+
+
+def test_second_up_changes_nothing(stand):
+    """The same processes run afterwards, and it takes seconds."""
+    settings = settings_here()
+    before = pids(checkout.supervisor(settings)), pids(shared.supervisor(settings))
+    began_s = time.monotonic()
+    local("up", timeout_s=60)
+    assert time.monotonic() - began_s < 30
+    assert (pids(checkout.supervisor(settings)), pids(shared.supervisor(settings))) == before
+    assert {**json.loads(local("status", "--json")), "endpoints": {}} == {**stand, "endpoints": {}}
+
+
+def test_doctor_finds_nothing(stand):
+    """Every part works."""
+    assert "Next:" not in "\n".join(line for line in local("doctor").splitlines() if not line.startswith("stand-in"))
+
+
+def test_killed_airflow_process_comes_back(stand):
+    """A triggerer that dies is replaced, and Airflow calls itself healthy again."""
+    supervisor = checkout.supervisor(settings_here())
+    old = pids(supervisor)["triggerer"]
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: pids(supervisor).get("triggerer", old) != old, seconds=30)
+    health = f"{stand['airflow']['url']}/api/v2/monitor/health"
+    eventually(lambda: json.loads(get(health))["triggerer"]["status"] == "healthy", seconds=60)
+    assert set(states(supervisor).values()) == {RUNNING}
+
+
+def test_service_answers_at_its_loopback_address_and_logs_are_read(stand):
+    """A LoadBalancer Service gets an address of the checkout's range, which answers; `kubectl logs` shows the request."""
+    with answering_pod(stand, "answers"):
+        where = eventually(lambda: address(stand, "answers"), seconds=30)
+        assert where.startswith(checkout.read_slot(settings_here()).address_prefix + ".")
+        assert eventually(lambda: get(f"http://{where}/question"), seconds=30) == "the stand answers\n"
+        assert "asked for /question" in kubectl(stand, "logs", "answers")
+
+
+def test_unrestricted_pod_is_refused(stand):
+    """The namespace admits what a hardened cluster would admit, and names what is missing."""
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", stand["kubeconfig"], "run", "careless", "--image=x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert 'violates PodSecurity "restricted' in done.stderr
+
+
+def test_unknown_token_is_refused_while_no_issuer_listens(stand):
+    """The API server asks its webhook about tokens that it does not know; with nobody there, the answer is still 401."""
+    command = [
+        "kubectl",
+        "--kubeconfig",
+        stand["kubeconfig"],
+        "config",
+        "view",
+        "--raw",
+        "-o",
+        "jsonpath={.clusters[0].cluster.server}",
+    ]
+    server = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    asked = [
+        "curl",
+        "-sk",
+        "-m",
+        "30",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "-H",
+        "Authorization: Bearer nobody",
+        f"{server}/api",
+    ]
+    assert subprocess.run(asked, capture_output=True, text=True, timeout=40, check=True).stdout == "401"
+    assert checkout.port_free(TOKEN_WEBHOOK_PORT)
+
+
+def test_second_checkout_lives_beside_the_first(stand, tmp_path):
+    """A clone has its own namespace, ports, database and addresses on the same cluster; its `down` leaves the first one be."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True, timeout=60)
+    before = pids(shared.supervisor(settings_here()))
+    try:
+        local("up", folder=clone, timeout_s=240)
+        other = json.loads(local("status", "--json", folder=clone))
+        for name in ("namespace", "registry", "kubeconfig", "store"):
+            assert other[name] != stand[name]
+        assert other["airflow"]["url"] != stand["airflow"]["url"]
+        assert (other["docker_host"], other["serving_image"]) == (stand["docker_host"], stand["serving_image"])
+        with answering_pod(stand, "first"), answering_pod(other, "second"):
+            first = eventually(lambda: address(stand, "first"), seconds=30)
+            second = eventually(lambda: address(other, "second"), seconds=30)
+            assert first.rpartition(".")[0] != second.rpartition(".")[0]
+            assert eventually(lambda: get(f"http://{second}/"), seconds=30)
+    finally:
+        said = local("down", folder=clone)
+    assert "another checkout uses them" in said
+    assert pids(shared.supervisor(settings_here())) == before
+    assert subprocess.run(
+        ["kubectl", "--kubeconfig", stand["kubeconfig"], "get", "namespace", other["namespace"]],
+        capture_output=True,
+        check=False,
+    ).returncode
+    assert json.loads(get(f"{stand['airflow']['url']}/api/v2/monitor/health"))["scheduler"]["status"] == "healthy"
