@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
-from slipway.manifests import KIND_ORDER, Manifest, name_of
+from slipway.manifests import Manifest, kind_rank, name_of
 from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
 from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
 
@@ -67,8 +67,7 @@ def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyP
     """Apply these manifests in their order, then delete, in reverse order, what the last record lists and they do not."""
     kept = {(ref.kind, ref.name, ref.namespace) for ref in map(ref_of, objects)}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
-    ranks = {kind: rank for rank, kind in enumerate(KIND_ORDER)}
-    gone.sort(key=lambda ref: (-ranks.get(ref.kind, 0), ref.kind, ref.name))
+    gone.sort(key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
     return ApplyPlan(apply=tuple(objects), prune=tuple(gone))
 
 
@@ -196,7 +195,7 @@ def refusal(target: Target, where: str, status: int | None, body: str | bytes | 
     message = (
         said.get("message") or (body.decode(errors="replace") if isinstance(body, bytes) else body) or "no reason given"
     )
-    causes = said.get("details", {}).get("causes", [])
+    causes = (said.get("details") or {}).get("causes") or []
     owners = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     place = f"{where} in {target.namespace}"
     if status == CONFLICT and owners:

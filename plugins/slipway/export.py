@@ -139,6 +139,8 @@ def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
             tar.addfile(_entry("/".join(parts[:depth]), folder=True))
         for path in sorted(saved_model.rglob("*")):
             name = f"{'/'.join(parts)}/{path.relative_to(saved_model).as_posix()}"
+            if path.is_dir() and not any(below.is_file() for below in path.rglob("*")):
+                continue  # an empty folder is no content, as in content_hash
             if path.is_dir():
                 tar.addfile(_entry(name, folder=True))
             else:
@@ -282,7 +284,7 @@ def _download(case: GoldenRequest) -> bytes:
             return data
     except httpx.HTTPError as error:
         raise ExportError(
-            f"golden case {case.name}: {case.image}: {error}. Next: check that the worker reaches it"
+            f"golden case {case.name}: {case.image}: {' '.join(str(error).split())}. Next: check that the worker reaches it"
         ) from error
 
 

@@ -113,10 +113,13 @@ def overlay_folder(overlay: str | None) -> Path:
 
 
 def apply_rank(manifest: Manifest) -> tuple[int, str, str]:
-    """Sorts manifests into the order of KIND_ORDER; other kinds stand before the Service."""
-    kind = manifest["kind"]
-    known = {name: rank for rank, name in enumerate(KIND_ORDER)}
-    return known.get(kind, known["Service"] - 1), kind, manifest["metadata"]["name"]
+    """Sorts manifests into the order in which they are applied."""
+    return kind_rank(manifest["kind"]), manifest["kind"], manifest["metadata"]["name"]
+
+
+def kind_rank(kind: str) -> int:
+    """A kind's place in KIND_ORDER; other kinds stand before the Service."""
+    return KIND_ORDER.index(kind if kind in KIND_ORDER else "NetworkPolicy")
 
 
 def check_manifests(objects: list[Manifest], release: Release, *, reference: str) -> None:

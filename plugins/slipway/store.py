@@ -58,9 +58,13 @@ class Store:
         with _refusals(f"{self.uri_of(key)}: cannot be claimed"):
             place = _path(self.uri_of(key))
             place.parent.mkdir(parents=True, exist_ok=True)
+            data = json.dumps(value, sort_keys=True).encode()
             try:
-                with place.open("xb") as writer:
-                    writer.write(json.dumps(value, sort_keys=True).encode())
+                if place.protocol == "file":
+                    _create_whole(Path(place.path), data)
+                else:
+                    with place.open("xb") as writer:  # an object store shows an object only when it is whole
+                        writer.write(data)
             except FileExistsError:
                 return False
             return True
@@ -103,6 +107,16 @@ def fetch(uri: str, place: Path) -> Path:
     with _refusals(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
     return place
+
+
+def _create_whole(place: Path, data: bytes) -> None:
+    """Create a file that has its content as soon as it has its name. Raises FileExistsError."""
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(data)
+        place.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _path(uri: str) -> ObjectStoragePath:

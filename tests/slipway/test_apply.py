@@ -1,0 +1,115 @@
+import json
+
+import pytest
+
+from slipway.apply import ObjectRef, plan_apply, ref_of, refusal
+from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.manifests import KIND_ORDER, apply_rank
+from slipway.target import Target
+
+TARGET = Target(conn_id="kubernetes_default", namespace="shop")
+
+
+def manifest(kind, name="tfs-server", namespace="shop", api_version="v1"):
+    """An object's beginning."""
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+
+
+def ref(kind, name="tfs-server", namespace="shop", api_version="v1"):
+    """The same as a record lists it."""
+    return ObjectRef(api_version=api_version, kind=kind, name=name, namespace=namespace)
+
+
+def test_applied_in_the_order_given():
+    """The plan keeps the order of the rendered manifests."""
+    objects = [manifest("Service"), manifest("Deployment"), manifest("HorizontalPodAutoscaler")]
+    assert tuple(objects) == plan_apply(objects, ()).apply
+
+
+def test_nothing_pruned_if_nothing_went():
+    """What is rendered again stays, whatever version of its API the record names."""
+    objects = [manifest("Service"), manifest("Deployment", api_version="apps/v1")]
+    before = (ref("Service"), ref("Deployment", api_version="apps/v1beta1"))
+    assert plan_apply(objects, before).prune == ()
+    assert plan_apply(objects, ()).prune == ()
+
+
+GONE = {
+    "dropped": ref("ConfigMap"),
+    "renamed": ref("Service", name="tfs-old"),
+    "in another namespace": ref("Service", namespace="old"),
+}
+
+
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+def test_pruned_if_the_record_lists_it_and_the_manifests_do_not(gone):
+    """Kind, name and namespace tell objects apart."""
+    assert (gone,) == plan_apply([manifest("Service")], (ref("Service"), gone)).prune
+
+
+def test_pruned_in_reverse_order():
+    """What was applied last goes first, kinds that we do not know included."""
+    kinds = ["ServiceMonitor", "Alert", *KIND_ORDER]
+    applied = sorted((manifest(kind, name) for kind in kinds for name in ("a", "b")), key=apply_rank)
+    before = [ref_of(each) for each in applied]
+    assert tuple(reversed(before)) == plan_apply([], tuple(sorted(before, key=str))).prune
+
+
+def test_object_that_a_manifest_describes():
+    """A manifest's reference is what kubectl would call it."""
+    found = ref_of(manifest("Deployment", api_version="apps/v1"))
+    assert found == ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
+    assert str(found) == "deployment/tfs-server"
+    assert ref_of({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}).namespace == ""
+
+
+def body(message, **details):
+    """A Status object as the API server sends it."""
+    return json.dumps({"kind": "Status", "message": message, "details": details})
+
+
+CONFLICT = body(
+    'Apply failed with 1 conflict: conflict with "kubectl-edit"',
+    causes=[
+        {
+            "reason": "FieldManagerConflict",
+            "message": 'conflict with "kubectl-edit" using apps/v1',
+            "field": '.spec.template.spec.containers[name="tfs-k8s"].image',
+        }
+    ],
+)
+WHERE = "deployment/tfs-server in shop"
+REFUSALS = {
+    "field owned elsewhere": (409, CONFLICT, FieldOwnedElsewhere, '.spec.template.spec.containers[name="tfs-k8s"].image: conflict with "kubectl-edit"'),
+    "conflict without owners": (409, body("the object has been modified"), ApplyRefused, "HTTP 409: the object has been modified"),
+    "forbidden": (403, body('deployments.apps "tfs-server" is forbidden'), ApplyRefused, 'HTTP 403: deployments.apps "tfs-server" is forbidden'),
+    "invalid": (422, body('Deployment.apps "tfs-server" is invalid:\n spec: Required value'), ApplyRefused, 'HTTP 422: Deployment.apps "tfs-server" is invalid: spec: Required value'),
+    "unauthorized": (401, body("Unauthorized"), ApplyRefused, "HTTP 401: Unauthorized"),
+    "server error": (500, body("etcdserver: request timed out"), ClusterUnreachable, "HTTP 500: etcdserver: request timed out"),
+    "unavailable": (503, b"upstream\n gone", ClusterUnreachable, "HTTP 503: upstream gone"),
+    "too many requests": (429, body("slow down"), ClusterUnreachable, "HTTP 429: slow down"),
+    "no answer": (0, None, ClusterUnreachable, "HTTP 0: no reason given"),
+    "no status": (None, None, ClusterUnreachable, "HTTP None: no reason given"),
+    "not JSON": (403, "<html>\nno</html>", ApplyRefused, "HTTP 403: <html> no</html>"),
+    "JSON that is no Status": (403, "[1]", ApplyRefused, "HTTP 403: [1]"),
+    "no details": (409, '{"message": "busy", "details": null}', ApplyRefused, "HTTP 409: busy"),
+    "bytes": (403, body("no").encode(), ApplyRefused, "HTTP 403: no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "said", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal_of_an_api_server(status, said, kind, words):
+    """A refusal becomes one line: where, the server's words, what next; what may pass later is worth another try."""
+    error = refusal(TARGET, "deployment/tfs-server", status, said)
+    message = str(error)
+    assert type(error) is kind
+    assert "\n" not in message
+    assert message.startswith(f"{WHERE}: {words}")
+    assert ". Next: " in message
+    assert error.worth_retrying is (kind is ClusterUnreachable)
+
+
+def test_owner_of_a_field_is_found_with_the_next_command():
+    """A conflict says how to see who owns what."""
+    message = str(refusal(TARGET, "deployment/tfs-server", 409, CONFLICT))
+    assert message.endswith("kubectl -n shop get deployment/tfs-server -o yaml --show-managed-fields")
