@@ -32,7 +32,7 @@ ASK_S = 20  # an answer about the image, not the image itself
 PULL_S = 1800
 
 DEBIAN = "bookworm"
-DEBIAN_PACKAGES = "python3,ca-certificates"
+DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 PYTHON = "3.11"  # of this Debian
 SITE_PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
 WORK_NAME = "slipway-stand"  # the engine's names for the layers begin with this
@@ -154,7 +154,7 @@ def stand_in_config() -> dict[str, object]:
     }
 
 
-def _build_base(settings: Settings, host: str) -> str:
+def debian_base(settings: Settings, host: str) -> str:
     """Debian with Python, from its own packages."""
     image = f"{WORK_NAME}/debian:{base_id()}"
     if not has_image(host, image):
@@ -176,7 +176,7 @@ def _build_packages(settings: Settings, host: str) -> str:
     image = f"{WORK_NAME}/serving-packages:{packages_id(settings)}"
     if has_image(host, image):
         return image
-    base = _build_base(settings, host)
+    base = debian_base(settings, host)
     folder = settings.cache / "serving-packages"
     shutil.rmtree(folder, ignore_errors=True)
     run(

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slipway.facts import from_dict
+from slipway.release import Release
+
 PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 TASKS = [
@@ -124,8 +127,9 @@ def test_the_image_changes_nothing_but_model_name_and_labels(trial, engine):
 
 def test_no_container_stays_behind(trial, engine):
     """Neither the build's nor the smoke test's container is there afterwards."""
-    names = [name for found in engine.containers(all=True) for name in found["Names"]]
-    assert [name for name in names if "slipway-" in name and "-trial-" in name] == []
+    release = from_dict(Release, trial.facts["resolve"])
+    names = {name for found in engine.containers(all=True) for name in found["Names"]}
+    assert names & {f"/{release.build_container}", f"/{release.smoke_container}"} == set()
 
 
 def test_two_builds_of_one_export_have_one_layer(trial, engine):
