@@ -18,6 +18,9 @@ from local.sockets import unix_rpc
 START_S = 20
 RUNNING = "RUNNING"
 RETURN_AT_ONCE = False
+READABLE = {
+    "SPT_NOENV": "1"
+}  # a process that renames itself (setproctitle) leaves its environment, and so the mark, readable
 NOT_INHERITED = ("AIRFLOW", "SLIPWAY_", "KUBECONFIG", "DOCKER_HOST", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
@@ -128,7 +131,8 @@ def _start_supervisor(supervisor: Supervisor) -> None:
     supervisor.socket.unlink(missing_ok=True)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_INHERITED)}
     path = os.pathsep.join([kept.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
-    words = [f"{key}={value}" for key, value in {**kept, "PATH": path, MARK: supervisor.mark}.items()]
+    ours = {"PATH": path, MARK: supervisor.mark, **READABLE}
+    words = [f"{key}={value}" for key, value in {**kept, **ours}.items()]
     run(["env", "-i", *words, supervisor.program, "-c", supervisor.config], directory=supervisor.directory)
     wait_until(lambda: answers(supervisor), seconds=START_S, what=f"supervisor {supervisor.mark}: no answer")
 
