@@ -1,13 +1,11 @@
-"""Run in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
+"""Run by conftest.py in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
 
 Its argument is a folder for what it makes, among it `other-signature`, a SavedModel that nobody can ask for a label.
 Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal.
 """
 
 import json
-import os
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +32,6 @@ from transformers import (
     ViTImageProcessor,
 )
 from transformers.modeling_tf_pytorch_utils import convert_tf_weight_name_to_pt_weight_name
-
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-warnings.simplefilter("ignore")
-sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
-
 
 NAMES = {0: "Ägyptische Katze", 1: "dog", 2: "bird", 3: "fish"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

@@ -1,14 +1,10 @@
-"""Run in the exporter's environment: every kind of image through the graph's preprocessing and through 🤗's own.
+"""Run by conftest.py in the exporter's environment: every kind of image through the graph's preprocessing and through 🤗's own.
 
 Prints one JSON object: for each processor and image the largest and mean difference, in levels of 0 to 255.
 """
 
 import io
 import json
-import os
-import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,11 +12,6 @@ from PIL import Image
 from preprocess import Normalise, Rescale, apply, decode, plan_preprocess
 from sklearn.datasets import load_sample_image
 from transformers import ConvNextImageProcessor, DeiTImageProcessor, MobileViTImageProcessor, ViTImageProcessor
-
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
-warnings.simplefilter("ignore")
-sys.path.insert(0, str(Path(__file__).parents[2] / "include" / "model"))
-
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427
 EDGE = {"shortest_edge": 64}
