@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from local import checkout, engine, leftovers, shared
@@ -100,12 +100,14 @@ def _remove_images(facts: Mapping[str, Any]) -> int:
                 query={"force": "true", "v": "true"},
                 accept=(204, 404, 409),
             )
-    tags = [
-        tag
-        for image in json.loads(engine.call(host, "GET", "/images/json"))
-        for tag in image["RepoTags"] or []
-        if tag.startswith(prefix)
-    ]
-    for tag in tags:
-        engine.call(host, "DELETE", f"/images/{tag}", query={"force": "true"}, accept=(200, 404, 409))
-    return len(tags)
+    images = json.loads(engine.call(host, "GET", "/images/json"))
+    names = plan_image_removal(images, prefix)
+    for name in names:
+        engine.call(host, "DELETE", f"/images/{name}", query={"force": "true"}, accept=(200, 404, 409))
+    return len(names)
+
+
+def plan_image_removal(images: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    """Every tag and digest below `prefix`: an image whose tag moved on is known by its digest alone."""
+    names = [name for image in images for kind in ("RepoTags", "RepoDigests") for name in image.get(kind) or []]
+    return [name for name in names if name.startswith(prefix) and not name.endswith(":<none>")]
