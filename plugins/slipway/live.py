@@ -37,6 +37,7 @@ def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
         digest=pushed.digest,
         manifests={"uri": uri, "hash": content},
         objects=[*refs, *plan.prune],
+        now=utc_now(),
     )
     write_record(store, record)
     generation = apply_plan(release, plan)

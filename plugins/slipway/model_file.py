@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
@@ -107,6 +108,15 @@ class TargetSettings(_Part):
     deployment: Name = "tfs-server"
     overlay: str | None = None  # none: the base alone
     address: Annotated[str, Field(pattern=r"^https?://")] | None = None  # a fixed URL in place of the Service's address
+
+    @field_validator("address")
+    @classmethod
+    def _has_a_host(cls, address: str | None) -> str | None:
+        if address is not None:
+            parts = urlsplit(address)
+            if not parts.hostname or parts.port == 0:  # a port that is no number is a ValueError of its own
+                raise ValueError("names no host, or port 0")
+        return address
 
 
 class GateSettings(_Part):

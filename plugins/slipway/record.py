@@ -50,10 +50,17 @@ def opened(
     digest: str,
     manifests: dict[str, str],
     objects: list[ObjectRef],
+    now: datetime,
 ) -> Record:
-    """The record as it stands before the first write: what is about to be applied."""
+    """The record as it stands before the first write: what is about to be applied, and when.
+
+    A run that is cleared opens its record anew: what it applies is then the newest.
+    """
     return {
         **record,
+        "outcome": "open",
+        "opened": now.isoformat(),
+        "closed": None,
         "release_id": release_id,
         "version": version,
         "content_hash": content_hash,

@@ -95,6 +95,9 @@ REFUSALS = {
     "deployment too long": ({**LEAST, "target": {"deployment": "a" * 41}}, "target.deployment: "),
     "deployment with a line end": ({**LEAST, "target": {"deployment": "tfs\n"}}, "target.deployment: "),
     "address without scheme": ({**LEAST, "target": {"address": "203.0.113.9:8501"}}, "target.address: "),
+    "address without host": ({**LEAST, "target": {"address": "http://"}}, "target.address: "),
+    "address with a port that is none": ({**LEAST, "target": {"address": "http://x:port"}}, "target.address: "),
+    "address with half an IPv6": ({**LEAST, "target": {"address": "http://[::1"}}, "target.address: "),
     "schedule is a number": ({**LEAST, "schedule": 3}, "schedule: "),
     "schedule with a bad cron": ({**LEAST, "schedule": "61 * * * *"}, "schedule: "),
     "schedule that is no cron": ({**LEAST, "schedule": "every day"}, "schedule: "),
@@ -120,6 +123,14 @@ def test_refused_in_one_line(data, said):
 def test_schedule_is_what_airflow_takes(schedule):
     """Cron expressions and Airflow's presets are schedules."""
     assert schedule == parse_model_file({**LEAST, "schedule": schedule}, where="m.yaml").schedule
+
+
+@pytest.mark.parametrize(
+    "address", ["http://203.0.113.9:8501", "https://models.example.com", "http://[2001:db8::9]:8501/"]
+)
+def test_address_is_a_url(address):
+    """A fixed address is any URL with a host."""
+    assert address == parse_model_file({**LEAST, "target": {"address": address}}, where="m.yaml").target.address
 
 
 def test_every_mistake_is_named_at_once():

@@ -1,0 +1,144 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from slipway.apply import ObjectRef
+from slipway.facts import from_dict, to_dict
+from slipway.record import (
+    SCHEMA,
+    close_run,
+    closed,
+    last_applied,
+    new_record,
+    opened,
+    read_record,
+    record_key,
+    write_record,
+)
+from slipway.release import Release
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
+DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
+VERDICT = {"outcome": "pass", "reason": "3 of 3 rounds in a row passed"}
+
+
+def at(minutes):
+    """A moment after noon."""
+    return NOON + timedelta(minutes=minutes)
+
+
+def opened_by(release, *objects, minutes=0):
+    """A record as it stands before the first write."""
+    return opened(
+        new_record(release, now=NOON),
+        release_id="abcdefabcdef",
+        version=7,
+        content_hash="sha256:c",
+        digest="sha256:d",
+        manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},
+        objects=list(objects),
+        now=at(minutes),
+    )
+
+
+def test_new_record_tells_what_the_run_is_about(release):
+    """A record begins with the whole release and nothing done."""
+    record = new_record(release, now=NOON)
+    assert (SCHEMA, "digits-vit", release.run_id, "open") == tuple(
+        record[name] for name in ("schema", "model", "run_id", "outcome")
+    )
+    assert record["opened"] == "2026-11-22T12:00:00+00:00"
+    assert record["fingerprint"] == release.fingerprint
+    assert release == from_dict(Release, record["release"])
+    assert (record["closed"], record["objects"], record["verdicts"]) == (None, [], {})
+
+
+def test_opened_record_tells_what_is_about_to_be_applied(release):
+    """Before the first write the record holds everything that an undo needs."""
+    record = opened_by(release, SERVICE, DEPLOYMENT, minutes=5)
+    assert record["objects"] == [to_dict(SERVICE), to_dict(DEPLOYMENT)]
+    assert record["outcome"] == "open"
+    assert record["opened"] == at(5).isoformat()
+    assert (record["release_id"], record["version"], record["digest"]) == ("abcdefabcdef", 7, "sha256:d")
+    assert record["manifests"] == {"uri": "file:///store/m.yaml", "hash": "sha256:a"}
+    assert record.keys() == new_record(release, now=NOON).keys()
+
+
+def test_closed_record_is_live_only_if_proven(release):
+    """The gate alone makes a run live."""
+    said = {"verdicts": {"gate": VERDICT}, "tasks": {"gate": "success"}, "now": at(9)}
+    record = closed(opened_by(release, SERVICE), proven=True, **said)
+    assert (record["outcome"], record["closed"], record["verdicts"]) == ("live", at(9).isoformat(), {"gate": VERDICT})
+    assert record["objects"] == [to_dict(SERVICE)]
+    assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
+
+
+def test_record_reopened_if_the_run_is_cleared(release):
+    """A run that applies again is open again, and its record the newest."""
+    ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
+    again = opened(
+        ended, release_id="b", version=8, content_hash="c", digest="d", manifests={}, objects=[SERVICE], now=at(20)
+    )
+    assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
+
+
+def test_record_is_found_by_its_run(release, store):
+    """A written record is read again by model and run; a run without one has none."""
+    assert read_record(store, "digits-vit", release.run_id) is None
+    record = opened_by(release, SERVICE)
+    uri = write_record(store, record)
+    assert uri == store.uri_of(record_key("digits-vit", release.run_id))
+    assert json.loads(json.dumps(record)) == read_record(store, "digits-vit", release.run_id)
+
+
+def test_run_closed_with_what_its_tasks_left(release, store):
+    """A closed run's record keeps what was opened, and every verdict that there is."""
+    write_record(store, opened_by(release, SERVICE))
+    said = {
+        "release": to_dict(release),
+        "smoke_test": None,
+        "rollout": VERDICT,
+        "address": "http://x:8501",
+        "gate": VERDICT,
+    }
+    uri = close_run(release, said, {"gate": "success"}, proven=True)
+    record = read_record(store, "digits-vit", release.run_id)
+    assert uri == store.uri_of(record_key("digits-vit", release.run_id))
+    assert (record["outcome"], record["tasks"]) == ("live", {"gate": "success"})
+    assert record["verdicts"] == {"rollout": VERDICT, "address": "http://x:8501", "gate": VERDICT}
+    assert record["objects"] == [to_dict(SERVICE)]
+
+
+def test_run_closed_if_it_never_applied(release, store):
+    """A run that failed before the cluster leaves a record too, without objects."""
+    close_run(release, {"release": to_dict(release)}, {"export": "failed"}, proven=False)
+    record = read_record(store, "digits-vit", release.run_id)
+    assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
+
+
+def test_nothing_applied_if_there_is_no_record(store):
+    """A first run prunes nothing."""
+    assert last_applied(store, "digits-vit") == ()
+
+
+def test_newest_record_with_objects_is_what_was_applied_last(release, store):
+    """Neither the names' order, nor runs that never applied, nor other models decide."""
+    for run, minutes, objects in (("z", 1, [SERVICE]), ("a", 2, [SERVICE, DEPLOYMENT]), ("m", 3, [])):
+        write_record(store, opened_by(replace(release, run_id=run), *objects, minutes=minutes))
+    write_record(store, opened_by(replace(release, model="other", run_id="n"), DEPLOYMENT, minutes=9))
+    assert last_applied(store, "digits-vit") == (SERVICE, DEPLOYMENT)
+
+
+def test_cleared_run_is_what_was_applied_last(release, store):
+    """An old run that applied again after a newer one is the newest: what it brought back can be pruned."""
+    write_record(store, opened_by(replace(release, run_id="new"), SERVICE, minutes=5))
+    write_record(store, opened_by(replace(release, run_id="old"), SERVICE, DEPLOYMENT, minutes=10))
+    assert last_applied(store, "digits-vit") == (SERVICE, DEPLOYMENT)
+
+
+def test_same_objects_if_opened_within_a_second(release, store):
+    """Times with and without fractions compare as times."""
+    write_record(store, opened_by(replace(release, run_id="first"), SERVICE))
+    write_record(store, opened_by(replace(release, run_id="second"), DEPLOYMENT, minutes=0.0001))
+    assert last_applied(store, "digits-vit") == (DEPLOYMENT,)

@@ -1,0 +1,171 @@
+import json
+import time
+
+import pytest
+from airflow.sdk.module_loading import import_string
+
+from slipway.facts import to_dict
+from slipway.triggers import AddressTrigger, JudgeTrigger, PredictionTrigger, RolloutTrigger
+from slipway.verdict import Verdict
+
+FAR = 4_000_000_000.0
+
+
+class Looking(JudgeTrigger):
+    """Says its verdicts in turn; an exception among them is raised."""
+
+    def __init__(self, *, says, **kwargs):
+        super().__init__(**kwargs)
+        self.says = list(says)
+        self.looks = 0
+
+    def serialize(self):
+        """Never goes to a database."""
+        raise NotImplementedError
+
+    async def look(self, release):  # noqa: ARG002 - what it sees is given
+        """The next verdict, the last for ever."""
+        self.looks += 1
+        said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+async def events_of(trigger):
+    """All that a trigger says."""
+    return [event.payload async for event in trigger.run()]
+
+
+def looking(release, *says, deadline=FAR):
+    """A trigger that says these."""
+    return Looking(release=to_dict(release), deadline=deadline, poll_s=0.001, says=says)
+
+
+WAIT, PASS, FAIL = Verdict.wait("not yet"), Verdict.passed("there"), Verdict.failed("broken")
+DECIDED = {
+    "pass at once": ([PASS], PASS, 1),
+    "pass after waiting": ([WAIT, WAIT, PASS], PASS, 3),
+    "fail at once": ([FAIL, PASS], FAIL, 1),
+    "fail after waiting": ([WAIT, FAIL], FAIL, 2),
+    "an exception is a wait": ([ConnectionResetError("gone"), PASS], PASS, 2),
+}
+
+
+@pytest.mark.parametrize(("says", "verdict", "looks"), DECIDED.values(), ids=DECIDED)
+async def test_one_event_if_it_is_decided(release, says, verdict, looks):
+    """A trigger looks until a judge has decided, and says that once."""
+    trigger = looking(release, *says)
+    assert [{**verdict.to_dict(), "found": None}] == await events_of(trigger)
+    assert looks == trigger.looks
+
+
+LATE = {
+    "waiting": (WAIT, "time is up: not yet"),
+    "not able to look": (OSError("no\nroute"), "time is up: could not look: OSError: no route"),
+}
+
+
+@pytest.mark.parametrize(("says", "reason"), LATE.values(), ids=LATE)
+async def test_fail_if_time_is_up(release, says, reason):
+    """After the deadline a wait is a failure that says what was waited for."""
+    assert [{"outcome": "fail", "reason": reason, "found": None}] == await events_of(looking(release, says, deadline=0))
+
+
+async def test_pass_if_it_came_with_the_deadline(release):
+    """The last look counts: what is there at the deadline is there."""
+    assert [{**PASS.to_dict(), "found": None}] == await events_of(looking(release, PASS, deadline=0))
+
+
+async def test_looks_again_until_the_deadline(release):
+    """Time that is left is used."""
+    trigger = looking(release, WAIT, deadline=time.time() + 0.05)
+    (event,) = await events_of(trigger)
+    assert event["outcome"] == "fail"
+    assert trigger.looks > 1
+
+
+TRIGGERS = {
+    RolloutTrigger: {"generation": 4},
+    AddressTrigger: {},
+    PredictionTrigger: {"url": "http://x:8501", "version": 7, "golden_uri": "file:///store/golden.json"},
+}
+
+
+@pytest.mark.parametrize(("kind", "own"), TRIGGERS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_same_trigger_if_it_starts_elsewhere(release, kind, own):
+    """Airflow can make the trigger again from what the database keeps of it: a class to import and plain values."""
+    arguments = {"release": to_dict(release), "deadline": FAR, "poll_s": 2.0, **own}
+    path, kept = kind(**arguments).serialize()
+    assert import_string(path) is kind
+    assert arguments == kept
+    assert kind(**json.loads(json.dumps(kept))).serialize() == (path, json.loads(json.dumps(kept)))
+
+
+def predictions(label="3", confidence=0.95):
+    """TF Serving's answer."""
+    return 200, json.dumps({"predictions": [{"label": label, "confidence": confidence}]})
+
+
+@pytest.fixture
+def gate(release, store, case):
+    """Makes the gate's trigger for a URL, with one golden case in the store."""
+    uri = store.put_json({"cases": [to_dict(case)]}, "golden.json")
+
+    def make(url, deadline=FAR):
+        return PredictionTrigger(
+            release=to_dict(release), deadline=deadline, poll_s=0.001, url=url, version=7, golden_uri=uri
+        )
+
+    return make
+
+
+async def test_gate_passes_after_three_rounds(gate, http_server, case):
+    """Three right answers in a row pass, each asked with the golden bytes of exactly this version on a new connection."""
+    server = http_server(predictions())
+    (event,) = await events_of(gate(server.url))
+    assert (event["outcome"], len(server.seen)) == ("pass", 3)
+    assert event["reason"].startswith("3 of 3 rounds in a row passed; ")
+    assert {(seen.path, seen.body) for seen in server.seen} == {
+        ("/v1/models/digits-vit/versions/7:predict", case.rest_body)
+    }
+    assert len({seen.client for seen in server.seen}) == 3
+
+
+@pytest.mark.parametrize("broken", [(503, "soon"), (404, "no such version"), (429, "slow down")], ids=str)
+async def test_gate_counts_anew_if_a_round_broke(gate, http_server, broken):
+    """Passes before an interruption do not count: they have to be in a row."""
+    server = http_server(predictions(), predictions(), broken, predictions())
+    (event,) = await events_of(gate(server.url))
+    assert (event["outcome"], len(server.seen)) == ("pass", 6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(predictions("8"), "came '8' at 0.9500: wrong label"), (predictions("3", 0.5), "too little confidence"), ((400, "no"), "HTTP 400: no")],
+    ids=["wrong label", "little confidence", "400"],
+)  # fmt: skip
+async def test_gate_fails_at_once(gate, http_server, answer, words):
+    """A wrong answer is not asked again, however many were right before."""
+    server = http_server(predictions(), predictions(), answer, predictions())
+    (event,) = await events_of(gate(server.url))
+    assert (event["outcome"], len(server.seen)) == ("fail", 3)
+    assert words in event["reason"]
+
+
+async def test_gate_waits_if_nobody_listens(gate, closed_url):
+    """A refused connection is a wait until time is up, and then says so."""
+    (event,) = await events_of(gate(closed_url, deadline=time.time() + 0.05))
+    assert event["outcome"] == "fail"
+    assert event["reason"].startswith("time is up: golden case 'three': no answer yet: ")
+
+
+async def test_gate_waits_if_the_store_does_not_answer(release, http_server, store):
+    """Golden cases that cannot be read right now are a wait that names them."""
+    trigger = PredictionTrigger(
+        release=to_dict(release), deadline=0, poll_s=0.001, url=http_server(predictions()).url, version=7,
+        golden_uri=store.uri_of("gone.json"),
+    )  # fmt: skip
+    (event,) = await events_of(trigger)
+    assert event["outcome"] == "fail"
+    assert event["reason"].startswith(f"time is up: could not look: StoreError: {store.uri}/gone.json: ")
