@@ -1,0 +1,158 @@
+import re
+
+import pytest
+
+from slipway import resolve as resolve_module
+from slipway.errors import InputRefused
+from slipway.export import content_hash
+from slipway.model_file import SERVED, GoldenImage, parse_model_file
+from slipway.release import GoldenRequest, Source
+from slipway.resolve import Settings, image_repository, pin_golden, pin_source, read_settings, serving_image
+
+DIGITS = SERVED / "digits-vit.yaml"
+GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
+
+
+def file_of(*, source=None, **image):
+    """A model file with this source and image."""
+    return parse_model_file(
+        {"source": source or {"folder": "digits-vit/checkpoint"}, "gate": GOLDEN, "image": image}, where="m.yaml"
+    )
+
+
+def settings(*, registry="registry.example.com/shop", serving_image=None):
+    """Settings of an Airflow."""
+    return Settings(store="file:///store", registry=registry, serving_image=serving_image)
+
+
+SERVING = [
+    ({}, None, "tensorflow/serving:2.20.0"),
+    ({}, "mirror/serving:2.20.0", "mirror/serving:2.20.0"),
+    ({"base": "mine/serving:1"}, "mirror/serving:2.20.0", "mine/serving:1"),
+    ({"base": "mine/serving:1"}, None, "mine/serving:1"),
+]
+
+
+@pytest.mark.parametrize(("image", "variable", "base"), SERVING)
+def test_serving_image_is_the_variables_only_in_place_of_the_default(image, variable, base):
+    """A model file that names its base means it."""
+    assert base == serving_image(file_of(**image), settings(serving_image=variable))
+
+
+@pytest.mark.parametrize(
+    ("image", "registry", "repository"),
+    [
+        ({}, "registry.example.com/shop", "registry.example.com/shop/digits-vit"),
+        ({}, "127.0.0.1:5000/shop/", "127.0.0.1:5000/shop/digits-vit"),
+        ({"repository": "gcr.io/p/mine"}, "registry.example.com/shop", "gcr.io/p/mine"),
+        ({"repository": "gcr.io/p/mine"}, None, "gcr.io/p/mine"),
+    ],
+)
+def test_repository_is_the_files_or_the_registrys(image, registry, repository):
+    """An image goes where the model file says, else below the registry's prefix under the model's name."""
+    assert repository == image_repository("digits-vit", file_of(**image), settings(registry=registry))
+
+
+def test_refused_if_nobody_says_where_the_image_goes():
+    """Without repository and registry the refusal names both."""
+    with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*slipway_registry.*Next: "):
+        image_repository("m", file_of(), settings(registry=None))
+
+
+def test_folder_is_pinned_to_its_content():
+    """A folder's revision is what is in it."""
+    folder = SERVED / "digits-vit/checkpoint"
+    assert Source(kind="folder", location="digits-vit/checkpoint", revision=content_hash(folder)) == pin_source(
+        file_of(), None
+    )
+
+
+def test_archive_is_pinned_to_its_hash():
+    """An archive's revision is the hash that it is held to."""
+    file = file_of(source={"savedmodel": "https://x/m.tar.gz", "sha256": "a" * 64})
+    expected = Source(kind="savedmodel", location="https://x/m.tar.gz", revision=f"sha256:{'a' * 64}")
+    assert expected == pin_source(file, None)
+
+
+@pytest.mark.parametrize("folder", ["gone", "../../dags", "/tmp", "digits-vit.yaml"])  # noqa: S108 - refused, never used
+def test_refused_if_the_folder_is_none_of_ours(folder):
+    """A checkpoint lies below include/served, where every worker has it."""
+    with pytest.raises(
+        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is no folder.*Next: "
+    ):
+        pin_source(file_of(source={"folder": folder}), None)
+
+
+@pytest.mark.parametrize(
+    "source", [{"folder": "digits-vit/checkpoint"}, {"savedmodel": "https://x/m", "sha256": "a" * 64}]
+)
+def test_refused_if_a_revision_is_asked_of_what_has_none(source):
+    """Only a Hub model has revisions to choose from."""
+    with pytest.raises(InputRefused, match=r"^Param revision: 'main' was given, .*Next: leave it empty"):
+        pin_source(file_of(source=source), "main")
+
+
+def golden(image, **fields):
+    """A golden case of a model file."""
+    return GoldenImage(name="three", image=image, label="3", min_confidence=0.8, **fields)
+
+
+@pytest.mark.parametrize(("asked", "confidence"), [(None, 0.8), (0.0, 0.0), (0.95, 0.95)])
+def test_least_confidence_is_the_forms_where_it_says_one(asked, confidence):
+    """The form's minimum replaces the model file's, zero included."""
+    expected = GoldenRequest(
+        name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=confidence
+    )
+    assert expected == pin_golden(DIGITS, golden("digits-vit/golden/three.png"), asked)
+
+
+def test_golden_url_stays():
+    """A golden image by URL is fetched later, held to its hash."""
+    pinned = pin_golden(DIGITS, golden("https://x/three.png", sha256="a" * 64), None)
+    assert (pinned.image, pinned.sha256) == ("https://x/three.png", "a" * 64)
+
+
+@pytest.mark.parametrize("image", ["gone.png", "../../README.md", "digits-vit", "/etc/hostname"])
+def test_refused_if_a_golden_image_is_not_beside_the_file(image):
+    """A golden image is refused before anything is built, naming file and case."""
+    with pytest.raises(
+        InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is no file.*Next: "
+    ):
+        pin_golden(DIGITS, golden(image), None)
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Sets Airflow Variables as a deployment may: by environment."""
+    for name in ("STORE", "REGISTRY", "SERVING_IMAGE"):
+        monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
+
+    def set_(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(f"AIRFLOW_VAR_SLIPWAY_{name.upper()}", value)
+
+    return set_
+
+
+def test_settings_are_the_variables(variables):
+    """All that a run reads from Variables is read once."""
+    variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
+    expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
+    assert expected == read_settings()
+
+
+@pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
+def test_refused_if_the_store_is_no_uri(variables, store):
+    """A missing or bare store is refused naming the Variable."""
+    variables(store=store, registry="r", serving_image="s")
+    with pytest.raises(InputRefused, match=r"^Variable slipway_store: .*Next: "):
+        read_settings()
+
+
+def test_broken_neighbour_is_left_out_of_the_check(tmp_path):
+    """One broken model file does not stop the others: it is refused in its own DAG."""
+    good = tmp_path / "a.yaml"
+    good.write_text("source: {folder: x}\ngate: {golden: [{name: a, image: a.png, label: a}]}\n")
+    (tmp_path / "b.yaml").write_text("nonsense")
+    file = file_of()
+    assert {"a": file} == resolve_module._readable(good, file)

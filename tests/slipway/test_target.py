@@ -1,0 +1,46 @@
+import pytest
+import yaml
+
+from slipway.errors import InputRefused
+from slipway.target import connected_namespace
+
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+    "users": [{"name": "u", "user": {"token": "t"}}],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    "current-context": "x",
+}
+
+
+@pytest.fixture
+def connection(monkeypatch, tmp_path):
+    """Makes a Kubernetes connection with a kubeconfig; `connection(**extra)` is its id."""
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(KUBECONFIG))
+
+    def make(**extra):
+        import json
+
+        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(said))
+        return "tried"
+
+    return make
+
+
+@pytest.mark.parametrize(("extra", "namespace"), [({"namespace": "shop"}, "shop"), ({}, "default")])
+def test_namespace_is_the_connections(connection, extra, namespace):
+    """The connection's namespace counts, and `default` where it has none."""
+    assert namespace == connected_namespace(connection(**extra))
+
+
+@pytest.mark.parametrize("kubeconfig", ["/nowhere/kubeconfig", "empty"])
+def test_refused_in_one_line_if_the_kubeconfig_cannot_be_meant(connection, tmp_path, kubeconfig):
+    """A connection whose kubeconfig is missing or empty is refused before anything is built."""
+    (tmp_path / "empty").touch()
+    place = kubeconfig if kubeconfig.startswith("/") else str(tmp_path / kubeconfig)
+    with pytest.raises(InputRefused, match=r"^connection tried: .*Next: mend it in Airflow$") as refusal:
+        connected_namespace(connection(kube_config_path=place))
+    assert "\n" not in str(refusal.value)
