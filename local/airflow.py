@@ -125,7 +125,7 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
             slot.address_prefix,
         ),
     )
-    airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=20) for name in COMPONENTS]
+    airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
     return first + ([balancer] if own_cluster else []) + airflow
 
 

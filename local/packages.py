@@ -83,13 +83,19 @@ def install(packages: list[str], note: Note) -> None:
         return
     _simulate(packages)
     with _no_autostart():
-        run(
-            ["apt-get", "install", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *packages],
-            environment=DEBIAN,
-            timeout_s=900,
-            what_next=f"Next: apt-get install {' '.join(packages)}",
-        )
+        try:
+            _install(packages)
+        except StandError:  # lists older than the archive name files that are gone
+            run(["apt-get", "update"], environment=DEBIAN, timeout_s=300)
+            _simulate(packages)
+            _install(packages)
     note("installed " + " ".join(packages))
+
+
+def _install(packages: list[str]) -> None:
+    keep = ["-o", "Dpkg::Options::=--force-confold"]  # the user's own configuration files stay
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *keep, *packages]
+    run(command, environment=DEBIAN, timeout_s=900, what_next=f"Next: apt-get install {' '.join(packages)}")
 
 
 def _simulate(packages: list[str]) -> None:

@@ -1,19 +1,21 @@
 """The shared parts of a machine: engine, registry and cluster, started once and used by every checkout."""
 
+import contextlib
 import http.client
 import json
 import os
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import cluster, engine, leftovers
+from local import checkout, cluster, engine, leftovers
 from local import settings as at
 from local.binary import build_binary
 from local.commands import run, wait_until
 from local.environments import environment_path
 from local.errors import StandError
-from local.locks import locked_at_once, shared_lock
+from local.locks import change_lock, locked, locked_at_once, shared_lock
 from local.progress import step
 from local.settings import Settings
 from local.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop
@@ -220,6 +222,22 @@ def _try(command: list[str]) -> None:
         run(command, timeout_s=20)
     except StandError:
         return
+
+
+@contextlib.contextmanager
+def held_alone(settings: Settings) -> Iterator[None]:
+    """Have the shared parts for this checkout alone while the block stops or breaks one; refused while another one runs."""
+    with locked(change_lock(settings)):
+        stop(checkout.supervisor(settings), "lock")
+        try:
+            with locked_at_once(shared_lock(settings)) as free:
+                if not free:
+                    raise StandError(
+                        "shared parts: another checkout uses them. Next: python3 -m local down there, then again"
+                    )
+                yield
+        finally:
+            start(checkout.supervisor(settings), "lock")
 
 
 def shared_pids(settings: Settings) -> dict[str, int]:

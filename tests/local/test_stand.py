@@ -15,6 +15,7 @@ import pytest
 
 from local import checkout, shared
 from local.cluster import pause_image
+from local.errors import StandError
 from local.settings import TOKEN_WEBHOOK_PORT, settings_here
 from local.supervision import RUNNING, pids, states
 
@@ -197,6 +198,20 @@ def test_unknown_token_is_refused_while_no_issuer_listens(stand):
     ]
     assert subprocess.run(asked, capture_output=True, text=True, timeout=40, check=True).stdout == "401"
     assert checkout.port_free(TOKEN_WEBHOOK_PORT)
+
+
+def test_shared_part_comes_back_if_killed(stand):
+    """The registry, killed while nobody else relies on it, answers again by itself; with another checkout up nobody may kill it."""
+    settings = settings_here()
+    try:
+        with shared.held_alone(settings):
+            old = shared.shared_pids(settings)["registry"]
+            os.kill(old, signal.SIGKILL)
+            eventually(lambda: shared.shared_pids(settings).get("registry", old) != old, seconds=30)
+            assert eventually(lambda: shared.registry_answers(stand["registry"].split("/")[0]), seconds=30)
+    except StandError as refused:
+        assert "another checkout uses them" in str(refused)
+    assert states(checkout.supervisor(settings))["lock"] in {RUNNING, "STARTING"}
 
 
 def test_second_checkout_lives_beside_the_first(stand, tmp_path):
