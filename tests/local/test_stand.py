@@ -16,6 +16,7 @@ import pytest
 from local import checkout, shared
 from local.cluster import pause_image
 from local.errors import StandError
+from local.locks import locked, shared_lock
 from local.settings import TOKEN_WEBHOOK_PORT, settings_here
 from local.supervision import RUNNING, pids, states
 
@@ -200,18 +201,26 @@ def test_unknown_token_is_refused_while_no_issuer_listens(stand):
     assert checkout.port_free(TOKEN_WEBHOOK_PORT)
 
 
-def test_shared_part_comes_back_if_killed(stand):
-    """The registry, killed while nobody else relies on it, answers again by itself; with another checkout up nobody may kill it."""
+def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
+    """Whoever holds the shared lock keeps others from breaking what it relies on, and this checkout's own hold returns."""
     settings = settings_here()
-    try:
-        with shared.held_alone(settings):
-            old = shared.shared_pids(settings)["registry"]
-            os.kill(old, signal.SIGKILL)
-            eventually(lambda: shared.shared_pids(settings).get("registry", old) != old, seconds=30)
-            assert eventually(lambda: shared.registry_answers(stand["registry"].split("/")[0]), seconds=30)
-    except StandError as refused:
-        assert "another checkout uses them" in str(refused)
-    assert states(checkout.supervisor(settings))["lock"] in {RUNNING, "STARTING"}
+    with (
+        locked(shared_lock(settings), shared=True),
+        pytest.raises(StandError, match="another checkout uses them"),
+        shared.held_alone(settings),
+    ):
+        pass
+    eventually(lambda: states(checkout.supervisor(settings))["lock"] == RUNNING, seconds=10)
+
+
+def test_killed_shared_part_comes_back(stand):
+    """The registry, killed, answers again by itself. This needs every other checkout to be down."""
+    settings = settings_here()
+    with shared.held_alone(settings):
+        old = shared.shared_pids(settings)["registry"]
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: shared.shared_pids(settings).get("registry", old) != old, seconds=30)
+        assert eventually(lambda: shared.registry_answers(stand["registry"].split("/", maxsplit=1)[0]), seconds=30)
 
 
 def test_second_checkout_lives_beside_the_first(stand, tmp_path):
