@@ -65,14 +65,14 @@ def remove_leftovers(settings: Settings) -> None:
     """Give the machine back as it was: call it when no process of the shared parts is left."""
     path = _memory(settings)
     before = Before(**json.loads(path.read_text())) if path.exists() else None
-    _empty_cgroups(before)
-    _unmount(settings)
-    _remove_namespaces(before)
-    _remove_links(before)
-    if before and before.boot == _boot():
+    if before and before.boot == _boot():  # without knowing what was there, nothing that may be the user's is touched
+        _empty_cgroups(before)
+        _remove_namespaces(before)
+        _remove_links(before)
         _remove_rules(before)
         _restore_kernel(before)
         _remove_places(before)
+    _unmount(settings)
     path.unlink(missing_ok=True)
 
 
@@ -185,12 +185,12 @@ def _top_cgroups() -> list[Path]:
     return [path for root in roots for path in Path(root).iterdir() if path.is_dir()]
 
 
-def _our_cgroups(before: Before | None) -> list[Path]:
-    known = set(before.cgroups) if before else set()
+def _our_cgroups(before: Before) -> list[Path]:
+    known = set(before.cgroups)
     return [path for path in _top_cgroups() if path.name.startswith(OUR_CGROUPS) and str(path) not in known]
 
 
-def _empty_cgroups(before: Before | None) -> None:
+def _empty_cgroups(before: Before) -> None:
     """Kill what still runs in containers of ours, and remove their cgroups, the innermost first."""
     for top in _our_cgroups(before):
         folders = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
@@ -231,8 +231,8 @@ def _unmount(settings: Settings) -> None:
             run(["umount", "--lazy", point])
 
 
-def _remove_namespaces(before: Before | None) -> None:
-    known = set(before.namespaces) if before else set()
+def _remove_namespaces(before: Before) -> None:
+    known = set(before.namespaces)
     for path in _namespaces():
         if path.name.startswith("cni-") and path.name not in known:
             with contextlib.suppress(StandError):
@@ -240,8 +240,8 @@ def _remove_namespaces(before: Before | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_links(before: Before | None) -> None:
-    known = set(before.links) if before else set()
+def _remove_links(before: Before) -> None:
+    known = set(before.links)
     for link in _links():
         if link not in known and (link in {at.DOCKER_BRIDGE, at.POD_BRIDGE} or _is_bridge_of_pool(link)):
             run(["ip", "link", "delete", link])
