@@ -218,7 +218,12 @@ def _remove_cgroup(folder: Path) -> None:
 def _our_mounts(settings: Settings) -> list[Path]:
     """Mount points below our folders, the innermost first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    roots = (settings.run, settings.state, settings.cache)
+    roots = (
+        settings.run,
+        settings.shared,
+        settings.cache / "docker",
+        settings.cache / "containerd",
+    )  # the cache may be a disk of its own
     ours = [Path(point) for point in points if any(Path(point).is_relative_to(root) for root in roots)]
     return sorted(ours, key=lambda path: len(path.parts), reverse=True)
 
