@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
@@ -23,6 +23,9 @@ from slipway.operators import (
 from slipway.params import refresh_form
 from slipway.release import asset_uri, dag_id
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+
+# Jinja, so that a worker's own setting is read where the exporter runs.
+EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
 
 DOC = """
 ### {model}
@@ -50,38 +53,20 @@ def refresh_dag(path: Path) -> DAG:
         tags=["slipway", "refresh"],
     ) as dag:
         resolve = ResolveOperator(task_id="resolve", model_file=str(path))
-        release = resolve.output
-        export = ExportOperator(
-            task_id="export",
-            release=release,
-            exporter_python=f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}",
-        )
-        image = BuildImageOperator(task_id="build_image", release=release, export=export.output)
-        proof = SmokeTestOperator(task_id="smoke_test", release=release, export=export.output, image=image.output)
-        pushed = PushOperator(task_id="push", release=release, export=export.output, proof=proof.output)
-        applied = ApplyOperator(task_id="apply", release=release, export=export.output, pushed=pushed.output)
-        rollout = RolloutSensor(task_id="wait_for_rollout", release=release, applied=applied.output)
-        address = AddressSensor(task_id="wait_for_address", release=release)
-        gate = PredictionSensor(task_id="gate", release=release, export=export.output, address=address.output)
+        export = ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON)
+        image = BuildImageOperator(task_id="build_image", task_display_name="build image")
+        smoke_test = SmokeTestOperator(task_id="smoke_test", task_display_name="smoke test")
+        push = PushOperator(task_id="push")
+        apply = ApplyOperator(task_id="apply")
+        rollout = RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout")
+        address = AddressSensor(task_id="wait_for_address", task_display_name="wait for address")
+        gate = PredictionSensor(task_id="gate")
         announce = AnnounceOperator(
-            task_id="announce",
-            applied=applied.output,
-            address=address.output,
-            announces=Asset(name=path.stem, uri=asset_uri(path.stem), group="slipway"),
+            task_id="announce", announces=Asset(name=path.stem, uri=asset_uri(path.stem), group="slipway")
         )
-        record = RecordOperator(
-            task_id="record",
-            reads={
-                "release": "resolve",
-                "export": "export",
-                "smoke_test": "smoke_test",
-                "rollout": "wait_for_rollout",
-                "address": "wait_for_address",
-                "gate": "gate",
-            },
-            proof_task_id="gate",
-        ).as_teardown()  # so that it runs whatever happened, and cannot turn a red run green
-        applied >> rollout >> address >> gate >> announce >> record
+        # A teardown runs whatever happened, and cannot turn a red run green.
+        record = RecordOperator(task_id="record", proof_task_id="gate").as_teardown()
+        chain(resolve, export, image, smoke_test, push, apply, rollout, address, gate, announce, record)
     return dag
 
 

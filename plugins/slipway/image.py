@@ -211,6 +211,7 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
 
     try:
         ensure_base(client, release)
+        base_config = client.inspect_image(release.base_reference)["Config"]  # not the container's own, hostname and all
         with _container(client, release.build_container, image=release.base_reference) as container:
             _copy_model(client, container, export)
             done = client.commit(
@@ -218,7 +219,7 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
                 repository=release.repository,
                 tag=release.tag(export.version, export.content_hash),
                 changes=plan_changes(release, export),
-                conf=client.inspect_image(release.base_reference)["Config"],  # else the container's own, hostname and all
+                conf=base_config,
             )
     except DockerException as error:
         raise ImageBuildFailed(

@@ -1,5 +1,6 @@
 """The refresh DAG's tasks as operators: each takes facts of earlier tasks, leaves one of its own, and decides nothing.
 
+Facts are pulled by the names of tasks, not passed as arguments: so the graph in the UI is the story and not its wiring.
 Constructors only assign. What must not be tried again becomes AirflowFailException, in one line.
 """
 
@@ -7,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,69 +18,76 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.errors import SlipwayError
-from slipway.facts import from_dict, to_dict
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
 Fact = dict[str, Any]
 
+GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
+
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def one_line_failures() -> Iterator[None]:
-    """A SlipwayError that will not go away by itself fails the task at once, without a retry and with its one line."""
-    try:
-        yield
-    except SlipwayError as error:
-        if error.worth_retrying:
-            raise
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+class StageOperator(BaseOperator):
+    """A task that makes one fact of others. What went wrong goes to the record in the words that the log ends with."""
+
+    def execute(self, context: Context) -> Fact:
+        """The fact as a dict, for XCom."""
+        run = Handover(context)
+        try:
+            return to_dict(self.make(run))
+        except SlipwayError as error:
+            said = f"{type(error).__name__}: {error}"
+            run.say(Verdict.failed(said))
+            if error.worth_retrying:
+                raise
+            raise AirflowFailException(said) from error
+
+    @abstractmethod
+    def make(self, run: Handover) -> Any:
+        """The fact."""
 
 
-class ResolveOperator(BaseOperator):
-    """Pins everything: leaves the Release."""
+class ResolveOperator(StageOperator):
+    """Pins the revision, the base image and every name; refuses what cannot be meant."""
 
-    template_fields: Sequence[str] = ()
-    ui_color = "#e8f0fe"
+    ui_color = BLUE
 
     def __init__(self, *, model_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model_file = model_file
 
-    def execute(self, context: Context) -> Fact:
-        """The Release as a dict."""
+    def make(self, run: Handover) -> Any:
+        """The Release."""
         from slipway.params import read_params
         from slipway.resolve import read_settings, resolve
 
-        with one_line_failures():
-            params = read_params(dict(context["params"]))
-            release = resolve(Path(self.model_file), params, read_settings(), run_id=context["run_id"])
+        params = read_params(dict(run.context["params"]))
+        release = resolve(Path(self.model_file), params, read_settings(), run_id=run.context["run_id"])
         log.info("resolve: %s at %s on %s", release.model, release.source.revision, release.base_reference)
-        return to_dict(release)
+        return release
 
 
-class ExportOperator(BaseOperator):
-    """Runs the exporter in its own interpreter: leaves the Export."""
+class ExportOperator(StageOperator):
+    """Writes a SavedModel with pre- and post-processing inside, and golden answers, in the exporter's own interpreter."""
 
-    template_fields: Sequence[str] = ("release", "exporter_python")
-    ui_color = "#e6f4ea"
+    template_fields: Sequence[str] = ("exporter_python",)
+    ui_color = GREEN
 
-    def __init__(self, *, release: Any, exporter_python: str, **kwargs: Any) -> None:
+    def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.release = release
         self.exporter_python = exporter_python
         self._process: subprocess.Popen[str] | None = None
 
-    def execute(self, context: Context) -> Fact:  # noqa: ARG002 - Airflow's signature
-        """The Export as a dict."""
+    def make(self, run: Handover) -> Any:
+        """The Export."""
         from slipway.export import run_export
-        from slipway.release import Release
 
-        with one_line_failures():
-            release = from_dict(Release, self.release)
-            return to_dict(run_export(release, python=self.exporter_python, started=self._started))
+        return run_export(run.release, python=self.exporter_python, started=self._started)
 
     def on_kill(self) -> None:
         """The exporter ends with its task."""
@@ -92,129 +100,89 @@ class ExportOperator(BaseOperator):
         self._process = process
 
 
-class BuildImageOperator(BaseOperator):
-    """Commits the model into the serving image: leaves the Image."""
+class BuildImageOperator(StageOperator):
+    """Copies the model into a container of the serving image and commits it."""
 
-    template_fields: Sequence[str] = ("release", "export")
-    ui_color = "#fef7e0"
+    ui_color = YELLOW
 
-    def __init__(self, *, release: Any, export: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.release = release
-        self.export = export
-
-    def execute(self, context: Context) -> Fact:  # noqa: ARG002 - Airflow's signature
-        """The Image as a dict."""
-        from slipway.export import Export
+    def make(self, run: Handover) -> Any:
+        """The Image."""
         from slipway.image import engine, ensure_image
-        from slipway.release import Release
 
-        with one_line_failures():
-            release, export = from_dict(Release, self.release), from_dict(Export, self.export)
-            with engine(release) as client:
-                image = ensure_image(client, release, export)
+        release = run.release
+        with engine(release) as client:
+            image = ensure_image(client, release, run.export)
         log.info("image: %s is %s", image.reference, image.image_id)
-        return to_dict(image)
+        return image
 
 
-class SmokeTestOperator(BaseOperator):
-    """Runs the image on the worker's engine and asks it everything: leaves the Proof."""
+class SmokeTestOperator(StageOperator):
+    """Runs the image on the worker's engine and asks it every golden case over REST and gRPC, and garbage."""
 
-    template_fields: Sequence[str] = ("release", "export", "image")
-    ui_color = "#fef7e0"
+    ui_color = YELLOW
 
-    def __init__(self, *, release: Any, export: Any, image: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.release = release
-        self.export = export
-        self.image = image
+    def make(self, run: Handover) -> Any:
+        """The Proof. An engine that lacks the image builds it again."""
+        from slipway.image import engine, ensure_image, has_image, smoke_test
+        from slipway.prediction import judge_round
 
-    def execute(self, context: Context) -> Fact:  # noqa: ARG002 - Airflow's signature
-        """The Proof as a dict. An engine that lacks the image builds it again."""
-        from slipway.export import Export
-        from slipway.image import Image, engine, ensure_image, has_image, smoke_test
-        from slipway.release import Release
-
-        with one_line_failures():
-            release, export = from_dict(Release, self.release), from_dict(Export, self.export)
-            image = from_dict(Image, self.image)
-            with engine(release) as client:
-                if not has_image(client, image):
-                    image = ensure_image(client, release, export)
-                return to_dict(smoke_test(client, release, export, image))
+        release, export, image = run.release, run.export, run.image
+        with engine(release) as client:
+            if not has_image(client, image):
+                image = ensure_image(client, release, export)
+            proof = smoke_test(client, release, export, image)
+        run.say(judge_round(proof.verdicts))
+        return proof
 
 
-class PushOperator(BaseOperator):
-    """Pushes the image that passed the smoke test: leaves what the registry holds."""
+class PushOperator(StageOperator):
+    """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
 
-    template_fields: Sequence[str] = ("release", "export", "proof")
-    ui_color = "#fef7e0"
+    ui_color = YELLOW
 
-    def __init__(self, *, release: Any, export: Any, proof: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.release = release
-        self.export = export
-        self.proof = proof
+    def make(self, run: Handover) -> Any:
+        """The Pushed image."""
+        from slipway.image import engine, push_image
 
-    def execute(self, context: Context) -> Fact:  # noqa: ARG002 - Airflow's signature
-        """The Pushed image as a dict."""
-        from slipway.export import Export
-        from slipway.image import Proof, engine, push_image
-        from slipway.release import Release
-
-        with one_line_failures():
-            release, export = from_dict(Release, self.release), from_dict(Export, self.export)
-            with engine(release) as client:
-                pushed = push_image(client, release, export, from_dict(Proof, self.proof))
+        release = run.release
+        with engine(release) as client:
+            pushed = push_image(client, release, run.export, run.proof)
         log.info("push: %s", pushed.reference)
-        return to_dict(pushed)
+        return pushed
 
 
-class ApplyOperator(BaseOperator):
-    """Renders and applies the manifests; opens the record first: leaves what was Applied."""
+class ApplyOperator(StageOperator):
+    """Renders the manifests, opens the record, and applies them server-side: the one task that changes the cluster."""
 
-    template_fields: Sequence[str] = ("release", "export", "pushed")
-    ui_color = "#fce8e6"
+    ui_color = RED
 
-    def __init__(self, *, release: Any, export: Any, pushed: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.release = release
-        self.export = export
-        self.pushed = pushed
-
-    def execute(self, context: Context) -> Fact:  # noqa: ARG002 - Airflow's signature
-        """The Applied objects as a dict."""
-        from slipway.export import Export
-        from slipway.image import Pushed
+    def make(self, run: Handover) -> Any:
+        """What was Applied."""
         from slipway.live import make_live
-        from slipway.release import Release
 
-        with one_line_failures():
-            release, export = from_dict(Release, self.release), from_dict(Export, self.export)
-            applied = make_live(release, export, from_dict(Pushed, self.pushed))
+        applied = make_live(run.release, run.export, run.pushed)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
-        return to_dict(applied)
+        return applied
 
 
 class AnnounceOperator(BaseOperator):
-    """Updates the release's Asset; runs only after the gate, and is the leaf that gives a run its colour."""
+    """Updates the model's Asset. Runs only after the gate, and is the leaf that gives the run its colour."""
 
-    template_fields: Sequence[str] = ("applied", "address")
-    ui_color = "#e6f4ea"
+    ui_color = GREEN
 
-    def __init__(self, *, applied: Any, address: Any, announces: Asset, **kwargs: Any) -> None:
+    def __init__(self, *, announces: Asset, **kwargs: Any) -> None:
         super().__init__(outlets=[announces], **kwargs)
-        self.applied = applied
-        self.address = address
         self.announces = announces
 
     def execute(self, context: Context) -> Fact:
         """What was announced."""
-        said = {
-            "release": self.applied["release_id"],
-            "image": self.applied["reference"],
-            "version": self.applied["version"],
-            "address": self.address,
+        run = Handover(context)
+        applied = run.applied
+        said: Fact = {
+            "release": applied.release_id,
+            "image": applied.reference,
+            "version": applied.version,
+            "address": run.address,
         }
         context["outlet_events"][self.announces].extra = said
         log.info("announce: %s", said)
@@ -224,28 +192,23 @@ class AnnounceOperator(BaseOperator):
 class RecordOperator(BaseOperator):
     """Closes the run's record, pass or fail, as a teardown that cannot change the run's colour."""
 
-    template_fields: Sequence[str] = ()
-    ui_color = "#f1f3f4"
+    ui_color = GREY
 
-    def __init__(self, *, reads: dict[str, str], proof_task_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, proof_task_id: str, **kwargs: Any) -> None:
         super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
-        self.reads = reads
         self.proof_task_id = proof_task_id
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
         from slipway.record import close_run
-        from slipway.release import Release
 
-        ti = context["ti"]
-        said = {name: ti.xcom_pull(task_ids=task_id) for name, task_id in self.reads.items()}
-        if said["release"] is None:
+        ti, run = context["ti"], Handover(context)
+        if run.left("resolve") is None:
             log.info("record: resolve left no release, so there is nothing to record; its log says why")
             return None
         tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
         states = {task: str(state) for task, state in tasks.items() if task != ti.task_id}
-        uri = close_run(
-            from_dict(Release, said["release"]), said, states, proven=states.get(self.proof_task_id) == "success"
-        )
+        verdicts = {task: said for task in states if (said := run.said(task))}
+        uri = close_run(run.release, verdicts, states, proven=states.get(self.proof_task_id) == "success")
         log.info("record: %s", uri)
         return uri

@@ -7,6 +7,7 @@ model gave for the source checkpoint. Both must hold. Judges take what came over
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ def judge_prediction(case: GoldenCase, label: str, confidence: float) -> Verdict
     return Verdict.passed(came)
 
 
-def judge_round(verdicts: list[Verdict]) -> Verdict:
+def judge_round(verdicts: Sequence[Verdict]) -> Verdict:
     """One round over all golden cases: the first failure, else the first wait, else a pass."""
     for outcome in ("fail", "wait"):
         for verdict in verdicts:

@@ -76,14 +76,10 @@ def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dic
     return {**record, "outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
 
 
-def close_run(release: Release, said: Record, tasks: dict[str, str], *, proven: bool) -> str:
-    """Close this run's record with what its tasks left; the record's URI comes back. Raises StoreError.
-
-    `said` holds the facts by name, None for each task that left none.
-    """
+def close_run(release: Release, verdicts: Record, tasks: dict[str, str], *, proven: bool) -> str:
+    """Close this run's record with its tasks' verdicts and states; the record's URI comes back. Raises StoreError."""
     store = Store(release.store)
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
-    verdicts = {name: said[name] for name in ("smoke_test", "rollout", "address", "gate") if said.get(name)}
     return write_record(store, closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now()))
 
 

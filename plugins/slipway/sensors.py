@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.facts import from_dict
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.operators import BLUE, RED
 from slipway.release import Release
+from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,150 +28,137 @@ GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what
 log = logging.getLogger(__name__)
 
 
+class Times(TypedDict):
+    """How a trigger looks: until when, as a Unix time, and how often, in seconds."""
+
+    deadline: float
+    poll_s: float
+
+
 class JudgeSensor(BaseSensorOperator):
-    """Defers to a trigger; what it found or said is the task's result."""
+    """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record."""
 
     poll_s = 5.0
 
-    def __init__(self, *, release: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.release = release
-
-    def trigger(self, release: Release, deadline: float) -> JudgeTrigger:
+    @abstractmethod
+    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """The trigger that waits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def time_limit_s(self, release: Release) -> int:
         """How long to wait."""
-        raise NotImplementedError
 
-    def explain(self, release: Release, verdict: Fact) -> str:  # noqa: ARG002 - for those that know more
+    @abstractmethod
+    def explain(self, run: Handover, reason: str) -> str:
         """What a failed wait says: where, what, what next."""
-        return str(verdict["reason"])
 
-    def result(self, verdict: Fact) -> Any:
+    def result(self, event: Fact) -> Any:
         """What a passed wait leaves for later tasks."""
-        return {name: verdict[name] for name in ("outcome", "reason")}
+        return event["reason"]
 
-    def execute(self, context: Context) -> Any:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> Any:
         """Defer until the trigger has decided."""
-        release = from_dict(Release, self.release)
-        limit_s = self.time_limit_s(release)
-        self.defer(
-            trigger=self.trigger(release, time.time() + limit_s),
-            method_name="decide",
-            timeout=timedelta(seconds=limit_s + GRACE_S),
-        )
+        run = Handover(context)
+        limit_s = self.time_limit_s(run.release)
+        times: Times = {"deadline": time.time() + limit_s, "poll_s": self.poll_s}
+        self.defer(trigger=self.trigger(run, times), method_name="decide", timeout=timedelta(seconds=limit_s + GRACE_S))
 
-    def decide(self, context: Context, event: Fact) -> Any:  # noqa: ARG002 - Airflow's signature
+    def decide(self, context: Context, event: Fact) -> Any:
         """Pass on what the trigger found, or fail with the reason."""
-        log.info("%s: %s", event["outcome"], event["reason"])
-        if event["outcome"] != "pass":
-            raise AirflowFailException(self.explain(from_dict(Release, self.release), event))
+        run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
+        log.info("%s", verdict)
+        if verdict.outcome != "pass":
+            said = self.explain(run, verdict.reason)
+            run.say(Verdict.failed(said))
+            raise AirflowFailException(said)
+        run.say(verdict)
         return self.result(event)
 
 
 class RolloutSensor(JudgeSensor):
-    """Waits until the Deployment is what was applied."""
+    """Waits until the Deployment is what was applied, by kubectl's own rules."""
 
-    template_fields: Sequence[str] = ("release", "applied")
-    ui_color = "#fce8e6"
+    ui_color = RED
     poll_s = 2.0
 
-    def __init__(self, *, applied: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.applied = applied
-
-    def trigger(self, release: Release, deadline: float) -> JudgeTrigger:  # noqa: ARG002 - the fact is passed as it came
+    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Deployment."""
         from slipway.triggers import RolloutTrigger
 
-        return RolloutTrigger(
-            release=self.release, deadline=deadline, poll_s=self.poll_s, generation=self.applied["generation"]
-        )
+        return RolloutTrigger(release=to_dict(run.release), generation=run.applied.generation, **times)
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.rollout_timeout_s
 
-    def explain(self, release: Release, verdict: Fact) -> str:
-        """The verdict's reason, what pods and events say, and the next command; the pods' last lines go to the log."""
+    def explain(self, run: Handover, reason: str) -> str:
+        """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
         from slipway.rollout import diagnose, next_command
         from slipway.target import cluster_client
 
-        release_id = self.applied["release_id"]
+        release, release_id = run.release, run.applied.release_id
         try:
             with cluster_client(release.target) as client:
-                reasons = diagnose(client, release, release_id)
-        except Exception as error:
-            reasons = [f"no diagnosis: {error}"]
-        for reason in reasons:
-            log.error("rollout: %s", reason)
-        shown = f" ({reasons[0]})" if reasons else ""
-        return f"RolloutFailed: {verdict['reason']}{shown}. Next: {next_command(release, release_id)}"
+                found = diagnose(client, release, release_id)
+        except Exception as error:  # a diagnosis that fails must not hide the verdict
+            found = [f"no diagnosis: {' '.join(str(error).split())}"]
+        for line in found:
+            log.error("rollout: %s", line)
+        shown = f" ({found[0]})" if found else ""
+        return f"RolloutFailed: {reason}{shown}. Next: {next_command(release, release_id)}"
 
 
 class AddressSensor(JudgeSensor):
     """Waits until the Service can be reached from outside; leaves the URL of the REST port."""
 
-    template_fields: Sequence[str] = ("release",)
-    ui_color = "#fce8e6"
+    ui_color = RED
     poll_s = 2.0
 
     def execute(self, context: Context) -> Any:
         """The model file's fixed URL where it has one; else defer."""
-        release = from_dict(Release, self.release)
+        release = Handover(context).release
         return release.address.rstrip("/") if release.address else super().execute(context)
 
-    def trigger(self, release: Release, deadline: float) -> JudgeTrigger:  # noqa: ARG002 - the fact is passed as it came
+    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Service."""
         from slipway.triggers import AddressTrigger
 
-        return AddressTrigger(release=self.release, deadline=deadline, poll_s=self.poll_s)
+        return AddressTrigger(release=to_dict(run.release), **times)
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.address_timeout_s
 
-    def result(self, verdict: Fact) -> Any:
+    def result(self, event: Fact) -> Any:
         """The URL."""
-        return verdict["found"]
+        return event["found"]
 
-    def explain(self, release: Release, verdict: Fact) -> str:
-        """The verdict's reason and the next command."""
-        return f"AddressMissing: {verdict['reason']}. Next: {release.target.kubectl(f'describe service {release.service}')}"
+    def explain(self, run: Handover, reason: str) -> str:
+        """The reason and the next command."""
+        release = run.release
+        return f"AddressMissing: {reason}. Next: {release.target.kubectl(f'describe service {release.service}')}"
 
 
 class PredictionSensor(JudgeSensor):
     """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version."""
 
-    template_fields: Sequence[str] = ("release", "export", "address")
-    ui_color = "#d2e3fc"
+    ui_color = BLUE
     poll_s = 1.0
 
-    def __init__(self, *, export: Any, address: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.export = export
-        self.address = address
-
-    def trigger(self, release: Release, deadline: float) -> JudgeTrigger:  # noqa: ARG002 - the fact is passed as it came
+    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Asks the golden questions."""
         from slipway.triggers import PredictionTrigger
 
+        export = run.export
         return PredictionTrigger(
-            release=self.release,
-            deadline=deadline,
-            poll_s=self.poll_s,
-            url=self.address,
-            version=self.export["version"],
-            golden_uri=self.export["golden_uri"],
+            release=to_dict(run.release), url=run.address, version=export.version, golden_uri=export.golden_uri, **times
         )
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.gate_timeout_s
 
-    def explain(self, release: Release, verdict: Fact) -> str:
+    def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command."""
-        asked = f"{self.address}{release.version_path(self.export['version'])}"
-        return f"GateFailed: {asked}: {verdict['reason']}. Next: curl {asked}"
+        asked = f"{run.address}{run.release.version_path(run.export.version)}"
+        return f"GateFailed: {asked}: {reason}. Next: curl {asked}"

@@ -9,10 +9,20 @@ import json
 import sys
 from pathlib import Path
 
-FACT_OF = {
-    "release": "resolve", "export": "export", "image": "build_image", "proof": "smoke_test", "pushed": "push",
-    "applied": "apply", "address": "wait_for_address",
-}  # fmt: skip
+
+class TaskInstance:
+    """What a task asks of Airflow: facts of earlier tasks, and a place for its own verdict."""
+
+    def __init__(self, facts):
+        self.facts = facts
+
+    def xcom_pull(self, *, task_ids, key=None):
+        """A fact by its task's name."""
+        return self.facts.get(task_ids) if key is None else None
+
+    def xcom_push(self, *, key, value):
+        """The verdict, where whoever started this process reads it."""
+        print(f"{key}: {json.dumps(value)}")
 
 
 def main(project, dag_id, task_id, run_id, facts_file):
@@ -25,12 +35,9 @@ def main(project, dag_id, task_id, run_id, facts_file):
 
     facts = json.loads(Path(facts_file).read_text())
     task = getattr(refresh, dag_id).get_task(task_id)
-    for name in task.template_fields:
-        if name in FACT_OF:
-            setattr(task, name, facts[FACT_OF[name]])
     if task_id == "export":
         task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
-    context = {"params": facts.get("params", {}), "run_id": run_id}
+    context = {"params": facts.get("params", {}), "run_id": run_id, "ti": TaskInstance(facts)}
     try:
         return task.execute(context)
     except TaskDeferred as deferred:

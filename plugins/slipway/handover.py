@@ -1,0 +1,95 @@
+"""What earlier tasks of a run left, by the names of the tasks; only here is XCom read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import InputRefused
+from slipway.facts import from_dict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from slipway.apply import Applied
+    from slipway.export import Export
+    from slipway.image import Image, Proof, Pushed
+    from slipway.release import Release
+    from slipway.verdict import Verdict
+
+VERDICT = "verdict"  # XCom's key for it, beside the fact
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The facts of one run. Each property raises InputRefused where its task left nothing."""
+
+    context: Context
+
+    def left(self, task_id: str) -> Any:
+        """What a task left, None where it left nothing."""
+        return self.context["ti"].xcom_pull(task_ids=task_id)
+
+    def say(self, verdict: Verdict) -> None:
+        """Leave this task's verdict for the record, whether the task then passes or fails."""
+        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat()}
+        self.context["ti"].xcom_push(key=VERDICT, value=said)
+
+    def said(self, task_id: str) -> dict[str, str] | None:
+        """The verdict that a task left, None where it left none."""
+        found: dict[str, str] | None = self.context["ti"].xcom_pull(task_ids=task_id, key=VERDICT)
+        return found
+
+    @property
+    def release(self) -> Release:
+        """What `resolve` left."""
+        from slipway.release import Release
+
+        return from_dict(Release, self._needed("resolve"))
+
+    @property
+    def export(self) -> Export:
+        """What `export` left."""
+        from slipway.export import Export
+
+        return from_dict(Export, self._needed("export"))
+
+    @property
+    def image(self) -> Image:
+        """What `build_image` left."""
+        from slipway.image import Image
+
+        return from_dict(Image, self._needed("build_image"))
+
+    @property
+    def proof(self) -> Proof:
+        """What `smoke_test` left."""
+        from slipway.image import Proof
+
+        return from_dict(Proof, self._needed("smoke_test"))
+
+    @property
+    def pushed(self) -> Pushed:
+        """What `push` left."""
+        from slipway.image import Pushed
+
+        return from_dict(Pushed, self._needed("push"))
+
+    @property
+    def applied(self) -> Applied:
+        """What `apply` left."""
+        from slipway.apply import Applied
+
+        return from_dict(Applied, self._needed("apply"))
+
+    @property
+    def address(self) -> str:
+        """The URL that `wait_for_address` left."""
+        return str(self._needed("wait_for_address"))
+
+    def _needed(self, task_id: str) -> Any:
+        fact = self.left(task_id)
+        if fact is None:
+            raise InputRefused(f"task {task_id}: left nothing in this run. Next: clear {task_id}")
+        return fact
