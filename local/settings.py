@@ -108,7 +108,7 @@ def read_settings(environment: Mapping[str, str], checkout: Path) -> Settings:
     kubeconfig = environment.get("SLIPWAY_KUBECONFIG")
     return Settings(
         checkout=checkout,
-        cache=Path(environment.get("SLIPWAY_CACHE") or cache_home / "slipway"),
+        cache=Path(environment.get("SLIPWAY_CACHE") or cache_home / "slipway").resolve(),
         docker_host=environment.get("SLIPWAY_DOCKER_HOST") or None,
         kubeconfig=Path(kubeconfig).resolve() if kubeconfig else None,
         registry=environment.get("SLIPWAY_REGISTRY") or None,
