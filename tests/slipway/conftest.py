@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from slipway.apply import Applied, ObjectRef
 from slipway.export import Export
+from slipway.facts import to_dict
 from slipway.image import Image, Proof, Pushed
 from slipway.prediction import GoldenCase, Reference
 from slipway.release import GoldenRequest, Release, Source
@@ -95,12 +97,57 @@ def proof():
 
 
 @pytest.fixture
+def applied(pushed):
+    """What was applied of the release."""
+    return Applied(
+        release_id=pushed.release_id,
+        reference=pushed.reference,
+        version=pushed.version,
+        manifests_uri="file:///store/manifests/digits-vit/abcdefabcdef.yaml",
+        manifests_hash="sha256:" + "9" * 64,
+        objects=(ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop"),),
+        pruned=(),
+        generation=4,
+    )
+
+
+@pytest.fixture
 def pushed():
     """The image as the registry holds it."""
     digest = f"sha256:{'d' * 64}"
     return Pushed(
         reference=f"127.0.0.1:5000/shop/digits-vit@{digest}", digest=digest, release_id="abcdefabcdef", version=7
     )
+
+
+class Left:
+    """What the tasks of one run have left each other, read and written as Airflow's task instance does."""
+
+    def __init__(self, task_id, **facts):
+        self.task_id = task_id
+        self.facts = {(task, "return_value"): fact for task, fact in facts.items()}
+
+    def xcom_pull(self, *, task_ids, key="return_value"):
+        """What a task left under a key, None where it left nothing."""
+        return self.facts.get((task_ids, key))
+
+    def xcom_push(self, *, key, value):
+        """Leave something of the task at hand."""
+        self.facts[self.task_id, key] = value
+
+
+@pytest.fixture
+def context_of():
+    """Makes the context of a task in a run whose tasks have left these facts: `context_of("gate", resolve=…)`."""
+
+    def make(task_id, **facts):
+        return {
+            "ti": Left(
+                task_id, **{task: fact if isinstance(fact, str) else to_dict(fact) for task, fact in facts.items()}
+            )
+        }
+
+    return make
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import shutil
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import yaml
@@ -24,10 +26,16 @@ SELECTOR = {"app": "tfs-server", "slipway/model": "digits-vit"}
 ALL_LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef"}
 
 
-def rendered(release, **changes):
-    """The objects of a release by kind."""
-    said = {"reference": REFERENCE, "version": 7, "release_id": "abcdefabcdef", **changes}
-    return {manifest["kind"]: manifest for manifest in render_manifests(release, **said)}
+@cache
+def rendered_once(release, _manifests):
+    """The objects of a release; kubectl runs once for all tests that look at the same ones."""
+    return render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
+
+
+def rendered(release):
+    """The objects of a release by kind, which does not know its store."""
+    objects = rendered_once(replace(release, store=""), manifests.MANIFESTS)
+    return {manifest["kind"]: deepcopy(manifest) for manifest in objects}
 
 
 def server_of(objects):
@@ -303,7 +311,7 @@ def test_refused_if_there_is_no_kubectl(release, monkeypatch):
     """A worker without kubectl is told what brings it."""
     monkeypatch.setattr(manifests, "KUBECTL", "kubectl-of-nowhere")
     with pytest.raises(ManifestError, match=r"^kubectl: not found on this worker\. Next: "):
-        rendered(release)
+        manifests_hash(release)
 
 
 def test_unknown_kinds_come_before_the_service():

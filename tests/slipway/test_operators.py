@@ -2,14 +2,37 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.errors import ClusterUnreachable, EngineUnreachable, ImagePushRefused, InputRefused
-from slipway.operators import one_line_failures
+from slipway.operators import StageOperator
+
+
+class Refused(StageOperator):
+    """A stage that raises."""
+
+    def __init__(self, *, error, **kwargs):
+        super().__init__(**kwargs)
+        self.error = error
+
+    def make(self, _run):
+        """Fail."""
+        raise self.error
+
+
+class TaskInstance:
+    """Keeps what a task leaves."""
+
+    def __init__(self):
+        self.left = {}
+
+    def xcom_push(self, *, key, value):
+        """Keep what was pushed."""
+        self.left[key] = value
 
 
 @pytest.mark.parametrize("error", [InputRefused("m.yaml: source: missing. Next: give one"), ImagePushRefused("denied")])
 def test_failed_at_once_if_it_will_not_go_away(error):
     """What another try cannot mend fails the task without a retry, in its one line, with its cause."""
-    with pytest.raises(AirflowFailException) as failure, one_line_failures():
-        raise error
+    with pytest.raises(AirflowFailException) as failure:
+        Refused(task_id="refused", error=error).execute({"ti": TaskInstance()})
     assert str(failure.value) == f"{type(error).__name__}: {error}"
     assert failure.value.__cause__ is error
 
@@ -19,6 +42,16 @@ def test_failed_at_once_if_it_will_not_go_away(error):
 )
 def test_tried_again_if_it_may_go_away(error):
     """What may pass a minute later, and what nobody foresaw, is left to Airflow's retries."""
-    with pytest.raises(type(error)) as failure, one_line_failures():
-        raise error
+    with pytest.raises(type(error)) as failure:
+        Refused(task_id="refused", error=error).execute({"ti": TaskInstance()})
     assert failure.value is error
+
+
+def test_the_reason_goes_to_the_record_if_a_stage_fails():
+    """A failed stage leaves its verdict with the same words that its log ends with, and the time."""
+    ti = TaskInstance()
+    with pytest.raises(AirflowFailException):
+        Refused(task_id="refused", error=InputRefused("no store")).execute({"ti": ti})
+    assert ti.left["verdict"]["outcome"] == "fail"
+    assert ti.left["verdict"]["reason"] == "InputRefused: no store"
+    assert ti.left["verdict"]["at"].endswith("+00:00")

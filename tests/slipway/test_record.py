@@ -95,24 +95,17 @@ def test_record_is_found_by_its_run(release, store):
 def test_run_closed_with_what_its_tasks_left(release, store):
     """A closed run's record keeps what was opened, and every verdict that there is."""
     write_record(store, opened_by(release, SERVICE))
-    said = {
-        "release": to_dict(release),
-        "smoke_test": None,
-        "rollout": VERDICT,
-        "address": "http://x:8501",
-        "gate": VERDICT,
-    }
-    uri = close_run(release, said, {"gate": "success"}, proven=True)
+    uri = close_run(release, {"gate": VERDICT}, {"gate": "success"}, proven=True)
     record = read_record(store, "digits-vit", release.run_id)
     assert uri == store.uri_of(record_key("digits-vit", release.run_id))
     assert (record["outcome"], record["tasks"]) == ("live", {"gate": "success"})
-    assert record["verdicts"] == {"rollout": VERDICT, "address": "http://x:8501", "gate": VERDICT}
+    assert record["verdicts"] == {"gate": VERDICT}
     assert record["objects"] == [to_dict(SERVICE)]
 
 
 def test_run_closed_if_it_never_applied(release, store):
     """A run that failed before the cluster leaves a record too, without objects."""
-    close_run(release, {"release": to_dict(release)}, {"export": "failed"}, proven=False)
+    close_run(release, {}, {"export": "failed"}, proven=False)
     record = read_record(store, "digits-vit", release.run_id)
     assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
 

@@ -1,32 +1,37 @@
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway.facts import to_dict
+from slipway.handover import Handover
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
 
 ADDRESS = "http://203.0.113.9:8501"
 PASS = {"outcome": "pass", "reason": "there", "found": None}
 FAIL = {"outcome": "fail", "reason": "time is up: not yet", "found": None}
+SENSORS = {"wait_for_rollout": RolloutSensor, "wait_for_address": AddressSensor, "gate": PredictionSensor}
 
 
 @pytest.fixture
-def sensors(release, export):
-    """The three waits of a run."""
-    fact, export = to_dict(release), to_dict(export)
-    return {
-        "rollout": RolloutSensor(
-            task_id="wait_for_rollout", release=fact, applied={"generation": 4, "release_id": "abcdefabcdef"}
-        ),
-        "address": AddressSensor(task_id="wait_for_address", release=fact),
-        "gate": PredictionSensor(task_id="gate", release=fact, export=export, address=ADDRESS),
-    }
+def context(context_of, release, export, applied):
+    """Makes the context of a wait, all earlier tasks done."""
+
+    def make(task_id, *, of=release):
+        return context_of(task_id, resolve=of, export=export, apply=applied, wait_for_address=ADDRESS)
+
+    return make
+
+
+def sensor(task_id):
+    """The wait of this name."""
+    return SENSORS[task_id](task_id=task_id)
 
 
 DEFERRED = {
-    "rollout": ("slipway.triggers.RolloutTrigger", 900, {"generation": 4}),
-    "address": ("slipway.triggers.AddressTrigger", 600, {}),
+    "wait_for_rollout": ("slipway.triggers.RolloutTrigger", 900, {"generation": 4}),
+    "wait_for_address": ("slipway.triggers.AddressTrigger", 600, {}),
     "gate": (
         "slipway.triggers.PredictionTrigger",
         300,
@@ -35,59 +40,98 @@ DEFERRED = {
 }
 
 
-@pytest.mark.parametrize("name", DEFERRED)
-def test_deferred_at_once(sensors, release, name):
+@pytest.mark.parametrize("task_id", DEFERRED)
+def test_deferred_at_once(context, release, task_id):
     """A wait holds no worker: it defers to its trigger with the model file's limit, Airflow's own limit behind it."""
-    trigger, limit_s, own = DEFERRED[name]
+    trigger, limit_s, own = DEFERRED[task_id]
     with pytest.raises(TaskDeferred) as deferral:
-        sensors[name].execute({})
+        sensor(task_id).execute(context(task_id))
     path, kept = deferral.value.trigger.serialize()
     assert trigger == path
-    assert {"release": to_dict(release), "poll_s": sensors[name].poll_s, **own}.items() <= kept.items()
+    assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
     assert deferral.value.method_name == "decide"
     assert timedelta(seconds=limit_s) < deferral.value.timeout <= timedelta(seconds=limit_s + 120)
 
 
-@pytest.mark.parametrize("name", ["rollout", "gate"])
-def test_verdict_if_it_passed(sensors, name):
-    """A wait that passed leaves its verdict."""
-    assert sensors[name].decide({}, PASS) == {"outcome": "pass", "reason": "there"}
+@pytest.mark.parametrize("task_id", SENSORS)
+def test_verdict_is_left_if_it_passed(context, task_id):
+    """A wait that passed leaves its verdict for the record."""
+    run = context(task_id)
+    sensor(task_id).decide(run, PASS)
+    said = Handover(run).said(task_id)
+    assert (said["outcome"], said["reason"]) == ("pass", "there")
 
 
-def test_url_if_the_address_was_found(sensors):
+def test_url_if_the_address_was_found(context):
     """The address's wait leaves the URL."""
-    url = sensors["address"].decide({}, {**PASS, "found": ADDRESS})
+    url = sensor("wait_for_address").decide(context("wait_for_address"), {**PASS, "found": ADDRESS})
     assert url == ADDRESS
 
 
-def test_fixed_url_needs_no_wait(sensors, release):
+def test_fixed_url_needs_no_wait(context, release):
     """The model file's URL is taken as it is, without a slash at its end."""
-    sensor = AddressSensor(
-        task_id="wait_for_address", release={**to_dict(release), "address": "https://models.example.com/"}
-    )
-    assert sensor.execute({}) == "https://models.example.com"
+    fixed = replace(release, address="https://models.example.com/")
+    url = sensor("wait_for_address").execute(context("wait_for_address", of=fixed))
+    assert url == "https://models.example.com"
 
 
 FAILURES = {
-    "address": "AddressMissing: time is up: not yet. Next: kubectl -n shop describe service tfs-server",
+    "wait_for_address": "AddressMissing: time is up: not yet. Next: kubectl -n shop describe service tfs-server",
     "gate": f"GateFailed: {ADDRESS}/v1/models/digits-vit/versions/7: time is up: not yet. "
     f"Next: curl {ADDRESS}/v1/models/digits-vit/versions/7",
 }
 
 
-@pytest.mark.parametrize(("name", "message"), FAILURES.items())
-def test_failed_in_one_line_with_the_next_command(sensors, name, message):
-    """A wait that failed is red at once, without a retry, and says what to do next."""
+@pytest.mark.parametrize(("task_id", "message"), FAILURES.items())
+def test_failed_in_one_line_with_the_next_command(context, task_id, message):
+    """A wait that failed is red at once, without a retry, says what to do next, and leaves that for the record."""
+    run = context(task_id)
     with pytest.raises(AirflowFailException) as failure:
-        sensors[name].decide({}, FAIL)
+        sensor(task_id).decide(run, FAIL)
     assert message == str(failure.value)
+    said = Handover(run).said(task_id)
+    assert (said["outcome"], said["reason"]) == ("fail", message)
 
 
-def test_failed_with_the_reason_if_the_cluster_cannot_be_asked(sensors):
+def test_failed_with_the_reason_if_the_cluster_cannot_be_asked(context):
     """A rollout that failed is explained even where pods cannot be read: here there is no connection."""
     with pytest.raises(AirflowFailException) as failure:
-        sensors["rollout"].decide({}, FAIL)
+        sensor("wait_for_rollout").decide(context("wait_for_rollout"), FAIL)
     message = str(failure.value)
     assert "\n" not in message
     assert message.startswith("RolloutFailed: time is up: not yet (no diagnosis: ")
+    assert message.endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef")
+
+
+@pytest.fixture
+def forbidding(http_server, monkeypatch, tmp_path):
+    """A connection to an API server that forbids everything, in the client's many lines."""
+    import json
+
+    server = http_server((403, json.dumps({"kind": "Status", "message": "pods is forbidden"})))
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kubeconfig)}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(said))
+
+
+@pytest.mark.usefixtures("forbidding")
+def test_failed_in_one_line_if_the_cluster_forbids_the_diagnosis(context):
+    """A Kubernetes client's error has many lines; the task's message stays one."""
+    with pytest.raises(AirflowFailException) as failure:
+        sensor("wait_for_rollout").decide(context("wait_for_rollout"), FAIL)
+    message = str(failure.value)
+    assert "\n" not in message
+    assert "forbidden" in message.lower()
     assert message.endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef")

@@ -1,0 +1,217 @@
+import json
+import os
+import runpy
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.dagrun import DagRun
+from airflow.serialization.serialized_objects import DagSerialization
+
+from slipway import model_file
+from slipway.model_file import read_model_file, served_files
+from slipway.params import RefreshParams, read_params
+from slipway.release import dag_id
+
+PROJECT = Path(__file__).parents[2]
+FILE = PROJECT / "dags" / "refresh.py"
+STORY = (
+    "resolve", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
+    "announce", "record",
+)  # fmt: skip
+GOOD = """\
+source: {folder: digits-vit/checkpoint}
+schedule: "0 3 * * *"
+gate: {golden: [{name: three, image: three.png, label: "3"}]}
+"""
+
+# In a process of its own: what parsing alone has loaded, what the DAG serialises to, and what the plugin loader then loads.
+PARSE = f"""
+import json, runpy, sys
+dags = runpy.run_path({str(FILE)!r})
+loaded = sorted(sys.modules)
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.plugins_manager import get_import_errors
+from airflow.serialization.serialized_objects import DagSerialization
+hash_ = SerializedDagModel.hash(DagSerialization.to_dict(dags["refresh_digits_vit"]))
+before = set(sys.modules)
+plugin_errors = get_import_errors() if sys.argv[1] == "1" else {{}}
+stray = [name for name in set(sys.modules) - before if "/plugins/slipway/" in str(getattr(sys.modules[name], "__file__", ""))]
+print(json.dumps({{"loaded": loaded, "hash": hash_, "stray": stray, "plugin_errors": plugin_errors}}))
+"""
+
+
+class Ran(NamedTuple):
+    """A task that has run, as far as Airflow looks at it for the run's colour."""
+
+    task_id: str
+    state: str
+
+
+@pytest.fixture(scope="module")
+def bag():
+    """The DAGs as Airflow's DAG processor finds them."""
+    return DagBag(dag_folder=str(PROJECT / "dags"))
+
+
+@pytest.fixture(scope="module")
+def dag(bag):
+    """The embedded default's DAG."""
+    return bag.dags["refresh_digits_vit"]
+
+
+@pytest.fixture(scope="module")
+def parses():
+    """Two parses in processes of their own, whose sets are ordered differently."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PARSE, seed],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT / "plugins")},
+        )
+        for seed in ("1", "2")
+    ]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    return [json.loads(text.splitlines()[-1]) for text in said]
+
+
+@pytest.fixture
+def dags_of(monkeypatch, tmp_path):
+    """The DAGs that the DAG file makes of these model files, by name."""
+
+    def parse(**texts):
+        paths = [tmp_path / f"{name}.yaml" for name in sorted(texts)]
+        for path in paths:
+            path.write_text(texts[path.stem])
+        monkeypatch.setattr(model_file, "served_files", lambda: paths)
+        made = runpy.run_path(str(FILE))
+        return {path.stem: made[dag_id(path.stem)] for path in paths}
+
+    return parse
+
+
+def test_no_import_errors_and_one_dag_per_model_file(bag):
+    """Every model file that ships has its DAG, and nothing else does."""
+    assert bag.import_errors == {}
+    assert {dag_id(path.stem) for path in served_files()} <= set(bag.dags)
+    assert "refresh_digits_vit" in bag.dags
+
+
+def test_tasks_follow_one_another_as_the_story_is_told(dag):
+    """The graph is the story: each task has exactly the next one after it."""
+    downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert {**{task: {following} for task, following in pairwise(STORY)}, "record": set()} == downstream
+
+
+def test_record_cannot_turn_a_run_green_or_red(dag):
+    """The record is a teardown that runs whatever happened, bound to no setup, and does not fail the run."""
+    record = dag.get_task("record")
+    assert record.is_teardown
+    assert record.on_failure_fail_dagrun is False
+    assert not any(task.is_setup for task in dag.tasks)
+
+
+def test_announce_gives_the_run_its_colour(dag):
+    """By Airflow's own reckoning the announcement below the gate is the one leaf that counts."""
+    tis = [Ran(task.task_id, "success") for task in dag.tasks]
+    leaves = DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)
+    assert [leaf.task_id for leaf in leaves] == ["announce"]
+
+
+def test_announce_alone_updates_the_asset(dag):
+    """The Asset's event comes from a task after the gate, never from a teardown, which would emit it in a red run."""
+    announcing = {task.task_id: [asset.uri for asset in task.outlets] for task in dag.tasks if task.outlets}
+    assert announcing == {"announce": ["x-slipway://served/digits-vit"]}
+
+
+def test_one_run_at_a_time_without_a_limit_that_skips_the_record(dag):
+    """Two runs would write the same objects; a run's timeout would skip everything, the record included."""
+    assert dag.max_active_runs == 1
+    assert dag.dagrun_timeout is None
+    assert dag.catchup is False
+
+
+def test_every_param_is_valid_as_it_is(bag):
+    """A run without a form is one as the model file says."""
+    for each in bag.dags.values():
+        each.params.validate()
+        assert RefreshParams() == read_params(each.params.dump())
+
+
+def test_model_file_with_a_schedule_has_a_dag_that_runs_by_it(dags_of):
+    """A schedule in the model file is the DAG's, and the DAG can be stored."""
+    dag = dags_of(nightly=GOOD)["nightly"]
+    assert dag.timetable.can_be_scheduled
+    dag.validate()
+    assert "0 3 * * *" in json.dumps(DagSerialization.to_dict(dag))
+
+
+REFUSED = {
+    "unknown field": ("odd", GOOD + "shedule: daily\n", "shedule: "),
+    "bad schedule": ("odd", GOOD.replace("0 3", "61 3"), "schedule: "),
+    "not YAML": ("odd", "source: [\n", "not YAML: "),
+    "source is text": ("odd", "source: google/vit\n", "source: "),
+    "misnamed": ("My Model", GOOD, "the file's name names the model"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "words"), REFUSED.values(), ids=REFUSED)
+def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
+    """A refused file has a DAG that never starts by itself and says what is wrong; the others are as they were."""
+    dags = dags_of(**{name: text, "good": GOOD})
+    refused = dags[name]
+    refused.validate()
+    assert not refused.timetable.can_be_scheduled
+    assert refused.description.startswith("refused: ")
+    assert words in refused.description
+    assert words in refused.doc_md
+    assert DagSerialization.to_dict(refused)
+    assert dags["good"].timetable.can_be_scheduled
+
+
+def test_description_is_the_model_files(dag):
+    """What a person reads in the list of DAGs is what the model file says."""
+    assert dag.description == read_model_file(PROJECT / "include/served/digits-vit.yaml").description
+
+
+HEAVY = {
+    "tensorflow",
+    "docker",
+    "kubernetes",
+    "kubernetes_asyncio",
+    "grpc",
+    "huggingface_hub",
+    "googleapiclient",
+    "ray",
+}
+
+
+def test_parsing_loads_nothing_heavy(parses):
+    """TensorFlow, docker, Kubernetes, gRPC and the Hub are loaded by the tasks that need them, never by a parse."""
+    loaded = parses[0]["loaded"]
+    assert {name for name in loaded if name.split(".")[0] in HEAVY} == set()
+
+
+def test_parsing_loads_no_google_code(parses):
+    """Of Google there is only what `airflow.sdk` alone brings: a provider's info and an empty namespace."""
+    loaded = parses[0]["loaded"]
+    assert {name for name in loaded if name.startswith("airflow.providers.google.")} <= {
+        "airflow.providers.google.get_provider_info"
+    }
+    assert {name for name in loaded if name.split(".")[0] == "google"} <= {"google", "google.cloud"}
+
+
+def test_same_hash_if_parsed_again(parses):
+    """Two parses are one version of the DAG."""
+    assert parses[0]["hash"] == parses[1]["hash"]
+
+
+def test_plugin_loader_keeps_off_the_package(parses):
+    """Airflow's plugin loader executes nothing of the package a second time under another name."""
+    assert parses[0]["plugin_errors"] == {}
+    assert parses[0]["stray"] == []

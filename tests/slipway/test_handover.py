@@ -1,0 +1,64 @@
+import json
+from datetime import datetime
+
+import pytest
+
+from slipway.errors import InputRefused
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.verdict import Verdict
+
+
+def test_facts_are_what_tasks_left(context_of, release, export, proof, pushed, applied):  # noqa: PLR0917 - one of each
+    """Each fact is the one that its task left."""
+    run = Handover(
+        context_of(
+            "gate", resolve=release, export=export, build_image=proof.image, smoke_test=proof, push=pushed, apply=applied,
+            wait_for_address="http://x:8501",
+        )
+    )  # fmt: skip
+    left = (run.release, run.export, run.image, run.proof, run.pushed, run.applied, run.address)
+    assert left == (release, export, proof.image, proof, pushed, applied, "http://x:8501")
+
+
+TASKS = {
+    "release": "resolve",
+    "export": "export",
+    "image": "build_image",
+    "proof": "smoke_test",
+    "pushed": "push",
+    "applied": "apply",
+    "address": "wait_for_address",
+}
+
+
+@pytest.mark.parametrize(("fact", "task_id"), TASKS.items())
+def test_refused_if_a_task_left_nothing(context_of, fact, task_id):
+    """A fact that is missing is refused, naming the task to clear."""
+    with pytest.raises(InputRefused, match=rf"^task {task_id}: left nothing in this run\. Next: clear {task_id}$"):
+        getattr(Handover(context_of("gate")), fact)
+
+
+def test_refused_if_a_task_left_something_else(context_of, export):
+    """A fact of another kind is refused in one line."""
+    with pytest.raises(InputRefused, match=r"^Release handed over by an earlier task: .*Next: "):
+        Handover(context_of("gate", resolve=export)).release  # noqa: B018 - reading it is the act
+
+
+def test_verdict_is_left_beside_the_fact(context_of):
+    """A task's verdict is found by the task's name, with the time, and leaves its fact alone."""
+    run = Handover(context_of("gate", gate="the fact"))
+    assert run.said("gate") is None
+    run.say(Verdict.failed("wrong label"))
+    said = run.said("gate")
+    at = datetime.fromisoformat(said.pop("at"))
+    assert at.tzinfo is not None
+    assert said == Verdict.failed("wrong label").to_dict()
+    assert run.left("gate") == "the fact"
+
+
+def test_left_facts_are_what_json_can_carry(context_of, release):
+    """What is handed over is plain."""
+    assert json.loads(json.dumps(to_dict(release))) == json.loads(
+        json.dumps(context_of("export", resolve=release)["ti"].xcom_pull(task_ids="resolve"))
+    )
