@@ -20,14 +20,21 @@ os.environ["AIRFLOW_HOME"] = home
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # kubectl is a package of the environment
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # kubectl is a package of the environment
+)
 
 
 @pytest.fixture(scope="session")
 def stand():
     """The running stand, as `python3 -m local status --json` names it."""
     done = subprocess.run(
-        ["python3", "-m", "local", "status", "--json"], capture_output=True, text=True, check=False, cwd=PROJECT, timeout=60
+        ["python3", "-m", "local", "status", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
+        timeout=60,
     )
     assert done.returncode == 0, f"the stand is not up: {done.stderr.strip()}. Next: make up"
     return json.loads(done.stdout)

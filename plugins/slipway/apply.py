@@ -52,7 +52,8 @@ class Applied:
     manifests_hash: str  # sha256:… of the rendered manifests
     objects: tuple[ObjectRef, ...]
     pruned: tuple[ObjectRef, ...]
-    generation: int  # of the Deployment, as this apply's answer gave it
+    uid: str  # of the Deployment, as this apply's answer gave it
+    generation: int  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +83,12 @@ def ref_of(manifest: Manifest) -> ObjectRef:
     )
 
 
-def apply_plan(release: Release, plan: ApplyPlan) -> int:
-    """Carry out a plan; the generation of the Deployment comes back.
+def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
+    """Carry out a plan; uid and generation of the Deployment, as the API server answered, come back.
 
     Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run.
     """
-    generation = 0
+    uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
         for manifest in plan.apply:
             _check_ours(client, release, manifest)
@@ -97,10 +98,10 @@ def apply_plan(release: Release, plan: ApplyPlan) -> int:
             answer = _apply(client, release, manifest, dry_run=False)
             log.info("apply: %s generation %s", name_of(manifest), answer.metadata.generation)
             if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] == release.deployment:
-                generation = int(answer.metadata.generation)
+                uid, generation = str(answer.metadata.uid), int(answer.metadata.generation)
         for ref in plan.prune:
             _delete(client, release.target, ref)
-    return generation
+    return uid, generation
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> None:

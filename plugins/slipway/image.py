@@ -211,7 +211,9 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
 
     try:
         ensure_base(client, release)
-        base_config = client.inspect_image(release.base_reference)["Config"]  # not the container's own, hostname and all
+        base_config = client.inspect_image(release.base_reference)[
+            "Config"
+        ]  # not the container's own, hostname and all
         with _container(client, release.build_container, image=release.base_reference) as container:
             _copy_model(client, container, export)
             done = client.commit(

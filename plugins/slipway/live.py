@@ -40,7 +40,7 @@ def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
         now=utc_now(),
     )
     write_record(store, record)
-    generation = apply_plan(release, plan)
+    uid, generation = apply_plan(release, plan)
     if plan.prune:
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     return Applied(
@@ -51,6 +51,7 @@ def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
         manifests_hash=content,
         objects=refs,
         pruned=plan.prune,
+        uid=uid,
         generation=generation,
     )
 

@@ -149,7 +149,7 @@ class ModelFile(_Part):
     @field_validator("schedule")
     @classmethod
     def _airflow_takes_it(cls, schedule: str | None) -> str | None:
-        from croniter import croniter  # type: ignore[import-untyped]  # it ships no types
+        from croniter import croniter
 
         if schedule is None or schedule in PRESETS or croniter.is_valid(schedule):
             return schedule

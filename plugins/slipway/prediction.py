@@ -7,7 +7,7 @@ model gave for the source checkpoint. Both must hold. Judges take what came over
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,20 +86,23 @@ def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
 def judge_prediction(case: GoldenCase, label: str, confidence: float) -> Verdict:
     """Whether a label and its confidence (0..1) keep both promises of a golden case."""
     came = f"golden case {case.name!r}: promised {_promise(case)}, came {label!r} at {confidence:.4f}"
-    if label != case.label:
-        return Verdict.failed(f"{came}: wrong label")
-    if not confidence >= case.min_confidence:  # also a NaN
-        return Verdict.failed(f"{came}: too little confidence")
-    reference = case.reference
-    if reference is None:
-        return Verdict.passed(came)
-    if label != reference.label:
-        return Verdict.failed(f"{came}: 🤗's own model says {reference.label!r}")
-    if not abs(confidence - reference.confidence) <= reference.tolerance:  # also a NaN
-        return Verdict.failed(
-            f"{came}: 🤗's own model says {reference.confidence:.4f}, {reference.tolerance} away is allowed"
-        )
+    for broken, why in _broken_promises(case, label, confidence):
+        if broken:
+            return Verdict.failed(f"{came}: {why}")
     return Verdict.passed(came)
+
+
+def _broken_promises(case: GoldenCase, label: str, confidence: float) -> Iterator[tuple[bool, str]]:
+    """The model file's promises, then those of 🤗's own answer, each with what is said where it is broken."""
+    yield label != case.label, "wrong label"
+    yield not 0 <= confidence <= 1, "no confidence from 0 to 1"  # nor is a NaN
+    yield confidence < case.min_confidence, "too little confidence"
+    if reference := case.reference:
+        yield label != reference.label, f"🤗's own model says {reference.label!r}"
+        yield (
+            not abs(confidence - reference.confidence) <= reference.tolerance,  # also where a NaN is in it
+            f"🤗's own model says {reference.confidence:.4f}, {reference.tolerance} away is allowed",
+        )
 
 
 def judge_round(verdicts: Sequence[Verdict]) -> Verdict:

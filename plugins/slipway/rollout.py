@@ -20,8 +20,8 @@ REST_PORT = 8501
 JsonObject = dict[str, Any]
 
 
-def judge_rollout(deployment: JsonObject | None, *, generation: int, namespace: str) -> Verdict:
-    """Whether the Deployment has become what the apply that answered with this generation said.
+def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, namespace: str) -> Verdict:
+    """Whether the Deployment has become what the apply that answered with this uid and generation said.
 
     `deployment` is the object as JSON, None where there is none.
     """
@@ -30,8 +30,8 @@ def judge_rollout(deployment: JsonObject | None, *, generation: int, namespace: 
     where = f"deployment/{deployment['metadata']['name']} in {namespace}"
     spec, status = deployment["spec"], deployment.get("status") or {}
     current = deployment["metadata"]["generation"]
-    if current < generation:
-        return Verdict.failed(f"{where}: generation {current}, and {generation} was applied: somebody created it anew")
+    if deployment["metadata"]["uid"] != uid:
+        return Verdict.failed(f"{where}: another object than the one applied: somebody created it anew")
     observed = status.get("observedGeneration") or 0
     if observed < max(current, generation):
         return Verdict.wait(f"{where}: generation {observed} observed, {max(current, generation)} applied")
@@ -70,7 +70,7 @@ def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> t
     return Verdict.passed(f"{where}: {url}"), url
 
 
-def explain_pods(pods: list[JsonObject], events: list[JsonObject]) -> list[str]:
+def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment: str) -> list[str]:
     """What the pods and their events say of a rollout that does not come, one reason a line, most telling first."""
     lines = []
     for pod in pods[:SHOWN_PODS]:
@@ -79,7 +79,10 @@ def explain_pods(pods: list[JsonObject], events: list[JsonObject]) -> list[str]:
     names = {pod["metadata"]["name"] for pod in pods}
     for event in events:
         involved = event.get("involvedObject", {})
-        if event.get("type") == "Warning" and (involved.get("name") in names or involved.get("kind") == "ReplicaSet"):
+        ours = involved.get("name") in names or (
+            involved.get("kind") == "ReplicaSet" and str(involved.get("name")).startswith(f"{deployment}-")
+        )
+        if event.get("type") == "Warning" and ours:
             lines.append(
                 f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {_line(event.get('message'))}"
             )
@@ -127,7 +130,7 @@ def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
     core, namespace = CoreV1Api(api_client), release.target.namespace
     pods = _items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
     events = _items(core.list_namespaced_event, namespace)
-    lines = explain_pods(pods, events)
+    lines = explain_pods(pods, events, deployment=release.deployment)
     for pod in pods[:SHOWN_PODS]:
         lines += [f"pod/{pod['metadata']['name']} log: {line}" for line in _last_log_lines(core, pod)]
     return lines

@@ -85,7 +85,9 @@ class RolloutSensor(JudgeSensor):
         """Judges the Deployment."""
         from slipway.triggers import RolloutTrigger
 
-        return RolloutTrigger(release=to_dict(run.release), generation=run.applied.generation, **times)
+        return RolloutTrigger(
+            release=to_dict(run.release), uid=run.applied.uid, generation=run.applied.generation, **times
+        )
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
@@ -101,7 +103,8 @@ class RolloutSensor(JudgeSensor):
             with cluster_client(release.target) as client:
                 found = diagnose(client, release, release_id)
         except Exception as error:  # a diagnosis that fails must not hide the verdict
-            found = [f"no diagnosis: {' '.join(str(error).split())}"]
+            words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+            found = [f"no diagnosis: {' '.join(str(words).split())}"]
         for line in found:
             log.error("rollout: %s", line)
         shown = f" ({found[0]})" if found else ""

@@ -68,20 +68,23 @@ class JudgeTrigger(BaseTrigger):
 
 
 class RolloutTrigger(JudgeTrigger):
-    """Waits until the Deployment is what the apply that was answered with `generation` said."""
+    """Waits until the Deployment is what the apply that was answered with this uid and generation said."""
 
-    def __init__(self, *, generation: int, **kwargs: Any) -> None:
+    def __init__(self, *, uid: str, generation: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.uid = uid
         self.generation = generation
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database."""
-        return "slipway.triggers.RolloutTrigger", {**self._arguments(), "generation": self.generation}
+        own = {"uid": self.uid, "generation": self.generation}
+        return "slipway.triggers.RolloutTrigger", {**self._arguments(), **own}
 
     async def look(self, release: Release) -> Verdict:
         """Judge the Deployment as it is now."""
         deployment = await read_async(release.target, "Deployment", release.deployment)
-        return judge_rollout(deployment, generation=self.generation, namespace=release.target.namespace)
+        namespace = release.target.namespace
+        return judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
 
 
 class AddressTrigger(JudgeTrigger):

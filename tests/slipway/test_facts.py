@@ -19,6 +19,7 @@ APPLIED = Applied(
     manifests_hash="sha256:a",
     objects=(REF,),
     pruned=(),
+    uid="u-1",
     generation=4,
 )
 

@@ -89,10 +89,10 @@ PREDICTIONS = {
     "within tolerance": ("3", 0.9599, Verdict.passed(f"{CAME} '3' at 0.9599")),
     "wrong label": ("8", 0.99, Verdict.failed(f"{CAME} '8' at 0.9900: wrong label")),
     "too little confidence": ("3", 0.79, Verdict.failed(f"{CAME} '3' at 0.7900: too little confidence")),
-    "NaN": ("3", float("nan"), Verdict.failed(f"{CAME} '3' at nan: too little confidence")),
+    "NaN": ("3", float("nan"), Verdict.failed(f"{CAME} '3' at nan: no confidence from 0 to 1")),
     "below the reference": ("3", 0.93, Verdict.failed(f"{CAME} '3' at 0.9300: 🤗's own model says 0.9500, 0.01 away is allowed")),
     "above the reference": ("3", 0.97, Verdict.failed(f"{CAME} '3' at 0.9700: 🤗's own model says 0.9500, 0.01 away is allowed")),
-    "infinite": ("3", float("inf"), Verdict.failed(f"{CAME} '3' at inf: 🤗's own model says 0.9500, 0.01 away is allowed")),
+    "infinite": ("3", float("inf"), Verdict.failed(f"{CAME} '3' at inf: no confidence from 0 to 1")),
 }  # fmt: skip
 
 

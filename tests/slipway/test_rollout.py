@@ -11,7 +11,7 @@ def deployment(*, generation=4, replicas=2, paused=False, **status):
     spec = {"replicas": replicas, **({"paused": True} if paused else {})}
     settled = {"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
     return {
-        "metadata": {"name": "tfs-server", "generation": generation},
+        "metadata": {"name": "tfs-server", "uid": "u-1", "generation": generation},
         "spec": spec,
         "status": {name: value for name, value in {**settled, **status}.items() if value != "absent"},
     }
@@ -41,7 +41,7 @@ ROLLOUTS = {
         Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
     ),
     "status missing": (
-        {"metadata": {"name": "tfs-server", "generation": 4}, "spec": {"replicas": 1}},
+        {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4}, "spec": {"replicas": 1}},
         Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
     ),
     "deadline exceeded": (
@@ -78,24 +78,24 @@ ROLLOUTS = {
     ),
     "paused": (deployment(paused=True, updatedReplicas=0), Verdict.failed(f"{WHERE}: its rollout is paused")),
     "scaled to zero": (
-        {"metadata": {"name": "tfs-server", "generation": 5}, "spec": {"replicas": 0}, "status": {"observedGeneration": 5}},
+        {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 5}, "spec": {"replicas": 0}, "status": {"observedGeneration": 5}},
         Verdict.passed(f"{WHERE}: 0 of 0 replicas are available"),
     ),
     "replicas not said: one, as Kubernetes defaults it": (
         {
-            "metadata": {"name": "tfs-server", "generation": 4},
+            "metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4},
             "spec": {"replicas": None},
             "status": {"observedGeneration": 4, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "conditions": None},
         },
         Verdict.passed(f"{WHERE}: 1 of 1 replicas are available"),
     ),
     "everything in the status is null": (
-        {"metadata": {"name": "tfs-server", "generation": 4}, "spec": {"replicas": 1}, "status": {"observedGeneration": None}},
+        {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4}, "spec": {"replicas": 1}, "status": {"observedGeneration": None}},
         Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
     ),
     "recreated": (
-        deployment(generation=1),
-        Verdict.failed(f"{WHERE}: generation 1, and 4 was applied: somebody created it anew"),
+        {**deployment(generation=4), "metadata": {"name": "tfs-server", "uid": "u-2", "generation": 4}},
+        Verdict.failed(f"{WHERE}: another object than the one applied: somebody created it anew"),
     ),
     "gone": (None, Verdict.failed("the Deployment is gone: somebody deleted it during the rollout")),
     "HPA changed replicas, not yet observed": (
@@ -112,7 +112,7 @@ ROLLOUTS = {
 @pytest.mark.parametrize(("seen", "verdict"), ROLLOUTS.values(), ids=ROLLOUTS)
 def test_verdict_of_a_rollout(seen, verdict):
     """The judge follows kubectl's algorithm, held to the generation that was applied."""
-    assert verdict == judge_rollout(seen, generation=4, namespace="shop")
+    assert verdict == judge_rollout(seen, uid="u-1", generation=4, namespace="shop")
 
 
 def service(*ingress):
@@ -205,7 +205,7 @@ PODS = {
 @pytest.mark.parametrize(("pods", "lines"), PODS.values(), ids=PODS)
 def test_reasons_of_pods(pods, lines):
     """What pods say is one line a reason, naming the pod."""
-    assert lines == explain_pods(pods, [])
+    assert lines == explain_pods(pods, [], deployment="tfs-server")
 
 
 def event(kind, name, reason, *, type_="Warning", message="no  luck\nat all"):
@@ -216,6 +216,7 @@ def event(kind, name, reason, *, type_="Warning", message="no  luck\nat all"):
 EVENTS = {
     "of a pod": ([event("Pod", "a", "Failed")], ["pod/a: Failed: no luck at all"]),
     "of a ReplicaSet": ([event("ReplicaSet", "tfs-server-1", "FailedCreate")], ["replicaset/tfs-server-1: FailedCreate: no luck at all"]),
+    "of another model's ReplicaSet": ([event("ReplicaSet", "tfs-other-1", "FailedCreate")], []),
     "of another pod": ([event("Pod", "other", "Failed")], []),
     "normal": ([event("Pod", "a", "Scheduled", type_="Normal")], []),
     "twice": ([event("Pod", "a", "Failed"), event("Pod", "a", "Failed")], ["pod/a: Failed: no luck at all"]),
@@ -226,12 +227,12 @@ EVENTS = {
 @pytest.mark.parametrize(("events", "lines"), EVENTS.values(), ids=EVENTS)
 def test_reasons_of_events(events, lines):
     """Warnings of the release's pods and of ReplicaSets are told once, in one line each."""
-    assert lines == explain_pods([pod("a", {"state": {"running": {}}, "ready": True})], events)
+    assert lines == explain_pods([pod("a", {"state": {"running": {}}, "ready": True})], events, deployment="tfs-server")
 
 
 def test_pods_before_events():
     """What the pods say themselves comes first: it is the most telling."""
-    lines = explain_pods([pod("a", waiting("ErrImagePull"))], [event("Pod", "a", "Failed")])
+    lines = explain_pods([pod("a", waiting("ErrImagePull"))], [event("Pod", "a", "Failed")], deployment="tfs-server")
     assert lines == ["pod/a: ErrImagePull: ", "pod/a: Failed: no luck at all"]
 
 

@@ -30,7 +30,7 @@ def sensor(task_id):
 
 
 DEFERRED = {
-    "wait_for_rollout": ("slipway.triggers.RolloutTrigger", 900, {"generation": 4}),
+    "wait_for_rollout": ("slipway.triggers.RolloutTrigger", 900, {"uid": "u-1", "generation": 4}),
     "wait_for_address": ("slipway.triggers.AddressTrigger", 600, {}),
     "gate": (
         "slipway.triggers.PredictionTrigger",
