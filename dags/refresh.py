@@ -5,24 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, Asset, chain
+from airflow.sdk import DAG, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
 from slipway.model_file import ModelFile, read_model_file, served_files
 from slipway.operators import (
-    AnnounceOperator,
-    ApplyOperator,
     BuildImageOperator,
     ExportOperator,
+    PlanOperator,
     PushOperator,
-    RecordOperator,
     ResolveOperator,
     SmokeTestOperator,
 )
 from slipway.params import refresh_form
-from slipway.release import asset_uri, dag_id
-from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+from slipway.release import dag_id
+from slipway.stages import deploy_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
@@ -31,9 +29,10 @@ DOC = """
 ### {model}
 {description}
 
-**resolve** pins revision and base image, **export** writes the SavedModel, **build_image**, **smoke_test** and **push**
-ship it, **apply** changes the cluster, **wait_for_rollout** and **wait_for_address** watch it, the **gate** asks the
-golden questions, **announce** tells the Asset, **record** writes down how it went, pass or fail.
+**resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest,
+**export** writes the SavedModel, **build image**, **smoke test** and **push** ship it, **apply** changes the cluster,
+the **waits** watch it, the **gate** asks the golden questions, **announce** tells the Asset. **rollback** brings the last
+good release back where the gate did not pass, **record** writes down how it went, pass or fail.
 
 Model file: `include/served/{model}.yaml`. When a task is red, its last log line says where, what and what next.
 """
@@ -52,21 +51,17 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
-        resolve = ResolveOperator(task_id="resolve", model_file=str(path))
-        export = ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON)
-        image = BuildImageOperator(task_id="build_image", task_display_name="build image")
-        smoke_test = SmokeTestOperator(task_id="smoke_test", task_display_name="smoke test")
-        push = PushOperator(task_id="push")
-        apply = ApplyOperator(task_id="apply")
-        rollout = RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout")
-        address = AddressSensor(task_id="wait_for_address", task_display_name="wait for address")
-        gate = PredictionSensor(task_id="gate")
-        announce = AnnounceOperator(
-            task_id="announce", announces=Asset(name=path.stem, uri=asset_uri(path.stem), group="slipway")
+        deploys = deploy_stages(path.stem)
+        builds: list[BaseOperator] = [
+            ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),
+            BuildImageOperator(task_id="build_image", task_display_name="build image"),
+            SmokeTestOperator(task_id="smoke_test", task_display_name="smoke test"),
+            PushOperator(task_id="push"),
+        ]
+        plan = PlanOperator(
+            task_id="plan", builds=[task.task_id for task in builds], deploys=[task.task_id for task in deploys]
         )
-        # A teardown runs whatever happened, and cannot turn a red run green.
-        record = RecordOperator(task_id="record", proof_task_id="gate").as_teardown()
-        chain(resolve, export, image, smoke_test, push, apply, rollout, address, gate, announce, record)
+        chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, deploys[0])
     return dag
 
 

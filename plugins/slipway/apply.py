@@ -83,6 +83,40 @@ def ref_of(manifest: Manifest) -> ObjectRef:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What an object is, and what the API server says an apply would make of it; None where there is, or would be, none."""
+
+    name: str  # kind/name
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def preview_plan(release: Release, plan: ApplyPlan) -> list[Preview]:
+    """What a plan would change, by the API server's own dry run. Writes nothing. Raises as `apply_plan` does."""
+    previews = []
+    with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+        for manifest in plan.apply:
+            ref = ref_of(manifest)
+            _check_ours(client, release, manifest)
+            live = _read(client, release.target, ref)
+            after = _apply(client, release, manifest, dry_run=True)
+            previews.append(Preview(name=str(ref), before=live.to_dict() if live else None, after=after.to_dict()))
+        for ref in plan.prune:
+            live = _read(client, release.target, ref)
+            if live is not None:
+                previews.append(Preview(name=str(ref), before=live.to_dict(), after=None))
+    return previews
+
+
+def remove_objects(release: Release, refs: tuple[ObjectRef, ...]) -> None:
+    """Delete objects that a record lists, the last applied first; what is gone already is passed over."""
+    plan = plan_apply([], refs)
+    with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+        for ref in plan.prune:
+            _delete(client, release.target, ref)
+
+
 def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     """Carry out a plan; uid and generation of the Deployment, as the API server answered, come back.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from slipway.apply import Applied
     from slipway.export import Export
     from slipway.image import Image, Proof, Pushed
+    from slipway.plan import Plan
     from slipway.release import Release
     from slipway.verdict import Verdict
 
@@ -43,17 +44,24 @@ class Handover:
 
     @property
     def release(self) -> Release:
-        """What `resolve` left."""
+        """What `resolve` left, or the recorded release that `choose` did."""
         from slipway.release import Release
 
-        return from_dict(Release, self._needed("resolve"))
+        return from_dict(Release, self._chosen("release") or self._needed("resolve"))
+
+    @property
+    def plan(self) -> Plan:
+        """What `plan` left, or `choose`."""
+        from slipway.plan import Plan
+
+        return from_dict(Plan, self._chosen("plan") or self._needed("plan"))
 
     @property
     def export(self) -> Export:
-        """What `export` left."""
+        """What `export` left; where it was skipped, the live release's."""
         from slipway.export import Export
 
-        return from_dict(Export, self._needed("export"))
+        return from_dict(Export, self._planned("export") or self._needed("export"))
 
     @property
     def image(self) -> Image:
@@ -71,10 +79,10 @@ class Handover:
 
     @property
     def pushed(self) -> Pushed:
-        """What `push` left."""
+        """What `push` left; where it was skipped, the live release's."""
         from slipway.image import Pushed
 
-        return from_dict(Pushed, self._needed("push"))
+        return from_dict(Pushed, self._planned("pushed") or self._needed("push"))
 
     @property
     def applied(self) -> Applied:
@@ -93,3 +101,13 @@ class Handover:
         if fact is None:
             raise InputRefused(f"task {task_id}: left nothing in this run. Next: clear {task_id}")
         return fact
+
+    def _chosen(self, part: str) -> Any:
+        """A part of what `choose` left, in a run that brings a recorded release back."""
+        chosen = self.left("choose")
+        return chosen[part] if chosen else None
+
+    def _planned(self, part: str) -> Any:
+        """What the plan keeps of the live release, so that there is nothing to build."""
+        plan = self._chosen("plan") or self.left("plan")
+        return plan[part] if plan else None

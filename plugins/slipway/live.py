@@ -1,41 +1,131 @@
-"""Makes a pushed image live: renders, keeps the manifests, opens the record, applies. The one road onto a cluster."""
+"""Makes a release live, brings a recorded one back, or takes a first one away. The one road onto a cluster."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from slipway.apply import Applied, apply_plan, plan_apply, ref_of
+import yaml
+
+from slipway.apply import Applied, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.errors import StoreError
 from slipway.export import Export
+from slipway.facts import from_dict
+from slipway.history import History, read_history
 from slipway.image import Pushed
-from slipway.manifests import render_manifests, to_yaml
-from slipway.record import last_applied, new_record, opened, read_record, utc_now, write_record
+from slipway.manifests import Manifest, render_manifests, to_yaml
+from slipway.plan import Plan
+from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
 from slipway.release import Release
-from slipway.store import Store
+from slipway.store import Store, read_bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A release's objects, and where the store keeps them."""
+
+    objects: tuple[Manifest, ...]
+    uri: str
+    hash: str  # sha256:… of the YAML
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A recorded release that comes back."""
+
+    release: Release
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """What a run that did not end well calls for."""
+
+    action: Literal["nothing", "restore", "remove", "keep"]
+    reason: str
+    good: Record | None = None
 
 
 def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
     """Apply the release's manifests with this image; what was applied comes back.
 
-    The record is open before the first write, and lists what is to be pruned until it is gone, so that a killed run
-    leaves nothing that a later one does not know. Raises ManifestError, ApplyError, StoreError.
+    Raises ManifestError, ApplyError, StoreError.
     """
-    store = Store(release.store)
     objects = render_manifests(
         release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
     )
+    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh")
+
+
+def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str) -> Applied:
+    """Apply a recorded release again, its manifests as they were stored. Raises ApplyError, StoreError."""
+    data = read_bytes(manifests_uri)
+    rendered = Rendered(
+        objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
+    )
+    return _bring(release, export, pushed, rendered, cause="rollback")
+
+
+def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
+    """The release that a record tells of, as the work of another run, with its export and image."""
+    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, force=False)
+    return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
+
+
+def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
+    """What is to be undone after this run, whose gate passed if it is `proven`."""
+    newest = history.newest
+    if newest is None or history.settled or (proven and newest["run_id"] == run_id):
+        return Undo(action="nothing", reason="what was applied last was proven live")
+    if history.good is not None:
+        return Undo(
+            action="restore",
+            reason=f"release {newest['release_id']} of run {newest['run_id']} was not proven live",
+            good=history.good,
+        )
+    if newest["release"]["keep_first"]:
+        return Undo(action="keep", reason="the first release failed and is left for inspection, as the model file says")
+    return Undo(action="remove", reason="the first release failed, and there is none to go back to")
+
+
+def remove_release(store: Store, record: Record) -> None:
+    """Take a first release away again; its record then lists no objects. Raises ApplyError, StoreError."""
+    refs = History((record,)).objects
+    remove_objects(from_dict(Release, record["release"]), refs)
+    write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs]})
+
+
+def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
+    """Store rendered manifests. Raises StoreError."""
     text = to_yaml(objects)
-    uri, content = keep_manifests(store, release, pushed, text)
-    plan = plan_apply(objects, last_applied(store, release.model))
-    refs = tuple(ref_of(manifest) for manifest in objects)
+    with tempfile.TemporaryDirectory(prefix="slipway-manifests-") as scratch:
+        draft = Path(scratch) / "manifests.yaml"
+        draft.write_text(text, encoding="utf-8")
+        uri = Store(release.store).put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml")
+    return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+
+
+def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause) -> Applied:
+    """Open the record, then write to the cluster.
+
+    The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
+    not know.
+    """
+    store = Store(release.store)
+    history = read_history(store, release.model).at(release.target, release.deployment)
+    plan = plan_apply(list(rendered.objects), history.objects)
+    refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(
-        read_record(store, release.model, release.run_id) or new_record(release, now=utc_now()),
-        release_id=pushed.release_id,
-        version=pushed.version,
-        content_hash=export.content_hash,
-        digest=pushed.digest,
-        manifests={"uri": uri, "hash": content},
+        read_record(store, release.model, release.run_id) or new_record(release, cause=cause, now=utc_now()),
+        export=export,
+        pushed=pushed,
+        manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
     )
@@ -43,23 +133,18 @@ def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
     uid, generation = apply_plan(release, plan)
     if plan.prune:
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
+    if not generation:
+        raise StoreError(
+            f"{rendered.uri}: holds no Deployment {release.deployment}. Next: roll back to another release"
+        )
     return Applied(
         release_id=pushed.release_id,
         reference=pushed.reference,
         version=pushed.version,
-        manifests_uri=uri,
-        manifests_hash=content,
+        manifests_uri=rendered.uri,
+        manifests_hash=rendered.hash,
         objects=refs,
         pruned=plan.prune,
         uid=uid,
         generation=generation,
     )
-
-
-def keep_manifests(store: Store, release: Release, pushed: Pushed, text: str) -> tuple[str, str]:
-    """Store rendered manifests; their URI and sha256:… come back."""
-    content = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    with tempfile.TemporaryDirectory(prefix="slipway-manifests-") as scratch:
-        draft = Path(scratch) / "manifests.yaml"
-        draft.write_text(text, encoding="utf-8")
-        return store.put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml"), content

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -144,6 +144,7 @@ class ModelFile(_Part):
     gate: GateSettings
     rollout_timeout_s: Seconds = 900
     address_timeout_s: Seconds = 600  # a cloud's load balancer takes one to two minutes
+    on_first_failure: Literal["remove", "keep"] = "remove"  # a first release has none to go back to
     schedule: str | None = None
 
     @field_validator("schedule")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from slipway.errors import SlipwayError
 from slipway.facts import to_dict
@@ -29,7 +30,18 @@ Fact = dict[str, Any]
 
 GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
 
+RETURN_VALUE = "return_value"  # XCom's key for a task's result
+LOOK_S = 2.0
+GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
+
 log = logging.getLogger(__name__)
+
+
+def task_states(context: Context) -> dict[str, str]:
+    """The states of this run's other tasks, by their names."""
+    ti, run_id = context["ti"], context["run_id"]
+    tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
+    return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
 
 
 class StageOperator(BaseOperator):
@@ -70,6 +82,73 @@ class ResolveOperator(StageOperator):
         release = resolve(Path(self.model_file), params, read_settings(), run_id=run.context["run_id"])
         log.info("resolve: %s at %s on %s", release.model, release.source.revision, release.base_reference)
         return release
+
+
+class PlanOperator(StageOperator):
+    """Finds out what has to be done since the live release, and skips the rest: all of it where nothing changed."""
+
+    ui_color = BLUE
+
+    def __init__(self, *, builds: Sequence[str], deploys: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.builds = list(builds)
+        self.deploys = list(deploys)
+
+    def execute(self, context: Context) -> Fact:
+        """The Plan as a dict; what it does not need is skipped from here."""
+        plan = super().execute(context)
+        unneeded = {"nothing": [*self.builds, *self.deploys], "manifests": self.builds}.get(plan["action"], [])
+        if context["params"].get("plan_only"):
+            unneeded = [*self.builds, *self.deploys]
+        if not unneeded:
+            return plan
+        context["ti"].xcom_push(key=RETURN_VALUE, value=plan)
+        raise DownstreamTasksSkipped(tasks=unneeded)
+
+    def make(self, run: Handover) -> Any:
+        """The Plan, its diff in the log."""
+        from slipway.plan import differences, make_plan
+
+        plan, previews = make_plan(run.release)
+        for preview in previews:
+            for line in differences(preview):
+                log.info("plan: %s", line)
+        log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
+        return plan
+
+
+class ChooseOperator(StageOperator):
+    """Finds the recorded release to go back to, and lists those there are."""
+
+    ui_color = BLUE
+
+    def __init__(self, *, model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+
+    def make(self, run: Handover) -> Any:
+        """The Choice."""
+        from slipway.history import choose_release, describe, read_current_history
+        from slipway.live import Choice, recorded
+        from slipway.plan import Plan
+        from slipway.resolve import read_settings
+        from slipway.store import Store
+
+        store = read_settings().store
+        history = read_current_history(Store(store), self.model)
+        for line in describe(history):
+            log.info("choose: %s", line)
+        record = choose_release(history, run.context["params"].get("release"))
+        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
+        log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
+        plan = Plan(
+            action="restore",
+            reasons=(f"release {record['release_id']} was chosen",),
+            export=export,
+            pushed=pushed,
+            manifests_uri=record["manifests"]["uri"],
+        )
+        return Choice(release=release, plan=plan)
 
 
 class ExportOperator(StageOperator):
@@ -158,9 +237,13 @@ class ApplyOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """What was Applied."""
-        from slipway.live import make_live
+        from slipway.live import make_live, restore
 
-        applied = make_live(run.release, run.export, run.pushed)
+        manifests_uri = run.plan.manifests_uri
+        if manifests_uri is None:
+            applied = make_live(run.release, run.export, run.pushed)
+        else:
+            applied = restore(run.release, run.export, run.pushed, manifests_uri)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
@@ -189,6 +272,111 @@ class AnnounceOperator(BaseOperator):
         return said
 
 
+class RollbackOperator(BaseOperator):
+    """Undoes what was applied last and not proven: by this run, or by an earlier one that was killed half-way.
+
+    The last known good release is applied again, waited for, asked its golden questions, and recorded. It runs as a
+    teardown, so that it runs whatever happened and cannot turn a red run green.
+    """
+
+    ui_color = GREY
+
+    def __init__(self, *, model: str, proof_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.proof_task_id = proof_task_id
+
+    def execute(self, context: Context) -> Any:
+        """What was undone, once it has been; skipped where there is nothing to undo."""
+        from slipway.history import read_current_history
+        from slipway.live import judge_undo, recorded, remove_release, restore
+        from slipway.resolve import read_settings
+        from slipway.store import Store
+
+        store = Store(read_settings().store)
+        history = read_current_history(store, self.model)
+        proven = task_states(context).get(self.proof_task_id) == "success"
+        undo = judge_undo(history, run_id=context["run_id"], proven=proven)
+        log.info("rollback: %s: %s", undo.action, undo.reason)
+        if undo.action == "nothing":
+            raise AirflowSkipException(undo.reason)
+        if undo.action == "remove" and history.newest:
+            remove_release(store, history.newest)
+        if undo.good is None:
+            return {"action": undo.action, "reason": undo.reason}
+        release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
+        applied = restore(release, export, pushed, undo.good["manifests"]["uri"])
+        return self._wait_for_rollout(
+            {"release": to_dict(release), "export": to_dict(export), "applied": to_dict(applied), "reason": undo.reason}
+        )
+
+    def _wait_for_rollout(self, undoing: Fact) -> None:
+        from slipway.triggers import RolloutTrigger
+
+        applied = undoing["applied"]
+        own = {name: applied[name] for name in ("release_id", "uid", "generation")}
+        self._defer(RolloutTrigger, "rolled_out", undoing, undoing["release"]["rollout_timeout_s"], **own)
+
+    def rolled_out(self, context: Context, event: Fact, undoing: Fact) -> Any:
+        """Go on to the address, which the release's fixed URL makes short."""
+        from slipway.triggers import AddressTrigger
+
+        self._fail_unless_passed(context, event, undoing)
+        if undoing["release"]["address"]:
+            return self.addressed(context, {**event, "found": undoing["release"]["address"].rstrip("/")}, undoing)
+        return self._defer(AddressTrigger, "addressed", undoing, undoing["release"]["address_timeout_s"])
+
+    def addressed(self, context: Context, event: Fact, undoing: Fact) -> None:
+        """Go on to the gate."""
+        from slipway.triggers import PredictionTrigger
+
+        self._fail_unless_passed(context, event, undoing)
+        export = undoing["export"]
+        own = {"url": event["found"], "version": export["version"], "golden_uri": export["golden_uri"]}
+        self._defer(PredictionTrigger, "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
+
+    def gated(self, context: Context, event: Fact, undoing: Fact) -> Fact:
+        """Record that the release is live again."""
+        self._fail_unless_passed(context, event, undoing)
+        uri = self._close(undoing, event)
+        log.info("rollback: release %s serves again: %s", undoing["applied"]["release_id"], event["reason"])
+        return {
+            "action": "restore",
+            "reason": undoing["reason"],
+            "release": undoing["applied"]["release_id"],
+            "record": uri,
+        }
+
+    def _defer(self, trigger: Any, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+        self.defer(
+            trigger=trigger(release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own),
+            method_name=method_name,
+            kwargs={"undoing": undoing},
+            timeout=timedelta(seconds=limit_s + GRACE_S),
+        )
+
+    def _fail_unless_passed(self, context: Context, event: Fact, undoing: Fact) -> None:
+        verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
+        log.info("rollback: %s", verdict)
+        if verdict.outcome == "pass":
+            return
+        self._close(undoing, event)
+        target = undoing["release"]["target"]["namespace"]
+        said = f"RollbackFailed: release {undoing['applied']['release_id']}: {verdict.reason}. Next: kubectl -n {target} get pods"
+        Handover(context).say(Verdict.failed(said))
+        raise AirflowFailException(said)
+
+    @staticmethod
+    def _close(undoing: Fact, event: Fact) -> str:
+        from slipway.facts import from_dict
+        from slipway.record import close_run
+        from slipway.release import Release
+
+        release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
+        verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}
+        return close_run(release, verdicts, {}, proven=proven)
+
+
 class RecordOperator(BaseOperator):
     """Closes the run's record, pass or fail, as a teardown that cannot change the run's colour."""
 
@@ -202,13 +390,13 @@ class RecordOperator(BaseOperator):
         """The record's URI; none where the run failed before there was a Release to record."""
         from slipway.record import close_run
 
-        ti, run = context["ti"], Handover(context)
-        if run.left("resolve") is None:
-            log.info("record: resolve left no release, so there is nothing to record; its log says why")
+        run = Handover(context)
+        if run.left("resolve") is None and run.left("choose") is None:
+            log.info("record: there is no release to record; the first task's log says why")
             return None
-        tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
-        states = {task: str(state) for task, state in tasks.items() if task != ti.task_id}
+        states = task_states(context)
         verdicts = {task: said for task in states if (said := run.said(task))}
-        uri = close_run(run.release, verdicts, states, proven=states.get(self.proof_task_id) == "success")
+        proven = states.get(self.proof_task_id) == "success"
+        uri = close_run(run.release, verdicts, states, proven=proven, undo=run.left("rollback"))
         log.info("record: %s", uri)
         return uri

@@ -21,6 +21,7 @@ class RefreshParams:
     overlay: str | None = None
     min_confidence: float | None = None  # 0..1
     force: bool = False
+    plan_only: bool = False
 
 
 def refresh_form(file: ModelFile | None) -> dict[str, Param]:
@@ -56,6 +57,25 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             title="Force",
             description="Export, build, smoke-test and push again, even where the result is known.",
         ),
+        "plan_only": Param(
+            False,  # noqa: FBT003 - likewise
+            type="boolean",
+            title="Plan only",
+            description="Say what a run would do, with the API server's dry-run diff, and write nothing.",
+        ),
+    }
+
+
+def rollback_form() -> dict[str, Param]:
+    """The Params of a rollback DAG."""
+    return {
+        "release": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9a-f]{12}$",
+            title="Release",
+            description="A release that was proven live, by its id; each run's first log lists them. Empty: the one before the live one.",
+        )
     }
 
 
@@ -71,10 +91,20 @@ def read_params(params: dict[str, Any]) -> RefreshParams:
         raise InputRefused(
             f"Param min_confidence: {confidence!r} is no number from 0 to 1. Next: leave it empty, or say 0.85"
         )
-    force = params.get("force", False)
-    if not isinstance(force, bool):
-        raise InputRefused(f"Param force: {force!r} is neither true nor false. Next: say true or false")
-    return RefreshParams(revision=revision, overlay=overlay, min_confidence=confidence, force=force)
+    return RefreshParams(
+        revision=revision,
+        overlay=overlay,
+        min_confidence=confidence,
+        force=_switch(params, "force"),
+        plan_only=_switch(params, "plan_only"),
+    )
+
+
+def _switch(params: dict[str, Any], name: str) -> bool:
+    value = params.get(name, False)
+    if not isinstance(value, bool):
+        raise InputRefused(f"Param {name}: {value!r} is neither true nor false. Next: say true or false")
+    return value
 
 
 def _text(params: dict[str, Any], name: str) -> str | None:

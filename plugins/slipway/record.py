@@ -9,27 +9,33 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from slipway.apply import ObjectRef
-from slipway.facts import from_dict, to_dict
+from slipway.export import Export
+from slipway.facts import to_dict
+from slipway.image import Pushed
 from slipway.release import Release, file_name
 from slipway.store import Store
 
 SCHEMA = 1
 
 Outcome = Literal["open", "live", "failed"]
+Cause = Literal["refresh", "rollback"]
 Record = dict[str, Any]
 
 
-def new_record(release: Release, *, now: datetime) -> Record:
+def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> Record:
     """A record of a run that has not ended."""
     return {
         "schema": SCHEMA,
         "model": release.model,
+        "cause": cause,
         "run_id": release.run_id,
         "outcome": "open",
         "fingerprint": release.fingerprint,
         "opened": now.isoformat(),
         "closed": None,
         "release": to_dict(release),
+        "export": None,
+        "pushed": None,
         "release_id": None,
         "version": None,
         "content_hash": None,
@@ -44,10 +50,8 @@ def new_record(release: Release, *, now: datetime) -> Record:
 def opened(
     record: Record,
     *,
-    release_id: str,
-    version: int,
-    content_hash: str,
-    digest: str,
+    export: Export,
+    pushed: Pushed,
     manifests: dict[str, str],
     objects: list[ObjectRef],
     now: datetime,
@@ -61,10 +65,12 @@ def opened(
         "outcome": "open",
         "opened": now.isoformat(),
         "closed": None,
-        "release_id": release_id,
-        "version": version,
-        "content_hash": content_hash,
-        "digest": digest,
+        "export": to_dict(export),
+        "pushed": to_dict(pushed),
+        "release_id": pushed.release_id,
+        "version": pushed.version,
+        "content_hash": export.content_hash,
+        "digest": pushed.digest,
         "manifests": manifests,
         "objects": [to_dict(ref) for ref in objects],
     }
@@ -76,11 +82,17 @@ def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dic
     return {**record, "outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
 
 
-def close_run(release: Release, verdicts: Record, tasks: dict[str, str], *, proven: bool) -> str:
-    """Close this run's record with its tasks' verdicts and states; the record's URI comes back. Raises StoreError."""
+def close_run(
+    release: Release, verdicts: Record, tasks: dict[str, str], *, proven: bool, undo: Record | None = None
+) -> str:
+    """Close this run's record with its tasks' verdicts and states, and what was undone; its URI comes back.
+
+    Raises StoreError.
+    """
     store = Store(release.store)
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
-    return write_record(store, closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now()))
+    ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
+    return write_record(store, {**ended, "undo": undo})
 
 
 def read_record(store: Store, model: str, run_id: str) -> Record | None:
@@ -97,16 +109,6 @@ def write_record(store: Store, record: Record) -> str:
 def record_key(model: str, run_id: str) -> str:
     """Where the store keeps a run's record."""
     return f"records/{model}/{file_name(run_id)}.json"
-
-
-def last_applied(store: Store, model: str) -> tuple[ObjectRef, ...]:
-    """The objects that the newest record with any lists: what a next apply may prune. Raises StoreError."""
-    records = [store.read_json(f"records/{model}/{name}") for name in store.names(f"records/{model}")]
-    listing = [record for record in records if record["objects"]]
-    if not listing:
-        return ()
-    newest = max(listing, key=lambda record: record["opened"])
-    return tuple(from_dict(ObjectRef, ref) for ref in newest["objects"])
 
 
 def utc_now() -> datetime:

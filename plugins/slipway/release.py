@@ -74,6 +74,7 @@ class Release:
     manifests_hash: str  # sha256:… of the manifests rendered without digest, version and ids
     store: str  # URI of the artifact store
     force: bool
+    keep_first: bool  # a first release that fails is left for inspection
 
     @property
     def fingerprint(self) -> str:
@@ -138,6 +139,11 @@ class Release:
 def dag_id(model: str) -> str:
     """The DAG that refreshes a model; a dot stands for what no model's name has, so that a refused file has a DAG too."""
     return f"refresh_{re.sub(r'[^a-z0-9-]', '.', model).replace('-', '_')}"
+
+
+def rollback_dag_id(model: str) -> str:
+    """The DAG that rolls a model back."""
+    return dag_id(model).replace("refresh_", "rollback_", 1)
 
 
 def asset_uri(model: str) -> str:

@@ -96,6 +96,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         manifests_hash="",
         store=settings.store,
         force=params.force,
+        keep_first=file.on_first_failure == "keep",
     )
     return replace(release, manifests_hash=manifests_hash(release))
 

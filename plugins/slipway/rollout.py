@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from urllib3.exceptions import HTTPError
+
 from slipway.release import LABEL_RELEASE, Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
@@ -55,6 +57,27 @@ def _judge_progress(where: str, spec: JsonObject, status: JsonObject) -> Verdict
     if available < updated:
         return Verdict.wait(f"{where}: {available} of {updated} updated replicas are available")
     return Verdict.passed(f"{where}: {available} of {wanted} replicas are available")
+
+
+def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Verdict:
+    """Whether every pod behind a Deployment is of this release and ready; pods that are going away do not count."""
+    staying = [
+        pod
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp") and pod["status"].get("phase") in {"Pending", "Running"}
+    ]
+    others = [pod for pod in staying if pod["metadata"].get("labels", {}).get(LABEL_RELEASE) != release_id]
+    ready = [pod for pod in staying if pod not in others and _is_ready(pod)]
+    where = f"pods of release {release_id} in {namespace}"
+    if others:
+        return Verdict.wait(f"{where}: pod/{others[0]['metadata']['name']} is of another release")
+    if not ready or len(ready) < len(staying):
+        return Verdict.wait(f"{where}: {len(ready)} of {len(staying)} are ready")
+    return Verdict.passed(f"{where}: {len(ready)} of {len(staying)} are ready, and there is no other")
+
+
+def _is_ready(pod: JsonObject) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
 
 
 def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> tuple[Verdict, str | None]:
@@ -162,6 +185,34 @@ def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
     return [line for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
 
 
+def read(target: Target, kind: str, name: str) -> JsonObject | None:
+    """A Deployment or Service as JSON, None where there is none. Raises ClusterUnreachable, ApplyRefused."""
+    from kubernetes.client import AppsV1Api, CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    from slipway.apply import refusal
+    from slipway.errors import ClusterUnreachable
+    from slipway.target import cluster_client
+
+    where = f"{kind.lower()}/{name}"
+    with cluster_client(target) as client:
+        read = {
+            "Deployment": AppsV1Api(client).read_namespaced_deployment,
+            "Service": CoreV1Api(client).read_namespaced_service,
+        }[kind]
+        try:
+            answer = read(name, target.namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
+        except ApiException as error:
+            if error.status == 404:  # noqa: PLR2004 - not found
+                return None
+            raise refusal(target, where, error.status, error.body) from error
+        except HTTPError as error:
+            raise ClusterUnreachable(
+                f"{where}: {' '.join(str(error).split())}. Next: {target.kubectl('get deployments')}"
+            ) from error
+        return dict(json.loads(answer.data))
+
+
 async def read_async(target: Target, kind: str, name: str) -> JsonObject | None:
     """A Deployment or Service as JSON, None where there is none; for triggers, which only read."""
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
@@ -181,3 +232,17 @@ async def read_async(target: Target, kind: str, name: str) -> JsonObject | None:
                 return None
             raise
         return dict(client.sanitize_for_serialization(found))
+
+
+async def list_pods_async(target: Target, labels: dict[str, str]) -> list[JsonObject]:
+    """The pods that bear these labels, as JSON; for triggers, which only read."""
+    from kubernetes_asyncio.client import CoreV1Api
+
+    from slipway.target import async_cluster_client
+
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    async with async_cluster_client(target) as client:
+        found = await CoreV1Api(client).list_namespaced_pod(
+            target.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT_S
+        )
+        return list(client.sanitize_for_serialization(found)["items"])

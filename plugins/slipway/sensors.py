@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.operators import BLUE, RED
+from slipway.operators import BLUE, GRACE_S, RED
 from slipway.release import Release
 from slipway.verdict import Verdict
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from slipway.triggers import JudgeTrigger
 
 Fact = dict[str, Any]
-GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,11 @@ class RolloutSensor(JudgeSensor):
         from slipway.triggers import RolloutTrigger
 
         return RolloutTrigger(
-            release=to_dict(run.release), uid=run.applied.uid, generation=run.applied.generation, **times
+            release=to_dict(run.release),
+            release_id=run.applied.release_id,
+            uid=run.applied.uid,
+            generation=run.applied.generation,
+            **times,
         )
 
     def time_limit_s(self, release: Release) -> int:

@@ -14,7 +14,7 @@ from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
 from slipway.questions import ask_async
 from slipway.release import Release
-from slipway.rollout import judge_address, judge_rollout, read_async
+from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_json
 from slipway.verdict import Verdict
 
@@ -68,23 +68,32 @@ class JudgeTrigger(BaseTrigger):
 
 
 class RolloutTrigger(JudgeTrigger):
-    """Waits until the Deployment is what the apply that was answered with this uid and generation said."""
+    """Waits until the Deployment is what the apply that was answered with this uid and generation said.
 
-    def __init__(self, *, uid: str, generation: int, **kwargs: Any) -> None:
+    And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
+    be told by.
+    """
+
+    def __init__(self, *, release_id: str, uid: str, generation: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.release_id = release_id
         self.uid = uid
         self.generation = generation
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database."""
-        own = {"uid": self.uid, "generation": self.generation}
+        own = {"release_id": self.release_id, "uid": self.uid, "generation": self.generation}
         return "slipway.triggers.RolloutTrigger", {**self._arguments(), **own}
 
     async def look(self, release: Release) -> Verdict:
-        """Judge the Deployment as it is now."""
+        """Judge the Deployment as it is now, then its pods."""
         deployment = await read_async(release.target, "Deployment", release.deployment)
         namespace = release.target.namespace
-        return judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
+        verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
+        if verdict.outcome != "pass" or deployment is None:
+            return verdict
+        pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
+        return judge_pods(pods, release_id=self.release_id, namespace=namespace)
 
 
 class AddressTrigger(JudgeTrigger):

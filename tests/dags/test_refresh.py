@@ -20,8 +20,8 @@ from slipway.release import dag_id
 PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"
 STORY = (
-    "resolve", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
-    "announce", "record",
+    "resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
+    "announce", "rollback", "record",
 )  # fmt: skip
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
@@ -108,11 +108,12 @@ def test_tasks_follow_one_another_as_the_story_is_told(dag):
     assert {**{task: {following} for task, following in pairwise(STORY)}, "record": set()} == downstream
 
 
-def test_record_cannot_turn_a_run_green_or_red(dag):
-    """The record is a teardown that runs whatever happened, bound to no setup, and does not fail the run."""
-    record = dag.get_task("record")
-    assert record.is_teardown
-    assert record.on_failure_fail_dagrun is False
+@pytest.mark.parametrize("task_id", ["rollback", "record"])
+def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
+    """Rollback and record are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+    task = dag.get_task(task_id)
+    assert task.is_teardown
+    assert task.on_failure_fail_dagrun is False
     assert not any(task.is_setup for task in dag.tasks)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -12,10 +14,14 @@ from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.image import Image, Proof, Pushed
 from slipway.prediction import GoldenCase, Reference
+from slipway.record import closed, new_record, opened
 from slipway.release import GoldenRequest, Release, Source
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
+
+SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
+DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
 
 
 @pytest.fixture
@@ -53,6 +59,7 @@ def release(store):
         manifests_hash=f"sha256:{'a' * 64}",
         store=store.uri,
         force=False,
+        keep_first=False,
     )
 
 
@@ -119,6 +126,26 @@ def pushed():
     return Pushed(
         reference=f"127.0.0.1:5000/shop/digits-vit@{digest}", digest=digest, release_id="abcdefabcdef", version=7
     )
+
+
+@pytest.fixture
+def record_of(release, export, pushed):
+    """Makes a record: `record_of("run", outcome, minutes, release_id=…, objects=…, **release fields)`."""
+
+    def make(run_id, outcome="live", minutes=0, *, release_id=None, objects=(SERVICE, DEPLOYMENT), **changes):
+        opened_at = datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        record = opened(
+            new_record(replace(release, run_id=run_id, **changes), now=opened_at),
+            export=export,
+            pushed=replace(pushed, release_id=release_id or pushed.release_id),
+            manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},
+            objects=list(objects),
+            now=opened_at,
+        )
+        ended = closed(record, proven=outcome == "live", verdicts={}, tasks={}, now=opened_at)
+        return json.loads(json.dumps(record if outcome == "open" else ended))
+
+    return make
 
 
 class Left:

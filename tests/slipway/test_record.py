@@ -1,14 +1,14 @@
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from slipway.apply import ObjectRef
+from slipway.export import Export
 from slipway.facts import from_dict, to_dict
+from slipway.image import Pushed
 from slipway.record import (
     SCHEMA,
     close_run,
     closed,
-    last_applied,
     new_record,
     opened,
     read_record,
@@ -20,6 +20,8 @@ from slipway.release import Release
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
 DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
+EXPORT = Export(version=7, content_hash="sha256:c", model_uri="m", golden_uri="g", descriptors_uri="d", report_uri="r")
+PUSHED = Pushed(reference="r/digits-vit@sha256:d", digest="sha256:d", release_id="abcdefabcdef", version=7)
 VERDICT = {"outcome": "pass", "reason": "3 of 3 rounds in a row passed"}
 
 
@@ -32,10 +34,8 @@ def opened_by(release, *objects, minutes=0):
     """A record as it stands before the first write."""
     return opened(
         new_record(release, now=NOON),
-        release_id="abcdefabcdef",
-        version=7,
-        content_hash="sha256:c",
-        digest="sha256:d",
+        export=EXPORT,
+        pushed=PUSHED,
         manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},
         objects=list(objects),
         now=at(minutes),
@@ -62,6 +62,7 @@ def test_opened_record_tells_what_is_about_to_be_applied(release):
     assert record["opened"] == at(5).isoformat()
     assert (record["release_id"], record["version"], record["digest"]) == ("abcdefabcdef", 7, "sha256:d")
     assert record["manifests"] == {"uri": "file:///store/m.yaml", "hash": "sha256:a"}
+    assert (from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])) == (EXPORT, PUSHED)
     assert record.keys() == new_record(release, now=NOON).keys()
 
 
@@ -77,9 +78,7 @@ def test_closed_record_is_live_only_if_proven(release):
 def test_record_reopened_if_the_run_is_cleared(release):
     """A run that applies again is open again, and its record the newest."""
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
-    again = opened(
-        ended, release_id="b", version=8, content_hash="c", digest="d", manifests={}, objects=[SERVICE], now=at(20)
-    )
+    again = opened(ended, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
     assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
 
 
@@ -108,30 +107,3 @@ def test_run_closed_if_it_never_applied(release, store):
     close_run(release, {}, {"export": "failed"}, proven=False)
     record = read_record(store, "digits-vit", release.run_id)
     assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
-
-
-def test_nothing_applied_if_there_is_no_record(store):
-    """A first run prunes nothing."""
-    assert last_applied(store, "digits-vit") == ()
-
-
-def test_newest_record_with_objects_is_what_was_applied_last(release, store):
-    """Neither the names' order, nor runs that never applied, nor other models decide."""
-    for run, minutes, objects in (("z", 1, [SERVICE]), ("a", 2, [SERVICE, DEPLOYMENT]), ("m", 3, [])):
-        write_record(store, opened_by(replace(release, run_id=run), *objects, minutes=minutes))
-    write_record(store, opened_by(replace(release, model="other", run_id="n"), DEPLOYMENT, minutes=9))
-    assert last_applied(store, "digits-vit") == (SERVICE, DEPLOYMENT)
-
-
-def test_cleared_run_is_what_was_applied_last(release, store):
-    """An old run that applied again after a newer one is the newest: what it brought back can be pruned."""
-    write_record(store, opened_by(replace(release, run_id="new"), SERVICE, minutes=5))
-    write_record(store, opened_by(replace(release, run_id="old"), SERVICE, DEPLOYMENT, minutes=10))
-    assert last_applied(store, "digits-vit") == (SERVICE, DEPLOYMENT)
-
-
-def test_same_objects_if_opened_within_a_second(release, store):
-    """Times with and without fractions compare as times."""
-    write_record(store, opened_by(replace(release, run_id="first"), SERVICE))
-    write_record(store, opened_by(replace(release, run_id="second"), DEPLOYMENT, minutes=0.0001))
-    assert last_applied(store, "digits-vit") == (DEPLOYMENT,)

@@ -86,7 +86,7 @@ async def test_looks_again_until_the_deadline(release):
 
 
 TRIGGERS = {
-    RolloutTrigger: {"uid": "u-1", "generation": 4},
+    RolloutTrigger: {"release_id": "abcdefabcdef", "uid": "u-1", "generation": 4},
     AddressTrigger: {},
     PredictionTrigger: {"url": "http://x:8501", "version": 7, "golden_uri": "file:///store/golden.json"},
 }

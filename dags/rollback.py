@@ -1,0 +1,42 @@
+"""One rollback DAG for each model file: back to a recorded release, by the same road that brought it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, chain
+
+from slipway.model_file import served_files
+from slipway.operators import ChooseOperator
+from slipway.params import rollback_form
+from slipway.release import rollback_dag_id
+from slipway.stages import deploy_stages
+
+DOC = """
+### {model}: back to a recorded release
+
+Trigger with a release id, or empty for the release before the live one. The first task's log lists every release that
+was proven live. The release's recorded manifests and image are applied again, waited for, asked their golden questions,
+and recorded. If the gate does not pass, the release that was live before serves again.
+"""
+
+
+def rollback_dag(model: str) -> DAG:
+    """The DAG that rolls a model back."""
+    with DAG(
+        rollback_dag_id(model),
+        description=f"Brings a recorded release of {model} back.",
+        doc_md=DOC.format(model=model),
+        schedule=None,
+        params=rollback_form(),
+        max_active_runs=1,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+        tags=["slipway", "rollback"],
+    ) as dag:
+        chain(ChooseOperator(task_id="choose", model=model), deploy_stages(model)[0])
+    return dag
+
+
+for served in served_files():
+    rollback = rollback_dag(served.stem)
+    globals()[rollback.dag_id] = rollback

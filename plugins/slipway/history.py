@@ -1,0 +1,102 @@
+"""A model's records read together: what was applied last, which release is known to be good, which can come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.apply import ObjectRef
+from slipway.errors import InputRefused
+from slipway.facts import from_dict
+from slipway.record import Record
+from slipway.store import Store
+from slipway.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The records of a model that applied something, oldest first."""
+
+    records: tuple[Record, ...]
+
+    def at(self, target: Target, deployment: str) -> History:
+        """Those of one target and Deployment: a model that moved leaves its old records behind."""
+        return History(
+            tuple(
+                record
+                for record in self.records
+                if from_dict(Target, record["release"]["target"]) == target
+                and record["release"]["deployment"] == deployment
+            )
+        )
+
+    @property
+    def newest(self) -> Record | None:
+        """The record that applied something last, whatever became of it."""
+        return self.records[-1] if self.records else None
+
+    @property
+    def good(self) -> Record | None:
+        """The newest record whose release was proven live."""
+        return next((record for record in reversed(self.records) if record["outcome"] == "live"), None)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what was applied last was proven live: no run was killed half-way, none failed without being undone."""
+        return self.newest is not None and self.newest["outcome"] == "live"
+
+    @property
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The objects that the newest record lists: what a next apply may prune."""
+        listed: Sequence[Any] = self.newest["objects"] if self.newest else ()
+        return tuple(from_dict(ObjectRef, ref) for ref in listed)
+
+    def proven(self) -> tuple[Record, ...]:
+        """One record for each release that was ever proven live, newest first."""
+        releases: dict[str, Record] = {}
+        for record in reversed(self.records):
+            if record["outcome"] == "live":
+                releases.setdefault(record["release_id"], record)
+        return tuple(releases.values())
+
+
+def read_history(store: Store, model: str) -> History:
+    """The model's history. Raises StoreError."""
+    records = [store.read_json(f"records/{model}/{name}") for name in store.names(f"records/{model}")]
+    return History(tuple(sorted((r for r in records if r["objects"]), key=lambda record: str(record["opened"]))))
+
+
+def read_current_history(store: Store, model: str) -> History:
+    """The model's history at the target where it was applied last. Raises StoreError."""
+    history = read_history(store, model)
+    if history.newest is None:
+        return history
+    release = history.newest["release"]
+    return history.at(from_dict(Target, release["target"]), release["deployment"])
+
+
+def choose_release(history: History, release_id: str | None) -> Record:
+    """The record of the release to go back to: the named one, else the one before the live one.
+
+    Raises InputRefused naming the releases there are.
+    """
+    proven = history.proven()
+    known = ", ".join(record["release_id"] for record in proven) or "none"
+    if release_id is not None:
+        found = next((record for record in proven if record["release_id"] == release_id), None)
+        if found is None:
+            raise InputRefused(f"Param release: {release_id!r} was never proven live. Next: use one of {known}")
+        return found
+    before = [record for record in proven if not history.good or record["release_id"] != history.good["release_id"]]
+    if not before:
+        raise InputRefused(f"Param release: there is none before the live one to go back to. Next: name one of {known}")
+    return before[0]
+
+
+def describe(history: History) -> list[str]:
+    """The releases that can come back, one a line, the newest first, for people to choose from."""
+    return [
+        f"{record['release_id']}  version {record['version']}  proven {record['closed']}  {record['release']['source']['revision']}"
+        for record in history.proven()
+    ]

@@ -1,0 +1,171 @@
+"""The plan: what a run has to do, from what changed since the live release and whether that release is well."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from slipway.apply import Preview, plan_apply, preview_plan
+from slipway.export import Export
+from slipway.facts import from_dict, to_dict
+from slipway.history import History, read_history
+from slipway.image import Pushed
+from slipway.manifests import BASE_IMAGE, render_manifests
+from slipway.prediction import cases_from, judge_answer, judge_round
+from slipway.questions import ask
+from slipway.record import Record
+from slipway.release import LABEL_RELEASE, Release, short
+from slipway.rollout import judge_address, judge_rollout, read
+from slipway.store import Store, read_json
+from slipway.verdict import Verdict
+
+Action = Literal["nothing", "manifests", "everything", "restore"]
+VOLATILE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
+REVISION_ANNOTATION = "deployment.kubernetes.io/revision"  # the Deployment controller's own
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is going to do, and why."""
+
+    action: Action
+    reasons: tuple[str, ...]
+    export: Export | None = None  # the live release's, where there is nothing to export
+    pushed: Pushed | None = None  # the live release's image under the new release's id, likewise
+    manifests_uri: str | None = None  # of a recorded release that comes back as it was
+
+
+def plan_refresh(release: Release, history: History, health: Verdict, differing: tuple[str, ...]) -> Plan:
+    """What to do for this release.
+
+    `health` is what the live release is worth now, `differing` names live objects that a dry run would change.
+    """
+    good = history.good
+    if release.force:
+        return Plan(action="everything", reasons=("forced",))
+    if good is None:
+        return Plan(action="everything", reasons=("there is no release that was proven live",))
+    changed = changes(release, good)
+    if changed:
+        return Plan(action="everything", reasons=changed)
+    export, pushed = kept(release, good)
+    reasons = list(differing and (f"differs from what is live: {', '.join(differing)}",))
+    if not history.settled:
+        reasons.append("an earlier run did not end well")
+    if health.outcome != "pass":
+        reasons.append(f"the live release is not well: {health.reason}")
+    if reasons:
+        return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
+    return Plan(
+        action="nothing", reasons=("nothing changed, and the live release is well",), export=export, pushed=pushed
+    )
+
+
+def changes(release: Release, good: Record) -> tuple[str, ...]:
+    """What has changed since a recorded release, of all that decides the image and the golden cases."""
+    now, then = to_dict(release), good["release"]
+    watched = {
+        "source": "the source",
+        "exporter": "the exporter",
+        "base_digest": "the base image",
+        "golden": "the golden cases",
+        "repository": "the image's repository",
+    }
+    found = []
+    for field, words in watched.items():
+        if _plain(now[field]) != _plain(then[field]):
+            was, is_ = (_shown(value[field]) for value in (then, now))
+            found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
+    return tuple(found)
+
+
+def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
+    """The recorded export and image, the image under the id that it has in the new release."""
+    pushed = from_dict(Pushed, good["pushed"])
+    renamed = {**to_dict(pushed), "release_id": release.release_id(pushed.digest)}
+    return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
+
+
+def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
+    """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
+
+    Raises StoreError, ManifestError, ApplyError.
+    """
+    history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
+    good = history.good
+    if good is None:
+        reference, version, release_id = f"{BASE_IMAGE}@sha256:{'0' * 64}", 0, "planned"
+    else:
+        pushed = kept(release, good)[1]
+        reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
+    objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
+    previews = preview_plan(release, plan_apply(objects, history.objects))
+    differing = tuple(preview.name for preview in previews if differences(preview))
+    health = judge_health(release, good) if good else Verdict.failed("there is none")
+    return plan_refresh(release, history, health, differing), previews
+
+
+def judge_health(release: Release, good: Record) -> Verdict:
+    """Whether the recorded release is what runs, has been rolled out, and answers its golden cases right now."""
+    deployment = read(release.target, "Deployment", release.deployment)
+    if deployment is None:
+        return Verdict.failed(f"deployment/{release.deployment} is gone")
+    metadata = deployment["metadata"]
+    labelled = metadata.get("labels", {}).get(LABEL_RELEASE)
+    if labelled != good["release_id"]:
+        return Verdict.failed(
+            f"deployment/{release.deployment} is labelled {labelled}, the record says {good['release_id']}"
+        )
+    rolled_out = judge_rollout(
+        deployment, uid=metadata["uid"], generation=metadata["generation"], namespace=release.target.namespace
+    )
+    if rolled_out.outcome != "pass":
+        return rolled_out
+    return _judge_answers(release, good)
+
+
+def _judge_answers(release: Release, good: Record) -> Verdict:
+    url = release.address
+    if url is None:
+        service = read(release.target, "Service", release.service)
+        verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
+        if url is None:
+            return verdict
+    path = f"{release.version_path(good['version'])}:predict"
+    cases = cases_from(read_json(good["export"]["golden_uri"]))
+    return judge_round([judge_answer(case, ask(url.rstrip("/"), path, case.rest_body)) for case in cases])
+
+
+def differences(preview: Preview) -> list[str]:
+    """A unified diff of what a dry run would change, without what changes by itself; no lines where nothing would."""
+    before, after = (_lines(state) for state in (preview.before, preview.after))
+    return list(
+        difflib.unified_diff(before, after, f"live {preview.name}", f"planned {preview.name}", lineterm="", n=2)
+    )
+
+
+def _lines(state: dict[str, Any] | None) -> list[str]:
+    if state is None:
+        return []
+    metadata = {key: value for key, value in state["metadata"].items() if key not in VOLATILE}
+    if "annotations" in metadata:
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != REVISION_ANNOTATION}
+    shown = {**{key: value for key, value in state.items() if key != "status"}, "metadata": metadata}
+    return yaml.safe_dump(shown, sort_keys=True, allow_unicode=True).splitlines()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back: a record has lists where a fact has tuples."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return short(str(value.get("revision", "")))
+    return short(value) if isinstance(value, str) else ""
