@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 TASKS = [
     "resolve",
+    "plan",
     "export",
     "build_image",
     "smoke_test",
@@ -235,13 +236,14 @@ def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings,
             text=True,
             timeout=400,
         )
-    kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=red", "--wait=false")
+    left = kubectl("get", "deployment,service,hpa,pdb", "-l", "slipway/model=red", "-o", "name")
     records = [json.loads(path.read_text()) for path in (tmp_path / "store" / "records" / "red").glob("*.json")]
     assert done.returncode != 0
     assert "wrong label" in done.stdout + done.stderr
     assert [found["outcome"] for found in records] == ["failed"]
     assert records[0]["tasks"]["gate"] == "failed"
     assert "wrong label" in records[0]["verdicts"]["gate"]["reason"]
+    assert left == "", "a first release that failed is taken away again"
     assert records[0]["tasks"]["announce"] == "upstream_failed"
 
 
