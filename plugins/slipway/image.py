@@ -10,6 +10,7 @@ import json
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -410,13 +411,15 @@ def push_image(client: Any, release: Release, export: Export, proof: Proof) -> P
 
 def judge_push(events: Iterable[dict[str, Any]]) -> str:
     """The digest that a push stream ends with. Raises ImagePushRefused for an error in it: the engine's call never does."""
-    digest = None
+    digest, layers = None, Counter[str]()
     for event in events:
+        layers[event.get("status", "")] += 1
         if "error" in event or "errorDetail" in event:
             raise ImagePushRefused(str(event.get("error") or event["errorDetail"].get("message")))
         digest = event.get("aux", {}).get("Digest", digest)
     if digest is None:
         raise ImagePushRefused("the push ended without a digest")
+    log.info("push: %d layers sent, %d were there", layers["Pushed"], layers["Layer already exists"])
     return str(digest)
 
 

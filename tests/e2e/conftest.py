@@ -79,3 +79,13 @@ def record(stand, refreshed):
     folder = Path(stand["store"].removeprefix("file://")) / "records" / "digits-vit"
     records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     return next(found for found in records if found["run_id"] == refreshed["run"]["dag_run_id"])
+
+
+@pytest.fixture(scope="session")
+def engine(surroundings):
+    """The engine that the Docker connection names."""
+    import docker
+
+    client = docker.APIClient(base_url=json.loads(surroundings["AIRFLOW_CONN_DOCKER_DEFAULT"])["host"], timeout=120)
+    yield client
+    client.close()

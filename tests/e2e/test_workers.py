@@ -10,12 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
+from trial_project import copy_project, remove_images, trial_file
 
 from slipway.facts import from_dict
 from slipway.release import Release
 
-PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 TASKS = [
     "resolve",
@@ -63,24 +62,6 @@ class Workers:
         return done
 
 
-def copy_project(place, model, model_file):
-    """The parts of the project that a worker has, with one more model file."""
-    for part in ("dags", "plugins", "include"):
-        shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
-    return place
-
-
-def trial_file(**changes):
-    """The shipped model file under a Deployment of its own."""
-    file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
-    file["target"]["deployment"] = "tfs-trial"
-    for dotted, value in changes.items():
-        part, field = dotted.split("__")
-        file.setdefault(part, {})[field] = value
-    return file
-
-
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory, surroundings, kubectl, engine):
     """A whole refresh of a trial model, task by task on workers of their own; what it applied is removed afterwards."""
@@ -91,22 +72,6 @@ def trial(tmp_path_factory, surroundings, kubectl, engine):
     yield workers
     kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=trial", "--wait=false")
     remove_images(engine, "trial")
-
-
-def remove_images(engine, model):
-    """Remove every image of a model from the engine."""
-    for found in engine.images(filters={"label": f"org.opencontainers.image.title={model}"}):
-        engine.remove_image(found["Id"], force=True)
-
-
-@pytest.fixture(scope="module")
-def engine(surroundings):
-    """The engine that the Docker connection names."""
-    import docker
-
-    client = docker.APIClient(base_url=json.loads(surroundings["AIRFLOW_CONN_DOCKER_DEFAULT"])["host"], timeout=120)
-    yield client
-    client.close()
 
 
 def test_every_task_hands_on_by_the_store_alone(trial):

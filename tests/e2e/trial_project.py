@@ -1,0 +1,32 @@
+"""A copy of the project with one more model file, for tests that must not touch the shipped ones."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+
+
+def copy_project(place, model, model_file):
+    """The parts of the project that a worker has, with one more model file."""
+    for part in ("dags", "plugins", "include"):
+        shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
+    return place
+
+
+def trial_file(**changes):
+    """The shipped model file under a Deployment of its own."""
+    file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
+    file["target"]["deployment"] = "tfs-trial"
+    for dotted, value in changes.items():
+        part, field = dotted.split("__")
+        file.setdefault(part, {})[field] = value
+    return file
+
+
+def remove_images(engine, model):
+    """Remove every image of a model from the engine."""
+    for found in engine.images(filters={"label": f"org.opencontainers.image.title={model}"}):
+        engine.remove_image(found["Id"], force=True)
