@@ -111,7 +111,7 @@ def story(tmp_path_factory, surroundings, kubectl, engine):
 
 def plan_of(log):
     """What the run planned, as its log says."""
-    return re.findall(r"plan: (nothing|manifests|everything): ([^\n]*)", log)[-1]
+    return re.findall(r"plan: (nothing|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
 
 
 def test_1_the_first_release_goes_live(story):
