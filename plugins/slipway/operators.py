@@ -10,7 +10,8 @@ import logging
 import subprocess
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,20 +45,27 @@ def task_states(context: Context) -> dict[str, str]:
     return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
 
 
+@contextmanager
+def one_line_failures(run: Handover) -> Iterator[None]:
+    """What went wrong goes to the record in the words that the log ends with; what will not go away is not tried again."""
+    try:
+        yield
+    except SlipwayError as error:
+        said = f"{type(error).__name__}: {error}"
+        run.say(Verdict.failed(said))
+        if error.worth_retrying:
+            raise
+        raise AirflowFailException(said) from error
+
+
 class StageOperator(BaseOperator):
-    """A task that makes one fact of others. What went wrong goes to the record in the words that the log ends with."""
+    """A task that makes one fact of others."""
 
     def execute(self, context: Context) -> Fact:
         """The fact as a dict, for XCom."""
         run = Handover(context)
-        try:
+        with one_line_failures(run):
             return to_dict(self.make(run))
-        except SlipwayError as error:
-            said = f"{type(error).__name__}: {error}"
-            run.say(Verdict.failed(said))
-            if error.worth_retrying:
-                raise
-            raise AirflowFailException(said) from error
 
     @abstractmethod
     def make(self, run: Handover) -> Any:
@@ -288,6 +296,10 @@ class RollbackOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """What was undone, once it has been; skipped where there is nothing to undo."""
+        with one_line_failures(Handover(context)):
+            return self._undo(context)
+
+    def _undo(self, context: Context) -> Any:
         from slipway.history import read_current_history
         from slipway.live import judge_undo, recorded, remove_release, restore
         from slipway.resolve import read_settings
