@@ -32,6 +32,7 @@ Fact = dict[str, Any]
 GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
 
 RETURN_VALUE = "return_value"  # XCom's key for a task's result
+UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 2.0
 GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
 
@@ -318,63 +319,59 @@ class RollbackOperator(BaseOperator):
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
         applied = restore(release, export, pushed, undo.good["manifests"]["uri"])
-        return self._wait_for_rollout(
-            {"release": to_dict(release), "export": to_dict(export), "applied": to_dict(applied), "reason": undo.reason}
-        )
+        undoing = {
+            "release": to_dict(release),
+            "export": to_dict(export),
+            "applied": to_dict(applied),
+            "reason": undo.reason,
+        }
+        context["ti"].xcom_push(key=UNDOING, value=undoing)
+        own = {name: undoing["applied"][name] for name in ("release_id", "uid", "generation")}
+        return self._defer("RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
 
-    def _wait_for_rollout(self, undoing: Fact) -> None:
-        from slipway.triggers import RolloutTrigger
-
-        applied = undoing["applied"]
-        own = {name: applied[name] for name in ("release_id", "uid", "generation")}
-        self._defer(RolloutTrigger, "rolled_out", undoing, undoing["release"]["rollout_timeout_s"], **own)
-
-    def rolled_out(self, context: Context, event: Fact, undoing: Fact) -> Any:
+    def rolled_out(self, context: Context, event: Fact) -> Any:
         """Go on to the address, which the release's fixed URL makes short."""
-        from slipway.triggers import AddressTrigger
+        undoing = self._undoing(context, event)
+        release = undoing["release"]
+        if release["address"]:
+            return self.addressed(context, {**event, "found": release["address"].rstrip("/")})
+        return self._defer("AddressTrigger", "addressed", undoing, release["address_timeout_s"])
 
-        self._fail_unless_passed(context, event, undoing)
-        if undoing["release"]["address"]:
-            return self.addressed(context, {**event, "found": undoing["release"]["address"].rstrip("/")}, undoing)
-        return self._defer(AddressTrigger, "addressed", undoing, undoing["release"]["address_timeout_s"])
-
-    def addressed(self, context: Context, event: Fact, undoing: Fact) -> None:
+    def addressed(self, context: Context, event: Fact) -> None:
         """Go on to the gate."""
-        from slipway.triggers import PredictionTrigger
-
-        self._fail_unless_passed(context, event, undoing)
+        undoing = self._undoing(context, event)
         export = undoing["export"]
         own = {"url": event["found"], "version": export["version"], "golden_uri": export["golden_uri"]}
-        self._defer(PredictionTrigger, "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
+        self._defer("PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
 
-    def gated(self, context: Context, event: Fact, undoing: Fact) -> Fact:
+    def gated(self, context: Context, event: Fact) -> Fact:
         """Record that the release is live again."""
-        self._fail_unless_passed(context, event, undoing)
-        uri = self._close(undoing, event)
-        log.info("rollback: release %s serves again: %s", undoing["applied"]["release_id"], event["reason"])
-        return {
-            "action": "restore",
-            "reason": undoing["reason"],
-            "release": undoing["applied"]["release_id"],
-            "record": uri,
-        }
+        undoing = self._undoing(context, event)
+        uri, release_id = self._close(undoing, event), undoing["applied"]["release_id"]
+        log.info("rollback: release %s serves again: %s", release_id, event["reason"])
+        return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
-    def _defer(self, trigger: Any, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+    def _defer(self, trigger: str, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+        from slipway import triggers
+
         self.defer(
-            trigger=trigger(release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own),
+            trigger=getattr(triggers, trigger)(
+                release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own
+            ),
             method_name=method_name,
-            kwargs={"undoing": undoing},
             timeout=timedelta(seconds=limit_s + GRACE_S),
         )
 
-    def _fail_unless_passed(self, context: Context, event: Fact, undoing: Fact) -> None:
+    def _undoing(self, context: Context, event: Fact) -> Fact:
+        """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
+        undoing: Fact = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("rollback: %s", verdict)
         if verdict.outcome == "pass":
-            return
+            return undoing
         self._close(undoing, event)
-        target = undoing["release"]["target"]["namespace"]
-        said = f"RollbackFailed: release {undoing['applied']['release_id']}: {verdict.reason}. Next: kubectl -n {target} get pods"
+        namespace = undoing["release"]["target"]["namespace"]
+        said = f"RollbackFailed: release {undoing['applied']['release_id']}: {verdict.reason}. Next: kubectl -n {namespace} get pods"
         Handover(context).say(Verdict.failed(said))
         raise AirflowFailException(said)
 
