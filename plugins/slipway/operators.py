@@ -319,7 +319,7 @@ class RollbackOperator(BaseOperator):
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
         applied = restore(release, export, pushed, undo.good["manifests"]["uri"])
-        undoing = {
+        undoing: Fact = {
             "release": to_dict(release),
             "export": to_dict(export),
             "applied": to_dict(applied),

@@ -88,7 +88,10 @@ class Story:
             "store": {str(path): path.stat().st_mtime_ns for path in self.store.rglob("*") if path.is_file()},
             "cluster": {item["kind"]: item["metadata"].get("managedFields", [{}])[0] for item in objects["items"]}
             | {item["kind"] + " generation": item["metadata"].get("generation") for item in objects["items"]},
-            "engine": sorted(image["Id"] for image in self.engine.images()),
+            "engine": sorted(
+                image["Id"]
+                for image in self.engine.images(filters={"label": f"org.opencontainers.image.title={MODEL}"})
+            ),
             "registry": self.registry(),
         }
 
