@@ -114,7 +114,8 @@ def story(tmp_path_factory, surroundings, kubectl, engine):
 
 def plan_of(log):
     """What the run planned, as its log says."""
-    return re.findall(r"plan: (nothing|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
+    action, reasons = re.findall(r"plan: (nothing|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
+    return action, reasons.strip()
 
 
 def test_1_the_first_release_goes_live(story):
