@@ -1,9 +1,11 @@
 """What all tests share: an Airflow home that nobody else has, set before anything imports Airflow."""
 
 import atexit
+import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +22,34 @@ os.environ["AIRFLOW_HOME"] = home
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+# A Hub that nobody answers for unless a test opens it: the client reads these once, when it is imported.
+with socket.create_server(("127.0.0.1", 0)) as free:
+    HUB_PORT = free.getsockname()[1]
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = f"{home}/huggingface"
+os.environ.pop("HF_TOKEN", None)
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # kubectl is a package of the environment
 )
+
+
+def _load_hub_stub():
+    """The module beside this file."""
+    spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))
+    module = sys.modules["hub_stub"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hub_stub = _load_hub_stub()
+
+
+@pytest.fixture
+def hub():
+    """The Hub that HF_ENDPOINT names in these tests, without a model in it; `close()` makes it unreachable."""
+    server = hub_stub.Hub(HUB_PORT)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +95,12 @@ def run_exporter(model_python):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digits_checkpoint():
+    """The folder of digits-vit's checkpoint."""
+    return PROJECT / "include" / "served" / "digits-vit" / "checkpoint"
 
 
 @pytest.fixture(scope="session")
