@@ -37,16 +37,32 @@ class _Part(BaseModel):
 
 
 class FolderSource(_Part):
-    """A checkpoint folder, relative to the model file; its revision is the hash of its content."""
+    """A checkpoint folder, relative to the model file or by URI; its revision is the hash of its content."""
 
     folder: str
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the folder is in an object store, such as `gs://google_cloud_default@BUCKET/checkpoint`."""
+        return "://" in self.folder
+
+    @field_validator("folder")
+    @classmethod
+    def _a_uri_names_a_place(cls, folder: str) -> str:
+        if "://" in folder and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", folder):
+            raise ValueError("is no URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
+        return folder
+
 
 class HubSource(_Part):
-    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit."""
+    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit.
+
+    `token_conn_id` is an Airflow connection whose password is a Hub token, for private and gated models.
+    """
 
     hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: str = "main"
+    revision: Annotated[str, Field(min_length=1)] = "main"
+    token_conn_id: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ArchiveSource(_Part):
