@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 with socket.create_server(("127.0.0.1", 0)) as free:
     HUB_PORT = free.getsockname()[1]
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks Google over gRPC, which the emulator does not speak
 os.environ["HF_HOME"] = f"{home}/huggingface"
 os.environ.pop("HF_TOKEN", None)
 os.environ["PATH"] = (
@@ -50,6 +54,45 @@ def hub():
     server = hub_stub.Hub(HUB_PORT)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def fake_gcs():
+    """The URL of fake-gcs-server, an emulator of Google Cloud Storage, with nothing in it."""
+    built = subprocess.run(
+        [sys.executable, "-m", "local", "env", "fake-gcs"], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        f"{built.stdout.splitlines()[-1]}/fake-gcs-server", "-backend", "memory", "-log-level", "error",
+        "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url,
+    ]  # fmt: skip
+    with subprocess.Popen(command) as process:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{url}/storage/v1/b?project=slipway", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield url
+        process.terminate()
+
+
+@pytest.fixture
+def bucket(fake_gcs, monkeypatch):
+    """A new bucket in the emulator, as a URI with the Airflow connection `gcs` that reaches it."""
+    name = f"slipway-{uuid.uuid4().hex[:8]}"
+    create = urllib.request.Request(
+        f"{fake_gcs}/storage/v1/b?project=slipway",
+        json.dumps({"name": name}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(create, timeout=30).close()
+    extra = {"is_anonymous": True, "project": "slipway", "gcs.endpoint": fake_gcs}
+    monkeypatch.setenv("AIRFLOW_CONN_GCS", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    return f"gs://gcs@{name}"
 
 
 @pytest.fixture(scope="session")

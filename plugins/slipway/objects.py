@@ -41,7 +41,7 @@ def _objects(uri: str) -> Iterator[tuple[Any, str, str]]:
 
     place = ObjectStoragePath(uri)
     fs, root = place.fs, place.path.rstrip("/")
-    fs.invalidate_cache()  # what somebody else has written since
+    fs.invalidate_cache()  # clients of object stores keep listings that others outdate
     found = {path: PurePosixPath(path.removeprefix(root).lstrip("/")) for path in fs.find(root) if path != root}
     if not found:
         raise FileNotFoundError("there is nothing below it")

@@ -8,6 +8,7 @@ from slipway.model_file import parse_model_file
 from slipway.objects import fetch_objects, objects_hash
 from slipway.release import Source
 from slipway.resolve import pin_source
+from slipway.store import Store
 
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 
@@ -41,6 +42,30 @@ def test_source_by_uri_is_pinned_to_its_content(place):
     folder, uri = place
     file = parse_model_file({"source": {"folder": uri}, "gate": GOLDEN}, where="m.yaml")
     assert Source(kind="objects", location=uri, revision=content_hash(folder)) == pin_source(file, None)
+
+
+@pytest.mark.stand
+def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
+    """A checkpoint in a bucket is pinned and fetched as the same files in a folder are."""
+    folder, _ = place
+    store, uri = Store(f"{bucket}/models"), f"{bucket}/models/checkpoint"
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        store.put_file(path, f"checkpoint/{path.relative_to(folder).as_posix()}")
+    store.put_json({}, "checkpoint-2/other.json")
+    assert content_hash(folder) == objects_hash(uri)
+    fetch_objects(uri, tmp_path / "fetched")
+    assert content_hash(folder) == content_hash(tmp_path / "fetched")
+    store.put_json({}, "checkpoint/config.json")
+    assert content_hash(folder) != objects_hash(uri)
+
+
+@pytest.mark.stand
+def test_object_that_would_escape_is_refused(bucket, tmp_path):
+    """Any text may be an object's name; one that would leave the folder is refused."""
+    Store(bucket).put_json({}, "models/checkpoint/../../evil")
+    with pytest.raises(ExportError, match=r"its object '\.\./\.\./evil' would escape\. Next: "):
+        fetch_objects(f"{bucket}/models/checkpoint", tmp_path / "fetched")
+    assert list(tmp_path.rglob("evil")) == []
 
 
 @pytest.mark.parametrize("uri", ["file:///nowhere/checkpoint", "nonsense://bucket/checkpoint", "gs://nowhere@bucket/x"])

@@ -13,7 +13,7 @@ from slipway.folders import content_hash
 from slipway.objects import objects_hash
 from slipway.release import GoldenRequest, Source
 from slipway.sources import bring_source
-from slipway.store import read_json
+from slipway.store import Store, read_json
 
 GOLDEN = (GoldenRequest(name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=0.8),)
 
@@ -67,6 +67,24 @@ def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fix
     again = run_export(replace(release, force=True), python=str(model_python))
     assert (first.version, first.content_hash) == (again.version, again.content_hash)
     assert len(hub.asked) == asked
+
+
+@pytest.mark.model
+@pytest.mark.stand
+def test_checkpoint_in_a_bucket_is_exported_into_a_bucket(
+    release_of, bucket, digits_checkpoint, digits_export, model_python
+):
+    """Source and store may both be in Cloud Storage; what was exported is exported again when the source has changed."""
+    upstream, store = Store(f"{bucket}/upstream"), Store(f"{bucket}/slipway")
+    for path in digits_checkpoint.iterdir():
+        upstream.put_file(path, f"digits/{path.name}")
+    location = upstream.uri_of("digits")
+    release = replace(release_of(kind="objects", location=location, revision=objects_hash(location)), store=store.uri)
+    first = run_export(release, python=str(model_python))
+    assert content_hash(digits_export / "savedmodel") == first.content_hash
+    assert first == run_export(release, python="/not/needed")
+    upstream.put_json({}, "digits/config.json")
+    assert first == run_export(replace(release, force=True), python=str(model_python))
 
 
 @pytest.mark.model
