@@ -44,7 +44,9 @@ def test_defaults_if_only_source_and_gate_are_given():
 SOURCES = [
     {"folder": "checkpoint"},
     {"hub": "google/vit-base-patch16-224"},
+    {"folder": "gs://google_cloud_default@bucket/checkpoint"},
     {"hub": "gpt2", "revision": "v1.0"},
+    {"hub": "me/private", "token_conn_id": "huggingface_default"},
     {"savedmodel": "https://x/m.tar.gz", "sha256": HASH},
     {"savedmodel": "file:///m.tar.gz", "sha256": HASH},
 ]
@@ -72,6 +74,11 @@ REFUSALS = {
     "source names none": ({**LEAST, "source": {}}, "source: names no source, or several"),
     "source names two": ({**LEAST, "source": {"folder": "a", "hub": "b"}}, "source: names no source, or several"),
     "source's folder is a number": ({**LEAST, "source": {"folder": 3}}, "source.folder: "),
+    "source's folder is half a URI": ({**LEAST, "source": {"folder": "gs://"}}, "source.folder: is no URI"),
+    "source's folder is a URI with a space": ({**LEAST, "source": {"folder": "gs://b/a b"}}, "source.folder: is no URI"),
+    "token of a folder": ({**LEAST, "source": {"folder": "a", "token_conn_id": "hub"}}, "source.token_conn_id: "),
+    "revision that is empty": ({**LEAST, "source": {"hub": "a/b", "revision": ""}}, "source.revision: "),
+    "token connection that is empty": ({**LEAST, "source": {"hub": "a/b", "token_conn_id": ""}}, "source.token_conn_id: "),
     "Hub name with a space": ({**LEAST, "source": {"hub": "google vit"}}, "source.hub: "),
     "Hub name with two slashes": ({**LEAST, "source": {"hub": "a/b/c"}}, "source.hub: "),
     "archive without sha256": ({**LEAST, "source": {"savedmodel": "https://x/m"}}, "source.sha256: "),
