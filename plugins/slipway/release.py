@@ -161,6 +161,11 @@ def asset_uri(model: str) -> str:
     return f"x-slipway://served/{model}"
 
 
+def upstream_uri(model: str) -> str:
+    """The Asset that a new revision of a model's source updates, where its model file says `watch`."""
+    return f"x-slipway://upstream/{model}"
+
+
 def digest_of(value: Any) -> str:
     """sha256:… of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
