@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, BaseOperator, chain
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
@@ -45,7 +45,7 @@ def refresh_dag(path: Path) -> DAG:
         dag_id(path.stem),
         description=description,
         doc_md=DOC.format(model=path.stem, description=description),
-        schedule=file.schedule if file else None,
+        schedule=_schedule(path.stem, file),
         params=refresh_form(file),
         max_active_runs=1,  # two runs of one model would write the same objects
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
@@ -71,6 +71,14 @@ def _read(path: Path) -> tuple[ModelFile | None, str]:
     except InputRefused as error:
         return None, f"refused: {error}"
     return file, file.description or f"Keeps {path.stem} fresh."
+
+
+def _schedule(model: str, file: ModelFile | None) -> str | list[Asset] | AssetOrTimeSchedule | None:
+    if file is None or file.watch is None:
+        return file.schedule if file else None
+    from slipway.watch import watched_schedule
+
+    return watched_schedule(model, file)
 
 
 for served in served_files():

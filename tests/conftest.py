@@ -1,12 +1,17 @@
 """What all tests share: an Airflow home that nobody else has, set before anything imports Airflow."""
 
 import atexit
+import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,9 +25,74 @@ os.environ["AIRFLOW_HOME"] = home
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+# A Hub that nobody answers for unless a test opens it: the client reads these once, when it is imported.
+with socket.create_server(("127.0.0.1", 0)) as free:
+    HUB_PORT = free.getsockname()[1]
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks Google over gRPC, which the emulator does not speak
+os.environ["HF_HOME"] = f"{home}/huggingface"
+os.environ.pop("HF_TOKEN", None)
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # kubectl is a package of the environment
 )
+
+
+def _load_hub_stub():
+    """The module beside this file."""
+    spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))
+    module = sys.modules["hub_stub"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hub_stub = _load_hub_stub()
+
+
+@pytest.fixture
+def hub():
+    """The Hub that HF_ENDPOINT names in these tests, without a model in it; `close()` makes it unreachable."""
+    server = hub_stub.Hub(HUB_PORT)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def fake_gcs():
+    """The URL of fake-gcs-server, an emulator of Google Cloud Storage, with nothing in it."""
+    built = subprocess.run(
+        [sys.executable, "-m", "local", "env", "fake-gcs"], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        f"{built.stdout.splitlines()[-1]}/fake-gcs-server", "-backend", "memory", "-log-level", "error",
+        "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url,
+    ]  # fmt: skip
+    with subprocess.Popen(command) as process:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{url}/storage/v1/b?project=slipway", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield url
+        process.terminate()
+
+
+@pytest.fixture
+def bucket(fake_gcs, monkeypatch):
+    """A new bucket in the emulator, as a URI with the Airflow connection `gcs` that reaches it."""
+    name = f"slipway-{uuid.uuid4().hex[:8]}"
+    create = urllib.request.Request(
+        f"{fake_gcs}/storage/v1/b?project=slipway",
+        json.dumps({"name": name}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(create, timeout=30).close()
+    extra = {"is_anonymous": True, "project": "slipway", "gcs.endpoint": fake_gcs}
+    monkeypatch.setenv("AIRFLOW_CONN_GCS", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    return f"gs://gcs@{name}"
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +138,12 @@ def run_exporter(model_python):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digits_checkpoint():
+    """The folder of digits-vit's checkpoint."""
+    return PROJECT / "include" / "served" / "digits-vit" / "checkpoint"
 
 
 @pytest.fixture(scope="session")

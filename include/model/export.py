@@ -5,9 +5,13 @@ REQUEST.json:
    "source": {"kind": "folder", "path": "/…/checkpoint"}
            | {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "<40 hex>"}
            | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
+  with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
+  else the download is left there
    "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}]}
 
 OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json.
+Status 0: OUT is complete. 1: refused. 75: nobody answered where the source is; the same request may go through later.
+A private or gated Hub model is read with the token in HF_TOKEN.
 It runs in its own environment, on requirements.txt beside this file.
 """
 
@@ -29,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from golden import ExportedGraph, judge_case, read_image, reference_answer, write_case
-from refused import ExportRefused
+from refused import ExportRefused, SourceUnreachable
 from reproducible import fix_hash_seed, normalise
 from request import Archive, Request, read_request
 from sources import fetch, plain_url
@@ -37,6 +41,7 @@ from sources import fetch, plain_url
 if TYPE_CHECKING:
     from served_graph import Checkpoint
 
+TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 EXPORTER = "1.0.0"  # grows when the same checkpoint would give other bytes
 
 
@@ -157,7 +162,7 @@ def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> 
 
 def describe_source(request: Request) -> dict[str, Any]:
     """The source as a record may show it: no credentials."""
-    facts = {name: str(value) for name, value in asdict(request.source).items()}
+    facts = {name: str(value) for name, value in asdict(request.source).items() if name != "kept"}
     if isinstance(request.source, Archive):
         facts["url"] = plain_url(request.source.url)
     return {"kind": {"Folder": "folder", "Hub": "hub", "Archive": "savedmodel"}[type(request.source).__name__], **facts}
@@ -171,7 +176,7 @@ def quiet() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export as the command line says; 0 when OUT is complete, 1 when there is nothing."""
+    """Export as the command line says; 0 when OUT is complete, 1 or 75 when there is nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
@@ -186,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         facts = export_to(request, asked.out)
     except ExportRefused as refused:
         print(" ".join(str(refused).split()), file=sys.stderr)
-        return 1
+        return TRY_LATER if isinstance(refused, SourceUnreachable) else 1
     print(f"exported {request.model} to {asked.out} in {facts['seconds']} s")
     return 0
 

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class ExportRefused(Exception):
     """The export ends here, and nothing is written: one line that says where, what, and what next."""
+
+
+class SourceUnreachable(ExportRefused):
+    """Nobody answered where the source is, or a server in trouble: the same request may go through a minute later."""

@@ -29,6 +29,7 @@ class Hub:
 
     repo: str
     revision: str
+    kept: Path | None = None  # a folder with its files, read if it is there, else left behind for the next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Archive:
 
     url: str
     sha256: str
+    kept: Path | None = None  # the archive as a file, read if it is there, else left behind for the next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +94,23 @@ def _source(raw: Any) -> Folder | Hub | Archive:
         fields = _fields(raw, "source", required={"kind", "path"})
         return Folder(path=Path(_text(fields, "path", where="source")))
     if kind == "hub":
-        fields = _fields(raw, "source", required={"kind", "repo", "revision"})
-        return Hub(repo=_text(fields, "repo", _REPO, "source"), revision=_text(fields, "revision", _COMMIT, "source"))
+        fields = _fields(raw, "source", required={"kind", "repo", "revision"}, optional={"kept"})
+        return Hub(
+            repo=_text(fields, "repo", _REPO, "source"),
+            revision=_text(fields, "revision", _COMMIT, "source"),
+            kept=_kept(fields),
+        )
     if kind == "savedmodel":
-        fields = _fields(raw, "source", required={"kind", "url", "sha256"})
+        fields = _fields(raw, "source", required={"kind", "url", "sha256"}, optional={"kept"})
         url = _text(fields, "url", where="source")
         if url.partition("://")[0] not in {"https", "http", "file"}:
             raise ExportRefused("source.url: must begin with https://, http:// or file://. Next: mend the address.")
-        return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"))
+        return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"), kept=_kept(fields))
     raise ExportRefused(f"source.kind: {kind!r} is not known. Next: use folder, hub or savedmodel.")
+
+
+def _kept(fields: dict[str, Any]) -> Path | None:
+    return Path(_text(fields, "kept", where="source")) if "kept" in fields else None
 
 
 def _golden(raw: Any, where: str) -> GoldenImage:
@@ -116,14 +126,18 @@ def _golden(raw: Any, where: str) -> GoldenImage:
     )
 
 
-def _fields(raw: Any, where: str, *, required: set[str]) -> dict[str, Any]:
+def _fields(
+    raw: Any, where: str, *, required: set[str], optional: frozenset[str] | set[str] = frozenset()
+) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ExportRefused(f"{where}: must be an object. Next: see export.py --help for its shape.")
-    missing, unknown = sorted(required - set(raw)), sorted(set(raw) - required)
+    missing, unknown = sorted(required - set(raw)), sorted(set(raw) - required - optional)
     if missing:
         raise ExportRefused(f"{where}: {missing[0]} is missing. Next: add it.")
     if unknown:
-        raise ExportRefused(f"{where}: {unknown[0]} is not known. Next: remove it; known are {sorted(required)}.")
+        raise ExportRefused(
+            f"{where}: {unknown[0]} is not known. Next: remove it; known are {sorted(required | optional)}."
+        )
     return raw
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import shutil
 import tarfile
 import urllib.error
 import urllib.parse
@@ -11,7 +13,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from refused import ExportRefused
+from refused import ExportRefused, SourceUnreachable
 from request import Archive, Folder, Hub
 
 CONFIGS = ("config.json", "preprocessor_config.json")
@@ -23,22 +25,31 @@ WEIGHTS = (
 )  # in this order
 DOWNLOAD_TIMEOUT_S = 60  # without a byte
 CHUNK_BYTES = 1 << 20
+NOT_ACCEPTED = "Invalid credentials"  # the Hub's words in a 401; others it gives for what is private or not there
+UNAUTHORIZED = 401
+TOO_MANY_REQUESTS, SERVER_TROUBLE = 429, 500  # statuses from here on may be others a minute later
 MAX_UNPACKED_BYTES = 32 << 30  # ten times the largest vision models: a bomb, not a model
 
 
 def fetch(source: Folder | Hub | Archive, scratch: Path) -> Path:
-    """The folder with the checkpoint, or for an archive the SavedModel; downloads go below scratch or 🤗's cache."""
+    """The folder with the checkpoint, or for an archive the SavedModel.
+
+    Downloads go where they are kept, else below scratch or to 🤗's own cache.
+    """
     match source:
         case Folder():
             return check_checkpoint(source.path)
         case Hub():
-            return check_checkpoint(download_snapshot(source))
+            kept = source.kept
+            return check_checkpoint(kept if kept and kept.is_dir() else download_snapshot(source))
         case Archive():
-            archive = scratch / "archive.tar.gz"
-            download(source, archive)
+            archive = source.kept or scratch / "archive.tar.gz"
+            if archive.is_file():
+                check_archive(source, archive)
+            else:
+                download(source, archive)
             unpacked = scratch / "archive"
             unpack(archive, unpacked, where=plain_url(source.url))
-            archive.unlink()
             return find_savedmodel(unpacked, where=plain_url(source.url))
 
 
@@ -75,29 +86,47 @@ def check_checkpoint(folder: Path) -> Path:
 
 
 def download_snapshot(source: Hub) -> Path:
-    """The needed files of a Hub model at one commit, in 🤗's own cache."""
+    """The needed files of a Hub model at one commit, where they are kept, else in 🤗's own cache."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import requests
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub_errors
 
-    where = f"source: {source.repo} at {source.revision[:12]}"
     try:
         names = HfApi().list_repo_files(source.repo, revision=source.revision)
-        found = snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted_files(names))
-    except hub_errors.GatedRepoError as error:
-        raise ExportRefused(f"{where}: access is gated. Next: accept its terms and set HF_TOKEN.") from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ExportRefused(
-            f"{where}: no such model, or a private one. Next: check the name, or set HF_TOKEN."
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise ExportRefused(f"{where}: no such revision. Next: name one of its commits.") from error
+        found = snapshot_download(
+            source.repo, revision=source.revision, allow_patterns=wanted_files(names), local_dir=source.kept
+        )
     except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, requests.RequestException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportRefused(f"{where}: {reason} Next: check the network, or HF_ENDPOINT.") from error
+        raise explain_hub(error, f"source: {source.repo} at {source.revision[:12]}") from error
+    if source.kept:
+        shutil.rmtree(source.kept / ".cache", ignore_errors=True)  # the client's own notes
     return Path(found)
+
+
+def explain_hub(error: Exception, where: str) -> ExportRefused:
+    """What 🤗's client raised, as one line."""
+    from huggingface_hub import errors as hub_errors
+
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    status = error.response.status_code if isinstance(error, hub_errors.HfHubHTTPError) else None
+    if status is None or may_pass(status):
+        return SourceUnreachable(f"{where}: {reason}. Next: check the network, or HF_ENDPOINT.")
+    if isinstance(error, hub_errors.GatedRepoError):
+        return ExportRefused(f"{where}: access is gated. Next: accept its terms and set HF_TOKEN.")
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return ExportRefused(f"{where}: no such revision. Next: name one of its commits.")
+    if status == UNAUTHORIZED and NOT_ACCEPTED in str(error):
+        return ExportRefused(f"{where}: the Hub does not accept the token. Next: set HF_TOKEN to a valid one.")
+    if isinstance(error, hub_errors.RepositoryNotFoundError) or status == UNAUTHORIZED:  # the Hub does not tell which
+        return ExportRefused(f"{where}: no such model, or a private one. Next: check the name, or set HF_TOKEN.")
+    return ExportRefused(f"{where}: {reason}. Next: check the model's page on the Hub.")
+
+
+def may_pass(status: int) -> bool:
+    """Whether a request that was answered so may go through a minute later."""
+    return status == TOO_MANY_REQUESTS or status >= SERVER_TROUBLE
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -110,23 +139,33 @@ def plain_url(url: str) -> str:
 
 
 def download(source: Archive, to: Path) -> None:
-    """Write the archive to a file, if its sha256 is the one that was named; nothing opens it before."""
-    digest = hashlib.sha256()
+    """Write the archive to a file; one with another sha256 than was named is refused, and nothing opens it before."""
     where = f"source: {plain_url(source.url)}"
     try:
         # request.py let only https, http and file through
         with urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:  # noqa: S310
             while chunk := answer.read(CHUNK_BYTES):
-                digest.update(chunk)
                 file.write(chunk)
     except urllib.error.HTTPError as error:
-        raise ExportRefused(f"{where}: HTTP {error.code} {error.reason}. Next: check the address.") from error
-    except (OSError, ValueError) as error:
+        kind = SourceUnreachable if may_pass(error.code) else ExportRefused
+        raise kind(f"{where}: HTTP {error.code} {error.reason}. Next: check the address.") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise ExportRefused(f"{where}: {reason}. Next: check the address and the network.") from error
-    if digest.hexdigest() != source.sha256:
+        unanswered = isinstance(
+            error, (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException)
+        )
+        kind = SourceUnreachable if unanswered and not source.url.startswith("file:") else ExportRefused
+        raise kind(f"{where}: {reason}. Next: check the address and the network.") from error
+    check_archive(source, to)
+
+
+def check_archive(source: Archive, file: Path) -> None:
+    """Refuse an archive whose sha256 is not the one that was named; nothing opens it before."""
+    with file.open("rb") as reader:
+        found = hashlib.file_digest(reader, "sha256").hexdigest()
+    if found != source.sha256:
         raise ExportRefused(
-            f"{where}: its sha256 is {digest.hexdigest()}, expected {source.sha256}. "
+            f"source: {plain_url(source.url)}: its sha256 is {found}, expected {source.sha256}. "
             "Next: find out who changed it before you change the model file."
         )
 

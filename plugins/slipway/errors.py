@@ -3,7 +3,9 @@
 SlipwayError
 ├── InputRefused              a model file, Param, connection or setting that cannot be meant
 ├── ResolveError              a revision or a base image that could not be pinned
+│   └── HubUnreachable        the Hub did not answer, or is in trouble        (worth another try)
 ├── ExportError               the exporter did not leave what it promised
+│   └── SourceUnreachable     nobody answered where the source is             (worth another try)
 ├── StoreError                the artifact store did not take or give
 ├── ImageError
 │   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
@@ -37,8 +39,20 @@ class ResolveError(SlipwayError):
     """A revision or a base image could not be pinned."""
 
 
+class HubUnreachable(ResolveError):
+    """The Hub did not answer, or answered that it is in trouble."""
+
+    worth_retrying = True
+
+
 class ExportError(SlipwayError):
     """The exporter did not leave what it promised."""
+
+
+class SourceUnreachable(ExportError):
+    """Nobody answered where the source is, or a server in trouble did."""
+
+    worth_retrying = True
 
 
 class StoreError(SlipwayError):

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import subprocess
-import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,19 +22,22 @@ from typing import Any
 
 import httpx
 
-from slipway.errors import ExportError
+from slipway.errors import ExportError, SourceUnreachable
 from slipway.facts import from_dict, to_dict
+from slipway.folders import content_hash, file_hash, write_layer
+from slipway.hub import hub_token
 from slipway.model_file import PROJECT, SERVED
 from slipway.prediction import GoldenCase, Reference
 from slipway.release import GoldenRequest, Release, digest_of, short
+from slipway.sources import bring_source, keep_source
 from slipway.store import Store
 
 EXPORTER = PROJECT / "include" / "model" / "export.py"
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it
+TRY_LATER = 75  # the status of an exporter that reached nobody where the source is
 LAST_LINES = 20  # of the exporter's output, shown when it fails
 FETCH_TIMEOUT_S = 60
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
-FIXED_TIME_S = 0  # of every file in the model's layer, so that equal content is an equal layer
 
 log = logging.getLogger(__name__)
 
@@ -66,28 +68,26 @@ def run_export(
         log.info("export: found in the store, same source, exporter and golden cases: %s", store.uri_of(known))
         return from_dict(Export, store.read_json(known))
     with tempfile.TemporaryDirectory(prefix="slipway-export-") as scratch:
-        out = _run_exporter(release, python=python, scratch=Path(scratch), started=started)
+        source = bring_source(release, store, Path(scratch))
+        out = _run_exporter(release, source, python=python, scratch=Path(scratch), started=started)
+        keep_source(release, store, Path(scratch))
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
     return export
 
 
 def inputs_hash(release: Release) -> str:
-    """sha256:… of all that decides what the exporter leaves."""
-    return digest_of([asdict(release.source), release.exporter, [asdict(case) for case in release.golden]])
+    """sha256:… of all that decides what the exporter leaves; whose token reads the source does not."""
+    source = release.source
+    identity = {"kind": source.kind, "location": source.location, "revision": source.revision}
+    return digest_of([identity, release.exporter, [asdict(case) for case in release.golden]])
 
 
 def exporter_hash(folder: Path = EXPORTER.parent) -> str:
     """sha256:… of the exporter's code and lock."""
-    return digest_of({path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.suffix in {".py", ".txt"}})
-
-
-def content_hash(folder: Path) -> str:
-    """sha256:… of a folder's files, by relative path and content; times and owners do not count."""
-    if not folder.is_dir():
-        raise ExportError(f"{folder}: no such folder. Next: name the checkpoint's folder in source.folder")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_of({path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+    return digest_of(
+        {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.suffix in {".py", ".txt"}}
+    )
 
 
 def keep_export(release: Release, out: Path, store: Store) -> Export:
@@ -128,35 +128,6 @@ def claim_version(store: Store, model: str, content: str) -> int:
             return number
 
 
-def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
-    """Write a tar of the SavedModel as it stands in the image, byte for byte the same for the same content.
-
-    Every parent folder has an entry of its own: a layer's digest would otherwise hold the time of the copy.
-    """
-    with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
-        parts = Path(inside.lstrip("/")).parts
-        for depth in range(1, len(parts) + 1):
-            tar.addfile(_entry("/".join(parts[:depth]), folder=True))
-        for path in sorted(saved_model.rglob("*")):
-            name = f"{'/'.join(parts)}/{path.relative_to(saved_model).as_posix()}"
-            if path.is_dir() and not any(below.is_file() for below in path.rglob("*")):
-                continue  # an empty folder is no content, as in content_hash
-            if path.is_dir():
-                tar.addfile(_entry(name, folder=True))
-            else:
-                with path.open("rb") as reader:
-                    tar.addfile(_entry(name, size=path.stat().st_size), reader)
-
-
-def _entry(name: str, *, folder: bool = False, size: int = 0) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type = tarfile.DIRTYPE if folder else tarfile.REGTYPE
-    entry.mode = 0o755 if folder else 0o644
-    entry.size = size
-    entry.mtime = FIXED_TIME_S
-    return entry
-
-
 def _case(folder: Path) -> GoldenCase:
     said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     reference = said["reference"]
@@ -171,28 +142,35 @@ def _case(folder: Path) -> GoldenCase:
 
 
 def _run_exporter(
-    release: Release, *, python: str, scratch: Path, started: Callable[[subprocess.Popen[str]], None]
+    release: Release,
+    source: dict[str, str],
+    *,
+    python: str,
+    scratch: Path,
+    started: Callable[[subprocess.Popen[str]], None],
 ) -> Path:
     """Run the exporter and follow its lines; the folder it left comes back."""
     request, out = scratch / "request.json", scratch / "out"
-    request.write_text(json.dumps(_request(release, scratch)), encoding="utf-8")
+    request.write_text(json.dumps(_request(release, source, scratch)), encoding="utf-8")
     command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
+    token = hub_token(release.source.token_conn_id)
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with _exporter_process(command, started) as process:
+    with _exporter_process(command, token, started) as process:
         for line in process.stdout or ():
-            last.append(line.rstrip())
-            log.info("exporter: %s", line.rstrip())
+            last.append(line.rstrip().replace(token, "***") if token else line.rstrip())
+            log.info("exporter: %s", last[-1])
     if process.returncode != 0:
         said = next((line for line in reversed(last) if line), "it said nothing")
-        raise ExportError(f"exporter ended with status {process.returncode}: {said}")
+        kind = SourceUnreachable if process.returncode == TRY_LATER else ExportError
+        raise kind(f"exporter ended with status {process.returncode}: {said}")
     return out
 
 
 @contextmanager
 def _exporter_process(
-    command: list[str], started: Callable[[subprocess.Popen[str]], None]
+    command: list[str], token: str | None, started: Callable[[subprocess.Popen[str]], None]
 ) -> Iterator[subprocess.Popen[str]]:
-    """The exporter in a process group of its own, which does not outlive this block."""
+    """The exporter in a process group of its own, which does not outlive this block; only it is handed the token."""
     try:
         process = subprocess.Popen(
             command,
@@ -200,6 +178,7 @@ def _exporter_process(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env={**os.environ, "HF_TOKEN": token} if token else None,
             start_new_session=True,
         )
     except OSError as error:
@@ -222,7 +201,7 @@ def end_exporter(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _request(release: Release, scratch: Path) -> dict[str, Any]:
+def _request(release: Release, source: dict[str, str], scratch: Path) -> dict[str, Any]:
     """What the exporter is asked for, with every file brought to this worker."""
     golden = []
     for case in release.golden:
@@ -231,23 +210,7 @@ def _request(release: Release, scratch: Path) -> dict[str, Any]:
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )
-    return {"model": release.model, "source": _source_request(release), "golden": golden}
-
-
-def _source_request(release: Release) -> dict[str, str]:
-    source = release.source
-    if source.kind == "hub":
-        return {"kind": "hub", "repo": source.location, "revision": source.revision}
-    if source.kind == "savedmodel":
-        return {"kind": "savedmodel", "url": source.location, "sha256": source.revision.removeprefix("sha256:")}
-    folder = SERVED / source.location
-    found = content_hash(folder)
-    if found != source.revision:
-        raise ExportError(
-            f"include/served/{source.location}: its content is {short(found)} on this worker, the run resolved "
-            f"{short(source.revision)}. Next: give every worker the same files, then clear the run from resolve"
-        )
-    return {"kind": "folder", "path": str(folder)}
+    return {"model": release.model, "source": source, "golden": golden}
 
 
 def golden_bytes(case: GoldenRequest) -> bytes:
@@ -286,8 +249,3 @@ def _download(case: GoldenRequest) -> bytes:
         raise ExportError(
             f"golden case {case.name}: {case.image}: {' '.join(str(error).split())}. Next: check that the worker reaches it"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()

@@ -37,16 +37,32 @@ class _Part(BaseModel):
 
 
 class FolderSource(_Part):
-    """A checkpoint folder, relative to the model file; its revision is the hash of its content."""
+    """A checkpoint folder, relative to the model file or by URI; its revision is the hash of its content."""
 
     folder: str
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the folder is in an object store, such as `gs://google_cloud_default@BUCKET/checkpoint`."""
+        return "://" in self.folder
+
+    @field_validator("folder")
+    @classmethod
+    def _a_uri_names_a_place(cls, folder: str) -> str:
+        if "://" in folder and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", folder):
+            raise ValueError("is no URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
+        return folder
+
 
 class HubSource(_Part):
-    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit."""
+    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit.
+
+    `token_conn_id` is an Airflow connection whose password is a Hub token, for private and gated models.
+    """
 
     hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: str = "main"
+    revision: Annotated[str, Field(min_length=1)] = "main"
+    token_conn_id: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ArchiveSource(_Part):
@@ -134,6 +150,12 @@ class GateSettings(_Part):
         return self
 
 
+class WatchSettings(_Part):
+    """How a Hub model is watched for new commits between the runs of the schedule."""
+
+    poll_s: Annotated[int, Field(ge=10, le=24 * 3600)] = 600
+
+
 class ModelFile(_Part):
     """One served model, as its file says."""
 
@@ -146,6 +168,7 @@ class ModelFile(_Part):
     address_timeout_s: Seconds = 600  # a cloud's load balancer takes one to two minutes
     on_first_failure: Literal["remove", "keep"] = "remove"  # a first release has none to go back to
     schedule: str | None = None
+    watch: WatchSettings | None = None  # none: new revisions are noticed by the schedule alone
 
     @field_validator("schedule")
     @classmethod
@@ -155,6 +178,18 @@ class ModelFile(_Part):
         if schedule is None or schedule in PRESETS or croniter.is_valid(schedule):
             return schedule
         raise ValueError(f"neither a cron expression nor one of {', '.join(PRESETS)}")
+
+    @model_validator(mode="after")
+    def _a_watch_has_something_to_see(self) -> ModelFile:
+        if self.watch is None:
+            return self
+        if not isinstance(self.source, HubSource):
+            raise ValueError("watch is for a Hub source: leave it out, new content is noticed by the schedule")  # noqa: TRY004 - pydantic takes ValueError
+        if re.fullmatch(r"[0-9a-f]{40}", self.source.revision):
+            raise ValueError("watch is for a branch: a commit never changes")
+        if self.schedule in {"@once", "@continuous"}:
+            raise ValueError(f"watch goes with a cron expression or no schedule, not with {self.schedule}")
+        return self
 
 
 def served_files(folder: Path = SERVED) -> list[Path]:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from slipway.target import Target
 
@@ -28,14 +29,23 @@ LONGEST_FILE_NAME = 150  # of a run id, which has up to 250; a file system's lim
 class Source:
     """A source whose revision can no longer move."""
 
-    kind: Literal["folder", "hub", "savedmodel"]
-    location: str  # folder relative to include/served, Hub repository, or URL
+    kind: Literal["folder", "objects", "hub", "savedmodel"]
+    location: str  # folder relative to include/served, URI of a folder of objects, Hub repository, or URL
     revision: str  # sha256:… of the folder's content, 40-hex commit, or sha256:… of the archive
+    token_conn_id: str | None = None  # the connection whose password is a Hub token; the token itself is never here
 
     @property
     def url(self) -> str:
-        """What OCI's `org.opencontainers.image.source` says."""
-        return f"https://huggingface.co/{self.location}" if self.kind == "hub" else self.location
+        """What OCI's `org.opencontainers.image.source` says; no credentials."""
+        if self.kind == "hub":
+            return f"https://huggingface.co/{self.location}"
+        parts = urlsplit(self.location)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def kept_key(self, model: str) -> str:
+        """Where the store keeps a copy of this revision; upstream it may vanish."""
+        suffix = ".tar.gz" if self.kind == "savedmodel" else ".tar"
+        return f"sources/{model}/{self.revision.removeprefix('sha256:')}{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +159,11 @@ def rollback_dag_id(model: str) -> str:
 def asset_uri(model: str) -> str:
     """The Asset that a live and proven release of a model updates."""
     return f"x-slipway://served/{model}"
+
+
+def upstream_uri(model: str) -> str:
+    """The Asset that a new revision of a model's source updates, where its model file says `watch`."""
+    return f"x-slipway://upstream/{model}"
 
 
 def digest_of(value: Any) -> str:

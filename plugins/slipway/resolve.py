@@ -7,11 +7,14 @@ here, before anything is built.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slipway.errors import InputRefused, ResolveError
-from slipway.export import content_hash, exporter_hash
+from slipway.errors import InputRefused
+from slipway.export import exporter_hash
+from slipway.folders import content_hash
+from slipway.hub import COMMIT, hub_commit
 from slipway.image import engine_at, resolve_base
 from slipway.manifests import manifests_hash
 from slipway.model_file import (
@@ -27,11 +30,11 @@ from slipway.model_file import (
     read_model_file,
     served_files,
 )
+from slipway.objects import objects_hash
 from slipway.params import RefreshParams
 from slipway.release import GoldenRequest, Release, Source
+from slipway.store import Store
 from slipway.target import Target, connected_namespace
-
-HUB_TIMEOUT_S = 30
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     """
     model, file = path.stem, read_model_file(path)
     check_unshared(_readable(path, file))
+    store = Store(settings.store)
     namespace = file.target.namespace or connected_namespace(file.target.conn_id)
     base_image = serving_image(file, settings)
     with engine_at(file.image.engine_conn_id, file.image.registry_conn_id) as client:
@@ -77,7 +81,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     release = Release(
         model=model,
         run_id=run_id,
-        source=pin_source(file, params.revision),
+        source=pin_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
         exporter=exporter_hash(),
         base_image=base_image,
         base_digest=base_digest,
@@ -123,15 +127,20 @@ def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
     return f"{settings.registry.rstrip('/')}/{model}"
 
 
-def pin_source(file: ModelFile, revision: str | None) -> Source:
-    """The source with a revision that cannot move. Raises InputRefused, ResolveError."""
+def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False) -> Source:
+    """The source with a revision that cannot move; a commit that the store keeps is not looked for upstream.
+
+    Raises InputRefused, ResolveError.
+    """
     source = file.source
     if isinstance(source, HubSource):
-        return Source(kind="hub", location=source.hub, revision=hub_commit(source.hub, revision or source.revision))
+        return _pin_hub(source, revision or source.revision, is_kept)
     if revision is not None:
         raise InputRefused(
             f"Param revision: {revision!r} was given, and the source is no Hub model. Next: leave it empty"
         )
+    if isinstance(source, FolderSource) and source.is_remote:
+        return Source(kind="objects", location=source.folder, revision=objects_hash(source.folder))
     if isinstance(source, FolderSource):
         folder = SERVED / source.folder
         if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):
@@ -143,20 +152,12 @@ def pin_source(file: ModelFile, revision: str | None) -> Source:
     return Source(kind="savedmodel", location=source.savedmodel, revision=f"sha256:{source.sha256}")
 
 
-def hub_commit(repo: str, revision: str) -> str:
-    """The 40-hex commit that a branch, tag or commit of a Hub model names now. Raises ResolveError."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        commit = HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT_S).sha
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ResolveError(
-            f"source.hub {repo}@{revision}: {' '.join(str(error).split())}. Next: check the name and the revision on the Hub"
-        ) from error
-    if not commit:
-        raise ResolveError(f"source.hub {repo}@{revision}: the Hub names no commit. Next: give a commit as revision")
-    return str(commit)
+def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]) -> Source:
+    given = Source(kind="hub", location=source.hub, revision=revision, token_conn_id=source.token_conn_id)
+    if COMMIT.fullmatch(revision) and is_kept(given):
+        log.info("resolve: %s at %s is kept in the store", source.hub, revision)
+        return given
+    return replace(given, revision=hub_commit(source.hub, revision, token_conn_id=source.token_conn_id))
 
 
 def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Store:
     """A place for artifacts, named by a URI. Keys are relative paths with `/`.
 
-    Every write is whole or not there: it goes to a name of its own and is moved. All methods raise StoreError.
+    Every write is whole or not there: in a folder it goes to a name of its own and is moved; an object store shows an
+    object only when it is whole. All methods raise StoreError.
     """
 
     uri: str
@@ -35,15 +36,10 @@ class Store:
         """Store a file; its URI comes back. An object that is there already is replaced."""
         with _refusals(f"{self.uri_of(key)}: cannot be written"):
             place = _path(self.uri_of(key))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.parent / f".{place.name}.{uuid.uuid4().hex}"
-            try:
-                with source.open("rb") as reader, draft.open("wb") as writer:
-                    shutil.copyfileobj(reader, writer, 1024 * 1024)
-                draft.fs.mv(draft.path, place.path)
-            finally:
-                if draft.exists():
-                    draft.unlink()
+            if place.protocol == "file":
+                _put_whole(source, Path(place.path))
+            else:
+                place.fs.put_file(str(source), place.path)
         return self.uri_of(key)
 
     def put_json(self, value: Any, key: str) -> str:
@@ -57,13 +53,12 @@ class Store:
         """Create a JSON object that was not there before; False where somebody else has."""
         with _refusals(f"{self.uri_of(key)}: cannot be claimed"):
             place = _path(self.uri_of(key))
-            place.parent.mkdir(parents=True, exist_ok=True)
             data = json.dumps(value, sort_keys=True).encode()
             try:
                 if place.protocol == "file":
                     _create_whole(Path(place.path), data)
                 else:
-                    with place.open("xb") as writer:  # an object store shows an object only when it is whole
+                    with place.open("xb") as writer:
                         writer.write(data)
             except FileExistsError:
                 return False
@@ -73,14 +68,19 @@ class Store:
         """The names directly below a key, sorted; none where there is nothing."""
         with _refusals(f"{self.uri_of(key)}: cannot be listed"):
             place = _path(self.uri_of(key))
-            if not place.exists():
+            fs, folder = _fresh(place), place.path.rstrip("/")
+            try:
+                found = fs.ls(folder, detail=False)
+            except FileNotFoundError:
                 return []
-            return sorted(child.name for child in place.iterdir() if not child.name.startswith("."))
+            names = {str(child).rstrip("/").removeprefix(folder).lstrip("/") for child in found}
+            return sorted(name for name in names if name and not name.startswith("."))
 
     def exists(self, key: str) -> bool:
         """Whether something is stored at a key."""
         with _refusals(f"{self.uri_of(key)}: cannot be looked at"):
-            return bool(_path(self.uri_of(key)).exists())
+            place = _path(self.uri_of(key))
+            return bool(_fresh(place).exists(place.path))
 
     def read_json(self, key: str) -> Any:
         """The JSON value at a key."""
@@ -109,14 +109,32 @@ def fetch(uri: str, place: Path) -> Path:
     return place
 
 
+def _put_whole(source: Path, place: Path) -> None:
+    """Copy a file to a name that has its content as soon as it is there, or has the old one."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    try:
+        shutil.copyfile(source, draft)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _create_whole(place: Path, data: bytes) -> None:
     """Create a file that has its content as soon as it has its name. Raises FileExistsError."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
         draft.write_bytes(data)
         place.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _fresh(place: ObjectStoragePath) -> Any:
+    """The file system of a place, without what it remembers: clients of object stores keep listings that others outdate."""
+    place.fs.invalidate_cache()
+    return place.fs
 
 
 def _path(uri: str) -> ObjectStoragePath:

@@ -152,6 +152,24 @@ def test_model_file_with_a_schedule_has_a_dag_that_runs_by_it(dags_of):
     assert "0 3 * * *" in json.dumps(DagSerialization.to_dict(dag))
 
 
+WATCHED = """\
+source: {hub: someone/digits}
+watch: {poll_s: 60}
+gate: {golden: [{name: three, image: three.png, label: "3"}]}
+"""
+
+
+@pytest.mark.parametrize("schedule", [None, "0 3 * * *"])
+def test_watched_model_runs_for_a_new_commit(dags_of, schedule):
+    """A watched model's DAG runs by its upstream Asset, which has a watcher, and by the time where the file gives one."""
+    dag = dags_of(watched=WATCHED + (f'schedule: "{schedule}"\n' if schedule else ""))["watched"]
+    dag.validate()
+    stored = json.dumps(DagSerialization.to_dict(dag))
+    assert "x-slipway://upstream/watched" in stored
+    assert "slipway.watch.HubTrigger" in stored
+    assert ("0 3 * * *" in stored) is (schedule is not None)
+
+
 REFUSED = {
     "unknown field": ("odd", GOOD + "shedule: daily\n", "shedule: "),
     "bad schedule": ("odd", GOOD.replace("0 3", "61 3"), "schedule: "),

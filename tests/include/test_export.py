@@ -2,29 +2,17 @@
 
 import hashlib
 import http.server
-import importlib.util
 import json
 import shutil
 import tarfile
 import threading
 from functools import partial
-from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from hub_stub import REPO, REVISION
 
 pytestmark = pytest.mark.model
-
-
-def load_hub_stub():
-    """The module beside this file."""
-    spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hub_stub = load_hub_stub()
 
 
 def contents(folder):
@@ -36,9 +24,9 @@ def contents(folder):
     }
 
 
-def assert_refused(done, out, *says):
-    """The exporter ended with status 1 and one line that says all this, and left nothing where OUT would be."""
-    assert done.returncode == 1, done.stdout + done.stderr
+def assert_refused(done, out, *says, status=1):
+    """The exporter ended with this status and one line that says all this, and left nothing where OUT would be."""
+    assert done.returncode == status, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for words in says:
         assert words in done.stderr
@@ -56,14 +44,6 @@ def web(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
-@pytest.fixture
-def hub():
-    """A Hub on loopback with digits-vit's checkpoint and two files that nobody needs."""
-    with hub_stub.Hub(Path()) as server:
-        yield server
         server.shutdown()
 
 
@@ -135,12 +115,13 @@ def test_same_checkpoint_gives_same_bytes(run_exporter, digits_request, digits_e
 
 def test_hub_checkpoint_gives_same_bytes_as_its_folder(run_exporter, digits_request, digits_export, hub, tmp_path):
     """The Hub's own client fetches the needed files at the commit, and the export is that of the same folder."""
-    hub.folder = tmp_path / "repo"
-    shutil.copytree(digits_request["source"]["path"], hub.folder)
+    folder = tmp_path / "repo"
+    shutil.copytree(digits_request["source"]["path"], folder)
     for needless in ("pytorch_model.bin", "tf_model.h5", "README.md"):
-        (hub.folder / needless).write_bytes(b"never fetched")
-    request = {**digits_request, "source": {"kind": "hub", "repo": hub_stub.REPO, "revision": hub_stub.REVISION}}
-    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+        (folder / needless).write_bytes(b"never fetched")
+    hub.add(folder)
+    request = {**digits_request, "source": {"kind": "hub", "repo": REPO, "revision": REVISION}}
+    done = run_exporter(request, tmp_path / "out", HF_HOME=str(tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
     fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET /someone/digits/resolve/")}
@@ -150,23 +131,77 @@ def test_hub_checkpoint_gives_same_bytes_as_its_folder(run_exporter, digits_requ
 @pytest.mark.parametrize(
     ("repo", "revision", "says"),
     [
-        ("someone/else", hub_stub.REVISION, "no such model, or a private one"),
-        (hub_stub.REPO, "0" * 40, "no such revision"),
+        ("someone/else", REVISION, "no such model, or a private one"),
+        (REPO, "0" * 40, "no such revision"),
     ],
 )
-def test_unknown_hub_source_is_refused(run_exporter, digits_request, hub, tmp_path, repo, revision, says):  # noqa: PLR0917 (fixtures)
+def test_unknown_hub_source_is_refused(  # noqa: PLR0917 (fixtures)
+    run_exporter, digits_request, digits_checkpoint, hub, tmp_path, repo, revision, says
+):
     """A model or commit that the Hub does not have is refused by name before TensorFlow is loaded."""
+    hub.add(digits_checkpoint)
     request = {**digits_request, "source": {"kind": "hub", "repo": repo, "revision": revision}}
-    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+    done = run_exporter(request, tmp_path / "out", HF_HOME=str(tmp_path / "hf"))
     assert_refused(done, tmp_path / "out", f"source: {repo} at {revision[:12]}", says)
     assert "TensorFlow" not in done.stdout
 
 
 def test_unreachable_hub_is_refused(run_exporter, digits_request, tmp_path):
-    """A Hub that does not answer is named as the cause."""
+    """A Hub that does not answer is named as the cause, with the status of what may go through later."""
     request = {**digits_request, "source": {"kind": "hub", "repo": "a/b", "revision": "0" * 40}}
-    done = run_exporter(request, tmp_path / "out", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
-    assert_refused(done, tmp_path / "out", "source: a/b", "Next: check the network, or HF_ENDPOINT")
+    done = run_exporter(request, tmp_path / "out", HF_HOME=str(tmp_path / "hf"))
+    assert_refused(done, tmp_path / "out", "source: a/b", "Next: check the network, or HF_ENDPOINT", status=75)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_hub_in_trouble_is_refused_for_now(  # noqa: PLR0917 (fixtures)
+    run_exporter, digits_request, digits_checkpoint, hub, tmp_path, status
+):
+    """A Hub that has too much to do is no final answer."""
+    hub.add(digits_checkpoint)
+    hub.failing = status
+    request = {**digits_request, "source": {"kind": "hub", "repo": REPO, "revision": REVISION}}
+    done = run_exporter(request, tmp_path / "out", HF_HOME=str(tmp_path / "hf"))
+    assert_refused(done, tmp_path / "out", f"source: {REPO} at ", f"{status} ", status=75)
+
+
+@pytest.mark.parametrize(
+    ("access", "token", "says"),
+    [
+        ("private", None, "no such model, or a private one"),
+        ("private", "hf_other", "no such model, or a private one"),
+        ("gated", None, "access is gated"),
+        ("gated", "hf_other", "access is gated"),
+        ("gated", "hf_unknown", "does not accept the token"),
+    ],
+)
+def test_hub_model_without_access_is_refused(  # noqa: PLR0917 (fixtures)
+    run_exporter, digits_request, digits_checkpoint, hub, tmp_path, access, token, says
+):
+    """A private or gated model is refused without a token that may read it, and the token is never said."""
+    hub.tokens = {"hf_other"}
+    hub.add(digits_checkpoint, readers={"hf_reader"}, **{access: True})
+    request = {**digits_request, "source": {"kind": "hub", "repo": REPO, "revision": REVISION}}
+    environment = {"HF_TOKEN": token} if token else {}
+    done = run_exporter(request, tmp_path / "out", HF_HOME=str(tmp_path / "hf"), **environment)
+    assert_refused(done, tmp_path / "out", f"source: {REPO} at ", says, "HF_TOKEN")
+    assert "hf_" not in done.stdout + done.stderr
+
+
+def test_kept_hub_checkpoint_is_left_and_taken_again(run_exporter, digits_request, digits_checkpoint, hub, tmp_path):
+    """What was fetched of a gated model is left where it is to be kept, and the next export asks nobody."""
+    hub.add(digits_checkpoint, gated=True, readers={"hf_reader"})
+    source = {"kind": "hub", "repo": REPO, "revision": REVISION, "kept": str(tmp_path / "kept")}
+    request = {**digits_request, "source": source, "golden": []}
+    first = run_exporter(request, tmp_path / "first", HF_HOME=str(tmp_path / "hf"), HF_TOKEN="hf_reader")
+    assert first.returncode == 0, first.stderr
+    assert contents(digits_checkpoint) == contents(tmp_path / "kept")
+    hub.close()
+    second = run_exporter(request, tmp_path / "second", HF_HOME=str(tmp_path / "other"))
+    assert second.returncode == 0, second.stderr
+    assert contents(tmp_path / "first" / "savedmodel") == contents(tmp_path / "second" / "savedmodel")
+    facts = json.loads((tmp_path / "second" / "export.json").read_text())["source"]
+    assert facts == {"kind": "hub", "repo": REPO, "revision": REVISION}
 
 
 def test_savedmodel_archive_is_taken_as_it_is(run_exporter, digits_request, digits_export, web, tmp_path):

@@ -1,6 +1,7 @@
 """REQUEST.json: what is accepted, and how the rest is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from refused import ExportRefused
@@ -19,8 +20,6 @@ def request(**changes):
 
 def test_complete_request_becomes_values():
     """Every field of the request has its counterpart."""
-    from pathlib import Path
-
     case = GoldenImage(name="three", image=Path("/three.png"), label="3", min_confidence=0.85)
     expected = Request(model="digits-vit", source=Folder(path=Path("/checkpoint")), golden=(case,))
     assert expected == parse_request(request())
@@ -30,6 +29,15 @@ def test_three_kinds_of_source_are_known():
     """A source is a Hub commit or an archive as well."""
     assert Hub(repo=HUB["repo"], revision="0" * 40) == parse_request(request(source=HUB)).source
     assert Archive(url=ARCHIVE["url"], sha256="a" * 64) == parse_request(request(source=ARCHIVE)).source
+
+
+@pytest.mark.parametrize("source", [HUB, ARCHIVE], ids=["hub", "archive"])
+def test_place_to_keep_a_download_is_optional(source):
+    """What is downloaded may be kept; a folder is there already."""
+    assert parse_request(request(source=source)).source.kept is None
+    assert parse_request(request(source={**source, "kept": "/kept"})).source.kept == Path("/kept")
+    with pytest.raises(ExportRefused, match="source: kept is not known"):
+        parse_request(request(source={**FOLDER, "kept": "/kept"}))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import hashlib
 import io
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from refused import ExportRefused
+from refused import ExportRefused, SourceUnreachable
 from request import Archive
-from sources import check_checkpoint, download, find_savedmodel, plain_url, unpack, wanted_files
+from sources import check_checkpoint, download, fetch, find_savedmodel, plain_url, unpack, wanted_files
 
 CONFIGS = ["config.json", "preprocessor_config.json"]
 
@@ -113,6 +115,41 @@ def test_archive_with_another_sha256_is_refused(tmp_path):
         download(Archive(url=url, sha256="0" * 64), tmp_path / "taken")
     with pytest.raises(ExportRefused, match="No such file"):
         download(Archive(url=url + ".gone", sha256="0" * 64), tmp_path / "taken")
+
+
+def test_kept_archive_is_held_to_its_sha256(tmp_path):
+    """A copy that is kept is trusted no more than a download."""
+    kept = packed(tmp_path / "m.tar.gz", ("1/saved_model.pb", b"graph"))
+    source = Archive(url="http://127.0.0.1:9/m", sha256=hashlib.sha256(kept.read_bytes()).hexdigest(), kept=kept)
+    (tmp_path / "one").mkdir()
+    assert tmp_path / "one" / "archive" / "1" == fetch(source, tmp_path / "one")
+    kept.write_bytes(b"other")
+    with pytest.raises(ExportRefused, match="its sha256 is "):
+        fetch(source, tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, ExportRefused), (403, ExportRefused), (429, SourceUnreachable), (503, SourceUnreachable)]
+)
+def test_server_in_trouble_is_no_final_answer(tmp_path, status, kind):
+    """What may go through a minute later is told apart from what is refused; so is a server that is not there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        source = Archive(url=f"http://127.0.0.1:{server.server_port}/m", sha256="0" * 64)
+        with pytest.raises(ExportRefused, match=f"HTTP {status} ") as refused:
+            download(source, tmp_path / "taken")
+        server.shutdown()
+    assert type(refused.value) is kind
+    with pytest.raises(SourceUnreachable, match="refused"):
+        download(source, tmp_path / "taken")
 
 
 def test_credentials_never_reach_a_message():

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from slipway import export as export_module
-from slipway.errors import ExportError
+from slipway.errors import ExportError, SourceUnreachable
 from slipway.export import (
     claim_version,
     content_hash,
@@ -190,6 +190,7 @@ COPY = """
 import json, shutil, sys
 request = json.load(open(sys.argv[2]))
 assert request["model"] == "digits-vit" and request["source"]["kind"] == "savedmodel", request
+open(request["source"]["kept"], "w").close()
 print("copying", flush=True)
 shutil.copytree({left!r}, sys.argv[4])
 """
@@ -220,6 +221,34 @@ def test_refused_in_the_exporters_last_words(archive_release, exporter):
     with pytest.raises(ExportError) as refusal:
         run_export(archive_release, python=sys.executable)
     assert str(refusal.value) == "exporter ended with status 1: folder x: no config.json. Next: add it"
+
+
+TELL = """
+import os, sys
+assert "hf_reader" not in open(sys.argv[2]).read() + " ".join(sys.argv), "the token is in the request"
+print("with", os.environ["HF_TOKEN"], flush=True)
+sys.exit("token " + os.environ["HF_TOKEN"] + " was refused. Next: mend it")
+"""
+
+
+def test_token_goes_to_the_exporter_alone(archive_release, exporter, monkeypatch, caplog):
+    """The exporter has the connection's token in its environment; request, log and error have it not."""
+    caplog.set_level("INFO")
+    monkeypatch.setenv("AIRFLOW_CONN_HUB", '{"conn_type": "http", "password": "hf_reader"}')
+    exporter(TELL)
+    source = replace(archive_release.source, kind="hub", location="me/private", token_conn_id="hub")
+    with pytest.raises(ExportError) as refusal:
+        run_export(replace(archive_release, source=source), python=sys.executable)
+    assert str(refusal.value) == "exporter ended with status 1: token *** was refused. Next: mend it"
+    assert "with ***" in caplog.text
+    assert "hf_reader" not in caplog.text
+
+
+def test_worth_another_try_if_the_exporter_reached_nobody(archive_release, exporter):
+    """The exporter's status for a source that does not answer is told apart from a refusal."""
+    exporter("import sys\nprint('source: no answer. Next: look', file=sys.stderr)\nsys.exit(75)")
+    with pytest.raises(SourceUnreachable, match=r"^exporter ended with status 75: source: no answer\. Next: look$"):
+        run_export(archive_release, python=sys.executable)
 
 
 def test_refused_if_the_exporter_says_nothing(archive_release, exporter):

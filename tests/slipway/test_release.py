@@ -140,12 +140,30 @@ def test_repository_of_a_reference(reference, repository):
     [
         (Source(kind="hub", location="google/vit", revision="c"), "https://huggingface.co/google/vit"),
         (Source(kind="savedmodel", location="https://x/m.tar.gz", revision="c"), "https://x/m.tar.gz"),
+        (Source(kind="savedmodel", location="https://me:pw@x/m.tar.gz?sig=s", revision="c"), "https://x/m.tar.gz"),
+        (Source(kind="objects", location="gs://conn@bucket/vit", revision="c"), "gs://bucket/vit"),
         (Source(kind="folder", location="digits-vit/checkpoint", revision="c"), "digits-vit/checkpoint"),
     ],
 )
 def test_url_of_a_source(source, url):
-    """A source says where it is from."""
+    """A source says where it is from, without credentials: the image's label shows it."""
     assert url == source.url
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        (Source(kind="hub", location="google/vit", revision="1f3c" * 10), f"sources/vit/{'1f3c' * 10}.tar"),
+        (Source(kind="objects", location="gs://b/vit", revision=f"sha256:{'a' * 64}"), f"sources/vit/{'a' * 64}.tar"),
+        (
+            Source(kind="savedmodel", location="https://x/m", revision=f"sha256:{'a' * 64}"),
+            f"sources/vit/{'a' * 64}.tar.gz",
+        ),
+    ],
+)
+def test_kept_copy_is_named_by_its_revision(source, key):
+    """One revision has one copy in the store, whatever branch led to it."""
+    assert key == source.kept_key("vit")
 
 
 @pytest.mark.parametrize(

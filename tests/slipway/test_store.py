@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,6 +10,16 @@ import pytest
 
 from slipway.errors import StoreError
 from slipway.store import Store, fetch, read_bytes, read_json
+
+PLACES = ["folder", pytest.param("bucket", marks=pytest.mark.stand)]
+
+
+@pytest.fixture(params=PLACES)
+def any_store(request):
+    """An artifact store in a folder, and one in a bucket of the emulator."""
+    if request.param == "folder":
+        return request.getfixturevalue("store")
+    return Store(f"{request.getfixturevalue('bucket')}/slipway")
 
 
 def folder_of(store):
@@ -22,42 +35,43 @@ def file(tmp_path):
     return path
 
 
-def test_uri_reads_what_was_put(store, file, tmp_path):
+def test_uri_reads_what_was_put(any_store, file, tmp_path):
     """A stored file comes back from its URI, as bytes and as a file."""
-    uri = store.put_file(file, "exports/digits-vit/7/model.tar")
-    assert uri == f"{store.uri}/exports/digits-vit/7/model.tar" == store.uri_of("exports/digits-vit/7/model.tar")
+    uri = any_store.put_file(file, "exports/digits-vit/7/model.tar")
+    assert (
+        uri == f"{any_store.uri}/exports/digits-vit/7/model.tar" == any_store.uri_of("exports/digits-vit/7/model.tar")
+    )
     assert read_bytes(uri) == b"\x00model"
     assert fetch(uri, tmp_path / "back.tar").read_bytes() == b"\x00model"
 
 
-def test_json_comes_back(store):
+def test_json_comes_back(any_store):
     """A stored value comes back, by key and by URI, and a person can read it."""
     value = {"label": "🤗", "numbers": [1, 2.5, None, True]}
-    uri = store.put_json(value, "records/digits-vit/run.json")
-    assert value == read_json(uri) == store.read_json("records/digits-vit/run.json")
-    assert "🤗" in (folder_of(store) / "records/digits-vit/run.json").read_text()
+    uri = any_store.put_json(value, "records/digits-vit/run.json")
+    assert value == read_json(uri) == any_store.read_json("records/digits-vit/run.json")
 
 
-def test_newer_value_if_put_twice(store):
+def test_newer_value_if_put_twice(any_store):
     """A second put replaces the first, and leaves no draft beside it."""
-    store.put_json({"n": 1}, "a/value.json")
-    store.put_json({"n": 2}, "a/value.json")
-    assert store.read_json("a/value.json") == {"n": 2}
-    assert [path.name for path in (folder_of(store) / "a").iterdir()] == ["value.json"]
+    any_store.put_json({"n": 1}, "a/value.json")
+    any_store.put_json({"n": 2}, "a/value.json")
+    assert any_store.read_json("a/value.json") == {"n": 2}
+    assert any_store.names("a") == ["value.json"]
 
 
-def test_whole_or_old_if_read_during_a_put(store):
+def test_whole_or_old_if_read_during_a_put(any_store):
     """A reader never meets half a value."""
     long = "x" * 200_000
-    store.put_json(["0", long], "value.json")
+    any_store.put_json(["0", long], "value.json")
 
     def write(number):
-        store.put_json([str(number), long], "value.json")
+        any_store.put_json([str(number), long], "value.json")
 
     with ThreadPoolExecutor(2) as pool:
         writes = [pool.submit(write, number) for number in range(20)]
         while not all(write.done() for write in writes):
-            assert len(store.read_json("value.json")[1]) == len(long)
+            assert len(any_store.read_json("value.json")[1]) == len(long)
         for each in writes:
             each.result()
 
@@ -70,50 +84,52 @@ def test_nothing_left_if_a_put_fails(store, tmp_path):
     assert list((folder_of(store) / "a").iterdir()) == []
 
 
-def test_first_claim_wins(store):
+def test_first_claim_wins(any_store):
     """What is claimed stays what it was."""
-    assert store.claim("versions/digits-vit/1.json", {"content_hash": "a"}) is True
-    assert store.claim("versions/digits-vit/1.json", {"content_hash": "b"}) is False
-    assert store.read_json("versions/digits-vit/1.json") == {"content_hash": "a"}
+    assert any_store.claim("versions/digits-vit/1.json", {"content_hash": "a"}) is True
+    assert any_store.claim("versions/digits-vit/1.json", {"content_hash": "b"}) is False
+    assert any_store.read_json("versions/digits-vit/1.json") == {"content_hash": "a"}
 
 
-def test_one_of_many_claims_wins_and_is_whole_at_once(store):
+def test_one_of_many_claims_wins_and_is_whole_at_once(any_store):
     """Of claims at one moment one wins, and whoever lost can read the winner's value."""
 
     def claim(attempt, number):
-        won = store.claim(f"versions/{attempt}.json", {"number": number})
-        return won, store.read_json(f"versions/{attempt}.json")["number"]
+        won = any_store.claim(f"versions/{attempt}.json", {"number": number})
+        return won, any_store.read_json(f"versions/{attempt}.json")["number"]
 
     with ThreadPoolExecutor(4) as pool:
         for attempt in range(25):
             results = list(pool.map(claim, [attempt] * 4, range(4)))
             assert sum(won for won, _ in results) == 1
             assert len({number for _, number in results}) == 1
-    assert len(list((folder_of(store) / "versions").iterdir())) == 25
+    assert len(any_store.names("versions")) == 25
 
 
-def test_names_are_what_lies_below(store):
+def test_names_are_what_lies_below(any_store):
     """Names are sorted, drafts are not among them, and there are none where nothing is."""
-    assert store.names("versions/digits-vit") == []
+    assert any_store.names("versions/digits-vit") == []
     for name in ("10.json", "2.json"):
-        store.put_json({}, f"versions/digits-vit/{name}")
-    (folder_of(store) / "versions/digits-vit/.2.json.draft").touch()
-    assert store.names("versions/digits-vit") == ["10.json", "2.json"]
-    assert store.names("versions") == ["digits-vit"]
+        any_store.put_json({}, f"versions/digits-vit/{name}")
+    assert any_store.names("versions/digits-vit") == ["10.json", "2.json"]
+    assert any_store.names("versions") == ["digits-vit"]
 
 
-def test_exists_if_it_was_put(store):
+def test_exists_if_it_was_put(any_store):
     """Something is there only once it was put."""
-    assert store.exists("a.json") is False
-    store.put_json({}, "a.json")
-    assert store.exists("a.json") is True
+    assert any_store.exists("a.json") is False
+    any_store.put_json({}, "a.json")
+    assert any_store.exists("a.json") is True
 
 
-def test_refused_in_one_line_if_there_is_nothing(store, tmp_path):
+def test_refused_in_one_line_if_there_is_nothing(any_store, tmp_path):
     """What is not there is named by its URI, with what next."""
-    for read in (lambda: store.read_json("gone.json"), lambda: fetch(store.uri_of("gone.json"), tmp_path / "x")):
+    for read in (
+        lambda: any_store.read_json("gone.json"),
+        lambda: fetch(any_store.uri_of("gone.json"), tmp_path / "x"),
+    ):
         with pytest.raises(
-            StoreError, match=rf"^{re.escape(store.uri)}/gone\.json: cannot be read: .*Next: "
+            StoreError, match=rf"^{re.escape(any_store.uri)}/gone\.json: cannot be read: .*Next: "
         ) as refusal:
             read()
         assert "\n" not in str(refusal.value)
@@ -141,7 +157,54 @@ def test_refused_in_one_line_if_the_store_cannot_be_used(tmp_path, act):
     assert "\n" not in str(refusal.value)
 
 
+def test_drafts_are_no_names(store):
+    """What is being written is not there yet, and nothing stays of it."""
+    store.put_json({}, "a/2.json")
+    assert [path.name for path in (folder_of(store) / "a").iterdir()] == ["2.json"]
+    (folder_of(store) / "a/.2.json.draft").touch()
+    assert store.names("a") == ["2.json"]
+
+
+WRITE = """
+import sys
+from slipway.store import Store
+store = Store(sys.argv[1])
+print(store.claim("versions/1.json", {}), store.claim("versions/2.json", {}), store.put_json({"n": 2}, "a.json"))
+"""
+
+
+def test_what_others_write_is_seen(any_store):
+    """A process that has listed, looked and read before sees what another one has written since."""
+    any_store.claim("versions/1.json", {})
+    any_store.put_json({"n": 1}, "a.json")
+    assert any_store.names("versions") == ["1.json"]
+    assert not any_store.exists("versions/2.json")
+    assert any_store.read_json("a.json") == {"n": 1}
+    path = os.pathsep.join([str(Path(__file__).parents[2] / "plugins"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE, any_store.uri],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == [f"False True {any_store.uri_of('a.json')}"], done.stderr
+    assert any_store.exists("versions/2.json")
+    assert any_store.names("versions") == ["1.json", "2.json"]
+    assert any_store.read_json("a.json") == {"n": 2}
+
+
+@pytest.mark.stand
+def test_refused_in_one_line_if_there_is_no_bucket(bucket):
+    """A bucket that is not there is refused, not made."""
+    store = Store(f"{bucket}-missing/slipway")
+    with pytest.raises(StoreError, match=r"-missing/slipway/a\.json: cannot be read: .*Next: ") as refusal:
+        store.read_json("a.json")
+    assert "\n" not in str(refusal.value)
+    assert store.names("a") == []
+
+
 def test_value_is_readable_json(store):
     """People and other programs read records: sorted, indented, one line end at the end."""
-    store.put_json({"b": 1, "a": 2}, "a.json")
-    assert json.dumps({"a": 2, "b": 1}, indent=1) + "\n" == (folder_of(store) / "a.json").read_text()
+    store.put_json({"b": 1, "a": "🤗"}, "a.json")
+    assert (
+        json.dumps({"a": "🤗", "b": 1}, indent=1, ensure_ascii=False) + "\n"
+        == (folder_of(store) / "a.json").read_text()
+    )

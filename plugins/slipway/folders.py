@@ -1,0 +1,87 @@
+"""Folders as content: their hash, and tars that are equal byte for byte where the content is."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+from slipway.errors import ExportError
+from slipway.release import digest_of
+
+FIXED_TIME_S = 0  # of every file in a tar, so that equal content is an equal tar
+
+
+def content_hash(folder: Path) -> str:
+    """sha256:… of a folder's files, by relative path and content; times and owners do not count."""
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: no such folder. Next: name the checkpoint's folder in source.folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of({path.relative_to(folder).as_posix(): file_hash(path) for path in files})
+
+
+def file_hash(path: Path) -> str:
+    """The hex sha256 of a file."""
+    with path.open("rb") as reader:
+        return hashlib.file_digest(reader, "sha256").hexdigest()
+
+
+def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
+    """Write a tar of the SavedModel as it stands in the image, byte for byte the same for the same content.
+
+    Every parent folder has an entry of its own: a layer's digest would otherwise hold the time of the copy.
+    """
+    parts = Path(inside.lstrip("/")).parts
+    with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for depth in range(1, len(parts) + 1):
+            tar.addfile(_entry("/".join(parts[:depth]), folder=True))
+        _add_content(tar, saved_model, f"{'/'.join(parts)}/")
+
+
+def pack(folder: Path, place: Path) -> Path:
+    """Write a folder's content as a tar, the same for the same content."""
+    with tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as tar:  # PAX: a weights file may be larger than 8 GiB
+        _add_content(tar, folder, "")
+    return place
+
+
+def unpack(packed: Path, folder: Path) -> Path:
+    """The content of a tar that `pack` wrote, as a new folder.
+
+    Raises ExportError where it is no such tar, or has anything in it but files and folders below it.
+    """
+    folder.mkdir()
+    try:
+        with tarfile.open(packed, "r:") as tar:
+            tar.extractall(folder, filter=_plain)  # noqa: S202 - the filter is stricter than the safe one
+    except (tarfile.TarError, EOFError) as error:
+        raise ExportError(f"{packed.name} is no copy of a source: {error}. Next: remove it from the store") from error
+    return folder
+
+
+def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """The member as Python's own filter for data lets it through, if it is what `pack` writes."""
+    if not (member.isreg() or member.isdir()) or member.name.startswith("/"):
+        raise tarfile.TarError(f"its member {member.name!r} is no file or folder below it")
+    return tarfile.data_filter(member, folder)
+
+
+def _add_content(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        name = f"{prefix}{path.relative_to(folder).as_posix()}"
+        if path.is_dir() and not any(below.is_file() for below in path.rglob("*")):
+            continue  # an empty folder is no content, as in content_hash
+        if path.is_dir():
+            tar.addfile(_entry(name, folder=True))
+        else:
+            with path.open("rb") as reader:
+                tar.addfile(_entry(name, size=path.stat().st_size), reader)
+
+
+def _entry(name: str, *, folder: bool = False, size: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.DIRTYPE if folder else tarfile.REGTYPE
+    entry.mode = 0o755 if folder else 0o644
+    entry.size = size
+    entry.mtime = FIXED_TIME_S
+    return entry

@@ -1,0 +1,104 @@
+"""New commits of a Hub model as events: a refresh that starts because something is there, not because it is time.
+
+The watcher is an addition to the schedule, never needed: every run pins the revision anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from slipway.errors import SlipwayError
+from slipway.model_file import HubSource, ModelFile
+from slipway.release import upstream_uri
+
+SEEN = "seen"  # the key in the Asset's own state, which outlives the triggerer
+
+Fact = dict[str, str]
+
+
+def watched_schedule(model: str, file: ModelFile) -> list[Asset] | AssetOrTimeSchedule:
+    """The schedule of a model file with `watch`: a new commit, or also the time where it gives one."""
+    assert isinstance(file.source, HubSource)  # noqa: S101 - the model file sees to these
+    assert file.watch is not None  # noqa: S101
+    trigger = HubTrigger(
+        repo=file.source.hub,
+        revision=file.source.revision,
+        token_conn_id=file.source.token_conn_id,
+        poll_s=file.watch.poll_s,
+    )
+    upstream = Asset(
+        name=f"{model}-upstream",
+        uri=upstream_uri(model),
+        group="slipway",
+        watchers=[AssetWatcher(name=f"{model}-hub", trigger=trigger)],
+    )
+    if file.schedule is None:
+        return [upstream]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(file.schedule, timezone="UTC"), assets=[upstream])
+
+
+class HubTrigger(BaseEventTrigger):
+    """Looks every `poll_s` seconds which commit a revision names, and fires once for each that was not seen before.
+
+    The first look fires too: a commit that came while nobody looked is not lost, and a run that finds nothing new does
+    nothing. What was seen is kept in the Asset's state where Airflow hands one in, else as long as the trigger lives.
+    """
+
+    def __init__(self, *, repo: str, revision: str, token_conn_id: str | None, poll_s: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
+        self.repo = repo
+        self.revision = revision
+        self.token_conn_id = token_conn_id
+        self.poll_s = poll_s
+        self._seen: Any = None
+        self._said = ""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """For the database, and for telling equal watchers; a token is never in it."""
+        named = {"repo": self.repo, "revision": self.revision, "token_conn_id": self.token_conn_id}
+        return "slipway.watch.HubTrigger", {**named, "poll_s": self.poll_s}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look for ever."""
+        while True:
+            found = await self._look()
+            if found is not None and found != await self._last_seen():
+                self.log.info("%s@%s is %s", self.repo, self.revision, found["commit"])
+                yield TriggerEvent(found)
+                await self._remember(found)  # after the event: twice is harmless, never is not
+            await asyncio.sleep(self.poll_s)
+
+    async def _look(self) -> Fact | None:
+        """What the revision names now; None where it cannot be told, in words that the log has once."""
+        from slipway.hub import hub_commit
+
+        try:
+            commit = await asyncio.to_thread(hub_commit, self.repo, self.revision, token_conn_id=self.token_conn_id)
+        except SlipwayError as error:
+            if self._said != str(error):
+                self._said = str(error)
+                self.log.warning("could not look: %s", error)
+            return None
+        self._said = ""
+        return {"repo": self.repo, "revision": self.revision, "commit": commit}
+
+    async def _last_seen(self) -> Any:
+        if self._seen is None and self.asset_state_store is not None:
+            try:
+                self._seen = await self.asset_state_store.aget(SEEN)
+            except Exception as error:
+                self.log.warning("the Asset's state cannot be read: %s", error)
+        return self._seen
+
+    async def _remember(self, found: Fact) -> None:
+        self._seen = found
+        if self.asset_state_store is not None:
+            try:
+                await self.asset_state_store.aset(SEEN, {**found})
+            except Exception as error:
+                self.log.warning("the Asset's state cannot be written: %s", error)

@@ -1,0 +1,78 @@
+import shutil
+
+import pytest
+
+from slipway.errors import ExportError, ResolveError
+from slipway.folders import content_hash
+from slipway.model_file import parse_model_file
+from slipway.objects import fetch_objects, objects_hash
+from slipway.release import Source
+from slipway.resolve import pin_source
+from slipway.store import Store
+
+GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
+
+
+@pytest.fixture
+def place(tmp_path, digits_checkpoint):
+    """A folder of objects with a checkpoint and a nested file in it, and its URI."""
+    folder = shutil.copytree(digits_checkpoint, tmp_path / "objects" / "checkpoint")
+    (folder / "nested").mkdir()
+    (folder / "nested" / "labels.txt").write_text("three")
+    (tmp_path / "objects" / "checkpoint-2").mkdir()
+    (tmp_path / "objects" / "checkpoint-2" / "other.txt").touch()
+    return folder, f"file://{folder}"
+
+
+def test_hash_is_that_of_the_same_files_in_a_folder(place):
+    """Where a checkpoint lies does not matter to its revision."""
+    folder, uri = place
+    assert content_hash(folder) == objects_hash(uri) == objects_hash(f"{uri}/")
+
+
+def test_objects_come_as_they_are(place, tmp_path):
+    """Every object below the URI comes with its name and content, and nothing of a neighbour."""
+    folder, uri = place
+    fetch_objects(uri, tmp_path / "fetched")
+    assert content_hash(folder) == content_hash(tmp_path / "fetched")
+
+
+def test_source_by_uri_is_pinned_to_its_content(place):
+    """A folder by URI is pinned as a folder beside the model file is."""
+    folder, uri = place
+    file = parse_model_file({"source": {"folder": uri}, "gate": GOLDEN}, where="m.yaml")
+    assert Source(kind="objects", location=uri, revision=content_hash(folder)) == pin_source(file, None)
+
+
+@pytest.mark.stand
+def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
+    """A checkpoint in a bucket is pinned and fetched as the same files in a folder are."""
+    folder, _ = place
+    store, uri = Store(f"{bucket}/models"), f"{bucket}/models/checkpoint"
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        store.put_file(path, f"checkpoint/{path.relative_to(folder).as_posix()}")
+    store.put_json({}, "checkpoint-2/other.json")
+    assert content_hash(folder) == objects_hash(uri)
+    fetch_objects(uri, tmp_path / "fetched")
+    assert content_hash(folder) == content_hash(tmp_path / "fetched")
+    store.put_json({}, "checkpoint/config.json")
+    assert content_hash(folder) != objects_hash(uri)
+
+
+@pytest.mark.stand
+def test_object_that_would_escape_is_refused(bucket, tmp_path):
+    """Any text may be an object's name; one that would leave the folder is refused."""
+    Store(bucket).put_json({}, "models/checkpoint/../../evil")
+    with pytest.raises(ExportError, match=r"its object '\.\./\.\./evil' would escape\. Next: "):
+        fetch_objects(f"{bucket}/models/checkpoint", tmp_path / "fetched")
+    assert list(tmp_path.rglob("evil")) == []
+
+
+@pytest.mark.parametrize("uri", ["file:///nowhere/checkpoint", "nonsense://bucket/checkpoint", "gs://nowhere@bucket/x"])
+def test_refused_in_one_line_if_there_is_nothing_to_read(uri, tmp_path):
+    """An empty place, an unknown scheme and a missing connection are refused by the field and the URI."""
+    with pytest.raises(ResolveError, match=rf"^source\.folder {uri}: cannot be read: .*Next: check the URI") as refusal:
+        objects_hash(uri)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ExportError, match=rf"^source\.folder {uri}: cannot be read: "):
+        fetch_objects(uri, tmp_path / "fetched")

@@ -1,0 +1,144 @@
+import hashlib
+import io
+import shutil
+import tarfile
+from dataclasses import replace
+
+import pytest
+from hub_stub import REPO, REVISION
+
+from slipway.errors import ExportError, SourceUnreachable
+from slipway.export import exporter_hash, run_export
+from slipway.folders import content_hash
+from slipway.objects import objects_hash
+from slipway.release import GoldenRequest, Source
+from slipway.sources import bring_source
+from slipway.store import Store, read_json
+
+GOLDEN = (GoldenRequest(name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=0.8),)
+
+
+@pytest.fixture
+def release_of(release):
+    """Makes a release of digits-vit from this source."""
+
+    def make(**source):
+        return replace(release, source=Source(**source), exporter=exporter_hash(), golden=GOLDEN)
+
+    return make
+
+
+def test_refused_if_the_objects_changed_since(release_of, store, digits_checkpoint, tmp_path):
+    """What is exported is what the run resolved, or nothing."""
+    folder = shutil.copytree(digits_checkpoint, tmp_path / "objects")
+    release = release_of(kind="objects", location=f"file://{folder}", revision=objects_hash(f"file://{folder}"))
+    (folder / "config.json").write_text("{}")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(ExportError, match=rf"^file://{folder}: its content is .* clear the run from resolve$"):
+        bring_source(release, store, scratch)
+
+
+def test_copy_is_read_if_the_store_has_one(release_of, store, digits_checkpoint, tmp_path):
+    """A revision that is kept is not looked for upstream."""
+    from slipway.folders import pack
+
+    release = release_of(kind="objects", location="file:///gone", revision=content_hash(digits_checkpoint))
+    store.put_file(pack(digits_checkpoint, tmp_path / "copy.tar"), release.source.kept_key("digits-vit"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert {"kind": "folder", "path": str(scratch / "source")} == bring_source(release, store, scratch)
+
+
+@pytest.mark.model
+def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fixtures)
+    release_of, store, hub, digits_checkpoint, model_python, monkeypatch, caplog
+):
+    """A gated model comes by a connection's token; its revision stays in the store, and a forced export needs no Hub."""
+    hub.add(digits_checkpoint, gated=True, readers={"hf_reader"})
+    monkeypatch.setenv("AIRFLOW_CONN_HUB", '{"conn_type": "http", "password": "hf_reader"}')
+    release = release_of(kind="hub", location=REPO, revision=REVISION, token_conn_id="hub")
+    first = run_export(release, python=str(model_python))
+    assert store.names("sources/digits-vit") == [f"{REVISION}.tar"]
+    assert read_json(first.report_uri)["source"] == {"kind": "hub", "repo": REPO, "revision": REVISION}
+    assert "hf_reader" not in caplog.text
+    hub.close()
+    asked = len(hub.asked)
+    again = run_export(replace(release, force=True), python=str(model_python))
+    assert (first.version, first.content_hash) == (again.version, again.content_hash)
+    assert len(hub.asked) == asked
+
+
+@pytest.mark.model
+@pytest.mark.stand
+def test_checkpoint_in_a_bucket_is_exported_into_a_bucket(
+    release_of, bucket, digits_checkpoint, digits_export, model_python
+):
+    """Source and store may both be in Cloud Storage; what was exported is exported again when the source has changed."""
+    upstream, store = Store(f"{bucket}/upstream"), Store(f"{bucket}/slipway")
+    for path in digits_checkpoint.iterdir():
+        upstream.put_file(path, f"digits/{path.name}")
+    location = upstream.uri_of("digits")
+    release = replace(release_of(kind="objects", location=location, revision=objects_hash(location)), store=store.uri)
+    first = run_export(release, python=str(model_python))
+    assert content_hash(digits_export / "savedmodel") == first.content_hash
+    assert first == run_export(release, python="/not/needed")
+    upstream.put_json({}, "digits/config.json")
+    assert first == run_export(replace(release, force=True), python=str(model_python))
+
+
+@pytest.mark.model
+def test_unreachable_hub_is_worth_another_try(release_of, model_python):
+    """An export that reached nobody is tried again by Airflow."""
+    release = release_of(kind="hub", location=REPO, revision=REVISION)
+    with pytest.raises(SourceUnreachable, match=rf"^exporter ended with status 75: source: {REPO} at .*Next: "):
+        run_export(release, python=str(model_python))
+
+
+@pytest.fixture
+def archive(tmp_path, digits_export):
+    """A SavedModel of digits-vit as tar.gz, and the source that names it."""
+    file = tmp_path / "model.tar.gz"
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add(digits_export / "savedmodel", "digits/1")
+    return file
+
+
+def archived(release_of, file, **changes):
+    """A release of an archive."""
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return release_of(**{"kind": "savedmodel", "location": file.as_uri(), "revision": f"sha256:{sha256}", **changes})
+
+
+@pytest.mark.model
+def test_archive_is_exported_again_when_it_is_gone(release_of, store, archive, digits_export, model_python):
+    """An archive's SavedModel is exported as it is, and its bytes stay in the store for a forced export."""
+    release = archived(release_of, archive)
+    first = run_export(release, python=str(model_python))
+    assert content_hash(digits_export / "savedmodel") == first.content_hash
+    kept = f"sources/digits-vit/{release.source.revision.removeprefix('sha256:')}.tar.gz"
+    assert store.exists(kept)
+    archive.unlink()
+    assert first == run_export(replace(release, force=True), python=str(model_python))
+
+
+@pytest.mark.model
+def test_archive_that_escapes_is_refused(release_of, store, archive, model_python, tmp_path):
+    """A member that would escape ends the export; nothing lies outside, and nothing is kept."""
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo("../../evil")
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(ExportError, match=r"its member '\.\./\.\./evil' would escape\. Next: "):
+        run_export(archived(release_of, archive), python=str(model_python))
+    assert list(tmp_path.rglob("evil")) == []
+    assert store.names("sources/digits-vit") == store.names("exports/digits-vit") == []
+
+
+@pytest.mark.model
+def test_archive_with_another_sha256_is_refused(release_of, store, archive, model_python):
+    """An archive whose bytes are not those that were named is not opened, and not kept."""
+    release = archived(release_of, archive, revision=f"sha256:{'0' * 64}")
+    with pytest.raises(ExportError, match=rf"its sha256 is [0-9a-f]{{64}}, expected {'0' * 64}\. Next: "):
+        run_export(release, python=str(model_python))
+    assert store.names("sources/digits-vit") == []

@@ -1,0 +1,106 @@
+import asyncio
+
+import pytest
+from hub_stub import REPO, REVISION
+
+from slipway.watch import HubTrigger
+
+OLDER = "2e4d" * 10
+
+
+class State:
+    """An Asset's state as Airflow hands it to a trigger."""
+
+    def __init__(self):
+        self.kept = {}
+
+    async def aget(self, key, default=None):
+        """The value of a key."""
+        return self.kept.get(key, default)
+
+    async def aset(self, key, value):
+        """Keep a value."""
+        self.kept[key] = value
+
+
+def trigger(**changes):
+    """A watcher of the model that the tests' Hub has."""
+    return HubTrigger(**{"repo": REPO, "revision": "main", "token_conn_id": None, "poll_s": 0.01, **changes})
+
+
+async def looked(hub, *, times=3):
+    """Return when the Hub was asked this many times more."""
+    before = len(hub.asked)
+    async with asyncio.timeout(20):
+        while len(hub.asked) < before + times:  # noqa: ASYNC110 - what counts is another thread's list
+            await asyncio.sleep(0.005)
+
+
+async def next_commit(events):
+    """The commit of the next event."""
+    async with asyncio.timeout(20):
+        return (await anext(events)).payload["commit"]
+
+
+async def test_fires_once_for_each_commit(hub, digits_checkpoint):
+    """One commit is one event, however often it is looked at, and a Hub that fails for a while is no event."""
+    hub.add(digits_checkpoint, commit=OLDER)
+    events = trigger().run()
+    assert await next_commit(events) == OLDER
+    following = asyncio.ensure_future(next_commit(events))
+    await looked(hub)
+    hub.failing = 503
+    await looked(hub)
+    hub.failing = None
+    await looked(hub)
+    assert not following.done()
+    hub.add(digits_checkpoint, commit=REVISION)
+    assert await following == REVISION
+    await events.aclose()
+
+
+async def test_remembers_beyond_its_own_life(hub, digits_checkpoint):
+    """A triggerer that starts again fires for what came meanwhile, and not again for what it has seen."""
+    hub.add(digits_checkpoint, commit=OLDER)
+    state = State()
+    first = trigger()
+    first.asset_state_store = state
+    events = first.run()
+    assert await next_commit(events) == OLDER
+    following = asyncio.ensure_future(next_commit(events))
+    await looked(hub)
+    following.cancel()
+    assert state.kept == {"seen": {"repo": REPO, "revision": "main", "commit": OLDER}}
+
+    second = trigger()
+    second.asset_state_store = state
+    events = second.run()
+    following = asyncio.ensure_future(next_commit(events))
+    await looked(hub)
+    assert not following.done()
+    hub.add(digits_checkpoint, commit=REVISION)
+    assert await following == REVISION
+    await events.aclose()
+
+
+async def test_looks_on_where_access_is_refused(hub, digits_checkpoint, monkeypatch, caplog):
+    """A token that may not read the model is told once, and the event comes when it may; the token is nowhere."""
+    monkeypatch.setenv("AIRFLOW_CONN_HUB", '{"conn_type": "http", "password": "hf_reader"}')
+    repo = hub.add(digits_checkpoint, private=True, readers=set())
+    hub.tokens = {"hf_reader"}
+    events = (watcher := trigger(token_conn_id="hub")).run()
+    following = asyncio.ensure_future(next_commit(events))
+    await looked(hub)
+    assert not following.done()
+    repo.readers.add("hf_reader")
+    assert await following == REVISION
+    await events.aclose()
+    assert "hf_reader" not in f"{watcher.serialize()} {caplog.text}"
+
+
+@pytest.mark.parametrize("changes", [{"repo": "a/b"}, {"revision": "v1"}, {"token_conn_id": "hub"}, {"poll_s": 5.0}])
+def test_serialises_to_itself(changes):
+    """What Airflow stores gives the same watcher again."""
+    path, arguments = trigger(**changes).serialize()
+    assert path == f"{HubTrigger.__module__}.{HubTrigger.__qualname__}"
+    assert HubTrigger(**arguments).serialize() == (path, arguments)
