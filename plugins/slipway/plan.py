@@ -161,7 +161,9 @@ def _lines(state: dict[str, Any] | None) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back: a record has lists where a fact has tuples."""
+    """A value as JSON gives it back: a record has lists where a fact has tuples. Whose token reads a source is no change."""
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if key != "token_conn_id"}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
