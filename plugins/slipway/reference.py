@@ -65,7 +65,10 @@ def _rows(part: Schema, schema: Schema, *, prefix: str, need: str) -> Iterator[R
 
 
 def _followed(field: Schema, schema: Schema) -> Schema:
-    """A field's schema with its reference resolved; what stands beside the reference wins."""
+    """A field's schema with its reference resolved, also where it may be left out; what stands beside it wins."""
+    options = [one for one in field.get("anyOf", ()) if one.get("type") != "null"]
+    if len(options) == 1 and "$ref" in options[0]:
+        field = {**{name: value for name, value in field.items() if name != "anyOf"}, **options[0]}
     if "$ref" not in field:
         return field
     return {**schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], **field}
