@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo up down status doctor refresh check test lock
+.PHONY: help demo up down status doctor refresh check test lock docs
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 16
@@ -44,6 +44,9 @@ test:  ## bring up the stand, then lint, types and every test
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
 	stage tests $$dev/python -m pytest --durations=15
+
+docs:  ## write the model file's reference again from its schema
+	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference
 
 lock:  ## write the lock files again from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \

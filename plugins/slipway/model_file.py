@@ -24,9 +24,13 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
-Seconds = Annotated[int, Field(ge=1, le=24 * 3600)]
+# `form` says to people what a pattern says to pydantic; slipway.reference writes it into docs/model-file.md.
+Name = Annotated[
+    str, Field(pattern=NAME_PATTERN, json_schema_extra={"form": "lower-case letters, digits and `-`, at most 40"})
+]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, json_schema_extra={"form": "64 hex digits"})]
+Url = Annotated[str, Field(pattern=r"^https?://", json_schema_extra={"form": "http or https URL"})]
+Seconds = Annotated[int, Field(ge=1, le=24 * 3600, json_schema_extra={"form": "seconds, up to a day"})]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -39,7 +43,9 @@ class _Part(BaseModel):
 class FolderSource(_Part):
     """A checkpoint folder, relative to the model file or by URI; its revision is the hash of its content."""
 
-    folder: str
+    folder: str = Field(
+        description="A checkpoint folder below `include/served`, or its URI in an object store; its revision is the hash of its content."
+    )
 
     @property
     def is_remote(self) -> bool:
@@ -60,16 +66,24 @@ class HubSource(_Part):
     `token_conn_id` is an Airflow connection whose password is a Hub token, for private and gated models.
     """
 
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: Annotated[str, Field(min_length=1)] = "main"
-    token_conn_id: Annotated[str, Field(min_length=1)] | None = None
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] = Field(
+        description="A model of the Hugging Face Hub: `owner/name`.", json_schema_extra={"form": "name on the Hub"}
+    )
+    revision: Annotated[str, Field(min_length=1)] = Field(
+        default="main", description="Branch, tag or commit; pinned to the commit when a run starts."
+    )
+    token_conn_id: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="A connection whose password is a Hub token, for private and gated models."
+    )
 
 
 class ArchiveSource(_Part):
     """A SavedModel as `tar.gz` at a URL, held to its sha256."""
 
-    savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")]
-    sha256: Sha256
+    savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")] = Field(
+        description="URL of a SavedModel as `tar.gz`.", json_schema_extra={"form": "http, https or file URL"}
+    )
+    sha256: Sha256 = Field(description="What the archive is held to.")
 
 
 def _source_kind(value: Any) -> str | None:
@@ -94,11 +108,11 @@ Source = Annotated[
 class GoldenImage(_Part):
     """An image whose answer is promised. `image` is a path relative to the model file, or a URL with its sha256."""
 
-    name: Name
-    image: str
-    sha256: Sha256 | None = None
-    label: Annotated[str, Field(min_length=1)]
-    min_confidence: Share = 0.5
+    name: Name = Field(description="What logs and records call the case; each has its own.")
+    image: str = Field(description="The image: a path relative to the model file, or a URL.")
+    sha256: Sha256 | None = Field(default=None, description="What an image by URL is held to; needed there.")
+    label: Annotated[str, Field(min_length=1)] = Field(description="The label that has to come.")
+    min_confidence: Share = Field(default=0.5, description="The confidence that has to come at least.")
 
     @model_validator(mode="after")
     def _a_url_is_held_to_its_hash(self) -> GoldenImage:
@@ -110,20 +124,40 @@ class GoldenImage(_Part):
 class ImageSettings(_Part):
     """Where the image is made and where it goes."""
 
-    base: str = SERVING_IMAGE
-    repository: str | None = None  # none: the Variable slipway_registry, a slash and the model's name
-    engine_conn_id: str = "docker_default"
-    registry_conn_id: str | None = None  # a Docker connection with login and password, where the registry wants them
+    base: str = Field(default=SERVING_IMAGE, description="The image that the model is put into.")
+    repository: str | None = Field(
+        default=None,
+        description="Where the image goes, without a tag. Left out: the Variable `slipway_registry`, `/` and the model's name.",
+    )
+    engine_conn_id: str = Field(
+        default="docker_default",
+        description="A connection of type docker whose host names an engine: `unix:///…`, `tcp://…`.",
+    )
+    registry_conn_id: str | None = Field(
+        default=None,
+        description="A connection of type docker with host, login and password, where the registry wants them.",
+    )
 
 
 class TargetSettings(_Part):
     """Where the model is served."""
 
-    conn_id: str = "kubernetes_default"
-    namespace: Name | None = None  # none: the connection's
-    deployment: Name = "tfs-server"
-    overlay: str | None = None  # none: the base alone
-    address: Annotated[str, Field(pattern=r"^https?://")] | None = None  # a fixed URL in place of the Service's address
+    conn_id: str = Field(default="kubernetes_default", description="A connection of type kubernetes: the cluster.")
+    namespace: Name | None = Field(
+        default=None, description="Where the objects live. Left out: the connection's namespace."
+    )
+    deployment: Name = Field(
+        default="tfs-server",
+        description="The Deployment's name; Service, HorizontalPodAutoscaler and budget bear it too.",
+    )
+    overlay: str | None = Field(
+        default=None,
+        description="A folder of `include/manifests/overlays`, see [overlays.md](overlays.md). Left out: the base alone.",
+    )
+    address: Url | None = Field(
+        default=None,
+        description="A fixed URL in place of the Service's address, where something stands before the Service.",
+    )
 
     @field_validator("address")
     @classmethod
@@ -138,9 +172,13 @@ class TargetSettings(_Part):
 class GateSettings(_Part):
     """What has to be answered before a release counts."""
 
-    golden: Annotated[tuple[GoldenImage, ...], Field(min_length=1)]
-    passes: Annotated[int, Field(ge=1, le=100)] = 3
-    timeout_s: Seconds = 300
+    golden: Annotated[tuple[GoldenImage, ...], Field(min_length=1)] = Field(
+        description="Images whose answers are promised; every one must hold before a release counts."
+    )
+    passes: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="Rounds in a row, each on new connections."
+    )
+    timeout_s: Seconds = Field(default=300, description="How long the gate asks before it says no.")
 
     @model_validator(mode="after")
     def _names_differ(self) -> GateSettings:
@@ -153,22 +191,36 @@ class GateSettings(_Part):
 class WatchSettings(_Part):
     """How a Hub model is watched for new commits between the runs of the schedule."""
 
-    poll_s: Annotated[int, Field(ge=10, le=24 * 3600)] = 600
+    poll_s: Annotated[int, Field(ge=10, le=24 * 3600)] = Field(
+        default=600, description="How often the triggerer asks the Hub, in seconds."
+    )
 
 
 class ModelFile(_Part):
     """One served model, as its file says."""
 
-    description: str = ""
-    source: Source
+    description: str = Field(default="", description="What people read in the Airflow UI.")
+    source: Source = Field(description="Where the model comes from.")
     image: ImageSettings = ImageSettings()
     target: TargetSettings = TargetSettings()
     gate: GateSettings
-    rollout_timeout_s: Seconds = 900
-    address_timeout_s: Seconds = 600  # a cloud's load balancer takes one to two minutes
-    on_first_failure: Literal["remove", "keep"] = "remove"  # a first release has none to go back to
-    schedule: str | None = None
-    watch: WatchSettings | None = None  # none: new revisions are noticed by the schedule alone
+    rollout_timeout_s: Seconds = Field(default=900, description="How long new pods may take to be ready.")
+    address_timeout_s: Seconds = Field(
+        default=600,
+        description="How long the Service may take to get an address; a cloud's load balancer takes one to two minutes.",
+    )
+    on_first_failure: Literal["remove", "keep"] = Field(
+        default="remove",
+        description="What becomes of a first release that fails, which has none to go back to; `keep` leaves it for inspection.",
+    )
+    schedule: str | None = Field(
+        default=None,
+        description='When it runs by itself: a cron expression, or a preset such as `"@weekly"`. Left out: by hand only.',
+    )
+    watch: WatchSettings | None = Field(
+        default=None,
+        description="A run for each new commit of a Hub model's branch. Left out: the schedule alone notices new revisions.",
+    )
 
     @field_validator("schedule")
     @classmethod

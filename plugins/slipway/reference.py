@@ -1,0 +1,108 @@
+"""The model file's reference: a table of every field, made from its schema and written into docs/model-file.md.
+
+python -m slipway.reference
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.model_file import PROJECT, ModelFile
+
+PAGE = PROJECT / "docs" / "model-file.md"
+BEGIN = "<!-- made from the schema by `make docs`; what stands between these marks is written over -->"
+END = "<!-- end of what is made -->"
+TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One field, as a person looks it up."""
+
+    field: str  # as refusals name it: target.namespace
+    takes: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        """The row of a Markdown table."""
+        cells = (f"`{self.field}`", self.takes, self.default, self.meaning)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def render_reference(schema: Schema) -> str:
+    """The table of all fields, in the schema's order."""
+    rows = [str(row) for row in _rows(schema, schema, prefix="", need="needed")]
+    return "\n".join(["| field | takes | default | says |", "| --- | --- | --- | --- |", *rows])
+
+
+def place_reference(page: str, table: str) -> str:
+    """The page with this table between its marks. Raises ValueError where the page has no marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE}: has no marks for the table. Next: put in a line {BEGIN} and, below it, {END}")
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+
+
+def _rows(part: Schema, schema: Schema, *, prefix: str, need: str) -> Iterator[Row]:
+    """The rows of an object's fields and of what lies below them; `need` stands where a field has no default."""
+    for name, field in part.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        found = _followed(field, schema)
+        variants = [_followed(one, schema) for one in found.get("oneOf", ())]
+        items = _followed(found.get("items", {}), schema)
+        yield Row(field=path, takes=_takes(found), default=_default(field, part, name, need), meaning=_meaning(found))
+        yield from _rows(found, schema, prefix=f"{path}.", need=need)
+        yield from _rows(items, schema, prefix=f"{path}[].", need=need)
+        for variant in variants:
+            kind, *_ = variant["required"]
+            yield from _rows(variant, schema, prefix=f"{path}.", need=f"needed with `{kind}`")
+
+
+def _followed(field: Schema, schema: Schema) -> Schema:
+    """A field's schema with its reference resolved, also where it may be left out; what stands beside it wins."""
+    options = [one for one in field.get("anyOf", ()) if one.get("type") != "null"]
+    if len(options) == 1 and "$ref" in options[0]:
+        field = {**{name: value for name, value in field.items() if name != "anyOf"}, **options[0]}
+    if "$ref" not in field:
+        return field
+    return {**schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], **field}
+
+
+def _takes(field: Schema) -> str:
+    if "anyOf" in field:
+        return " or ".join(_takes(one) for one in field["anyOf"] if one["type"] != "null")
+    if "oneOf" in field:
+        return "one of the kinds below"
+    if "form" in field:
+        return str(field["form"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") in {"object", "array"}:
+        return "fields below" if field["type"] == "object" else f"list of at least {field.get('minItems', 0)}"
+    bounds = f", {field['minimum']:g} to {field['maximum']:g}" if "minimum" in field and "maximum" in field else ""
+    return TYPES[field["type"]] + bounds
+
+
+def _default(field: Schema, part: Schema, name: str, need: str) -> str:
+    if name in part.get("required", ()):
+        return need
+    value = field.get("default")
+    return "" if value in (None, "") or isinstance(value, dict) else f"`{value}`"
+
+
+def _meaning(field: Schema) -> str:
+    """The description's first paragraph, in one line."""
+    return " ".join(str(field.get("description", "")).split("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(
+        place_reference(PAGE.read_text(encoding="utf-8"), render_reference(ModelFile.model_json_schema())),
+        encoding="utf-8",
+    )

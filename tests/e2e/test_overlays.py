@@ -1,0 +1,83 @@
+"""Every overlay and component that ships, before the API server of the stand."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slipway import manifests
+from slipway.facts import from_dict
+from slipway.manifests import render_manifests, to_yaml
+from slipway.model_file import overlay_names
+from slipway.release import Release
+
+pytestmark = pytest.mark.stand
+
+
+@pytest.fixture(scope="session")
+def dry_run(stand):
+    """Server-side dry run of manifests in the checkout's namespace: what the server made of each; warnings fail."""
+
+    def run(objects):
+        command = [
+            str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"],
+            "apply", "--server-side", "--dry-run=server", "--field-manager=slipway-tests", "-o", "json", "-f", "-",
+        ]  # fmt: skip
+        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)["items"] if len(objects) > 1 else [json.loads(done.stdout)]
+
+    return run
+
+
+@pytest.fixture
+def objects_of(record, stand):
+    """Renders an overlay for the release that is live here, under a name that nobody has."""
+
+    def render(overlay):
+        release = from_dict(Release, record["release"])
+        return render_manifests(
+            replace(release, overlay=overlay, deployment="tfs-dry-run"),
+            reference=f"{stand['registry']}/digits-vit@{record['digest']}",
+            version=record["version"],
+            release_id=record["release_id"],
+        )
+
+    return render
+
+
+def pod_of(objects):
+    """The pod that a Deployment among these would make: Pod Security is enforced on pods, and only warns before."""
+    [deployment] = [manifest for manifest in objects if manifest["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    metadata = {"name": "tfs-dry-run", "namespace": deployment["metadata"]["namespace"], **template["metadata"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+@pytest.mark.parametrize("overlay", [None, *overlay_names()])
+def test_the_api_server_takes_every_overlay(overlay, objects_of, dry_run):
+    """What ships is valid to the last field, and its pods pass the namespace's Pod Security `restricted`."""
+    objects = objects_of(overlay)
+    answered = dry_run(objects)
+    assert [item["kind"] for item in answered] == [manifest["kind"] for manifest in objects]
+    assert dry_run([pod_of(objects)])[0]["kind"] == "Pod"
+
+
+def test_the_api_server_takes_every_component(objects_of, dry_run, monkeypatch, tmp_path):
+    """A user's overlay that lists all components at once."""
+    folder = tmp_path / "manifests"
+    shutil.copytree(manifests.MANIFESTS, folder)
+    monkeypatch.setattr(manifests, "MANIFESTS", folder)
+    (folder / "overlays" / "mine").mkdir()
+    components = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
+    kustomization = {"resources": ["../../base"], "components": components}
+    (folder / "overlays" / "mine" / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    objects = objects_of("mine")
+    service = next(item for item in dry_run(objects) if item["kind"] == "Service")
+    assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    assert dry_run([pod_of(objects)])[0]["spec"]["imagePullSecrets"] == [{"name": "registry-credentials"}]

@@ -1,0 +1,102 @@
+import re
+
+import pytest
+import yaml
+
+from slipway.model_file import PROJECT, ModelFile, parse_model_file
+from slipway.reference import BEGIN, END, PAGE, place_reference, render_reference
+
+
+@pytest.fixture(scope="module")
+def schema():
+    """The model file's schema."""
+    return ModelFile.model_json_schema()
+
+
+def test_the_page_holds_what_the_schema_says(schema):
+    """docs/model-file.md is what `make docs` would write now."""
+    page = PAGE.read_text()
+    assert place_reference(page, render_reference(schema)) == page, "Next: make docs"
+
+
+def test_every_field_says_what_it_is(schema):
+    """No field without a description: the reference has nothing else to say."""
+    parts = {"ModelFile": schema, **schema["$defs"]}
+    silent = [
+        f"{name}.{field}"
+        for name, part in parts.items()
+        for field, said in part["properties"].items()
+        if not said.get("description") and "$ref" not in said
+    ]
+    assert silent == []
+
+
+def test_the_pages_example_is_a_model_file(schema):
+    """The example at the top of the page is taken as it stands, and shows every part."""
+    example = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    fields = yaml.safe_load(example)
+    assert parse_model_file(fields, where="the example").schedule == "@weekly"
+    assert [name for name in schema["properties"] if not re.search(rf"^(# )?{name}:", example, re.MULTILINE)] == []
+    parts = {"image": "ImageSettings", "target": "TargetSettings", "gate": "GateSettings"}
+    assert {part: set(fields[part]) for part in parts} == {
+        part: set(schema["$defs"][name]["properties"]) for part, name in parts.items()
+    }
+
+
+FIELDS = {
+    "description": {"type": "string", "default": "", "description": "What it is.\n\nMore of it."},
+    "size": {"type": "integer", "minimum": 1, "maximum": 9, "default": 3, "description": "How big."},
+    "name": {"anyOf": [{"type": "string", "pattern": "^a|b$", "form": "a|b"}, {"type": "null"}], "default": None},
+    "where": {"oneOf": [{"$ref": "#/$defs/Shelf"}], "description": "Where it is."},
+    "parts": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Part"}, "description": "Of what."},
+    "lid": {"anyOf": [{"$ref": "#/$defs/Part"}, {"type": "null"}], "default": None, "description": "On top."},
+    "box": {"$ref": "#/$defs/Part", "default": {"kind": "x"}},
+}
+SCHEMA = {
+    "properties": FIELDS,
+    "required": ["where", "parts"],
+    "$defs": {
+        "Shelf": {"type": "object", "properties": {"shelf": {"type": "string"}, "row": {"type": "number"}}, "required": ["shelf", "row"]},
+        "Part": {"type": "object", "description": "A part.", "properties": {"kind": {"enum": ["x", "y"], "description": "Which."}}, "required": ["kind"]},
+    },
+}  # fmt: skip
+
+
+def test_a_table_of_all_fields():
+    """Every field by its path, with what it takes, its default and the first paragraph of its description."""
+    assert render_reference(SCHEMA).splitlines() == [
+        "| field | takes | default | says |",
+        "| --- | --- | --- | --- |",
+        "| `description` | text |  | What it is. |",
+        "| `size` | whole number, 1 to 9 | `3` | How big. |",
+        "| `name` | a\\|b |  |  |",
+        "| `where` | one of the kinds below | needed | Where it is. |",
+        "| `where.shelf` | text | needed with `shelf` |  |",
+        "| `where.row` | number | needed with `shelf` |  |",
+        "| `parts` | list of at least 1 | needed | Of what. |",
+        "| `parts[].kind` | `x`, `y` | needed | Which. |",
+        "| `lid` | fields below |  | On top. |",
+        "| `lid.kind` | `x`, `y` | needed | Which. |",
+        "| `box` | fields below |  | A part. |",
+        "| `box.kind` | `x`, `y` | needed | Which. |",
+    ]
+
+
+def test_what_people_wrote_stays():
+    """Only what stands between the marks is written over."""
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert place_reference(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert place_reference(place_reference(page, "new"), "new") == place_reference(page, "new")
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}{BEGIN}"])
+def test_refused_if_the_page_has_no_marks(page):
+    """A page without its marks is left alone, with the way to mend it."""
+    with pytest.raises(ValueError, match=r"docs/model-file\.md: has no marks for the table\. Next: "):
+        place_reference(page, "new")
+
+
+def test_make_docs_writes_the_page():
+    """The command that the page names is there."""
+    assert "make docs" in BEGIN
+    assert "-m slipway.reference" in (PROJECT / "Makefile").read_text()
