@@ -28,7 +28,13 @@ CONTAINER_PROGRAMS = {
 }
 REGISTRY_PROGRAMS = {"docker-registry": "docker-registry"}
 CLUSTER_PROGRAMS = {"etcd": "etcd-server"}
-COMMON_PROGRAMS = {"debootstrap": "debootstrap", "skopeo": "skopeo", "git": "git", "curl": "curl", "flock": "util-linux"}
+COMMON_PROGRAMS = {
+    "debootstrap": "debootstrap",
+    "skopeo": "skopeo",
+    "git": "git",
+    "curl": "curl",
+    "flock": "util-linux",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

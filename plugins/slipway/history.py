@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.apply import ObjectRef
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, StoreError
 from slipway.facts import from_dict
-from slipway.record import Record
+from slipway.record import SCHEMA, Record
 from slipway.store import Store
 from slipway.target import Target
 
@@ -63,8 +63,18 @@ class History:
 
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
-    records = [store.read_json(f"records/{model}/{name}") for name in store.names(f"records/{model}")]
+    records = [_read(store, f"records/{model}/{name}") for name in store.names(f"records/{model}")]
     return History(tuple(sorted((r for r in records if r["objects"]), key=lambda record: str(record["opened"]))))
+
+
+def _read(store: Store, key: str) -> Record:
+    record: Record = store.read_json(key)
+    if record.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{store.uri_of(key)}: a record of schema {record.get('schema')}, this Slipway reads {SCHEMA}. "
+            "Next: use the Slipway that wrote it, or move the record away"
+        )
+    return record
 
 
 def read_current_history(store: Store, model: str) -> History:

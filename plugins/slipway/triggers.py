@@ -46,6 +46,8 @@ class JudgeTrigger(BaseTrigger):
         """Look until it is decided."""
         release, said = from_dict(Release, self.release), ""
         while True:
+            # Before the first look too: an event that comes before the scheduler has read the deferral is taken for a failure.
+            await asyncio.sleep(self.poll_s)
             verdict = await self._look(release)
             if verdict.outcome == "wait" and time.time() >= self.deadline:
                 verdict = Verdict.failed(f"time is up: {verdict.reason}")
@@ -55,7 +57,6 @@ class JudgeTrigger(BaseTrigger):
             if verdict.outcome != "wait":
                 yield TriggerEvent({**verdict.to_dict(), "found": self.found()})
                 return
-            await asyncio.sleep(self.poll_s)
 
     async def _look(self, release: Release) -> Verdict:
         try:

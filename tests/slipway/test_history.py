@@ -1,7 +1,7 @@
 import pytest
 
 from slipway.apply import ObjectRef
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, StoreError
 from slipway.history import History, choose_release, describe, read_current_history, read_history
 from slipway.record import write_record
 from slipway.target import Target
@@ -103,3 +103,11 @@ def test_each_release_is_listed_once(three, release):
     lines = describe(three)
     assert [line[:12] for line in lines] == ["a" * 12, "b" * 12]
     assert all(release.source.revision in line and "version 7" in line for line in lines)
+
+
+def test_record_of_another_schema_is_refused_by_name(store, record_of):
+    """A record that another Slipway wrote is not guessed at: the line names the file and both numbers."""
+    write_record(store, {**record_of("r0"), "schema": 99})
+    with pytest.raises(StoreError) as refused:
+        read_history(store, "digits-vit")
+    assert "records/digits-vit/r0.json: a record of schema 99, this Slipway reads 1. Next: " in str(refused.value)
