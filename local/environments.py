@@ -83,7 +83,7 @@ def pip() -> tuple[list[str], dict[str, str]]:
     """
     program = [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("pip") is None:
-        if not sorted(WHEELS.glob("pip-*.whl")):
+        if not any(WHEELS.glob("pip-*.whl")):
             install(["python3-pip-whl"], lambda _note: None)
-        return program, {**os.environ, "PYTHONPATH": str(sorted(WHEELS.glob("pip-*.whl"))[-1])}
+        return program, {**os.environ, "PYTHONPATH": str(max(WHEELS.glob("pip-*.whl")))}
     return program, dict(os.environ)
