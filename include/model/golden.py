@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grpc_files import SIGNATURE, predict_request
 from refused import ExportRefused
 from request import GoldenImage
-
-SIGNATURE = "serving_default"
 
 # How far the graph's confidence may be from 🤗's own. Both run the same weights; they differ where PIL's fixed-point
 # resize rounds to another whole number (one or two of 255 levels, in few pixels) and in float32's order of sums. Over
@@ -113,8 +112,6 @@ class ExportedGraph:
 
 def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, reference: Answer | None) -> None:
     """One case's folder: the REST body, the gRPC request and the promised answers."""
-    from grpc_files import predict_request
-
     image = read_image(case)
     folder.mkdir(parents=True)
     (folder / "rest.json").write_text(rest_body(image), encoding="utf-8")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from golden import SIGNATURE
-
+SIGNATURE = "serving_default"
 SERVICES = (
     "tensorflow_serving/apis/prediction_service.proto",
     "tensorflow_serving/apis/model_service.proto",

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from slipway.apply import Applied
     from slipway.export import Export
-    from slipway.image import Image, Proof, Pushed
+    from slipway.image import Image
     from slipway.plan import Plan
+    from slipway.push import Pushed
     from slipway.release import Release
+    from slipway.smoke import Proof
     from slipway.verdict import Verdict
 
 VERDICT = "verdict"  # XCom's key for it, beside the fact
@@ -73,14 +75,14 @@ class Handover:
     @property
     def proof(self) -> Proof:
         """What `smoke_test` left."""
-        from slipway.image import Proof
+        from slipway.smoke import Proof
 
         return from_dict(Proof, self._needed("smoke_test"))
 
     @property
     def pushed(self) -> Pushed:
         """What `push` left; where it was skipped, the live release's."""
-        from slipway.image import Pushed
+        from slipway.push import Pushed
 
         return from_dict(Pushed, self._planned("pushed") or self._needed("push"))
 

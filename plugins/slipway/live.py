@@ -16,9 +16,9 @@ from slipway.errors import StoreError
 from slipway.export import Export
 from slipway.facts import from_dict
 from slipway.history import History, read_history
-from slipway.image import Pushed
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
+from slipway.push import Pushed
 from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
 from slipway.release import Release
 from slipway.store import Store, read_bytes

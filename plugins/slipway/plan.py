@@ -13,9 +13,9 @@ from slipway.apply import Preview, plan_apply, preview_plan
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, read_history
-from slipway.image import Pushed
 from slipway.manifests import BASE_IMAGE, render_manifests
 from slipway.prediction import cases_from, judge_answer, judge_round
+from slipway.push import Pushed
 from slipway.questions import ask
 from slipway.record import Record
 from slipway.release import LABEL_RELEASE, Release, short

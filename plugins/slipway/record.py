@@ -11,7 +11,7 @@ from typing import Any, Literal
 from slipway.apply import ObjectRef
 from slipway.export import Export
 from slipway.facts import to_dict
-from slipway.image import Pushed
+from slipway.push import Pushed
 from slipway.release import Release, file_name
 from slipway.store import Store
 

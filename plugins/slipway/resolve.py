@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slipway.engine import engine_at, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
 from slipway.folders import content_hash
 from slipway.hub import COMMIT, hub_commit
-from slipway.image import engine_at, resolve_base
 from slipway.manifests import manifests_hash
 from slipway.model_file import (
     PROJECT,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from airflow.sdk import Asset, BaseOperator, chain
 
-from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator, RollbackOperator
+from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator
 from slipway.release import asset_uri
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+from slipway.undo import RollbackOperator
 
 GATE = "gate"
 

@@ -12,10 +12,12 @@ import pytest
 from slipway.apply import Applied, ObjectRef
 from slipway.export import Export
 from slipway.facts import to_dict
-from slipway.image import Image, Proof, Pushed
+from slipway.image import Image
 from slipway.prediction import GoldenCase, Reference
+from slipway.push import Pushed
 from slipway.record import closed, new_record, opened
 from slipway.release import GoldenRequest, Release, Source
+from slipway.smoke import Proof
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict

@@ -6,8 +6,8 @@ from slipway.apply import Applied, ObjectRef
 from slipway.errors import InputRefused
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
-from slipway.image import Proof
 from slipway.release import Release, Source
+from slipway.smoke import Proof
 from slipway.target import Target
 
 REF = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")

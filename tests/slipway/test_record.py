@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from slipway.apply import ObjectRef
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
-from slipway.image import Pushed
+from slipway.push import Pushed
 from slipway.record import (
     SCHEMA,
     close_run,

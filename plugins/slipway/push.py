@@ -1,0 +1,72 @@
+"""The push: only an image that passed the smoke test, proven by the digest that the registry then holds."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.engine import one_line
+from slipway.errors import ImagePushRefused
+from slipway.export import Export
+from slipway.image import ensure_image, has_image
+from slipway.release import Release
+from slipway.smoke import Proof, smoke_test
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """An image as the registry holds it."""
+
+    reference: str  # repository@digest
+    digest: str  # sha256:… of the manifest
+    release_id: str
+    version: int
+
+
+def push_image(client: Any, release: Release, export: Export, proof: Proof) -> Pushed:
+    """Push the image that passed the smoke test, and read its digest back from the registry.
+
+    An engine that lacks it builds it again; that one is another image, so it is smoke-tested first.
+    Raises ImagePushRefused with the registry's words.
+    """
+    from docker.errors import DockerException
+
+    image = proof.image
+    if not has_image(client, image):
+        log.warning("push: this engine lacks %s, building and proving it here", image.image_id)
+        image = smoke_test(client, release, export, ensure_image(client, release, export)).image
+    repository, tag = image.reference.rsplit(":", 1)
+    try:
+        client.tag(image.image_id, repository, tag, force=True)
+        sent = judge_push(client.push(repository, tag=tag, stream=True, decode=True))
+        held = client.inspect_distribution(f"{repository}@{sent}")["Descriptor"]["digest"]
+    except DockerException as error:
+        raise ImagePushRefused(
+            f"push {image.reference}: {one_line(error)}. Next: docker push {image.reference}"
+        ) from error
+    except ImagePushRefused as error:
+        raise ImagePushRefused(f"push {image.reference}: {error}. Next: docker push {image.reference}") from error
+    if held != sent:
+        raise ImagePushRefused(f"push {image.reference}: sent {sent}, the registry holds {held}. Next: clear push")
+    return Pushed(
+        reference=release.reference(held), digest=held, release_id=release.release_id(held), version=image.version
+    )
+
+
+def judge_push(events: Iterable[dict[str, Any]]) -> str:
+    """The digest that a push stream ends with. Raises ImagePushRefused for an error in it: the engine's call never does."""
+    digest, layers = None, Counter[str]()
+    for event in events:
+        layers[event.get("status", "")] += 1
+        if "error" in event or "errorDetail" in event:
+            raise ImagePushRefused(str(event.get("error") or event["errorDetail"].get("message")))
+        digest = event.get("aux", {}).get("Digest", digest)
+    if digest is None:
+        raise ImagePushRefused("the push ended without a digest")
+    log.info("push: %d layers sent, %d were there", layers["Pushed"], layers["Layer already exists"])
+    return str(digest)

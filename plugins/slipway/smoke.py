@@ -1,0 +1,141 @@
+"""The smoke test: the image runs on the worker's engine as the cluster will run it, and is held to its promises."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.engine import engine_host, one_line, throwaway_container
+from slipway.errors import SmokeTestFailed
+from slipway.export import Export
+from slipway.image import Image
+from slipway.prediction import (
+    GARBAGE_BODY,
+    GoldenCase,
+    cases_from,
+    judge_answer,
+    judge_garbage,
+    judge_prediction,
+    judge_status,
+    judge_version,
+)
+from slipway.questions import ask, grpc_client
+from slipway.release import Release
+from slipway.store import read_bytes, read_json
+from slipway.verdict import Verdict
+
+SMOKE_TIMEOUT_S = 300  # TensorFlow's start and the load of a large model on a busy worker
+SMOKE_LOOK_S = 0.5
+SMOKE_FLAGS = ["--max_num_load_retries=0", "--tensorflow_inter_op_parallelism=1", "--tensorflow_intra_op_parallelism=2"]
+GRPC_PORT, REST_PORT = 8500, 8501
+LAST_LOG_LINES = 15
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A smoke test that passed."""
+
+    image: Image
+    verdicts: tuple[Verdict, ...]
+
+
+def smoke_test(client: Any, release: Release, export: Export, image: Image) -> Proof:
+    """Run the image on the engine as the cluster will, and hold it to its promises over REST and gRPC.
+
+    Raises SmokeTestFailed with the server's last lines; no container stays behind.
+    """
+    from docker.errors import DockerException
+
+    try:
+        with throwaway_container(client, release.smoke_container, **_smoke_config(client, release, image)) as container:
+            client.start(container)
+            try:
+                verdicts = _question(client, container, release, export)
+            except SmokeTestFailed as error:
+                said = client.logs(container, tail=LAST_LOG_LINES).decode(errors="replace").strip()
+                log.error("smoke test: the server's last lines:\n%s", said)  # noqa: TRY400 - the server's lines, not ours
+                last = said.splitlines()[-1] if said else "nothing"
+                raise SmokeTestFailed(f"image {image.reference}: {error}. The server said last: {last}") from error
+    except DockerException as error:
+        raise SmokeTestFailed(f"image {image.reference}: {one_line(error)}. Next: docker info") from error
+    return Proof(image=image, verdicts=verdicts)
+
+
+def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]:
+    """The container as the Deployment's security context would run it, its ports on the engine's own address."""
+    address = "127.0.0.1" if engine_host(release) == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - a remote engine's ports must be reached
+    return {
+        "image": image.image_id,
+        "command": SMOKE_FLAGS,
+        "user": "1000:1000",
+        "ports": [GRPC_PORT, REST_PORT],
+        "host_config": client.create_host_config(
+            port_bindings={GRPC_PORT: (address,), REST_PORT: (address,)},
+            read_only=True,
+            tmpfs={"/tmp": ""},  # noqa: S108 - inside the container
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+        ),
+    }
+
+
+def _question(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
+    """Every question of the smoke test, in order; the first that fails raises SmokeTestFailed."""
+    ports = client.inspectthrowaway_container(container)["NetworkSettings"]["Ports"]
+    host = engine_host(release)
+    rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
+    base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
+    available = _await_available(client, container, export.version, lambda: ask(base_url, path))
+    cases = cases_from(read_json(export.golden_uri))
+    answers = [judge_answer(case, ask(base_url, f"{path}:predict", case.rest_body)) for case in cases]
+    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY))
+    spoken = _question_grpc(f"{host}:{grpc_port}", cases, export)
+    return _all_passed([available, *answers, garbage, *spoken])
+
+
+def _question_grpc(address: str, cases: Iterable[GoldenCase], export: Export) -> list[Verdict]:
+    import grpc
+
+    verdicts: list[Verdict] = []
+    with grpc_client(address, read_bytes(export.descriptors_uri)) as client:
+        for case in cases:
+            try:
+                said = client.predict(case, export.version)
+            except grpc.RpcError as error:
+                return [*verdicts, Verdict.failed(f"golden case {case.name!r} over gRPC: {one_line(error)}")]
+            verdicts += [
+                judge_prediction(case, said.label, said.confidence),
+                judge_version(export.version, said.version),
+            ]
+    return verdicts
+
+
+def _await_available(client: Any, container: str, version: int, look: Callable[[], Any]) -> Verdict:
+    """Look until the version is AVAILABLE, its load failed, the container ended, or time is up."""
+    deadline = time.monotonic() + SMOKE_TIMEOUT_S
+    while True:
+        verdict = judge_status(version, look())
+        state = client.inspectthrowaway_container(container)["State"]
+        if verdict.outcome == "wait" and not state["Running"]:
+            verdict = Verdict.failed(
+                f"the server ended with status {state['ExitCode']} before version {version} was AVAILABLE"
+            )
+        if verdict.outcome == "wait" and time.monotonic() > deadline:
+            verdict = Verdict.failed(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
+        if verdict.outcome != "wait":
+            return verdict
+        time.sleep(SMOKE_LOOK_S)
+
+
+def _all_passed(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
+    for verdict in verdicts:
+        log.info("smoke test: %s", verdict)
+    for verdict in verdicts:
+        if verdict.outcome != "pass":
+            raise SmokeTestFailed(verdict.reason)
+    return tuple(verdicts)

@@ -1,0 +1,129 @@
+"""The teardown that undoes what was applied and not proven, by the same road that brings a release."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.operators import GRACE_S, GREY, Fact, one_line_failures, task_states
+from slipway.verdict import Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
+LOOK_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class RollbackOperator(BaseOperator):
+    """Undoes what was applied last and not proven: by this run, or by an earlier one that was killed half-way.
+
+    The last known good release is applied again, waited for, asked its golden questions, and recorded. It runs as a
+    teardown, so that it runs whatever happened and cannot turn a red run green.
+    """
+
+    ui_color = GREY
+
+    def __init__(self, *, model: str, proof_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.proof_task_id = proof_task_id
+
+    def execute(self, context: Context) -> Any:
+        """What was undone, once it has been; skipped where there is nothing to undo."""
+        with one_line_failures(Handover(context)):
+            return self._undo(context)
+
+    def _undo(self, context: Context) -> Any:
+        from slipway.history import read_current_history
+        from slipway.live import judge_undo, recorded, remove_release, restore
+        from slipway.resolve import read_settings
+        from slipway.store import Store
+
+        store = Store(read_settings().store)
+        history = read_current_history(store, self.model)
+        proven = task_states(context).get(self.proof_task_id) == "success"
+        undo = judge_undo(history, run_id=context["run_id"], proven=proven)
+        log.info("rollback: %s: %s", undo.action, undo.reason)
+        if undo.action == "nothing":
+            raise AirflowSkipException(undo.reason)
+        if undo.action == "remove" and history.newest:
+            remove_release(store, history.newest)
+        if undo.good is None:
+            return {"action": undo.action, "reason": undo.reason}
+        release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
+        applied = restore(release, export, pushed, undo.good["manifests"]["uri"])
+        undoing: Fact = {
+            "release": to_dict(release),
+            "export": to_dict(export),
+            "applied": to_dict(applied),
+            "reason": undo.reason,
+        }
+        context["ti"].xcom_push(key=UNDOING, value=undoing)
+        own = {name: undoing["applied"][name] for name in ("release_id", "uid", "generation")}
+        return self._defer("RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
+
+    def rolled_out(self, context: Context, event: Fact) -> Any:
+        """Go on to the address, which the release's fixed URL makes short."""
+        undoing = self._undoing(context, event)
+        release = undoing["release"]
+        if release["address"]:
+            return self.addressed(context, {**event, "found": release["address"].rstrip("/")})
+        return self._defer("AddressTrigger", "addressed", undoing, release["address_timeout_s"])
+
+    def addressed(self, context: Context, event: Fact) -> None:
+        """Go on to the gate."""
+        undoing = self._undoing(context, event)
+        export = undoing["export"]
+        own = {"url": event["found"], "version": export["version"], "golden_uri": export["golden_uri"]}
+        self._defer("PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
+
+    def gated(self, context: Context, event: Fact) -> Fact:
+        """Record that the release is live again."""
+        undoing = self._undoing(context, event)
+        uri, release_id = self._close(undoing, event), undoing["applied"]["release_id"]
+        log.info("rollback: release %s serves again: %s", release_id, event["reason"])
+        return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
+
+    def _defer(self, trigger: str, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+        from slipway import triggers
+
+        self.defer(
+            trigger=getattr(triggers, trigger)(
+                release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own
+            ),
+            method_name=method_name,
+            timeout=timedelta(seconds=limit_s + GRACE_S),
+        )
+
+    def _undoing(self, context: Context, event: Fact) -> Fact:
+        """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
+        undoing: Fact = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
+        verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
+        log.info("rollback: %s", verdict)
+        if verdict.outcome == "pass":
+            return undoing
+        self._close(undoing, event)
+        namespace = undoing["release"]["target"]["namespace"]
+        said = f"RollbackFailed: release {undoing['applied']['release_id']}: {verdict.reason}. Next: kubectl -n {namespace} get pods"
+        Handover(context).say(Verdict.failed(said))
+        raise AirflowFailException(said)
+
+    @staticmethod
+    def _close(undoing: Fact, event: Fact) -> str:
+        from slipway.facts import from_dict
+        from slipway.record import close_run
+        from slipway.release import Release
+
+        release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
+        verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}
+        return close_run(release, verdicts, {}, proven=proven)
