@@ -100,13 +100,13 @@ def throwaway_container(client: Any, name: str, **config: Any) -> Iterator[str]:
     from docker.errors import NotFound
 
     with suppress(NotFound):
-        client.removethrowaway_container(name, force=True, v=True)
-    container = client.createthrowaway_container(name=name, **config)["Id"]
+        client.remove_container(name, force=True, v=True)
+    container = client.create_container(name=name, **config)["Id"]
     try:
         yield container
     finally:
         with suppress(NotFound):
-            client.removethrowaway_container(container, force=True, v=True)
+            client.remove_container(container, force=True, v=True)
 
 
 def one_line(error: BaseException) -> str:
