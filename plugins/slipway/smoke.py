@@ -86,7 +86,7 @@ def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]
 
 def _question(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
     """Every question of the smoke test, in order; the first that fails raises SmokeTestFailed."""
-    ports = client.inspectthrowaway_container(container)["NetworkSettings"]["Ports"]
+    ports = client.inspect_container(container)["NetworkSettings"]["Ports"]
     host = engine_host(release)
     rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
@@ -120,7 +120,7 @@ def _await_available(client: Any, container: str, version: int, look: Callable[[
     deadline = time.monotonic() + SMOKE_TIMEOUT_S
     while True:
         verdict = judge_status(version, look())
-        state = client.inspectthrowaway_container(container)["State"]
+        state = client.inspect_container(container)["State"]
         if verdict.outcome == "wait" and not state["Running"]:
             verdict = Verdict.failed(
                 f"the server ended with status {state['ExitCode']} before version {version} was AVAILABLE"
