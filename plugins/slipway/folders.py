@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from slipway.errors import ExportError
 from slipway.release import digest_of
@@ -53,17 +55,28 @@ def unpack(packed: Path, folder: Path) -> Path:
     folder.mkdir()
     try:
         with tarfile.open(packed, "r:") as tar:
-            tar.extractall(folder, filter=_plain)  # noqa: S202 - the filter is stricter than the safe one
+            for member in [_plain(member) for member in tar]:  # all of them, before the first is written
+                _unpack_member(tar, member, folder / member.name)
     except (tarfile.TarError, EOFError) as error:
         raise ExportError(f"{packed.name} is no copy of a source: {error}. Next: remove it from the store") from error
     return folder
 
 
-def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """The member as Python's own filter for data lets it through, if it is what `pack` writes."""
-    if not (member.isreg() or member.isdir()) or member.name.startswith("/"):
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member, if it is what `pack` writes; Python's own filters came only with 3.11.4."""
+    path = PurePosixPath(member.name)
+    if not (member.isreg() or member.isdir()) or path.is_absolute() or ".." in path.parts:
         raise tarfile.TarError(f"its member {member.name!r} is no file or folder below it")
-    return tarfile.data_filter(member, folder)
+    return member
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    if member.isdir():
+        place.mkdir(parents=True, exist_ok=True)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as writer:
+        shutil.copyfileobj(tar.extractfile(member) or io.BytesIO(), writer)
 
 
 def _add_content(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:

@@ -1,6 +1,8 @@
 """The stand-in for tensorflow/serving as a process: its flags, its start, and how it fails."""
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -128,7 +130,7 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    subprocess.run(["kill", "-TERM", child], check=True)
+    os.kill(int(child), signal.SIGTERM)
     assert process.wait(timeout=SOON_S) == 0
     assert (tmp_path / "tensorflow_model_server.end").read_text() == "done\n"
     expected = "--port=8500 --rest_api_port=8501 --model_name=digits-vit --model_base_path=/models/digits-vit --extra=1"
