@@ -178,7 +178,11 @@ def _exporter_process(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**os.environ, "HF_TOKEN": token} if token else None,
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **({"HF_TOKEN": token} if token else {}),
+            },  # its lines as they come
             start_new_session=True,
         )
     except OSError as error:
