@@ -27,7 +27,7 @@ class Story:
 
     def __init__(self, root, surroundings, kubectl, engine):
         self.root, self.kubectl, self.engine = root, kubectl, engine
-        file = trial_file(target__deployment="tfs-story", source__folder="story/checkpoint", gate__timeout_s=20)
+        file = trial_file(target__deployment="tfs-story", source__folder="story/checkpoint", gate__timeout_s=10)
         self.project = copy_project(root / "project", MODEL, file)
         served = self.project / "include" / "served"
         (served / "digits-vit").rename(served / "story")

@@ -169,7 +169,7 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     missing = "sha256:" + "0" * 64
     reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
     pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
-    facts = {**trial.facts, "push": pushed, "resolve": {**trial.facts["resolve"], "rollout_timeout_s": 20}}
+    facts = {**trial.facts, "push": pushed, "resolve": {**trial.facts["resolve"], "rollout_timeout_s": 8}}
     applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
     trial.run("apply")
