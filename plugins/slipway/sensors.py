@@ -78,7 +78,7 @@ class RolloutSensor(JudgeSensor):
     """Waits until the Deployment is what was applied, by kubectl's own rules."""
 
     ui_color = RED
-    poll_s = 2.0
+    poll_s = 4.0
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Deployment."""
@@ -118,7 +118,7 @@ class AddressSensor(JudgeSensor):
     """Waits until the Service can be reached from outside; leaves the URL of the REST port."""
 
     ui_color = RED
-    poll_s = 2.0
+    poll_s = 4.0
 
     def execute(self, context: Context) -> Any:
         """The model file's fixed URL where it has one; else defer."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
-LOOK_S = 2.0
+LOOK_S = 4.0
 
 log = logging.getLogger(__name__)
 
