@@ -97,11 +97,10 @@ def preview_plan(release: Release, plan: ApplyPlan) -> list[Preview]:
     previews = []
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
         for manifest in plan.apply:
-            ref = ref_of(manifest)
-            _check_ours(client, release, manifest)
-            live = _read(client, release.target, ref)
+            live = _check_ours(client, release, manifest)
             after = _apply(client, release, manifest, dry_run=True)
-            previews.append(Preview(name=str(ref), before=live.to_dict() if live else None, after=after.to_dict()))
+            name = name_of(manifest)
+            previews.append(Preview(name=name, before=live.to_dict() if live else None, after=after.to_dict()))
         for ref in plan.prune:
             live = _read(client, release.target, ref)
             if live is not None:
@@ -138,12 +137,12 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     return uid, generation
 
 
-def _check_ours(client: Any, release: Release, manifest: Manifest) -> None:
-    """Refuse to write an object that is there and not this model's."""
+def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
+    """The live object, None where there is none. One that is not this model's is refused."""
     ref = ref_of(manifest)
     live = _read(client, release.target, ref)
     if live is None:
-        return
+        return None
     owner = (live.metadata.labels or {}).get(LABEL_MODEL)
     if owner != release.model:
         whose = f"belongs to the model {owner}" if owner else "was not made by Slipway"
@@ -151,6 +150,7 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> None:
             f"{ref} in {release.target.namespace}: exists and {whose}. Next: give this model a target.deployment or a "
             f"target.namespace of its own, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
         )
+    return live
 
 
 def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
