@@ -14,6 +14,7 @@ from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
     PlanOperator,
+    PruneOperator,
     PushOperator,
     ResolveOperator,
     SmokeTestOperator,
@@ -32,7 +33,8 @@ DOC = """
 **resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest,
 **export** writes the SavedModel, **build image**, **smoke test** and **push** ship it, **apply** changes the cluster,
 the **waits** watch it, the **gate** asks the golden questions, **announce** tells the Asset. **rollback** brings the last
-good release back where the gate did not pass, **record** writes down how it went, pass or fail.
+good release back where the gate did not pass, **record** writes down how it went, pass or fail, **prune** removes what goes
+beyond the model file's `retention`.
 
 Model file: `include/served/{model}.yaml`. When a task is red, its last log line says where, what and what next.
 """
@@ -58,10 +60,14 @@ def refresh_dag(path: Path) -> DAG:
             SmokeTestOperator(task_id="smoke_test", task_display_name="smoke test"),
             PushOperator(task_id="push"),
         ]
+        prune = PruneOperator(task_id="prune").as_teardown()
         plan = PlanOperator(
-            task_id="plan", builds=[task.task_id for task in builds], deploys=[task.task_id for task in deploys]
+            task_id="plan",
+            builds=[task.task_id for task in builds],
+            deploys=[task.task_id for task in (*deploys, prune)],
         )
         chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, deploys[0])
+        chain(deploys[-1], prune)
     return dag
 
 

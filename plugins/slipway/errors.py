@@ -17,6 +17,8 @@ SlipwayError
 │   ├── ClusterUnreachable    the API server did not answer                   (worth another try)
 │   ├── ApplyRefused          the API server said no
 │   └── FieldOwnedElsewhere   another field manager owns what we want to set
+├── RegistryUnusable          the registry's own API did not answer, or refused
+├── RetentionIncomplete       something old could not be pruned
 ├── RolloutFailed
 ├── AddressMissing
 └── GateFailed
@@ -101,6 +103,14 @@ class ApplyRefused(ApplyError):
 
 class FieldOwnedElsewhere(ApplyError):
     """Another field manager owns a field that the manifests set."""
+
+
+class RegistryUnusable(SlipwayError):
+    """The registry's own API did not answer the worker, or refused."""
+
+
+class RetentionIncomplete(SlipwayError):
+    """Something old could not be pruned, and stays until a later run."""
 
 
 class RolloutFailed(SlipwayError):

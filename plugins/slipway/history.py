@@ -22,14 +22,7 @@ class History:
 
     def at(self, target: Target, deployment: str) -> History:
         """Those of one target and Deployment: a model that moved leaves its old records behind."""
-        return History(
-            tuple(
-                record
-                for record in self.records
-                if from_dict(Target, record["release"]["target"]) == target
-                and record["release"]["deployment"] == deployment
-            )
-        )
+        return History(tuple(record for record in self.records if place_of(record) == (target, deployment)))
 
     @property
     def newest(self) -> Record | None:
@@ -61,10 +54,20 @@ class History:
         return tuple(releases.values())
 
 
+def place_of(record: Record) -> tuple[Target, str]:
+    """Where a record's release went: target and Deployment."""
+    return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
+
+
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
+    return History(tuple(record for record in read_records(store, model) if record["objects"]))
+
+
+def read_records(store: Store, model: str) -> list[Record]:
+    """All records of a model, oldest first, those of runs that applied nothing among them. Raises StoreError."""
     records = [_read(store, f"records/{model}/{name}") for name in store.names(f"records/{model}")]
-    return History(tuple(sorted((r for r in records if r["objects"]), key=lambda record: str(record["opened"]))))
+    return sorted(records, key=lambda record: str(record["opened"]))
 
 
 def _read(store: Store, key: str) -> Record:
@@ -82,8 +85,7 @@ def read_current_history(store: Store, model: str) -> History:
     history = read_history(store, model)
     if history.newest is None:
         return history
-    release = history.newest["release"]
-    return history.at(from_dict(Target, release["target"]), release["deployment"])
+    return history.at(*place_of(history.newest))
 
 
 def choose_release(history: History, release_id: str | None) -> Record:

@@ -20,6 +20,8 @@ from slipway.export import Export
 from slipway.release import Release, digest_of
 from slipway.store import fetch
 
+LABEL_TITLE = "org.opencontainers.image.title"
+LABEL_STORE = "slipway.store"  # whose releases the image belongs to: another installation may share engine and registry
 LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def build_key(release: Release, export: Export) -> str:
 def plan_labels(release: Release, export: Export) -> dict[str, str]:
     """The labels that the image carries: OCI's own, and ours."""
     return {
-        "org.opencontainers.image.title": release.model,
+        LABEL_TITLE: release.model,
         "org.opencontainers.image.source": release.source.url,
         "org.opencontainers.image.revision": release.source.revision,
         "org.opencontainers.image.version": str(export.version),
@@ -54,6 +56,7 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
         "slipway.content": export.content_hash,
         "slipway.exporter": release.exporter,
         "slipway.package": __version__,
+        LABEL_STORE: release.store_id,
     }
 
 
@@ -85,6 +88,26 @@ def has_image(client: Any, image: Image) -> bool:
     except ImageNotFound:
         return False
     return True
+
+
+def remove_images(client: Any, release: Release, *, keep: frozenset[str]) -> list[str]:
+    """Remove this model's images from the engine but those to keep, by image id or registry digest (sha256:…).
+
+    What a container uses stays. The ids of those removed come back.
+    """
+    from docker.errors import APIError
+
+    ours = [f"{LABEL_TITLE}={release.model}", f"{LABEL_STORE}={release.store_id}"]
+    removed = []
+    for found in client.images(filters={"label": ours}):
+        digests = {known.split("@", 1)[1] for known in found["RepoDigests"] or () if "@" in known}
+        if not keep & {found["Id"], *digests}:
+            try:
+                client.remove_image(found["Id"], force=True)
+                removed.append(str(found["Id"]))
+            except APIError as error:
+                log.warning("image: %s stays: %s", found["Id"], one_line(error))
+    return removed
 
 
 def build_image(client: Any, release: Release, export: Export) -> Image:

@@ -196,6 +196,22 @@ class WatchSettings(_Part):
     )
 
 
+class RetentionSettings(_Part):
+    """How much of the past is kept; what goes beyond it is pruned after each run that brought something."""
+
+    releases: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=10,
+        description="Releases that were proven live, the live one among them: each can come back, older ones are gone for good.",
+    )
+    records: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=50, description="Records of runs, whatever became of them, beside those of the kept releases."
+    )
+    registry: bool = Field(
+        default=True,
+        description="Whether old images are deleted from the registry too; `false` where it has rules of its own.",
+    )
+
+
 class ModelFile(_Part):
     """One served model, as its file says."""
 
@@ -213,6 +229,7 @@ class ModelFile(_Part):
         default="remove",
         description="What becomes of a first release that fails, which has none to go back to; `keep` leaves it for inspection.",
     )
+    retention: RetentionSettings = RetentionSettings()
     schedule: str | None = Field(
         default=None,
         description='When it runs by itself: a cron expression, or a preset such as `"@weekly"`. Left out: by hand only.',

@@ -11,12 +11,13 @@ import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from slipway.errors import SlipwayError
 from slipway.facts import to_dict
@@ -113,14 +114,17 @@ class PlanOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Plan, its diff in the log."""
+        from slipway.orphans import find_orphans
         from slipway.plan import differences, make_plan
 
         plan, previews = make_plan(run.release)
+        for line in (orphans := find_orphans(run.release)):
+            log.warning("plan: %s", line)
         for preview in previews:
             for line in differences(preview):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
-        return plan
+        return replace(plan, orphans=orphans)
 
 
 class ChooseOperator(StageOperator):
@@ -280,6 +284,32 @@ class AnnounceOperator(BaseOperator):
         context["outlet_events"][self.announces].extra = said
         log.info("announce: %s", said)
         return said
+
+
+class PruneOperator(BaseOperator):
+    """Prunes what goes beyond the model file's retention, as a teardown that cannot change the run's colour."""
+
+    ui_color = GREY
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(retries=0, **kwargs)  # what stays is pruned by the next run
+
+    def execute(self, context: Context) -> Fact:
+        """What was Pruned; skipped where the run has no release."""
+        from slipway.retention import prune
+
+        run = Handover(context)
+        if run.left("resolve") is None:
+            raise AirflowSkipException("there is no release, so there is nothing to prune for")
+        built, pushed = run.left("build_image"), run.left("push")
+        images = [built["image_id"] if built else None, pushed["digest"] if pushed else None]
+        with one_line_failures(run):
+            pruned = prune(run.release, images=frozenset(filter(None, images)))
+        log.info(
+            "prune: %d records, %d artifacts in the store, %d images on the engine, %d in the registry",
+            pruned.records, pruned.artifacts, pruned.images, pruned.registry,
+        )  # fmt: skip
+        return to_dict(pruned)
 
 
 class RecordOperator(BaseOperator):

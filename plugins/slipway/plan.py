@@ -39,6 +39,7 @@ class Plan:
     export: Export | None = None  # the live release's, where there is nothing to export
     pushed: Pushed | None = None  # the live release's image under the new release's id, likewise
     manifests_uri: str | None = None  # of a recorded release that comes back as it was
+    orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
 
 
 def plan_refresh(release: Release, history: History, health: Verdict, differing: tuple[str, ...]) -> Plan:

@@ -17,7 +17,7 @@ from slipway.store import Store
 
 SCHEMA = 1
 
-Outcome = Literal["open", "live", "failed"]
+Outcome = Literal["open", "live", "failed", "retired"]  # retired: what it made is being pruned
 Cause = Literal["refresh", "rollback"]
 Record = dict[str, Any]
 

@@ -60,6 +60,15 @@ class GoldenRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much of a model's past is kept."""
+
+    releases: int = 10  # that were proven live, the live one among them; each can come back
+    records: int = 50  # of runs, whatever became of them
+    registry: bool = True  # whether images go from the registry too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """What a run is going to make live."""
 
@@ -85,6 +94,7 @@ class Release:
     store: str  # URI of the artifact store
     force: bool
     keep_first: bool  # a first release that fails is left for inspection
+    retention: Retention = Retention()
 
     @property
     def fingerprint(self) -> str:
@@ -97,14 +107,19 @@ class Release:
         return f"{repository_of(self.base_image)}@{self.base_digest}"
 
     @property
+    def store_id(self) -> str:
+        """The store in a few characters: names what is ours where several installations share an engine or a registry."""
+        return short(digest_of([self.store]))
+
+    @property
     def build_container(self) -> str:
         """The container that the image is committed from; one per model, so that a leftover is found by name."""
-        return f"slipway-build-{self.model}-{short(digest_of([self.store]))}"
+        return f"slipway-build-{self.model}-{self.store_id}"
 
     @property
     def smoke_container(self) -> str:
         """The container that the smoke test asks."""
-        return f"slipway-smoke-{self.model}-{short(digest_of([self.store]))}"
+        return f"slipway-smoke-{self.model}-{self.store_id}"
 
     @property
     def service(self) -> str:

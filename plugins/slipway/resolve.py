@@ -32,7 +32,7 @@ from slipway.model_file import (
 )
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
-from slipway.release import GoldenRequest, Release, Source
+from slipway.release import GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
 
@@ -101,6 +101,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         store=settings.store,
         force=params.force,
         keep_first=file.on_first_failure == "keep",
+        retention=Retention(**file.retention.model_dump()),
     )
     return replace(release, manifests_hash=manifests_hash(release))
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,12 @@ class Store:
         with _refusals(f"{self.uri_of(key)}: cannot be looked at"):
             place = _path(self.uri_of(key))
             return bool(_fresh(place).exists(place.path))
+
+    def remove(self, key: str) -> None:
+        """Remove what is stored at a key, and all below it; harmless where there is nothing."""
+        with _refusals(f"{self.uri_of(key)}: cannot be removed"), suppress(FileNotFoundError):
+            place = _path(self.uri_of(key))
+            _fresh(place).rm(place.path, recursive=True)
 
     def read_json(self, key: str) -> Any:
         """The JSON value at a key."""

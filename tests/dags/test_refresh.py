@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"
 STORY = (
     "resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
-    "announce", "rollback", "record",
+    "announce", "rollback", "record", "prune",
 )  # fmt: skip
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
@@ -105,12 +105,12 @@ def test_no_import_errors_and_one_dag_per_model_file(bag):
 def test_tasks_follow_one_another_as_the_story_is_told(dag):
     """The graph is the story: each task has exactly the next one after it."""
     downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
-    assert {**{task: {following} for task, following in pairwise(STORY)}, "record": set()} == downstream
+    assert {**{task: {following} for task, following in pairwise(STORY)}, "prune": set()} == downstream
 
 
-@pytest.mark.parametrize("task_id", ["rollback", "record"])
+@pytest.mark.parametrize("task_id", ["rollback", "record", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
-    """Rollback and record are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+    """Rollback, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
     task = dag.get_task(task_id)
     assert task.is_teardown
     assert task.on_failure_fail_dagrun is False
