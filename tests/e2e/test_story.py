@@ -6,9 +6,13 @@ own) against the real engine, registry and cluster. The tests of this module are
 
 import base64
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -62,13 +66,54 @@ class Story:
         new = [record for name, record in self.records().items() if name not in before]
         return log, sorted(new, key=lambda record: record["opened"])
 
+    def kill_after_apply(self):
+        """A run whose process dies when it has written to the cluster, with no time to tidy up; its record comes back."""
+        before = set(self.records())
+        command = [sys.executable, "-m", "airflow", "dags", "test", "refresh_story"]
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            try:
+                for _ in range(RUN_LIMIT_S * 5):
+                    new = [record for name, record in self.records().items() if name not in before]
+                    if new and self.labels()["slipway/release"] == new[0]["release_id"]:
+                        return new[0]
+                    assert process.poll() is None, "the run ended before it applied anything"
+                    time.sleep(0.2)
+                raise AssertionError("the run applied nothing in time")
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def break_target_port(self):
+        """Let the overlay point the Service at a port where nobody listens; the good text comes back."""
+        overlay = self.overlay / "kustomization.yaml"
+        good = overlay.read_text()
+        patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
+        broken = yaml.safe_load(good)
+        broken["patches"].append({"target": {"kind": "Service"}, "patch": yaml.safe_dump(patch)})
+        overlay.write_text(yaml.safe_dump(broken))
+        return good
+
+    def swap_labels(self):
+        """Let the checkpoint call a three an eight; the good text comes back."""
+        config = self.checkpoint / "config.json"
+        good = config.read_text()
+        labels = json.loads(good)
+        labels["id2label"] = {**labels["id2label"], "3": "8", "8": "3"}
+        config.write_text(json.dumps(labels))
+        return good
+
     def records(self):
         """Every record there is, by file name."""
         return {path.name: json.loads(path.read_text()) for path in self.store.glob("records/story/*.json")}
 
+    def labels(self):
+        """What the Deployment says of itself."""
+        return json.loads(self.kubectl("get", "deployment/tfs-story", "-o", "json"))["metadata"]["labels"]
+
     def live(self):
         """The Deployment's labels, and whether three independent clients agree on what serves."""
-        labels = json.loads(self.kubectl("get", "deployment/tfs-story", "-o", "json"))["metadata"]["labels"]
+        labels = self.labels()
         service = json.loads(self.kubectl("get", "service/tfs-story", "-o", "json"))
         address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
         assert "successfully rolled out" in self.kubectl("rollout", "status", "deployment/tfs-story", "--timeout=30s")
@@ -97,9 +142,23 @@ class Story:
 
     def registry(self):
         """The tags that the registry holds of the model's image."""
+        return sorted(json.load(urllib.request.urlopen(f"{self.repository_url()}/tags/list", timeout=20))["tags"])
+
+    def is_held(self, digest):
+        """Whether the registry holds the image with this digest."""
+        accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+        asked = urllib.request.Request(f"{self.repository_url()}/manifests/{digest}", headers=accept, method="HEAD")
+        try:
+            return urllib.request.urlopen(asked, timeout=20).status == 200
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return False
+            raise
+
+    def repository_url(self):
+        """Where the registry's API has the model's images."""
         host, prefix = self.environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"].split("/", 1)
-        url = f"http://{host}/v2/{prefix}/{MODEL}/tags/list"
-        return sorted(json.load(urllib.request.urlopen(url, timeout=20))["tags"])
+        return f"http://{host}/v2/{prefix}/{MODEL}"
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +229,10 @@ def test_4_a_change_of_manifests_alone_builds_nothing(story):
 
 def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_push(story):
     """Labels that are not the promised ones end the run in the exporter; registry and cluster are untouched."""
-    config = story.checkpoint / "config.json"
-    good = config.read_text()
-    labels = json.loads(good)
-    labels["id2label"] = {**labels["id2label"], "3": "8", "8": "3"}
-    config.write_text(json.dumps(labels))
+    good = story.swap_labels()
     before, serving = story.traces(), story.live()
     log, [record] = story.run(green=False)
-    config.write_text(good)
+    (story.checkpoint / "config.json").write_text(good)
     after = story.traces()
     assert "ExportError" in log
     assert (record["outcome"], record["objects"]) == ("failed", [])
@@ -189,14 +244,10 @@ def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_pu
 
 def test_6_a_release_that_fails_only_in_the_cluster_is_undone(story):
     """A wrong target port is found by the gate alone: the run is red, and the release before it serves again, re-gated."""
-    overlay = story.overlay / "kustomization.yaml"
-    good, serving = overlay.read_text(), story.live()
-    patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
-    broken = yaml.safe_load(good)
-    broken["patches"].append({"target": {"kind": "Service"}, "patch": yaml.safe_dump(patch)})
-    overlay.write_text(yaml.safe_dump(broken))
+    serving = story.live()
+    good = story.break_target_port()
     log, records = story.run(green=False)
-    overlay.write_text(good)
+    (story.overlay / "kustomization.yaml").write_text(good)
     failed = next(record for record in records if record["cause"] == "refresh")
     undone = next(record for record in records if record["cause"] == "rollback")
     assert "GateFailed" in log
@@ -232,3 +283,65 @@ def test_9_a_release_that_was_never_proven_is_refused(story):
     log, _ = story.run("rollback_story", green=False, release="0" * 12)
     assert "was never proven live. Next: use one of" in log
     assert story.traces() == before
+
+
+def test_10_what_goes_beyond_the_retention_is_pruned(story):
+    """Two releases stay, in store, engine and registry, and the older one can still come back; all others are gone."""
+    before = [record for record in story.records().values() if record["outcome"] == "live"]
+    live = max(before, key=lambda record: record["opened"])
+    file = yaml.safe_load(story.file.read_text())
+    story.file.write_text(yaml.safe_dump({**file, "retention": {"releases": 2, "records": 1}}))
+    _, [record] = story.run(force=True)
+    kept = {live["digest"], record["digest"]}
+    gone = {found["digest"] for found in before} - kept
+    assert len(gone) == 2
+    assert {digest for digest in kept | gone if story.is_held(digest)} == kept
+    images = story.engine.images(filters={"label": f"org.opencontainers.image.title={MODEL}"})
+    assert {known.split("@")[1] for image in images for known in image["RepoDigests"]} == kept
+    assert {found["release_id"] for found in story.records().values() if found["outcome"] == "live"} == {
+        live["release_id"],
+        record["release_id"],
+    }
+    assert {path.stem for path in story.store.glob("manifests/story/*")} >= {live["release_id"], record["release_id"]}
+    _, [back] = story.run("rollback_story")
+    assert (back["outcome"], back["release_id"]) == ("live", live["release_id"])
+    assert story.live()["release"] == live["release_id"]
+
+
+def test_11_what_a_killed_run_left_is_finished_by_the_next(story):
+    """A run that dies when it has written to the cluster leaves an open record; the next one proves what was meant."""
+    killed = story.kill_after_apply()
+    assert (killed["outcome"], killed["version"]) == ("open", 2)
+    log, [record] = story.run()
+    assert plan_of(log)[0] == "everything"
+    assert (record["outcome"], record["release_id"]) == ("live", killed["release_id"])
+    assert story.live() == {"release": record["release_id"], "version": 2}
+
+
+def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
+    """Where the next run cannot bring anything either, what the dead one left is rolled back, and the good release gated again."""
+    serving, good = story.live(), story.break_target_port()
+    killed = story.kill_after_apply()
+    (story.overlay / "kustomization.yaml").write_text(good)
+    good = story.swap_labels()
+    log, records = story.run(green=False)
+    (story.checkpoint / "config.json").write_text(good)
+    assert "ExportError" in log
+    assert f"rollback: restore: release {killed['release_id']} of run {killed['run_id']} was not proven live" in log
+    assert [record["outcome"] for record in records if record["cause"] == "rollback"] == ["live"]
+    assert story.live() == serving
+
+
+def test_13_a_model_file_that_is_gone_leaves_an_orphan(story):
+    """Another model's plan names the Deployment and the command that removes it; once that was run, it is silent."""
+    file = yaml.safe_load(story.file.read_text())
+    file["target"]["deployment"] = "tfs-heir"
+    story.file.rename(story.file.with_name("gone"))
+    story.file.with_name("heir.yaml").write_text(yaml.safe_dump(file))
+    log, _ = story.run("refresh_heir", plan_only=True)
+    orphan, command = re.search(r"plan: (deployment/tfs-story .*) Next: kubectl (.*?)(?: \[slipway|\n)", log).groups()
+    assert "of model story is an orphan: include/served/story.yaml is gone" in orphan
+    story.kubectl(*command.split())
+    assert story.kubectl("get", "deployment,service,hpa,pdb", "-l", "slipway/model=story", "-o", "name") == ""
+    log, _ = story.run("refresh_heir", plan_only=True)
+    assert "is an orphan" not in log

@@ -231,8 +231,15 @@ def test_killed_shared_part_comes_back(stand):
         assert eventually(lambda: shared.registry_answers(stand["registry"].split("/", maxsplit=1)[0]), seconds=30)
 
 
+def demo(folder):
+    """`make demo`, every step of it, started and not waited for."""
+    return subprocess.Popen(
+        ["make", "demo", "FORCE=1"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
 def test_second_checkout_lives_beside_the_first(stand, tmp_path):
-    """A clone has its own namespace, ports, database and addresses on the same cluster; its `down` leaves the first one be."""
+    """A clone shares no namespace, port, database or address; both demos at once succeed; its `down` leaves the first one be."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True, timeout=60)
     before = pids(shared.supervisor(settings_here()))
@@ -248,6 +255,15 @@ def test_second_checkout_lives_beside_the_first(stand, tmp_path):
             second = eventually(lambda: address(other, "second"), seconds=30)
             assert first.rpartition(".")[0] != second.rpartition(".")[0]
             assert eventually(lambda: get(f"http://{second}/"), seconds=30)
+        demos = [demo(folder) for folder in (PROJECT, clone)]
+        said = [running.communicate(timeout=300)[0] for running in demos]
+        assert [running.returncode for running in demos] == [0, 0], said
+        for place in (stand, other):
+            labels = kubectl(place, "get", "deployment", "tfs-server", "-o", "jsonpath={.metadata.labels}")
+            version = json.loads(labels)["slipway/version"]
+            where = address(place, "tfs-server")
+            served = json.loads(get(f"http://{where}:8501/v1/models/digits-vit/versions/{version}"))
+            assert served["model_version_status"][0]["state"] == "AVAILABLE"
     finally:
         said = local("down", folder=clone)
     assert "another checkout uses them" in said
