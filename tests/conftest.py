@@ -37,6 +37,20 @@ os.environ["PATH"] = (
 )
 
 
+LONGEST = "test_story.py"
+
+
+def pytest_itemcollected(item):
+    """Where tests run side by side (`-n`), those of a file stay together, unless they name another group."""
+    if not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file begins first."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
+
+
 def _load_hub_stub():
     """The module beside this file."""
     spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))

@@ -138,6 +138,7 @@ def test_doctor_finds_nothing(stand):
     assert "Next:" not in "\n".join(line for line in local("doctor").splitlines() if not line.startswith("stand-in"))
 
 
+@pytest.mark.alone
 def test_killed_airflow_process_comes_back(stand):
     """A triggerer that dies is replaced, and Airflow calls itself healthy again."""
     supervisor = checkout.supervisor(settings_here())
@@ -213,6 +214,7 @@ def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
     eventually(lambda: states(checkout.supervisor(settings))["lock"] == RUNNING, seconds=10)
 
 
+@pytest.mark.alone
 def test_killed_shared_part_comes_back(stand):
     """The registry, killed, answers again by itself; while another checkout is up, breaking it is refused."""
     settings = settings_here()
@@ -238,6 +240,7 @@ def demo(folder):
     )
 
 
+@pytest.mark.xdist_group("digits-vit")
 def test_second_checkout_lives_beside_the_first(stand, tmp_path):
     """A clone shares no namespace, port, database or address; both demos at once succeed; its `down` leaves the first one be."""
     clone = tmp_path / "clone"
