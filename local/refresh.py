@@ -1,6 +1,7 @@
 """`refresh`: one run of a model's DAG, through Airflow's own API, followed task by task to its end."""
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ POLL_S = 1
 ANSWER_S = 30
 LOG_LINES = 12
 ENDED = frozenset({"success", "failed"})
+INVALID_PARAM = re.compile(r"Invalid input for param (?P<name>\w+): (?P<words>.*)")  # the schema follows on more lines
 QUIET = frozenset({None, "none"})  # a task that nothing has happened to yet
 
 
@@ -42,10 +44,22 @@ class Api:
             with urllib.request.urlopen(request, timeout=ANSWER_S) as response:  # noqa: S310  # as above
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as refused:
-            text = refused.read().decode(errors="replace")[:500]
-            raise ApiRefused(f"Airflow: {method} {path}: {refused.code} {text}", refused.code) from refused
+            answer = refused.read().decode(errors="replace")
+            raise ApiRefused(explain(f"{method} {path}: {refused.code}", answer), refused.code) from refused
         except (OSError, ValueError) as silent:
             raise StandError(f"Airflow {self.url}: {silent}. Next: python3 -m local doctor") from silent
+
+
+def explain(what: str, answer: str) -> str:
+    """What Airflow refused, in one line; of a Param its name, its value and what is allowed."""
+    try:
+        detail = json.loads(answer)["detail"]
+    except (ValueError, LookupError, TypeError):
+        detail = answer
+    param = INVALID_PARAM.match(str(detail))
+    if param:
+        return f"Param {param['name']}: {param['words']}. Next: mend --param {param['name']}=…, or leave it out"
+    return f"Airflow: {what} {' '.join(str(detail).split())[:500]}"
 
 
 class ApiRefused(StandError):

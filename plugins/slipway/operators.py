@@ -140,15 +140,16 @@ class ChooseOperator(StageOperator):
         """The Choice."""
         from slipway.history import choose_release, describe, read_current_history
         from slipway.live import Choice, recorded
+        from slipway.params import read_release
         from slipway.plan import Plan
         from slipway.resolve import read_settings
         from slipway.store import Store
 
-        store = read_settings().store
+        wanted, store = read_release(dict(run.context["params"])), read_settings().store
         history = read_current_history(Store(store), self.model)
         for line in describe(history):
             log.info("choose: %s", line)
-        record = choose_release(history, run.context["params"].get("release"))
+        record = choose_release(history, wanted)
         release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
         log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
         plan = Plan(

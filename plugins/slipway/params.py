@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow.sdk import Param
@@ -40,6 +40,7 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             None,
             type=["null", "string"],
             enum=[None, *overlay_names()],
+            values_display={"null": FROM_FILE},
             title="Overlay",
             description=f"A folder of include/manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base alone'}).",
         ),
@@ -81,6 +82,7 @@ def rollback_form() -> dict[str, Param]:
 
 def read_params(params: dict[str, Any]) -> RefreshParams:
     """The form of this run. Raises InputRefused naming the Param and what is allowed."""
+    refuse_unknown(params, {field.name for field in fields(RefreshParams)})
     revision, overlay = _text(params, "revision"), _text(params, "overlay")
     if overlay is not None and overlay not in overlay_names():
         raise InputRefused(f"Param overlay: {overlay!r} is not one. Next: use one of {', '.join(overlay_names())}")
@@ -98,6 +100,19 @@ def read_params(params: dict[str, Any]) -> RefreshParams:
         force=_switch(params, "force"),
         plan_only=_switch(params, "plan_only"),
     )
+
+
+def read_release(params: dict[str, Any]) -> str | None:
+    """The release that a rollback's form names. Raises InputRefused."""
+    refuse_unknown(params, {"release"})
+    return _text(params, "release")
+
+
+def refuse_unknown(params: dict[str, Any], known: set[str]) -> None:
+    """Refuse what the form does not have: Airflow takes any name, and a misspelt one would be ignored in silence."""
+    unknown = sorted(params.keys() - known)
+    if unknown:
+        raise InputRefused(f"Param {unknown[0]}: there is none. Next: use one of {', '.join(sorted(known))}")
 
 
 def _switch(params: dict[str, Any], name: str) -> bool:

@@ -1,9 +1,15 @@
 """Following a run: what a person sees of it."""
 
+import json
+
 import pytest
+from airflow.sdk import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
 
 from local.errors import StandError
-from local.refresh import dag_id, parse_params, plan_changes, render_log
+from local.refresh import dag_id, explain, parse_params, plan_changes, render_log
+from slipway.model_file import overlay_names
+from slipway.params import refresh_form
 
 
 def test_params_are_json_where_they_can_be():
@@ -20,6 +26,23 @@ def test_param_without_name_or_value_is_refused(word):
     """The message shows how one looks."""
     with pytest.raises(StandError, match="KEY=VALUE"):
         parse_params([word], force=False)
+
+
+def test_refused_param_is_one_line():
+    """Of Airflow's answer a person sees the Param, the value and what is allowed, as the form's own check says it."""
+    form = ParamsDict(refresh_form(None))
+    with pytest.raises(ParamValidationError) as refusal:
+        form["overlay"] = "nowhere"
+    assert "\n" in str(refusal.value)
+    said = explain("POST /dagRuns: 400", json.dumps({"detail": str(refusal.value)}))
+    allowed = [None, *overlay_names()]
+    assert said == f"Param overlay: 'nowhere' is not one of {allowed}. Next: mend --param overlay=…, or leave it out"
+
+
+@pytest.mark.parametrize("answer", ['{"detail": "no\\nway"}', "no\nway"])
+def test_refusal_is_airflows_words_in_one_line(answer):
+    """Whatever else Airflow refuses is told in its words, JSON or not."""
+    assert explain("GET /dags: 403", answer) == "Airflow: GET /dags: 403 no way"
 
 
 def test_dag_is_named_after_the_model():

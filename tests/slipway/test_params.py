@@ -1,9 +1,11 @@
+import json
+
 import pytest
 from airflow.sdk import ParamsDict
 
 from slipway.errors import InputRefused
 from slipway.model_file import overlay_names, parse_model_file
-from slipway.params import RefreshParams, read_params, refresh_form
+from slipway.params import FROM_FILE, RefreshParams, read_params, read_release, refresh_form, rollback_form
 
 HUB = parse_model_file(
     {
@@ -48,6 +50,8 @@ REFUSED = [
     ("force", "yes"),
     ("force", 1),
     ("force", None),
+    ("plan_only", "perhaps"),
+    ("plan_only", 0),
 ]
 
 
@@ -58,6 +62,21 @@ def test_refused_in_one_line_naming_the_param(name, value):
         read_params({name: value})
     assert repr(value) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("read", "known"), [(read_params, "force"), (read_release, "release")])
+def test_refused_if_there_is_no_such_param(read, known):
+    """Airflow takes a misspelt Param in silence; a run does not, and names those there are."""
+    with pytest.raises(InputRefused, match=rf"^Param overlai: there is none\. Next: use one of .*\b{known}\b"):
+        read({"overlai": "local"})
+
+
+@pytest.mark.parametrize("value", ["", 3])
+def test_refused_if_the_release_is_no_text(value):
+    """A rollback's Param is a release's id, or empty."""
+    assert read_release({"release": None}) is None
+    with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is no text\. Next: "):
+        read_release({"release": value})
 
 
 @pytest.mark.parametrize("file", [HUB, FOLDER, None], ids=["hub", "folder", "refused file"])
@@ -81,12 +100,33 @@ def test_overlays_to_choose_from_are_those_that_ship():
     assert [None, *overlay_names()] == refresh_form(HUB)["overlay"].schema["enum"]
 
 
+def test_empty_overlay_is_shown_in_words():
+    """The form's page shows no `null`; it looks a value's words up by that key, which the way through JSON keeps."""
+    shown = json.loads(json.dumps(refresh_form(HUB)["overlay"].schema))["values_display"]
+    assert shown == {"null": FROM_FILE}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("overlay", "nowhere"), ("min_confidence", 2), ("min_confidence", "x"), ("force", "yes"), ("revision", "")],
+    [
+        ("overlay", "nowhere"),
+        ("min_confidence", 2),
+        ("min_confidence", "x"),
+        ("force", "yes"),
+        ("plan_only", 1),
+        ("revision", ""),
+    ],
 )
 def test_form_refuses_what_read_params_would(name, value):
     """Airflow's own check of the form stops what cannot be meant before a run starts."""
     form = ParamsDict(refresh_form(HUB))
     with pytest.raises(Exception, match="Invalid input for param"):
         form[name] = value
+
+
+@pytest.mark.parametrize("value", ["", "0123456789AB", "0123", 3])
+def test_rollbacks_form_refuses_what_is_no_release(value):
+    """A release's id is twelve hex digits."""
+    form = ParamsDict(rollback_form())
+    with pytest.raises(Exception, match="Invalid input for param release"):
+        form["release"] = value
