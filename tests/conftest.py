@@ -37,18 +37,27 @@ os.environ["PATH"] = (
 )
 
 
+# Where tests run side by side (`-n`), those of a file stay together, and files that refresh the same model are one after another.
 LONGEST = "test_story.py"
-
-
-def pytest_itemcollected(item):
-    """Where tests run side by side (`-n`), those of a file stay together, unless they name another group."""
-    if not item.get_closest_marker("xdist_group"):
-        item.add_marker(pytest.mark.xdist_group(item.path.name))
+REFRESHES_DIGITS_VIT = {"tests/e2e/test_refresh.py", "tests/e2e/test_overlays.py", "tests/local/test_stand.py"}
 
 
 def pytest_collection_modifyitems(items):
     """The longest file begins first."""
     items.sort(key=lambda item: item.path.name != LONGEST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hands out files, not tests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "digits-vit" if file in REFRESHES_DIGITS_VIT else file
+
+    return ByFile(config, log)
 
 
 def _load_hub_stub():

@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 GOLDEN = PROJECT / "include" / "served" / "digits-vit" / "golden"
 
-pytestmark = [pytest.mark.stand, pytest.mark.xdist_group("digits-vit")]
+pytestmark = pytest.mark.stand
 
 GRPC_CLIENT = """
 import sys, base64, json

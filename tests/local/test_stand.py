@@ -240,7 +240,6 @@ def demo(folder):
     )
 
 
-@pytest.mark.xdist_group("digits-vit")
 def test_second_checkout_lives_beside_the_first(stand, tmp_path):
     """A clone shares no namespace, port, database or address; both demos at once succeed; its `down` leaves the first one be."""
     clone = tmp_path / "clone"
