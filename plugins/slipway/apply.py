@@ -21,8 +21,8 @@ from slipway.manifests import Manifest, kind_rank, name_of
 from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
 from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
 
-CONFLICT = 409
-NOT_FOUND = 404
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
+ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API server lets such a one ask
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
     from kubernetes.dynamic import DynamicClient
 
     with tempfile.TemporaryDirectory(prefix="slipway-discovery-") as folder:
-        with _api_words(target, "cluster"):
+        with _api_words(target, f"cluster {api_client.configuration.host}"):
             client = DynamicClient(api_client, cache_file=str(Path(folder) / "discovery.json"))
         yield client
 
@@ -210,7 +210,6 @@ def _api_words(target: Target, where: str) -> Iterator[Any]:
     """An API server's refusal as one line of ours, and a look-up of an object's resource."""
     from kubernetes.client.exceptions import ApiException
     from kubernetes.dynamic.exceptions import ResourceNotFoundError
-    from urllib3.exceptions import HTTPError
 
     try:
         yield lambda client, ref: client.resources.get(api_version=ref.api_version, kind=ref.kind)
@@ -218,10 +217,6 @@ def _api_words(target: Target, where: str) -> Iterator[Any]:
         raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
     except ApiException as error:
         raise refusal(target, where, error.status, error.body) from error
-    except HTTPError as error:
-        raise ClusterUnreachable(
-            f"{where}: connection {target.conn_id}: {' '.join(str(error).split())}. Next: {target.kubectl('get deployments')}"
-        ) from error
 
 
 def refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
@@ -232,6 +227,7 @@ def refusal(target: Target, where: str, status: int | None, body: str | bytes | 
     )
     causes = (said.get("details") or {}).get("causes") or []
     owners = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    message = " ".join(message.split()).rstrip(".")
     place = f"{where} in {target.namespace}"
     if status == CONFLICT and owners:
         owned = "; ".join(f"{cause['field']}: {cause['message']}" for cause in owners)
@@ -240,12 +236,19 @@ def refusal(target: Target, where: str, status: int | None, body: str | bytes | 
             f"{target.kubectl(f'get {where} -o yaml --show-managed-fields')}"
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
-        return ClusterUnreachable(
-            f"{place}: HTTP {status}: {' '.join(message.split())}. Next: {target.kubectl('get deployments')}"
-        )
-    return ApplyRefused(
-        f"{place}: HTTP {status}: {' '.join(message.split())}. Next: mend the overlay, the connection or the rights"
-    )
+        return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
+    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {_mend(target, status, message)}")
+
+
+def _mend(target: Target, status: int, message: str) -> str:
+    """What to do about a refusal that will not go away."""
+    if status == UNAUTHORIZED or ANONYMOUS in message:
+        return f"put a token or certificate that is valid into the kubeconfig of connection {target.conn_id}"
+    if status == FORBIDDEN:
+        return f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}, and give it the rights"
+    if status == NOT_FOUND and message.startswith("namespaces "):
+        return f"kubectl create namespace {target.namespace}, or mend target.namespace or connection {target.conn_id}"
+    return f"mend the overlay, connection {target.conn_id} or its rights"
 
 
 def _status(body: str | bytes | None) -> dict[str, Any]:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
 
-from slipway.errors import EngineUnreachable, InputRefused, ResolveError
+from slipway.errors import (
+    EngineUnreachable,
+    ImageError,
+    ImagePushRefused,
+    InputRefused,
+    RegistryLoginRefused,
+    RegistryUnreachable,
+    ResolveError,
+)
 from slipway.release import Release
 
 ENGINE_TIMEOUT_S = 600  # a commit of a large layer is one answer
+# A registry's refusal comes as the engine's words, under one status of the engine's own.
+LOGIN_WANTED = re.compile(
+    r"no basic auth credentials|unauthorized|unauthenticated|authentication required", re.IGNORECASE
+)
+NO_ANSWER = re.compile(
+    r"dial tcp|no such host|connection re(fused|set)|timeout|deadline exceeded|status:? (429|5\d\d)|toomanyrequests|: EOF$",
+    re.IGNORECASE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +44,22 @@ def engine(release: Release) -> Iterator[Any]:
 def engine_at(engine_conn_id: str, registry_conn_id: str | None) -> Iterator[Any]:
     """The engine that a connection of type `docker` names by its host (`unix://…` or `tcp://…`).
 
-    Raises InputRefused where a connection is missing or names no engine, EngineUnreachable where none answers.
+    Raises InputRefused where a connection is missing or cannot be meant, EngineUnreachable where no engine answers,
+    RegistryLoginRefused, RegistryUnreachable where the login fails.
     """
     from airflow.providers.docker.hooks.docker import DockerHook
     from airflow.sdk.exceptions import AirflowException
-    from docker.errors import DockerException
+    from docker.errors import APIError, DockerException
 
-    base_url = engine_url(engine_conn_id)
+    base_url, registry = engine_url(engine_conn_id), registry_host(registry_conn_id)
     try:
         hook = DockerHook(docker_conn_id=registry_conn_id, base_url=base_url, timeout=ENGINE_TIMEOUT_S)
         client = hook.api_client
     except (AirflowException, DockerException) as error:
+        if registry and isinstance(error, APIError):  # the engine answers: the words are of the login
+            raise refused_by_registry(f"registry {registry}", error, registry_conn_id) or RegistryLoginRefused(
+                f"registry {registry}: connection {registry_conn_id}: {one_line(error)}. Next: docker login {registry}"
+            ) from error
         raise EngineUnreachable(
             f"engine at {base_url} (connection {engine_conn_id}): {one_line(error)}. Next: DOCKER_HOST={base_url} docker info"
         ) from error
@@ -69,10 +91,68 @@ def engine_url(engine_conn_id: str) -> str:
     )
 
 
-def resolve_base(client: Any, reference: str) -> str:
+def registry_host(registry_conn_id: str | None) -> str | None:
+    """The registry that a connection logs in to; None where none is named. Raises InputRefused."""
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    if registry_conn_id is None:
+        return None
+    try:
+        connection = BaseHook.get_connection(registry_conn_id)
+    except AirflowNotFoundException as error:
+        raise InputRefused(
+            f"connection {registry_conn_id}: there is none. Next: create it in Airflow (Admin, Connections), "
+            "type docker, with the registry's host, login and password"
+        ) from error
+    missing = [field for field in ("host", "login", "password") if not getattr(connection, field)]
+    if missing:
+        raise InputRefused(f"connection {registry_conn_id}: it has no {missing[0]}. Next: mend it in Airflow")
+    return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
+
+
+def check_registry(client: Any, repository: str, registry_conn_id: str | None) -> None:
+    """Have the engine ask the registry about a repository, which need not be there yet: before hours go into a build.
+
+    Raises RegistryLoginRefused, RegistryUnreachable, ImagePushRefused. Whether it may be pushed to is known only by a push.
+    """
+    from docker.errors import APIError
+
+    try:
+        client.inspect_distribution(repository)
+    except APIError as error:
+        what = f"registry of {repository}"
+        if refusal := refused_by_registry(what, error, registry_conn_id):
+            raise refusal from error
+        if error.is_server_error():  # the engine does not come as far as an answer: TLS, plain HTTP, a proxy
+            raise ImagePushRefused(f"{what}: {one_line(error)}. Next: docker pull {repository}") from error
+        log.info("resolve: %s: %s", what, one_line(error))  # not there yet, or not to be read
+
+
+def refused_by_registry(what: str, error: Exception, registry_conn_id: str | None) -> ImageError | None:
+    """What a registry's words say of the login or of its health; None where they say something else."""
+    words = one_line(error).rstrip(".")
+    if NO_ANSWER.search(words):
+        return RegistryUnreachable(
+            f"{what}: it does not answer the engine, or is in trouble: {words}. Next: curl its /v2/ where the engine is"
+        )
+    if not LOGIN_WANTED.search(words):
+        return None
+    if registry_conn_id is None:
+        return RegistryLoginRefused(
+            f"{what}: it wants a login: {words}. Next: create a connection of type docker with its host, login and "
+            "password, and name it in image.registry_conn_id"
+        )
+    return RegistryLoginRefused(
+        f"{what}: the login of connection {registry_conn_id} is not accepted: {words}. "
+        "Next: mend the connection's host, login and password in Airflow; docker login tries them"
+    )
+
+
+def resolve_base(client: Any, reference: str, registry_conn_id: str | None = None) -> str:
     """The digest that an image reference has now (sha256:…), as the engine sees the registry; else as it has it.
 
-    Raises ResolveError with the engine's words.
+    Raises RegistryLoginRefused, ResolveError with the engine's words.
     """
     from docker.errors import APIError, ImageNotFound
 
@@ -83,6 +163,9 @@ def resolve_base(client: Any, reference: str) -> str:
             for known in client.inspect_image(reference)["RepoDigests"]:
                 log.warning("base image %s: the registry did not answer, the engine has %s", reference, known)
                 return str(known.split("@", 1)[1])
+        refusal = refused_by_registry(f"base image {reference}", error, registry_conn_id)
+        if isinstance(refusal, RegistryLoginRefused):
+            raise refusal from error
         raise ResolveError(
             f"base image {reference}: {one_line(error)}. Next: check image.base, or what the engine reaches: docker pull {reference}"
         ) from error

@@ -11,6 +11,8 @@ SlipwayError
 │   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
 │   ├── ImageBuildFailed
 │   ├── SmokeTestFailed
+│   ├── RegistryUnreachable   the registry did not answer, or is in trouble   (worth another try)
+│   ├── RegistryLoginRefused  the registry wants a login, or another one
 │   └── ImagePushRefused
 ├── ManifestError             kustomize refused, or the result is not what was asked for
 ├── ApplyError
@@ -77,6 +79,16 @@ class ImageBuildFailed(ImageError):
 
 class SmokeTestFailed(ImageError):
     """The image started wrong or answered wrong on the worker's engine."""
+
+
+class RegistryUnreachable(ImageError):
+    """The registry did not answer the engine, or answered that it is in trouble."""
+
+    worth_retrying = True
+
+
+class RegistryLoginRefused(ImageError):
+    """The registry wants a login, or does not take the one that the engine was given."""
 
 
 class ImagePushRefused(ImageError):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.engine import one_line
+from slipway.engine import one_line, refused_by_registry
 from slipway.errors import ImagePushRefused
 from slipway.export import Export
 from slipway.image import ensure_image, has_image
@@ -32,7 +32,7 @@ def push_image(client: Any, release: Release, export: Export, proof: Proof) -> P
     """Push the image that passed the smoke test, and read its digest back from the registry.
 
     An engine that lacks it builds it again; that one is another image, so it is smoke-tested first.
-    Raises ImagePushRefused with the registry's words.
+    Raises ImagePushRefused with the registry's words, RegistryLoginRefused, RegistryUnreachable.
     """
     from docker.errors import DockerException
 
@@ -45,12 +45,11 @@ def push_image(client: Any, release: Release, export: Export, proof: Proof) -> P
         client.tag(image.image_id, repository, tag, force=True)
         sent = judge_push(client.push(repository, tag=tag, stream=True, decode=True))
         held = client.inspect_distribution(f"{repository}@{sent}")["Descriptor"]["digest"]
-    except DockerException as error:
-        raise ImagePushRefused(
-            f"push {image.reference}: {one_line(error)}. Next: docker push {image.reference}"
+    except (DockerException, ImagePushRefused) as error:
+        what = f"push {image.reference}"
+        raise refused_by_registry(what, error, release.registry_conn_id) or ImagePushRefused(
+            f"{what}: {one_line(error)}. Next: docker push {image.reference}"
         ) from error
-    except ImagePushRefused as error:
-        raise ImagePushRefused(f"push {image.reference}: {error}. Next: docker push {image.reference}") from error
     if held != sent:
         raise ImagePushRefused(f"push {image.reference}: sent {sent}, the registry holds {held}. Next: clear push")
     return Pushed(

@@ -7,11 +7,12 @@ here, before anything is built.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slipway.engine import engine_at, resolve_base
+from slipway.engine import check_registry, engine_at, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
 from slipway.folders import content_hash
@@ -35,6 +36,10 @@ from slipway.params import RefreshParams
 from slipway.release import GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
+
+REPOSITORY = re.compile(  # as the engine parses it
+    r"((\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d+)?/)?[a-z0-9]+((\.|_{1,2}|-+|/)[a-z0-9]+)*"
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +74,17 @@ def read_settings() -> Settings:
 def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: str) -> Release:
     """The Release that this run is going to make live.
 
-    Raises InputRefused, ResolveError, ManifestError, EngineUnreachable; each in one line that says how to mend it.
+    Raises InputRefused, ResolveError, ManifestError, ImageError; each in one line that says how to mend it.
     """
     model, file = path.stem, read_model_file(path)
     check_unshared(_readable(path, file))
     store = Store(settings.store)
     namespace = file.target.namespace or connected_namespace(file.target.conn_id)
-    base_image = serving_image(file, settings)
-    with engine_at(file.image.engine_conn_id, file.image.registry_conn_id) as client:
-        base_digest = resolve_base(client, base_image)
+    base_image, repository = serving_image(file, settings), image_repository(model, file, settings)
+    login = file.image.registry_conn_id
+    with engine_at(file.image.engine_conn_id, login) as client:
+        base_digest = resolve_base(client, base_image, login)
+        check_registry(client, repository, login)
     release = Release(
         model=model,
         run_id=run_id,
@@ -85,9 +92,9 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         exporter=exporter_hash(),
         base_image=base_image,
         base_digest=base_digest,
-        repository=image_repository(model, file, settings),
+        repository=repository,
         engine_conn_id=file.image.engine_conn_id,
-        registry_conn_id=file.image.registry_conn_id,
+        registry_conn_id=login,
         target=Target(conn_id=file.target.conn_id, namespace=namespace),
         deployment=file.target.deployment,
         overlay=params.overlay or file.target.overlay,
@@ -117,15 +124,23 @@ def serving_image(file: ModelFile, settings: Settings) -> str:
 
 
 def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
-    """Where the image goes. Raises InputRefused where neither the model file nor the Variable says."""
-    if file.image.repository:
-        return file.image.repository
-    if not settings.registry:
+    """Where the image goes. Raises InputRefused where neither the model file nor the Variable says, or says it wrong."""
+    prefix = settings.registry.rstrip("/") if settings.registry else None
+    repository = file.image.repository or (prefix and f"{prefix}/{model}")
+    if not repository:
         raise InputRefused(
             f"include/served/{model}.yaml: image.repository: not given, and the Variable slipway_registry is not set. "
             "Next: set one, such as LOCATION-docker.pkg.dev/PROJECT/REPOSITORY"
         )
-    return f"{settings.registry.rstrip('/')}/{model}"
+    if not REPOSITORY.fullmatch(repository):
+        where = (
+            f"include/served/{model}.yaml: image.repository" if file.image.repository else "Variable slipway_registry"
+        )
+        raise InputRefused(
+            f"{where}: {repository} names no image repository. "
+            "Next: write HOST[:PORT]/PATH, the path in lower case, without https:// and without a tag"
+        )
+    return repository
 
 
 def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False) -> Source:

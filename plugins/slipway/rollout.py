@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from urllib3.exceptions import HTTPError
-
 from slipway.release import LABEL_RELEASE, Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
@@ -191,7 +189,6 @@ def read(target: Target, kind: str, name: str) -> JsonObject | None:
     from kubernetes.client.exceptions import ApiException
 
     from slipway.apply import refusal
-    from slipway.errors import ClusterUnreachable
     from slipway.target import cluster_client
 
     where = f"{kind.lower()}/{name}"
@@ -206,10 +203,6 @@ def read(target: Target, kind: str, name: str) -> JsonObject | None:
             if error.status == 404:  # noqa: PLR2004 - not found
                 return None
             raise refusal(target, where, error.status, error.body) from error
-        except HTTPError as error:
-            raise ClusterUnreachable(
-                f"{where}: {' '.join(str(error).split())}. Next: {target.kubectl('get deployments')}"
-            ) from error
         return dict(json.loads(answer.data))
 
 

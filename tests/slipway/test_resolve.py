@@ -59,6 +59,25 @@ def test_refused_if_nobody_says_where_the_image_goes():
         image_repository("m", file_of(), settings(registry=None))
 
 
+WRONG = ["https://registry.example.com/shop", "registry.example.com/Shop", "registry.example.com/shop:latest", "a b"]
+
+
+@pytest.mark.parametrize("repository", WRONG)
+def test_refused_if_that_names_no_repository(repository):
+    """What no engine could push to is refused before anything is built, naming who said it."""
+    file = file_of(repository=repository)
+    with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*without https://"):
+        image_repository("m", file, settings())
+    with pytest.raises(InputRefused, match=r"^Variable slipway_registry: .*without https://"):
+        image_repository("m", file_of(), settings(registry=repository))
+
+
+@pytest.mark.parametrize("repository", ["vit", "me/vit", "localhost:5000/vit", "[::1]:5000/a/vit", "r.io/p.q/a_b__c-d"])
+def test_repository_may_be_any_that_an_engine_takes(repository):
+    """Names with and without a registry, a port, and the separators that a path may have."""
+    assert repository == image_repository("m", file_of(repository=repository), settings())
+
+
 def test_folder_is_pinned_to_its_content():
     """A folder's revision is what is in it."""
     folder = SERVED / "digits-vit/checkpoint"

@@ -41,6 +41,6 @@ def test_refused_in_one_line_if_the_kubeconfig_cannot_be_meant(connection, tmp_p
     """A connection whose kubeconfig is missing or empty is refused before anything is built."""
     (tmp_path / "empty").touch()
     place = kubeconfig if kubeconfig.startswith("/") else str(tmp_path / kubeconfig)
-    with pytest.raises(InputRefused, match=r"^connection tried: .*Next: mend it in Airflow$") as refusal:
+    with pytest.raises(InputRefused, match=r"^connection tried: .*Next: mend it in Airflow .*kube_config") as refusal:
         connected_namespace(connection(kube_config_path=place))
     assert "\n" not in str(refusal.value)

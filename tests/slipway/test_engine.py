@@ -1,0 +1,59 @@
+from types import SimpleNamespace
+
+import pytest
+
+from slipway.engine import refused_by_registry
+from slipway.errors import RegistryLoginRefused, RegistryUnreachable
+
+# As Docker Engine 20.10 and 28 word them.
+LOGIN = [
+    "no basic auth credentials",
+    'Head "http://127.0.0.1:5000/v2/shop/vit/manifests/latest": no basic auth credentials',
+    "login attempt to http://127.0.0.1:5000/v2/ failed with status: 401 Unauthorized",
+    "unauthorized: authentication required",
+    "denied: Unauthenticated request. Unauthenticated requests do not have permission",
+]
+TROUBLE = [
+    'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused',
+    'Get "https://registry.invalid/v2/": dial tcp: lookup registry.invalid on 10.0.0.1:53: no such host',
+    "received unexpected HTTP status: 503 Service Unavailable",
+    "login attempt to http://127.0.0.1:5000/v2/ failed with status: 503 Service Unavailable",
+    'Get "https://r.example/v2/": net/http: request canceled while waiting for connection (Client.Timeout exceeded)',
+    'Put "https://r.example/v2/": EOF',
+]
+OTHER = [
+    "denied: Permission artifactregistry.repositories.uploadArtifacts denied on resource",
+    'Get "https://r.example/v2/": x509: certificate signed by unknown authority',
+    'Get "https://r.example/v2/": http: server gave HTTP response to HTTPS client',
+    "manifest unknown: manifest unknown",
+    "no space left on device",
+]
+
+
+def refusal(words, registry_conn_id=None):
+    """What the engine's words are taken for."""
+    return refused_by_registry("push r/x:1", SimpleNamespace(explanation=f"{words}\n"), registry_conn_id)
+
+
+@pytest.mark.parametrize("words", LOGIN)
+@pytest.mark.parametrize(("registry_conn_id", "then"), [(None, "image.registry_conn_id"), ("mine", "connection mine")])
+def test_login_refused_if_the_registry_wants_one(words, registry_conn_id, then):
+    """One line names the connection that was not accepted, or the field that names one."""
+    found = refusal(words, registry_conn_id)
+    assert type(found) is RegistryLoginRefused
+    assert str(found).startswith("push r/x:1: ")
+    assert words in str(found)
+    assert then in str(found)
+    assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize("words", TROUBLE)
+def test_unreachable_if_the_registry_is_in_trouble(words):
+    """No answer and 5xx are worth another try, whether or not the login was what was tried."""
+    assert {type(refusal(words, conn)) for conn in (None, "mine")} == {RegistryUnreachable}
+
+
+@pytest.mark.parametrize("words", OTHER)
+def test_nothing_of_both_if_the_words_say_something_else(words):
+    """What is neither about the login nor about the registry's health is left to who asked."""
+    assert refusal(words, "mine") is None

@@ -1,0 +1,286 @@
+"""Registries that want a login, on the real engine and real Distribution registries of this test's own."""
+
+import io
+import json
+import socket
+import subprocess
+import tarfile
+import time
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import docker
+import httpx
+import pytest
+import yaml
+
+from slipway.engine import engine
+from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
+from slipway.export import Export
+from slipway.facts import to_dict
+from slipway.image import build_image
+from slipway.model_file import SERVED
+from slipway.params import RefreshParams
+from slipway.push import push_image
+from slipway.record import new_record, utc_now
+from slipway.registry import repository_at
+from slipway.resolve import read_settings, resolve
+from slipway.smoke import Proof
+
+pytestmark = pytest.mark.stand
+
+USER, PASSWORD = "shop", "only-this-test-knows"
+HTPASSWD = f"{USER}:$2b$05$slipwaytestsaltslipwauZnDNj4/DrHbEVQNRpwpfcjvv9VGtnhu"  # bcrypt of the password
+READY_S = 10
+
+
+def free_port():
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def tar_of(name, data):
+    """A tar with one file."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+@contextmanager
+def registry(folder, **said):
+    """A Distribution registry of one's own as long as the block: its host and port."""
+    host = f"127.0.0.1:{free_port()}"
+    storage = {"filesystem": {"rootdirectory": str(folder / "blobs")}, **said.pop("storage", {})}
+    config = {"version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}}, "storage": storage}
+    (folder / "registry.json").write_text(json.dumps({**config, "http": {"addr": host}, **said}))
+    with subprocess.Popen(["docker-registry", "serve", folder / "registry.json"], stderr=subprocess.DEVNULL) as process:
+        try:
+            end_s = time.monotonic() + READY_S
+            while not answers(f"http://{host}/v2/") and time.monotonic() < end_s:
+                time.sleep(0.05)
+            yield host
+        finally:
+            process.terminate()
+
+
+def answers(url):
+    """Whether somebody answers, whatever it is."""
+    try:
+        return bool(httpx.get(url).status_code)
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A registry that lets nobody in without the login."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "htpasswd").write_text(f"{HTPASSWD}\n")
+    with registry(folder, auth={"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def docker_engine(stand):
+    """The stand's engine."""
+    client = docker.APIClient(base_url=stand["docker_host"], timeout=120)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def remove_images(docker_engine):
+    """Takes from the engine, afterwards, what names one of these registries."""
+    hosts = []
+    yield hosts.append
+    for found in docker_engine.images():
+        for name in [*(found["RepoTags"] or ()), *(found["RepoDigests"] or ())]:
+            if name.startswith(tuple(hosts)):
+                with suppress(docker.errors.ImageNotFound):  # the last name took the others along
+                    docker_engine.remove_image(name, force=True)
+
+
+@pytest.fixture
+def connection(stand, monkeypatch, tmp_path):
+    """Airflow's Variables and connections; `connection(host)` makes `mine`, which logs in there."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # no login of whoever runs the tests
+    kubeconfig = {"kube_config_path": stand["kubeconfig"], "namespace": stand["namespace"]}
+    for name, said in {
+        "DOCKER_DEFAULT": {"conn_type": "docker", "host": stand["docker_host"]},
+        "KUBERNETES_DEFAULT": {"conn_type": "kubernetes", "extra": kubeconfig},
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(said))
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", f"file://{tmp_path}/store")
+    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_REGISTRY", raising=False)
+
+    def make(registry, **changes):
+        said = {"conn_type": "docker", "host": registry, "login": USER, "password": PASSWORD, **changes}
+        monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps({key: value for key, value in said.items() if value}))
+
+    return make
+
+
+@pytest.fixture
+def resolved(stand, connection, tmp_path):
+    """Resolves a model file with this image; the Release comes back."""
+
+    def run(**image):
+        said = {
+            "source": {"folder": "digits-vit/checkpoint"},
+            "gate": {"golden": [{"name": "three", "image": "three.png", "label": "3"}]},
+            "image": {"base": stand["serving_image"], **image},
+            "target": {"deployment": "tfs-login"},
+        }
+        (tmp_path / "three.png").write_bytes((SERVED / "digits-vit/golden/three.png").read_bytes())
+        (tmp_path / "login.yaml").write_text(yaml.safe_dump(said))
+        return resolve(tmp_path / "login.yaml", RefreshParams(), read_settings(), run_id="r1")
+
+    return run
+
+
+@pytest.fixture
+def based(guarded, docker_engine, remove_images):
+    """A base image that only the guarded registry has: it is gone from the engine."""
+    remove_images(guarded)
+    repository = f"{guarded}/base/tiny"
+    serve = ['ENTRYPOINT ["/base"]']  # an engine makes no container of what has nothing to start
+    docker_engine.import_image_from_data(tar_of("base", b"base"), repository=repository, tag="1", changes=serve)
+    login = {"username": USER, "password": PASSWORD}
+    for event in docker_engine.push(repository, tag="1", stream=True, decode=True, auth_config=login):
+        assert "error" not in event, event
+    docker_engine.remove_image(f"{repository}:1", force=True)
+    return f"{repository}:1"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """An export of a few bytes."""
+    (tmp_path / "model.tar").write_bytes(tar_of("models/login/1/saved_model.pb", b"graph"))
+    uris = dict.fromkeys(("golden_uri", "descriptors_uri", "report_uri"), "file:///none")
+    return Export(version=1, content_hash=f"sha256:{'c' * 64}", model_uri=f"file://{tmp_path}/model.tar", **uris)
+
+
+def pushed_by(release, export):
+    """Builds the image on the engine and pushes it, as the tasks do."""
+    with engine(release) as client:
+        image = build_image(client, release, export)
+        return push_image(client, release, export, Proof(image=image, verdicts=()))
+
+
+def refused(kind, pattern, act, *words, **options):
+    """The act is refused in one line that says what next, without the password in it."""
+    with pytest.raises(kind, match=rf"^{pattern}.*\. Next: ") as refusal:
+        act(*words, **options)
+    assert "\n" not in str(refusal.value)
+    assert PASSWORD not in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_pushed_with_the_connections_login(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - each a part
+    """The base image comes from a guarded registry, the model goes there, and nowhere is the password written down."""
+    caplog.set_level("DEBUG")
+    connection(guarded)
+    release = resolved(base=based, repository=f"{guarded}/shop/vit", registry_conn_id="mine")
+    pushed = pushed_by(release, tiny)
+    manifest = f"http://{guarded}/v2/shop/vit/manifests/{pushed.digest}"
+    accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+    assert httpx.get(manifest, headers=accept).status_code == 401
+    assert httpx.get(manifest, headers=accept, auth=(USER, PASSWORD)).headers["Docker-Content-Digest"] == pushed.digest
+    with repository_at(release.repository, release.registry_conn_id) as repository:
+        assert [tagged.digest for tagged in repository.tagged()] == [pushed.digest]
+    record = new_record(release, now=utc_now())
+    assert PASSWORD not in json.dumps([to_dict(release), to_dict(pushed), record])
+    assert PASSWORD not in caplog.text
+
+
+def test_no_layer_is_sent_twice(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - each a part
+    """A second build of the same export finds both its layers in the guarded registry."""
+    caplog.set_level("INFO")
+    connection(guarded)
+    release = resolved(base=based, repository=f"{guarded}/twice/vit", registry_conn_id="mine")
+    pushed_by(release, tiny)
+    caplog.clear()
+    pushed_by(release, tiny)
+    assert "push: 0 layers sent, 2 were there" in caplog.text
+
+
+def test_refused_before_a_build_if_the_password_is_wrong(guarded, connection, resolved):
+    """A login that the registry does not take is refused by resolve, naming the connection."""
+    connection(guarded, password="wrong")
+    said = refused(
+        RegistryLoginRefused, f"registry {guarded}: the login of connection mine is not accepted: ",
+        resolved, repository=f"{guarded}/shop/vit", registry_conn_id="mine",
+    )  # fmt: skip
+    assert "401" in said
+
+
+def test_refused_before_a_build_if_no_login_is_named(guarded, based, connection, resolved):
+    """A registry that wants a login is found out by resolve, for the base image as for the model's."""
+    then = "it wants a login: "
+    refused(RegistryLoginRefused, f"registry of {guarded}/shop/vit: {then}", resolved, repository=f"{guarded}/shop/vit")
+    refused(
+        RegistryLoginRefused, f"base image {based}: {then}", resolved, base=based, repository="127.0.0.1:1/shop/vit"
+    )
+
+
+def test_refused_by_the_push_if_the_login_is_for_another_registry(guarded, connection, resolved, tiny, stand):
+    """What resolve cannot know, the push says in one line, and the registry holds nothing."""
+    host = stand["registry"].split("/")[0]
+    connection(host)  # the stand's registry lets everybody in
+    release = resolved(repository=f"{stand['registry']}/login", registry_conn_id="mine")
+    elsewhere = SimpleNamespace(image=SimpleNamespace(image_id="", reference=f"{guarded}/other/vit:v1", version=1))
+    with engine(release) as client:
+        base = client.inspect_image(release.base_reference)["Id"]
+        elsewhere.image.image_id = base
+        refused(
+            RegistryLoginRefused, f"push {guarded}/other/vit:v1: the login of connection mine is not accepted: ",
+            push_image, client, release, tiny, elsewhere,
+        )  # fmt: skip
+        client.remove_image(f"{guarded}/other/vit:v1")
+    assert (
+        httpx.get(f"http://{guarded}/v2/_catalog", auth=(USER, PASSWORD)).json()["repositories"].count("other/vit") == 0
+    )
+
+
+@pytest.mark.parametrize("named", [None, "mine"], ids=["without login", "with login"])
+def test_unreachable_if_nobody_listens(connection, resolved, named):
+    """A registry that is not there is worth another try, whether the login or the repository was asked first."""
+    host = f"127.0.0.1:{free_port()}"
+    connection(host)
+    said = refused(
+        RegistryUnreachable, f"registry .*{host}.*: it does not answer", resolved,
+        repository=f"{host}/shop/vit", registry_conn_id=named,
+    )  # fmt: skip
+    assert "connection refused" in said
+
+
+def test_unreachable_if_the_registry_is_in_trouble(tmp_path, connection, resolved):
+    """A registry that answers 503, as Distribution does while a health check of its own fails, is worth another try."""
+    (tmp_path / "unwell").touch()
+    health = {"file": [{"file": str(tmp_path / "unwell"), "interval": "100ms"}]}
+    with registry(tmp_path, health=health) as host:
+        while httpx.get(f"http://{host}/v2/").status_code == 200:
+            time.sleep(0.05)
+        refused(RegistryUnreachable, ".*in trouble: .*503", resolved, repository=f"{host}/shop/vit")
+
+
+def test_refused_if_the_registry_takes_no_push(tmp_path, connection, resolved, tiny, remove_images):
+    """A registry that lets read and not write is known by the push alone, which gives its words and the next command."""
+    with registry(tmp_path, storage={"maintenance": {"readonly": {"enabled": True}}}) as host:
+        remove_images(host)
+        release = resolved(repository=f"{host}/shop/vit")
+        said = refused(ImagePushRefused, f"push {host}/shop/vit:.*405", pushed_by, release, tiny)
+        assert f"Next: docker push {host}/shop/vit:" in said
+
+
+def test_refused_if_the_connection_cannot_be_meant(guarded, connection, resolved):
+    """A connection that is not there, or lacks what a login needs, is refused by its name."""
+    where = {"repository": f"{guarded}/shop/vit", "registry_conn_id": "mine"}
+    refused(InputRefused, "connection mine: there is none", resolved, **where)
+    for field in ("host", "login", "password"):
+        connection(guarded, **{field: None})
+        refused(InputRefused, f"connection mine: it has no {field}", resolved, **where)
