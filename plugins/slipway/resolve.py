@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slipway.cluster import GkeCluster
 from slipway.engine import engine_at, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
@@ -26,6 +27,7 @@ from slipway.model_file import (
     GoldenImage,
     HubSource,
     ModelFile,
+    TargetSettings,
     check_unshared,
     read_model_file,
     served_files,
@@ -45,6 +47,7 @@ class Settings:
 
     store: str  # slipway_store: URI of the artifact store
     registry: str | None  # slipway_registry: prefix of image repositories
+    namespace: str | None = None  # slipway_namespace: of GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
 
 
@@ -62,6 +65,7 @@ def read_settings() -> Settings:
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
+        namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
     )
 
@@ -74,7 +78,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     model, file = path.stem, read_model_file(path)
     check_unshared(_readable(path, file))
     store = Store(settings.store)
-    namespace = file.target.namespace or connected_namespace(file.target.conn_id)
+    target = find_target(file.target, settings)
     base_image = serving_image(file, settings)
     with engine_at(file.image.engine_conn_id, file.image.registry_conn_id) as client:
         base_digest = resolve_base(client, base_image)
@@ -88,7 +92,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         repository=image_repository(model, file, settings),
         engine_conn_id=file.image.engine_conn_id,
         registry_conn_id=file.image.registry_conn_id,
-        target=Target(conn_id=file.target.conn_id, namespace=namespace),
+        target=target,
         deployment=file.target.deployment,
         overlay=params.overlay or file.target.overlay,
         address=file.target.address,
@@ -101,8 +105,30 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         store=settings.store,
         force=params.force,
         keep_first=file.on_first_failure == "keep",
+        cluster=file.target.gke.spec if file.target.gke else None,
     )
     return replace(release, manifests_hash=manifests_hash(release))
+
+
+def find_target(asked: TargetSettings, settings: Settings) -> Target:
+    """Where the model is served. Raises InputRefused where a connection does not say what the model file leaves open."""
+    if asked.gke is None:
+        return Target(conn_id=asked.conn_id, namespace=asked.namespace or connected_namespace(asked.conn_id))
+    gke = asked.gke
+    cluster = GkeCluster(
+        project=gke.project or _connected_project(gke.conn_id),
+        location=gke.location,
+        name=gke.cluster,
+        endpoint=gke.endpoint,
+    )
+    namespace = asked.namespace or settings.namespace or "default"
+    return Target(kind="gke", conn_id=gke.conn_id, namespace=namespace, gke=cluster)
+
+
+def _connected_project(conn_id: str) -> str:
+    from slipway.gke import connected_project
+
+    return connected_project(conn_id)
 
 
 def serving_image(file: ModelFile, settings: Settings) -> str:
