@@ -6,15 +6,20 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo up down status doctor refresh check test lock docs
+.PHONY: help demo demo-gke up down status doctor refresh check test lock docs
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
 	@echo 'Settings: MODEL=NAME (default digits-vit), FORCE=1; those of the stand: $(STAND) --help'
 
 demo: up  ## bring up the stand, refresh MODEL, and say where to look
 	@$(STAND) refresh $(MODEL) $(if $(FORCE),--force)
 	@$(STAND) look $(MODEL)
+
+demo-gke:  ## the same on a GKE cluster that the run makes, at an emulator of Google
+	@$(STAND) up --gke
+	@$(STAND) refresh digits-vit-gke $(if $(FORCE),--force)
+	@$(STAND) look digits-vit-gke
 
 up:  ## bring up engine, registry, cluster and Airflow on this machine
 	@$(STAND) up

@@ -20,8 +20,9 @@ from slipway.operators import (
     SmokeTestOperator,
 )
 from slipway.params import refresh_form
+from slipway.provision import CreateClusterOperator
 from slipway.release import dag_id
-from slipway.stages import deploy_stages
+from slipway.stages import WAIT, deploy_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
@@ -31,8 +32,8 @@ DOC = """
 {description}
 
 **resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest,
-**export** writes the SavedModel, **build image**, **smoke test** and **push** ship it, **apply** changes the cluster,
-the **waits** watch it, the **gate** asks the golden questions, **announce** tells the Asset. **rollback** brings the last
+**create cluster** finds or makes a GKE cluster where the model file names one, **export** writes the SavedModel,
+**build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate** asks the golden questions, **announce** tells the Asset. **rollback** brings the last
 good release back where the gate did not pass, **record** writes down how it went, pass or fail, **prune** removes what goes
 beyond the model file's `retention`.
 
@@ -53,7 +54,11 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
-        deploys = deploy_stages(path.stem)
+        stages = deploy_stages(path.stem)
+        clusters: list[BaseOperator] = []
+        if file is not None and file.target.gke is not None:
+            clusters = [CreateClusterOperator(task_id="create_cluster", task_display_name="create cluster", **WAIT)]
+        deploys = [*clusters, *stages]
         builds: list[BaseOperator] = [
             ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),
             BuildImageOperator(task_id="build_image", task_display_name="build image"),
@@ -66,8 +71,10 @@ def refresh_dag(path: Path) -> DAG:
             builds=[task.task_id for task in builds],
             deploys=[task.task_id for task in (*deploys, prune)],
         )
-        chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, deploys[0])
-        chain(deploys[-1], prune)
+        chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, stages[0])
+        for cluster in clusters:  # beside export and build, not before them
+            chain(plan, cluster, stages[0])
+        chain(stages[-1], prune)
     return dag
 
 

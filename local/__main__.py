@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
+    raised = commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
+    raised.add_argument(
+        "--gke", action="store_true", help="also an emulator of Google's side of GKE; it stays until `down`"
+    )
     shown = commands.add_parser("status", help="where everything is")
     shown.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("doctor", help="check each part, and name the next command for what is broken")
@@ -67,10 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(settings: Settings, _arguments: argparse.Namespace) -> int:
+def _up(settings: Settings, arguments: argparse.Namespace) -> int:
     from local.up import bring_up  # commands load only what they need
 
-    bring_up(settings)
+    bring_up(settings, with_gke=arguments.gke)
     return 0
 
 

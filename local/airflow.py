@@ -15,6 +15,7 @@ from local.checkout import Slot, password_file, secret, supervisor, write_privat
 from local.commands import run, wait_until
 from local.environments import environment_path
 from local.errors import StandError
+from local.gke import part as gke
 from local.locks import shared_lock
 from local.packages import postgres_programs
 from local.settings import Settings
@@ -81,6 +82,8 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
         "AIRFLOW_VAR_SLIPWAY_REGISTRY": around.registry,
         "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(around.exporter_python),
     }
+    if gke.asked(settings):
+        environment |= gke.render_environment(settings, slot)
     if around.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = around.serving_image
     return environment
@@ -126,7 +129,8 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
         ),
     )
     airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
-    return first + ([balancer] if own_cluster else []) + airflow
+    emulator = [gke.program(settings, slot)] if gke.asked(settings) else []
+    return first + ([balancer] if own_cluster else []) + emulator + airflow
 
 
 def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:

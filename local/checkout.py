@@ -38,6 +38,16 @@ class Slot:
         return at.TRIGGERER_LOG_PORT + self.number
 
     @property
+    def gke_port(self) -> int:
+        """Where the emulator of Google serves gRPC."""
+        return at.GKE_PORT + self.number
+
+    @property
+    def gke_control_port(self) -> int:
+        """Where it is told to misbehave."""
+        return at.GKE_CONTROL_PORT + self.number
+
+    @property
     def address_prefix(self) -> str:
         """The first three numbers of the checkout's load-balancer addresses."""
         return f"127.20.{self.number}"

@@ -11,7 +11,7 @@ REGISTRY_PORT = 28500
 ETCD_PORT = 28501
 ETCD_PEER_PORT = 28502
 API_SERVER_PORT = 28443
-TOKEN_WEBHOOK_PORT = 28444  # nothing listens here until a checkout registers token issuers
+TOKEN_WEBHOOK_PORT = 28444  # one checkout's emulator of Google answers here for all of them
 KUBELET_PORT = 28510
 KUBELET_HEALTH_PORT = 28511
 CONTROLLER_MANAGER_PORT = 28512
@@ -21,6 +21,8 @@ PROXY_METRICS_PORT = 28515
 AIRFLOW_PORT = 28080  # plus the checkout's slot
 WORKER_LOG_PORT = 28180  # plus the checkout's slot
 TRIGGERER_LOG_PORT = 28280  # plus the checkout's slot
+GKE_PORT = 28600  # plus the checkout's slot: the emulator of Google
+GKE_CONTROL_PORT = 28700  # plus the checkout's slot
 SLOTS = range(1, 100)
 
 DOCKER_BRIDGE = "slipway0"

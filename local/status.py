@@ -80,6 +80,10 @@ def render_table(status: Mapping[str, Any]) -> str:
         (f"model {name}", f"{where['rest']}  grpc {where['grpc']}")
         for name, where in sorted(status["endpoints"].items())
     ]
+    if status.get("gke"):
+        rows.append(
+            ("GKE", f"an emulator of Google, container.{status['gke']['universe']}, control {status['gke']['control']}")
+        )
     rows += [("STAND-IN", text) for text in status["stand_ins"]]
     return "\n".join(f"{name:<16} {text}" for name, text in rows)
 

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from local import airflow, checkout, cluster, serving_image, shared
-from local import settings as at
 from local.airflow import Surroundings
 from local.checkout import Slot, write_private
 from local.commands import run
 from local.environments import build_environment, environment_path
 from local.errors import StandError
+from local.gke import part as gke
 from local.locks import change_lock, command_lock, locked
 from local.packages import install, plan_packages
 from local.progress import say, step
@@ -22,8 +22,8 @@ from local.shared import Parts
 from local.supervision import set_programs, start
 
 
-def bring_up(settings: Settings) -> None:
-    """Bring up what is not up; safe to repeat, also after a first one that was killed."""
+def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
+    """Bring up what is not up; safe to repeat, also after a first one that was killed. An emulator once asked for stays."""
     if os.geteuid() != 0:
         raise StandError(
             "the stand starts an engine and a cluster, which takes root. Next: sudo -E python3 -m local up"
@@ -33,6 +33,8 @@ def bring_up(settings: Settings) -> None:
     with locked(command_lock(settings)):
         with locked(change_lock(settings)):
             parts, slot = _prepare(settings)
+            if with_gke:
+                gke.folder(settings).mkdir(mode=0o700, exist_ok=True)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
             start(checkout.supervisor(settings), "lock")  # from here on nobody stops the shared parts
@@ -67,6 +69,10 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
         if parts.own_cluster:
             start(checkout.supervisor(settings), "load-balancer")
         note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
+    if gke.asked(settings):
+        with step("GKE") as note:
+            admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
+            note(gke.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig]))
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
@@ -134,6 +140,6 @@ def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingIma
         "stand_ins": [image.stand_in] if image.stand_in else [],
         "store": airflow.store_uri(settings),
         "exporter_python": str(exporter_python(settings)),
-        "token_webhook_port": at.TOKEN_WEBHOOK_PORT,
+        "gke": gke.facts(settings, slot),
     }
     write_private(settings.facts, json.dumps(facts, indent=1))

@@ -14,6 +14,10 @@ SlipwayError
 │   ├── RegistryUnreachable   the registry did not answer, or is in trouble   (worth another try)
 │   ├── RegistryLoginRefused  the registry wants a login, or another one
 │   └── ImagePushRefused
+├── ClusterError
+│   ├── GoogleUnreachable     Google did not answer, or is in trouble          (worth another try)
+│   ├── ClusterRefused        Google said no: a right, a quota, a field
+│   └── ClusterUnfit          there is a cluster, and it cannot be used
 ├── ManifestError             kustomize refused, or the result is not what was asked for
 ├── ApplyError
 │   ├── ClusterUnreachable    the API server did not answer                   (worth another try)
@@ -93,6 +97,24 @@ class RegistryLoginRefused(ImageError):
 
 class ImagePushRefused(ImageError):
     """The registry refused the image, or holds something else than was sent."""
+
+
+class ClusterError(SlipwayError):
+    """The cluster could not be made, found or used."""
+
+
+class GoogleUnreachable(ClusterError):
+    """Google did not answer, or answered that it is in trouble."""
+
+    worth_retrying = True
+
+
+class ClusterRefused(ClusterError):
+    """Google said no: a right is missing, a quota is full, a field cannot be meant."""
+
+
+class ClusterUnfit(ClusterError):
+    """The cluster's creation failed, or its state allows no use."""
 
 
 class ManifestError(SlipwayError):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from slipway.cluster import ClusterSpec, NodePool
 from slipway.errors import InputRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -139,12 +140,96 @@ class ImageSettings(_Part):
     )
 
 
+class NodePoolSettings(_Part):
+    """Nodes of one kind."""
+
+    name: Name = Field(default="default-pool", description="The pool's name.")
+    machine_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")] = Field(
+        default="n1-standard-8",
+        description="Compute Engine's name for the kind of machine.",
+        json_schema_extra={"form": "machine type"},
+    )
+    count: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=2, description="Nodes to begin with; in a region, of each of its zones."
+    )
+    min_count: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="The autoscaler's lower limit; goes with `max_count`."
+    )
+    max_count: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="The autoscaler's upper limit. Left out: the pool does not scale."
+    )
+
+    @model_validator(mode="after")
+    def _limits_hold_the_count(self) -> NodePoolSettings:
+        if (self.min_count is None) != (self.max_count is None):
+            raise ValueError("min_count and max_count go together: give both or neither")
+        if (
+            self.min_count is not None
+            and self.max_count is not None
+            and not self.min_count <= self.count <= self.max_count
+        ):
+            raise ValueError(f"count {self.count} is not between min_count and max_count")
+        return self
+
+
+class GkeSettings(_Part):
+    """A GKE cluster: found by its name, made where there is none, never changed."""
+
+    conn_id: str = Field(
+        default="google_cloud_default", description="A connection of type google_cloud_platform; it may impersonate."
+    )
+    project: str | None = Field(default=None, description="Google's project. Left out: the connection's.")
+    location: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+[0-9]+(-[a-z])?$")] = Field(
+        default="us-central1-a", description="A zone, or a region.", json_schema_extra={"form": "zone or region"}
+    )
+    cluster: Name = Field(default="tfs-cluster", description="The cluster's name.")
+    autopilot: bool = Field(default=False, description="Google runs the nodes; then there are no pools to name.")
+    node_pools: Annotated[tuple[NodePoolSettings, ...], Field(min_length=1)] = Field(
+        default=(NodePoolSettings(),), description="The nodes. Left out: one pool as below."
+    )
+    release_channel: Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"] = Field(
+        default="REGULAR", description="How soon Google upgrades it."
+    )
+    workload_identity: bool = Field(default=True, description="Pods may act as Google service accounts, without keys.")
+    private_nodes: bool = Field(default=False, description="Nodes have no addresses of their own on the internet.")
+    endpoint: Literal["public", "private", "dns"] = Field(
+        default="public", description="How Airflow reaches the API server; `private` needs a worker in the network."
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels for the bill.")
+    timeout_s: Seconds = Field(default=1800, description="How long it may take to be there; Google takes five minutes.")
+
+    @model_validator(mode="after")
+    def _autopilot_has_no_pools(self) -> GkeSettings:
+        if self.autopilot and "node_pools" in self.model_fields_set:
+            raise ValueError("autopilot has no node_pools: leave one of them out")
+        return self
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """The shape of the cluster as a fact."""
+        pools = () if self.autopilot else self.node_pools
+        return ClusterSpec(
+            node_pools=tuple(NodePool(**pool.model_dump()) for pool in pools),
+            release_channel=self.release_channel,
+            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot's clusters always have it
+            private_nodes=self.private_nodes,
+            labels=dict(self.labels),
+            timeout_s=self.timeout_s,
+        )
+
+
 class TargetSettings(_Part):
     """Where the model is served."""
 
+    gke: GkeSettings | None = Field(
+        default=None,
+        description="A GKE cluster, made where there is none, in place of `conn_id`; `target: gke` alone means all defaults.",
+    )
+
     conn_id: str = Field(default="kubernetes_default", description="A connection of type kubernetes: the cluster.")
     namespace: Name | None = Field(
-        default=None, description="Where the objects live. Left out: the connection's namespace."
+        default=None,
+        description="Where the objects live. Left out: the connection's namespace; with `gke` the Variable `slipway_namespace`, or `default`.",
     )
     deployment: Name = Field(
         default="tfs-server",
@@ -158,6 +243,17 @@ class TargetSettings(_Part):
         default=None,
         description="A fixed URL in place of the Service's address, where something stands before the Service.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gke_alone_means_all_defaults(cls, given: Any) -> Any:
+        return {"gke": {}} if given == "gke" else given
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> TargetSettings:
+        if self.gke is not None and "conn_id" in self.model_fields_set:
+            raise ValueError("conn_id and gke name two clusters: leave one of them out")
+        return self
 
     @field_validator("address")
     @classmethod
@@ -312,15 +408,21 @@ def parse_model_file(data: Any, *, where: str) -> ModelFile:
 
 def check_unshared(files: dict[str, ModelFile]) -> None:
     """Refuse two model files that would write one object. Raises InputRefused naming both."""
-    writers: dict[tuple[str, str | None, str], str] = {}
+    writers: dict[tuple[tuple[str | None, ...], str | None, str], str] = {}
     for name, file in sorted(files.items()):
-        key = (file.target.conn_id, file.target.namespace, file.target.deployment)
+        key = (_cluster_of(file.target), file.target.namespace, file.target.deployment)
         if key in writers:
             raise InputRefused(
                 f"include/served/{name}.yaml: target.deployment: {file.target.deployment!r} is written by "
                 f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
             )
         writers[key] = name
+
+
+def _cluster_of(target: TargetSettings) -> tuple[str | None, ...]:
+    """What tells two targets' clusters apart, as far as model files say."""
+    gke = target.gke
+    return (target.conn_id,) if gke is None else (gke.conn_id, gke.project, gke.location, gke.cluster)
 
 
 def golden_location(file: Path, case: GoldenImage) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from slipway.apply import Preview, plan_apply, preview_plan
+from slipway.cluster import judge_cluster
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, read_history
@@ -21,6 +22,7 @@ from slipway.record import Record
 from slipway.release import LABEL_RELEASE, Release, short
 from slipway.rollout import judge_address, judge_rollout, read
 from slipway.store import Store, read_json
+from slipway.target import Target
 from slipway.verdict import Verdict
 
 Action = Literal["nothing", "manifests", "everything", "restore"]
@@ -100,6 +102,8 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
     """
     history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
     good = history.good
+    if absent := missing_cluster(release.target):  # nothing to ask, and nothing to lose
+        return plan_refresh(release, history, Verdict.failed(absent), ()), []
     if good is None:
         reference, version, release_id = f"{BASE_IMAGE}@sha256:{'0' * 64}", 0, "planned"
     else:
@@ -110,6 +114,16 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     return plan_refresh(release, history, health, differing), previews
+
+
+def missing_cluster(target: Target) -> str | None:
+    """Why a target's cluster cannot be asked yet; None where it can be, or where it is not ours to make."""
+    if target.gke is None:
+        return None
+    from slipway.gke import find_cluster
+
+    verdict = judge_cluster(target.gke, find_cluster(target.conn_id, target.gke), None)
+    return None if verdict.outcome == "pass" else verdict.reason
 
 
 def judge_health(release: Release, good: Record) -> Verdict:

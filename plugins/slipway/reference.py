@@ -14,7 +14,13 @@ from slipway.model_file import PROJECT, ModelFile
 PAGE = PROJECT / "docs" / "model-file.md"
 BEGIN = "<!-- made from the schema by `make docs`; what stands between these marks is written over -->"
 END = "<!-- end of what is made -->"
-TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+TYPES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true` or `false`",
+    "map": "names with texts",
+}
 
 Schema = Mapping[str, Any]
 
@@ -83,6 +89,8 @@ def _takes(field: Schema) -> str:
         return str(field["form"])
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "object" and "properties" not in field:
+        field = {"type": "map"}
     if field.get("type") in {"object", "array"}:
         return "fields below" if field["type"] == "object" else f"list of at least {field.get('minItems', 0)}"
     bounds = f", {field['minimum']:g} to {field['maximum']:g}" if "minimum" in field and "maximum" in field else ""
@@ -93,7 +101,9 @@ def _default(field: Schema, part: Schema, name: str, need: str) -> str:
     if name in part.get("required", ()):
         return need
     value = field.get("default")
-    return "" if value in (None, "") or isinstance(value, dict) else f"`{value}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return "" if value in (None, "") or isinstance(value, dict | list) else f"`{value}`"
 
 
 def _meaning(field: Schema) -> str:

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from slipway.cluster import ClusterSpec
 from slipway.target import Target
 
 MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
@@ -95,6 +96,7 @@ class Release:
     force: bool
     keep_first: bool  # a first release that fails is left for inspection
     retention: Retention = Retention()
+    cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
 
     @property
     def fingerprint(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slipway.cluster import GkeCluster
 from slipway.engine import check_registry, engine_at, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
@@ -27,6 +28,7 @@ from slipway.model_file import (
     GoldenImage,
     HubSource,
     ModelFile,
+    TargetSettings,
     check_unshared,
     read_model_file,
     served_files,
@@ -50,6 +52,7 @@ class Settings:
 
     store: str  # slipway_store: URI of the artifact store
     registry: str | None  # slipway_registry: prefix of image repositories
+    namespace: str | None = None  # slipway_namespace: of GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
 
 
@@ -67,6 +70,7 @@ def read_settings() -> Settings:
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
+        namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
     )
 
@@ -79,7 +83,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     model, file = path.stem, read_model_file(path)
     check_unshared(_readable(path, file))
     store = Store(settings.store)
-    namespace = file.target.namespace or connected_namespace(file.target.conn_id)
+    target = find_target(file.target, settings)
     base_image, repository = serving_image(file, settings), image_repository(model, file, settings)
     login = file.image.registry_conn_id
     with engine_at(file.image.engine_conn_id, login) as client:
@@ -95,7 +99,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         repository=repository,
         engine_conn_id=file.image.engine_conn_id,
         registry_conn_id=login,
-        target=Target(conn_id=file.target.conn_id, namespace=namespace),
+        target=target,
         deployment=file.target.deployment,
         overlay=params.overlay or file.target.overlay,
         address=file.target.address,
@@ -109,8 +113,30 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         force=params.force,
         keep_first=file.on_first_failure == "keep",
         retention=Retention(**file.retention.model_dump()),
+        cluster=file.target.gke.spec if file.target.gke else None,
     )
     return replace(release, manifests_hash=manifests_hash(release))
+
+
+def find_target(asked: TargetSettings, settings: Settings) -> Target:
+    """Where the model is served. Raises InputRefused where a connection does not say what the model file leaves open."""
+    if asked.gke is None:
+        return Target(conn_id=asked.conn_id, namespace=asked.namespace or connected_namespace(asked.conn_id))
+    gke = asked.gke
+    cluster = GkeCluster(
+        project=gke.project or _connected_project(gke.conn_id),
+        location=gke.location,
+        name=gke.cluster,
+        endpoint=gke.endpoint,
+    )
+    namespace = asked.namespace or settings.namespace or "default"
+    return Target(kind="gke", conn_id=gke.conn_id, namespace=namespace, gke=cluster)
+
+
+def _connected_project(conn_id: str) -> str:
+    from slipway.gke import connected_project
+
+    return connected_project(conn_id)
 
 
 def serving_image(file: ModelFile, settings: Settings) -> str:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slipway.cluster import GkeCluster
 from slipway.errors import ClusterUnreachable, InputRefused, SlipwayError
 
 REQUEST_TIMEOUT_S = 30  # one answer of an API server; a hung connection must not hold a task
@@ -16,11 +17,12 @@ CERTIFICATE = re.compile(r"certificate|\bPEM\b|X509")  # in what TLS says where 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A namespace of a cluster, reached through an Airflow connection of type `kubernetes`."""
+    """A namespace of a cluster, reached through an Airflow connection: of type `kubernetes`, or Google's for a GKE cluster."""
 
-    kind: Literal["kubernetes"] = "kubernetes"
+    kind: Literal["kubernetes", "gke"] = "kubernetes"
     conn_id: str
     namespace: str
+    gke: GkeCluster | None = None  # which of Google's clusters; None: the one that the connection names
 
     def kubectl(self, command: str) -> str:
         """The kubectl command that a person would run next in this namespace."""
@@ -64,15 +66,13 @@ def refused_connection(conn_id: str) -> Iterator[None]:
 
 @contextmanager
 def cluster_client(target: Target) -> Iterator[Any]:
-    """A `kubernetes.client.ApiClient` on the target's cluster, from KubernetesHook.
+    """A `kubernetes.client.ApiClient` on the target's cluster, from KubernetesHook or GKEKubernetesHook.
 
     Raises InputRefused where the connection cannot be meant, ClusterUnreachable where nobody answers what it is asked.
     """
-    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
     from urllib3.exceptions import HTTPError
 
-    with refused_connection(target.conn_id):
-        client = KubernetesHook(conn_id=target.conn_id).api_client
+    client = _gke_client(target.conn_id, target.gke) if target.gke else _hook_client(target.conn_id)
     try:
         yield client
     except HTTPError as error:
@@ -97,10 +97,40 @@ def _line(error: object) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
+def _hook_client(conn_id: str) -> Any:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+    with refused_connection(conn_id):
+        return KubernetesHook(conn_id=conn_id).api_client
+
+
+def _gke_client(conn_id: str, cluster: GkeCluster) -> Any:
+    from slipway.gke import kubernetes_client
+
+    return kubernetes_client(conn_id, cluster)
+
+
 @asynccontextmanager
 async def async_cluster_client(target: Target) -> AsyncIterator[Any]:
-    """A `kubernetes_asyncio` ApiClient on the same cluster, from AsyncKubernetesHook, for triggers."""
+    """A `kubernetes_asyncio` ApiClient on the same cluster, from the provider's async hook, for triggers."""
+    if target.gke:
+        from slipway.gke import async_kubernetes_client
+
+        async with async_kubernetes_client(target.conn_id, target.gke) as client:
+            yield client
+        return
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
     async with AsyncKubernetesHook(conn_id=target.conn_id).get_conn() as client:
         yield client
+
+
+async def server_version(target: Target) -> str:
+    """What the target's API server says of itself, to a token that it has accepted."""
+    from kubernetes_asyncio.client import AuthorizationV1Api, V1SelfSubjectRulesReview, VersionApi
+
+    async with async_cluster_client(target) as client:
+        asked = V1SelfSubjectRulesReview(spec={"namespace": target.namespace})  # needs a login, and no further right
+        await AuthorizationV1Api(client).create_self_subject_rules_review(asked, _request_timeout=REQUEST_TIMEOUT_S)
+        version = await VersionApi(client).get_code(_request_timeout=REQUEST_TIMEOUT_S)
+        return str(version.git_version)

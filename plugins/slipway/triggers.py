@@ -10,12 +10,14 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from slipway.cluster import judge_cluster, judge_gone
 from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
 from slipway.questions import ask_async
 from slipway.release import Release
 from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_json
+from slipway.target import server_version
 from slipway.verdict import Verdict
 
 Fact = dict[str, Any]
@@ -62,10 +64,44 @@ class JudgeTrigger(BaseTrigger):
         try:
             return await self.look(release)
         except Exception as error:
-            return Verdict.wait(f"could not look: {type(error).__name__}: {' '.join(str(error).split())}")
+            words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+            return Verdict.wait(f"could not look: {type(error).__name__}: {' '.join(str(words).split())}")
 
     def _arguments(self) -> Fact:
         return {"release": self.release, "deadline": self.deadline, "poll_s": self.poll_s}
+
+
+class ClusterTrigger(JudgeTrigger):
+    """Waits until a GKE cluster is RUNNING and its API server answers; or, with `gone`, until one that is being deleted is."""
+
+    def __init__(self, *, gone: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gone = gone
+        self._found: Fact | None = None
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database."""
+        return "slipway.triggers.ClusterTrigger", {**self._arguments(), "gone": self.gone}
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge cluster and operation as they are now, then ask the API server who it is."""
+        from slipway.gke import look_at
+
+        target = release.target
+        assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger
+        found, operation = await look_at(target.conn_id, target.gke)
+        if self.gone:
+            return judge_gone(target.gke, found)
+        verdict = judge_cluster(target.gke, found, operation)
+        if verdict.outcome != "pass":
+            return verdict
+        version = await server_version(target)
+        self._found = {"version": version, "endpoint": (found or {}).get("endpoint")}
+        return Verdict.passed(f"{verdict.reason}, Kubernetes {version} answers")
+
+    def found(self) -> Any:
+        """The API server's version and the cluster's endpoint."""
+        return self._found
 
 
 class RolloutTrigger(JudgeTrigger):

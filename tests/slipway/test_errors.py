@@ -20,8 +20,9 @@ def test_worth_retrying_if_nobody_answered():
     unanswered = {
         "EngineUnreachable",
         "ClusterUnreachable",
+        "GoogleUnreachable",
         "HubUnreachable",
-        "SourceUnreachable",
         "RegistryUnreachable",
+        "SourceUnreachable",
     }
     assert unanswered == {kind.__name__ for kind in FAMILY if kind.worth_retrying}

@@ -1,0 +1,12 @@
+"""An emulator of Google's side of GKE, for the stand: what the unmodified Google provider asks, and nothing more.
+
+It is no Google: it bills nobody, knows one project's worth of clusters, and keeps them in memory. What it hands out as
+a cluster's endpoint is the stand's real Kubernetes, so that everything after RUNNING is real.
+
+    clusters.py    clusters and operations as they come and go, and the faults that it can be told to have
+    manager.py     google.container.v1.ClusterManager over gRPC, with the message classes of google.cloud.container_v1
+    identity.py    a service account's key, and a certificate for a universe of our own
+    tokens.py      who a bearer token is: for itself, and for the API server's token webhook
+    control.py     the HTTP API by which a test tells it to misbehave
+    part.py        the emulator as a part of the stand
+"""

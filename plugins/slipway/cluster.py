@@ -1,0 +1,224 @@
+"""A GKE cluster: what is asked for, what is there, how the two differ, and whether it may be used. All of it pure.
+
+Clusters and operations come as dicts in the words of google.container.v1: snake_case fields, enums by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slipway.verdict import Verdict
+
+Endpoint = Literal["public", "private", "dns"]
+Seen = Mapping[str, Any]
+
+CLOUD_PLATFORM = (
+    "https://www.googleapis.com/auth/cloud-platform"  # what nodes may do is then said by their account's roles
+)
+DONE = "DONE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GkeCluster:
+    """Which cluster of Google's it is, and by which of its endpoints it is reached."""
+
+    project: str
+    location: str  # a zone or a region
+    name: str
+    endpoint: Endpoint = "public"
+
+    @property
+    def parent(self) -> str:
+        """The location, as the API names it."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def path(self) -> str:
+        """The cluster, as the API names it."""
+        return f"{self.parent}/clusters/{self.name}"
+
+    def __str__(self) -> str:
+        """As people name it."""
+        return f"cluster {self.name} in {self.project}, {self.location}"
+
+    def gcloud(self, command: str) -> str:
+        """The gcloud command that a person would run next."""
+        return f"gcloud container clusters {command} {self.name} --location {self.location} --project {self.project}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePool:
+    """Nodes of one kind; the two limits go together, and without them the pool stays as large as it is."""
+
+    name: str
+    machine_type: str
+    count: int
+    min_count: int | None = None
+    max_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    """The shape of a cluster that is made where there is none."""
+
+    node_pools: tuple[NodePool, ...]  # none: Autopilot
+    release_channel: str
+    workload_identity: bool
+    private_nodes: bool
+    labels: dict[str, str]
+    timeout_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """A field of a cluster that is not as it was asked for."""
+
+    field: str
+    asked: Any
+    found: Any
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        return f"{self.field} is {self.found!r}, asked for {self.asked!r}"
+
+
+def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> dict[str, Any]:
+    """The body of CreateCluster, in the snake_case that the provider's operator takes."""
+    body: dict[str, Any] = {
+        "name": cluster.name,
+        "release_channel": {"channel": spec.release_channel},
+        "resource_labels": dict(spec.labels),
+    }
+    if spec.node_pools:
+        body["node_pools"] = [_pool_body(pool, spec) for pool in spec.node_pools]
+    else:
+        body["autopilot"] = {"enabled": True}
+    if spec.workload_identity:
+        body["workload_identity_config"] = {"workload_pool": f"{cluster.project}.svc.id.goog"}
+    if spec.private_nodes:
+        private_endpoint = cluster.endpoint == "private"
+        body["private_cluster_config"] = {"enable_private_nodes": True, "enable_private_endpoint": private_endpoint}
+        body["ip_allocation_policy"] = {"use_ip_aliases": True}
+    if cluster.endpoint == "dns":
+        body["control_plane_endpoints_config"] = {"dns_endpoint_config": {"allow_external_traffic": True}}
+    return body
+
+
+def _pool_body(pool: NodePool, spec: ClusterSpec) -> dict[str, Any]:
+    config: dict[str, Any] = {"machine_type": pool.machine_type, "oauth_scopes": [CLOUD_PLATFORM]}
+    if spec.workload_identity:
+        config["workload_metadata_config"] = {"mode": "GKE_METADATA"}
+    body: dict[str, Any] = {"name": pool.name, "initial_node_count": pool.count, "config": config}
+    if pool.max_count is not None:
+        limits = {"min_node_count": pool.min_count, "max_node_count": pool.max_count}
+        body["autoscaling"] = {"enabled": True, **limits}
+    return body
+
+
+def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: Seen) -> tuple[Drift, ...]:
+    """Every field that was asked for and is something else, field by field; what nobody asked for is nobody's drift.
+
+    How many nodes a pool has now is left out where a pool scales: that number is the autoscaler's.
+    """
+    asked = plan_body(cluster, spec)
+    asked.setdefault("autopilot", {"enabled": False})
+    pools = asked.pop("node_pools", [])
+    drift = _compare("", asked, found)
+    there = {pool["name"]: pool for pool in found.get("node_pools") or ()}
+    if spec.node_pools:
+        drift += [
+            Drift(field=f"node_pools.{name}", asked=None, found="a pool") for name in there if name not in _names(pools)
+        ]
+    for pool in pools:
+        where = f"node_pools.{pool['name']}"
+        if pool["name"] not in there:
+            drift.append(Drift(field=where, asked="a pool", found=None))
+        else:
+            drift += _compare(f"{where}.", _compared(pool), there[pool["name"]])
+    return tuple(drift)
+
+
+def _names(pools: Sequence[Seen]) -> set[str]:
+    return {str(pool["name"]) for pool in pools}
+
+
+def _compared(pool: Seen) -> dict[str, Any]:
+    if "autoscaling" in pool:
+        return {field: value for field, value in pool.items() if field != "initial_node_count"}
+    return {**pool, "autoscaling": {"enabled": False}}
+
+
+def _compare(prefix: str, asked: Seen, found: Seen | None) -> list[Drift]:
+    drift: list[Drift] = []
+    for field, wanted in asked.items():
+        there = (found or {}).get(field)
+        if isinstance(wanted, dict):
+            drift += _compare(f"{prefix}{field}.", wanted, there)
+        elif isinstance(wanted, list):
+            missing = [one for one in wanted if one not in (there or [])]
+            drift += [Drift(field=f"{prefix}{field}", asked=wanted, found=list(there or []))] if missing else []
+        elif (there or None) != (wanted or None):  # a field that is not set reads as none, false or 0
+            drift.append(Drift(field=f"{prefix}{field}", asked=wanted, found=there))
+    return drift
+
+
+def judge_cluster(cluster: GkeCluster, found: Seen | None, operation: Seen | None) -> Verdict:
+    """Whether the cluster may be used; `operation` is the newest one that created it, as far as Google remembers.
+
+    An operation that is DONE has ended, not succeeded: its error and the cluster's state say how.
+    """
+    error = said_error(operation)
+    if found is None:
+        gone = f"it was not made: {error}" if error else "it is gone, or never was"
+        return Verdict.failed(f"{cluster}: {gone}")
+    status, said = str(found["status"]), _said(found)
+    if status == "RUNNING":
+        return Verdict.passed(f"{cluster}: RUNNING")
+    if status in {"PROVISIONING", "RECONCILING"} and not error:
+        return Verdict.wait(f"{cluster}: {status}{said}")
+    if status == "STOPPING":
+        return Verdict.failed(f"{cluster}: STOPPING: somebody is deleting it")
+    reason = f": {error}" if error and error not in said else ""
+    return Verdict.failed(f"{cluster}: {status}{said}{reason}")
+
+
+def judge_gone(cluster: GkeCluster, found: Seen | None) -> Verdict:
+    """Whether a cluster that was being deleted has gone, so that its name is free."""
+    if found is None:
+        return Verdict.passed(f"{cluster}: gone")
+    if found["status"] == "STOPPING":
+        return Verdict.wait(f"{cluster}: STOPPING, its name is not free yet")
+    return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else made it again")
+
+
+def newest_creation(cluster: GkeCluster, operations: Sequence[Seen]) -> Seen | None:
+    """The operation that created this cluster last, of all that a location remembers; also one that an earlier try began."""
+    ours = [
+        operation
+        for operation in operations
+        if operation["operation_type"] == "CREATE_CLUSTER" and _is_about(operation, cluster)
+    ]
+    return max(ours, key=lambda operation: str(operation["start_time"]), default=None)
+
+
+def _is_about(operation: Seen, cluster: GkeCluster) -> bool:
+    # A link names the project by its number, and a zone's cluster may be below `zones/`: location and name are what is left.
+    link = str(operation["target_link"])
+    return link.endswith(f"/{cluster.location}/clusters/{cluster.name}")
+
+
+def said_error(operation: Seen | None) -> str | None:
+    """The error of an operation that has ended with one."""
+    if operation is None or operation["status"] != DONE:
+        return None
+    error = operation.get("error") or {}
+    return str(error.get("message") or operation.get("status_message") or "") or None
+
+
+def _said(found: Seen) -> str:
+    """What the cluster says of its state, from the conditions where it has no message."""
+    conditions = "; ".join(str(one.get("message") or one.get("code")) for one in found.get("conditions") or ())
+    said = found.get("status_message") or conditions
+    return f": {said}" if said else ""

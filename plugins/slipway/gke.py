@@ -1,0 +1,152 @@
+"""Google's side of a target, asked through the Google provider's own hooks; loaded by the tasks of such a target alone.
+
+The provider's calls to GKE have limits of their own (20 s, 45 s to create); the Kubernetes client of its hook has none
+(KubernetesHook's has), so that every request of it is given one here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from slipway.cluster import GkeCluster, newest_creation
+from slipway.errors import ClusterRefused, GoogleUnreachable, InputRefused
+
+if TYPE_CHECKING:
+    from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
+
+REQUEST_TIMEOUT_S = 30
+
+
+def connected_project(conn_id: str) -> str:
+    """The project that a Google connection names. Raises InputRefused where there is no connection, or no project."""
+    with google_words(f"connection {conn_id}", conn_id):
+        project = _hook(conn_id, None).project_id
+    if not project:
+        raise InputRefused(
+            f"connection {conn_id}: names no project. Next: set its project in Airflow, or target.gke.project"
+        )
+    return str(project)
+
+
+def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
+    """The cluster as Google describes it, None where there is none. Raises ClusterRefused, GoogleUnreachable."""
+    from google.api_core.exceptions import NotFound
+    from google.cloud.container_v1.types import Cluster
+
+    with google_words(str(cluster), conn_id):
+        try:
+            found = _hook(conn_id, cluster).get_cluster(name=cluster.name, project_id=cluster.project)
+        except NotFound:
+            return None
+    return dict(Cluster.to_dict(found, use_integers_for_enums=False))
+
+
+def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
+    """The newest operation that created the cluster, as far as Google remembers.
+
+    The provider has no call for it, and finding one by name would need a worker that lived long enough to write it down.
+    """
+    from google.cloud.container_v1.types import Operation
+
+    with google_words(str(cluster), conn_id):
+        client = _hook(conn_id, cluster).get_cluster_manager_client()
+        listed = client.list_operations(parent=cluster.parent, timeout=REQUEST_TIMEOUT_S).operations
+    found = newest_creation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed])
+    return dict(found) if found else None
+
+
+async def look_at(conn_id: str, cluster: GkeCluster) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Cluster and creation as they are now, for triggers: the provider's async hook can read neither."""
+    return await asyncio.to_thread(lambda: (find_cluster(conn_id, cluster), find_creation(conn_id, cluster)))
+
+
+def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
+    """A `kubernetes.client.ApiClient` on the cluster, from GKEKubernetesHook: a token that has expired is made anew."""
+    from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesHook
+
+    with google_words(str(cluster), conn_id):
+        url, ca = _endpoint(conn_id, cluster)
+        hook = GKEKubernetesHook(
+            cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
+        )
+        return limited(hook.get_conn())
+
+
+@asynccontextmanager
+async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIterator[Any]:
+    """A `kubernetes_asyncio` ApiClient on the same cluster, from GKEKubernetesAsyncHook, for triggers."""
+    from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesAsyncHook
+
+    url, ca = await asyncio.to_thread(_endpoint, conn_id, cluster)
+    hook = GKEKubernetesAsyncHook(
+        cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
+    )
+    async with hook.get_conn() as client:
+        yield client
+
+
+def limited(client: Any) -> Any:
+    """The client, each of whose requests has a limit where the caller gives none."""
+    call = client.call_api
+
+    def call_api(*words: Any, **options: Any) -> Any:
+        return call(*words, **{**options, "_request_timeout": options.get("_request_timeout") or REQUEST_TIMEOUT_S})
+
+    client.call_api = call_api
+    return client
+
+
+@contextmanager
+def google_words(where: str, conn_id: str) -> Iterator[None]:
+    """Google's refusal as one line of ours."""
+    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+    from google.api_core import exceptions as api
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    def line(error: Exception) -> str:
+        return " ".join(str(getattr(error, "message", None) or error).split())
+
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise InputRefused(
+            f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type google_cloud_platform"
+        ) from error
+    except (api.ServerError, api.TooManyRequests, api.RetryError, TransportError) as error:
+        if isinstance(error, api.ResourceExhausted):
+            raise ClusterRefused(f"{where}: {line(error)}. Next: ask Google for quota, or ask for less") from error
+        raise GoogleUnreachable(f"{where}: {line(error)}. Next: look at status.cloud.google.com") from error
+    except (api.Forbidden, api.Unauthorized, GoogleAuthError) as error:
+        raise ClusterRefused(
+            f"{where}: {type(error).__name__}: {line(error)}. Next: give connection {conn_id} the right it names, or quota"
+        ) from error
+    except api.GoogleAPICallError as error:
+        raise ClusterRefused(f"{where}: {type(error).__name__}: {line(error)}. Next: mend target.gke") from error
+    except (AirflowException, OSError, ValueError) as error:
+        raise InputRefused(f"connection {conn_id}: {line(error)}. Next: mend it in Airflow") from error
+
+
+def _hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
+    from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
+
+    return GKEHook(gcp_conn_id=conn_id, location=cluster.location if cluster else None)
+
+
+def _endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
+    """Where the cluster's API server is, and its certificate authority. Raises ClusterRefused where it has none yet."""
+    from airflow.providers.google.cloud.operators.kubernetes_engine import GKEClusterAuthDetails
+
+    with google_words(str(cluster), conn_id):
+        url, ca = GKEClusterAuthDetails(
+            cluster_name=cluster.name,
+            project_id=cluster.project,
+            use_internal_ip=cluster.endpoint == "private",
+            use_dns_endpoint=cluster.endpoint == "dns",
+            cluster_hook=_hook(conn_id, cluster),
+        ).fetch_cluster_info()
+    if url == "https://":
+        raise ClusterRefused(f"{cluster}: has no {cluster.endpoint} endpoint. Next: {cluster.gcloud('describe')}")
+    return url, ca

@@ -1,0 +1,115 @@
+"""The task that makes a GKE cluster where there is none, and proves that it can be used."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+
+from slipway.cluster import ClusterSpec, GkeCluster, plan_body, plan_drift
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.operators import GRACE_S, RED, Fact, one_line_failures
+from slipway.verdict import Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from slipway.release import Release
+
+LOOK_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class CreateClusterOperator(BaseOperator):
+    """Runs the provider's GKECreateClusterOperator where there is no cluster, and waits, deferred, until one can be used.
+
+    Of the provider's operator only the call to create is kept. Its own wait takes an operation that is DONE for one that
+    succeeded, takes any cluster of the name for a good one, ends at the first look that fails, and has no limit. And it
+    never deletes: a create that was denied would otherwise delete a cluster that somebody else has made.
+    """
+
+    ui_color = RED
+
+    def execute(self, context: Context) -> Any:
+        """Make the cluster where there is none; then wait until it has been judged, also where an earlier try made it."""
+        from slipway.gke import find_cluster
+
+        run = Handover(context)
+        with one_line_failures(run):
+            release, spec, cluster = _asked(run)
+            found = find_cluster(release.target.conn_id, cluster)
+            leaving = found is not None and found["status"] == "STOPPING"
+            if found is None:
+                self._create(context, release, cluster, spec)
+            else:
+                log.info("create cluster: %s is there: %s", cluster, found["status"])
+        self._wait(release, spec, gone=leaving)
+
+    def decide(self, context: Context, event: Fact) -> Any:
+        """What was found, its drift field by field; or fail with the reason."""
+        from slipway.gke import find_cluster
+
+        run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
+        log.info("%s", verdict)
+        with one_line_failures(run):
+            release, spec, cluster = _asked(run)
+        if verdict.outcome != "pass":
+            said = f"ClusterUnfit: {verdict.reason}. Next: {cluster.gcloud('describe')}"
+            run.say(Verdict.failed(said))
+            raise AirflowFailException(said)
+        if event["found"] is None:  # the name is free again
+            return self.execute(context)
+        with one_line_failures(run):
+            drift = plan_drift(cluster, spec, find_cluster(release.target.conn_id, cluster) or {})
+        for one in drift:
+            log.warning("create cluster: drift, left as it is: %s", one)
+        shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
+        run.say(Verdict.passed(f"{verdict.reason}{shown}"))
+        return {"cluster": cluster.path, "drift": [to_dict(one) for one in drift], **event["found"]}
+
+    def _create(self, context: Context, release: Release, cluster: GkeCluster, spec: ClusterSpec) -> None:
+        """The provider's call to create. A cluster that somebody makes in the same moment is judged like any other."""
+        from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
+
+        from slipway.gke import google_words
+
+        provider = GKECreateClusterOperator(
+            task_id=self.task_id,
+            body=plan_body(cluster, spec),
+            location=cluster.location,
+            project_id=cluster.project,
+            gcp_conn_id=release.target.conn_id,
+            deferrable=True,
+            delete_cluster_on_failure=False,
+        )
+        log.info("create cluster: %s", cluster)
+        with google_words(str(cluster), release.target.conn_id):
+            try:
+                provider.execute(context)
+            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
+                log.info("create cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
+
+    def _wait(self, release: Release, spec: ClusterSpec, *, gone: bool) -> None:
+        from slipway.triggers import ClusterTrigger
+
+        self.defer(
+            trigger=ClusterTrigger(
+                release=to_dict(release), gone=gone, deadline=time.time() + spec.timeout_s, poll_s=LOOK_S
+            ),
+            method_name="decide",
+            timeout=timedelta(seconds=spec.timeout_s + GRACE_S),
+        )
+
+
+def _asked(run: Handover) -> tuple[Release, ClusterSpec, GkeCluster]:
+    """The release with the cluster that it asks for. Skipped where it asks for none any more."""
+    release = run.release
+    if release.cluster is None or release.target.gke is None:
+        raise AirflowSkipException("the model file names no GKE cluster any more")
+    return release, release.cluster, release.target.gke
