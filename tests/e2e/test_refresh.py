@@ -35,7 +35,7 @@ def test_the_run_is_green_and_every_task_ran(refreshed, airflow_api):
     assert refreshed["run"]["state"] == "success"
     assert {task["task_id"]: task["state"] for task in tasks} == dict.fromkeys(
         ["resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address",
-         "gate", "announce", "record"],
+         "gate", "announce", "record", "prune"],
         "success",
     ) | {"rollback": "skipped"}  # fmt: skip
 
