@@ -48,8 +48,7 @@ test:  ## bring up the stand, then lint, types and every test
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
-	stage faults $$dev/python -m pytest -m alone; \
-	stage tests $$dev/python -m pytest -m "not alone" -n 3 --no-loadscope-reorder --durations=15
+	stage tests $$dev/python -m pytest --durations=15
 
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference

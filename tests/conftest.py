@@ -37,29 +37,6 @@ os.environ["PATH"] = (
 )
 
 
-# Where tests run side by side (`-n`), those of a file stay together, and files that refresh the same model are one after another.
-LONGEST = "test_story.py"
-REFRESHES_DIGITS_VIT = {"tests/e2e/test_refresh.py", "tests/e2e/test_overlays.py", "tests/local/test_stand.py"}
-
-
-def pytest_collection_modifyitems(items):
-    """The longest file begins first."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Hands out files, not tests."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            return "digits-vit" if file in REFRESHES_DIGITS_VIT else file
-
-    return ByFile(config, log)
-
-
 def _load_hub_stub():
     """The module beside this file."""
     spec = importlib.util.spec_from_file_location("hub_stub", Path(__file__).with_name("hub_stub.py"))
