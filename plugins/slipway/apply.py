@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
 from slipway.manifests import Manifest, kind_rank, name_of
 from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
+from slipway.scratch import scratch_folder
 from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
@@ -199,9 +198,9 @@ def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
     """The dynamic client, its discovery cache in a private folder: the default's path can be guessed by others."""
     from kubernetes.dynamic import DynamicClient
 
-    with tempfile.TemporaryDirectory(prefix="slipway-discovery-") as folder:
+    with scratch_folder("discovery") as folder:
         with _api_words(target, f"cluster {api_client.configuration.host}"):
-            client = DynamicClient(api_client, cache_file=str(Path(folder) / "discovery.json"))
+            client = DynamicClient(api_client, cache_file=str(folder / "discovery.json"))
         yield client
 
 

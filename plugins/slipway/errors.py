@@ -6,6 +6,7 @@ SlipwayError
 │   └── HubUnreachable        the Hub did not answer, or is in trouble        (worth another try)
 ├── ExportError               the exporter did not leave what it promised
 │   └── SourceUnreachable     nobody answered where the source is             (worth another try)
+├── ScratchFull               no room in the worker's temporary folder
 ├── StoreError                the artifact store did not take or give
 ├── ImageError
 │   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
@@ -61,6 +62,10 @@ class SourceUnreachable(ExportError):
     """Nobody answered where the source is, or a server in trouble did."""
 
     worth_retrying = True
+
+
+class ScratchFull(SlipwayError):
+    """The disk of the worker's temporary folder has no room for what the task has to put there."""
 
 
 class StoreError(SlipwayError):

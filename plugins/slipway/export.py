@@ -6,13 +6,13 @@ TensorFlow runs in an interpreter of its own (`include/model`); here only files 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import logging
 import os
 import signal
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,12 +29,14 @@ from slipway.hub import hub_token
 from slipway.model_file import PROJECT, SERVED
 from slipway.prediction import GoldenCase, Reference
 from slipway.release import GoldenRequest, Release, digest_of, short
+from slipway.scratch import scratch_folder, scratch_full
 from slipway.sources import bring_source, keep_source
 from slipway.store import Store
 
 EXPORTER = PROJECT / "include" / "model" / "export.py"
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it
 TRY_LATER = 75  # the status of an exporter that reached nobody where the source is
+NO_SPACE = os.strerror(errno.ENOSPC)
 LAST_LINES = 20  # of the exporter's output, shown when it fails
 FETCH_TIMEOUT_S = 60
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
@@ -60,17 +62,17 @@ def run_export(
     """Export the release's source, or find the same export in the store.
 
     `python` is the exporter environment's interpreter; `started` is handed its process, to end it if the task is killed.
-    Raises ExportError with the exporter's last words, StoreError.
+    Raises ExportError with the exporter's last words, ScratchFull, StoreError.
     """
     store = Store(release.store)
     known = f"exports/{release.model}/inputs/{short(inputs_hash(release))}.json"
     if not release.force and store.exists(known):
         log.info("export: found in the store, same source, exporter and golden cases: %s", store.uri_of(known))
         return from_dict(Export, store.read_json(known))
-    with tempfile.TemporaryDirectory(prefix="slipway-export-") as scratch:
-        source = bring_source(release, store, Path(scratch))
-        out = _run_exporter(release, source, python=python, scratch=Path(scratch), started=started)
-        keep_source(release, store, Path(scratch))
+    with scratch_folder("export") as scratch:
+        source = bring_source(release, store, scratch)
+        out = _run_exporter(release, source, python=python, scratch=scratch, started=started)
+        keep_source(release, store, scratch)
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
     return export
@@ -98,8 +100,8 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
     prefix = f"exports/{release.model}/{version}"
     cases = [_case(folder) for folder in sorted((out / "golden").iterdir())]
     golden = {"cases": [to_dict(case) for case in cases]}
-    with tempfile.TemporaryDirectory(prefix="slipway-layer-") as scratch:
-        layer = Path(scratch) / "model.tar"
+    with scratch_folder("layer") as scratch:
+        layer = scratch / "model.tar"
         write_layer(saved_model, release.version_folder(version), layer)
         model_uri = store.put_file(layer, f"{prefix}/model.tar")
     log.info("export: version %d, content %s", version, content)
@@ -160,6 +162,8 @@ def _run_exporter(
             last.append(line.rstrip().replace(token, "***") if token else line.rstrip())
             log.info("exporter: %s", last[-1])
     if process.returncode != 0:
+        if any(NO_SPACE in line for line in last):  # whatever it was about to do, and in whosever words
+            raise scratch_full(scratch.parent)
         said = next((line for line in reversed(last) if line), "it said nothing")
         kind = SourceUnreachable if process.returncode == TRY_LATER else ExportError
         raise kind(f"exporter ended with status {process.returncode}: {said}")

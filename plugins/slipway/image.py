@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from slipway import __version__
@@ -18,10 +16,12 @@ from slipway.engine import one_line, throwaway_container
 from slipway.errors import ImageBuildFailed
 from slipway.export import Export
 from slipway.release import Release, digest_of
+from slipway.scratch import scratch_folder
 from slipway.store import fetch
 
 LABEL_TITLE = "org.opencontainers.image.title"
 LABEL_STORE = "slipway.store"  # whose releases the image belongs to: another installation may share engine and registry
+NO_SPACE = "no space left on device"  # in an engine's words
 LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
 
 log = logging.getLogger(__name__)
@@ -129,10 +129,16 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
                 conf=base_config,
             )
     except DockerException as error:
-        raise ImageBuildFailed(
-            f"image {release.repository}: {one_line(error)}. Next: docker info, df -h, then clear build_image"
-        ) from error
+        raise build_failed(f"image {release.repository}", error) from error
     return _image(client, done["Id"], release, export)
+
+
+def build_failed(what: str, error: Exception) -> ImageBuildFailed:
+    """The engine's words with the next command, that for a full disk where the words say so."""
+    words, look = one_line(error), "docker info, df -h"
+    if NO_SPACE in words:
+        look = "make room where the engine is: docker system df, docker image prune"
+    return ImageBuildFailed(f"{what}: {words}. Next: {look}, then clear build_image")
 
 
 def ensure_base(client: Any, release: Release) -> None:
@@ -147,8 +153,8 @@ def ensure_base(client: Any, release: Release) -> None:
 
 
 def _copy_model(client: Any, container: str, export: Export) -> None:
-    with tempfile.TemporaryDirectory(prefix="slipway-image-") as scratch:
-        layer = fetch(export.model_uri, Path(scratch) / "model.tar")
+    with scratch_folder("image") as scratch:
+        layer = fetch(export.model_uri, scratch / "model.tar")
         with layer.open("rb") as reader:
             if not client.put_archive(container, "/", reader):
                 raise ImageBuildFailed(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import yaml
@@ -21,6 +19,7 @@ from slipway.plan import Plan
 from slipway.push import Pushed
 from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
 from slipway.release import Release
+from slipway.scratch import scratch_folder
 from slipway.store import Store, read_bytes
 
 log = logging.getLogger(__name__)
@@ -104,8 +103,8 @@ def remove_release(store: Store, record: Record) -> None:
 def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
     """Store rendered manifests. Raises StoreError."""
     text = to_yaml(objects)
-    with tempfile.TemporaryDirectory(prefix="slipway-manifests-") as scratch:
-        draft = Path(scratch) / "manifests.yaml"
+    with scratch_folder("manifests") as scratch:
+        draft = scratch / "manifests.yaml"
         draft.write_text(text, encoding="utf-8")
         uri = Store(release.store).put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml")
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from slipway.errors import ManifestError
 from slipway.model_file import PROJECT
 from slipway.release import Release, digest_of
+from slipway.scratch import scratch_folder
 
 MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
@@ -80,8 +80,8 @@ def render_manifests(release: Release, *, reference: str, version: int, release_
     Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
     """
     overlay = overlay_folder(release.overlay)
-    with tempfile.TemporaryDirectory(prefix="slipway-render-") as scratch:
-        folder = Path(scratch).resolve()
+    with scratch_folder("render") as scratch:
+        folder = scratch.resolve()
         kustomization = render_kustomization(
             release,
             resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths

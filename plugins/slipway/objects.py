@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from slipway.errors import ExportError, ResolveError, SlipwayError
 from slipway.release import digest_of
+from slipway.scratch import is_full
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -65,6 +66,8 @@ def _refusals(uri: str, kind: type[SlipwayError]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if is_full(error):  # not of what is read, but of where it goes
+            raise
         words = " ".join(str(error).split()) or type(error).__name__
         raise kind(
             f"source.folder {uri}: cannot be read: {words}. Next: check the URI, its connection and the rights on it"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import StoreError
+from slipway.scratch import is_full, no_room, scratch_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -34,7 +34,7 @@ class Store:
 
     def put_file(self, source: Path, key: str) -> str:
         """Store a file; its URI comes back. An object that is there already is replaced."""
-        with _refusals(f"{self.uri_of(key)}: cannot be written"):
+        with _refusals(f"{self.uri_of(key)}: cannot be written", into=self.uri):
             place = _path(self.uri_of(key))
             if place.protocol == "file":
                 _put_whole(source, Path(place.path))
@@ -44,14 +44,14 @@ class Store:
 
     def put_json(self, value: Any, key: str) -> str:
         """Store a JSON value, readable by people; its URI comes back."""
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / "value.json"
+        with scratch_folder("value") as folder:
+            draft = folder / "value.json"
             draft.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
             return self.put_file(draft, key)
 
     def claim(self, key: str, value: Any) -> bool:
         """Create a JSON object that was not there before; False where somebody else has."""
-        with _refusals(f"{self.uri_of(key)}: cannot be claimed"):
+        with _refusals(f"{self.uri_of(key)}: cannot be claimed", into=self.uri):
             place = _path(self.uri_of(key))
             data = json.dumps(value, sort_keys=True).encode()
             try:
@@ -150,12 +150,23 @@ def _path(uri: str) -> ObjectStoragePath:
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """What the file system or the cloud refuses becomes one StoreError line."""
+def _refusals(what: str, *, into: str | None = None) -> Iterator[None]:
+    """What the file system or the cloud refuses becomes one StoreError line.
+
+    `into` is the store that is written to; a disk that is full while it is read is that of who reads.
+    """
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
+        if is_full(error) and into is None:
+            raise
+        if is_full(error):
+            folder = Path(_path(str(into)).path)
+            raise StoreError(
+                f"{what}: {no_room(folder)}. Next: make room in {folder}, or keep less by the model file's retention, "
+                "then clear the task"
+            ) from error
         words = " ".join(str(error).split()) or type(error).__name__
         raise StoreError(f"{what}: {words}. Next: check the Variable slipway_store and the rights on it") from error
