@@ -62,6 +62,12 @@ class Google:
     _ends: dict[str, tuple[float, Faults]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
+    def reset(self, faults: Faults | None = None) -> None:
+        """No clusters, nothing going on, nothing counted; and these faults, or none."""
+        self.faults = faults or Faults()
+        for kept in (self.clusters, self.operations, self.calls, self._ends):
+            kept.clear()
+
     def create(self, parent: str, cluster: Any) -> Any:
         """Begin to make a cluster; the operation. Refuses as GKE does."""
         name = f"{parent}/clusters/{cluster.name}"

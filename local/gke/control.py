@@ -33,10 +33,8 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
                 google.faults = Faults(**(body or {}))
                 faults_changed(google.faults)
             elif (method, path) == ("POST", "/reset"):
-                google.faults = Faults()
+                google.reset()
                 faults_changed(google.faults)
-                for kept in (google.clusters, google.operations, google.calls):
-                    kept.clear()
             elif method == "PUT" and path.startswith("/clusters/"):
                 google.put(path.removeprefix("/clusters/"), Cluster.from_json(json.dumps(body or {})))
             elif method == "DELETE" and path.startswith("/clusters/"):

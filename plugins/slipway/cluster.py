@@ -170,13 +170,15 @@ def judge_cluster(cluster: GkeCluster, found: Seen | None, operation: Seen | Non
     An operation that is DONE has ended, not succeeded: its error and the cluster's state say how.
     """
     error = said_error(operation)
+    status = str(found["status"]) if found else None
+    if error and status in {None, "PROVISIONING"}:  # the creation may have ended just after the cluster was looked at
+        return Verdict.failed(f"{cluster}: it was not made: {error}")
     if found is None:
-        gone = f"it was not made: {error}" if error else "it is gone, or never was"
-        return Verdict.failed(f"{cluster}: {gone}")
-    status, said = str(found["status"]), _said(found)
+        return Verdict.failed(f"{cluster}: it is gone, or never was")
+    said = _said(found)
     if status == "RUNNING":
         return Verdict.passed(f"{cluster}: RUNNING")
-    if status in {"PROVISIONING", "RECONCILING"} and not error:
+    if status == "PROVISIONING" or (status == "RECONCILING" and not error):
         return Verdict.wait(f"{cluster}: {status}{said}")
     if status == "STOPPING":
         return Verdict.failed(f"{cluster}: STOPPING: somebody is deleting it")

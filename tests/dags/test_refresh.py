@@ -108,6 +108,22 @@ def test_tasks_follow_one_another_as_the_story_is_told(dag):
     assert {**{task: {following} for task, following in pairwise(STORY)}, "prune": set()} == downstream
 
 
+def test_cluster_is_made_beside_export_and_build(bag):
+    """Where the model file names a GKE cluster, apply waits for it and for the image, and neither for the other."""
+    dag = bag.dags["refresh_digits_vit_gke"]
+    assert {task.task_id for task in dag.tasks} == {*STORY, "create_cluster"}
+    assert dag.get_task("plan").downstream_task_ids == {"export", "create_cluster"}
+    assert dag.get_task("create_cluster").downstream_task_ids == {"apply"}
+    assert dag.get_task("apply").upstream_task_ids == {"push", "create_cluster"}
+
+
+def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
+    """What the plan skips with the image is not the cluster: manifests are applied to one that has been proven."""
+    plan = bag.dags["refresh_digits_vit_gke"].get_task("plan")
+    assert "create_cluster" in plan.deploys
+    assert "create_cluster" not in plan.builds
+
+
 @pytest.mark.parametrize("task_id", ["rollback", "record", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
     """Rollback, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""

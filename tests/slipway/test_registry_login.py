@@ -18,6 +18,7 @@ from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.export import Export
 from slipway.facts import to_dict
+from slipway.folders import write_layer
 from slipway.image import build_image
 from slipway.model_file import SERVED
 from slipway.params import RefreshParams
@@ -159,7 +160,9 @@ def based(guarded, docker_engine, remove_images):
 @pytest.fixture
 def tiny(tmp_path):
     """An export of a few bytes."""
-    (tmp_path / "model.tar").write_bytes(tar_of("models/login/1/saved_model.pb", b"graph"))
+    (tmp_path / "savedmodel").mkdir()
+    (tmp_path / "savedmodel" / "saved_model.pb").write_bytes(b"graph")
+    write_layer(tmp_path / "savedmodel", "/models/login/1", tmp_path / "model.tar")
     uris = dict.fromkeys(("golden_uri", "descriptors_uri", "report_uri"), "file:///none")
     return Export(version=1, content_hash=f"sha256:{'c' * 64}", model_uri=f"file://{tmp_path}/model.tar", **uris)
 

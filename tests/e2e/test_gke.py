@@ -1,0 +1,145 @@
+"""The whole DAG on a GKE cluster that the run makes: an emulator of Google, the real registry, the real Kubernetes."""
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+MODEL, DAG = "digits-vit-gke", "refresh_digits_vit_gke"
+CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
+SLOW_S = 25  # longer than export and build take, so that apply is seen to wait for the cluster
+HOLDS_A_SLOT = {"queued", "running"}
+
+pytestmark = pytest.mark.stand
+
+
+@pytest.fixture(scope="module")
+def google():
+    """Tells the emulator of Google what to do, and what it knows; the stand has one after `up --gke`."""
+    subprocess.run(
+        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
+    )
+    control = json.loads(shown.stdout)["gke"]["control"]
+
+    def ask(method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
+            return json.load(answer)
+
+    ask("POST", "/reset")
+    yield ask
+    ask("POST", "/reset")
+
+
+@pytest.fixture(scope="module")
+def made(google, airflow_api):
+    """One run with no cluster there, Google being slow; its output, and the states of its tasks once a second."""
+    google("PUT", "/faults", {"operation_s": SLOW_S})
+    samples, ended = [], threading.Event()
+    watching = threading.Thread(target=sample, args=(airflow_api, samples, ended))
+    watching.start()
+    try:
+        done = refresh("--force")
+    finally:
+        ended.set()
+        watching.join()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for moment, states in samples:
+        print(f"{moment:6.1f} s  {'  '.join(f'{task}={state}' for task, state in states.items())}")
+    return {"samples": [states for _, states in samples], "output": done.stdout}
+
+
+def refresh(*words):
+    """`python3 -m local refresh`, as a person types it."""
+    command = [sys.executable, "-m", "local", "refresh", MODEL, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=400)
+
+
+def sample(airflow_api, samples, ended):
+    """The states of the newest run's tasks, once a second, until told to end."""
+    began = time.monotonic()
+    before = newest_run(airflow_api)
+    while not ended.wait(1):
+        run = newest_run(airflow_api)
+        if run != before:
+            tasks = airflow_api(f"/dags/{DAG}/dagRuns/{run}/taskInstances")["task_instances"]
+            samples.append(
+                (time.monotonic() - began, {task["task_id"]: task["state"] for task in tasks if task["state"]})
+            )
+
+
+def newest_run(airflow_api):
+    """The DAG's last run, None where there was none or the DAG is not known yet."""
+    try:
+        runs = airflow_api(f"/dags/{DAG}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+    except OSError:
+        return None
+    return runs[0]["dag_run_id"] if runs else None
+
+
+def test_the_run_makes_the_cluster_once_and_is_green(made, google):
+    """From no cluster to a gated success, and nothing is deleted on the way."""
+    state = google("GET", "/state")
+    assert state["clusters"][CLUSTER]["status"] == "RUNNING"
+    assert state["calls"]["CreateCluster"] == 1
+    assert "DeleteCluster" not in state["calls"]
+    assert "the run: success" in made["output"]
+
+
+def test_the_wait_for_google_holds_no_worker_slot(made):
+    """Seen once a second: the task is deferred while Google works, and export and build go on beside it."""
+    states = Counter(states.get("create_cluster") for states in made["samples"])
+    print(dict(states))
+    assert states["deferred"] >= SLOW_S / 2
+    assert sum(states[state] for state in HOLDS_A_SLOT) < states["deferred"] / 2
+    together = [s for s in made["samples"] if s.get("create_cluster") == "deferred" and s.get("export") == "running"]
+    waited = [s for s in made["samples"] if s.get("create_cluster") == "deferred" and s.get("push") == "success"]
+    assert together or waited
+    assert all("apply" not in s for s in waited)
+
+
+def test_it_is_the_real_cluster_that_serves(made, kubectl, stand):
+    """The Deployment is in the real Kubernetes, applied as the emulated service account, and answers."""
+    deployment = json.loads(kubectl("get", f"deployment/{MODEL}", "-o", "json", "--show-managed-fields"))
+    assert deployment["status"]["readyReplicas"] >= 1
+    shown = subprocess.run(
+        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
+    )
+    url = json.loads(shown.stdout)["endpoints"][MODEL]["rest"]
+    image = base64.urlsafe_b64encode((PROJECT / "include/served/digits-vit/golden/three.png").read_bytes()).decode()
+    asked = urllib.request.Request(f"{url}/v1/models/{MODEL}:predict", json.dumps({"instances": [image]}).encode())
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert json.load(answer)["predictions"][0]["label"] == "3"
+
+
+def test_a_second_run_finds_everything_done(made, google):
+    """Nothing changed: the cluster is asked, the release is well, and nothing is made, built or applied."""
+    before = google("GET", "/state")["calls"]["CreateCluster"]
+    done = refresh()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert google("GET", "/state")["calls"]["CreateCluster"] == before
+    assert "create_cluster           skipped" in done.stdout
+
+
+def test_red_with_googles_words_if_the_zone_has_no_machines_left(made, google):
+    """A creation that failed is the run's error; what served goes on serving, nothing is deleted."""
+    google("POST", "/reset")
+    google("PUT", "/faults", {"stockout": True, "operation_s": 1})
+    done = refresh()
+    assert done.returncode == 1
+    assert "ClusterUnfit: " in done.stdout
+    assert "GCE_STOCKOUT" in done.stdout
+    state = google("GET", "/state")
+    assert state["clusters"][CLUSTER]["status"] == "ERROR"
+    assert "DeleteCluster" not in state["calls"]

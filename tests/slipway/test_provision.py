@@ -1,0 +1,292 @@
+"""The traps of creating a GKE cluster: what the provider does by itself, and what the task makes of it.
+
+Against the stand's emulator of Google, in this process, through the unmodified provider.
+"""
+
+import asyncio
+import base64
+import json
+import socket
+import time
+from dataclasses import replace
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from slipway.cluster import GkeCluster
+from slipway.errors import GoogleUnreachable
+from slipway.facts import to_dict
+from slipway.model_file import GkeSettings
+from slipway.provision import CreateClusterOperator
+from slipway.target import Target
+
+PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """The emulator of Google on free ports, quick; its identity beside it."""
+    from local.gke import clusters, identity, manager, tokens
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("gke")
+    ours = identity.make_identity(folder, f"slipway.localhost:{port}", base64.b64encode(b"").decode())
+    google = clusters.Google(clusters.Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
+    issuer = tokens.Issuer(email=ours.email, public_key=ours.public_key, group="gke:tests")
+    key, certificate = ours.server()
+    server, _ = manager.serve(google, issuer, port=port, key=key, certificate=certificate)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ours.bundle))  # gRPC reads it once
+    yield SimpleNamespace(google=google, identity=ours, clusters=clusters)
+    patch.undo()
+    server.stop(grace=None)
+
+
+@pytest.fixture
+def google(emulator, monkeypatch):
+    """Google without a cluster and without faults; the connection `google_cloud_default` reaches it."""
+    state = emulator.google
+    state.reset(emulator.clusters.Faults(operation_s=0.3))
+    monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", emulator.identity.universe)
+    extra = {"key_path": str(emulator.identity.key_file)}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
+    )
+
+    async def answers(_target):
+        return "v1.34.4"
+
+    monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
+    return state
+
+
+@pytest.fixture
+def run(release):
+    """The context of a run whose model file says `target: gke`, what it left, and what it said."""
+    cluster = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
+    target = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=cluster)
+    asked = replace(release, target=target, cluster=GkeSettings().spec)
+    left = {("resolve", "return_value"): to_dict(asked)}
+
+    def pull(*, task_ids, key="return_value"):
+        return left.get((task_ids, key))
+
+    def push(key, value):
+        left["create_cluster", key] = value
+
+    ti = SimpleNamespace(xcom_pull=pull, xcom_push=push)
+    return SimpleNamespace(context={"ti": ti, "task": None}, left=left)
+
+
+def put(google, status, **fields):
+    """Have a cluster in this state, however it came to be so."""
+    from google.cloud.container_v1.types import Cluster
+
+    shape = {
+        "node_pools": [{"name": "default-pool", "initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}]
+    }
+    google.put(PATH, Cluster.from_json(json.dumps({"status": status, **shape, **fields})))
+
+
+def provider(**options):
+    """The provider's operator as anybody would use it."""
+    from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
+
+    body = {
+        "name": "tfs-cluster",
+        "node_pools": [{"name": "default-pool", "initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}],
+    }
+    return GKECreateClusterOperator(
+        task_id="create",
+        body=body,
+        location="us-central1-a",
+        project_id="slipway-stand",
+        **{"deferrable": True, **options},
+    )
+
+
+def drive(run, *, looking=None):
+    """The task from its start to its end, its deferrals carried out by their triggers; its result."""
+    task = CreateClusterOperator(task_id="create_cluster")
+    method, words = task.execute, ()
+    for _ in range(5):
+        try:
+            return method(run.context, *words)
+        except TaskDeferred as deferred:
+            path, arguments = deferred.trigger.serialize()
+            trigger = getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2])(
+                **{**arguments, "poll_s": 0.1}
+            )
+            if looking:
+                looking()
+            words = (asyncio.run(anext(trigger.run())).payload,)
+            method = getattr(task, deferred.method_name)
+    raise AssertionError("deferred again and again")
+
+
+def test_cluster_is_made_and_waited_for(google, run):
+    """Where there is none it is made, by the provider's call, and what is handed on is a cluster that is RUNNING."""
+    made = drive(run)
+    assert made == {"cluster": PATH, "drift": [], "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
+    assert google.calls["CreateCluster"] == 1
+    assert google.clusters[PATH].resource_labels["airflow-version"].startswith("v3-")
+    assert run.left["create_cluster", "verdict"]["outcome"] == "pass"
+
+
+@pytest.mark.parametrize("status", ["PROVISIONING", "ERROR", "STOPPING", "DEGRADED"])
+def test_the_provider_alone_takes_any_cluster_for_a_good_one(google, run, status):
+    """A cluster of that name is success to the provider's operator, whatever its state."""
+    put(google, status)
+    assert provider().execute(run.context).endswith("tfs-cluster")
+    assert google.clusters[PATH].status.name == status
+
+
+@pytest.mark.parametrize("status", ["ERROR", "DEGRADED"])
+def test_red_if_the_cluster_that_is_there_is_broken(google, run, status):
+    """It is named with Google's words and the next command, and left as it is."""
+    put(google, status, statusMessage="nodes did not register")
+    with pytest.raises(
+        AirflowFailException, match=rf"^ClusterUnfit: .*{status}: nodes did not register\. Next: gcloud .*describe"
+    ):
+        drive(run)
+    assert google.calls["CreateCluster"] == google.calls["DeleteCluster"] == 0
+
+
+def test_waits_if_the_cluster_is_being_made(google, run):
+    """Another run's cluster, or an earlier try's, is waited for until it is RUNNING."""
+    put(google, "PROVISIONING")
+    assert drive(run)["cluster"] == PATH
+    assert google.calls["CreateCluster"] == 0
+    assert google.clusters[PATH].status.name == "RUNNING"
+
+
+def test_made_anew_if_the_old_one_is_being_deleted(google, run):
+    """The name is waited for, then the cluster is made."""
+    put(google, "STOPPING")
+    assert drive(run)["cluster"] == PATH
+    assert google.calls["CreateCluster"] == 1
+
+
+FAILURES = {
+    "stockout": ({"stockout": True}, "GCE_STOCKOUT"),
+    "operation error": ({"operation_error": "the network was not found"}, "the network was not found"),
+    "no cluster left behind": ({"operation_error": "internal error", "lost": True}, "it was not made: internal error"),
+}
+
+
+@pytest.mark.parametrize(("faults", "words"), FAILURES.values(), ids=FAILURES)
+def test_the_provider_alone_takes_a_failed_operation_for_success(google, run, faults, words):
+    """An operation that is DONE with an error ends the provider's wait as a success."""
+    for name, value in faults.items():
+        setattr(google.faults, name, value)
+    operator = provider(poll_interval=0.1)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.context)
+    event = asyncio.run(anext(deferred.value.trigger.run())).payload
+    assert event["status"] == "success"
+    assert operator.execute_complete(run.context, event).endswith("tfs-cluster")
+
+
+@pytest.mark.parametrize(("faults", "words"), FAILURES.values(), ids=FAILURES)
+def test_red_if_the_operation_failed(google, run, faults, words):
+    """The operation's error is the run's last line."""
+    for name, value in faults.items():
+        setattr(google.faults, name, value)
+    with pytest.raises(AirflowFailException, match=words):
+        drive(run)
+    assert words in run.left["create_cluster", "verdict"]["reason"]
+    assert google.calls["DeleteCluster"] == 0
+
+
+def test_drift_is_reported_and_left(google, run):
+    """A cluster of another shape is used; each field that differs is in the result and the verdict, and nothing is changed."""
+    put(google, "RUNNING", releaseChannel={"channel": "RAPID"})
+    before = type(google.clusters[PATH]).to_json(google.clusters[PATH])
+    made = drive(run)
+    assert {"field": "release_channel.channel", "asked": "REGULAR", "found": "RAPID"} in made["drift"]
+    assert "release_channel.channel is 'RAPID', asked for 'REGULAR'" in run.left["create_cluster", "verdict"]["reason"]
+    assert before == type(google.clusters[PATH]).to_json(google.clusters[PATH])
+    assert set(google.calls) == {"GetCluster", "ListOperations"}
+
+
+def test_the_provider_alone_deletes_a_live_cluster_if_it_may_not_create(google, run):
+    """By default a create that is denied deletes the cluster of that name, whoever made it."""
+    put(google, "RUNNING")
+    google.faults.deny = ["CreateCluster"]
+    with pytest.raises(Exception, match="Required"):
+        provider(deferrable=False).execute(run.context)
+    assert google.calls["DeleteCluster"] == 1
+    assert google.clusters[PATH].status.name == "STOPPING"
+
+
+def test_never_deletes_if_it_may_not_create(google, run, monkeypatch):
+    """Not even where somebody makes the cluster between the look and the create."""
+    google.faults.deny = ["CreateCluster"]
+    monkeypatch.setattr(import_module("slipway.gke"), "find_cluster", lambda *_: put(google, "RUNNING"))
+    with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.create"):
+        drive(run)
+    assert google.calls["DeleteCluster"] == 0
+    assert google.clusters[PATH].status.name == "RUNNING"
+
+
+def test_quota_is_said_in_googles_words(google, run):
+    """A cluster that is too large is refused at once, is not tried again, and nothing is left."""
+    google.faults.quota_cpus = 8
+    with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*request requires '16\.0' and is short '8\.0'"):
+        drive(run)
+    assert google.clusters == {}
+
+
+def test_the_provider_alone_is_done_at_once_if_tried_again_after_a_workers_death(google, run):
+    """The second try of a creation that goes on passes while there is nothing to use."""
+    with pytest.raises(TaskDeferred):
+        provider().execute(run.context)  # and here the worker dies
+    provider().execute(run.context)
+    assert google.clusters[PATH].status.name == "PROVISIONING"
+
+
+def test_goes_on_if_the_answer_to_create_was_lost(google, run):
+    """A try that died after its create reached Google is tried again, makes no second cluster, and waits for the first."""
+    google.faults.swallow = {"CreateCluster": 1}
+    with pytest.raises(GoogleUnreachable, match="unavailable"):
+        drive(run)
+    assert drive(run)["cluster"] == PATH
+    assert google.calls["CreateCluster"] == 1
+
+
+def test_second_try_reads_the_first_ones_error(google, run):
+    """The operation that a dead worker began is found again: its error is not lost with the worker, nor with the cluster."""
+    google.faults.swallow, google.faults.operation_error, google.faults.lost = {"CreateCluster": 1}, "no subnet", True
+    with pytest.raises(GoogleUnreachable):
+        drive(run)
+    with pytest.raises(AirflowFailException, match="it was not made: no subnet"):
+        drive(run)
+
+
+def test_red_if_the_cluster_is_deleted_under_the_run(google, run):
+    """A cluster that vanishes while it is waited for is not made again behind somebody's back."""
+    google.faults.operation_s = 60
+    with pytest.raises(AirflowFailException, match="it is gone, or never was"):
+        drive(run, looking=google.clusters.clear)
+    assert google.calls["CreateCluster"] == 1
+
+
+def test_waits_through_a_burst_of_unavailable(google, run):
+    """Google's bad minute is no failure of the cluster."""
+    task = CreateClusterOperator(task_id="create_cluster")
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(run.context)
+    google.faults.unavailable = {"GetCluster": 4, "ListOperations": 4}
+    deferred.value.trigger.poll_s = 0.1
+    assert asyncio.run(anext(deferred.value.trigger.run())).payload["outcome"] == "pass"
+    assert google.faults.unavailable == {"GetCluster": 0, "ListOperations": 0}
+
+
+def test_refused_in_one_line_if_the_token_does_not_count(google, run):
+    """A login that Google refuses is not tried again."""
+    google.faults.refuse_tokens = True
+    with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*Unauthenticated"):
+        drive(run)
