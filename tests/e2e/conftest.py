@@ -65,6 +65,12 @@ def run_refresh(*words):
 
 
 @pytest.fixture(scope="session")
+def refresh():
+    """The command, for tests that say more to it: `refresh("digits-vit", "--param", "overlay=local")`."""
+    return run_refresh
+
+
+@pytest.fixture(scope="session")
 def refreshed(stand, airflow_api):
     """One run of the shipped model's DAG through the scheduler and the triggerer: its output and what Airflow says of it."""
     done = run_refresh("digits-vit", "--force")  # the model may be live on this stand already

@@ -134,3 +134,31 @@ def from_status(stand):
         timeout=60,
     )
     return json.loads(done.stdout)["endpoints"]["digits-vit"]
+
+
+PARAMS = {
+    "revision": ('""', "'' should be non-empty"),
+    "overlay": ("nowhere", "'nowhere' is not one of [None, "),
+    "min_confidence": ("1.5", "1.5 is greater than the maximum of 1"),
+    "force": ("3", "3 is not of type 'boolean'"),
+    "plan_only": ("perhaps", "'perhaps' is not of type 'boolean'"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [(name, *said) for name, said in PARAMS.items()], ids=PARAMS)
+def test_a_param_that_cannot_be_meant_starts_no_run(airflow_api, refresh, name, value, words):
+    """Airflow itself refuses the Param; what a person sees is one line with its name, its value and what is allowed."""
+    runs = "/dags/refresh_digits_vit/dagRuns?limit=1"
+    before = airflow_api(runs)["total_entries"]
+    done = refresh("digits-vit", "--param", f"{name}={value}")
+    [said] = (done.stdout + done.stderr).strip().splitlines()
+    assert done.returncode == 1
+    assert said.startswith(f"Param {name}: {words}")
+    assert said.endswith(f". Next: mend --param {name}=…, or leave it out")
+    assert airflow_api(runs)["total_entries"] == before
+
+
+def test_the_form_shows_words_for_an_empty_overlay(airflow_api):
+    """The form's page is given words for `null`, which otherwise would stand there."""
+    overlay = airflow_api("/dags/refresh_digits_vit/details")["params"]["overlay"]
+    assert overlay["schema"]["values_display"] == {"null": "as the model file says"}
