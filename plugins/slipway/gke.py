@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.cluster import GkeCluster, newest_creation
 from slipway.errors import ClusterRefused, GoogleUnreachable, InputRefused
+from slipway.target import REQUEST_TIMEOUT_S
 
 if TYPE_CHECKING:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
-
-REQUEST_TIMEOUT_S = 30
 
 
 def connected_project(conn_id: str) -> str:
