@@ -33,9 +33,9 @@ DOC = """
 
 **resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest,
 **create cluster** finds or makes a GKE cluster where the model file names one, **export** writes the SavedModel,
-**build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate** asks the golden questions, **announce** tells the Asset. **rollback** brings the last
-good release back where the gate did not pass, **record** writes down how it went, pass or fail, **prune** removes what goes
-beyond the model file's `retention`.
+**build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
+asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
+not pass, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
 
 Model file: `include/served/{model}.yaml`. When a task is red, its last log line says where, what and what next.
 """

@@ -20,6 +20,7 @@ from slipway.errors import (
 )
 from slipway.release import Release
 
+REGISTRY_LOGIN = "with the registry's host, login and password"
 ENGINE_TIMEOUT_S = 600  # a commit of a large layer is one answer
 # A registry's refusal comes as the engine's words, under one status of the engine's own.
 LOGIN_WANTED = re.compile(
@@ -71,16 +72,7 @@ def engine_at(engine_conn_id: str, registry_conn_id: str | None) -> Iterator[Any
 
 def engine_url(engine_conn_id: str) -> str:
     """The URL of the engine that a Docker connection names. Raises InputRefused."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        connection = BaseHook.get_connection(engine_conn_id)
-    except AirflowNotFoundException as error:
-        raise InputRefused(
-            f"connection {engine_conn_id}: there is none. Next: create it in Airflow (Admin, Connections), "
-            "type docker, host unix:///var/run/docker.sock or tcp://HOST:PORT"
-        ) from error
+    connection = docker_connection(engine_conn_id, holding="host unix:///var/run/docker.sock or tcp://HOST:PORT")
     host = connection.host or ""
     if "://" in host:
         return str(host)
@@ -91,20 +83,24 @@ def engine_url(engine_conn_id: str) -> str:
     )
 
 
-def registry_host(registry_conn_id: str | None) -> str | None:
-    """The registry that a connection logs in to; None where none is named. Raises InputRefused."""
+def docker_connection(conn_id: str, *, holding: str) -> Any:
+    """An Airflow connection of type `docker`; `holding` tells people what one has to hold. Raises InputRefused."""
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    if registry_conn_id is None:
-        return None
     try:
-        connection = BaseHook.get_connection(registry_conn_id)
+        return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
         raise InputRefused(
-            f"connection {registry_conn_id}: there is none. Next: create it in Airflow (Admin, Connections), "
-            "type docker, with the registry's host, login and password"
+            f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type docker, {holding}"
         ) from error
+
+
+def registry_host(registry_conn_id: str | None) -> str | None:
+    """The registry that a connection logs in to; None where none is named. Raises InputRefused."""
+    if registry_conn_id is None:
+        return None
+    connection = docker_connection(registry_conn_id, holding=REGISTRY_LOGIN)
     missing = [field for field in ("host", "login", "password") if not getattr(connection, field)]
     if missing:
         raise InputRefused(f"connection {registry_conn_id}: it has no {missing[0]}. Next: mend it in Airflow")

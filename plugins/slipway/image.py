@@ -21,8 +21,8 @@ from slipway.store import fetch
 
 LABEL_TITLE = "org.opencontainers.image.title"
 LABEL_STORE = "slipway.store"  # whose releases the image belongs to: another installation may share engine and registry
-NO_SPACE = "no space left on device"  # in an engine's words
 LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
+NO_SPACE = "no space left on device"  # in an engine's words
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,17 +113,16 @@ class PlanOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Plan, its diff in the log."""
-        from slipway.orphans import find_orphans
         from slipway.plan import differences, make_plan
 
         plan, previews = make_plan(run.release)
-        for line in (orphans := find_orphans(run.release)):
+        for line in plan.orphans:
             log.warning("plan: %s", line)
         for preview in previews:
             for line in differences(preview):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
-        return replace(plan, orphans=orphans)
+        return plan
 
 
 class ChooseOperator(StageOperator):

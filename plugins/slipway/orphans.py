@@ -11,31 +11,32 @@ from slipway.record import Record
 from slipway.release import LABEL_MODEL, Release
 from slipway.rollout import read
 from slipway.store import Store
+from slipway.target import Target
 
 
-def find_orphans(release: Release, served: frozenset[str] | None = None) -> tuple[str, ...]:
+def find_orphans(release: Release, history: History) -> tuple[str, ...]:
     """What no model file asks for, one a line, with the command that removes it.
 
-    Deployments that this store's records know and the cluster still has: of models whose file is gone (`served` names
-    those there are), and of this release's model at an earlier target. Writes nothing. Raises StoreError.
+    Deployments that this store's records know and the cluster still has: of models whose file is gone, and of this
+    release's model, whose `history` this is, at an earlier target. Writes nothing. Raises StoreError.
     """
-    names = served if served is not None else frozenset(path.stem for path in served_files())
-    return tuple(line for record, why in _left_behind(release, names) if (line := _report(record, why)))
+    return tuple(line for record, why in _left_behind(release, history) if (line := _report(record, why)))
 
 
-def _left_behind(release: Release, served: frozenset[str]) -> Iterator[tuple[Record, str]]:
+def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, str]]:
     """The newest record of each place that nobody asks for."""
-    store = Store(release.store)
-    for model in store.names("records"):
-        if model == release.model:
-            here = (release.target, release.deployment)
-            why = f"the model file of {model} names another target"
-        elif model not in served:
-            here, why = None, f"include/served/{model}.yaml is gone"
-        else:
-            continue
-        newest = {place_of(record): record for record in read_history(store, model).records}
-        yield from ((record, why) for place, record in newest.items() if place != here)
+    elsewhere = newest_by_place(history)
+    elsewhere.pop((release.target, release.deployment), None)
+    yield from ((record, f"the model file of {release.model} names another target") for record in elsewhere.values())
+    store, served = Store(release.store), {release.model, *(path.stem for path in served_files())}
+    for model in sorted(set(store.names("records")) - served):
+        left = newest_by_place(read_history(store, model))
+        yield from ((record, f"include/served/{model}.yaml is gone") for record in left.values())
+
+
+def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
+    """What was applied last at each target and Deployment."""
+    return {place_of(record): record for record in history.records}
 
 
 def _report(record: Record, why: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
@@ -15,6 +15,7 @@ from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, read_history
 from slipway.manifests import BASE_IMAGE, render_manifests
+from slipway.orphans import find_orphans
 from slipway.prediction import cases_from, judge_answer, judge_round
 from slipway.push import Pushed
 from slipway.questions import ask
@@ -100,10 +101,11 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
 
     Raises StoreError, ManifestError, ApplyError.
     """
-    history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
+    all_places = read_history(Store(release.store), release.model)
+    history, orphans = all_places.at(release.target, release.deployment), find_orphans(release, all_places)
     good = history.good
     if absent := missing_cluster(release.target):  # nothing to ask, and nothing to lose
-        return plan_refresh(release, history, Verdict.failed(absent), ()), []
+        return replace(plan_refresh(release, history, Verdict.failed(absent), ()), orphans=orphans), []
     if good is None:
         reference, version, release_id = f"{BASE_IMAGE}@sha256:{'0' * 64}", 0, "planned"
     else:
@@ -113,7 +115,7 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
     previews = preview_plan(release, plan_apply(objects, history.objects))
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
-    return plan_refresh(release, history, health, differing), previews
+    return replace(plan_refresh(release, history, health, differing), orphans=orphans), previews
 
 
 def missing_cluster(target: Target) -> str | None:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.errors import InputRefused, RegistryUnusable
+from slipway.engine import REGISTRY_LOGIN, docker_connection, one_line
+from slipway.errors import RegistryUnusable
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -45,15 +46,18 @@ class Repository:
 
     client: httpx.Client  # its base is the repository's URL
 
-    def tagged(self) -> Iterator[Tagged]:
-        """Every tag with its image; none where the repository is not there."""
+    def tagged(self, *, without: frozenset[str] = frozenset()) -> Iterator[Tagged]:
+        """Every tag with its image, but for images with these digests; none where the repository is not there."""
         for tag in self._tags():
             manifest = self._ask("GET", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND})
-            config = manifest.json().get("config") if manifest.is_success else None
-            if config:  # else gone meanwhile, or an index of several platforms, which is not ours
+            digest = manifest.headers.get("Docker-Content-Digest", "")
+            if not manifest.is_success or digest in without:  # gone meanwhile, or not asked for
+                continue
+            config = manifest.json().get("config")
+            if config:  # else an index of several platforms, which is not ours
                 said = self._ask("GET", f"blobs/{config['digest']}").json()
                 labels = (said.get("config") or {}).get("Labels") or {}
-                yield Tagged(tag=tag, digest=manifest.headers["Docker-Content-Digest"], labels=labels)
+                yield Tagged(tag=tag, digest=digest, labels=labels)
 
     def delete(self, digest: str, tags: tuple[str, ...] = ()) -> bool:
         """Delete an image; what is gone already is passed over. False where this registry deletes nothing.
@@ -83,7 +87,7 @@ class Repository:
             answer = self.client.request(method, path)
         except httpx.HTTPError as error:
             raise RegistryUnusable(
-                f"{where}: {' '.join(str(error).split())}. Next: check that the worker reaches the registry"
+                f"{where}: {one_line(error)}. Next: check that the worker reaches the registry"
             ) from error
         if not answer.is_success and answer.status_code not in (allowed or ()):
             words = " ".join(answer.text.split())[:200]
@@ -129,15 +133,7 @@ def _is_loopback(host: str) -> bool:
 def _login(registry_conn_id: str | None) -> Login | None:
     if registry_conn_id is None:
         return None
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        connection = BaseHook.get_connection(registry_conn_id)
-    except AirflowNotFoundException as error:
-        raise InputRefused(
-            f"connection {registry_conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type docker"
-        ) from error
+    connection = docker_connection(registry_conn_id, holding=REGISTRY_LOGIN)
     return (connection.login or "", connection.password or "") if connection.login else None
 
 

@@ -171,9 +171,9 @@ def _prune_repository(
 ) -> int:
     with repository_at(repository, registry_conn_id) as found:
         gone: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
-        for image in found.tagged():
+        for image in found.tagged(without=keep):
             ours = image.labels.get(LABEL_TITLE) == release.model and image.labels.get(LABEL_STORE) == release.store_id
-            if image.digest not in keep and (ours or image.digest in gone):
+            if ours or image.digest in gone:
                 gone[image.digest] = (*gone.get(image.digest, ()), image.tag)
         for digest, tags in sorted(gone.items()):
             if not found.delete(digest, tags):
