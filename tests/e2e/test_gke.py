@@ -88,12 +88,10 @@ def newest_run(airflow_api):
     return runs[0]["dag_run_id"] if runs else None
 
 
-def left_by(airflow_api, task):
-    """What a task of the newest run left."""
-    run = newest_run(airflow_api)
-    return airflow_api(f"/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?stringify=false")[
-        "value"
-    ]
+def reported(airflow_api):
+    """The findings of the newest run's preflight; Airflow's API gives a tuple as what it is made of."""
+    entry = f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/preflight/xcomEntries/return_value"
+    return airflow_api(f"{entry}?stringify=false")["value"]["findings"]["__data__"]
 
 
 def test_the_run_makes_the_cluster_once_and_is_green(made, google):
@@ -107,7 +105,7 @@ def test_the_run_makes_the_cluster_once_and_is_green(made, google):
 
 def test_google_was_asked_before_the_cluster_was_made(made, google, airflow_api):
     """Project, APIs, permissions and quota are in the preflight's report, nothing is missing, and the price is said before."""
-    report = left_by(airflow_api, "preflight")["findings"]
+    report = reported(airflow_api)
     print("\n".join(f"{one['outcome']}: {one['said']}" for one in report))
     said = [one["said"] for one in report if one["outcome"] == "ok"]
     for words in ("project slipway-stand: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
@@ -160,7 +158,7 @@ def test_a_second_run_finds_everything_done(made, google, airflow_api, stand):
     assert done.returncode == 0, done.stdout + done.stderr
     assert google("GET", "/state")["calls"]["CreateCluster"] == before
     assert "create_cluster           skipped" in done.stdout
-    rights = left_by(airflow_api, "preflight")["findings"][-1]
+    rights = reported(airflow_api)[-1]
     assert (rights["outcome"], rights["said"].partition(": all ")[0]) == (
         "ok",
         f"rights in namespace {stand['namespace']}",
@@ -173,7 +171,7 @@ def test_red_with_one_report_of_all_that_is_missing(made, google):
     google("PUT", "/project", {"missing": ["container.clusters.create"], "disabled": ["compute.googleapis.com"]})
     done = refresh()
     assert done.returncode == 1
-    [line] = [line for line in done.stdout.splitlines() if "PreflightFailed: " in line]
+    line = next(line for line in done.stdout.splitlines() if "PreflightFailed: " in line)
     assert "API compute.googleapis.com is not enabled in slipway-stand" in line
     assert "no permission container.clusters.create on project slipway-stand" in line
     state = google("GET", "/state")
