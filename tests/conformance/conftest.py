@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,15 +142,6 @@ def root(model_python, tmp_path_factory):
     )
     (folder / "unknown-field.txt").write_text("max_batch_sizes { value: 2 }\n")
     return folder
-
-
-@pytest.fixture(scope="session")
-def serving_python():
-    """The interpreter of the stand-in's environment."""
-    built = subprocess.run(
-        [sys.executable, "-m", "local", "env", "serving"], capture_output=True, text=True, check=True, cwd=PROJECT
-    )
-    return Path(built.stdout.splitlines()[-1]) / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,13 @@ def _answered(context: grpc.ServicerContext, ask: Callable[[], Any]) -> Any:
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int:
-    """What is left of the caller's deadline; 0 where it has none."""
+    """What is left of the caller's deadline; 0 where it has none. A caller that has left already is not worth a run."""
     left_s = context.time_remaining()
-    return 0 if left_s is None else min(max(int(left_s * 1000), 1), LONGEST_TIMEOUT_MS)
+    if left_s is None:
+        return 0
+    if not int(left_s * 1000):
+        raise ServingError("DEADLINE_EXCEEDED", "the caller's deadline was over before the run")
+    return min(int(left_s * 1000), LONGEST_TIMEOUT_MS)
 
 
 def _with_spec(request: Any) -> Any:
