@@ -126,6 +126,15 @@ def model_python():
 
 
 @pytest.fixture(scope="session")
+def serving_python():
+    """The interpreter of the stand-in's environment."""
+    built = subprocess.run(
+        [sys.executable, "-m", "local", "env", "serving"], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    return Path(built.stdout.splitlines()[-1]) / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
 def run_exporter(model_python):
     """Runs export.py on a request (a dict) in its own process; the finished process comes back."""
 
