@@ -84,7 +84,13 @@ KEEPS = {
     "force": {"force": True},
     "store": {"store": "gs://bucket/slipway"},
     "connection": {"engine_conn_id": "other"},
-    "timeouts": {"gate_timeout_s": 1, "rollout_timeout_s": 1, "address_timeout_s": 1, "gate_passes": 1},
+    "timeouts": {
+        "gate_timeout_s": 1,
+        "rollout_timeout_s": 1,
+        "address_timeout_s": 1,
+        "unschedulable_grace_s": 1,
+        "gate_passes": 1,
+    },
     "base image's tag": {"base_image": "tensorflow/serving:latest"},
 }
 
