@@ -3,6 +3,8 @@ from dataclasses import fields, replace
 
 import pytest
 
+from slipway.facts import from_dict, to_dict
+from slipway.model_file import TargetSettings
 from slipway.release import Release, Source, asset_uri, dag_id, digest_of, file_name, repository_of, short
 from slipway.target import Target
 
@@ -208,3 +210,9 @@ def test_digest_ignores_the_order_of_keys():
 def test_kubectl_names_the_namespace():
     """A command for people can be pasted."""
     assert Target(conn_id="k", namespace="shop").kubectl("get pods") == "kubectl -n shop get pods"
+
+
+def test_a_release_of_before_has_the_default_grace(release):
+    """Records that were written before there was a grace are read back, for a rollback, with the model file's default."""
+    before = {name: value for name, value in to_dict(release).items() if name != "unschedulable_grace_s"}
+    assert from_dict(Release, before).unschedulable_grace_s == TargetSettings().unschedulable_grace_s
