@@ -243,6 +243,10 @@ class TargetSettings(_Part):
         default=None,
         description="A fixed URL in place of the Service's address, where something stands before the Service.",
     )
+    unschedulable_grace_s: Seconds = Field(
+        default=300,
+        description="How long a pod may fit no node before the rollout fails; counted anew when a node is added or the cluster autoscaler begins to add some.",
+    )
 
     @model_validator(mode="before")
     @classmethod

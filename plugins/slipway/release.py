@@ -97,6 +97,7 @@ class Release:
     keep_first: bool  # a first release that fails is left for inspection
     retention: Retention = Retention()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
+    unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
 
     @property
     def fingerprint(self) -> str:

@@ -114,6 +114,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         keep_first=file.on_first_failure == "keep",
         retention=Retention(**file.retention.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
+        unschedulable_grace_s=file.target.unschedulable_grace_s,
     )
     return replace(release, manifests_hash=manifests_hash(release))
 

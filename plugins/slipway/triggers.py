@@ -11,6 +11,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from slipway.cluster import judge_cluster, judge_gone
+from slipway.doom import Looks, judge_doom, read_evidence
 from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
 from slipway.questions import ask_async
@@ -64,11 +65,15 @@ class JudgeTrigger(BaseTrigger):
         try:
             return await self.look(release)
         except Exception as error:
-            words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
-            return Verdict.wait(f"could not look: {type(error).__name__}: {' '.join(str(words).split())}")
+            return Verdict.wait(f"could not look: {_words(error)}")
 
     def _arguments(self) -> Fact:
         return {"release": self.release, "deadline": self.deadline, "poll_s": self.poll_s}
+
+
+def _words(error: Exception) -> str:
+    words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+    return f"{type(error).__name__}: {' '.join(str(words).split())}"
 
 
 class ClusterTrigger(JudgeTrigger):
@@ -108,14 +113,17 @@ class RolloutTrigger(JudgeTrigger):
     """Waits until the Deployment is what the apply that was answered with this uid and generation said.
 
     And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
-    be told by.
+    be told by. One that will not come fails as soon as two looks have seen so; they begin anew with the trigger.
     """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, *, release_id: str, uid: str, generation: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.release_id = release_id
         self.uid = uid
         self.generation = generation
+        self._looks = Looks()
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database."""
@@ -127,10 +135,22 @@ class RolloutTrigger(JudgeTrigger):
         deployment = await read_async(release.target, "Deployment", release.deployment)
         namespace = release.target.namespace
         verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
-        if verdict.outcome != "pass" or deployment is None:
+        if verdict.outcome == "fail" or deployment is None:
             return verdict
+        if verdict.outcome == "wait":
+            return await self._look_for_doom(release, deployment, verdict)
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
         return judge_pods(pods, release_id=self.release_id, namespace=namespace)
+
+    async def _look_for_doom(self, release: Release, deployment: Fact, waiting: Verdict) -> Verdict:
+        try:
+            evidence = await read_evidence(release.target, deployment, self.release_id)
+        except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
+            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
+        self._looks, verdict = judge_doom(
+            self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
+        )
+        return verdict
 
 
 class AddressTrigger(JudgeTrigger):
