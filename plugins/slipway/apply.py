@@ -107,12 +107,21 @@ def preview_plan(release: Release, plan: ApplyPlan) -> list[Preview]:
     return previews
 
 
-def remove_objects(release: Release, refs: tuple[ObjectRef, ...]) -> None:
-    """Delete objects that a record lists, the last applied first; what is gone already is passed over."""
+def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> None:
+    """Delete objects of a model that a record lists, the last applied first.
+
+    What is gone already is passed over, and so is what bears another model's label by now, or none.
+    """
     plan = plan_apply([], refs)
-    with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         for ref in plan.prune:
-            _delete(client, release.target, ref)
+            live = _read(client, target, ref)
+            if live is None:
+                continue
+            if (live.metadata.labels or {}).get(LABEL_MODEL) != model:
+                log.warning("apply: %s is not of %s any more, and is left", ref, model)
+                continue
+            _delete(client, target, ref)
 
 
 def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:

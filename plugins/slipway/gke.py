@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from slipway.cluster import GkeCluster, newest_creation
+from slipway.cluster import GkeCluster, OperationKind, newest_operation
 from slipway.errors import ClusterRefused, GoogleUnreachable, InputRefused
 from slipway.target import REQUEST_TIMEOUT_S
 
@@ -43,8 +43,8 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     return dict(Cluster.to_dict(found, use_integers_for_enums=False))
 
 
-def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
-    """The newest operation that created the cluster, as far as Google remembers.
+def find_operation(conn_id: str, cluster: GkeCluster, kind: OperationKind) -> dict[str, Any] | None:
+    """The newest operation that created the cluster, or deletes it, as far as Google remembers.
 
     The provider has no call for it, and finding one by name would need a worker that lived long enough to write it down.
     """
@@ -53,13 +53,47 @@ def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     with google_words(str(cluster), conn_id):
         client = _hook(conn_id, cluster).get_cluster_manager_client()
         listed = client.list_operations(parent=cluster.parent, timeout=REQUEST_TIMEOUT_S).operations
-    found = newest_creation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed])
+    found = newest_operation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed], kind)
     return dict(found) if found else None
 
 
-async def look_at(conn_id: str, cluster: GkeCluster) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Cluster and creation as they are now, for triggers: the provider's async hook can read neither."""
-    return await asyncio.to_thread(lambda: (find_cluster(conn_id, cluster), find_creation(conn_id, cluster)))
+async def look_at(
+    conn_id: str, cluster: GkeCluster, kind: OperationKind
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Cluster and operation as they are now, for triggers: the provider's async hook can read neither."""
+    return await asyncio.to_thread(lambda: (find_cluster(conn_id, cluster), find_operation(conn_id, cluster, kind)))
+
+
+def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> dict[str, Any]:
+    """Compute Engine's aggregated list of a resource in the cluster's project: what each region and zone has.
+
+    The provider's ComputeEngineHook lists none of them, and Google's own client takes seconds to import for one GET.
+    """
+    from google.auth.transport.requests import AuthorizedSession
+
+    with google_words(f"{resource} of {cluster.project}", conn_id):
+        credentials = _hook(conn_id, cluster).get_credentials()
+        universe = credentials.universe_domain
+        url = f"https://compute.{universe}/compute/v1/projects/{cluster.project}/aggregated/{resource}"
+        items: dict[str, Any] = {}
+        page: str | None = ""
+        with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]  # Google left it untyped
+            while page is not None:
+                answer = session.get(url, params={"pageToken": page} if page else {}, timeout=REQUEST_TIMEOUT_S)
+                said = _answered(answer)
+                for scope, listed in (said.get("items") or {}).items():
+                    items.setdefault(scope, {}).setdefault(resource, []).extend(listed.get(resource) or ())
+                page = said.get("nextPageToken")
+    return items
+
+
+def _answered(answer: Any) -> dict[str, Any]:
+    """The JSON of a REST call; what Google refuses raises as its gRPC calls do."""
+    from google.api_core.exceptions import from_http_response
+
+    if answer.ok:
+        return dict(answer.json())
+    raise from_http_response(answer)  # type: ignore[no-untyped-call]  # likewise
 
 
 def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:

@@ -1,19 +1,22 @@
-"""The task that makes a GKE cluster where there is none, and proves that it can be used."""
+"""The tasks that claim a GKE cluster for one run, make it where there is none, and prove that it can be used."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.cluster import ClusterSpec, GkeCluster, plan_body, plan_drift
+from slipway.cluster import LABEL_RUN, ClusterSpec, GkeCluster, judge_claim, plan_body, plan_drift
+from slipway.errors import ClusterUnfit
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.operators import GRACE_S, RED, Fact, one_line_failures
+from slipway.release import teardown_dag_id
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +27,29 @@ if TYPE_CHECKING:
 LOOK_S = 5.0
 
 log = logging.getLogger(__name__)
+
+
+class ClaimClusterOperator(BaseOperator):
+    """Makes sure that the cluster of a temporary target is this run's own to make, and so to delete.
+
+    It is the setup that the teardowns belong to: where it refuses, they do not run.
+    """
+
+    ui_color = RED
+
+    def execute(self, context: Context) -> str:
+        """Why the run may make the cluster and delete it."""
+        from slipway.gke import find_cluster
+
+        run = Handover(context)
+        with one_line_failures(run):
+            release, _, cluster = _asked(run)
+            found = find_cluster(release.target.conn_id, cluster)
+            _check_claim(release, cluster, found)
+        verdict = judge_claim(cluster, found, release.claim)
+        run.say(verdict)
+        log.info("claim cluster: %s", verdict)
+        return verdict.reason
 
 
 class CreateClusterOperator(BaseOperator):
@@ -44,6 +70,7 @@ class CreateClusterOperator(BaseOperator):
         with one_line_failures(run):
             release, spec, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)
+            _check_claim(release, cluster, found)
             leaving = found is not None and found["status"] == "STOPPING"
             if found is None:
                 self._create(context, release, cluster, spec)
@@ -66,7 +93,9 @@ class CreateClusterOperator(BaseOperator):
         if event["found"] is None:  # the name is free again
             return self.execute(context)
         with one_line_failures(run):
-            drift = plan_drift(cluster, spec, find_cluster(release.target.conn_id, cluster) or {})
+            found = find_cluster(release.target.conn_id, cluster)
+            _check_claim(release, cluster, found)
+            drift = plan_drift(cluster, spec, found or {})
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
@@ -112,4 +141,17 @@ def _asked(run: Handover) -> tuple[Release, ClusterSpec, GkeCluster]:
     release = run.release
     if release.cluster is None or release.target.gke is None:
         raise AirflowSkipException("the model file names no GKE cluster any more")
-    return release, release.cluster, release.target.gke
+    spec = release.cluster
+    if spec.temporary:
+        spec = replace(spec, labels={**spec.labels, LABEL_RUN: release.claim})
+    return release, spec, release.target.gke
+
+
+def _check_claim(release: Release, cluster: GkeCluster, found: dict[str, Any] | None) -> None:
+    """Refuse, for a run that makes its own cluster, one that it has not made. Raises ClusterUnfit."""
+    verdict = judge_claim(cluster, found, release.claim)
+    if release.temporary and verdict.outcome != "pass":
+        raise ClusterUnfit(
+            f"{verdict.reason}. Next: trigger {teardown_dag_id(release.model)} where it is a leftover of an earlier run, "
+            "or give target.gke.cluster a name of its own"
+        )
