@@ -77,7 +77,8 @@ def refresh_dag(path: Path) -> DAG:
             deploys=[task.task_id for task in (*deploys, prune)],
         )
         chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, stages[0])
-        chain(plan, *clusters, stages[0])  # beside export and build, not before them
+        if clusters:  # beside export and build, not before them
+            chain(plan, *clusters, stages[0])
         chain(stages[-1], prune)
     return dag
 

@@ -131,6 +131,8 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+        if release.temporary:
+            _ensure_namespace(client, release.target)
         for manifest in plan.apply:
             _check_ours(client, release, manifest)
         for manifest in plan.apply:
@@ -143,6 +145,15 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
         for ref in plan.prune:
             _delete(client, release.target, ref)
     return uid, generation
+
+
+def _ensure_namespace(client: Any, target: Target) -> None:
+    """Make the namespace in a cluster that nobody else has been in; in any other one it is made by people."""
+    ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
+    if _read(client, target, ref) is None:
+        with _api_words(target, str(ref)) as resource_of:
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
+            resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:

@@ -164,10 +164,11 @@ class DeleteClusterOperator(DismantleOperator):
         return verdict.reason
 
     def _delete(self, context: Context, teardown: Teardown) -> None:
-        """The provider's call to delete. A cluster that somebody deletes in the same moment is waited for like any other."""
+        """The provider's call to delete. A cluster that is being deleted by then, as by a call whose answer was lost, is waited for."""
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKEDeleteClusterOperator
+        from google.api_core.exceptions import FailedPrecondition
 
-        from slipway.gke import google_words
+        from slipway.gke import find_cluster, google_words
 
         cluster = teardown.cluster
         provider = GKEDeleteClusterOperator(
@@ -183,6 +184,10 @@ class DeleteClusterOperator(DismantleOperator):
                 provider.execute(context)
             except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
                 log.info("delete cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
+            except FailedPrecondition:
+                found = find_cluster(teardown.target.conn_id, cluster)
+                if found is not None and found["status"] != "STOPPING":
+                    raise
 
 
 class LeftoversOperator(BaseOperator):

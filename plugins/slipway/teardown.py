@@ -63,7 +63,7 @@ def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verd
         name = service["metadata"]["name"]
         kept = ", ".join(service["metadata"].get("finalizers") or ()) or "nothing that it says"
         return Verdict.wait(f"service/{name} in {target.namespace}: still there, kept by {kept}")
-    return Verdict.passed(f"{len(services)} Services in {target.namespace} are gone")
+    return Verdict.passed(f"no Service of the model is left in {target.namespace}")
 
 
 def check_claim(teardown: Teardown, found: Mapping[str, Any] | None) -> None:
