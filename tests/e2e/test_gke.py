@@ -22,27 +22,6 @@ pytestmark = pytest.mark.stand
 
 
 @pytest.fixture(scope="module")
-def google():
-    """Tells the emulator of Google what to do, and what it knows; the stand has one after `up --gke`."""
-    subprocess.run(
-        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
-    )
-    shown = subprocess.run(
-        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
-    )
-    control = json.loads(shown.stdout)["gke"]["control"]
-
-    def ask(method, path, body=None):
-        data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
-            return json.load(answer)
-
-    ask("POST", "/reset")
-    yield ask
-    ask("POST", "/reset")
-
-
-@pytest.fixture(scope="module")
 def made(google, airflow_api):
     """One run with no cluster there, Google being slow; its output, and the states of its tasks once a second."""
     google("PUT", "/faults", {"operation_s": SLOW_S})
