@@ -11,6 +11,7 @@ a cluster's endpoint is the stand's real Kubernetes, so that everything after RU
     projects.py    the project: permissions, and which APIs are enabled
     compute.py     quotas, zones, machine types
     residue.py     load balancers, addresses and disks, which deleting a cluster leaves
+    artifacts.py   repositories of images
     identity.py    a service account's key, and a certificate for a universe of our own
     tokens.py      who a bearer token is: for itself, and for the API server's token webhook
     control.py     the HTTP API by which a test tells it to misbehave

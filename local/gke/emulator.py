@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from local.gke import compute, manager, projects, residue, rest
+from local.gke import artifacts, compute, manager, projects, residue, rest
 from local.gke.clusters import Google
 from local.gke.door import open_door
 from local.gke.identity import Identity
@@ -13,6 +13,7 @@ ROUTES = (
     *projects.ROUTES,
     *compute.ROUTES,
     *residue.ROUTES,
+    *artifacts.ROUTES,
 )
 
 

@@ -18,6 +18,8 @@ from slipway.target import REQUEST_TIMEOUT_S
 if TYPE_CHECKING:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
 
+    from slipway.google_rest import Answer
+
 
 def connected_project(conn_id: str) -> str:
     """The project that a Google connection names. Raises InputRefused where there is no connection, or no project."""
@@ -41,6 +43,16 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
         except NotFound:
             return None
     return dict(Cluster.to_dict(found, use_integers_for_enums=False))
+
+
+def list_clusters(conn_id: str, project: str) -> list[dict[str, Any]]:
+    """Every cluster of a project, wherever it is. Raises ClusterRefused, GoogleUnreachable."""
+    from google.cloud.container_v1.types import Cluster
+
+    with google_words(f"clusters of {project}", conn_id):
+        client = _hook(conn_id, None).get_cluster_manager_client()
+        listed = client.list_clusters(parent=f"projects/{project}/locations/-", timeout=REQUEST_TIMEOUT_S).clusters
+    return [dict(Cluster.to_dict(one, use_integers_for_enums=False)) for one in listed]
 
 
 def find_operation(conn_id: str, cluster: GkeCluster, kind: OperationKind) -> dict[str, Any] | None:
@@ -67,33 +79,29 @@ async def look_at(
 def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> dict[str, Any]:
     """Compute Engine's aggregated list of a resource in the cluster's project: what each region and zone has.
 
-    The provider's ComputeEngineHook lists none of them, and Google's own client takes seconds to import for one GET.
+    The provider's ComputeEngineHook has no call for it. Raises ClusterRefused, GoogleUnreachable.
     """
-    from google.auth.transport.requests import AuthorizedSession
+    from slipway.google_rest import google_rest
 
-    with google_words(f"{resource} of {cluster.project}", conn_id):
-        credentials = _hook(conn_id, cluster).get_credentials()
-        universe = credentials.universe_domain
-        url = f"https://compute.{universe}/compute/v1/projects/{cluster.project}/aggregated/{resource}"
-        items: dict[str, Any] = {}
-        page: str | None = ""
-        with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]  # Google left it untyped
-            while page is not None:
-                answer = session.get(url, params={"pageToken": page} if page else {}, timeout=REQUEST_TIMEOUT_S)
-                said = _answered(answer)
-                for scope, listed in (said.get("items") or {}).items():
-                    items.setdefault(scope, {}).setdefault(resource, []).extend(listed.get(resource) or ())
-                page = said.get("nextPageToken")
-    return items
+    items: dict[str, Any] = {}
+    page: dict[str, str] = {}
+    with google_rest(conn_id) as google:
+        while True:
+            answer = google.get("compute", f"/compute/v1/projects/{cluster.project}/aggregated/{resource}", **page)
+            if answer.refusal is not None:
+                raise _refused(f"{resource} of {cluster.project}", conn_id, answer)
+            for scope, listed in (answer.body.get("items") or {}).items():
+                items.setdefault(scope, {}).setdefault(resource, []).extend(listed.get(resource) or ())
+            if not answer.body.get("nextPageToken"):
+                return items
+            page = {"pageToken": str(answer.body["nextPageToken"])}
 
 
-def _answered(answer: Any) -> dict[str, Any]:
-    """The JSON of a REST call; what Google refuses raises as its gRPC calls do."""
-    from google.api_core.exceptions import from_http_response
-
-    if answer.ok:
-        return dict(answer.json())
-    raise from_http_response(answer)  # type: ignore[no-untyped-call]  # likewise
+def _refused(where: str, conn_id: str, answer: Answer) -> Exception:
+    """What a REST API's refusal is, by its status."""
+    if answer.status in {0, 429} or answer.status >= 500:  # noqa: PLR2004 - HTTP's own classes
+        return GoogleUnreachable(f"{where}: {answer.refusal}. Next: look at status.cloud.google.com")
+    return ClusterRefused(f"{where}: {answer.refusal}. Next: give connection {conn_id} roles/compute.viewer")
 
 
 def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from slipway.cluster import ClusterSpec
+from slipway.cluster import LABEL_MADE_FOR, LABEL_RUN, LABEL_STORE, ClusterSpec
 from slipway.target import Target
 
 MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
@@ -164,8 +164,13 @@ class Release:
 
     @property
     def claim(self) -> str:
-        """What a temporary cluster is labelled with by the run that makes it, and by which that run alone deletes it."""
+        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it."""
         return short(digest_of([self.store, self.model, self.run_id]))
+
+    @property
+    def cluster_labels(self) -> dict[str, str]:
+        """What a cluster says of who made it; nobody's drift where one bears them not."""
+        return {LABEL_STORE: self.store_id, LABEL_MADE_FOR: self.model, LABEL_RUN: self.claim}
 
     @property
     def asset_uri(self) -> str:

@@ -12,8 +12,11 @@ from slipway.apply import refusal
 from slipway.errors import ClusterInUse
 from slipway.facts import from_dict
 from slipway.history import read_history
+from slipway.inspection import inspect_deletion
 from slipway.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
+from slipway.preflight import require
+from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.release import LABEL_MODEL, dag_id
 from slipway.resolve import Settings, find_target, readable_files
 from slipway.store import Store
@@ -31,7 +34,7 @@ class Survey:
 
     teardown: Teardown
     status: str | None  # of the cluster, None where there is none
-    nodes: tuple[str, ...]  # its pools
+    cost: str | None  # what it costs to leave it standing
     others: tuple[str, ...]  # what else lives in the cluster, one a line
     blind: str | None  # why there may be more than `others`
     sharing: tuple[str, ...]  # other model files that name the cluster
@@ -121,11 +124,10 @@ def render_body(survey: Survey) -> str:
         lines = [f"There is no {cluster}. Approve to have leftovers searched for."]
     else:
         objects = sorted(teardown.objects, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
-        nodes = f": {'; '.join(survey.nodes)}" if survey.nodes else ""
         lines = ["**Deleted, in this order:**", ""]
         lines += [f"- `{ref}` in {ref.namespace}" for ref in objects]
         lines += [f"- the load balancer of {one.service}, {one.address or 'no address'}" for one in teardown.balancers]
-        lines += [f"- **{cluster}**, {survey.status}{nodes}"]
+        lines += [f"- **{cluster}**, {survey.status}; {survey.cost}"]
     if survey.others or survey.blind or survey.sharing:
         lines += ["", f"**NOT {teardown.model}'s, AND DELETED WITH THE CLUSTER:**", ""]
         lines += [f"- {other}" for other in survey.others]
@@ -191,17 +193,12 @@ def survey_cluster(teardown: Teardown, found: Mapping[str, Any] | None, *, shari
     survey = Survey(
         teardown=seen,
         status=status,
-        nodes=tuple(_pool(pool) for pool in (found or {}).get("node_pools") or ()),
+        cost=str(standing_cost(read_prices(), shape_of_found(found))) if found else None,
         others=plan_others(items, seen),
         blind=blind,
         sharing=sharing if found else (),
     )
     return replace(survey, body=render_body(survey))
-
-
-def _pool(pool: Mapping[str, Any]) -> str:
-    machine = (pool.get("config") or {}).get("machine_type")
-    return f"pool {pool['name']}, {pool.get('initial_node_count', 0)} of {machine}"
 
 
 def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
@@ -226,4 +223,6 @@ def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
         cluster_timeout_s=file.target.gke.timeout_s if file.target.gke else 0,
     )
     found = find_cluster(target.conn_id, teardown.cluster)
+    if found:
+        require(str(teardown.cluster), inspect_deletion(target, teardown.cluster))
     return survey_cluster(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))

@@ -15,11 +15,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from slipway.apply import ObjectRef
 from slipway.cluster import LABEL_RUN, GkeCluster
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
-from slipway.errors import ClusterUnreachable, GoogleUnreachable
+from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import to_dict
 from slipway.history import read_history
+from slipway.inspection import inspect_deletion
 from slipway.leftovers import balancer_name
 from slipway.model_file import GkeSettings
+from slipway.preflight import require
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.record import read_record, write_record
 from slipway.survey import Survey
@@ -56,7 +58,7 @@ def looked(context_of, teardown):
 
     def make(task_id, *, others=()):
         survey = Survey(
-            teardown=teardown, status="RUNNING", nodes=(), others=others, blind=None, sharing=(), body="Delete it?"
+            teardown=teardown, status="RUNNING", cost=None, others=others, blind=None, sharing=(), body="Delete it?"
         )
         return {**context_of(task_id, look=survey), "task": None}
 
@@ -227,6 +229,17 @@ def test_red_if_time_is_up(google, looked, teardown):
         task.decide(context, event)
 
 
+def test_right_to_delete_is_asked_before_anything_goes(google):
+    """An account that may not delete the cluster is told so before a person is asked, and before an object is gone."""
+    google.project.missing = ["container.clusters.delete"]
+    with pytest.raises(
+        PreflightFailed, match=r"no permission container\.clusters\.delete on project slipway-stand\. Next: "
+    ):
+        require(str(CLUSTER), inspect_deletion(TARGET, CLUSTER))
+    google.project.missing = []
+    require(str(CLUSTER), inspect_deletion(TARGET, CLUSTER))
+
+
 # --- the objects before it --------------------------------------------------------------------------------------------
 
 
@@ -348,7 +361,7 @@ def test_leftovers_are_listed_with_their_commands(google, looked):
 def test_leftovers_refused_in_one_line(google, looked):
     """A right that is missing is named; Google's bad minute is tried again."""
     google.faults.deny = ["compute.disks.aggregatedList"]
-    with pytest.raises(AirflowFailException, match=r"^ClusterRefused: disks of slipway-stand: Forbidden: .*Next: "):
+    with pytest.raises(AirflowFailException, match=r"^ClusterRefused: disks of slipway-stand: HTTP 403: .*Next: "):
         LeftoversOperator(task_id="leftovers").execute(looked("leftovers"))
     google.faults.unavailable = {"compute.forwardingRules.aggregatedList": 1}
     with pytest.raises(GoogleUnreachable):

@@ -30,7 +30,7 @@ TEARDOWN = Teardown(
 SURVEY = Survey(
     teardown=TEARDOWN,
     status="RUNNING",
-    nodes=("pool default-pool, 2 of n1-standard-8",),
+    cost="about $0.90 per hour to leave standing",
     others=(),
     blind=None,
     sharing=(),
@@ -115,7 +115,7 @@ def test_the_approval_shows_what_goes_in_its_order():
     body = render_body(SURVEY)
     order = ["deployment/tfs-server", "service/tfs-server", "203.0.113.7", "cluster tfs-cluster in shop"]
     assert sorted(order, key=body.index) == order
-    assert "2 of n1-standard-8" in body
+    assert "about $0.90 per hour" in body
     assert "refresh_digits_vit" in body
     assert "NOT digits-vit's" not in body
 
