@@ -17,13 +17,14 @@ class Issuer:
     public_key: str  # PEM
     group: str
     refuse: bool = False  # as if every token of it had expired
+    expired_before: int = 0  # likewise those that were issued before this Unix time
 
 
 def who(token: str, issuers: Sequence[Issuer]) -> Issuer | None:
     """Whose token it is: signed with that account's key and not expired."""
     for issuer in issuers:
         try:
-            jwt.decode(
+            claims = jwt.decode(
                 token,
                 issuer.public_key,
                 algorithms=["RS256"],
@@ -32,7 +33,7 @@ def who(token: str, issuers: Sequence[Issuer]) -> Issuer | None:
             )
         except jwt.InvalidTokenError:
             continue
-        return None if issuer.refuse else issuer
+        return None if issuer.refuse or claims.get("iat", 0) < issuer.expired_before else issuer
     return None
 
 
