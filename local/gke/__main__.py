@@ -13,8 +13,8 @@ import yaml
 
 from local.gke.clusters import Faults, Google, Kubernetes
 from local.gke.control import control, serve_http, serve_when_free, webhook
+from local.gke.emulator import serve
 from local.gke.identity import make_identity
-from local.gke.manager import serve
 from local.gke.tokens import Issuer, register
 
 
@@ -30,15 +30,13 @@ def main(words: Sequence[str]) -> int:
 
     google = Google(kubernetes, time.time)
     faults_changed(google.faults)
-    key, certificate = identity.server()
-    server, _port = serve(google, issuer, port=arguments.port, key=key, certificate=certificate)
-    serve_http(control(google, faults_changed), arguments.control_port)
-    serve_when_free(webhook(arguments.issuers), arguments.webhook_port)
-    sys.stdout.write(f"an emulator of Google: container.{arguments.universe}\n")
-    sys.stdout.flush()
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    (arguments.issuers / f"{arguments.name}.json").unlink(missing_ok=True)
-    server.stop(grace=1)
+    with serve(google, issuer, identity):
+        serve_http(control(google, faults_changed), arguments.control_port)
+        serve_when_free(webhook(arguments.issuers), arguments.webhook_port)
+        sys.stdout.write(f"an emulator of Google: container.{arguments.universe}\n")
+        sys.stdout.flush()
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        (arguments.issuers / f"{arguments.name}.json").unlink(missing_ok=True)
     return 0
 
 
@@ -62,7 +60,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         "group": str,
     }.items():
         parser.add_argument(f"--{name}", type=kind, required=True)
-    for name in ("port", "control-port", "webhook-port"):
+    for name in ("control-port", "webhook-port"):
         parser.add_argument(f"--{name}", type=int, required=True)
     return parser.parse_args(words)
 

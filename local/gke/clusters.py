@@ -12,17 +12,13 @@ import grpc
 from google.cloud.container_v1.types import Cluster, NodePool, Operation, StatusCondition
 from google.rpc.status_pb2 import Status
 
+from local.gke.compute import Compute
+from local.gke.projects import Project
+from local.gke.refusal import Refusal
+
 VERSION = "1.34.4-gke.1000"
 CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is its CPUs
 RESOURCE_EXHAUSTED = 8  # google.rpc.Code
-
-
-class Refusal(Exception):
-    """What Google answers in place of a result."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +38,9 @@ class Faults:
     stockout: bool = False  # likewise, in the words of a zone that has no machines left
     lost: bool = False  # a creation that failed leaves no cluster behind
     quota_cpus: int | None = None  # more than these are refused at once
-    deny: list[str] = field(default_factory=list)  # methods that answer PERMISSION_DENIED
+    deny: list[str] = field(
+        default_factory=list
+    )  # methods that answer PERMISSION_DENIED: CreateCluster, compute.regions.get
     unavailable: dict[str, int] = field(default_factory=dict)  # so many next calls of a method answer UNAVAILABLE
     swallow: dict[str, int] = field(default_factory=dict)  # likewise, and what was asked is done all the same
     refuse_tokens: bool = False  # as if every token had expired
@@ -50,21 +48,24 @@ class Faults:
 
 @dataclass(slots=True)
 class Google:
-    """All clusters and operations of the emulated Google."""
+    """All that the emulated Google knows: clusters and operations, and what its one project may do and use."""
 
     kubernetes: Kubernetes
     clock: Callable[[], float]
     faults: Faults = field(default_factory=Faults)
     calls: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    project: Project = field(default_factory=Project)
+    compute: Compute = field(default_factory=Compute)
     clusters: dict[str, Any] = field(default_factory=dict)  # by full name
     operations: dict[str, Any] = field(default_factory=dict)  # by full name, oldest first
     _ends: dict[str, tuple[float, Faults]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
     def reset(self, faults: Faults | None = None) -> None:
-        """No clusters, nothing going on, nothing counted; and these faults, or none."""
+        """No clusters, nothing going on, nothing counted, a project that may do everything; and these faults, or none."""
         self.faults = faults or Faults()
+        self.project, self.compute = Project(), Compute()
         for kept in (self.clusters, self.operations, self.calls, self._ends):
             kept.clear()
 

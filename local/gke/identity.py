@@ -50,9 +50,19 @@ class Identity:
             .decode()
         )
 
+    @property
+    def server_key(self) -> Path:
+        """The key of the universe's hosts, as PEM."""
+        return self.folder / "server.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The certificate of the universe's hosts, as PEM."""
+        return self.folder / "server.pem"
+
     def server(self) -> tuple[bytes, bytes]:
-        """The server's key and certificate, as PEM."""
-        return (self.folder / "server.key").read_bytes(), (self.folder / "server.pem").read_bytes()
+        """Both."""
+        return self.server_key.read_bytes(), self.server_certificate.read_bytes()
 
 
 def make_identity(folder: Path, universe: str, kubernetes_ca: str) -> Identity:

@@ -13,8 +13,9 @@ from local.environments import environment_path
 from local.settings import Settings
 from local.supervision import Program, start
 
-DOMAIN = (
-    "slipway.localhost"  # gRPC knows that names below localhost are this machine: no entry in the hosts file is needed
+DOMAIN = "slipway.localhost"  # gRPC knows that names below localhost are this machine
+HOSTS = tuple(  # those that are asked over REST, by clients that ask glibc: the same names for every checkout
+    f"{api}.{DOMAIN}" for api in ("cloudresourcemanager", "compute", "iamcredentials", "serviceusage")
 )
 ANSWERS_S = 30
 NAME = "gke"
@@ -50,7 +51,6 @@ def program(settings: Settings, slot: Slot) -> Program:
         "issuers": settings.run / "issuers",
         "name": settings.checkout_id,
         "group": group(settings),
-        "port": slot.gke_port,
         "control-port": slot.gke_control_port,
         "webhook-port": at.TOKEN_WEBHOOK_PORT,
     }
