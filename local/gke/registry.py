@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,10 +22,10 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from local.gke.names import REGISTRY_TOKENS
 from local.gke.tokens import Issuer, who
 
 LOGIN = "oauth2accesstoken"
-ISSUER = "Slipway's stand: an emulator of Google"
 GIVEN_S = 300
 RIGHTS = {"pull": "downloadArtifacts", "push": "uploadArtifacts", "delete": "deleteArtifacts"}
 
@@ -69,7 +68,7 @@ class TokenServer:
     def _sign(self, account: str, access: list[dict[str, Any]]) -> str:
         now = int(time.time())
         claims = {
-            "iss": ISSUER, "sub": account, "aud": self.service, "jti": uuid.uuid4().hex,
+            "iss": REGISTRY_TOKENS, "sub": account, "aud": self.service, "jti": uuid.uuid4().hex,
             "iat": now, "nbf": now - 10, "exp": now + GIVEN_S, "access": access,
         }  # fmt: skip
         der = x509.load_pem_x509_certificate(self.certificate).public_bytes(Encoding.DER)
@@ -111,9 +110,3 @@ def serve_tokens(server: TokenServer, port: int) -> ThreadingHTTPServer:
     serving = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     return serving
-
-
-def render_auth(*, service: str, token_port: int, authority: Path) -> dict[str, Any]:
-    """What Distribution's configuration says of its token server."""
-    realm = f"http://127.0.0.1:{token_port}/v2/token"
-    return {"token": {"realm": realm, "service": service, "issuer": ISSUER, "rootcertbundle": str(authority)}}

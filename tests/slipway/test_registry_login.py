@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from local.gke.identity import make_identity
-from local.gke.registry import TokenServer, render_auth, serve_tokens
-from local.gke.tokens import Issuer
+from local.gke.part import render_auth
+from local.gke.registry import TokenServer, serve_tokens
+from local.gke.tokens import issuer_of
 from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.export import Export
@@ -97,7 +98,7 @@ def artifact_registry(tmp_path_factory):
     """A registry that lets nobody in without a token of Google's, as Artifact Registry does, and what its token server knows."""
     folder = tmp_path_factory.mktemp("artifact-registry")
     identity = make_identity(folder, "slipway.localhost:1", "")
-    account = Issuer(email=identity.email, public_key=identity.public_key, group="gke:tests")
+    account = issuer_of(identity, "gke:tests")
     state = SimpleNamespace(identity=identity, account=account, issuer=account, writer=True)
     key, certificate = identity.server()
     server = TokenServer(
