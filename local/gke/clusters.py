@@ -46,6 +46,7 @@ class Faults:
     unavailable: dict[str, int] = field(default_factory=dict)  # so many next calls of a method answer UNAVAILABLE
     swallow: dict[str, int] = field(default_factory=dict)  # likewise, and what was asked is done all the same
     refuse_tokens: bool = False  # as if every token had expired
+    expired_before: int = 0  # to registry and clusters, as if those that were issued before this Unix time had
 
 
 @dataclass(slots=True)

@@ -136,7 +136,7 @@ class ImageSettings(_Part):
     )
     registry_conn_id: str | None = Field(
         default=None,
-        description="A connection of type docker with host, login and password, where the registry wants them.",
+        description="The connection that logs in to the registry: of type docker, with host, login and password; or of type google_cloud_platform, by a short-lived token. Left out: [see below](#logins).",
     )
 
 

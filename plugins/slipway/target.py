@@ -76,6 +76,8 @@ def cluster_client(target: Target) -> Iterator[Any]:
     try:
         yield client
     except HTTPError as error:
+        if target.gke:
+            _forget_endpoint(target.conn_id, target.gke)
         raise unanswered(target, client.configuration.host, error) from error
     finally:
         client.close()
@@ -84,6 +86,10 @@ def cluster_client(target: Target) -> Iterator[Any]:
 def unanswered(target: Target, server: str, error: Exception) -> SlipwayError:
     """What a server that gave no answer calls for: another try, or other certificates."""
     words = _line(getattr(error, "reason", None) or error)
+    if target.gke:  # its certificates come from Google: another try asks for them anew
+        return ClusterUnreachable(
+            f"{target.gke}: {server} does not answer: {words}. Next: {target.gke.gcloud('describe')}"
+        )
     if CERTIFICATE.search(words):
         return InputRefused(
             f"connection {target.conn_id}: {server}: {words}. Next: mend the certificates in its kubeconfig"
@@ -108,6 +114,12 @@ def _gke_client(conn_id: str, cluster: GkeCluster) -> Any:
     from slipway.gke import kubernetes_client
 
     return kubernetes_client(conn_id, cluster)
+
+
+def _forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
+    from slipway.gke import forget_endpoint
+
+    forget_endpoint(conn_id, cluster)
 
 
 @asynccontextmanager
