@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 QUESTION_S = 10  # an answer takes well under a second
-OK = 200
+OK, NOT_FOUND = 200, 404
 NOT_ANSWERED = 0
 
 

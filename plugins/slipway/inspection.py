@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.cluster import ClusterSpec, GkeCluster, judge_cluster
 from slipway.errors import ApplyRefused, ClusterRefused, SlipwayError
-from slipway.google_rest import Answer, GoogleRest, google_rest
+from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
 from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
 from slipway.preflight import (
     APIS,
@@ -23,15 +23,13 @@ from slipway.preflight import (
     judge_apis,
     judge_permissions,
     judge_project,
-    judge_quota,
     judge_rights,
     kinds_of,
-    plan_everywhere,
-    plan_needs,
     plan_permissions,
     plan_rights,
 )
 from slipway.prices import read_prices, shape_of_spec, standing_cost
+from slipway.quota import judge_quota, plan_everywhere, plan_needs
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
 
@@ -207,6 +205,10 @@ def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -
         return
     base, regional = f"/compute/v1/projects/{cluster.project}", cluster.regional
     region = google.get("compute", f"{base}/regions/{cluster.region}")
+    if region.status == NOT_FOUND:
+        said, then = f"region {cluster.region}: there is none", "gcloud compute regions list; mend target.gke.location"
+        yield Finding(outcome="missing", said=said, then=then)
+        return
     zone = _first_zone(region) if regional else cluster.location
     machines = {
         pool.machine_type: google.get("compute", f"{base}/zones/{zone}/machineTypes/{pool.machine_type}")
@@ -223,7 +225,7 @@ def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -
 
 
 def _judge_machine(name: str, zone: str, answer: Answer) -> Iterator[Finding]:
-    if answer.status == 404:  # noqa: PLR2004 - not found
+    if answer.status == NOT_FOUND:
         then = f"gcloud compute machine-types list --zones {zone}; mend target.gke.node_pools"
         yield Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)
     elif answer.refusal is not None:

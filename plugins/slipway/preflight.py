@@ -6,14 +6,12 @@ that may do all that a run does need not be allowed to read quotas.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slipway.cluster import ClusterSpec, NodePool
 from slipway.errors import PreflightFailed
-from slipway.google_rest import Answer
+from slipway.google_rest import NOT_FOUND, Answer
 
 Outcome = Literal["ok", "warned", "missing"]
 Seen = Mapping[str, Any]
@@ -31,9 +29,6 @@ REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' accounts, and pods that act as accounts
 
 APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' word, and IAM's for the same
-ZONES_OF_A_REGION = 3  # GKE's default for a regional cluster's nodes
-BOOT_DISK_GB = 100  # GKE's default, a balanced persistent disk, which counts as SSD
-SHARED_CPUS = frozenset({"n1", "e2", "f1", "g1"})  # families without a CPU quota of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +65,6 @@ class Right:
         return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """How much of a quota the spec asks for."""
-
-    metric: str  # as Compute Engine names it
-    amount: int
-    what: str
-
-
 def require(where: str, findings: Iterable[Finding]) -> None:
     """Raise PreflightFailed, in one line, where something is missing."""
     missing = [one for one in findings if one.outcome == "missing"]
@@ -99,17 +85,17 @@ def judge_project(project: str, answer: Answer) -> Finding:
         return Finding(
             outcome="missing", said=f"project {project}: {state}", then=f"gcloud projects undelete {project}"
         )
-    if answer.status == 404:  # noqa: PLR2004 - not found
+    if answer.status == NOT_FOUND:
         return Finding(
             outcome="missing", said=f"project {project}: there is none", then="gcloud projects list; target.gke.project"
         )
-    return _unasked(f"project {project}", answer)
+    return unasked(f"project {project}", answer)
 
 
 def judge_apis(project: str, needed: Sequence[str], answer: Answer) -> list[Finding]:
     """Which of the APIs that the run calls are not enabled."""
     if answer.refusal is not None:
-        return [_unasked(f"enabled APIs of {project}", answer)]
+        return [unasked(f"enabled APIs of {project}", answer)]
     states = {str(one["name"]).rpartition("/")[2]: one["state"] for one in answer.body.get("services") or ()}
     off = [api for api in needed if states.get(api) != "ENABLED"]
     found = [
@@ -130,7 +116,7 @@ def judge_permissions(where: str, needed: Mapping[str, str], answer: Answer, *, 
     `needed` gives each permission its role, `grant` is the command that gives a role to the account.
     """
     if answer.refusal is not None:
-        return [_unasked(f"permissions on {where}", answer)]
+        return [unasked(f"permissions on {where}", answer)]
     had = set(answer.body.get("permissions") or ())
     absent: dict[str, list[str]] = {}
     for permission, role in needed.items():
@@ -220,60 +206,6 @@ def judge_rights(namespace: str, allowed: Mapping[Right, bool], *, grant: str) -
     ]
 
 
-def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) -> list[Need]:
-    """What a cluster of this shape takes of the regional quotas; `cpus` are those of its machine types, as far as known."""
-    times = ZONES_OF_A_REGION if regional else 1
-    needs: dict[str, Need] = {}
-    for pool in spec.node_pools:
-        nodes = pool.count * times
-        what = f"{nodes} {pool.machine_type}"
-        takes = {"INSTANCES": nodes, "SSD_TOTAL_GB": nodes * BOOT_DISK_GB}
-        if not spec.private_nodes:
-            takes["IN_USE_ADDRESSES"] = nodes
-        if pool.machine_type in cpus:
-            takes[cpu_metric(pool)] = nodes * cpus[pool.machine_type]
-        for metric, amount in takes.items():
-            so_far = needs.get(metric)
-            needs[metric] = Need(
-                metric=metric,
-                amount=amount + (so_far.amount if so_far else 0),
-                what=f"{so_far.what}, {what}" if so_far else what,
-            )
-    return list(needs.values())
-
-
-def cpu_metric(pool: NodePool) -> str:
-    """The quota that a machine type's CPUs count towards."""
-    family = pool.machine_type.partition("-")[0]
-    return "CPUS" if family in SHARED_CPUS else f"{family.upper()}_CPUS"
-
-
-def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
-    """What the same cluster takes of the project's quota of CPUs in all regions together."""
-    counted = [need for need in needs if re.fullmatch(r"(\w+_)?CPUS", need.metric)]
-    amount, what = sum(need.amount for need in counted), ", ".join(need.what for need in counted)
-    return [Need(metric="CPUS_ALL_REGIONS", amount=amount, what=what)] if counted else []
-
-
-def judge_quota(where: str, project: str, needs: Iterable[Need], answer: Answer) -> list[Finding]:
-    """Whether what the spec asks for is left of each quota; a quota that is not listed there is none that could be asked."""
-    if answer.refusal is not None:
-        return [_unasked(f"quota of {where}", answer)]
-    quotas = {str(one["metric"]): one for one in answer.body.get("quotas") or ()}
-    return [_judge_need(where, project, need, quotas.get(need.metric)) for need in needs]
-
-
-def _judge_need(where: str, project: str, need: Need, quota: Seen | None) -> Finding:
-    asked = f"quota {need.metric} of {where}: {need.amount} for {need.what}"
-    if quota is None:
-        return Finding(outcome="warned", said=f"{asked}: could not be asked: it is not listed")
-    free = quota["limit"] - quota.get("usage", 0)
-    left = f"{free:g} of {quota['limit']:g} are free"
-    if need.amount <= free:
-        return Finding(outcome="ok", said=f"{asked}: {left}")
-    more = f"ask for more at https://console.cloud.google.com/iam-admin/quotas?project={project}, or ask for less in target.gke"
-    return Finding(outcome="missing", said=f"{asked}: {left}", then=more)
-
-
-def _unasked(what: str, answer: Answer) -> Finding:
+def unasked(what: str, answer: Answer) -> Finding:
+    """That something could not be asked, in the words of the refusal: a warning."""
     return Finding(outcome="warned", said=f"{what}: could not be asked: {answer.refusal}")

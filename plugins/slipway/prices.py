@@ -12,7 +12,7 @@ import yaml
 from slipway.cluster import ClusterSpec, region_of
 from slipway.facts import from_dict
 from slipway.model_file import PROJECT
-from slipway.preflight import BOOT_DISK_GB, ZONES_OF_A_REGION
+from slipway.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
 
 PRICES = PROJECT / "include" / "prices.yaml"
 HOURS_A_MONTH = 730

@@ -120,6 +120,13 @@ def test_a_machine_type_that_is_not_there_is_missing(google, asked):
     assert found == ("missing", "machine type n1-standard-9000: there is none in us-central1-a")
 
 
+def test_a_region_that_is_not_there_is_missing(google, asked):
+    """A misspelt location is found before Google is told to make anything."""
+    elsewhere = replace(asked.target.gke, location="us-central9-a")
+    [found] = outcomes(inspect_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
+    assert found == ("missing", "region us-central9: there is none")
+
+
 def test_quota_is_not_asked_for_a_cluster_that_is_there(google, asked):
     """What runs already is paid for and counted; the cluster itself is asked about rights, and this one does not answer."""
     from google.cloud.container_v1.types import Cluster
