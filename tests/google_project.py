@@ -16,6 +16,7 @@ class GoogleProject:
     project: str
     location: str
     key: str | None  # a service account's key file; None: the machine's own credentials
+    impersonate: str | None  # the account that these credentials act as; None: their own
     repository: str | None  # where images are pushed
     namespace: str
 
@@ -23,6 +24,8 @@ class GoogleProject:
         """The given environment, in which Airflow's `google_cloud_default` is this project."""
         kept = {name: value for name, value in given.items() if name not in EMULATED or os.environ.get(name) == value}
         extra = {"project": self.project, **({"key_path": self.key} if self.key else {})}
+        if self.impersonate:
+            extra["impersonation_chain"] = self.impersonate
         own = {
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps({"conn_type": "google_cloud_platform", "extra": extra}),
             "AIRFLOW_VAR_SLIPWAY_NAMESPACE": self.namespace,
@@ -40,6 +43,7 @@ def read_google_project(environment: Mapping[str, str] = os.environ) -> GooglePr
         project=project,
         location=environment.get("SLIPWAY_GCP_LOCATION") or "us-central1-a",
         key=environment.get("SLIPWAY_GCP_KEY") or None,
+        impersonate=environment.get("SLIPWAY_GCP_IMPERSONATE") or None,
         repository=environment.get("SLIPWAY_GCP_REPOSITORY") or None,
         namespace=environment.get("SLIPWAY_GCP_NAMESPACE") or "default",
     )

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def behind_door(slot: Slot, image: str) -> str:
     """An image of the stand's registry by the name that it has behind the door, so that a push finds its layers there."""
     own = f"127.0.0.1:{at.REGISTRY_PORT}/"
     return f"{door_host(slot)}/{image.removeprefix(own)}" if image.startswith(own) else image
+
+
+def lend_layers(settings: Settings, serving_image: str) -> None:
+    """Let every model's repository have the serving image's layers, as a mount would: an engine knows none by the door's name.
+
+    Without it a model's first push sends a gigabyte to where it is already.
+    """
+    blobs = settings.cache / "registry" / "docker" / "registry" / "v2" / "repositories"
+    name = serving_image.partition("/")[2].rpartition(":")[0]
+    for model in (settings.checkout / "include" / "served").glob("*.yaml"):
+        lent = blobs / settings.namespace / model.stem / "_layers"
+        if has_door(settings) and (blobs / name / "_layers").is_dir() and not lent.exists():
+            shutil.copytree(blobs / name / "_layers", lent)
 
 
 def render_binding(settings: Settings) -> str:

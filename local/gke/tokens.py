@@ -20,8 +20,8 @@ class Issuer:
 
     email: str
     public_key: str  # PEM
-    google_key: str  # PEM, of the tokens that Google made: of the accounts that it impersonates
     group: str
+    google_key: str = ""  # PEM, of the tokens that Google made: of the accounts that it impersonates
     refuse: bool = False  # as if every token of it had expired
     expired_before: int = 0  # likewise those that were issued before this Unix time
 
@@ -41,7 +41,7 @@ def who(token: str, issuers: Sequence[Issuer]) -> Issuer | None:
             options: Any = {"verify_aud": False, "verify_iat": False, "require": ["exp", "iat"]}
             try:
                 claims = jwt.decode(token, key, algorithms=["RS256"], issuer=name, options=options)
-            except jwt.InvalidTokenError:
+            except (jwt.InvalidTokenError, jwt.InvalidKeyError):
                 continue
             if issuer.refuse or claims["iat"] < issuer.expired_before:
                 return None

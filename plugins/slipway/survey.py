@@ -147,7 +147,6 @@ def look_around(target: Target) -> tuple[list[JsonObject], str | None]:
     Raises ClusterUnreachable, ApplyRefused.
     """
     from kubernetes.client import AppsV1Api, BatchV1Api, CoreV1Api
-    from kubernetes.client.exceptions import ApiException
 
     items: list[JsonObject] = []
     blind: str | None = None
@@ -161,18 +160,28 @@ def look_around(target: Target) -> tuple[list[JsonObject], str | None]:
             ("Service", core, "service"),
             ("PersistentVolumeClaim", core, "persistent_volume_claim"),
         ):
-            try:
-                try:
-                    found = _listed(getattr(api, f"list_{resource}_for_all_namespaces"))
-                except ApiException as error:
-                    if error.status != FORBIDDEN:
-                        raise
-                    blind = f"connection {target.conn_id} may look into {target.namespace} alone"
-                    found = _listed(getattr(api, f"list_namespaced_{resource}"), target.namespace)
-            except ApiException as error:
-                raise refusal(target, f"{resource}s", error.status, error.body) from error
+            found, unseen = _seen(target, api, resource)
+            blind = unseen or blind
             items += [{**item, "kind": kind} for item in found]
     return items, blind
+
+
+def _seen(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], str | None]:
+    """What there is of a resource, as far as the connection may look; and where it may not, that it may not."""
+    from kubernetes.client.exceptions import ApiException
+
+    everywhere = (getattr(api, f"list_{resource}_for_all_namespaces"), ())
+    here = (getattr(api, f"list_namespaced_{resource}"), (target.namespace,))
+    for (call, words), unseen in (
+        (everywhere, None),
+        (here, f"connection {target.conn_id} may look into {target.namespace} alone"),
+    ):
+        try:
+            return _listed(call, *words), unseen
+        except ApiException as error:
+            if error.status != FORBIDDEN:
+                raise refusal(target, f"{resource}s", error.status, error.body) from error
+    return [], f"connection {target.conn_id} may not list {resource}s"
 
 
 def _listed(call: Any, *words: str) -> list[JsonObject]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from slipway.cluster import GkeCluster
 from slipway.errors import ClusterUnreachable, InputRefused, SlipwayError
 
 REQUEST_TIMEOUT_S = 30  # one answer of an API server; a hung connection must not hold a task
+LOADER = "kubernetes/config/kube_config.py"  # of the Kubernetes client: what reads a kubeconfig
 CERTIFICATE = re.compile(r"certificate|\bPEM\b|X509")  # in what TLS says where no other try will help
 
 
@@ -39,7 +42,7 @@ def connected_namespace(conn_id: str) -> str:
     hook = KubernetesHook(conn_id=conn_id)
     with refused_connection(conn_id):
         hook.get_connection(conn_id)
-        hook.get_conn()
+        _connected(hook)
         return hook.get_namespace() or "default"
 
 
@@ -107,7 +110,41 @@ def _hook_client(conn_id: str) -> Any:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
     with refused_connection(conn_id):
-        return KubernetesHook(conn_id=conn_id).api_client
+        return _connected(KubernetesHook(conn_id=conn_id))
+
+
+def _connected(hook: Any) -> Any:
+    """The hook's client. Raises InputRefused where the kubeconfig's exec plugin gave no credentials.
+
+    The Kubernetes client writes the plugin's error to the log, and goes on as nobody: every request would be forbidden.
+    """
+    with _errors_logged_by(LOADER) as said:
+        client = hook.get_conn()
+    known = client.configuration.api_key or client.configuration.cert_file
+    if said and not known:
+        raise InputRefused(
+            f"connection {hook.conn_id}: the exec plugin of its kubeconfig gave no credentials: {_line(said[-1])}. "
+            "Next: have its command on every worker and triggerer, and run it there as their user"
+        )
+    return client
+
+
+@contextmanager
+def _errors_logged_by(module: str) -> Iterator[list[str]]:
+    """What a module writes to the root logger as an error."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR and record.pathname.endswith(module):
+                said.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger().addHandler(listener)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(listener)
 
 
 def _gke_client(conn_id: str, cluster: GkeCluster) -> Any:
@@ -133,7 +170,9 @@ async def async_cluster_client(target: Target) -> AsyncIterator[Any]:
         return
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
-    async with AsyncKubernetesHook(conn_id=target.conn_id).get_conn() as client:
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):  # an exec plugin is run, and the client waits for it for ever
+            client = await stack.enter_async_context(AsyncKubernetesHook(conn_id=target.conn_id).get_conn())
         yield client
 
 

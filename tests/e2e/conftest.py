@@ -17,13 +17,24 @@ REFRESH_LIMIT_S = 600
 @pytest.fixture(scope="session")
 def surroundings(stand):
     """The environment that Airflow's processes have on this stand: connections, variables, PATH."""
+    return read_surroundings(stand)
+
+
+@pytest.fixture
+def surroundings_now(stand):
+    """The same as it is now: `up --gke` changes it."""
+    return read_surroundings(stand)
+
+
+def read_surroundings(stand):
+    """The environment file as a dict, for processes that run the package."""
     environment = dict(os.environ)
     for line in Path(stand["airflow"]["environment_file"]).read_text().splitlines():
         if line.startswith("export ") and not line.startswith("export PATH="):
             name, value = line.removeprefix("export ").split("=", 1)
             environment[name] = shlex.split(value)[0] if value else ""
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return environment
+    return {**environment, "PYTHONPATH": str(PROJECT / "plugins")}
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +116,7 @@ def google():
         with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
             return json.load(answer)
 
+    ask.control = control
     ask("POST", "/reset")
     yield ask
     ask("POST", "/reset")

@@ -16,6 +16,8 @@ import yaml
 from google_project import read_google_project
 from trial_project import copy_project, remove_images, trial_file
 
+from .conftest import read_surroundings
+
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")
 
@@ -41,15 +43,17 @@ print(find_cluster("google_cloud_default", GkeCluster(project=project, location=
 
 
 @pytest.fixture(scope="module")
-def where(request, surroundings):
+def where(request, stand):
     """Project, location and cluster of these runs, and their environment: the emulator's, or a real project's."""
     real = read_google_project()
     if real is None:
         request.getfixturevalue("google")
-        return SimpleNamespace(cluster=EMULATED, environment=surroundings, limit_s=400)
+        return SimpleNamespace(cluster=EMULATED, environment=read_surroundings(stand), limit_s=400)
     name = f"slipway-{uuid.uuid4().hex[:6]}"
     return SimpleNamespace(
-        cluster=(real.project, real.location, name), environment=real.environment(surroundings), limit_s=3600
+        cluster=(real.project, real.location, name),
+        environment=real.environment(read_surroundings(stand)),
+        limit_s=3600,
     )
 
 
