@@ -78,6 +78,8 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
+    if gke.asked(settings):
+        gke.lend_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     _start_airflow(settings, parts, slot, image)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from local.gke import artifacts, compute, manager, projects, rest
+from local.gke import artifacts, compute, iam_credentials, manager, projects, residue, rest
 from local.gke.clusters import Google
 from local.gke.door import open_door
 from local.gke.identity import Identity
@@ -12,6 +12,7 @@ from local.gke.tokens import Issuer
 ROUTES = (
     *projects.ROUTES,
     *compute.ROUTES,
+    *residue.ROUTES,
     *artifacts.ROUTES,
 )
 
@@ -21,7 +22,8 @@ def serve(google: Google, issuer: Issuer, identity: Identity) -> Iterator[None]:
     """Serve at the identity's universe while the block lasts."""
     key, certificate = identity.server()
     clusters, clusters_port = manager.serve(google, issuer, port=0, key=key, certificate=certificate)
-    others = rest.serve(google, issuer, ROUTES, key=identity.server_key, certificate=identity.server_certificate)
+    routes = (*ROUTES, *iam_credentials.routes(key.decode()))
+    others = rest.serve(google, issuer, routes, key=identity.server_key, certificate=identity.server_certificate)
 
     def server_of(host: str) -> int:
         return clusters_port if host.startswith("container.") else int(others.server_address[1])

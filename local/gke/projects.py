@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from local.gke.identity import PROJECT
+from local.gke.names import PROJECT
 from local.gke.refusal import Refusal, no_such_project
 from local.gke.rest import Asked, Route
 

@@ -159,8 +159,13 @@ class Release:
         return {LABEL_MODEL: self.model}
 
     @property
+    def temporary(self) -> bool:
+        """Whether the run makes its own cluster and deletes it again."""
+        return self.cluster is not None and self.cluster.temporary
+
+    @property
     def claim(self) -> str:
-        """What a cluster is labelled with by the run that makes it."""
+        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it."""
         return short(digest_of([self.store, self.model, self.run_id]))
 
     @property
@@ -182,6 +187,11 @@ def dag_id(model: str) -> str:
 def rollback_dag_id(model: str) -> str:
     """The DAG that rolls a model back."""
     return dag_id(model).replace("refresh_", "rollback_", 1)
+
+
+def teardown_dag_id(model: str) -> str:
+    """The DAG that tears a model's cluster down."""
+    return dag_id(model).replace("refresh_", "teardown_", 1)
 
 
 def asset_uri(model: str) -> str:

@@ -22,7 +22,7 @@ def served(tmp_path_factory):
         tmp_path_factory.mktemp("gke"), f"slipway.localhost:{free_ports(1)[0]}", base64.b64encode(b"").decode()
     )
     google = clusters.Google(clusters.Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
-    issuer = tokens.Issuer(email=ours.email, public_key=ours.public_key, group="gke:tests")
+    issuer = tokens.issuer_of(ours, "gke:tests")
     with emulator.serve(google, issuer, ours):
         yield SimpleNamespace(google=google, identity=ours)
 
@@ -115,6 +115,21 @@ def test_rest_is_told_to_misbehave_and_counted_as_grpc_is(google, ask):
     assert ask("GET", "compute", path)[0] == 401
     # Google's session makes a new token after a 401, twice.
     assert google.calls == {"compute.projects.get": 2 + 3, "cloudresourcemanager.projects.get": 1}
+
+
+def test_token_of_another_account(google, served, ask):
+    """Who may impersonate gets a token that is known for the other account's; who may not is told so in Google's words."""
+    account = f"deployer@{PROJECT}.iam.gserviceaccount.com"
+    path = f"/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+    status, said = ask("POST", "iamcredentials", path, json={"scope": ["s"], "lifetime": "60s"})
+    assert status == 200
+    assert tokens.who(said["accessToken"], [tokens.issuer_of(served.identity, "g")]).email == account
+    for wrong in ({"lifetime": "3601s"}, {"lifetime": "0s"}):
+        assert ask("POST", "iamcredentials", path, json=wrong)[0] == 400
+    assert ask("POST", "iamcredentials", path.replace(PROJECT, "elsewhere"), json={})[0] == 404
+    google.project.missing = ["iam.serviceAccounts.getAccessToken"]
+    status, said = ask("POST", "iamcredentials", path, json={})
+    assert (status, said["error"]["status"]) == (403, "PERMISSION_DENIED")
 
 
 def test_host_is_read_from_the_greeting():

@@ -194,12 +194,12 @@ def emulator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gke")
     ours = identity.make_identity(folder, f"slipway.localhost:{port}", base64.b64encode(b"").decode())
     google = clusters.Google(clusters.Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
-    issuer = tokens.Issuer(email=ours.email, public_key=ours.public_key, group="gke:tests")
+    issuer = tokens.issuer_of(ours, "gke:tests")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ours.bundle))  # gRPC reads it once
     patch.setattr(socket, "getaddrinfo", with_localhost(socket.getaddrinfo))
     with emulator.serve(google, issuer, ours):
-        yield SimpleNamespace(google=google, identity=ours, clusters=clusters)
+        yield SimpleNamespace(google=google, identity=ours, clusters=clusters, issuer=issuer)
     patch.undo()
 
 
@@ -228,6 +228,7 @@ def google(emulator, monkeypatch):
         return "v1.34.4"
 
     monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
+    monkeypatch.setattr(import_module("slipway.gke"), "_endpoints", {})
     return state
 
 
