@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test times lock docs model-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
@@ -50,6 +50,9 @@ test:  ## bring up the stand, then lint, types and every test
 	stage types $$dev/mypy; \
 	stage tests $$dev/python -m pytest --durations=15
 
+times:  ## measure runs task by task and write docs/times.md again
+	@$(DEV)/python -m benchmarks.refresh_times
+
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference
 
@@ -62,4 +65,4 @@ lock:  ## write the lock files again from the short lists
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
-	$$compile --override include/model/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
+	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt

@@ -82,10 +82,10 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
         "AIRFLOW_VAR_SLIPWAY_REGISTRY": around.registry,
         "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(around.exporter_python),
     }
-    if gke.asked(settings):
-        environment |= gke.render_environment(settings, slot)
     if around.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = around.serving_image
+    if gke.asked(settings):
+        environment |= gke.render_environment(settings, slot, around.serving_image)
     return environment
 
 
@@ -129,7 +129,7 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
         ),
     )
     airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
-    emulator = [gke.program(settings, slot)] if gke.asked(settings) else []
+    emulator = gke.programs(settings, slot) if gke.asked(settings) else []
     return first + ([balancer] if own_cluster else []) + emulator + airflow
 
 

@@ -48,6 +48,16 @@ class Slot:
         return at.GKE_CONTROL_PORT + self.number
 
     @property
+    def gke_registry_port(self) -> int:
+        """Where the registry lets in who has a token of Google's."""
+        return at.GKE_REGISTRY_PORT + self.number
+
+    @property
+    def gke_token_port(self) -> int:
+        """Where it sends who has none."""
+        return at.GKE_TOKEN_PORT + self.number
+
+    @property
     def address_prefix(self) -> str:
         """The first three numbers of the checkout's load-balancer addresses."""
         return f"127.20.{self.number}"

@@ -246,6 +246,11 @@ def _api_server_flags(settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
+def render_hosts(registry: str) -> str:
+    """Where containerd pulls from: plain HTTP, which on loopback does."""
+    return f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
+
+
 def write_configuration(settings: Settings, binary: Path, registry: str) -> None:
     """All files that the cluster's programs read; certificates and kubeconfigs are made once."""
     where = folder(settings)
@@ -256,8 +261,7 @@ def write_configuration(settings: Settings, binary: Path, registry: str) -> None
     if registry.startswith(("127.", "localhost")):
         hosts = settings.shared / "registries" / registry
         hosts.mkdir(parents=True, exist_ok=True)
-        plain = f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
-        (hosts / "hosts.toml").write_text(plain)
+        (hosts / "hosts.toml").write_text(render_hosts(registry))
     for name, content in {
         "kubelet.json": render_kubelet(settings),
         "proxy.json": render_proxy(settings),

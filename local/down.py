@@ -88,9 +88,15 @@ def _remove_namespace(settings: Settings, facts: Mapping[str, Any], note: Note) 
         note(f"{name} deleted")
 
 
+def _repositories(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the names of this checkout's images begin."""
+    door = (facts.get("gke") or {}).get("registry")
+    return tuple(f"{registry}/" for registry in (facts["registry"], door) if registry)
+
+
 def _remove_images(facts: Mapping[str, Any]) -> int:
     """Remove containers and images whose name begins with this checkout's repository; how many images there were."""
-    host, prefix = facts["docker_host"], facts["registry"] + "/"
+    host, prefix = facts["docker_host"], _repositories(facts)
     for container in json.loads(engine.call(host, "GET", "/containers/json", query={"all": "true"})):
         if container["Image"].startswith(prefix):
             engine.call(
@@ -107,7 +113,7 @@ def _remove_images(facts: Mapping[str, Any]) -> int:
     return len(names)
 
 
-def plan_image_removal(images: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+def plan_image_removal(images: Sequence[Mapping[str, Any]], prefix: str | tuple[str, ...]) -> list[str]:
     """Every tag and digest below `prefix`: an image whose tag moved on is known by its digest alone."""
     names = [name for image in images for kind in ("RepoTags", "RepoDigests") for name in image.get(kind) or []]
     return [name for name in names if name.startswith(prefix) and not name.endswith(":<none>")]

@@ -1,4 +1,4 @@
-"""What the machine had before the stand, and the way back to it: packet filter rules, links, mounts, cgroups, kernel settings."""
+"""What the machine had before the stand, and the way back to it: filter rules, links, mounts, cgroups, kernel settings, host names."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from local import hosts
 from local import settings as at
 from local.commands import found, run
 from local.errors import StandError
@@ -72,6 +73,7 @@ def remove_leftovers(settings: Settings) -> None:
         _remove_rules(before)
         _restore_kernel(before)
         _remove_places(before)
+    hosts.remove_names()
     _unmount(settings)
     path.unlink(missing_ok=True)
 
@@ -81,9 +83,8 @@ def find_leftovers(settings: Settings) -> list[str]:
     rules = [line for text in _filters().values() for line in text.splitlines() if _is_ours(line)]
     links = [link for link in _links() if link in {at.DOCKER_BRIDGE, at.POD_BRIDGE}]
     mounts = [str(path) for path in _our_mounts(settings)]
-    return (
-        [f"rule {rule}" for rule in rules] + [f"link {link}" for link in links] + [f"mount {mount}" for mount in mounts]
-    )
+    ours = {"rule": rules, "link": links, "mount": mounts, f"line in {hosts.HOSTS}:": hosts.our_lines()}
+    return [f"{kind} {one}" for kind, those in ours.items() for one in those]
 
 
 def make_bridge(name: str, address: str) -> None:

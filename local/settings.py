@@ -23,6 +23,8 @@ WORKER_LOG_PORT = 28180  # plus the checkout's slot
 TRIGGERER_LOG_PORT = 28280  # plus the checkout's slot
 GKE_PORT = 28600  # plus the checkout's slot: the emulator of Google
 GKE_CONTROL_PORT = 28700  # plus the checkout's slot
+GKE_REGISTRY_PORT = 28800  # plus the checkout's slot: the registry by its door that wants a token
+GKE_TOKEN_PORT = 28900  # plus the checkout's slot: who gives that token
 SLOTS = range(1, 100)
 
 DOCKER_BRIDGE = "slipway0"

@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from local import airflow, checkout, cluster, serving_image, shared
+from local import airflow, checkout, cluster, hosts, serving_image, shared
 from local.airflow import Surroundings
 from local.checkout import Slot, write_private
 from local.commands import run
@@ -35,6 +35,8 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
             parts, slot = _prepare(settings)
             if with_gke:
                 gke.folder(settings).mkdir(mode=0o700, exist_ok=True)
+            if gke.asked(settings):
+                hosts.add_names(gke.HOSTS)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
             start(checkout.supervisor(settings), "lock")  # from here on nobody stops the shared parts
@@ -76,6 +78,8 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
+    if gke.asked(settings):
+        gke.lend_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     _start_airflow(settings, parts, slot, image)

@@ -13,9 +13,10 @@ import yaml
 
 from local.gke.clusters import Faults, Google, Kubernetes
 from local.gke.control import control, serve_http, serve_when_free, webhook
+from local.gke.emulator import serve
 from local.gke.identity import make_identity
-from local.gke.manager import serve
-from local.gke.tokens import Issuer, register
+from local.gke.registry import TokenServer, serve_tokens
+from local.gke.tokens import issuer_of, register, registered
 
 
 def main(words: Sequence[str]) -> int:
@@ -23,22 +24,30 @@ def main(words: Sequence[str]) -> int:
     arguments = _arguments(words)
     kubernetes = read_kubernetes(arguments.kubeconfig)
     identity = make_identity(arguments.folder, arguments.universe, kubernetes.ca)
-    issuer = Issuer(email=identity.email, public_key=identity.public_key, group=arguments.group)
+    issuer = issuer_of(identity, arguments.group)
 
     def faults_changed(faults: Faults) -> None:
-        register(arguments.issuers, arguments.name, replace(issuer, refuse=faults.refuse_tokens))
+        now = replace(issuer, refuse=faults.refuse_tokens, expired_before=faults.expired_before)
+        register(arguments.issuers, arguments.name, now)
 
     google = Google(kubernetes, time.time)
     faults_changed(google.faults)
     key, certificate = identity.server()
-    server, _port = serve(google, issuer, port=arguments.port, key=key, certificate=certificate)
-    serve_http(control(google, faults_changed), arguments.control_port)
-    serve_when_free(webhook(arguments.issuers), arguments.webhook_port)
-    sys.stdout.write(f"an emulator of Google: container.{arguments.universe}\n")
-    sys.stdout.flush()
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    (arguments.issuers / f"{arguments.name}.json").unlink(missing_ok=True)
-    server.stop(grace=1)
+    server = TokenServer(
+        service=f"registry.{arguments.universe}",
+        key=key.decode(),
+        certificate=certificate,
+        issuers=lambda: registered(arguments.issuers, arguments.name),
+        writers=lambda account: account != issuer.email,
+    )
+    with serve(google, issuer, identity):
+        serve_tokens(server, arguments.token_port)
+        serve_http(control(google, faults_changed), arguments.control_port)
+        serve_when_free(webhook(arguments.issuers), arguments.webhook_port)
+        sys.stdout.write(f"an emulator of Google: container.{arguments.universe}\n")
+        sys.stdout.flush()
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        (arguments.issuers / f"{arguments.name}.json").unlink(missing_ok=True)
     return 0
 
 
@@ -62,7 +71,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         "group": str,
     }.items():
         parser.add_argument(f"--{name}", type=kind, required=True)
-    for name in ("port", "control-port", "webhook-port"):
+    for name in ("control-port", "webhook-port", "token-port"):
         parser.add_argument(f"--{name}", type=int, required=True)
     return parser.parse_args(words)
 

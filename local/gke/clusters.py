@@ -12,17 +12,15 @@ import grpc
 from google.cloud.container_v1.types import Cluster, NodePool, Operation, StatusCondition
 from google.rpc.status_pb2 import Status
 
+from local.gke.artifacts import Artifacts
+from local.gke.compute import REGIONS, Compute
+from local.gke.projects import Project
+from local.gke.refusal import Refusal
+from local.gke.residue import Residue
+
 VERSION = "1.34.4-gke.1000"
 CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is its CPUs
 RESOURCE_EXHAUSTED = 8  # google.rpc.Code
-
-
-class Refusal(Exception):
-    """What Google answers in place of a result."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,29 +40,37 @@ class Faults:
     stockout: bool = False  # likewise, in the words of a zone that has no machines left
     lost: bool = False  # a creation that failed leaves no cluster behind
     quota_cpus: int | None = None  # more than these are refused at once
-    deny: list[str] = field(default_factory=list)  # methods that answer PERMISSION_DENIED
+    deny: list[str] = field(
+        default_factory=list
+    )  # methods that answer PERMISSION_DENIED: CreateCluster, compute.regions.get
     unavailable: dict[str, int] = field(default_factory=dict)  # so many next calls of a method answer UNAVAILABLE
     swallow: dict[str, int] = field(default_factory=dict)  # likewise, and what was asked is done all the same
     refuse_tokens: bool = False  # as if every token had expired
+    expired_before: int = 0  # to registry and clusters, as if those that were issued before this Unix time had
 
 
 @dataclass(slots=True)
 class Google:
-    """All clusters and operations of the emulated Google."""
+    """All that the emulated Google knows: clusters and operations, and what its one project may do and use."""
 
     kubernetes: Kubernetes
     clock: Callable[[], float]
     faults: Faults = field(default_factory=Faults)
     calls: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    project: Project = field(default_factory=Project)
+    compute: Compute = field(default_factory=Compute)
+    residue: Residue = field(default_factory=Residue)
+    artifacts: Artifacts = field(default_factory=Artifacts)
     clusters: dict[str, Any] = field(default_factory=dict)  # by full name
     operations: dict[str, Any] = field(default_factory=dict)  # by full name, oldest first
     _ends: dict[str, tuple[float, Faults]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
     def reset(self, faults: Faults | None = None) -> None:
-        """No clusters, nothing going on, nothing counted; and these faults, or none."""
+        """No clusters, nothing going on, nothing counted, a project that may do everything; and these faults, or none."""
         self.faults = faults or Faults()
+        self.project, self.compute, self.residue, self.artifacts = Project(), Compute(), Residue(), Artifacts()
         for kept in (self.clusters, self.operations, self.calls, self._ends):
             kept.clear()
 
@@ -78,6 +84,9 @@ class Google:
         self._check_quota(cluster)
         cluster.status = Cluster.Status.PROVISIONING
         cluster.location = parent.rpartition("/")[2]
+        cluster.locations = [f"{cluster.location}-{letter}" for letter in REGIONS.get(cluster.location, "")[:3]] or [
+            cluster.location
+        ]
         cluster.self_link = f"https://container/v1/{name}"
         cluster.create_time = _stamp(self.clock())
         self.clusters[name] = cluster
@@ -86,7 +95,7 @@ class Google:
     def delete(self, name: str) -> Any:
         """Begin to delete a cluster; the operation."""
         cluster = self.get(name)
-        if cluster.status == Cluster.Status.PROVISIONING:
+        if cluster.status in {Cluster.Status.PROVISIONING, Cluster.Status.STOPPING}:
             raise Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION, f"Cluster {cluster.name} is running incompatible operation."
             )
@@ -152,11 +161,12 @@ class Google:
         name = operation.target_link.removeprefix("https://container/v1/")
         operation.status, operation.end_time = Operation.Status.DONE, _stamp(self.clock())
         cluster = self.clusters.get(name)
-        if operation.operation_type == Operation.Type.DELETE_CLUSTER or cluster is None:
+        error = faults.operation_error
+        deletes = operation.operation_type == Operation.Type.DELETE_CLUSTER
+        if cluster is None or (deletes and error is None):
             self.clusters.pop(name, None)
             return
-        error = faults.operation_error
-        if faults.stockout:
+        if faults.stockout and not deletes:
             error = f"[GCE_STOCKOUT] Google Compute Engine: {cluster.location} does not have enough resources available to fulfill the request."
         if error is None:
             cluster.status = Cluster.Status.RUNNING
@@ -164,7 +174,7 @@ class Google:
             return
         operation.error = Status(code=RESOURCE_EXHAUSTED, message=error)
         operation.status_message = error
-        if faults.lost:
+        if faults.lost and not deletes:
             del self.clusters[name]
             return
         cluster.status, cluster.status_message = Cluster.Status.ERROR, error

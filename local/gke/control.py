@@ -1,16 +1,21 @@
 """The HTTP APIs on loopback: control, by which a test tells the emulator to misbehave, and the API server's token webhook.
 
-GET  /state              clusters, operations, faults, and how often each method was called
+GET  /state              clusters, operations, faults, the project, and how often each method was called
 PUT  /faults             these faults from now on, and no others: clusters.Faults
+PUT  /project            what its account may do and which APIs are enabled: projects.Project
+PUT  /compute            quotas: compute.Compute
+PUT  /residue            load balancers, addresses and disks, which no cluster takes with it: residue.Residue
+PUT  /artifacts          repositories: artifacts.Artifacts
 PUT  /clusters/NAME      a cluster as it is given, in the JSON of google.container.v1.Cluster
 DELETE /clusters/NAME    gone at once, under whoever uses it
-POST /reset              no clusters, no faults, nothing counted
+POST /reset              no clusters, no faults, nothing counted, a project that may do everything
 """
 
 import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,9 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
             if (method, path) == ("PUT", "/faults"):
                 google.faults = Faults(**(body or {}))
                 faults_changed(google.faults)
+            elif method == "PUT" and path in {"/project", "/compute", "/residue", "/artifacts"}:
+                name = path.removeprefix("/")
+                setattr(google, name, type(getattr(google, name))(**(body or {})))
             elif (method, path) == ("POST", "/reset"):
                 google.reset()
                 faults_changed(google.faults)
@@ -53,6 +61,10 @@ def state(google: Google) -> dict[str, Any]:
         "clusters": {name: Cluster.to_dict(one, use_integers_for_enums=False) for name, one in google.clusters.items()},
         "operations": [Operation.to_dict(one, use_integers_for_enums=False) for one in google.operations.values()],
         "faults": {name: getattr(google.faults, name) for name in Faults.__slots__},
+        "project": asdict(google.project),
+        "compute": asdict(google.compute),
+        "residue": asdict(google.residue),
+        "artifacts": asdict(google.artifacts),
         "calls": dict(google.calls),
     }
 

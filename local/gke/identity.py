@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-PROJECT = "slipway-stand"
+from local.gke.names import PROJECT
+
 DAYS = 3650
 BUNDLES = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # what may name the machine's own
 
@@ -50,9 +51,26 @@ class Identity:
             .decode()
         )
 
+    @property
+    def server_key(self) -> Path:
+        """The key of the universe's hosts, as PEM."""
+        return self.folder / "server.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The certificate of the universe's hosts, as PEM."""
+        return self.folder / "server.pem"
+
+    @property
+    def google_key(self) -> str:
+        """What the tokens that Google makes are verified with."""
+        certificate = x509.load_pem_x509_certificate(self.server_certificate.read_bytes())
+        kinds = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return certificate.public_key().public_bytes(*kinds).decode()
+
     def server(self) -> tuple[bytes, bytes]:
-        """The server's key and certificate, as PEM."""
-        return (self.folder / "server.key").read_bytes(), (self.folder / "server.pem").read_bytes()
+        """Both."""
+        return self.server_key.read_bytes(), self.server_certificate.read_bytes()
 
 
 def make_identity(folder: Path, universe: str, kubernetes_ca: str) -> Identity:

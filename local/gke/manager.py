@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 from google.cloud.container_v1 import types
 
-from local.gke.clusters import Google, Refusal
+from local.gke.clusters import Google
+from local.gke.refusal import Refusal, service_disabled
 from local.gke.tokens import Issuer, who
 
 SERVICE = "/google.container.v1.ClusterManager/"
@@ -65,6 +66,8 @@ class ClusterManager(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ship
         if faults.unavailable.get(name, 0) > 0:
             faults.unavailable[name] -= 1
             raise Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+        if "container.googleapis.com" in self.google.project.disabled:
+            raise service_disabled("container", self.google.project.number)
         if name in faults.deny:
             raise Refusal(
                 grpc.StatusCode.PERMISSION_DENIED, f'Required "container.clusters.{_verb(name)}" permission(s).'

@@ -18,9 +18,9 @@ from slipway.errors import (
     RegistryUnreachable,
     ResolveError,
 )
+from slipway.login import Login, find_connection
 from slipway.release import Release
 
-REGISTRY_LOGIN = "with the registry's host, login and password"
 ENGINE_TIMEOUT_S = 600  # a commit of a large layer is one answer
 # A registry's refusal comes as the engine's words, under one status of the engine's own.
 LOGIN_WANTED = re.compile(
@@ -36,31 +36,25 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def engine(release: Release) -> Iterator[Any]:
-    """The engine of the release's Docker connection, as `docker.APIClient`, logged in where a registry connection is named."""
-    with engine_at(release.engine_conn_id, release.registry_conn_id) as client:
+    """The engine of the release's Docker connection, as `docker.APIClient`."""
+    with engine_at(release.engine_conn_id) as client:
         yield client
 
 
 @contextmanager
-def engine_at(engine_conn_id: str, registry_conn_id: str | None) -> Iterator[Any]:
+def engine_at(engine_conn_id: str) -> Iterator[Any]:
     """The engine that a connection of type `docker` names by its host (`unix://…` or `tcp://…`).
 
-    Raises InputRefused where a connection is missing or cannot be meant, EngineUnreachable where no engine answers,
-    RegistryLoginRefused, RegistryUnreachable where the login fails.
+    Raises InputRefused where the connection is missing or cannot be meant, EngineUnreachable where no engine answers.
     """
     from airflow.providers.docker.hooks.docker import DockerHook
     from airflow.sdk.exceptions import AirflowException
-    from docker.errors import APIError, DockerException
+    from docker.errors import DockerException
 
-    base_url, registry = engine_url(engine_conn_id), registry_host(registry_conn_id)
+    base_url = engine_url(engine_conn_id)
     try:
-        hook = DockerHook(docker_conn_id=registry_conn_id, base_url=base_url, timeout=ENGINE_TIMEOUT_S)
-        client = hook.api_client
+        client = DockerHook(docker_conn_id=None, base_url=base_url, timeout=ENGINE_TIMEOUT_S).api_client
     except (AirflowException, DockerException) as error:
-        if registry and isinstance(error, APIError):  # the engine answers: the words are of the login
-            raise refused_by_registry(f"registry {registry}", error, registry_conn_id) or RegistryLoginRefused(
-                f"registry {registry}: connection {registry_conn_id}: {one_line(error)}. Next: docker login {registry}"
-            ) from error
         raise EngineUnreachable(
             f"engine at {base_url} (connection {engine_conn_id}): {one_line(error)}. Next: DOCKER_HOST={base_url} docker info"
         ) from error
@@ -70,9 +64,28 @@ def engine_at(engine_conn_id: str, registry_conn_id: str | None) -> Iterator[Any
         client.close()
 
 
+def log_in(client: Any, login: Login | None) -> None:
+    """Have the engine try a login at its registries; the client keeps it in memory and sends it along from then on.
+
+    The provider's hook logs in with what a Docker connection holds, and knows no tokens.
+    Raises RegistryLoginRefused, RegistryUnreachable.
+    """
+    from docker.errors import APIError
+
+    if login is None:
+        return
+    for host in login.hosts:
+        try:
+            client.login(login.user, login.password, registry=host, reauth=True)
+        except APIError as error:
+            raise refused_by_registry(f"registry {host}", error, login) or RegistryLoginRefused(
+                f"registry {host}: connection {login.conn_id}: {one_line(error)}. Next: docker login {host}"
+            ) from error
+
+
 def engine_url(engine_conn_id: str) -> str:
     """The URL of the engine that a Docker connection names. Raises InputRefused."""
-    connection = docker_connection(engine_conn_id, holding="host unix:///var/run/docker.sock or tcp://HOST:PORT")
+    connection = find_connection(engine_conn_id, holding="host unix:///var/run/docker.sock or tcp://HOST:PORT")
     host = connection.host or ""
     if "://" in host:
         return str(host)
@@ -83,31 +96,7 @@ def engine_url(engine_conn_id: str) -> str:
     )
 
 
-def docker_connection(conn_id: str, *, holding: str) -> Any:
-    """An Airflow connection of type `docker`; `holding` tells people what one has to hold. Raises InputRefused."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise InputRefused(
-            f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type docker, {holding}"
-        ) from error
-
-
-def registry_host(registry_conn_id: str | None) -> str | None:
-    """The registry that a connection logs in to; None where none is named. Raises InputRefused."""
-    if registry_conn_id is None:
-        return None
-    connection = docker_connection(registry_conn_id, holding=REGISTRY_LOGIN)
-    missing = [field for field in ("host", "login", "password") if not getattr(connection, field)]
-    if missing:
-        raise InputRefused(f"connection {registry_conn_id}: it has no {missing[0]}. Next: mend it in Airflow")
-    return f"{connection.host}:{connection.port}" if connection.port else str(connection.host)
-
-
-def check_registry(client: Any, repository: str, registry_conn_id: str | None) -> None:
+def check_registry(client: Any, repository: str, login: Login | None) -> None:
     """Have the engine ask the registry about a repository, which need not be there yet: before hours go into a build.
 
     Raises RegistryLoginRefused, RegistryUnreachable, ImagePushRefused. Whether it may be pushed to is known only by a push.
@@ -118,14 +107,14 @@ def check_registry(client: Any, repository: str, registry_conn_id: str | None) -
         client.inspect_distribution(repository)
     except APIError as error:
         what = f"registry of {repository}"
-        if refusal := refused_by_registry(what, error, registry_conn_id):
+        if refusal := refused_by_registry(what, error, login):
             raise refusal from error
         if error.is_server_error():  # the engine does not come as far as an answer: TLS, plain HTTP, a proxy
             raise ImagePushRefused(f"{what}: {one_line(error)}. Next: docker pull {repository}") from error
         log.info("resolve: %s: %s", what, one_line(error))  # not there yet, or not to be read
 
 
-def refused_by_registry(what: str, error: Exception, registry_conn_id: str | None) -> ImageError | None:
+def refused_by_registry(what: str, error: Exception, login: Login | None) -> ImageError | None:
     """What a registry's words say of the login or of its health; None where they say something else."""
     words = one_line(error).rstrip(".")
     if NO_ANSWER.search(words):
@@ -134,18 +123,17 @@ def refused_by_registry(what: str, error: Exception, registry_conn_id: str | Non
         )
     if not LOGIN_WANTED.search(words):
         return None
-    if registry_conn_id is None:
+    if login is None:
         return RegistryLoginRefused(
             f"{what}: it wants a login: {words}. Next: create a connection of type docker with its host, login and "
-            "password, and name it in image.registry_conn_id"
+            "password, or for Artifact Registry of type google_cloud_platform, and name it in image.registry_conn_id"
         )
     return RegistryLoginRefused(
-        f"{what}: the login of connection {registry_conn_id} is not accepted: {words}. "
-        "Next: mend the connection's host, login and password in Airflow; docker login tries them"
+        f"{what}: the login of connection {login.conn_id} is not accepted: {words}. Next: {login.mend}"
     )
 
 
-def resolve_base(client: Any, reference: str, registry_conn_id: str | None = None) -> str:
+def resolve_base(client: Any, reference: str, login: Login | None = None) -> str:
     """The digest that an image reference has now (sha256:…), as the engine sees the registry; else as it has it.
 
     Raises RegistryLoginRefused, ResolveError with the engine's words.
@@ -159,7 +147,7 @@ def resolve_base(client: Any, reference: str, registry_conn_id: str | None = Non
             for known in client.inspect_image(reference)["RepoDigests"]:
                 log.warning("base image %s: the registry did not answer, the engine has %s", reference, known)
                 return str(known.split("@", 1)[1])
-        refusal = refused_by_registry(f"base image {reference}", error, registry_conn_id)
+        refusal = refused_by_registry(f"base image {reference}", error, login)
         if isinstance(refusal, RegistryLoginRefused):
             raise refusal from error
         raise ResolveError(

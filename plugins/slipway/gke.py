@@ -1,22 +1,44 @@
 """Google's side of a target, asked through the Google provider's own hooks; loaded by the tasks of such a target alone.
 
-The provider's calls to GKE have limits of their own (20 s, 45 s to create); the Kubernetes client of its hook has none
-(KubernetesHook's has), so that every request of it is given one here.
+The provider's calls to GKE have limits of their own (20 s, 45 s to create); the Kubernetes clients of its hooks have none
+(KubernetesHook's have), so that every request of them is given one here. Where a cluster's API server is, is asked once for
+a while: not for each client, and anew when it does not answer there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from slipway.cluster import GkeCluster, newest_creation
+from slipway.cluster import GkeCluster, OperationKind, newest_operation
 from slipway.errors import ClusterRefused, GoogleUnreachable, InputRefused
 from slipway.target import REQUEST_TIMEOUT_S
 
 if TYPE_CHECKING:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
+    from google.auth.exceptions import RefreshError
+
+    from slipway.google_rest import Answer
+
+ENDPOINT_KEPT_S = 600  # a cluster keeps its address for as long as it lives; another one of its name shows itself
+IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
+
+_endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
+
+
+def access_token(conn_id: str) -> str:
+    """A token made just now, of the connection's account or of the one that it impersonates; it lives for an hour at most.
+
+    Raises InputRefused, ClusterRefused, GoogleUnreachable.
+    """
+    from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
+
+    with google_words(f"connection {conn_id}", conn_id):
+        return _make_token(GoogleBaseHook(gcp_conn_id=conn_id).get_credentials())
 
 
 def connected_project(conn_id: str) -> str:
@@ -43,8 +65,18 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     return dict(Cluster.to_dict(found, use_integers_for_enums=False))
 
 
-def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
-    """The newest operation that created the cluster, as far as Google remembers.
+def list_clusters(conn_id: str, project: str) -> list[dict[str, Any]]:
+    """Every cluster of a project, wherever it is. Raises ClusterRefused, GoogleUnreachable."""
+    from google.cloud.container_v1.types import Cluster
+
+    with google_words(f"clusters of {project}", conn_id):
+        client = _hook(conn_id, None).get_cluster_manager_client()
+        listed = client.list_clusters(parent=f"projects/{project}/locations/-", timeout=REQUEST_TIMEOUT_S).clusters
+    return [dict(Cluster.to_dict(one, use_integers_for_enums=False)) for one in listed]
+
+
+def find_operation(conn_id: str, cluster: GkeCluster, kind: OperationKind) -> dict[str, Any] | None:
+    """The newest operation that created the cluster, or deletes it, as far as Google remembers.
 
     The provider has no call for it, and finding one by name would need a worker that lived long enough to write it down.
     """
@@ -53,13 +85,43 @@ def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     with google_words(str(cluster), conn_id):
         client = _hook(conn_id, cluster).get_cluster_manager_client()
         listed = client.list_operations(parent=cluster.parent, timeout=REQUEST_TIMEOUT_S).operations
-    found = newest_creation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed])
+    found = newest_operation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed], kind)
     return dict(found) if found else None
 
 
-async def look_at(conn_id: str, cluster: GkeCluster) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Cluster and creation as they are now, for triggers: the provider's async hook can read neither."""
-    return await asyncio.to_thread(lambda: (find_cluster(conn_id, cluster), find_creation(conn_id, cluster)))
+async def look_at(
+    conn_id: str, cluster: GkeCluster, kind: OperationKind
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Cluster and operation as they are now, for triggers: the provider's async hook can read neither."""
+    return await asyncio.to_thread(lambda: (find_cluster(conn_id, cluster), find_operation(conn_id, cluster, kind)))
+
+
+def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> dict[str, Any]:
+    """Compute Engine's aggregated list of a resource in the cluster's project: what each region and zone has.
+
+    The provider's ComputeEngineHook has no call for it. Raises ClusterRefused, GoogleUnreachable.
+    """
+    from slipway.google_rest import google_rest
+
+    items: dict[str, Any] = {}
+    page: dict[str, str] = {}
+    with google_rest(conn_id) as google:
+        while True:
+            answer = google.get("compute", f"/compute/v1/projects/{cluster.project}/aggregated/{resource}", **page)
+            if answer.refusal is not None:
+                raise _refused(f"{resource} of {cluster.project}", conn_id, answer)
+            for scope, listed in (answer.body.get("items") or {}).items():
+                items.setdefault(scope, {}).setdefault(resource, []).extend(listed.get(resource) or ())
+            if not answer.body.get("nextPageToken"):
+                return items
+            page = {"pageToken": str(answer.body["nextPageToken"])}
+
+
+def _refused(where: str, conn_id: str, answer: Answer) -> Exception:
+    """What a REST API's refusal is, by its status."""
+    if answer.status in {0, 429} or answer.status >= 500:  # noqa: PLR2004 - HTTP's own classes
+        return GoogleUnreachable(f"{where}: {answer.refusal}. Next: look at status.cloud.google.com")
+    return ClusterRefused(f"{where}: {answer.refusal}. Next: give connection {conn_id} roles/compute.viewer")
 
 
 def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
@@ -67,32 +129,41 @@ def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesHook
 
     with google_words(str(cluster), conn_id):
-        url, ca = _endpoint(conn_id, cluster)
+        url, ca = endpoint(conn_id, cluster)
         hook = GKEKubernetesHook(
             cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
         )
-        return limited(hook.get_conn())
+        return limited(hook.get_conn(), lambda: token_words(str(cluster), conn_id))
 
 
 @asynccontextmanager
 async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIterator[Any]:
-    """A `kubernetes_asyncio` ApiClient on the same cluster, from GKEKubernetesAsyncHook, for triggers."""
+    """A `kubernetes_asyncio` ApiClient on the same cluster, from GKEKubernetesAsyncHook, for triggers.
+
+    The hook gives it one token for good: it is for one look, and the next look's client has a token of its own.
+    """
+    from aiohttp import ClientError
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesAsyncHook
 
-    url, ca = await asyncio.to_thread(_endpoint, conn_id, cluster)
+    url, ca = await asyncio.to_thread(endpoint, conn_id, cluster)
     hook = GKEKubernetesAsyncHook(
         cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
     )
-    async with hook.get_conn() as client:
-        yield client
+    try:
+        async with hook.get_conn() as client:
+            yield limited(client)
+    except (ClientError, TimeoutError):
+        forget_endpoint(conn_id, cluster)
+        raise
 
 
-def limited(client: Any) -> Any:
-    """The client, each of whose requests has a limit where the caller gives none."""
+def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Any:
+    """The client, each of whose requests has a limit where the caller gives none, and is made within `around`."""
     call = client.call_api
 
     def call_api(*words: Any, **options: Any) -> Any:
-        return call(*words, **{**options, "_request_timeout": options.get("_request_timeout") or REQUEST_TIMEOUT_S})
+        with around():
+            return call(*words, **{**options, "_request_timeout": options.get("_request_timeout") or REQUEST_TIMEOUT_S})
 
     client.call_api = call_api
     return client
@@ -103,22 +174,22 @@ def google_words(where: str, conn_id: str) -> Iterator[None]:
     """Google's refusal as one line of ours."""
     from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
     from google.api_core import exceptions as api
-    from google.auth.exceptions import GoogleAuthError, TransportError
 
     def line(error: Exception) -> str:
         return " ".join(str(getattr(error, "message", None) or error).split())
 
     try:
-        yield
+        with token_words(where, conn_id):
+            yield
     except AirflowNotFoundException as error:
         raise InputRefused(
             f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type google_cloud_platform"
         ) from error
-    except (api.ServerError, api.TooManyRequests, api.RetryError, TransportError) as error:
+    except (api.ServerError, api.TooManyRequests, api.RetryError) as error:
         if isinstance(error, api.ResourceExhausted):
             raise ClusterRefused(f"{where}: {line(error)}. Next: ask Google for quota, or ask for less") from error
         raise GoogleUnreachable(f"{where}: {line(error)}. Next: look at status.cloud.google.com") from error
-    except (api.Forbidden, api.Unauthorized, GoogleAuthError) as error:
+    except (api.Forbidden, api.Unauthorized) as error:
         raise ClusterRefused(
             f"{where}: {type(error).__name__}: {line(error)}. Next: give connection {conn_id} the right it names, or quota"
         ) from error
@@ -128,14 +199,81 @@ def google_words(where: str, conn_id: str) -> Iterator[None]:
         raise InputRefused(f"connection {conn_id}: {line(error)}. Next: mend it in Airflow") from error
 
 
+@contextmanager
+def token_words(where: str, conn_id: str) -> Iterator[None]:
+    """Why Google gives a connection no token, as one line of ours."""
+    from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
+
+    def line(words: object) -> str:
+        return " ".join(str(words).split()).rstrip(".")
+
+    try:
+        yield
+    except TransportError as error:
+        raise GoogleUnreachable(f"{where}: {line(error)}. Next: look at status.cloud.google.com") from error
+    except RefreshError as error:
+        status, said = judge_refresh(error)
+        what = f"{where}: connection {conn_id} gets no token: {line(said)}"
+        if error.retryable or status in {408, 429} or status >= 500:  # noqa: PLR2004 - in trouble
+            raise GoogleUnreachable(f"{what}. Next: look at status.cloud.google.com") from error
+        mend = "mend its key or account"
+        if "impersonat" in said:
+            mend = f"give its account {IMPERSONATOR} on the account that it impersonates"
+        raise ClusterRefused(f"{what}. Next: {mend}") from error
+    except GoogleAuthError as error:
+        raise ClusterRefused(
+            f"{where}: connection {conn_id}: {type(error).__name__}: {line(error)}. Next: mend it in Airflow"
+        ) from error
+
+
+def judge_refresh(error: RefreshError) -> tuple[int, str]:
+    """HTTP status, 0 where there is none, and words of Google's answer to a wish for a token."""
+    words, *answers = error.args or ("no reason given",)
+    for answer in answers:
+        said = answer
+        with suppress(ValueError):
+            said = json.loads(answer) if isinstance(answer, str) else answer
+        reason = said.get("error") if isinstance(said, dict) else None
+        if isinstance(reason, dict):  # an API's; the token server's is in the words already
+            return int(reason.get("code") or 0), f"{words}: {reason.get('message')}"
+    return 0, str(words)
+
+
 def _hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
+    """The provider's hook, with a token: where gRPC is left to get one, a refused one looks like a Google in trouble."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
 
-    return GKEHook(gcp_conn_id=conn_id, location=cluster.location if cluster else None)
+    hook = GKEHook(gcp_conn_id=conn_id, location=cluster.location if cluster else None)
+    if not hook.get_credentials().valid:
+        _make_token(hook.get_credentials())
+    return hook
 
 
-def _endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
-    """Where the cluster's API server is, and its certificate authority. Raises ClusterRefused where it has none yet."""
+def _make_token(credentials: Any) -> str:
+    from google.auth.transport.requests import Request
+
+    credentials.refresh(Request())
+    return str(credentials.token)
+
+
+def endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
+    """Where the cluster's API server is, and its certificate authority; asked of Google once for a while.
+
+    Raises ClusterRefused where it has none yet.
+    """
+    asked_s, found = _endpoints.get((conn_id, cluster), (0.0, ("", "")))
+    if not asked_s or time.monotonic() - asked_s > ENDPOINT_KEPT_S:
+        found = _ask_endpoint(conn_id, cluster)
+        _endpoints[conn_id, cluster] = time.monotonic(), found
+    return found
+
+
+def forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
+    """Ask Google anew next time: a cluster that was made again under its name is elsewhere, or has another authority."""
+    _endpoints.pop((conn_id, cluster), None)
+
+
+def _ask_endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
     from airflow.providers.google.cloud.operators.kubernetes_engine import GKEClusterAuthDetails
 
     with google_words(str(cluster), conn_id):

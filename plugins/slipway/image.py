@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway import __version__
-from slipway.engine import one_line, throwaway_container
+from slipway.engine import log_in, one_line, throwaway_container
 from slipway.errors import ImageBuildFailed
 from slipway.export import Export
+from slipway.login import find_login
 from slipway.release import Release, digest_of
 from slipway.scratch import scratch_folder
 from slipway.store import fetch
@@ -151,6 +152,7 @@ def ensure_base(client: Any, release: Release) -> None:
         client.inspect_image(release.base_reference)
     except ImageNotFound:
         log.info("image: pulling %s", release.base_reference)
+        log_in(client, find_login(release.registry_conn_id, release.repository, release.base_image))
         client.pull(release.base_reference)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.engine import one_line, refused_by_registry
+from slipway.engine import log_in, one_line, refused_by_registry
 from slipway.errors import ImagePushRefused
 from slipway.export import Export
 from slipway.image import ensure_image, has_image
+from slipway.login import find_login
 from slipway.release import Release
 from slipway.smoke import Proof, smoke_test
+
+GOOGLE_RIGHT = "artifactregistry."  # in the words of a registry that misses a right of IAM
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +44,17 @@ def push_image(client: Any, release: Release, export: Export, proof: Proof) -> P
         log.warning("push: this engine lacks %s, building and proving it here", image.image_id)
         image = smoke_test(client, release, export, ensure_image(client, release, export)).image
     repository, tag = image.reference.rsplit(":", 1)
+    login = find_login(release.registry_conn_id, repository)  # only now: a build may outlive a token
+    log_in(client, login)
     try:
         client.tag(image.image_id, repository, tag, force=True)
         sent = judge_push(client.push(repository, tag=tag, stream=True, decode=True))
         held = client.inspect_distribution(f"{repository}@{sent}")["Descriptor"]["digest"]
     except (DockerException, ImagePushRefused) as error:
         what = f"push {image.reference}"
-        raise refused_by_registry(what, error, release.registry_conn_id) or ImagePushRefused(
-            f"{what}: {one_line(error)}. Next: docker push {image.reference}"
-        ) from error
+        words = one_line(error)
+        mend = login.mend if login and GOOGLE_RIGHT in words else f"docker push {image.reference}"
+        raise refused_by_registry(what, error, login) or ImagePushRefused(f"{what}: {words}. Next: {mend}") from error
     if held != sent:
         raise ImagePushRefused(f"push {image.reference}: sent {sent}, the registry holds {held}. Next: clear push")
     return Pushed(

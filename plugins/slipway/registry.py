@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.engine import REGISTRY_LOGIN, docker_connection, one_line
+from slipway.engine import one_line
 from slipway.errors import RegistryUnusable
+from slipway.login import Login, find_login
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -27,8 +28,6 @@ MANIFESTS = (
 DOCKER_HUB = "registry-1.docker.io"  # where names without a registry are
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 REQUEST_TIMEOUT_S = 30
-
-Login = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +100,10 @@ class Repository:
 def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Repository]:
     """A repository such as `europe-docker.pkg.dev/project/models/vit`, logged in where a connection is named.
 
-    Plain HTTP on loopback, as the engine does it; TLS elsewhere. Raises InputRefused where the connection is missing.
+    Plain HTTP on loopback, as the engine does it; TLS elsewhere. Raises InputRefused where the connection is missing,
+    RegistryLoginRefused, GoogleUnreachable where a Google connection gets no token.
     """
-    login = _login(registry_conn_id)
+    login = find_login(registry_conn_id, repository)
     with httpx.Client(
         base_url=repository_url(repository),
         auth=_Challenged(login),
@@ -128,13 +128,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"
-
-
-def _login(registry_conn_id: str | None) -> Login | None:
-    if registry_conn_id is None:
-        return None
-    connection = docker_connection(registry_conn_id, holding=REGISTRY_LOGIN)
-    return (connection.login or "", connection.password or "") if connection.login else None
 
 
 class _Challenged(httpx.Auth):
@@ -183,4 +176,4 @@ def _may_be_told(realm: str) -> bool:
 
 
 def _basic(login: Login) -> str:
-    return f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"
+    return f"Basic {base64.b64encode(f'{login.user}:{login.password}'.encode()).decode()}"

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from slipway.cluster import ClusterSpec
+from slipway.cluster import LABEL_MADE_FOR, LABEL_RUN, LABEL_STORE, ClusterSpec
 from slipway.target import Target
 
 MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
@@ -108,6 +108,7 @@ class Release:
     retention: Retention = Retention()
     export: ExportSettings = ExportSettings()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
+    unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
 
     @property
     def fingerprint(self) -> str:
@@ -171,6 +172,21 @@ class Release:
         return {LABEL_MODEL: self.model}
 
     @property
+    def temporary(self) -> bool:
+        """Whether the run makes its own cluster and deletes it again."""
+        return self.cluster is not None and self.cluster.temporary
+
+    @property
+    def claim(self) -> str:
+        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it."""
+        return short(digest_of([self.store, self.model, self.run_id]))
+
+    @property
+    def cluster_labels(self) -> dict[str, str]:
+        """What a cluster says of who made it; nobody's drift where one bears them not."""
+        return {LABEL_STORE: self.store_id, LABEL_MADE_FOR: self.model, LABEL_RUN: self.claim}
+
+    @property
     def asset_uri(self) -> str:
         """The Asset that `announce` updates."""
         return asset_uri(self.model)
@@ -184,6 +200,11 @@ def dag_id(model: str) -> str:
 def rollback_dag_id(model: str) -> str:
     """The DAG that rolls a model back."""
     return dag_id(model).replace("refresh_", "rollback_", 1)
+
+
+def teardown_dag_id(model: str) -> str:
+    """The DAG that tears a model's cluster down."""
+    return dag_id(model).replace("refresh_", "teardown_", 1)
 
 
 def asset_uri(model: str) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slipway.cluster import GkeCluster
-from slipway.engine import check_registry, engine_at, resolve_base
+from slipway.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
 from slipway.folders import content_hash
 from slipway.hub import COMMIT, hub_commit
+from slipway.login import find_login, is_artifact_registry
 from slipway.manifests import manifests_hash
 from slipway.model_file import (
     PROJECT,
@@ -52,6 +53,7 @@ class Settings:
 
     store: str  # slipway_store: URI of the artifact store
     registry: str | None  # slipway_registry: prefix of image repositories
+    registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: of GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
 
@@ -70,6 +72,7 @@ def read_settings() -> Settings:
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
+        registry_conn_id=Variable.get("slipway_registry_conn_id", default=None),
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
     )
@@ -81,12 +84,14 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     Raises InputRefused, ResolveError, ManifestError, ImageError; each in one line that says how to mend it.
     """
     model, file = path.stem, read_model_file(path)
-    check_unshared(_readable(path, file))
+    check_unshared(readable_files(path, file))
     store = Store(settings.store)
     target = find_target(file.target, settings)
     base_image, repository = serving_image(file, settings), image_repository(model, file, settings)
-    login = file.image.registry_conn_id
-    with engine_at(file.image.engine_conn_id, login) as client:
+    registry_conn_id = registry_connection(file, repository, target, settings)
+    login = find_login(registry_conn_id, repository, base_image)
+    with engine_at(file.image.engine_conn_id) as client:
+        log_in(client, login)
         base_digest = resolve_base(client, base_image, login)
         check_registry(client, repository, login)
     release = Release(
@@ -98,7 +103,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         base_digest=base_digest,
         repository=repository,
         engine_conn_id=file.image.engine_conn_id,
-        registry_conn_id=login,
+        registry_conn_id=registry_conn_id,
         target=target,
         deployment=file.target.deployment,
         overlay=params.overlay or file.target.overlay,
@@ -115,6 +120,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         retention=Retention(**file.retention.model_dump()),
         export=ExportSettings(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
+        unschedulable_grace_s=file.target.unschedulable_grace_s,
     )
     return replace(release, manifests_hash=manifests_hash(release))
 
@@ -170,6 +176,17 @@ def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
     return repository
 
 
+def registry_connection(file: ModelFile, repository: str, target: Target, settings: Settings) -> str | None:
+    """The connection that logs in to the registry: the model file's, the Variable's where the repository is the Variable's too.
+
+    Where neither says, an Artifact Registry is logged in to with the connection that makes the cluster.
+    """
+    named = file.image.registry_conn_id or (None if file.image.repository else settings.registry_conn_id)
+    if named is None and target.gke is not None and is_artifact_registry(repository):
+        return target.conn_id
+    return named
+
+
 def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False) -> Source:
     """The source with a revision that cannot move; a commit that the store keeps is not looked for upstream.
 
@@ -223,7 +240,7 @@ def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> G
     )
 
 
-def _readable(path: Path, file: ModelFile) -> dict[str, ModelFile]:
+def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:
     """The model file at hand and every other that can be read; a broken one is refused in its own DAG."""
     files: dict[str, ModelFile] = {}
     for other in served_files(path.parent):

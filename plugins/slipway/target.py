@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from slipway.cluster import GkeCluster
 from slipway.errors import ClusterUnreachable, InputRefused, SlipwayError
 
 REQUEST_TIMEOUT_S = 30  # one answer of an API server; a hung connection must not hold a task
+LOADER = "kubernetes/config/kube_config.py"  # of the Kubernetes client: what reads a kubeconfig
 CERTIFICATE = re.compile(r"certificate|\bPEM\b|X509")  # in what TLS says where no other try will help
 
 
@@ -39,7 +42,7 @@ def connected_namespace(conn_id: str) -> str:
     hook = KubernetesHook(conn_id=conn_id)
     with refused_connection(conn_id):
         hook.get_connection(conn_id)
-        hook.get_conn()
+        _connected(hook)
         return hook.get_namespace() or "default"
 
 
@@ -76,6 +79,8 @@ def cluster_client(target: Target) -> Iterator[Any]:
     try:
         yield client
     except HTTPError as error:
+        if target.gke:
+            _forget_endpoint(target.conn_id, target.gke)
         raise unanswered(target, client.configuration.host, error) from error
     finally:
         client.close()
@@ -84,6 +89,10 @@ def cluster_client(target: Target) -> Iterator[Any]:
 def unanswered(target: Target, server: str, error: Exception) -> SlipwayError:
     """What a server that gave no answer calls for: another try, or other certificates."""
     words = _line(getattr(error, "reason", None) or error)
+    if target.gke:  # its certificates come from Google: another try asks for them anew
+        return ClusterUnreachable(
+            f"{target.gke}: {server} does not answer: {words}. Next: {target.gke.gcloud('describe')}"
+        )
     if CERTIFICATE.search(words):
         return InputRefused(
             f"connection {target.conn_id}: {server}: {words}. Next: mend the certificates in its kubeconfig"
@@ -101,13 +110,53 @@ def _hook_client(conn_id: str) -> Any:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
     with refused_connection(conn_id):
-        return KubernetesHook(conn_id=conn_id).api_client
+        return _connected(KubernetesHook(conn_id=conn_id))
+
+
+def _connected(hook: Any) -> Any:
+    """The hook's client. Raises InputRefused where the kubeconfig's exec plugin gave no credentials.
+
+    The Kubernetes client writes the plugin's error to the log, and goes on as nobody: every request would be forbidden.
+    """
+    with _errors_logged_by(LOADER) as said:
+        client = hook.get_conn()
+    known = client.configuration.api_key or client.configuration.cert_file
+    if said and not known:
+        raise InputRefused(
+            f"connection {hook.conn_id}: the exec plugin of its kubeconfig gave no credentials: {_line(said[-1])}. "
+            "Next: have its command on every worker and triggerer, and run it there as their user"
+        )
+    return client
+
+
+@contextmanager
+def _errors_logged_by(module: str) -> Iterator[list[str]]:
+    """What a module writes to the root logger as an error."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR and record.pathname.endswith(module):
+                said.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger().addHandler(listener)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(listener)
 
 
 def _gke_client(conn_id: str, cluster: GkeCluster) -> Any:
     from slipway.gke import kubernetes_client
 
     return kubernetes_client(conn_id, cluster)
+
+
+def _forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
+    from slipway.gke import forget_endpoint
+
+    forget_endpoint(conn_id, cluster)
 
 
 @asynccontextmanager
@@ -121,7 +170,9 @@ async def async_cluster_client(target: Target) -> AsyncIterator[Any]:
         return
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
-    async with AsyncKubernetesHook(conn_id=target.conn_id).get_conn() as client:
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):  # an exec plugin is run, and the client waits for it for ever
+            client = await stack.enter_async_context(AsyncKubernetesHook(conn_id=target.conn_id).get_conn())
         yield client
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +11,9 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
+import sqlalchemy
 
 PROJECT = Path(__file__).parents[2]
 MODEL, DAG = "digits-vit-gke", "refresh_digits_vit_gke"
@@ -19,27 +22,6 @@ SLOW_S = 25  # longer than export and build take, so that apply is seen to wait 
 HOLDS_A_SLOT = {"queued", "running"}
 
 pytestmark = pytest.mark.stand
-
-
-@pytest.fixture(scope="module")
-def google():
-    """Tells the emulator of Google what to do, and what it knows; the stand has one after `up --gke`."""
-    subprocess.run(
-        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
-    )
-    shown = subprocess.run(
-        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
-    )
-    control = json.loads(shown.stdout)["gke"]["control"]
-
-    def ask(method, path, body=None):
-        data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
-            return json.load(answer)
-
-    ask("POST", "/reset")
-    yield ask
-    ask("POST", "/reset")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +70,12 @@ def newest_run(airflow_api):
     return runs[0]["dag_run_id"] if runs else None
 
 
+def reported(airflow_api):
+    """The findings of the newest run's preflight; Airflow's API gives a tuple as what it is made of."""
+    entry = f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/preflight/xcomEntries/return_value"
+    return airflow_api(f"{entry}?stringify=false")["value"]["findings"]["__data__"]
+
+
 def test_the_run_makes_the_cluster_once_and_is_green(made, google):
     """From no cluster to a gated success, and nothing is deleted on the way."""
     state = google("GET", "/state")
@@ -95,6 +83,28 @@ def test_the_run_makes_the_cluster_once_and_is_green(made, google):
     assert state["calls"]["CreateCluster"] == 1
     assert "DeleteCluster" not in state["calls"]
     assert "the run: success" in made["output"]
+
+
+def test_google_was_asked_before_the_cluster_was_made(made, google, airflow_api):
+    """Project, APIs, permissions and quota are in the preflight's report, nothing is missing, and the price is said before."""
+    report = reported(airflow_api)
+    print("\n".join(f"{one['outcome']}: {one['said']}" for one in report))
+    said = [one["said"] for one in report if one["outcome"] == "ok"]
+    for words in ("project slipway-stand: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
+        assert any(one.startswith(words) for one in said)
+    assert any("has to be made: about $0.90 per hour to leave standing" in one for one in said)
+    assert "missing" not in {one["outcome"] for one in report}
+    assert google("GET", "/state")["calls"]["cloudresourcemanager.projects.testIamPermissions"] == 1
+
+
+def test_record_says_what_the_run_made_and_what_it_costs(made, stand, airflow_api):
+    """Who looks at the bill finds the run that made the cluster, and what it costs to leave it standing."""
+    folder = Path(stand["store"].removeprefix("file://")) / "records" / MODEL
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    [record] = [one for one in records if one["run_id"] == newest_run(airflow_api)]
+    assert (
+        "; made by this run, about $0.90 per hour to leave standing" in record["verdicts"]["create_cluster"]["reason"]
+    )
 
 
 def test_the_wait_for_google_holds_no_worker_slot(made):
@@ -123,13 +133,103 @@ def test_it_is_the_real_cluster_that_serves(made, kubectl, stand):
         assert json.load(answer)["predictions"][0]["label"] == "3"
 
 
-def test_a_second_run_finds_everything_done(made, google):
-    """Nothing changed: the cluster is asked, the release is well, and nothing is made, built or applied."""
+def google_tokens(text):
+    """Every token of Google's, or of the registry's token server, in a text; Airflow's own are somebody else's."""
+    found = set(re.findall(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+", text))
+    issuers = {token: json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")).get("iss") for token in found}
+    return {token for token, issuer in issuers.items() if not str(issuer).startswith("airflow")}
+
+
+def test_no_token_is_left_anywhere(made, stand, surroundings_now, airflow_api, engine):
+    """Not in a log, the database with its XComs and rendered templates, the store with the record, or the image."""
+    home = Path(stand["airflow"]["environment_file"]).parent
+    pushed = xcom(airflow_api, "push")["reference"]
+    left = {
+        "logs": "".join(path.read_text() for path in (home / "logs").rglob("*.log")),
+        "store": "".join(path.read_text() for path in (home / "store").rglob("*.json")),
+        "database": dump(surroundings_now["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]),
+        "image": json.dumps([engine.inspect_image(pushed), engine.history(pushed)]),
+    }
+    assert [place for place, text in left.items() if MODEL not in text] == [], "each is what the run left"
+    assert {place: google_tokens(text) for place, text in left.items()} == {place: set() for place in left}
+
+
+def xcom(airflow_api, task):
+    """What a task of the newest run left."""
+    value = airflow_api(f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/{task}/xcomEntries/return_value")[
+        "value"
+    ]
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def dump(database):
+    """Every row of a database."""
+    with sqlalchemy.create_engine(database).connect() as connection:
+        tables = sqlalchemy.inspect(connection).get_table_names()
+        select = 'select row_to_json(t)::text from "{}" t'
+        return "\n".join(row[0] for name in tables for row in connection.execute(sqlalchemy.text(select.format(name))))
+
+
+def on_worker(script, *words, environment):
+    """What a script of this folder prints where the package and the stand's connections are."""
+    command = [sys.executable, Path(__file__).with_name(script), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_push_and_apply_act_as_the_account_that_is_impersonated(made, stand, surroundings_now):
+    """The key's own account may do neither: the registry denies it a push, and the cluster the Deployment."""
+    itself = json.loads(surroundings_now["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])
+    assert itself["extra"].pop("impersonation_chain").startswith(stand["namespace"])
+    environment = {**surroundings_now, "AIRFLOW_CONN_ITSELF": json.dumps(itself)}
+    registry = surroundings_now["AIRFLOW_VAR_SLIPWAY_REGISTRY"].partition("/")[0]
+    realm = re.search(r'realm="([^"]+)"', httpx.get(f"http://{registry}/v2/").headers["WWW-Authenticate"])[1]
+    may = {}
+    for name in ("google_cloud_default", "itself"):
+        seen = on_worker("acts_as.py", name, stand["namespace"], environment=environment)
+        push = {"scope": f"repository:{stand['namespace']}/{MODEL}:pull,push"}
+        answer = httpx.get(realm, params=push, auth=("oauth2accesstoken", seen["token"]))
+        may[name] = (answer.status_code, seen["may_apply"])
+    assert may == {"google_cloud_default": (200, True), "itself": (403, False)}
+
+
+def test_a_client_outlives_its_token(made, google, surroundings_now):
+    """An hour later the real API server goes on answering, which without the provider's hook it does not."""
+    deployer = json.loads(surroundings_now["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"]["impersonation_chain"]
+    try:
+        seen = on_worker("long_lived.py", google.control, environment=surroundings_now)
+    finally:
+        google("PUT", "/faults", {})
+    assert seen == {"first": deployer, "first_without": deployer, "later": deployer, "later_without": 401}
+
+
+def test_a_second_run_finds_everything_done(made, google, airflow_api, stand):
+    """Nothing changed: cluster and rights in it are asked, the release is well, and nothing is made, built or applied."""
     before = google("GET", "/state")["calls"]["CreateCluster"]
     done = refresh()
     assert done.returncode == 0, done.stdout + done.stderr
     assert google("GET", "/state")["calls"]["CreateCluster"] == before
     assert "create_cluster           skipped" in done.stdout
+    rights = reported(airflow_api)[-1]
+    assert (rights["outcome"], rights["said"].partition(": all ")[0]) == (
+        "ok",
+        f"rights in namespace {stand['namespace']}",
+    )
+
+
+def test_red_with_one_report_of_all_that_is_missing(made, google):
+    """An API, a permission and a quota: one line, before anything is planned or made."""
+    google("POST", "/reset")
+    google("PUT", "/project", {"missing": ["container.clusters.create"], "disabled": ["compute.googleapis.com"]})
+    done = refresh()
+    assert done.returncode == 1
+    line = next(line for line in done.stdout.splitlines() if "PreflightFailed: " in line)
+    assert "API compute.googleapis.com is not enabled in slipway-stand" in line
+    assert "no permission container.clusters.create on project slipway-stand" in line
+    state = google("GET", "/state")
+    assert state["clusters"] == {}
+    assert "CreateCluster" not in state["calls"]
 
 
 def test_red_with_googles_words_if_the_zone_has_no_machines_left(made, google):

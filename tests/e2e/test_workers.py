@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from trial_project import copy_project, remove_images, trial_file
+from warm import Warm
 
 from slipway.facts import from_dict
 from slipway.release import Release
@@ -41,6 +43,7 @@ class Workers:
         self.model_file = model_file
         self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
         self.facts = {"params": {}}
+        self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
 
     def run(self, task_id, *, check=True, facts=None):
         """Run a task on a new worker; its exit is returned, its result kept."""
@@ -48,10 +51,10 @@ class Workers:
         (home / "tmp").mkdir(parents=True)
         project = copy_project(home / "project", self.model, self.model_file)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
-        done = subprocess.run(
-            [sys.executable, str(WORKER), str(project), f"refresh_{self.model}", task_id, "test__1", str(home / "facts.json")],
-            capture_output=True, text=True, check=False, timeout=TASK_LIMIT_S, cwd=home,
-            env={**self.environment, "HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")},
+        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
+        done = self.warm.run(
+            WORKER, project, f"refresh_{self.model}", task_id, "test__1", home / "facts.json",
+            environment={**self.environment, **own}, directory=home, timeout_s=TASK_LIMIT_S,
         )  # fmt: skip
         leftovers = [path.name for path in (home / "tmp").iterdir() if path.name.startswith("slipway")]
         shutil.rmtree(home)
@@ -70,6 +73,7 @@ def trial(tmp_path_factory, surroundings, kubectl, engine):
     for task_id in TASKS:
         workers.run(task_id)
     yield workers
+    workers.warm.end()
     kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=trial", "--wait=false")
     remove_images(engine, "trial")
 
@@ -169,7 +173,7 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     missing = "sha256:" + "0" * 64
     reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
     pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
-    facts = {**trial.facts, "push": pushed, "resolve": {**trial.facts["resolve"], "rollout_timeout_s": 8}}
+    facts = {**trial.facts, "push": pushed}
     applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
     trial.run("apply")
@@ -177,7 +181,28 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     assert done.returncode != 0
     assert "RolloutFailed" in done.stderr
     assert "ImagePull" in done.stderr
+    assert ": not found" in done.stderr
+    assert "time is up" not in done.stderr
     assert "Next: kubectl -n" in done.stderr
+
+
+def test_a_corrupt_savedmodel_is_caught_before_the_push(trial, tmp_path):
+    """A SavedModel whose variables are cut off makes an image that the smoke test refuses in one line."""
+    export = trial.facts["export"]
+    whole, cut = Path(export["model_uri"].removeprefix("file://")), tmp_path / "model.tar"
+    with tarfile.open(whole) as members, tarfile.open(cut, "w") as archive:
+        for member in members:
+            content = members.extractfile(member)
+            if "variables.data" in member.name:
+                member.size //= 2
+            archive.addfile(member, content)
+    facts = {**trial.facts, "export": {**export, "model_uri": f"file://{cut}", "content_hash": f"sha256:{'c' * 64}"}}
+    built = json.loads(trial.run("build_image", facts=facts, check=False).stdout.splitlines()[-1])
+    done = trial.run("smoke_test", facts={**facts, "build_image": built}, check=False)
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0
+    assert "SmokeTestFailed: image " in said
+    assert "the server ended with status 255 before version 1 was AVAILABLE" in said
 
 
 def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings, kubectl):

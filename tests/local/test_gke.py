@@ -22,7 +22,7 @@ def ours(tmp_path_factory):
 @pytest.fixture
 def issuer(ours):
     """The account as an issuer of tokens."""
-    return tokens.Issuer(email=ours.email, public_key=ours.public_key, group="gke:shop")
+    return tokens.issuer_of(ours, "gke:shop")
 
 
 @pytest.fixture
@@ -31,20 +31,34 @@ def token(ours):
     key = json.loads(ours.key_file.read_text())["private_key"]
 
     def make(**changes):
-        claims = {"iss": ours.email, "sub": ours.email, "exp": int(time.time()) + 3600, **changes}
+        claims = {
+            "iss": ours.email,
+            "sub": ours.email,
+            "iat": int(time.time()),
+            "exp": int(time.time()) + 3600,
+            **changes,
+        }
         return jwt.encode(claims, key, algorithm="RS256")
 
     return make
 
 
 def test_token_is_its_issuers(issuer, token):
-    """A signed token that has not expired is the account's, with its group in the cluster."""
+    """A signed token that has not expired is the account's, who is of no group in the cluster."""
     answer = tokens.review({"apiVersion": "authentication.k8s.io/v1beta1", "spec": {"token": token()}}, [issuer])
     assert answer["status"] == {
         "authenticated": True,
-        "user": {"username": issuer.email, "uid": issuer.email, "groups": ["gke:shop"]},
+        "user": {"username": issuer.email, "uid": issuer.email, "groups": []},
     }
     assert answer["apiVersion"] == "authentication.k8s.io/v1beta1"
+
+
+def test_token_that_google_made_is_of_whom_it_names(ours, issuer):
+    """An account that is impersonated is itself, and of the group that may do something in the cluster."""
+    made = tokens.mint(ours.server()[0].decode(), "deployer@p.iam", int(time.time()) + 60)
+    user = tokens.review({"spec": {"token": made}}, [issuer])["status"]["user"]
+    assert user == {"username": "deployer@p.iam", "uid": "deployer@p.iam", "groups": ["gke:shop"]}
+    assert tokens.who(tokens.mint(ours.server()[0].decode(), "deployer@p.iam", int(time.time()) - 1), [issuer]) is None
 
 
 def test_no_other_token_counts(issuer, token):
@@ -52,6 +66,7 @@ def test_no_other_token_counts(issuer, token):
     for wrong in (token(exp=int(time.time()) - 1), token(iss="other"), token(exp=None), "", "x.y.z"):
         assert tokens.who(wrong, [issuer]) is None
     assert tokens.who(token(), [replace(issuer, refuse=True)]) is None
+    assert tokens.who(token(), [replace(issuer, expired_before=int(time.time()) + 1)]) is None
 
 
 def test_bundle_holds_the_machines_authorities_and_ours(tmp_path, monkeypatch):

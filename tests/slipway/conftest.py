@@ -1,10 +1,14 @@
 """Facts that the tests start from: one release, its export and golden cases, and small real servers."""
 
+import base64
 import json
+import socket
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -180,6 +184,54 @@ def context_of():
     return make
 
 
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """The stand's emulator of Google in this process, on a free port; its identity beside it."""
+    from local.gke import clusters, emulator, identity, tokens
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("gke")
+    ours = identity.make_identity(folder, f"slipway.localhost:{port}", base64.b64encode(b"").decode())
+    google = clusters.Google(clusters.Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
+    issuer = tokens.issuer_of(ours, "gke:tests")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ours.bundle))  # gRPC reads it once
+    patch.setattr(socket, "getaddrinfo", with_localhost(socket.getaddrinfo))
+    with emulator.serve(google, issuer, ours):
+        yield SimpleNamespace(google=google, identity=ours, clusters=clusters, issuer=issuer)
+    patch.undo()
+
+
+def with_localhost(getaddrinfo):
+    """What `up --gke` puts into the hosts file: names below the emulator's domain are this machine."""
+
+    def look_up(host, *words, **options):
+        return getaddrinfo("127.0.0.1" if str(host).endswith(".slipway.localhost") else host, *words, **options)
+
+    return look_up
+
+
+@pytest.fixture
+def google(emulator, monkeypatch):
+    """Google without a cluster and without faults, quick; the connection `google_cloud_default` reaches it."""
+    state = emulator.google
+    state.reset(emulator.clusters.Faults(operation_s=0.3))
+    monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", emulator.identity.universe)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(emulator.identity.bundle))
+    extra = {"key_path": str(emulator.identity.key_file)}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
+    )
+
+    async def answers(_target):
+        return "v1.34.4"
+
+    monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
+    monkeypatch.setattr(import_module("slipway.gke"), "_endpoints", {})
+    return state
+
+
 @pytest.fixture
 def http_server():
     """Starts a real HTTP server: `http_server(answers)` gives its url and the requests that it saw.
@@ -230,3 +282,23 @@ def closed_url():
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.server_close()
     return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.fixture
+def connected(monkeypatch, tmp_path):
+    """Lets the connection of the release name a server of the tests as its cluster."""
+
+    def connect(server):
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(tmp_path / "kubeconfig")}}
+        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(said))
+
+    return connect

@@ -4,6 +4,7 @@ import pytest
 
 from slipway.engine import refused_by_registry
 from slipway.errors import RegistryLoginRefused, RegistryUnreachable
+from slipway.login import GOOGLE_USER, Login
 
 # As Docker Engine 20.10 and 28 word them.
 LOGIN = [
@@ -30,16 +31,23 @@ OTHER = [
 ]
 
 
-def refusal(words, registry_conn_id=None):
+MINE = Login(conn_id="mine", hosts=("r",), user="shop", password="secret")
+TOKEN = Login(conn_id="google", hosts=("r",), user=GOOGLE_USER, password="secret")
+
+
+def refusal(words, login=None):
     """What the engine's words are taken for."""
-    return refused_by_registry("push r/x:1", SimpleNamespace(explanation=f"{words}\n"), registry_conn_id)
+    return refused_by_registry("push r/x:1", SimpleNamespace(explanation=f"{words}\n"), login)
 
 
 @pytest.mark.parametrize("words", LOGIN)
-@pytest.mark.parametrize(("registry_conn_id", "then"), [(None, "image.registry_conn_id"), ("mine", "connection mine")])
-def test_login_refused_if_the_registry_wants_one(words, registry_conn_id, then):
-    """One line names the connection that was not accepted, or the field that names one."""
-    found = refusal(words, registry_conn_id)
+@pytest.mark.parametrize(
+    ("login", "then"), [(None, "image.registry_conn_id"), (MINE, "connection mine"), (TOKEN, "artifactregistry.writer")]
+)
+def test_login_refused_if_the_registry_wants_one(words, login, then):
+    """One line names the connection that was not accepted, or the field that names one, and never the password."""
+    found = refusal(words, login)
+    assert "secret" not in f"{found}{login}"
     assert type(found) is RegistryLoginRefused
     assert str(found).startswith("push r/x:1: ")
     assert words in str(found)
@@ -50,10 +58,10 @@ def test_login_refused_if_the_registry_wants_one(words, registry_conn_id, then):
 @pytest.mark.parametrize("words", TROUBLE)
 def test_unreachable_if_the_registry_is_in_trouble(words):
     """No answer and 5xx are worth another try, whether or not the login was what was tried."""
-    assert {type(refusal(words, conn)) for conn in (None, "mine")} == {RegistryUnreachable}
+    assert {type(refusal(words, login)) for login in (None, MINE)} == {RegistryUnreachable}
 
 
 @pytest.mark.parametrize("words", OTHER)
 def test_nothing_of_both_if_the_words_say_something_else(words):
     """What is neither about the login nor about the registry's health is left to who asked."""
-    assert refusal(words, "mine") is None
+    assert refusal(words, MINE) is None

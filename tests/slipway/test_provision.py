@@ -4,10 +4,7 @@ Against the stand's emulator of Google, in this process, through the unmodified 
 """
 
 import asyncio
-import base64
 import json
-import socket
-import time
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -23,44 +20,6 @@ from slipway.provision import CreateClusterOperator
 from slipway.target import Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
-
-
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory):
-    """The emulator of Google on free ports, quick; its identity beside it."""
-    from local.gke import clusters, identity, manager, tokens
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("gke")
-    ours = identity.make_identity(folder, f"slipway.localhost:{port}", base64.b64encode(b"").decode())
-    google = clusters.Google(clusters.Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
-    issuer = tokens.Issuer(email=ours.email, public_key=ours.public_key, group="gke:tests")
-    key, certificate = ours.server()
-    server, _ = manager.serve(google, issuer, port=port, key=key, certificate=certificate)
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ours.bundle))  # gRPC reads it once
-    yield SimpleNamespace(google=google, identity=ours, clusters=clusters)
-    patch.undo()
-    server.stop(grace=None)
-
-
-@pytest.fixture
-def google(emulator, monkeypatch):
-    """Google without a cluster and without faults; the connection `google_cloud_default` reaches it."""
-    state = emulator.google
-    state.reset(emulator.clusters.Faults(operation_s=0.3))
-    monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", emulator.identity.universe)
-    extra = {"key_path": str(emulator.identity.key_file)}
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
-    )
-
-    async def answers(_target):
-        return "v1.34.4"
-
-    monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
-    return state
 
 
 @pytest.fixture
@@ -130,10 +89,24 @@ def drive(run, *, looking=None):
 def test_cluster_is_made_and_waited_for(google, run):
     """Where there is none it is made, by the provider's call, and what is handed on is a cluster that is RUNNING."""
     made = drive(run)
-    assert made == {"cluster": PATH, "drift": [], "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
+    cost = made.pop("cost")
+    assert made == {"cluster": PATH, "drift": [], "made": True, "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
+    assert cost.startswith("about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, ")
     assert google.calls["CreateCluster"] == 1
     assert google.clusters[PATH].resource_labels["airflow-version"].startswith("v3-")
     assert run.left["create_cluster", "verdict"]["outcome"] == "pass"
+    assert f"; made by this run, {cost}" in run.left["create_cluster", "verdict"]["reason"]
+
+
+def test_cluster_says_who_made_it(google, run, release):
+    """Store, model and run are labels of a cluster that is made; one that is found without them has no drift for it."""
+    drive(run)
+    assert release.cluster_labels.items() <= dict(google.clusters[PATH].resource_labels).items()
+    for label in release.cluster_labels:
+        del google.clusters[PATH].resource_labels[label]
+    found = drive(run)
+    assert (found["made"], found["drift"]) == (False, [])
+    assert "made by this run" not in run.left["create_cluster", "verdict"]["reason"]
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "ERROR", "STOPPING", "DEGRADED"])

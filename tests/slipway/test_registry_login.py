@@ -2,11 +2,14 @@
 
 import io
 import json
+import re
 import socket
 import subprocess
 import tarfile
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import docker
@@ -14,11 +17,16 @@ import httpx
 import pytest
 import yaml
 
+from local.gke.identity import make_identity
+from local.gke.part import render_auth
+from local.gke.registry import TokenServer, serve_tokens
+from local.gke.tokens import issuer_of
 from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.folders import write_layer
+from slipway.gke import access_token
 from slipway.image import build_image
 from slipway.model_file import SERVED
 from slipway.params import RefreshParams
@@ -86,6 +94,38 @@ def guarded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def artifact_registry(tmp_path_factory):
+    """A registry that lets nobody in without a token of Google's, as Artifact Registry does, and what its token server knows."""
+    folder = tmp_path_factory.mktemp("artifact-registry")
+    identity = make_identity(folder, "slipway.localhost:1", "")
+    account = issuer_of(identity, "gke:tests")
+    state = SimpleNamespace(identity=identity, account=account, issuer=account, writer=True)
+    key, certificate = identity.server()
+    server = TokenServer(
+        service="stand-docker.pkg.dev",
+        key=key.decode(),
+        certificate=certificate,
+        issuers=lambda: [state.issuer],
+        writers=lambda _: state.writer,
+    )
+    serving = serve_tokens(server, 0)
+    auth = render_auth(service=server.service, token_port=serving.server_port, authority=folder / "ca.pem")
+    with registry(folder, auth=auth, storage={"delete": {"enabled": True}}) as state.host:
+        yield state
+    serving.shutdown()
+    serving.server_close()
+
+
+@pytest.fixture
+def google(artifact_registry, connection, monkeypatch):
+    """The same, everything allowed; the connection `google` has an account that it knows."""
+    artifact_registry.issuer, artifact_registry.writer = artifact_registry.account, True
+    extra = {"key_path": str(artifact_registry.identity.key_file)}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    return artifact_registry
+
+
+@pytest.fixture(scope="module")
 def docker_engine(stand):
     """The stand's engine."""
     client = docker.APIClient(base_url=stand["docker_host"], timeout=120)
@@ -147,10 +187,14 @@ def resolved(stand, connection, tmp_path):
 def based(guarded, docker_engine, remove_images):
     """A base image that only the guarded registry has: it is gone from the engine."""
     remove_images(guarded)
-    repository = f"{guarded}/base/tiny"
+    return put_base(docker_engine, guarded, {"username": USER, "password": PASSWORD})
+
+
+def put_base(docker_engine, host, login):
+    """A base image that a registry has and the engine has no more."""
+    repository = f"{host}/base/tiny"
     serve = ['ENTRYPOINT ["/base"]']  # an engine makes no container of what has nothing to start
     docker_engine.import_image_from_data(tar_of("base", b"base"), repository=repository, tag="1", changes=serve)
-    login = {"username": USER, "password": PASSWORD}
     for event in docker_engine.push(repository, tag="1", stream=True, decode=True, auth_config=login):
         assert "error" not in event, event
     docker_engine.remove_image(f"{repository}:1", force=True)
@@ -287,3 +331,64 @@ def test_refused_if_the_connection_cannot_be_meant(guarded, connection, resolved
     for field in ("host", "login", "password"):
         connection(guarded, **{field: None})
         refused(InputRefused, f"connection mine: it has no {field}", resolved, **where)
+
+
+JWT = re.compile(r"eyJ[\w-]+\.eyJ")  # how each of Google's and of the token server's tokens begins here
+
+
+@pytest.fixture
+def token_based(google, docker_engine, remove_images):
+    """A base image that only the registry with tokens has."""
+    remove_images(google.host)
+    return put_base(docker_engine, google.host, {"username": "oauth2accesstoken", "password": access_token("google")})
+
+
+def test_pushed_with_a_token_of_the_google_connection(google, token_based, resolved, tiny, caplog, tmp_path):  # noqa: PLR0917 - each a part
+    """Base image, push, digest and pruning go through a registry that lets nobody in otherwise; no token is left anywhere."""
+    caplog.set_level("DEBUG")
+    release = resolved(base=token_based, repository=f"{google.host}/shop/vit", registry_conn_id="google")
+    pushed = pushed_by(release, tiny)
+    manifest = f"http://{google.host}/v2/shop/vit/manifests/{pushed.digest}"
+    assert httpx.get(manifest).status_code == 401
+    with repository_at(release.repository, release.registry_conn_id) as repository:
+        assert [tagged.digest for tagged in repository.tagged()] == [pushed.digest]
+        assert repository.delete(pushed.digest)
+        assert list(repository.tagged()) == []
+    with engine(release) as client:
+        image = client.inspect_image(pushed.reference)
+    left = [to_dict(release), to_dict(pushed), new_record(release, now=utc_now()), image]
+    assert not JWT.search(json.dumps(left))
+    assert not JWT.search(caplog.text)
+    assert not list(Path(tmp_path).glob(".docker*"))
+
+
+def test_token_is_made_anew_for_the_push(google, token_based, resolved, tiny):
+    """A token that expired while the image was built is not the push's."""
+    release = resolved(base=token_based, repository=f"{google.host}/later/vit", registry_conn_id="google")
+    with engine(release) as client:
+        image = build_image(client, release, tiny)
+        time.sleep(1)  # tokens know seconds
+        google.issuer = replace(google.account, expired_before=int(time.time()))
+        assert push_image(client, release, tiny, Proof(image=image, verdicts=())).digest
+
+
+def test_refused_in_one_line_if_the_token_has_expired(google, resolved):
+    """What resolve says names the connection, the role and what to do."""
+    google.issuer = replace(google.account, refuse=True)
+    said = refused(
+        RegistryLoginRefused, f"registry {google.host}: the login of connection google is not accepted: ",
+        resolved, repository=f"{google.host}/shop/vit", registry_conn_id="google",
+    )  # fmt: skip
+    assert not JWT.search(said)
+    assert said.endswith(
+        "Next: give its account roles/artifactregistry.writer on the repository; clear the task, which gets a new token"
+    )
+
+
+def test_refused_in_one_line_if_the_account_may_not_write(google, token_based, resolved, tiny):
+    """The missing right is in the line, and the role that has it."""
+    google.writer = False
+    release = resolved(base=token_based, repository=f"{google.host}/locked/vit", registry_conn_id="google")
+    said = refused(ImagePushRefused, f"push {google.host}/locked/vit:", pushed_by, release, tiny)
+    assert 'Permission "artifactregistry.repositories.uploadArtifacts" denied' in said
+    assert "Next: give its account roles/artifactregistry.writer" in said

@@ -1,0 +1,96 @@
+"""Compute Engine: quotas of a project and of a region, zones, and machine types.
+
+GET compute /compute/v1/projects/{project}                                    quotas of all regions together
+GET compute /compute/v1/projects/{project}/regions/{region}                   a region's quotas and zones
+GET compute /compute/v1/projects/{project}/zones/{zone}/machineTypes/{type}   a machine type's CPUs and memory
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from local.gke.projects import the_project
+from local.gke.refusal import Refusal
+from local.gke.rest import Asked, Route
+
+REGIONS = {"us-central1": "abcf", "europe-west4": "abc", "us-east1": "bcd"}  # a region's zones
+MEMORY_MB_PER_CPU = {"standard": 4096, "highmem": 8192, "highcpu": 1024}
+FAMILIES = ("n1", "n2", "n2d", "e2", "c3", "c4", "t2d")
+MOST_CPUS = 128
+
+
+@dataclass(slots=True, kw_only=True)
+class Compute:
+    """What the project may use, by Compute Engine's names of quotas, and what of it is used."""
+
+    limits: dict[str, float] = field(
+        default_factory=lambda: {
+            "CPUS": 72.0,
+            "N2_CPUS": 72.0,
+            "INSTANCES": 720.0,
+            "IN_USE_ADDRESSES": 69.0,
+            "DISKS_TOTAL_GB": 40960.0,
+            "SSD_TOTAL_GB": 5000.0,
+        }
+    )
+    usage: dict[str, float] = field(default_factory=dict)
+    limits_everywhere: dict[str, float] = field(default_factory=lambda: {"CPUS_ALL_REGIONS": 128.0})
+
+
+def quotas(limits: Mapping[str, float], usage: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Quotas as Compute Engine lists them."""
+    return [{"metric": name, "limit": limit, "usage": usage.get(name, 0.0)} for name, limit in limits.items()]
+
+
+def not_found(resource: str) -> Refusal:
+    """What Compute Engine says of a resource that is not there."""
+    return Refusal(grpc.StatusCode.NOT_FOUND, f"The resource '{resource}' was not found")
+
+
+def _project(asked: Asked) -> Any:
+    project, compute = the_project(asked), asked.google.compute
+    listed = quotas(compute.limits_everywhere, compute.usage)
+    return {"kind": "compute#project", "name": project.id, "quotas": listed}
+
+
+def _region(asked: Asked) -> Any:
+    project, region, compute = the_project(asked), asked.path["region"], asked.google.compute
+    if region not in REGIONS:
+        raise not_found(f"projects/{project.id}/regions/{region}")
+    link = f"https://compute/compute/v1/projects/{project.id}"
+    return {
+        "kind": "compute#region",
+        "name": region,
+        "status": "UP",
+        "quotas": quotas(compute.limits, compute.usage),
+        "zones": [f"{link}/zones/{region}-{letter}" for letter in REGIONS[region]],
+        "selfLink": f"{link}/regions/{region}",
+    }
+
+
+def _machine_type(asked: Asked) -> Any:
+    project, zone, name = the_project(asked), asked.path["zone"], asked.path["type"]
+    region, _, letter = zone.rpartition("-")
+    found = re.fullmatch(rf"({'|'.join(FAMILIES)})-({'|'.join(MEMORY_MB_PER_CPU)})-(\d+)", name)
+    if letter not in REGIONS.get(region, "") or not found or int(found[3]) > MOST_CPUS:
+        raise not_found(f"projects/{project.id}/zones/{zone}/machineTypes/{name}")
+    cpus = int(found[3])
+    per_cpu = 3840 if name.startswith("n1-standard") else MEMORY_MB_PER_CPU[found[2]]
+    return {"kind": "compute#machineType", "name": name, "zone": zone, "guestCpus": cpus, "memoryMb": cpus * per_cpu}
+
+
+ROUTES = (
+    Route(name="compute.projects.get", verb="GET", path="/compute/v1/projects/{project}", answer=_project),
+    Route(
+        name="compute.regions.get", verb="GET", path="/compute/v1/projects/{project}/regions/{region}", answer=_region
+    ),
+    Route(
+        name="compute.machineTypes.get",
+        verb="GET",
+        path="/compute/v1/projects/{project}/zones/{zone}/machineTypes/{type}",
+        answer=_machine_type,
+    ),
+)

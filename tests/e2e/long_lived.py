@@ -1,0 +1,43 @@
+"""A Kubernetes client of a GKE target that outlives its token, on a worker: `long_lived.py CONTROL`; prints what it saw as JSON."""
+
+import json
+import sys
+import time
+import urllib.request
+from datetime import timedelta
+
+from google.auth import _helpers
+from kubernetes.client import ApiException, AuthenticationV1Api, V1SelfSubjectReview
+
+from slipway.cluster import GkeCluster
+from slipway.gke import kubernetes_client
+
+CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
+WEBHOOK_REMEMBERS_S = 6  # the API server asks anew who a token is
+
+
+def expire_tokens(control):
+    """Have Google, and so the API server, refuse every token that was made until now."""
+    with urllib.request.urlopen(f"{control}/state", timeout=30) as answer:
+        faults = {**json.load(answer)["faults"], "expired_before": int(time.time()) + 1}
+    request = urllib.request.Request(f"{control}/faults", json.dumps(faults).encode(), method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+    time.sleep(WEBHOOK_REMEMBERS_S)
+
+
+def who_am_i(client):
+    """Whom the API server takes the client for, or the status of its refusal."""
+    try:
+        answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview())
+    except ApiException as refusal:
+        return refusal.status
+    return answer.status.user_info.username
+
+
+client, without = (kubernetes_client("google_cloud_default", CLUSTER) for _ in range(2))
+without.configuration.refresh_api_key_hook = None
+seen = {"first": who_am_i(client), "first_without": who_am_i(without)}
+expire_tokens(sys.argv[1])
+_helpers.REFRESH_THRESHOLD = timedelta(hours=1)  # as if the token's hour were over
+seen |= {"later": who_am_i(client), "later_without": who_am_i(without)}
+print(json.dumps(seen))

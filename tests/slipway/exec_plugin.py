@@ -1,0 +1,21 @@
+"""A credential plugin of a kubeconfig: `exec_plugin.py FOLDER` gives the answers in FOLDER/answers one after the other, the last for ever.
+
+It stands where `aws eks get-token` would: another program, run by the Kubernetes client, that prints an ExecCredential.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+with (folder / "runs").open("a") as runs:
+    runs.write("run\n")
+answers = json.loads((folder / "answers").read_text())
+answer = answers[min(len((folder / "runs").read_text().split()), len(answers)) - 1]
+time.sleep(answer.pop("hangs_s", 0))
+if "fails" in answer:
+    sys.exit(answer["fails"])
+json.dump(
+    {"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": answer}, sys.stdout
+)

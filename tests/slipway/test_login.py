@@ -1,0 +1,104 @@
+import json
+
+import pytest
+
+from slipway.errors import InputRefused
+from slipway.login import find_login, is_artifact_registry
+from slipway.model_file import parse_model_file
+from slipway.resolve import Settings, find_target, registry_connection
+
+PKG = "europe-docker.pkg.dev/p/models/vit"
+SERVING = "us-docker.pkg.dev/p/mirror/serving:2.20.0"
+NAMES = {
+    PKG: True,
+    "us-central1-docker.pkg.dev/p/r/vit": True,
+    "gcr.io/p/vit": True,
+    "eu.gcr.io/p/vit": True,
+    "docker.pkg.dev/p/r/vit": False,
+    "europe-docker.pkg.dev.example/p/vit": False,
+    "gcr.io:5000/p/vit": False,
+    "notgcr.io/p/vit": False,
+    "registry.example/gcr.io/vit": False,
+    "tensorflow/serving": False,
+    "127.0.0.1:5000/vit": False,
+}
+
+
+@pytest.mark.parametrize(("image", "is_one"), NAMES.items())
+def test_artifact_registry_is_known_by_its_hosts(image, is_one):
+    """Google's own hosts and no others, whatever else a name looks like: a token goes there unasked."""
+    assert is_artifact_registry(image) is is_one
+
+
+@pytest.fixture
+def connections(emulator, monkeypatch):
+    """Connections `docker` and `google`."""
+    for name, said in {
+        "DOCKER": {"conn_type": "docker", "host": "r.example", "port": 5000, "login": "shop", "password": "pass-word"},
+        "GOOGLE": {"conn_type": "google_cloud_platform", "extra": {"key_path": str(emulator.identity.key_file)}},
+        "BROKEN": {"conn_type": "google_cloud_platform", "extra": {"key_path": "/nowhere/key.json"}},
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(said))
+
+
+HOSTS = {
+    "docker": ("docker", [PKG], ("r.example:5000",)),
+    "google": ("google", [PKG], ("europe-docker.pkg.dev",)),
+    "google, base in another": ("google", [PKG, SERVING], ("europe-docker.pkg.dev", "us-docker.pkg.dev")),
+    "google, base elsewhere": ("google", [PKG, "tensorflow/serving"], ("europe-docker.pkg.dev",)),
+    "google, named for another registry": ("google", ["127.0.0.1:5000/vit", SERVING], ("127.0.0.1:5000", "us-docker.pkg.dev")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("conn_id", "images", "hosts"), HOSTS.values(), ids=HOSTS)
+def test_login_goes_to_its_registries_alone(connections, conn_id, images, hosts):
+    """A Docker connection's to its host; a token to the image's registry and to Artifact Registries."""
+    assert find_login(conn_id, *images).hosts == hosts
+
+
+def test_token_is_in_no_repr_and_masked_in_logs(connections, capsys):
+    """Whatever writes it by accident writes asterisks."""
+    from airflow.sdk.log import redact
+
+    login = find_login("google", PKG)
+    assert login.user == "oauth2accesstoken"
+    assert login.password.startswith("eyJ")
+    assert login.password not in f"{login} {login!r}"
+    assert redact(f"sent {login.password}") == "sent ***"
+
+
+@pytest.mark.parametrize(("conn_id", "words"), [("nobody", "there is none"), ("broken", ".*/nowhere/key.json")])
+def test_refused_if_the_connection_cannot_be_meant(connections, conn_id, words):
+    """A connection that is not there, or whose key is not, is refused by its name in one line."""
+    with pytest.raises(InputRefused, match=rf"^connection {conn_id}: {words}.*Next: ") as refusal:
+        find_login(conn_id, PKG)
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_connection_is_no_login():
+    """Nothing is asked of anybody."""
+    assert find_login(None, PKG) is None
+
+
+GKE = {"gke": {"project": "p", "conn_id": "mine"}}
+CHOICES = {
+    "named": ({"repository": PKG, "registry_conn_id": "named"}, GKE, "variable", "named"),
+    "of the Variable": ({}, {}, "variable", "variable"),
+    "of no Variable where the repository is the file's": ({"repository": "r.example/vit"}, {}, "variable", None),
+    "of the target in Artifact Registry": ({"repository": PKG}, GKE, "variable", "mine"),
+    "of the target for the Variable's repository": ({}, GKE, None, "mine"),
+    "none elsewhere": ({"repository": "r.example/vit"}, GKE, None, None),
+    "none without Google": ({"repository": PKG}, {}, None, None),
+}
+
+
+@pytest.mark.parametrize(("image", "target", "variable", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_connection_is_the_files_the_variables_or_the_targets(monkeypatch, image, target, variable, chosen):
+    """In this order; the target's is for Artifact Registry alone."""
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
+    gate = {"golden": [{"name": "three", "image": "three.png", "label": "3"}]}
+    said = {"source": {"folder": "x"}, "gate": gate, "image": image, "target": {"namespace": "shop", **target}}
+    file = parse_model_file(said, where="x.yaml")
+    settings = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
+    repository = image.get("repository") or PKG
+    assert registry_connection(file, repository, find_target(file.target, settings), settings) == chosen
