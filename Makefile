@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test lock docs
+.PHONY: help demo demo-gke up down status doctor refresh check test times lock docs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
@@ -49,6 +49,9 @@ test:  ## bring up the stand, then lint, types and every test
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
 	stage tests $$dev/python -m pytest --durations=15
+
+times:  ## measure runs task by task and write docs/times.md again
+	@$(DEV)/python -m benchmarks.refresh_times
 
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference

@@ -20,7 +20,7 @@ from slipway.operators import (
     SmokeTestOperator,
 )
 from slipway.params import refresh_form
-from slipway.provision import CreateClusterOperator
+from slipway.provision import CreateClusterOperator, PreflightOperator
 from slipway.release import dag_id
 from slipway.stages import WAIT, deploy_stages
 
@@ -31,7 +31,7 @@ DOC = """
 ### {model}
 {description}
 
-**resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest,
+**resolve** pins revision and base image, **preflight** asks Google whether a run on a GKE cluster can do its work, **plan** finds out what changed since the live release and skips the rest,
 **create cluster** finds or makes a GKE cluster where the model file names one, **export** writes the SavedModel,
 **build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
 asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
@@ -71,7 +71,8 @@ def refresh_dag(path: Path) -> DAG:
             builds=[task.task_id for task in builds],
             deploys=[task.task_id for task in (*deploys, prune)],
         )
-        chain(ResolveOperator(task_id="resolve", model_file=str(path)), plan, *builds, stages[0])
+        preflights = [PreflightOperator(task_id="preflight")] if clusters else []
+        chain(ResolveOperator(task_id="resolve", model_file=str(path)), *preflights, plan, *builds, stages[0])
         for cluster in clusters:  # beside export and build, not before them
             chain(plan, cluster, stages[0])
         chain(stages[-1], prune)

@@ -16,8 +16,10 @@ def add_names(names: Sequence[str], path: Path = HOSTS) -> bool:
     """Have these names mean this machine; whether the hosts file had to say so. Written in place: it may be a mount."""
     if all(_is_here(name) for name in names):
         return False
-    text = plan_names(path.read_text(), names)
-    if text != path.read_text():
+    before = path.read_text()
+    known = [name for line in our_lines(path) for name in line.removesuffix(MARK).split()[1:]]
+    text = plan_names(before, list(dict.fromkeys([*known, *names])))  # other checkouts may need what they added
+    if text != before:
         path.write_text(text)
     return True
 

@@ -12,7 +12,8 @@ import grpc
 from google.cloud.container_v1.types import Cluster, NodePool, Operation, StatusCondition
 from google.rpc.status_pb2 import Status
 
-from local.gke.compute import Compute
+from local.gke.artifacts import Artifacts
+from local.gke.compute import REGIONS, Compute
 from local.gke.projects import Project
 from local.gke.refusal import Refusal
 
@@ -58,6 +59,7 @@ class Google:
     lock: threading.RLock = field(default_factory=threading.RLock)
     project: Project = field(default_factory=Project)
     compute: Compute = field(default_factory=Compute)
+    artifacts: Artifacts = field(default_factory=Artifacts)
     clusters: dict[str, Any] = field(default_factory=dict)  # by full name
     operations: dict[str, Any] = field(default_factory=dict)  # by full name, oldest first
     _ends: dict[str, tuple[float, Faults]] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Google:
     def reset(self, faults: Faults | None = None) -> None:
         """No clusters, nothing going on, nothing counted, a project that may do everything; and these faults, or none."""
         self.faults = faults or Faults()
-        self.project, self.compute = Project(), Compute()
+        self.project, self.compute, self.artifacts = Project(), Compute(), Artifacts()
         for kept in (self.clusters, self.operations, self.calls, self._ends):
             kept.clear()
 
@@ -80,6 +82,9 @@ class Google:
         self._check_quota(cluster)
         cluster.status = Cluster.Status.PROVISIONING
         cluster.location = parent.rpartition("/")[2]
+        cluster.locations = [f"{cluster.location}-{letter}" for letter in REGIONS.get(cluster.location, "")[:3]] or [
+            cluster.location
+        ]
         cluster.self_link = f"https://container/v1/{name}"
         cluster.create_time = _stamp(self.clock())
         self.clusters[name] = cluster

@@ -18,7 +18,8 @@ from local.supervision import Program, start
 
 DOMAIN = "slipway.localhost"  # gRPC knows that names below localhost are this machine
 HOSTS = tuple(  # those that are asked over REST, by clients that ask glibc: the same names for every checkout
-    f"{api}.{DOMAIN}" for api in ("cloudresourcemanager", "compute", "iamcredentials", "serviceusage")
+    f"{api}.{DOMAIN}"
+    for api in ("artifactregistry", "cloudresourcemanager", "compute", "iamcredentials", "serviceusage")
 )
 ANSWERS_S = 30
 NAME = "gke"

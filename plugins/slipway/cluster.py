@@ -5,6 +5,7 @@ Clusters and operations come as dicts in the words of google.container.v1: snake
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,9 @@ CLOUD_PLATFORM = (
     "https://www.googleapis.com/auth/cloud-platform"  # what nodes may do is then said by their account's roles
 )
 DONE = "DONE"
+LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
+LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
+LABEL_MADE_FOR = "slipway-model"  # and for which model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,16 @@ class GkeCluster:
     def path(self) -> str:
         """The cluster, as the API names it."""
         return f"{self.parent}/clusters/{self.name}"
+
+    @property
+    def region(self) -> str:
+        """The region that the location is, or is in."""
+        return region_of(self.location)
+
+    @property
+    def regional(self) -> bool:
+        """Whether its nodes are in several zones: as many of them in each as the spec counts."""
+        return self.region == self.location
 
     def __str__(self) -> str:
         """As people name it."""
@@ -82,6 +96,11 @@ class Drift:
     def __str__(self) -> str:
         """One line for a log."""
         return f"{self.field} is {self.found!r}, asked for {self.asked!r}"
+
+
+def region_of(location: str) -> str:
+    """The region of a zone; a region is its own."""
+    return re.sub(r"-[a-z]$", "", location)
 
 
 def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> dict[str, Any]:

@@ -15,6 +15,7 @@ SlipwayError
 │   ├── RegistryUnreachable   the registry did not answer, or is in trouble   (worth another try)
 │   ├── RegistryLoginRefused  the registry wants a login, or another one
 │   └── ImagePushRefused
+├── PreflightFailed           something is missing that the run needs: all of it in one report
 ├── ClusterError
 │   ├── GoogleUnreachable     Google did not answer, or is in trouble          (worth another try)
 │   ├── ClusterRefused        Google said no: a right, a quota, a field
@@ -102,6 +103,10 @@ class RegistryLoginRefused(ImageError):
 
 class ImagePushRefused(ImageError):
     """The registry refused the image, or holds something else than was sent."""
+
+
+class PreflightFailed(SlipwayError):
+    """A project, an API, a right or a quota is not there that the run needs; nothing was built, made or billed."""
 
 
 class ClusterError(SlipwayError):

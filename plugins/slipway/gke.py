@@ -63,6 +63,16 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     return dict(Cluster.to_dict(found, use_integers_for_enums=False))
 
 
+def list_clusters(conn_id: str, project: str) -> list[dict[str, Any]]:
+    """Every cluster of a project, wherever it is. Raises ClusterRefused, GoogleUnreachable."""
+    from google.cloud.container_v1.types import Cluster
+
+    with google_words(f"clusters of {project}", conn_id):
+        client = _hook(conn_id, None).get_cluster_manager_client()
+        listed = client.list_clusters(parent=f"projects/{project}/locations/-", timeout=REQUEST_TIMEOUT_S).clusters
+    return [dict(Cluster.to_dict(one, use_integers_for_enums=False)) for one in listed]
+
+
 def find_creation(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     """The newest operation that created the cluster, as far as Google remembers.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from slipway.errors import SlipwayError
 from slipway.history import History, place_of, read_history
+from slipway.idle import find_idle_clusters
 from slipway.model_file import served_files
 from slipway.record import Record
 from slipway.release import LABEL_MODEL, Release
@@ -18,9 +19,12 @@ def find_orphans(release: Release, history: History) -> tuple[str, ...]:
     """What no model file asks for, one a line, with the command that removes it.
 
     Deployments that this store's records know and the cluster still has: of models whose file is gone, and of this
-    release's model, whose `history` this is, at an earlier target. Writes nothing. Raises StoreError.
+    release's model, whose `history` this is, at an earlier target; and GKE clusters that were made and stand idle.
+    Writes nothing. Raises StoreError.
     """
-    return tuple(line for record, why in _left_behind(release, history) if (line := _report(record, why)))
+    left = tuple(_left_behind(release, history))
+    deployments = (line for record, why in left if (line := _report(record, why)))
+    return (*deployments, *find_idle_clusters(release, [place_of(record)[0] for record, _ in left]))
 
 
 def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, str]]:

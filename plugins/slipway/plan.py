@@ -14,9 +14,11 @@ from slipway.cluster import judge_cluster
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, read_history
-from slipway.manifests import BASE_IMAGE, render_manifests
+from slipway.inspection import inspect_rights
+from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
 from slipway.orphans import find_orphans
 from slipway.prediction import cases_from, judge_answer, judge_round
+from slipway.preflight import require
 from slipway.push import Pushed
 from slipway.questions import ask
 from slipway.record import Record
@@ -112,10 +114,20 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
         pushed = kept(release, good)[1]
         reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
     objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
+    if release.target.gke is None:  # a GKE target's preflight has asked already
+        check_rights(release.target, objects)
     previews = preview_plan(release, plan_apply(objects, history.objects))
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     return replace(plan_refresh(release, history, health, differing), orphans=orphans), previews
+
+
+def check_rights(target: Target, objects: list[Manifest]) -> None:
+    """Every right in the namespace that the run uses, asked at once. Raises PreflightFailed with all that are missing."""
+    findings = inspect_rights(target, objects)
+    for one in findings:
+        log.log(logging.INFO if one.outcome == "ok" else logging.WARNING, "plan: %s", one)
+    require(f"connection {target.conn_id}", findings)
 
 
 def missing_cluster(target: Target) -> str | None:

@@ -1,29 +1,54 @@
-"""The task that makes a GKE cluster where there is none, and proves that it can be used."""
+"""The tasks that find out whether a run on a GKE target can do its work, make the cluster where there is none, and prove it."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.cluster import ClusterSpec, GkeCluster, plan_body, plan_drift
+from slipway.cluster import LABEL_RUN, ClusterSpec, GkeCluster, plan_body, plan_drift
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.operators import GRACE_S, RED, Fact, one_line_failures
+from slipway.operators import BLUE, GRACE_S, RED, Fact, StageOperator, one_line_failures
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.preflight import Preflight
     from slipway.release import Release
 
 LOOK_S = 5.0
+LEVELS = {"ok": logging.INFO, "warned": logging.WARNING, "missing": logging.ERROR}
 
 log = logging.getLogger(__name__)
+
+
+class PreflightOperator(StageOperator):
+    """Looks at everything that the run needs of Google and may be asked for, before anything is built, made or billed."""
+
+    ui_color = BLUE
+
+    def make(self, run: Handover) -> Preflight:
+        """What was found, all of it in the log; red with one line where something is missing."""
+        from slipway.inspection import inspect_target
+        from slipway.preflight import Preflight, require
+
+        release, _, cluster = _asked(run)
+        findings = inspect_target(release)
+        for one in findings:
+            log.log(LEVELS[one.outcome], "preflight: %s", one)
+        require(str(cluster), findings)
+        unasked = sum(one.outcome == "warned" for one in findings)
+        run.say(
+            Verdict.passed(f"nothing is missing; {len(findings) - unasked} of {len(findings)} are sure to be there")
+        )
+        return Preflight(findings=findings)
 
 
 class CreateClusterOperator(BaseOperator):
@@ -54,6 +79,7 @@ class CreateClusterOperator(BaseOperator):
     def decide(self, context: Context, event: Fact) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
         from slipway.gke import find_cluster
+        from slipway.prices import read_prices, shape_of_found, standing_cost
 
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
@@ -66,12 +92,23 @@ class CreateClusterOperator(BaseOperator):
         if event["found"] is None:  # the name is free again
             return self.execute(context)
         with one_line_failures(run):
-            drift = plan_drift(cluster, spec, find_cluster(release.target.conn_id, cluster) or {})
+            found = find_cluster(release.target.conn_id, cluster) or {}
+            drift = plan_drift(cluster, spec, found)
+            made = (found.get("resource_labels") or {}).get(LABEL_RUN) == release.claim
+            cost = str(standing_cost(read_prices(), shape_of_found(found))) if found else "gone again"
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
-        run.say(Verdict.passed(f"{verdict.reason}{shown}"))
-        return {"cluster": cluster.path, "drift": [to_dict(one) for one in drift], **event["found"]}
+        paid = f"; {'made by this run, ' if made else ''}{cost}"
+        log.info("create cluster: %s%s", cluster, paid)
+        run.say(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
+        return {
+            "cluster": cluster.path,
+            "drift": [to_dict(one) for one in drift],
+            "made": made,
+            "cost": cost,
+            **event["found"],
+        }
 
     def _create(self, context: Context, release: Release, cluster: GkeCluster, spec: ClusterSpec) -> None:
         """The provider's call to create. A cluster that somebody makes in the same moment is judged like any other."""
@@ -81,7 +118,7 @@ class CreateClusterOperator(BaseOperator):
 
         provider = GKECreateClusterOperator(
             task_id=self.task_id,
-            body=plan_body(cluster, spec),
+            body=plan_body(cluster, replace(spec, labels={**spec.labels, **release.cluster_labels})),
             location=cluster.location,
             project_id=cluster.project,
             gcp_conn_id=release.target.conn_id,

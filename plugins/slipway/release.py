@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from slipway.cluster import ClusterSpec
+from slipway.cluster import LABEL_MADE_FOR, LABEL_RUN, LABEL_STORE, ClusterSpec
 from slipway.target import Target
 
 MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
@@ -156,6 +156,16 @@ class Release:
     def selector_labels(self) -> dict[str, str]:
         """The label that selectors carry besides the seed's `app: tfs-server`."""
         return {LABEL_MODEL: self.model}
+
+    @property
+    def claim(self) -> str:
+        """What a cluster is labelled with by the run that makes it."""
+        return short(digest_of([self.store, self.model, self.run_id]))
+
+    @property
+    def cluster_labels(self) -> dict[str, str]:
+        """What a cluster says of who made it; nobody's drift where one bears them not."""
+        return {LABEL_STORE: self.store_id, LABEL_MADE_FOR: self.model, LABEL_RUN: self.claim}
 
     @property
     def asset_uri(self) -> str:

@@ -111,10 +111,18 @@ def test_tasks_follow_one_another_as_the_story_is_told(dag):
 def test_cluster_is_made_beside_export_and_build(bag):
     """Where the model file names a GKE cluster, apply waits for it and for the image, and neither for the other."""
     dag = bag.dags["refresh_digits_vit_gke"]
-    assert {task.task_id for task in dag.tasks} == {*STORY, "create_cluster"}
+    assert {task.task_id for task in dag.tasks} == {*STORY, "preflight", "create_cluster"}
     assert dag.get_task("plan").downstream_task_ids == {"export", "create_cluster"}
     assert dag.get_task("create_cluster").downstream_task_ids == {"apply"}
     assert dag.get_task("apply").upstream_task_ids == {"push", "create_cluster"}
+
+
+def test_google_is_asked_before_anything_is_planned(bag):
+    """On a GKE target everything waits for the preflight, also in a run that only plans."""
+    dag = bag.dags["refresh_digits_vit_gke"]
+    assert dag.get_task("resolve").downstream_task_ids == {"preflight"}
+    assert dag.get_task("preflight").downstream_task_ids == {"plan"}
+    assert "preflight" not in dag.get_task("plan").deploys
 
 
 def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):

@@ -92,6 +92,14 @@ def newest_run(airflow_api):
     return runs[0]["dag_run_id"] if runs else None
 
 
+def left_by(airflow_api, task):
+    """What a task of the newest run left."""
+    run = newest_run(airflow_api)
+    return airflow_api(f"/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?stringify=false")[
+        "value"
+    ]
+
+
 def test_the_run_makes_the_cluster_once_and_is_green(made, google):
     """From no cluster to a gated success, and nothing is deleted on the way."""
     state = google("GET", "/state")
@@ -99,6 +107,28 @@ def test_the_run_makes_the_cluster_once_and_is_green(made, google):
     assert state["calls"]["CreateCluster"] == 1
     assert "DeleteCluster" not in state["calls"]
     assert "the run: success" in made["output"]
+
+
+def test_google_was_asked_before_the_cluster_was_made(made, google, airflow_api):
+    """Project, APIs, permissions and quota are in the preflight's report, nothing is missing, and the price is said before."""
+    report = left_by(airflow_api, "preflight")["findings"]
+    print("\n".join(f"{one['outcome']}: {one['said']}" for one in report))
+    said = [one["said"] for one in report if one["outcome"] == "ok"]
+    for words in ("project slipway-stand: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
+        assert any(one.startswith(words) for one in said)
+    assert any("has to be made: about $0.90 per hour to leave standing" in one for one in said)
+    assert "missing" not in {one["outcome"] for one in report}
+    assert google("GET", "/state")["calls"]["cloudresourcemanager.projects.testIamPermissions"] == 1
+
+
+def test_record_says_what_the_run_made_and_what_it_costs(made, stand, airflow_api):
+    """Who looks at the bill finds the run that made the cluster, and what it costs to leave it standing."""
+    folder = Path(stand["store"].removeprefix("file://")) / "records" / MODEL
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    [record] = [one for one in records if one["run_id"] == newest_run(airflow_api)]
+    assert (
+        "; made by this run, about $0.90 per hour to leave standing" in record["verdicts"]["create_cluster"]["reason"]
+    )
 
 
 def test_the_wait_for_google_holds_no_worker_slot(made):
@@ -198,13 +228,32 @@ def test_a_client_outlives_its_token(made, google, surroundings_now):
     assert seen == {"first": deployer, "first_without": deployer, "later": deployer, "later_without": 401}
 
 
-def test_a_second_run_finds_everything_done(made, google):
-    """Nothing changed: the cluster is asked, the release is well, and nothing is made, built or applied."""
+def test_a_second_run_finds_everything_done(made, google, airflow_api, stand):
+    """Nothing changed: cluster and rights in it are asked, the release is well, and nothing is made, built or applied."""
     before = google("GET", "/state")["calls"]["CreateCluster"]
     done = refresh()
     assert done.returncode == 0, done.stdout + done.stderr
     assert google("GET", "/state")["calls"]["CreateCluster"] == before
     assert "create_cluster           skipped" in done.stdout
+    rights = left_by(airflow_api, "preflight")["findings"][-1]
+    assert (rights["outcome"], rights["said"].partition(": all ")[0]) == (
+        "ok",
+        f"rights in namespace {stand['namespace']}",
+    )
+
+
+def test_red_with_one_report_of_all_that_is_missing(made, google):
+    """An API, a permission and a quota: one line, before anything is planned or made."""
+    google("POST", "/reset")
+    google("PUT", "/project", {"missing": ["container.clusters.create"], "disabled": ["compute.googleapis.com"]})
+    done = refresh()
+    assert done.returncode == 1
+    [line] = [line for line in done.stdout.splitlines() if "PreflightFailed: " in line]
+    assert "API compute.googleapis.com is not enabled in slipway-stand" in line
+    assert "no permission container.clusters.create on project slipway-stand" in line
+    state = google("GET", "/state")
+    assert state["clusters"] == {}
+    assert "CreateCluster" not in state["calls"]
 
 
 def test_red_with_googles_words_if_the_zone_has_no_machines_left(made, google):

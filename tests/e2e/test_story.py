@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 import yaml
 from trial_project import copy_project, remove_images, trial_file
+from warm import Warm
 
 MODEL = "story"
 RUN_LIMIT_S = 400
@@ -47,14 +48,12 @@ class Story:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root}/airflow.db",
         }  # fmt: skip
         self.environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
+        self.warm = Warm.start(self.environment)
         self.airflow("db", "migrate")
 
     def airflow(self, *words, check=True):
         """An Airflow command; what it said comes back."""
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *words], env=self.environment, check=False, capture_output=True, text=True,
-            timeout=RUN_LIMIT_S,
-        )  # fmt: skip
+        done = self.warm.run("airflow", *words, environment=self.environment, timeout_s=RUN_LIMIT_S)
         assert not check or done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.returncode, done.stdout + done.stderr
 
@@ -167,6 +166,7 @@ def story(tmp_path_factory, surroundings, kubectl, engine):
     remove_images(engine, MODEL)
     place = Story(tmp_path_factory.mktemp("story"), surroundings, kubectl, engine)
     yield place
+    place.warm.end()
     kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 

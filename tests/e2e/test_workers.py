@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from trial_project import copy_project, remove_images, trial_file
+from warm import Warm
 
 from slipway.facts import from_dict
 from slipway.release import Release
@@ -41,6 +42,7 @@ class Workers:
         self.model_file = model_file
         self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
         self.facts = {"params": {}}
+        self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
 
     def run(self, task_id, *, check=True, facts=None):
         """Run a task on a new worker; its exit is returned, its result kept."""
@@ -48,10 +50,10 @@ class Workers:
         (home / "tmp").mkdir(parents=True)
         project = copy_project(home / "project", self.model, self.model_file)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
-        done = subprocess.run(
-            [sys.executable, str(WORKER), str(project), f"refresh_{self.model}", task_id, "test__1", str(home / "facts.json")],
-            capture_output=True, text=True, check=False, timeout=TASK_LIMIT_S, cwd=home,
-            env={**self.environment, "HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")},
+        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
+        done = self.warm.run(
+            WORKER, project, f"refresh_{self.model}", task_id, "test__1", home / "facts.json",
+            environment={**self.environment, **own}, directory=home, timeout_s=TASK_LIMIT_S,
         )  # fmt: skip
         leftovers = [path.name for path in (home / "tmp").iterdir() if path.name.startswith("slipway")]
         shutil.rmtree(home)
@@ -70,6 +72,7 @@ def trial(tmp_path_factory, surroundings, kubectl, engine):
     for task_id in TASKS:
         workers.run(task_id)
     yield workers
+    workers.warm.end()
     kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=trial", "--wait=false")
     remove_images(engine, "trial")
 

@@ -24,8 +24,16 @@ def test_left_alone_if_the_machine_knows_the_names(tmp_path):
     assert not add_names(["localhost"], tmp_path / "none")
 
 
-def test_new_names_take_the_old_ones_place():
-    """A later `up` that needs other names leaves one line of ours."""
+def test_one_line_of_ours_whatever_was_there():
+    """A line that is written anew takes the old one's place."""
     assert plan_names(f"{OURS}\n{THEIRS}\n", ["other.slipway.invalid"]) == (
         f"{THEIRS}\n127.0.0.1 other.slipway.invalid # slipway's stand\n"
     )
+
+
+def test_another_checkouts_names_stay(tmp_path):
+    """Checkouts that are up at the same time may need different names: the file is the machine's, and so is the line."""
+    path = tmp_path / "hosts"
+    path.write_text(f"{THEIRS}\n{OURS}\n")
+    add_names(["other.slipway.invalid", NAMES[0]], path)
+    assert our_lines(path) == [f"127.0.0.1 {' '.join(NAMES)} other.slipway.invalid # slipway's stand"]

@@ -89,10 +89,24 @@ def drive(run, *, looking=None):
 def test_cluster_is_made_and_waited_for(google, run):
     """Where there is none it is made, by the provider's call, and what is handed on is a cluster that is RUNNING."""
     made = drive(run)
-    assert made == {"cluster": PATH, "drift": [], "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
+    cost = made.pop("cost")
+    assert made == {"cluster": PATH, "drift": [], "made": True, "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
+    assert cost.startswith("about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, ")
     assert google.calls["CreateCluster"] == 1
     assert google.clusters[PATH].resource_labels["airflow-version"].startswith("v3-")
     assert run.left["create_cluster", "verdict"]["outcome"] == "pass"
+    assert f"; made by this run, {cost}" in run.left["create_cluster", "verdict"]["reason"]
+
+
+def test_cluster_says_who_made_it(google, run, release):
+    """Store, model and run are labels of a cluster that is made; one that is found without them has no drift for it."""
+    drive(run)
+    assert release.cluster_labels.items() <= dict(google.clusters[PATH].resource_labels).items()
+    for label in release.cluster_labels:
+        del google.clusters[PATH].resource_labels[label]
+    found = drive(run)
+    assert (found["made"], found["drift"]) == (False, [])
+    assert "made by this run" not in run.left["create_cluster", "verdict"]["reason"]
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "ERROR", "STOPPING", "DEGRADED"])

@@ -1,0 +1,1 @@
+"""Measurements on the stand; each writes its table into docs/."""

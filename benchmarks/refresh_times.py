@@ -1,0 +1,154 @@
+"""How long a first, a nothing-to-do, a manifest-only and a forced run take, task by task: `make times`.
+
+A copy of the checkout gets a stand of its own, so that first runs are first runs. Every round releases a model that nobody
+has released before, through scheduler and triggerer, and takes it away again. The medians go into docs/times.md.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.refresh import Api, dag_id, log_in
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGE = PROJECT / "docs" / "times.md"
+BEGIN, END = "<!-- measured by `make times`; what stands between these marks is written over -->", "<!-- end -->"
+RUNS = ("first", "nothing to do", "manifests alone", "forced")
+COMMAND_LIMIT_S = 900
+
+Times = dict[str, float]  # seconds by task, and of the whole run under WHOLE
+WHOLE = "the run"
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(prog="make times", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="models to release, each by all four runs (default 3)")
+    rounds = parser.parse_args(words).rounds
+    measured: dict[str, list[Times]] = {run: [] for run in RUNS}
+    with own_stand() as (project, status):
+        for number in range(1, rounds + 1):
+            for run, times in one_round(project, status, f"times-{number}"):
+                sys.stdout.write(f"round {number} of {rounds}, {run}: {times[WHOLE]:.1f} s\n")
+                sys.stdout.flush()
+                measured[run].append(times)
+    PAGE.write_text(place(PAGE.read_text(), render(measured, machine())))
+    return 0
+
+
+@contextmanager
+def own_stand() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the checkout with a stand of its own, and what `status` says of it; both gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="slipway-times-") as folder:
+        Path(folder).chmod(0o755)  # the stand's database runs as another user
+        project = Path(folder) / "project"
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.check_output(listed, cwd=PROJECT, text=True).split("\0"):
+            if (PROJECT / name).is_file():
+                (project / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(PROJECT / name, project / name)
+        try:
+            stand(project, "up")
+            yield project, json.loads(stand(project, "status", "--json"))
+        finally:
+            stand(project, "down")
+
+
+def stand(project: Path, *words: str) -> str:
+    """A command of the copy's stand; its output."""
+    return subprocess.run(
+        [sys.executable, "-m", "local", *words], cwd=project, check=True, stdout=subprocess.PIPE, text=True,
+        timeout=COMMAND_LIMIT_S, stdin=subprocess.DEVNULL,
+    ).stdout  # fmt: skip
+
+
+def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[tuple[str, Times]]:
+    """The four runs of a new model, one after the other, with what each of them took."""
+    served, overlay = project / "include" / "served", project / "include" / "manifests" / "overlays" / "local"
+    file = yaml.safe_load((served / "digits-vit.yaml").read_text())
+    file["target"]["deployment"] = model
+    (served / f"{model}.yaml").write_text(yaml.safe_dump(file))
+    deployment = overlay / "deployment.yaml"
+    before = deployment.read_text()
+    for run in RUNS:
+        if run == "manifests alone":
+            deployment.write_text(before.replace("cpu: 100m", "cpu: 110m"))
+        stand(project, "refresh", model, *(["--force"] if run == "forced" else []))
+        yield run, newest_times(log_in(status), dag_id(model))
+    deployment.write_text(before)
+    kubectl = [str(Path(sys.executable).with_name("kubectl")), "--kubeconfig", status["kubeconfig"]]
+    words = ["delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={model}"]
+    subprocess.run([*kubectl, *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    (served / f"{model}.yaml").unlink()
+
+
+def newest_times(api: Api, dag: str) -> Times:
+    """What the DAG's newest run took, in seconds."""
+    [run] = api.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+    tasks = api.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run['dag_run_id']}/taskInstances")["task_instances"]
+    return read_times(run, tasks)
+
+
+def read_times(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> Times:
+    """Seconds from start to end, deferred time among them, of each task that succeeded, and of the run."""
+    done = [task for task in tasks if task["state"] == "success"]
+    ordered = sorted(done, key=lambda task: str(task["start_date"]))
+    return {**{str(task["task_id"]): _seconds(task) for task in ordered}, WHOLE: _seconds(run)}
+
+
+def _seconds(span: Mapping[str, Any]) -> float:
+    began, ended = (datetime.fromisoformat(span[name]) for name in ("start_date", "end_date"))
+    return (ended - began).total_seconds()
+
+
+def render(measured: Mapping[str, Sequence[Times]], where: str) -> str:
+    """The table: a row a task, in the order in which they run, a column a kind of run; medians in seconds."""
+    tasks = list(dict.fromkeys(task for run in RUNS for times in measured[run] for task in times if task != WHOLE))
+    rounds = len(measured[RUNS[0]])
+    rows = [f"| {' | '.join(['task', *RUNS])} |", f"| --- |{' ---: |' * len(RUNS)}"]
+    rows += [f"| {' | '.join([task, *(_cell(measured[run], task) for run in RUNS)])} |" for task in tasks]
+    rows.append(f"| {' | '.join([f'**{WHOLE}**', *(f'**{_cell(measured[run], WHOLE)}**' for run in RUNS)])} |")
+    return (
+        f"Seconds, the median of {rounds} rounds (least and most of the whole run below), on {where}.\n\n"
+        + "\n".join([*rows, f"| least to most | {' | '.join(_range(measured[run]) for run in RUNS)} |"])
+    )
+
+
+def _cell(runs: Sequence[Times], task: str) -> str:
+    seen = [times[task] for times in runs if task in times]
+    return f"{statistics.median(seen):.1f}" if seen else "-"
+
+
+def _range(runs: Sequence[Times]) -> str:
+    whole = [times[WHOLE] for times in runs]
+    return f"{min(whole):.1f} to {max(whole):.1f}"
+
+
+def place(page: str, table: str) -> str:
+    """The page with the table between its marks."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+
+
+def machine() -> str:
+    """What it was measured on, in a few words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, {datetime.now(UTC):%Y-%m-%d}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

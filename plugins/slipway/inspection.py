@@ -1,0 +1,228 @@
+"""Asks what `preflight` judges: Google's REST APIs, and the cluster where it is there. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from slipway.cluster import ClusterSpec, GkeCluster, judge_cluster
+from slipway.errors import ApplyRefused, ClusterRefused, SlipwayError
+from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
+from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
+from slipway.preflight import (
+    APIS,
+    IAM_APIS,
+    PUSH,
+    REGISTRY_API,
+    REGISTRY_WRITER,
+    Finding,
+    Right,
+    judge_apis,
+    judge_permissions,
+    judge_project,
+    judge_rights,
+    kinds_of,
+    plan_permissions,
+    plan_rights,
+)
+from slipway.prices import read_prices, shape_of_spec, standing_cost
+from slipway.quota import judge_quota, plan_everywhere, plan_needs
+from slipway.release import Release
+from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+
+OF_GCR = {
+    "gcr.io": "us",
+    "us.gcr.io": "us",
+    "eu.gcr.io": "europe",
+    "asia.gcr.io": "asia",
+}  # where Google hosts them now
+NEW_CLUSTERS_NAMESPACE = "default"
+IN_PKG_DEV = "-docker.pkg.dev"
+
+
+def inspect_target(release: Release) -> tuple[Finding, ...]:
+    """Everything that a run on a GKE target needs and can be asked for, each with what was found.
+
+    Raises GoogleUnreachable, InputRefused where the connection cannot be meant, ManifestError.
+    """
+    cluster, spec = release.target.gke, release.cluster
+    assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
+    objects = render_planned(release)
+    found, refused = _find(release.target, cluster)
+    ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"
+    create = found is None or found["status"] == "STOPPING"
+    with google_rest(release.target.conn_id) as google:
+        findings = [
+            *refused,
+            *_inspect_project(google, release, cluster, kinds_of(objects), create=create, ready=ready),
+            *_inspect_repository(google, release),
+            *(_inspect_quota(google, cluster, spec) if create else ()),
+        ]
+    if create and not refused:
+        findings += _announce_creation(release.target, cluster, spec)
+    if ready:
+        try:
+            findings += inspect_rights(release.target, objects)
+        except SlipwayError as error:  # the tasks below say it in their own way, and try again
+            findings.append(_unasked_rights(release.target, error))
+    return tuple(findings)
+
+
+def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
+    """What the run is about to have made, and what of the target a new cluster does not have."""
+    cost = standing_cost(read_prices(), shape_of_spec(spec, cluster.location))
+    yield Finding(outcome="ok", said=f"{cluster} has to be made: {cost}")
+    if target.namespace != NEW_CLUSTERS_NAMESPACE:
+        yield Finding(
+            outcome="warned",
+            said=f"namespace {target.namespace}: a cluster that is made now has none of this name",
+            then=f"kubectl create namespace {target.namespace} as soon as it is RUNNING, or target.namespace: {NEW_CLUSTERS_NAMESPACE}",
+        )
+
+
+def inspect_rights(target: Target, objects: Iterable[Manifest]) -> list[Finding]:
+    """What the connection may do in the target's namespace, asked right by right.
+
+    A review of rules in their place is not complete where something else than RBAC decides, as IAM does on GKE.
+    Raises ClusterUnreachable, InputRefused where the connection cannot be meant.
+    """
+    try:
+        allowed = dict(_reviews(target, plan_rights(kinds_of(objects))))
+    except ApplyRefused as error:
+        return [_unasked_rights(target, error)]
+    then = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then a Role with them, and a RoleBinding"
+    return judge_rights(target.namespace, allowed, grant=then)
+
+
+def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
+    return Finding(outcome="warned", said=f"rights in namespace {target.namespace}: could not be asked: {error}")
+
+
+def render_planned(release: Release) -> list[Manifest]:
+    """The release's manifests before there is an image, for what kinds of objects they are."""
+    return render_manifests(release, reference=f"{BASE_IMAGE}@sha256:{'0' * 64}", version=0, release_id="planned")
+
+
+def _reviews(target: Target, rights: Sequence[Right]) -> Iterator[tuple[Right, bool]]:
+    from kubernetes.client import AuthorizationV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    from slipway.apply import refusal
+
+    with cluster_client(target) as client:
+        reviews = AuthorizationV1Api(client)
+        for right in rights:
+            try:
+                answer = reviews.create_self_subject_access_review(
+                    _review(target.namespace, right), _request_timeout=REQUEST_TIMEOUT_S
+                )
+            except ApiException as error:
+                raise refusal(target, "selfsubjectaccessreview", error.status, error.body) from error
+            yield right, bool(answer.status.allowed)
+
+
+def _review(namespace: str, right: Right) -> dict[str, Any]:
+    resource, _, subresource = right.resource.partition("/")
+    asked = {"namespace": namespace, "group": right.group, "resource": resource, "verb": right.verb}
+    return {"spec": {"resourceAttributes": {**asked, **({"subresource": subresource} if subresource else {})}}}
+
+
+def _find(target: Target, cluster: GkeCluster) -> tuple[dict[str, Any] | None, list[Finding]]:
+    from slipway.gke import find_cluster
+
+    try:
+        return find_cluster(target.conn_id, cluster), []
+    except ClusterRefused as error:
+        said, _, then = str(error).partition(". Next: ")
+        return None, [Finding(outcome="missing", said=said, then=then)]
+
+
+def _inspect_project(
+    google: GoogleRest,
+    release: Release,
+    cluster: GkeCluster,
+    kinds: Sequence[tuple[str, str]],
+    *,
+    create: bool,
+    ready: bool,
+) -> Iterator[Finding]:
+    project = cluster.project
+    yield judge_project(project, google.get("cloudresourcemanager", f"/v3/projects/{project}"))
+    place = artifact_repository(release.repository)
+    apis = [*APIS, *(IAM_APIS if create else ()), *([REGISTRY_API] if place and place[0] == project else [])]
+    names = [f"projects/{project}/services/{api}" for api in apis]
+    enabled = google.get("serviceusage", f"/v1/projects/{project}/services:batchGet", names=names)
+    yield from judge_apis(project, apis, enabled)
+    needed = plan_permissions(kinds, create=create, ready=ready)
+    asked = {"permissions": list(needed)}
+    answer = google.post("cloudresourcemanager", f"/v1/projects/{project}:testIamPermissions", asked)
+    grant = f"gcloud projects add-iam-policy-binding {project} {_member(google)}"
+    yield from judge_permissions(f"project {project}", needed, answer, grant=grant)
+
+
+def _inspect_repository(google: GoogleRest, release: Release) -> Iterator[Finding]:
+    """What may be done in the image's repository, where that is Google's own and the connection that logs in is this one."""
+    place = artifact_repository(release.repository)
+    if place is None or release.registry_conn_id not in {None, release.target.conn_id}:
+        return
+    project, location, name = place
+    path = f"/v1/projects/{project}/locations/{location}/repositories/{name}:testIamPermissions"
+    answer = google.post("artifactregistry", path, {"permissions": list(PUSH)})
+    grant = f"gcloud artifacts repositories add-iam-policy-binding {name} --location={location} --project={project} {_member(google)}"
+    where = f"repository {name} in {project}, {location} (or there is none)"
+    yield from judge_permissions(where, dict.fromkeys(PUSH, REGISTRY_WRITER), answer, grant=grant)
+
+
+def artifact_repository(repository: str) -> tuple[str, str, str] | None:
+    """Project, location and name of the Artifact Registry repository that an image goes to; None where it is no such one."""
+    host, *path = repository.split("/")
+    if host.endswith(IN_PKG_DEV) and len(path) > 2:  # noqa: PLR2004 - project, repository, image
+        return path[0], host.removesuffix(IN_PKG_DEV), path[1]
+    if host in OF_GCR and len(path) > 1:
+        return path[0], OF_GCR[host], host
+    return None
+
+
+def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
+    """Whether the cluster fits; of an Autopilot cluster nobody knows before its pods ask."""
+    if not spec.node_pools:
+        yield Finding(
+            outcome="ok", said="quota: an Autopilot cluster has no nodes to count; its pods take of the region's"
+        )
+        return
+    base, regional = f"/compute/v1/projects/{cluster.project}", cluster.regional
+    region = google.get("compute", f"{base}/regions/{cluster.region}")
+    if region.status == NOT_FOUND:
+        said, then = f"region {cluster.region}: there is none", "gcloud compute regions list; mend target.gke.location"
+        yield Finding(outcome="missing", said=said, then=then)
+        return
+    zone = _first_zone(region) if regional else cluster.location
+    machines = {
+        pool.machine_type: google.get("compute", f"{base}/zones/{zone}/machineTypes/{pool.machine_type}")
+        for pool in spec.node_pools
+    }
+    if region.refusal is None:  # one refusal is enough of a reason
+        for name, answer in machines.items():
+            yield from _judge_machine(name, zone, answer)
+    cpus = {name: int(answer.body["guestCpus"]) for name, answer in machines.items() if answer.refusal is None}
+    needs = plan_needs(spec, cpus, regional=regional)
+    yield from judge_quota(f"region {cluster.region}", cluster.project, needs, region)
+    if everywhere := plan_everywhere(needs):
+        yield from judge_quota("all regions", cluster.project, everywhere, google.get("compute", base))
+
+
+def _judge_machine(name: str, zone: str, answer: Answer) -> Iterator[Finding]:
+    if answer.status == NOT_FOUND:
+        then = f"gcloud compute machine-types list --zones {zone}; mend target.gke.node_pools"
+        yield Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)
+    elif answer.refusal is not None:
+        yield Finding(outcome="warned", said=f"CPUs of machine type {name}: could not be asked: {answer.refusal}")
+
+
+def _first_zone(region: Answer) -> str:
+    zones = region.body.get("zones") or [""]
+    return str(zones[0]).rpartition("/")[2]
+
+
+def _member(google: GoogleRest) -> str:
+    return f"--member=serviceAccount:{google.account or 'ACCOUNT'}"

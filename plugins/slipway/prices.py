@@ -1,0 +1,144 @@
+"""What a cluster costs per hour to leave standing, from the table in include/prices.yaml, which names its date. Pure but for that file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from slipway.cluster import ClusterSpec, region_of
+from slipway.facts import from_dict
+from slipway.model_file import PROJECT
+from slipway.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
+
+PRICES = PROJECT / "include" / "prices.yaml"
+HOURS_A_MONTH = 730
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of machine types."""
+
+    vcpu_hour: float
+    gb_hour: float
+    gb_per_vcpu: dict[str, float]  # by kind: standard, highmem, highcpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autopilot:
+    """What pods pay for what they request."""
+
+    vcpu_hour: float
+    gb_hour: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """List prices of one region at one date."""
+
+    date: str
+    source: str
+    region: str
+    currency: str
+    cluster_per_hour: float
+    forwarding_rule_per_hour: float
+    address_per_hour: float
+    disk_per_gb_month: float
+    autopilot: Autopilot
+    families: dict[str, Family]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What of a cluster is paid for."""
+
+    location: str
+    nodes: tuple[tuple[str, int], ...]  # machine type and how many; none: Autopilot
+    public_nodes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a shape costs, part by part, and what the table does not know of it."""
+
+    per_hour: float  # of the parts that are known
+    parts: tuple[str, ...]
+    unknown: tuple[str, ...]
+    table: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        more = f"; not in the table, so more than that: {'; '.join(self.unknown)}" if self.unknown else ""
+        return f"about ${self.per_hour:.2f} per hour to leave standing ({', '.join(self.parts)}; {self.table}){more}"
+
+
+def read_prices() -> Prices:
+    """The table that ships, or what it was edited to."""
+    return from_dict(Prices, yaml.safe_load(PRICES.read_text()))
+
+
+def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
+    """The shape that a cluster of this spec will have."""
+    times = ZONES_OF_A_REGION if region_of(location) == location else 1
+    return Shape(
+        location=location,
+        nodes=tuple((pool.machine_type, pool.count * times) for pool in spec.node_pools),
+        public_nodes=not spec.private_nodes,
+    )
+
+
+def shape_of_found(found: Mapping[str, Any]) -> Shape:
+    """The shape that a cluster has, as Google describes it: node counts are those that its pools began with."""
+    autopilot = bool((found.get("autopilot") or {}).get("enabled"))
+    pools = [] if autopilot else found.get("node_pools") or []
+    zones = len(found.get("locations") or ()) or 1
+    return Shape(
+        location=str(found["location"]),
+        nodes=tuple(
+            (
+                str(pool["config"]["machine_type"]),
+                int(pool["initial_node_count"]) * (len(pool.get("locations") or ()) or zones),
+            )
+            for pool in pools
+        ),
+        public_nodes=not (found.get("private_cluster_config") or {}).get("enable_private_nodes"),
+    )
+
+
+def standing_cost(prices: Prices, shape: Shape) -> Cost:
+    """What a cluster of this shape costs per hour."""
+    parts, unknown = {"the cluster": prices.cluster_per_hour}, []
+    for machine_type, count in shape.nodes:
+        price = machine_price(prices, machine_type)
+        if price is None:
+            unknown.append(f"{count} {machine_type}")
+        else:
+            parts[f"{count} {machine_type}"] = count * price
+    nodes = sum(count for _, count in shape.nodes)
+    parts[f"{nodes} boot disks of {BOOT_DISK_GB} GB"] = nodes * BOOT_DISK_GB * prices.disk_per_gb_month / HOURS_A_MONTH
+    if shape.public_nodes:
+        parts[f"{nodes} addresses of nodes"] = nodes * prices.address_per_hour
+    if not shape.nodes:
+        per = prices.autopilot
+        unknown.append(f"what its pods request, at ${per.vcpu_hour:.4f} a vCPU and ${per.gb_hour:.4f} a GB and hour")
+    if (region := region_of(shape.location)) != prices.region:
+        unknown.append(f"what {region} costs more or less than {prices.region}")
+    return Cost(
+        per_hour=round(sum(parts.values()), 4),
+        parts=tuple(f"{what} ${price:.2f}" for what, price in parts.items() if price),
+        unknown=tuple(unknown),
+        table=f"each load balancer ${prices.forwarding_rule_per_hour:.3f} more; list prices of {prices.region} of {prices.date}",
+    )
+
+
+def machine_price(prices: Prices, machine_type: str) -> float | None:
+    """One machine's price per hour, None where the table does not know the type."""
+    named = re.fullmatch(r"(\w+)-(\w+)-(\d+)", machine_type)
+    family = prices.families.get(named[1]) if named else None
+    if named is None or family is None or named[2] not in family.gb_per_vcpu:
+        return None
+    vcpus = int(named[3])
+    return vcpus * (family.vcpu_hour + family.gb_per_vcpu[named[2]] * family.gb_hour)

@@ -1,0 +1,80 @@
+"""What a cluster takes of Compute Engine's quotas, and whether it is left. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.cluster import ClusterSpec, NodePool
+from slipway.google_rest import Answer
+from slipway.preflight import Finding, unasked
+
+ZONES_OF_A_REGION = 3  # GKE's default for a regional cluster's nodes
+BOOT_DISK_GB = 100  # GKE's default, a balanced persistent disk, which counts as SSD
+SHARED_CPUS = frozenset({"n1", "e2", "f1", "g1"})  # families without a CPU quota of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """How much of a quota the spec asks for."""
+
+    metric: str  # as Compute Engine names it
+    amount: int
+    what: str
+
+
+def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) -> list[Need]:
+    """What a cluster of this shape takes of the regional quotas; `cpus` are those of its machine types, as far as known."""
+    times = ZONES_OF_A_REGION if regional else 1
+    needs: dict[str, Need] = {}
+    for pool in spec.node_pools:
+        nodes = pool.count * times
+        what = f"{nodes} {pool.machine_type}"
+        takes = {"INSTANCES": nodes, "SSD_TOTAL_GB": nodes * BOOT_DISK_GB}
+        if not spec.private_nodes:
+            takes["IN_USE_ADDRESSES"] = nodes
+        if pool.machine_type in cpus:
+            takes[cpu_metric(pool)] = nodes * cpus[pool.machine_type]
+        for metric, amount in takes.items():
+            so_far = needs.get(metric)
+            needs[metric] = Need(
+                metric=metric,
+                amount=amount + (so_far.amount if so_far else 0),
+                what=f"{so_far.what}, {what}" if so_far else what,
+            )
+    return list(needs.values())
+
+
+def cpu_metric(pool: NodePool) -> str:
+    """The quota that a machine type's CPUs count towards."""
+    family = pool.machine_type.partition("-")[0]
+    return "CPUS" if family in SHARED_CPUS else f"{family.upper()}_CPUS"
+
+
+def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
+    """What the same cluster takes of the project's quota of CPUs in all regions together."""
+    counted = [need for need in needs if re.fullmatch(r"(\w+_)?CPUS", need.metric)]
+    amount, what = sum(need.amount for need in counted), ", ".join(need.what for need in counted)
+    return [Need(metric="CPUS_ALL_REGIONS", amount=amount, what=what)] if counted else []
+
+
+def judge_quota(where: str, project: str, needs: Iterable[Need], answer: Answer) -> list[Finding]:
+    """Whether what the spec asks for is left of each quota; a quota that is not listed there is none that could be asked."""
+    if answer.refusal is not None:
+        return [unasked(f"quota of {where}", answer)]
+    quotas = {str(one["metric"]): one for one in answer.body.get("quotas") or ()}
+    return [_judge_need(where, project, need, quotas.get(need.metric)) for need in needs]
+
+
+def _judge_need(where: str, project: str, need: Need, quota: Mapping[str, Any] | None) -> Finding:
+    asked = f"quota {need.metric} of {where}: {need.amount} for {need.what}"
+    if quota is None:
+        return Finding(outcome="warned", said=f"{asked}: could not be asked: it is not listed")
+    free = quota["limit"] - quota.get("usage", 0)
+    left = f"{free:g} of {quota['limit']:g} are free"
+    if need.amount <= free:
+        return Finding(outcome="ok", said=f"{asked}: {left}")
+    more = f"ask for more at https://console.cloud.google.com/iam-admin/quotas?project={project}, or ask for less in target.gke"
+    return Finding(outcome="missing", said=f"{asked}: {left}", then=more)

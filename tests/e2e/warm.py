@@ -1,0 +1,106 @@
+"""A Python that has imported Airflow once, and forks for each program that it is told to run.
+
+`airflow dags test` spends eight seconds on imports, a worker's task five; a test that needs thirty of them waits for them once.
+Each program still has a process, an environment and a working directory of its own: only modules of others are shared,
+nothing of this project.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+IMPORTED = [
+    "airflow.cli.commands.dag_command", "airflow.api_fastapi.execution_api.app", "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner", "airflow.jobs.job", "airflow.providers.standard.operators.python",
+    "airflow.providers.cncf.kubernetes.hooks.kubernetes", "airflow.providers.docker.hooks.docker",
+    "kubernetes.client", "kubernetes.dynamic", "kubernetes_asyncio.client", "croniter", "grpc", "huggingface_hub", "pydantic",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The parent process; it lives as long as the block."""
+
+    process: subprocess.Popen
+
+    @classmethod
+    def start(cls, environment):
+        """Airflow reads its home and configuration when it is imported: `environment` has to hold them."""
+        command = [sys.executable, __file__]
+        return cls(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+    def run(self, program, *words, environment, directory=None, timeout_s):
+        """Run a script (a path) or a module (a name) to its end, as `subprocess.run` would."""
+        with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
+            order = {
+                "program": str(program), "words": [str(word) for word in words], "environment": environment,
+                "directory": str(directory or Path.cwd()), "said": [stdout.name, stderr.name], "timeout_s": timeout_s,
+            }  # fmt: skip
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+            status = int(self.process.stdout.readline())
+            return subprocess.CompletedProcess(order["program"], status, stdout.read(), stderr.read())
+
+    def end(self):
+        """No more programs."""
+        self.process.stdin.close()
+        self.process.wait(timeout=10)
+
+
+def serve(orders, answers):
+    """Fork for each order until there are no more."""
+    for line in orders:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            become(order)
+        _, status = os.waitpid(child, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+def become(order):
+    """Be the program, in a process that is its own; never returns."""
+    import runpy
+    import signal
+
+    code = 1
+    try:
+        signal.alarm(order["timeout_s"])  # the end of a program that hangs
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.chdir(order["directory"])
+        tempfile.tempdir = None  # where it is, is read anew
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream, path in enumerate(order["said"], 1):
+            os.dup2(os.open(path, os.O_WRONLY), stream)
+        sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
+        sys.argv = [order["program"], *order["words"]]
+        run = runpy.run_path if order["program"].endswith(".py") else runpy.run_module
+        run(order["program"], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    from importlib import import_module
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what imports say is no answer
+    for name in IMPORTED:
+        import_module(name)
+    serve(sys.stdin, answers)

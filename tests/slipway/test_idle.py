@@ -1,0 +1,122 @@
+"""Idle clusters, at the stand's emulator of Google."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from slipway import idle
+from slipway.cluster import GkeCluster
+from slipway.idle import find_idle_clusters, judge_idle, named_clusters
+from slipway.target import Target
+
+HERE = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+OLD, YOUNG = (NOW - timedelta(hours=hours) for hours in (30, 0.5))
+FILE = "source: {folder: x}\ngate: {golden: [{name: three, image: three.png, label: '3'}]}\n"
+
+
+@pytest.fixture
+def asked(release):
+    """A release on a GKE target."""
+    target = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=HERE)
+    return replace(release, target=target)
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path):
+    """Has these model files and no others: `served(name=text)`."""
+
+    def have(**texts):
+        for name, text in texts.items():
+            (tmp_path / f"{name}.yaml").write_text(FILE + text)
+        monkeypatch.setattr(idle, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
+        return sorted(tmp_path.glob("*.yaml"))
+
+    have()
+    return have
+
+
+def put(google, release, name, **fields):
+    """Have a cluster that this release's store once had made."""
+    from google.cloud.container_v1.types import Cluster
+
+    shape = {
+        "status": "RUNNING",
+        "create_time": OLD.isoformat(),
+        "resource_labels": release.cluster_labels,
+        "node_pools": [{"name": "p", "initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}],
+    }
+    cluster = Cluster.from_json(json.dumps({**shape, **fields}))
+    google.put(f"projects/slipway-stand/locations/us-central1-a/clusters/{name}", cluster)
+
+
+def test_reported_if_no_model_file_names_it(google, asked, served):
+    """With what it costs and the command that deletes it; nothing is deleted."""
+    put(google, asked, "old-cluster")
+    [line] = find_idle_clusters(asked, [])
+    assert line.startswith(
+        "cluster old-cluster in slipway-stand, us-central1-a is idle: made for model digits-vit, and no model file names it; "
+        "about $0.90 per hour to leave standing"
+    )
+    assert line.endswith(
+        ". Next: gcloud container clusters delete old-cluster --location us-central1-a --project slipway-stand"
+    )
+    assert google.calls == {"ListClusters": 1}
+
+
+def test_others_clusters_are_nobodys_business(google, asked, served):
+    """Without this store's mark, or with another's, a cluster is somebody else's; and a run's own it is about to use."""
+    put(google, asked, "by-hand", resource_labels={})
+    put(google, asked, "another", resource_labels={**asked.cluster_labels, "slipway-store": "0123456789ab"})
+    put(google, asked, "tfs-cluster")
+    put(google, asked, "leaving", status="STOPPING")
+    assert find_idle_clusters(asked, []) == ()
+
+
+def test_reported_if_nothing_of_its_models_runs_there(google, asked, served):
+    """A model file names it, and no record of the model knows a Deployment there."""
+    served(other="target: {gke: {cluster: others-cluster}}\n")
+    put(google, asked, "others-cluster")
+    [line] = find_idle_clusters(asked, [])
+    assert "and nothing of other runs in it; " in line
+
+
+def test_looked_for_where_a_model_was_that_has_no_file_any_more(google, release, asked, served):
+    """A release of another kind of target finds the cluster of a model that is gone, by where its records say it was."""
+    put(google, asked, "old-cluster")
+    assert find_idle_clusters(release, []) == ()
+    assert len(find_idle_clusters(release, [asked.target])) == 1
+
+
+def test_said_if_it_may_not_be_looked(google, asked, served):
+    """A right that is missing is said, and fails no run."""
+    google.faults.deny = ["ListClusters"]
+    [line] = find_idle_clusters(asked, [])
+    assert line.startswith("idle clusters of project slipway-stand could not be looked for: ")
+
+
+@pytest.mark.parametrize(
+    ("created", "users", "used", "why"),
+    [
+        (OLD, ["a"], True, None),
+        (OLD, ["a", "b"], False, "nothing of a, b runs in it"),
+        (YOUNG, ["a"], False, None),
+        (YOUNG, [], False, "no model file names it"),
+    ],
+)
+def test_needed_used_or_young(created, users, used, why):
+    """One that a run may have made just now is not idle yet, unless nobody names it."""
+    found = {"status": "RUNNING", "create_time": created.isoformat()}
+    assert judge_idle(found, users, used=used, now=NOW) == why
+
+
+def test_a_file_that_cannot_be_read_may_name_what_was_made_for_it(served):
+    """A model file with a mistake in it makes no cluster idle."""
+    files = served(broken="target: {gke: {zone: x}}\n", plain="", named="target: {gke: {cluster: c}}\n")
+    broken, named = named_clusters(files)
+    assert broken.names(HERE, "broken")
+    assert not broken.names(HERE, "other")
+    assert named.names(replace(HERE, name="c"), "whoever")
+    assert not named.names(HERE, "whoever")

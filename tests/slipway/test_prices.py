@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import pytest
+
+from slipway.model_file import GkeSettings
+from slipway.prices import Shape, machine_price, read_prices, shape_of_found, shape_of_spec, standing_cost
+
+
+@pytest.fixture(scope="module")
+def prices():
+    """The table that ships."""
+    return read_prices()
+
+
+def test_the_seeds_cluster_per_hour(prices):
+    """Two n1-standard-8, their disks and addresses, and the fee; the table's region and date are in the words."""
+    cost = standing_cost(prices, shape_of_spec(GkeSettings().spec, "us-central1-a"))
+    assert cost.per_hour == pytest.approx(0.10 + 2 * 0.38 + 2 * 100 * 0.10 / 730 + 2 * 0.005, abs=0.001)
+    assert cost.unknown == ()
+    assert str(cost) == (
+        "about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, 2 boot disks of 100 GB $0.03, "
+        f"2 addresses of nodes $0.01; each load balancer $0.025 more; list prices of us-central1 of {prices.date})"
+    )
+
+
+MACHINES = {"n1-standard-8": 0.38, "e2-standard-8": 0.268, "n2-standard-8": 0.3885, "n2d-standard-2": 0.0845}
+
+
+@pytest.mark.parametrize(("machine_type", "price"), MACHINES.items())
+def test_machines_by_their_cpus_and_memory(prices, machine_type, price):
+    """A predefined type is the sum of its parts, as on Google's page."""
+    assert machine_price(prices, machine_type) == pytest.approx(price, abs=0.0001)
+
+
+@pytest.mark.parametrize("machine_type", ["c3-standard-8", "n1-megamem-96", "e2-medium"])
+def test_says_plainly_what_the_table_does_not_know(prices, machine_type):
+    """A machine type that is not in the table is named; the sum is of the rest."""
+    cost = standing_cost(prices, Shape(location="us-central1-a", nodes=((machine_type, 3),), public_nodes=False))
+    assert machine_price(prices, machine_type) is None
+    assert str(cost).endswith(f"; not in the table, so more than that: 3 {machine_type}")
+
+
+def test_says_plainly_that_another_regions_prices_differ(prices):
+    """The table is of one region."""
+    cost = standing_cost(prices, shape_of_spec(GkeSettings().spec, "europe-west4-b"))
+    assert cost.unknown == ("what europe-west4 costs more or less than us-central1",)
+
+
+def test_autopilot_is_its_fee_and_what_pods_request(prices):
+    """Nobody knows before pods ask: the two prices are named."""
+    cost = standing_cost(prices, shape_of_spec(GkeSettings(autopilot=True).spec, "us-central1"))
+    assert cost.per_hour == prices.cluster_per_hour
+    assert cost.unknown == ("what its pods request, at $0.0445 a vCPU and $0.0049 a GB and hour",)
+    assert "boot disks" not in str(cost)
+
+
+def test_a_region_has_its_nodes_in_three_zones(prices):
+    """What is asked for and what is found count the same."""
+    spec = GkeSettings(location="us-central1").spec
+    found = {
+        "location": "us-central1",
+        "locations": ["us-central1-a", "us-central1-b", "us-central1-c"],
+        "node_pools": [{"initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}],
+    }
+    assert shape_of_found(found) == shape_of_spec(spec, "us-central1")
+    assert shape_of_found(found).nodes == (("n1-standard-8", 6),)
+    private = shape_of_found({**found, "private_cluster_config": {"enable_private_nodes": True}})
+    assert private == replace(shape_of_found(found), public_nodes=False)
