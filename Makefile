@@ -62,4 +62,4 @@ lock:  ## write the lock files again from the short lists
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
-	$$compile --override include/model/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
+	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import ModelFile, read_model_file, served_files
+from slipway.model_file import ModelFile, is_temporary, read_model_file, served_files
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
@@ -20,9 +20,9 @@ from slipway.operators import (
     SmokeTestOperator,
 )
 from slipway.params import refresh_form
-from slipway.provision import CreateClusterOperator, PreflightOperator
+from slipway.provision import ClaimClusterOperator, CreateClusterOperator, PreflightOperator
 from slipway.release import dag_id
-from slipway.stages import WAIT, deploy_stages
+from slipway.stages import WAIT, deploy_stages, temporary_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
@@ -36,6 +36,7 @@ DOC = """
 **build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
 asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
 not pass, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
+A temporary GKE cluster is claimed first, and deleted again whatever happened: **remove objects**, **delete cluster**, **leftovers**.
 
 Model file: `include/served/{model}.yaml`. When a task is red, its last log line says where, what and what next.
 """
@@ -54,10 +55,14 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
-        stages = deploy_stages(path.stem)
         clusters: list[BaseOperator] = []
         if file is not None and file.target.gke is not None:
             clusters = [CreateClusterOperator(task_id="create_cluster", task_display_name="create cluster", **WAIT)]
+        if file is not None and is_temporary(file):
+            clusters.insert(0, ClaimClusterOperator(task_id="claim_cluster", task_display_name="claim cluster"))
+            stages = temporary_stages(setups=clusters)
+        else:
+            stages = deploy_stages(path.stem)
         deploys = [*clusters, *stages]
         builds: list[BaseOperator] = [
             ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),
@@ -73,8 +78,8 @@ def refresh_dag(path: Path) -> DAG:
         )
         preflights = [PreflightOperator(task_id="preflight")] if clusters else []
         chain(ResolveOperator(task_id="resolve", model_file=str(path)), *preflights, plan, *builds, stages[0])
-        for cluster in clusters:  # beside export and build, not before them
-            chain(plan, cluster, stages[0])
+        if clusters:  # beside export and build, not before them
+            chain(plan, *clusters, stages[0])
         chain(stages[-1], prune)
     return dag
 

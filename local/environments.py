@@ -29,6 +29,7 @@ class Environment:
 ENVIRONMENTS = {
     "dev": Environment(name="dev", lock="requirements-dev.txt"),
     "model": Environment(name="model", lock="include/model/requirements.txt"),
+    "serving": Environment(name="serving", lock="local/serving/requirements.txt"),
 }
 
 

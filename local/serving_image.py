@@ -35,6 +35,7 @@ DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 PYTHON = "3.11"  # of this Debian
 SITE_PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
+NOT_RUN = ("tensorflow/include",)  # 236 MB of C++ headers, which no server reads
 WORK_NAME = "slipway-stand"  # the engine's names for the layers begin with this
 LABEL_TEXT = "a stand-in for tensorflow/serving, built from local/serving"
 CHUNK_BYTES = 1 << 20
@@ -105,14 +106,14 @@ def has_image(host: str, reference: str) -> bool:
 def program_id(settings: Settings) -> str:
     """Changes with anything that the stand-in is made from."""
     folder = settings.checkout / "local" / "serving"
-    parts = [path.read_bytes() for path in program_files(folder)]
+    parts = [where.encode() + path.read_bytes() for where, path in program_files(folder).items()]
     return content_id(packages_id(settings).encode() + b"".join(parts) + LABEL_TEXT.encode())
 
 
 def packages_id(settings: Settings) -> str:
     """Changes with the locked Python packages or the Debian below them."""
     lock = (settings.checkout / "local" / "serving" / "requirements.txt").read_bytes()
-    return content_id(lock + base_id().encode())
+    return content_id(lock + base_id().encode() + " ".join(NOT_RUN).encode())
 
 
 def base_id() -> str:
@@ -120,9 +121,14 @@ def base_id() -> str:
     return content_id(f"{DEBIAN} {DEBIAN_PACKAGES}".encode())
 
 
-def program_files(folder: Path) -> list[Path]:
-    """The files that make the server: the entrypoint and the program."""
-    return [folder / "tensorflow_model_server.py", folder / "tf_serving_entrypoint.sh"]
+def program_files(folder: Path) -> dict[str, Path]:
+    """What makes the server, by its place in the image: program and entrypoint where the real image has them."""
+    modules = sorted((folder / "model_server").glob("*.py"))
+    return {
+        "usr/bin/tensorflow_model_server": folder / "tensorflow_model_server.py",
+        "usr/bin/tf_serving_entrypoint.sh": folder / "tf_serving_entrypoint.sh",
+        **{f"{SITE_PACKAGES[1:]}/model_server/{path.name}": path for path in modules},
+    }
 
 
 def build_stand_in(settings: Settings, host: str, reference: str, note: Note) -> None:
@@ -131,10 +137,11 @@ def build_stand_in(settings: Settings, host: str, reference: str, note: Note) ->
         note("built before")
         return
     packages = _build_packages(settings, host)
-    container = _create(host, packages, stand_in_config())
+    container = _create(host, packages, _compile(f"{SITE_PACKAGES}/model_server"))
     try:
         _put(host, container, "/", _program_layer(settings.checkout / "local" / "serving"))
-        _commit(host, container, reference)
+        _run(host, container)
+        _commit(host, container, reference, stand_in_config())
     finally:
         _remove(host, container)
     note("built")
@@ -184,11 +191,12 @@ def _build_packages(settings: Settings, host: str) -> str:
          "--python-version", PYTHON, "-r", settings.checkout / "local" / "serving" / "requirements.txt"],
         timeout_s=PULL_S,
     )  # fmt: skip
-    container = _create(host, base, {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", SITE_PACKAGES]})
+    for useless in NOT_RUN:
+        shutil.rmtree(folder / useless)
+    container = _create(host, base, _compile(SITE_PACKAGES))
     try:
         _put(host, container, "/", _tar_stream(folder, SITE_PACKAGES.lstrip("/")))
-        engine.call(host, "POST", f"/containers/{container}/start")
-        engine.call(host, "POST", f"/containers/{container}/wait")
+        _run(host, container)
         _commit(host, container, image)
     finally:
         _remove(host, container)
@@ -196,16 +204,21 @@ def _build_packages(settings: Settings, host: str) -> str:
     return image
 
 
+def _compile(folder: str) -> dict[str, object]:
+    """A container's configuration that compiles a folder's modules: a pod's file system is read-only."""
+    return {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", folder]}
+
+
 def _program_layer(folder: Path) -> Iterator[bytes]:
-    """The server's program and entrypoint where the real image has them, and an empty folder for models."""
+    """The server's own files, and an empty folder for models."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         models = tarfile.TarInfo("models")
         models.type, models.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(models)
-        for path in program_files(folder):
+        for where, path in program_files(folder).items():
             content = path.read_bytes()
-            entry = tarfile.TarInfo(f"usr/bin/{path.name.removesuffix('.py')}")
+            entry = tarfile.TarInfo(where)
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content))
     yield buffer.getvalue()
@@ -229,9 +242,16 @@ def _put(host: str, container: str, folder: str, stream: Iterator[bytes]) -> Non
     engine.call(host, "PUT", f"/containers/{container}/archive", query={"path": folder}, stream=stream)
 
 
-def _commit(host: str, container: str, reference: str) -> None:
+def _run(host: str, container: str) -> None:
+    engine.call(host, "POST", f"/containers/{container}/start")
+    engine.call(host, "POST", f"/containers/{container}/wait")
+
+
+def _commit(host: str, container: str, reference: str, config: dict[str, object] | None = None) -> None:
+    """Make the container's files an image, with this configuration in place of the container's own."""
     repository, _, tag = reference.rpartition(":")
-    engine.call(host, "POST", "/commit", query={"container": container, "repo": repository, "tag": tag}, body={})
+    query = {"container": container, "repo": repository, "tag": tag}
+    engine.call(host, "POST", "/commit", query=query, body=config or {})
 
 
 def _remove(host: str, container: str) -> None:

@@ -11,6 +11,7 @@ a cluster's endpoint is the stand's real Kubernetes, so that everything after RU
     projects.py    the project: permissions, and which APIs are enabled
     iam_credentials.py  tokens of accounts that are impersonated
     compute.py     quotas, zones, machine types
+    residue.py     load balancers, addresses and disks, which deleting a cluster leaves
     artifacts.py   repositories of images
     registry.py    a registry that lets nobody in without a token: Distribution's token server
     identity.py    a service account's key, and a certificate for a universe of our own

@@ -16,6 +16,7 @@ from local.gke.artifacts import Artifacts
 from local.gke.compute import REGIONS, Compute
 from local.gke.projects import Project
 from local.gke.refusal import Refusal
+from local.gke.residue import Residue
 
 VERSION = "1.34.4-gke.1000"
 CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is its CPUs
@@ -59,6 +60,7 @@ class Google:
     lock: threading.RLock = field(default_factory=threading.RLock)
     project: Project = field(default_factory=Project)
     compute: Compute = field(default_factory=Compute)
+    residue: Residue = field(default_factory=Residue)
     artifacts: Artifacts = field(default_factory=Artifacts)
     clusters: dict[str, Any] = field(default_factory=dict)  # by full name
     operations: dict[str, Any] = field(default_factory=dict)  # by full name, oldest first
@@ -68,7 +70,7 @@ class Google:
     def reset(self, faults: Faults | None = None) -> None:
         """No clusters, nothing going on, nothing counted, a project that may do everything; and these faults, or none."""
         self.faults = faults or Faults()
-        self.project, self.compute, self.artifacts = Project(), Compute(), Artifacts()
+        self.project, self.compute, self.residue, self.artifacts = Project(), Compute(), Residue(), Artifacts()
         for kept in (self.clusters, self.operations, self.calls, self._ends):
             kept.clear()
 
@@ -93,7 +95,7 @@ class Google:
     def delete(self, name: str) -> Any:
         """Begin to delete a cluster; the operation."""
         cluster = self.get(name)
-        if cluster.status == Cluster.Status.PROVISIONING:
+        if cluster.status in {Cluster.Status.PROVISIONING, Cluster.Status.STOPPING}:
             raise Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION, f"Cluster {cluster.name} is running incompatible operation."
             )
@@ -159,11 +161,12 @@ class Google:
         name = operation.target_link.removeprefix("https://container/v1/")
         operation.status, operation.end_time = Operation.Status.DONE, _stamp(self.clock())
         cluster = self.clusters.get(name)
-        if operation.operation_type == Operation.Type.DELETE_CLUSTER or cluster is None:
+        error = faults.operation_error
+        deletes = operation.operation_type == Operation.Type.DELETE_CLUSTER
+        if cluster is None or (deletes and error is None):
             self.clusters.pop(name, None)
             return
-        error = faults.operation_error
-        if faults.stockout:
+        if faults.stockout and not deletes:
             error = f"[GCE_STOCKOUT] Google Compute Engine: {cluster.location} does not have enough resources available to fulfill the request."
         if error is None:
             cluster.status = Cluster.Status.RUNNING
@@ -171,7 +174,7 @@ class Google:
             return
         operation.error = Status(code=RESOURCE_EXHAUSTED, message=error)
         operation.status_message = error
-        if faults.lost:
+        if faults.lost and not deletes:
             del self.clusters[name]
             return
         cluster.status, cluster.status_message = Cluster.Status.ERROR, error

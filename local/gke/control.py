@@ -4,6 +4,7 @@ GET  /state              clusters, operations, faults, the project, and how ofte
 PUT  /faults             these faults from now on, and no others: clusters.Faults
 PUT  /project            what its account may do and which APIs are enabled: projects.Project
 PUT  /compute            quotas: compute.Compute
+PUT  /residue            load balancers, addresses and disks, which no cluster takes with it: residue.Residue
 PUT  /artifacts          repositories: artifacts.Artifacts
 PUT  /clusters/NAME      a cluster as it is given, in the JSON of google.container.v1.Cluster
 DELETE /clusters/NAME    gone at once, under whoever uses it
@@ -36,7 +37,7 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
             if (method, path) == ("PUT", "/faults"):
                 google.faults = Faults(**(body or {}))
                 faults_changed(google.faults)
-            elif method == "PUT" and path in {"/project", "/compute", "/artifacts"}:
+            elif method == "PUT" and path in {"/project", "/compute", "/residue", "/artifacts"}:
                 name = path.removeprefix("/")
                 setattr(google, name, type(getattr(google, name))(**(body or {})))
             elif (method, path) == ("POST", "/reset"):
@@ -62,6 +63,7 @@ def state(google: Google) -> dict[str, Any]:
         "faults": {name: getattr(google.faults, name) for name in Faults.__slots__},
         "project": asdict(google.project),
         "compute": asdict(google.compute),
+        "residue": asdict(google.residue),
         "artifacts": asdict(google.artifacts),
         "calls": dict(google.calls),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from local.gke import artifacts, compute, iam_credentials, manager, projects, rest
+from local.gke import artifacts, compute, iam_credentials, manager, projects, residue, rest
 from local.gke.clusters import Google
 from local.gke.door import open_door
 from local.gke.identity import Identity
@@ -12,6 +12,7 @@ from local.gke.tokens import Issuer
 ROUTES = (
     *projects.ROUTES,
     *compute.ROUTES,
+    *residue.ROUTES,
     *artifacts.ROUTES,
 )
 

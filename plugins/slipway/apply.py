@@ -107,12 +107,21 @@ def preview_plan(release: Release, plan: ApplyPlan) -> list[Preview]:
     return previews
 
 
-def remove_objects(release: Release, refs: tuple[ObjectRef, ...]) -> None:
-    """Delete objects that a record lists, the last applied first; what is gone already is passed over."""
+def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> None:
+    """Delete objects of a model that a record lists, the last applied first.
+
+    What is gone already is passed over, and so is what bears another model's label by now, or none.
+    """
     plan = plan_apply([], refs)
-    with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         for ref in plan.prune:
-            _delete(client, release.target, ref)
+            live = _read(client, target, ref)
+            if live is None:
+                continue
+            if (live.metadata.labels or {}).get(LABEL_MODEL) != model:
+                log.warning("apply: %s is not of %s any more, and is left", ref, model)
+                continue
+            _delete(client, target, ref)
 
 
 def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
@@ -122,6 +131,8 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
+        if release.temporary:
+            _ensure_namespace(client, release.target)
         for manifest in plan.apply:
             _check_ours(client, release, manifest)
         for manifest in plan.apply:
@@ -134,6 +145,15 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
         for ref in plan.prune:
             _delete(client, release.target, ref)
     return uid, generation
+
+
+def _ensure_namespace(client: Any, target: Target) -> None:
+    """Make the namespace in a cluster that nobody else has been in; in any other one it is made by people."""
+    ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
+    if _read(client, target, ref) is None:
+        with _api_words(target, str(ref)) as resource_of:
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
+            resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:

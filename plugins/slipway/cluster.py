@@ -13,6 +13,7 @@ from typing import Any, Literal
 from slipway.verdict import Verdict
 
 Endpoint = Literal["public", "private", "dns"]
+OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]
 Seen = Mapping[str, Any]
 
 CLOUD_PLATFORM = (
@@ -83,6 +84,7 @@ class ClusterSpec:
     private_nodes: bool
     labels: dict[str, str]
     timeout_s: int
+    temporary: bool = False  # made by a run, and deleted by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,12 +216,40 @@ def judge_gone(cluster: GkeCluster, found: Seen | None) -> Verdict:
     return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else made it again")
 
 
-def newest_creation(cluster: GkeCluster, operations: Sequence[Seen]) -> Seen | None:
-    """The operation that created this cluster last, of all that a location remembers; also one that an earlier try began."""
+def judge_claim(cluster: GkeCluster, found: Seen | None, claim: str) -> Verdict:
+    """Whether a run may make this cluster, use it and delete it: there is none, or the run has made it itself."""
+    if found is None or found["status"] == "STOPPING":
+        return Verdict.passed(f"{cluster}: there is none, the run makes it")
+    if (found.get("resource_labels") or {}).get(LABEL_RUN) == claim:
+        return Verdict.passed(f"{cluster}: made by this run")
+    return Verdict.failed(
+        f"{cluster}: was not made by this run, and a temporary cluster is the run's own: it is left as it is"
+    )
+
+
+def judge_deletable(cluster: GkeCluster, found: Seen | None) -> Verdict:
+    """Whether Google would take a call to delete it now; while something else goes on there it takes none."""
+    if found is not None and found["status"] in {"PROVISIONING", "RECONCILING"}:
+        return Verdict.wait(f"{cluster}: {found['status']}, it can be deleted when that has ended")
+    return Verdict.passed(f"{cluster}: {found['status'] if found else 'gone already'}")
+
+
+def judge_deleted(cluster: GkeCluster, found: Seen | None, operation: Seen | None) -> Verdict:
+    """Whether a cluster that is being deleted has gone; `operation` is the newest one that deletes it.
+
+    An operation that is DONE has ended, not succeeded: its error says how.
+    """
+    if found is None:
+        return Verdict.passed(f"{cluster}: gone")
+    if (error := said_error(operation)) and found["status"] != "STOPPING":
+        return Verdict.failed(f"{cluster}: it was not deleted, it is {found['status']}: {error}")
+    return Verdict.wait(f"{cluster}: {found['status']}, being deleted")
+
+
+def newest_operation(cluster: GkeCluster, operations: Sequence[Seen], kind: OperationKind) -> Seen | None:
+    """The newest operation of a kind on this cluster, of all that a location remembers; also one that an earlier try began."""
     ours = [
-        operation
-        for operation in operations
-        if operation["operation_type"] == "CREATE_CLUSTER" and _is_about(operation, cluster)
+        operation for operation in operations if operation["operation_type"] == kind and _is_about(operation, cluster)
     ]
     return max(ours, key=lambda operation: str(operation["start_time"]), default=None)
 

@@ -19,7 +19,9 @@ SlipwayError
 ├── ClusterError
 │   ├── GoogleUnreachable     Google did not answer, or is in trouble          (worth another try)
 │   ├── ClusterRefused        Google said no: a right, a quota, a field
-│   └── ClusterUnfit          there is a cluster, and it cannot be used
+│   ├── ClusterUnfit          there is a cluster, and it cannot be used
+│   ├── ClusterInUse          something lives in it that a teardown was not told to take
+│   └── TeardownIncomplete    something that was to be torn down is still there
 ├── ManifestError             kustomize refused, or the result is not what was asked for
 ├── ApplyError
 │   ├── ClusterUnreachable    the API server did not answer                   (worth another try)
@@ -125,6 +127,14 @@ class ClusterRefused(ClusterError):
 
 class ClusterUnfit(ClusterError):
     """The cluster's creation failed, or its state allows no use."""
+
+
+class ClusterInUse(ClusterError):
+    """Something lives in the cluster, or may, that is not the model's."""
+
+
+class TeardownIncomplete(ClusterError):
+    """Something that was to be torn down is still there."""
 
 
 class ManifestError(SlipwayError):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slipway.push import Pushed
     from slipway.release import Release
     from slipway.smoke import Proof
+    from slipway.teardown import Teardown
     from slipway.verdict import Verdict
 
 VERDICT = "verdict"  # XCom's key for it, beside the fact
@@ -50,6 +51,14 @@ class Handover:
         from slipway.release import Release
 
         return from_dict(Release, self._chosen("release") or self._needed("resolve"))
+
+    @property
+    def teardown(self) -> Teardown:
+        """What `look` has found to be torn down, or what a run with a cluster of its own tears down."""
+        from slipway.teardown import Teardown, teardown_of
+
+        looked = self.left("look")
+        return from_dict(Teardown, looked["teardown"]) if looked else teardown_of(self.release)
 
     @property
     def plan(self) -> Plan:

@@ -9,14 +9,14 @@ from typing import Any
 from slipway.apply import ObjectRef
 from slipway.errors import InputRefused, StoreError
 from slipway.facts import from_dict
-from slipway.record import SCHEMA, Record
+from slipway.record import SCHEMA, Record, has_changed_cluster
 from slipway.store import Store
 from slipway.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The records of a model that applied something, oldest first."""
+    """The records of a model that applied something or tore it down, oldest first."""
 
     records: tuple[Record, ...]
 
@@ -26,7 +26,7 @@ class History:
 
     @property
     def newest(self) -> Record | None:
-        """The record that applied something last, whatever became of it."""
+        """The record that applied something last, whatever became of it; or that of the teardown after it."""
         return self.records[-1] if self.records else None
 
     @property
@@ -38,6 +38,11 @@ class History:
     def settled(self) -> bool:
         """Whether what was applied last was proven live: no run was killed half-way, none failed without being undone."""
         return self.newest is not None and self.newest["outcome"] == "live"
+
+    @property
+    def torn_down(self) -> bool:
+        """Whether the last that happened was a teardown, also one that was killed half-way."""
+        return self.newest is not None and self.newest["cause"] == "teardown"
 
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
@@ -61,7 +66,7 @@ def place_of(record: Record) -> tuple[Target, str]:
 
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
-    return History(tuple(record for record in read_records(store, model) if record["objects"]))
+    return History(tuple(record for record in read_records(store, model) if has_changed_cluster(record)))
 
 
 def read_records(store: Store, model: str) -> list[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slipway.cluster import ClusterSpec, GkeCluster, judge_cluster
@@ -11,6 +11,9 @@ from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
 from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
 from slipway.preflight import (
     APIS,
+    CONTAINER_ADMIN,
+    DELETE,
+    FIND,
     IAM_APIS,
     PUSH,
     REGISTRY_API,
@@ -72,7 +75,7 @@ def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -
     """What the run is about to have made, and what of the target a new cluster does not have."""
     cost = standing_cost(read_prices(), shape_of_spec(spec, cluster.location))
     yield Finding(outcome="ok", said=f"{cluster} has to be made: {cost}")
-    if target.namespace != NEW_CLUSTERS_NAMESPACE:
+    if target.namespace != NEW_CLUSTERS_NAMESPACE and not spec.temporary:  # a run makes its own there
         yield Finding(
             outcome="warned",
             said=f"namespace {target.namespace}: a cluster that is made now has none of this name",
@@ -153,11 +156,21 @@ def _inspect_project(
     names = [f"projects/{project}/services/{api}" for api in apis]
     enabled = google.get("serviceusage", f"/v1/projects/{project}/services:batchGet", names=names)
     yield from judge_apis(project, apis, enabled)
-    needed = plan_permissions(kinds, create=create, ready=ready)
+    needed = plan_permissions(kinds, create=create, ready=ready, delete=release.temporary)
+    yield from _inspect_permissions(google, project, needed)
+
+
+def inspect_deletion(target: Target, cluster: GkeCluster) -> list[Finding]:
+    """Whether the target's connection may delete a cluster: asked before anything in it is. Raises InputRefused, ClusterRefused."""
+    with google_rest(target.conn_id) as google:
+        return _inspect_permissions(google, cluster.project, dict.fromkeys((*FIND, *DELETE), CONTAINER_ADMIN))
+
+
+def _inspect_permissions(google: GoogleRest, project: str, needed: Mapping[str, str]) -> list[Finding]:
     asked = {"permissions": list(needed)}
     answer = google.post("cloudresourcemanager", f"/v1/projects/{project}:testIamPermissions", asked)
     grant = f"gcloud projects add-iam-policy-binding {project} {_member(google)}"
-    yield from judge_permissions(f"project {project}", needed, answer, grant=grant)
+    return judge_permissions(f"project {project}", needed, answer, grant=grant)
 
 
 def _inspect_repository(google: GoogleRest, release: Release) -> Iterator[Finding]:

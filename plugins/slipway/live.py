@@ -80,6 +80,8 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
 def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
     """What is to be undone after this run, whose gate passed if it is `proven`."""
     newest = history.newest
+    if history.torn_down:
+        return Undo(action="nothing", reason="what was applied last was torn down")
     if newest is None or history.settled or (proven and newest["run_id"] == run_id):
         return Undo(action="nothing", reason="what was applied last was proven live")
     if history.good is not None:
@@ -96,7 +98,8 @@ def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
 def remove_release(store: Store, record: Record) -> None:
     """Take a first release away again; its record then lists no objects. Raises ApplyError, StoreError."""
     refs = History((record,)).objects
-    remove_objects(from_dict(Release, record["release"]), refs)
+    release = from_dict(Release, record["release"])
+    remove_objects(release.target, release.model, refs)
     write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs]})
 
 

@@ -196,7 +196,13 @@ class GkeSettings(_Part):
         default="public", description="How Airflow reaches the API server; `private` needs a worker in the network."
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels for the bill.")
-    timeout_s: Seconds = Field(default=1800, description="How long it may take to be there; Google takes five minutes.")
+    timeout_s: Seconds = Field(
+        default=1800, description="How long it may take to be there, or to be gone; Google takes five minutes."
+    )
+    temporary: bool = Field(
+        default=False,
+        description="Each run makes the cluster, proves the release on it and deletes it again, pass or fail; see [gke.md](gke.md#a-cluster-for-one-run).",
+    )
 
     @model_validator(mode="after")
     def _autopilot_has_no_pools(self) -> GkeSettings:
@@ -215,6 +221,7 @@ class GkeSettings(_Part):
             private_nodes=self.private_nodes,
             labels=dict(self.labels),
             timeout_s=self.timeout_s,
+            temporary=self.temporary,
         )
 
 
@@ -242,6 +249,10 @@ class TargetSettings(_Part):
     address: Url | None = Field(
         default=None,
         description="A fixed URL in place of the Service's address, where something stands before the Service.",
+    )
+    unschedulable_grace_s: Seconds = Field(
+        default=300,
+        description="How long a pod may fit no node before the rollout fails; counted anew when a node is added or the cluster autoscaler begins to add some.",
     )
 
     @model_validator(mode="before")
@@ -345,6 +356,12 @@ class ModelFile(_Part):
         raise ValueError(f"neither a cron expression nor one of {', '.join(PRESETS)}")
 
     @model_validator(mode="after")
+    def _nothing_stays_on_a_temporary_cluster(self) -> ModelFile:
+        if self.target.gke is not None and self.target.gke.temporary and self.on_first_failure == "keep":
+            raise ValueError("on_first_failure: keep leaves nothing on a temporary cluster: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _a_watch_has_something_to_see(self) -> ModelFile:
         if self.watch is None:
             return self
@@ -417,6 +434,33 @@ def check_unshared(files: dict[str, ModelFile]) -> None:
                 f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
             )
         writers[key] = name
+    _check_temporary(files)
+
+
+def _check_temporary(files: dict[str, ModelFile]) -> None:
+    """Refuse a temporary cluster that another model file names too: it goes with whatever lives there."""
+    named: dict[tuple[str | None, ...], str] = {}
+    for name, file in sorted(files.items(), key=lambda item: not is_temporary(item[1])):
+        cluster = _cluster_of(file.target)
+        if cluster in named and is_temporary(files[named[cluster]]):
+            raise InputRefused(
+                f"include/served/{named[cluster]}.yaml: target.gke: the temporary cluster is named by "
+                f"include/served/{name}.yaml too. Next: give one of them a target.gke.cluster of its own"
+            )
+        named.setdefault(cluster, name)
+
+
+def is_temporary(file: ModelFile) -> bool:
+    """Whether each run of the model makes its own cluster and deletes it again."""
+    return file.target.gke is not None and file.target.gke.temporary
+
+
+def sharing_cluster(files: dict[str, ModelFile], name: str) -> tuple[str, ...]:
+    """The other model files that name the same cluster, by name."""
+    cluster = _cluster_of(files[name].target)
+    return tuple(
+        other for other, file in sorted(files.items()) if other != name and _cluster_of(file.target) == cluster
+    )
 
 
 def _cluster_of(target: TargetSettings) -> tuple[str | None, ...]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.errors import SlipwayError
+from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.verdict import Verdict
@@ -139,7 +139,8 @@ class ChooseOperator(StageOperator):
         from slipway.history import choose_release, describe, read_current_history
         from slipway.live import Choice, recorded
         from slipway.params import read_release
-        from slipway.plan import Plan
+        from slipway.plan import Plan, missing_cluster
+        from slipway.release import dag_id
         from slipway.resolve import read_settings
         from slipway.store import Store
 
@@ -149,6 +150,8 @@ class ChooseOperator(StageOperator):
             log.info("choose: %s", line)
         record = choose_release(history, wanted)
         release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
+        if absent := missing_cluster(release.target):
+            raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
         log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
         plan = Plan(
             action="restore",
@@ -262,12 +265,15 @@ class ApplyOperator(StageOperator):
 
 
 class AnnounceOperator(BaseOperator):
-    """Updates the model's Asset. Runs only after the gate, and is the leaf that gives the run its colour."""
+    """Updates the model's Asset. Runs only after the gate, and is the leaf that gives the run its colour.
+
+    Without an Asset, where nothing stays that could be asked, it is only that leaf.
+    """
 
     ui_color = GREEN
 
-    def __init__(self, *, announces: Asset, **kwargs: Any) -> None:
-        super().__init__(outlets=[announces], **kwargs)
+    def __init__(self, *, announces: Asset | None, **kwargs: Any) -> None:
+        super().__init__(outlets=[announces] if announces else [], **kwargs)
         self.announces = announces
 
     def execute(self, context: Context) -> Fact:
@@ -280,7 +286,8 @@ class AnnounceOperator(BaseOperator):
             "version": applied.version,
             "address": run.address,
         }
-        context["outlet_events"][self.announces].extra = said
+        if self.announces is not None:
+            context["outlet_events"][self.announces].extra = said
         log.info("announce: %s", said)
         return said
 

@@ -44,7 +44,9 @@ def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
 
 
 def _report(record: Record, why: str) -> str | None:
-    """One line, none where the Deployment is gone or is another model's by now."""
+    """One line, none where the Deployment is gone or is another model's by now, or was torn down with its cluster."""
+    if record["outcome"] == "gone":
+        return None
     target, deployment = place_of(record)
     where = f"deployment/{deployment} in {target.namespace} (connection {target.conn_id})"
     try:

@@ -80,6 +80,18 @@ def rollback_form() -> dict[str, Param]:
     }
 
 
+def teardown_form() -> dict[str, Param]:
+    """The Params of a teardown DAG."""
+    return {
+        "with_others": Param(
+            False,  # noqa: FBT003 - the default of a form's check box
+            type="boolean",
+            title="With others",
+            description="Delete the cluster also where something else lives in it, or may, or another model file names it.",
+        )
+    }
+
+
 def read_params(params: dict[str, Any]) -> RefreshParams:
     """The form of this run. Raises InputRefused naming the Param and what is allowed."""
     refuse_unknown(params, {field.name for field in fields(RefreshParams)})
@@ -106,6 +118,12 @@ def read_release(params: dict[str, Any]) -> str | None:
     """The release that a rollback's form names. Raises InputRefused."""
     refuse_unknown(params, {"release"})
     return _text(params, "release")
+
+
+def read_teardown(params: dict[str, Any]) -> bool:
+    """Whether a teardown's form lets the cluster go with what else lives in it. Raises InputRefused."""
+    refuse_unknown(params, {"with_others"})
+    return _switch(params, "with_others")
 
 
 def refuse_unknown(params: dict[str, Any], known: set[str]) -> None:

@@ -53,6 +53,8 @@ def plan_refresh(release: Release, history: History, health: Verdict, differing:
     `health` is what the live release is worth now, `differing` names live objects that a dry run would change.
     """
     good = history.good
+    if release.temporary:
+        return Plan(action="everything", reasons=("a temporary cluster: everything is proven anew",))
     if release.force:
         return Plan(action="everything", reasons=("forced",))
     if good is None:
@@ -62,7 +64,12 @@ def plan_refresh(release: Release, history: History, health: Verdict, differing:
         return Plan(action="everything", reasons=changed)
     export, pushed = kept(release, good)
     reasons = list(differing and (f"differs from what is live: {', '.join(differing)}",))
-    if not history.settled:
+    if history.torn_down and history.newest:
+        gone, run_id = history.newest["outcome"] == "gone", history.newest["run_id"]
+        reasons.append(
+            f"it was torn down by run {run_id}" if gone else f"the teardown by run {run_id} did not end well"
+        )
+    elif not history.settled:
         reasons.append("an earlier run did not end well")
     if health.outcome != "pass":
         reasons.append(f"the live release is not well: {health.reason}")

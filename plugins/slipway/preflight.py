@@ -21,6 +21,7 @@ CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
 )  # fmt: skip
 FIND = ("container.clusters.get", "container.operations.list")
 CREATE = ("container.clusters.create", "container.operations.get")
+DELETE = ("container.clusters.delete",)
 ACT_AS = "iam.serviceAccounts.actAs"
 PUSH = ("artifactregistry.repositories.downloadArtifacts", "artifactregistry.repositories.uploadArtifacts")
 APIS = ("container.googleapis.com", "compute.googleapis.com")
@@ -135,12 +136,14 @@ def _absent(where: str, role: str, permissions: list[str], grant: str) -> Findin
     return Finding(outcome="missing", said=said, then=grant)
 
 
-def plan_permissions(kinds: Iterable[tuple[str, str]], *, create: bool, ready: bool) -> dict[str, str]:
+def plan_permissions(
+    kinds: Iterable[tuple[str, str]], *, create: bool, ready: bool, delete: bool = False
+) -> dict[str, str]:
     """The permissions on the project that a run needs, each with its role.
 
     Rights on objects are IAM's as long as there is no cluster to ask (`ready`); afterwards the cluster knows them better.
     """
-    needed = [*FIND, *(CREATE if create else ())]
+    needed = [*FIND, *(CREATE if create else ()), *(DELETE if delete else ())]
     if not ready:
         needed += [
             f"container.{iam_resource(group, kind)}.{verb}" for group, kind in kinds for verb in APPLY_VERBS.values()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from slipway.cluster import ClusterSpec, region_of
-from slipway.facts import from_dict
+from slipway.errors import InputRefused
 from slipway.model_file import PROJECT
 from slipway.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
 
@@ -75,9 +77,16 @@ class Cost:
         return f"about ${self.per_hour:.2f} per hour to leave standing ({', '.join(self.parts)}; {self.table}){more}"
 
 
-def read_prices() -> Prices:
-    """The table that ships, or what it was edited to."""
-    return from_dict(Prices, yaml.safe_load(PRICES.read_text()))
+def read_prices(path: Path = PRICES) -> Prices:
+    """The table that ships, or what it was edited to. Raises InputRefused where it is none."""
+    try:
+        return TypeAdapter(Prices).validate_python(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+    raise InputRefused(f"{path}: {why}. Next: mend the table of prices, or take the one that ships")
 
 
 def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:

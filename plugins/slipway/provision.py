@@ -1,4 +1,4 @@
-"""The tasks that find out whether a run on a GKE target can do its work, make the cluster where there is none, and prove it."""
+"""The tasks that find out whether a run on a GKE target can do its work, claim and make the cluster, and prove it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.cluster import LABEL_RUN, ClusterSpec, GkeCluster, plan_body, plan_drift
+from slipway.cluster import LABEL_RUN, ClusterSpec, GkeCluster, judge_claim, plan_body, plan_drift
+from slipway.errors import ClusterUnfit
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.operators import BLUE, GRACE_S, RED, Fact, StageOperator, one_line_failures
+from slipway.release import teardown_dag_id
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -51,6 +53,29 @@ class PreflightOperator(StageOperator):
         return Preflight(findings=findings)
 
 
+class ClaimClusterOperator(BaseOperator):
+    """Makes sure that the cluster of a temporary target is this run's own to make, and so to delete.
+
+    It is the setup that the teardowns belong to: where it refuses, they do not run.
+    """
+
+    ui_color = RED
+
+    def execute(self, context: Context) -> str:
+        """Why the run may make the cluster and delete it."""
+        from slipway.gke import find_cluster
+
+        run = Handover(context)
+        with one_line_failures(run):
+            release, _, cluster = _asked(run)
+            found = find_cluster(release.target.conn_id, cluster)
+            _check_claim(release, cluster, found)
+        verdict = judge_claim(cluster, found, release.claim)
+        run.say(verdict)
+        log.info("claim cluster: %s", verdict)
+        return verdict.reason
+
+
 class CreateClusterOperator(BaseOperator):
     """Runs the provider's GKECreateClusterOperator where there is no cluster, and waits, deferred, until one can be used.
 
@@ -69,6 +94,7 @@ class CreateClusterOperator(BaseOperator):
         with one_line_failures(run):
             release, spec, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)
+            _check_claim(release, cluster, found)
             leaving = found is not None and found["status"] == "STOPPING"
             if found is None:
                 self._create(context, release, cluster, spec)
@@ -93,6 +119,7 @@ class CreateClusterOperator(BaseOperator):
             return self.execute(context)
         with one_line_failures(run):
             found = find_cluster(release.target.conn_id, cluster) or {}
+            _check_claim(release, cluster, found or None)
             drift = plan_drift(cluster, spec, found)
             made = (found.get("resource_labels") or {}).get(LABEL_RUN) == release.claim
             cost = str(standing_cost(read_prices(), shape_of_found(found))) if found else "gone again"
@@ -150,3 +177,13 @@ def _asked(run: Handover) -> tuple[Release, ClusterSpec, GkeCluster]:
     if release.cluster is None or release.target.gke is None:
         raise AirflowSkipException("the model file names no GKE cluster any more")
     return release, release.cluster, release.target.gke
+
+
+def _check_claim(release: Release, cluster: GkeCluster, found: dict[str, Any] | None) -> None:
+    """Refuse, for a run that makes its own cluster, one that it has not made. Raises ClusterUnfit."""
+    verdict = judge_claim(cluster, found, release.claim)
+    if release.temporary and verdict.outcome != "pass":
+        raise ClusterUnfit(
+            f"{verdict.reason}. Next: trigger {teardown_dag_id(release.model)} where it is a leftover of an earlier run, "
+            "or give target.gke.cluster a name of its own"
+        )

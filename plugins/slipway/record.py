@@ -17,8 +17,9 @@ from slipway.store import Store
 
 SCHEMA = 1
 
-Outcome = Literal["open", "live", "failed", "retired"]  # retired: what it made is being pruned
-Cause = Literal["refresh", "rollback"]
+# proven: the gate passed on a temporary cluster; gone: torn down; retired: what it made is being pruned
+Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
+Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 
 
@@ -77,8 +78,9 @@ def opened(
 
 
 def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dict[str, str], now: datetime) -> Record:
-    """The record of a run that has ended; `live` only where the gate passed."""
-    outcome: Outcome = "live" if proven else "failed"
+    """The record of a run that has ended; `live` only where the gate passed, and what answered it stays."""
+    passed: Outcome = "proven" if (record["release"].get("cluster") or {}).get("temporary") else "live"
+    outcome: Outcome = passed if proven else "failed"
     return {**record, "outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
 
 
@@ -93,6 +95,11 @@ def close_run(
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
     return write_record(store, {**ended, "undo": undo})
+
+
+def has_changed_cluster(record: Record) -> bool:
+    """Whether a record tells of something in a cluster: what was applied, or that it was torn down."""
+    return bool(record["objects"]) or record["outcome"] == "gone"
 
 
 def read_record(store: Store, model: str, run_id: str) -> Record | None:

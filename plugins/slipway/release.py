@@ -97,6 +97,7 @@ class Release:
     keep_first: bool  # a first release that fails is left for inspection
     retention: Retention = Retention()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
+    unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
 
     @property
     def fingerprint(self) -> str:
@@ -158,8 +159,13 @@ class Release:
         return {LABEL_MODEL: self.model}
 
     @property
+    def temporary(self) -> bool:
+        """Whether the run makes its own cluster and deletes it again."""
+        return self.cluster is not None and self.cluster.temporary
+
+    @property
     def claim(self) -> str:
-        """What a cluster is labelled with by the run that makes it."""
+        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it."""
         return short(digest_of([self.store, self.model, self.run_id]))
 
     @property
@@ -181,6 +187,11 @@ def dag_id(model: str) -> str:
 def rollback_dag_id(model: str) -> str:
     """The DAG that rolls a model back."""
     return dag_id(model).replace("refresh_", "rollback_", 1)
+
+
+def teardown_dag_id(model: str) -> str:
+    """The DAG that tears a model's cluster down."""
+    return dag_id(model).replace("refresh_", "teardown_", 1)
 
 
 def asset_uri(model: str) -> str:

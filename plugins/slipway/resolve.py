@@ -84,7 +84,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     Raises InputRefused, ResolveError, ManifestError, ImageError; each in one line that says how to mend it.
     """
     model, file = path.stem, read_model_file(path)
-    check_unshared(_readable(path, file))
+    check_unshared(readable_files(path, file))
     store = Store(settings.store)
     target = find_target(file.target, settings)
     base_image, repository = serving_image(file, settings), image_repository(model, file, settings)
@@ -119,6 +119,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         keep_first=file.on_first_failure == "keep",
         retention=Retention(**file.retention.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
+        unschedulable_grace_s=file.target.unschedulable_grace_s,
     )
     return replace(release, manifests_hash=manifests_hash(release))
 
@@ -238,7 +239,7 @@ def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> G
     )
 
 
-def _readable(path: Path, file: ModelFile) -> dict[str, ModelFile]:
+def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:
     """The model file at hand and every other that can be read; a broken one is refused in its own DAG."""
     files: dict[str, ModelFile] = {}
     for other in served_files(path.parent):

@@ -15,7 +15,7 @@ from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
 from slipway.history import History, place_of, read_records
 from slipway.image import LABEL_STORE, LABEL_TITLE, remove_images
-from slipway.record import Record, record_key, write_record
+from slipway.record import Record, has_changed_cluster, record_key, write_record
 from slipway.registry import repository_at
 from slipway.release import Release, Retention, Source, repository_of
 from slipway.store import Store
@@ -85,7 +85,7 @@ def plan_prune(
 
 def _protected(records: list[Record], retention: Retention) -> list[Record]:
     """At each target: the newest proven releases, by the newest record of each, and what was applied last."""
-    applied = History(tuple(record for record in records if record["objects"]))
+    applied = History(tuple(record for record in records if has_changed_cluster(record)))
     staying: dict[str, Record] = {}
     for place in {place_of(record) for record in applied.records}:
         history = applied.at(*place)
@@ -96,7 +96,9 @@ def _protected(records: list[Record], retention: Retention) -> list[Record]:
 
 def _is_harmless(record: Record, releases: Iterable[str]) -> bool:
     """Whether a record may stay for people to read: one of a proven release would offer it to come back."""
-    return record["outcome"] in {"failed", "open"} or (record["outcome"] == "live" and record["release_id"] in releases)
+    return record["outcome"] in {"failed", "open", "proven", "gone"} or (
+        record["outcome"] == "live" and record["release_id"] in releases
+    )
 
 
 def _versions(staying: list[Record], holdings: Holdings, retention: Retention) -> set[int]:

@@ -15,6 +15,7 @@ from slipway.verdict import Verdict
 
 LAST_LOG_LINES = 10
 SHOWN_PODS = 3
+LOG = " log: "  # between a pod's name and a line that it wrote
 REST_PORT = 8501
 
 JsonObject = dict[str, Any]
@@ -105,14 +106,14 @@ def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment
         )
         if event.get("type") == "Warning" and ours:
             lines.append(
-                f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {_line(event.get('message'))}"
+                f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {one_line(event.get('message'))}"
             )
     return list(dict.fromkeys(lines))
 
 
 def _pod_reasons(status: JsonObject) -> list[str]:
     lines = [
-        f"{condition.get('reason')}: {_line(condition.get('message'))}"
+        f"{condition.get('reason')}: {one_line(condition.get('message'))}"
         for condition in status.get("conditions", [])
         if condition["type"] == "PodScheduled" and condition["status"] == "False"
     ]
@@ -120,7 +121,7 @@ def _pod_reasons(status: JsonObject) -> list[str]:
         state = container.get("state", {})
         last = container.get("lastState", {}).get("terminated")
         if waiting := state.get("waiting"):
-            lines.append(f"{waiting.get('reason')}: {_line(waiting.get('message'))}")
+            lines.append(f"{waiting.get('reason')}: {one_line(waiting.get('message'))}")
         if ended := state.get("terminated") or last:
             lines.append(
                 f"{ended.get('reason')}: exit code {ended.get('exitCode')}, {container.get('restartCount', 0)} restarts"
@@ -130,7 +131,8 @@ def _pod_reasons(status: JsonObject) -> list[str]:
     return lines
 
 
-def _line(text: str | None) -> str:
+def one_line(text: str | None) -> str:
+    """A message of Kubernetes' in one line."""
     return " ".join((text or "").split())
 
 
@@ -139,9 +141,16 @@ def release_selector(release_id: str) -> str:
     return f"{LABEL_RELEASE}={release_id}"
 
 
-def next_command(release: Release, release_id: str) -> str:
-    """The command that a person runs next to look at the pods."""
-    return release.target.kubectl(f"describe pods -l {release_selector(release_id)}")
+def next_command(release: Release, release_id: str, reason: str = "") -> str:
+    """The command that a person runs next to look at the pods, or at the ReplicaSet that may not make any."""
+    kind = "replicasets" if "replicaset/" in reason else "pods"
+    return release.target.kubectl(f"describe {kind} -l {release_selector(release_id)}")
+
+
+def most_telling(found: list[str], reason: str) -> str:
+    """What to add of a diagnosis to a reason: its first line; a server's last words where the reason names the pod."""
+    last_words = [line for line in found if LOG in line][-1:]
+    return next(iter(last_words if "pod/" in reason or "replicaset/" in reason else found), "")
 
 
 def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
@@ -153,7 +162,7 @@ def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
     events = _items(core.list_namespaced_event, namespace)
     lines = explain_pods(pods, events, deployment=release.deployment)
     for pod in pods[:SHOWN_PODS]:
-        lines += [f"pod/{pod['metadata']['name']} log: {line}" for line in _last_log_lines(core, pod)]
+        lines += [f"pod/{pod['metadata']['name']}{LOG}{line}" for line in _last_log_lines(core, pod)]
     return lines
 
 

@@ -75,7 +75,7 @@ class JudgeSensor(BaseSensorOperator):
 
 
 class RolloutSensor(JudgeSensor):
-    """Waits until the Deployment is what was applied, by kubectl's own rules."""
+    """Waits until the Deployment is what was applied, by kubectl's own rules, or will not be."""
 
     ui_color = RED
     poll_s = 4.0
@@ -98,7 +98,7 @@ class RolloutSensor(JudgeSensor):
 
     def explain(self, run: Handover, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
-        from slipway.rollout import diagnose, next_command
+        from slipway.rollout import diagnose, most_telling, next_command
         from slipway.target import cluster_client
 
         release, release_id = run.release, run.applied.release_id
@@ -110,8 +110,9 @@ class RolloutSensor(JudgeSensor):
             found = [f"no diagnosis: {' '.join(str(words).split())}"]
         for line in found:
             log.error("rollout: %s", line)
-        shown = f" ({found[0]})" if found else ""
-        return f"RolloutFailed: {reason}{shown}. Next: {next_command(release, release_id)}"
+        told = most_telling(found, reason)
+        shown = f" ({told})" if told else ""
+        return f"RolloutFailed: {reason}{shown}. Next: {next_command(release, release_id, reason)}"
 
 
 class AddressSensor(JudgeSensor):

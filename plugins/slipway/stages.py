@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, chain
 
+from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator
 from slipway.release import asset_uri
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
@@ -22,15 +23,45 @@ def deploy_stages(model: str) -> list[BaseOperator]:
 
     A skipped task before them does not skip them: a release that changed only manifests builds nothing.
     """
-    stages: list[BaseOperator] = [
-        ApplyOperator(task_id="apply", trigger_rule="none_failed"),
-        RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
-        AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
-        PredictionSensor(task_id=GATE, **WAIT),
+    return _chained(
+        *_proof_stages("none_failed"),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
         RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **WAIT).as_teardown(),
         RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+    )
+
+
+def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
+    """The same on a cluster that the run makes and deletes: nothing to roll back to, nothing that stays to be announced.
+
+    The teardowns belong to the setups: they run if one of them succeeded, whatever happened to the others and between.
+    A cluster that could not be deleted is billed, so that this too turns the run red. It does so as a second leaf beside
+    announce: right below announce it would take its place, and a run whose gate failed would be green.
+    """
+    return _chained(
+        *_proof_stages("all_success"),  # Airflow's rule for what follows a setup; here everything is built anew
+        AnnounceOperator(task_id="announce", announces=None),
+        RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT).as_teardown(
+            setups=setups
+        ),
+        DeleteClusterOperator(task_id="delete_cluster", task_display_name="delete cluster", **WAIT).as_teardown(
+            setups=setups, on_failure_fail_dagrun=True
+        ),
+        LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
+        RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+    )
+
+
+def _proof_stages(apply_rule: str) -> list[BaseOperator]:
+    return [
+        ApplyOperator(task_id="apply", trigger_rule=apply_rule),
+        RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
+        AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
+        PredictionSensor(task_id=GATE, **WAIT),
     ]
+
+
+def _chained(*stages: BaseOperator) -> list[BaseOperator]:
     chain(*stages)
-    return stages
+    return list(stages)

@@ -10,7 +10,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from slipway.cluster import judge_cluster, judge_gone
+from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
+from slipway.doom import Looks, judge_doom, read_evidence
 from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
 from slipway.questions import ask_async
@@ -18,26 +19,26 @@ from slipway.release import Release
 from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_json
 from slipway.target import server_version
+from slipway.teardown import Teardown, judge_removed
 from slipway.verdict import Verdict
 
 Fact = dict[str, Any]
 
 
-class JudgeTrigger(BaseTrigger):
+class LookingTrigger(BaseTrigger):
     """Looks every `poll_s` seconds; a verdict of pass or fail, or the end of time, is the event.
 
     `deadline` is a Unix time, so that a trigger that starts again elsewhere has no more time than it had.
     What cannot be read (an API server restarting, say) means look again, with the words in the log.
     """
 
-    def __init__(self, *, release: Fact, deadline: float, poll_s: float) -> None:
+    def __init__(self, *, deadline: float, poll_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
-        self.release = release
         self.deadline = deadline
         self.poll_s = poll_s
 
     @abstractmethod
-    async def look(self, release: Release) -> Verdict:
+    async def judge(self) -> Verdict:
         """One look."""
 
     def found(self) -> Any:
@@ -46,11 +47,11 @@ class JudgeTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is decided."""
-        release, said = from_dict(Release, self.release), ""
+        said = ""
         while True:
             # Before the first look too: an event that comes before the scheduler has read the deferral is taken for a failure.
             await asyncio.sleep(self.poll_s)
-            verdict = await self._look(release)
+            verdict = await self._look()
             if verdict.outcome == "wait" and time.time() >= self.deadline:
                 verdict = Verdict.failed(f"time is up: {verdict.reason}")
             if verdict.reason != said:
@@ -60,15 +61,90 @@ class JudgeTrigger(BaseTrigger):
                 yield TriggerEvent({**verdict.to_dict(), "found": self.found()})
                 return
 
-    async def _look(self, release: Release) -> Verdict:
+    async def _look(self) -> Verdict:
         try:
-            return await self.look(release)
+            return await self.judge()
         except Exception as error:
-            words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
-            return Verdict.wait(f"could not look: {type(error).__name__}: {' '.join(str(words).split())}")
+            return Verdict.wait(f"could not look: {_words(error)}")
 
     def _arguments(self) -> Fact:
-        return {"release": self.release, "deadline": self.deadline, "poll_s": self.poll_s}
+        return {"deadline": self.deadline, "poll_s": self.poll_s}
+
+
+class JudgeTrigger(LookingTrigger):
+    """Looks at what has become of a release."""
+
+    def __init__(self, *, release: Fact, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.release = release
+
+    @abstractmethod
+    async def look(self, release: Release) -> Verdict:
+        """One look."""
+
+    async def judge(self) -> Verdict:
+        """One look at the release."""
+        return await self.look(from_dict(Release, self.release))
+
+    def _arguments(self) -> Fact:
+        return {"release": self.release, **super()._arguments()}
+
+
+class TeardownTrigger(LookingTrigger):
+    """Looks at what is being torn down."""
+
+    def __init__(self, *, teardown: Fact, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.teardown = teardown
+
+    @property
+    def _teardown(self) -> Teardown:
+        return from_dict(Teardown, self.teardown)
+
+    def _arguments(self) -> Fact:
+        return {"teardown": self.teardown, **super()._arguments()}
+
+
+class RemovalTrigger(TeardownTrigger):
+    """Waits until the recorded Services are gone: one whose load balancer is being taken away stays until that is."""
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database."""
+        return "slipway.triggers.RemovalTrigger", self._arguments()
+
+    async def judge(self) -> Verdict:
+        """Judge the Services as they are now."""
+        target = self._teardown.target
+        return judge_removed([await read_async(target, "Service", name) for name in self._teardown.services], target)
+
+
+class DeletionTrigger(TeardownTrigger):
+    """Waits until a GKE cluster is gone; or, with `asked` false, until Google would take a call to delete it."""
+
+    def __init__(self, *, asked: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asked = asked
+
+    def serialize(self) -> tuple[str, Fact]:
+        """For the database."""
+        return "slipway.triggers.DeletionTrigger", {**self._arguments(), "asked": self.asked}
+
+    async def judge(self) -> Verdict:
+        """Judge cluster and operation as they are now."""
+        from slipway.gke import look_at
+
+        cluster = self._teardown.cluster
+        found, operation = await look_at(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
+        return judge_deleted(cluster, found, operation) if self.asked else judge_deletable(cluster, found)
+
+    def found(self) -> Any:
+        """Whether it was asked to go, and so is gone."""
+        return self.asked
+
+
+def _words(error: Exception) -> str:
+    words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+    return f"{type(error).__name__}: {' '.join(str(words).split())}"
 
 
 class ClusterTrigger(JudgeTrigger):
@@ -89,7 +165,7 @@ class ClusterTrigger(JudgeTrigger):
 
         target = release.target
         assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger
-        found, operation = await look_at(target.conn_id, target.gke)
+        found, operation = await look_at(target.conn_id, target.gke, "CREATE_CLUSTER")
         if self.gone:
             return judge_gone(target.gke, found)
         verdict = judge_cluster(target.gke, found, operation)
@@ -108,14 +184,17 @@ class RolloutTrigger(JudgeTrigger):
     """Waits until the Deployment is what the apply that was answered with this uid and generation said.
 
     And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
-    be told by.
+    be told by. One that will not come fails as soon as two looks have seen so; they begin anew with the trigger.
     """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, *, release_id: str, uid: str, generation: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.release_id = release_id
         self.uid = uid
         self.generation = generation
+        self._looks = Looks()
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database."""
@@ -127,10 +206,22 @@ class RolloutTrigger(JudgeTrigger):
         deployment = await read_async(release.target, "Deployment", release.deployment)
         namespace = release.target.namespace
         verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
-        if verdict.outcome != "pass" or deployment is None:
+        if verdict.outcome == "fail" or deployment is None:
             return verdict
+        if verdict.outcome == "wait":
+            return await self._look_for_doom(release, deployment, verdict)
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
         return judge_pods(pods, release_id=self.release_id, namespace=namespace)
+
+    async def _look_for_doom(self, release: Release, deployment: Fact, waiting: Verdict) -> Verdict:
+        try:
+            evidence = await read_evidence(release.target, deployment, self.release_id)
+        except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
+            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
+        self._looks, verdict = judge_doom(
+            self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
+        )
+        return verdict
 
 
 class AddressTrigger(JudgeTrigger):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.facts import to_dict
+from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.operators import GRACE_S, GREY, Fact, one_line_failures, task_states
+from slipway.release import Release
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -107,22 +108,25 @@ class RollbackOperator(BaseOperator):
 
     def _undoing(self, context: Context, event: Fact) -> Fact:
         """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
+        from slipway.rollout import next_command
+
         undoing: Fact = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("rollback: %s", verdict)
         if verdict.outcome == "pass":
             return undoing
         self._close(undoing, event)
-        namespace = undoing["release"]["target"]["namespace"]
-        said = f"RollbackFailed: release {undoing['applied']['release_id']}: {verdict.reason}. Next: kubectl -n {namespace} get pods"
+        release, release_id = from_dict(Release, undoing["release"]), undoing["applied"]["release_id"]
+        said = (
+            f"RollbackFailed: release {release_id}: {verdict.reason}. "
+            f"Next: {next_command(release, release_id, verdict.reason)}"
+        )
         Handover(context).say(Verdict.failed(said))
         raise AirflowFailException(said)
 
     @staticmethod
     def _close(undoing: Fact, event: Fact) -> str:
-        from slipway.facts import from_dict
         from slipway.record import close_run
-        from slipway.release import Release
 
         release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
         verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}

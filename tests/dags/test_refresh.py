@@ -132,6 +132,50 @@ def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
     assert "create_cluster" not in plan.builds
 
 
+TEMPORARY = GOOD + "target: {gke: {temporary: true}}\n"
+
+
+@pytest.fixture
+def temporary(dags_of):
+    """The DAG of a model whose runs make their own cluster."""
+    dag = dags_of(temporary=TEMPORARY)["temporary"]
+    dag.validate()
+    assert DagSerialization.to_dict(dag)
+    return dag
+
+
+def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
+    """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
+    takes = ("remove_objects", "delete_cluster", "leftovers")
+    made = {"preflight", "claim_cluster", "create_cluster"}
+    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback"}
+    assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
+    for task in map(temporary.get_task, takes):
+        assert task.is_teardown
+        assert {"claim_cluster", "create_cluster"} <= task.upstream_task_ids
+        assert task.trigger_rule == "all_done_setup_success"
+    assert "announce" in temporary.get_task("remove_objects").upstream_task_ids
+    assert temporary.get_task("claim_cluster").downstream_task_ids == {"create_cluster", *takes}
+
+
+def test_temporary_run_is_red_if_the_gate_or_the_deletion_failed(temporary):
+    """Two leaves count: announce, below the gate, and the deletion, without which the cluster goes on being billed."""
+    tis = [Ran(task.task_id, "success") for task in temporary.tasks]
+    leaves = DagRun(dag_id=temporary.dag_id)._tis_for_dagrun_state(dag=temporary, tis=tis)
+    assert {leaf.task_id for leaf in leaves} == {"announce", "delete_cluster"}
+
+
+def test_temporary_release_is_announced_to_nobody(temporary):
+    """What nobody can ask any more is no news of a live release."""
+    assert [task.task_id for task in temporary.tasks if task.outlets] == []
+
+
+def test_clearing_a_task_makes_the_temporary_cluster_again(temporary):
+    """Airflow clears a task's setups and teardowns with it: a gate that is tried again has a cluster to ask."""
+    cleared = temporary.partial_subset(["gate"], include_downstream=True, include_upstream=False).task_ids
+    assert {"claim_cluster", "create_cluster", "gate", "remove_objects", "delete_cluster"} <= set(cleared)
+
+
 @pytest.mark.parametrize("task_id", ["rollback", "record", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
     """Rollback, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
@@ -167,7 +211,7 @@ def test_every_param_is_valid_as_it_is(bag):
         each.params.validate()
         if name.startswith("refresh_"):
             assert RefreshParams() == read_params(each.params.dump())
-        else:
+        elif name.startswith("rollback_"):
             assert read_release(each.params.dump()) is None
 
 

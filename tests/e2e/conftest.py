@@ -54,15 +54,17 @@ def kubectl(stand):
 
 @pytest.fixture(scope="session")
 def airflow_api(stand):
-    """Asks Airflow's REST API; the parsed answer comes back."""
+    """Asks Airflow's REST API: `airflow_api(path)`, or with `method` and `body`; the parsed answer comes back."""
     url, password = stand["airflow"]["url"], Path(stand["airflow"]["password_file"]).read_text().strip()
     login = json.dumps({"username": stand["airflow"]["user"], "password": password}).encode()
     request = urllib.request.Request(f"{url}/auth/token", login, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         token = json.load(answer)["access_token"]
 
-    def ask(path):
-        asked = urllib.request.Request(f"{url}/api/v2{path}", headers={"Authorization": f"Bearer {token}"})
+    def ask(path, method="GET", body=None):
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{url}/api/v2{path}", data, headers, method=method)
         with urllib.request.urlopen(asked, timeout=30) as found:
             return json.load(found)
 
@@ -96,6 +98,28 @@ def record(stand, refreshed):
     folder = Path(stand["store"].removeprefix("file://")) / "records" / "digits-vit"
     records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     return next(found for found in records if found["run_id"] == refreshed["run"]["dag_run_id"])
+
+
+@pytest.fixture(scope="module")
+def google():
+    """Tells the emulator of Google what to do, and what it knows; the stand has one after `up --gke`."""
+    subprocess.run(
+        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
+    )
+    control = json.loads(shown.stdout)["gke"]["control"]
+
+    def ask(method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
+            return json.load(answer)
+
+    ask.control = control
+    ask("POST", "/reset")
+    yield ask
+    ask("POST", "/reset")
 
 
 @pytest.fixture(scope="session")

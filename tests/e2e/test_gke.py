@@ -25,28 +25,6 @@ pytestmark = pytest.mark.stand
 
 
 @pytest.fixture(scope="module")
-def google():
-    """Tells the emulator of Google what to do, and what it knows; the stand has one after `up --gke`."""
-    subprocess.run(
-        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
-    )
-    shown = subprocess.run(
-        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
-    )
-    control = json.loads(shown.stdout)["gke"]["control"]
-
-    def ask(method, path, body=None):
-        data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
-            return json.load(answer)
-
-    ask.control = control
-    ask("POST", "/reset")
-    yield ask
-    ask("POST", "/reset")
-
-
-@pytest.fixture(scope="module")
 def made(google, airflow_api):
     """One run with no cluster there, Google being slow; its output, and the states of its tasks once a second."""
     google("PUT", "/faults", {"operation_s": SLOW_S})
@@ -92,12 +70,10 @@ def newest_run(airflow_api):
     return runs[0]["dag_run_id"] if runs else None
 
 
-def left_by(airflow_api, task):
-    """What a task of the newest run left."""
-    run = newest_run(airflow_api)
-    return airflow_api(f"/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?stringify=false")[
-        "value"
-    ]
+def reported(airflow_api):
+    """The findings of the newest run's preflight; Airflow's API gives a tuple as what it is made of."""
+    entry = f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/preflight/xcomEntries/return_value"
+    return airflow_api(f"{entry}?stringify=false")["value"]["findings"]["__data__"]
 
 
 def test_the_run_makes_the_cluster_once_and_is_green(made, google):
@@ -111,7 +87,7 @@ def test_the_run_makes_the_cluster_once_and_is_green(made, google):
 
 def test_google_was_asked_before_the_cluster_was_made(made, google, airflow_api):
     """Project, APIs, permissions and quota are in the preflight's report, nothing is missing, and the price is said before."""
-    report = left_by(airflow_api, "preflight")["findings"]
+    report = reported(airflow_api)
     print("\n".join(f"{one['outcome']}: {one['said']}" for one in report))
     said = [one["said"] for one in report if one["outcome"] == "ok"]
     for words in ("project slipway-stand: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
@@ -235,7 +211,7 @@ def test_a_second_run_finds_everything_done(made, google, airflow_api, stand):
     assert done.returncode == 0, done.stdout + done.stderr
     assert google("GET", "/state")["calls"]["CreateCluster"] == before
     assert "create_cluster           skipped" in done.stdout
-    rights = left_by(airflow_api, "preflight")["findings"][-1]
+    rights = reported(airflow_api)[-1]
     assert (rights["outcome"], rights["said"].partition(": all ")[0]) == (
         "ok",
         f"rights in namespace {stand['namespace']}",
@@ -248,7 +224,7 @@ def test_red_with_one_report_of_all_that_is_missing(made, google):
     google("PUT", "/project", {"missing": ["container.clusters.create"], "disabled": ["compute.googleapis.com"]})
     done = refresh()
     assert done.returncode == 1
-    [line] = [line for line in done.stdout.splitlines() if "PreflightFailed: " in line]
+    line = next(line for line in done.stdout.splitlines() if "PreflightFailed: " in line)
     assert "API compute.googleapis.com is not enabled in slipway-stand" in line
     assert "no permission container.clusters.create on project slipway-stand" in line
     state = google("GET", "/state")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -172,7 +173,7 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     missing = "sha256:" + "0" * 64
     reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
     pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
-    facts = {**trial.facts, "push": pushed, "resolve": {**trial.facts["resolve"], "rollout_timeout_s": 8}}
+    facts = {**trial.facts, "push": pushed}
     applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
     trial.run("apply")
@@ -180,7 +181,28 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     assert done.returncode != 0
     assert "RolloutFailed" in done.stderr
     assert "ImagePull" in done.stderr
+    assert ": not found" in done.stderr
+    assert "time is up" not in done.stderr
     assert "Next: kubectl -n" in done.stderr
+
+
+def test_a_corrupt_savedmodel_is_caught_before_the_push(trial, tmp_path):
+    """A SavedModel whose variables are cut off makes an image that the smoke test refuses in one line."""
+    export = trial.facts["export"]
+    whole, cut = Path(export["model_uri"].removeprefix("file://")), tmp_path / "model.tar"
+    with tarfile.open(whole) as members, tarfile.open(cut, "w") as archive:
+        for member in members:
+            content = members.extractfile(member)
+            if "variables.data" in member.name:
+                member.size //= 2
+            archive.addfile(member, content)
+    facts = {**trial.facts, "export": {**export, "model_uri": f"file://{cut}", "content_hash": f"sha256:{'c' * 64}"}}
+    built = json.loads(trial.run("build_image", facts=facts, check=False).stdout.splitlines()[-1])
+    done = trial.run("smoke_test", facts={**facts, "build_image": built}, check=False)
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0
+    assert "SmokeTestFailed: image " in said
+    assert "the server ended with status 255 before version 1 was AVAILABLE" in said
 
 
 def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings, kubectl):

@@ -26,7 +26,7 @@ class StandIn:
 
 
 @pytest.fixture(scope="session")
-def start_stand_in(model_python, tmp_path_factory):
+def start_stand_in(serving_python, tmp_path_factory):
     """Starts the stand-in for tensorflow/serving on free ports, with more flags; it is killed at the end."""
     started = []
 
@@ -34,7 +34,7 @@ def start_stand_in(model_python, tmp_path_factory):
         ports = free_ports(2)
         log = tmp_path_factory.mktemp("serving") / "log"
         command = [
-            model_python, PROJECT / "local" / "serving" / "tensorflow_model_server.py", f"--port={ports[0]}",
+            serving_python, PROJECT / "local" / "serving" / "tensorflow_model_server.py", f"--port={ports[0]}",
             f"--rest_api_port={ports[1]}", f"--model_name={model_name}", *flags,
         ]  # fmt: skip
         with log.open("w") as file:

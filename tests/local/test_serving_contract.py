@@ -172,8 +172,8 @@ def test_b64_object_of_the_image_itself_is_400(server, cases):
 
 
 def test_path_is_read_in_any_case(server, cases):
-    """`/V1/MODELS/` is `/v1/models/`."""
-    status, _ = server.predict(cases["three"]["rest"], f"/V1/Models/{MODEL}:Predict")
+    """`/V1/MODELS/` is `/v1/models/`; the verb alone is lower case."""
+    status, _ = server.predict(cases["three"]["rest"], f"/V1/Models/{MODEL}:predict")
     assert status == 200
 
 

@@ -39,11 +39,11 @@ def is_answering(server):
         return False
 
 
-def test_unknown_flag_ends_the_server(start_stand_in, base):
-    """A flag that the server does not know ends it, naming the flag."""
-    server = start_stand_in(f"--model_base_path={base}", "--no_such_flag=1")
+def test_flag_that_would_be_another_server_ends_it(start_stand_in, base):
+    """A flag without whose effect the answers would be wrong ends the server, naming the flag."""
+    server = start_stand_in(f"--model_base_path={base}", "--model_config_file=/models.config")
     assert server.process.wait(timeout=SOON_S) == 255
-    assert "no_such_flag" in server.log.read_text()
+    assert "--model_config_file is not imitated" in server.log.read_text()
 
 
 def test_base_path_is_required(start_stand_in):
@@ -60,7 +60,7 @@ def test_bad_model_ends_the_server_at_once_if_no_retries_are_asked(start_stand_i
     server = start_stand_in(f"--model_base_path={base}", "--max_num_load_retries=0")
     assert server.process.wait(timeout=SOON_S) == 255
     log = server.log.read_text()
-    assert f"loading digits-vit version 1 from {base}/1 failed (try 1 of 1)" in log
+    assert f"loading servable digits-vit version 1 from {base}/1 failed (try 1 of 1)" in log
     assert "Traceback" not in log
 
 
@@ -81,7 +81,7 @@ def test_empty_base_path_is_waited_for_with_ports_closed(start_stand_in, digits_
     accepted = (
         "--rest_api_num_threads=4", "--rest_api_timeout_in_ms=5000", "--tensorflow_inter_op_parallelism=2",
         "--tensorflow_intra_op_parallelism=8", "--file_system_poll_wait_seconds=1", "--enable_batching",
-        "--batching_parameters_file=/nowhere", "--monitoring_config_file=/nowhere", "--enable_model_warmup=true",
+        "--enable_model_warmup=true", "--enable_profiler=false",
     )  # fmt: skip
     server = start_stand_in(f"--model_base_path={base}", *accepted)
     wait_for_line(server, "waiting")
@@ -93,7 +93,7 @@ def test_empty_base_path_is_waited_for_with_ports_closed(start_stand_in, digits_
     assert is_answering(server)
     log = server.log.read_text()
     assert "Successfully loaded servable version digits-vit 12" in log
-    assert "accepted but not imitated: --batching_parameters_file, --enable_batching, --enable_model_warmup" in log
+    assert "accepted but not imitated: --enable_profiler" in log
 
 
 def test_largest_version_is_served(stand_in):
@@ -103,14 +103,17 @@ def test_largest_version_is_served(stand_in):
     assert "stand-in for tensorflow/serving: this is not tensorflow/serving" in stand_in.log.read_text()
 
 
-def test_taken_port_ends_the_server(start_stand_in, stand_in, digits_export, base):
-    """A port that somebody has ends the server, naming the port and the flag."""
+def test_taken_grpc_port_ends_the_server(start_stand_in, stand_in, digits_export, base):
+    """A gRPC port that somebody has ends the server, naming the port and the flag; a REST port leaves it without REST."""
     shutil.copytree(digits_export / "savedmodel", base / "1")
-    port = stand_in.rest.rpartition(":")[2]
-    server = start_stand_in(f"--model_base_path={base}", f"--rest_api_port={port}")
+    ports = (stand_in.grpc.rpartition(":")[2], stand_in.rest.rpartition(":")[2])
+    server = start_stand_in(f"--model_base_path={base}", f"--rest_api_port={ports[1]}")
+    wait_for_line(server, f"Failed to start HTTP Server at localhost:{ports[1]}")
+    assert server.process.poll() is None
+    server = start_stand_in(f"--model_base_path={base}", f"--port={ports[0]}")
     assert server.process.wait(timeout=SOON_S) == 255
-    assert f"REST port {port}: " in server.log.read_text()
-    assert "--rest_api_port" in server.log.read_text()
+    assert f"gRPC port {ports[0]}: " in server.log.read_text()
+    assert "--port" in server.log.read_text()
 
 
 def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):

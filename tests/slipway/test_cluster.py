@@ -9,7 +9,7 @@ from slipway.cluster import (
     NodePool,
     judge_cluster,
     judge_gone,
-    newest_creation,
+    newest_operation,
     plan_body,
     plan_drift,
 )
@@ -159,5 +159,5 @@ def test_creation_is_found_among_other_operations():
         "start_time": "2026-11-24T01:00:00Z",
     }
     deletion = {**CREATION, "operation_type": "DELETE_CLUSTER", "start_time": "2026-11-25T01:00:00Z"}
-    assert newest_creation(CLUSTER, [older, CREATION, other, deletion]) == CREATION
-    assert newest_creation(CLUSTER, [deletion]) is None
+    assert newest_operation(CLUSTER, [older, CREATION, other, deletion], "CREATE_CLUSTER") == CREATION
+    assert newest_operation(CLUSTER, [deletion], "CREATE_CLUSTER") is None

@@ -8,7 +8,10 @@ import pytest
 
 from slipway import idle
 from slipway.cluster import GkeCluster
+from slipway.errors import ClusterUnreachable
 from slipway.idle import find_idle_clusters, judge_idle, named_clusters
+from slipway.record import write_record
+from slipway.store import Store
 from slipway.target import Target
 
 HERE = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
@@ -26,9 +29,10 @@ def asked(release):
 
 @pytest.fixture
 def served(monkeypatch, tmp_path):
-    """Has these model files and no others: `served(name=text)`."""
+    """Has these model files and no others: `served(name=text)`; `look` reads what is in a cluster in their place."""
 
-    def have(**texts):
+    def have(look=idle.read, **texts):
+        monkeypatch.setattr(idle, "read", look)
         for name, text in texts.items():
             (tmp_path / f"{name}.yaml").write_text(FILE + text)
         monkeypatch.setattr(idle, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
@@ -81,6 +85,23 @@ def test_reported_if_nothing_of_its_models_runs_there(google, asked, served):
     put(google, asked, "others-cluster")
     [line] = find_idle_clusters(asked, [])
     assert "and nothing of other runs in it; " in line
+
+
+@pytest.mark.parametrize("sees", ["its Deployment", "nothing, for nobody answers"])
+def test_not_reported_if_its_model_runs_there(google, asked, served, record_of, sees):
+    """A Deployment that the other model's record knows is there, or cannot be looked at: then nobody is told to delete it."""
+    put(google, asked, "others-cluster")
+    there = replace(asked.target, gke=replace(HERE, name="others-cluster"))
+    write_record(Store(asked.store), record_of("r0", target=there, model="other"))
+
+    def look(target, kind, name):
+        assert (target, kind, name) == (there, "Deployment", "tfs-server")
+        if sees != "its Deployment":
+            raise ClusterUnreachable("no answer")
+        return {"metadata": {"labels": {"slipway/model": "other"}}}
+
+    served(look, other="target: {gke: {cluster: others-cluster}}\n")
+    assert find_idle_clusters(asked, []) == ()
 
 
 def test_looked_for_where_a_model_was_that_has_no_file_any_more(google, release, asked, served):

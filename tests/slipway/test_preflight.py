@@ -85,6 +85,8 @@ def test_permissions_follow_what_the_run_does():
         "container.clusters.get",
         "container.operations.list",
     }
+    assert "container.clusters.delete" not in new
+    assert "container.clusters.delete" in plan_permissions(KINDS, create=True, ready=False, delete=True)
 
 
 def test_kinds_as_kubernetes_and_as_iam_name_them():

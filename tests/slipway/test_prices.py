@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from slipway.errors import InputRefused
 from slipway.model_file import GkeSettings
 from slipway.prices import Shape, machine_price, read_prices, shape_of_found, shape_of_spec, standing_cost
 
@@ -21,6 +22,20 @@ def test_the_seeds_cluster_per_hour(prices):
         "about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, 2 boot disks of 100 GB $0.03, "
         f"2 addresses of nodes $0.01; each load balancer $0.025 more; list prices of us-central1 of {prices.date})"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "No such file"), ("cluster_per_hour: much", "date: Field required"), ("{", "while parsing")],
+)
+def test_refused_if_the_table_is_none(tmp_path, text, words):
+    """An edited table with a mistake in it is named with its field, in one line."""
+    path = tmp_path / "prices.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputRefused, match=rf"^{path}: .*{words}") as refusal:
+        read_prices(path)
+    assert "\n" not in str(refusal.value)
 
 
 MACHINES = {"n1-standard-8": 0.38, "e2-standard-8": 0.268, "n2-standard-8": 0.3885, "n2d-standard-2": 0.0845}

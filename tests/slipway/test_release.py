@@ -3,6 +3,8 @@ from dataclasses import fields, replace
 
 import pytest
 
+from slipway.facts import from_dict, to_dict
+from slipway.model_file import TargetSettings
 from slipway.release import Release, Source, asset_uri, dag_id, digest_of, file_name, repository_of, short
 from slipway.target import Target
 
@@ -84,7 +86,13 @@ KEEPS = {
     "force": {"force": True},
     "store": {"store": "gs://bucket/slipway"},
     "connection": {"engine_conn_id": "other"},
-    "timeouts": {"gate_timeout_s": 1, "rollout_timeout_s": 1, "address_timeout_s": 1, "gate_passes": 1},
+    "timeouts": {
+        "gate_timeout_s": 1,
+        "rollout_timeout_s": 1,
+        "address_timeout_s": 1,
+        "unschedulable_grace_s": 1,
+        "gate_passes": 1,
+    },
     "base image's tag": {"base_image": "tensorflow/serving:latest"},
 }
 
@@ -202,3 +210,9 @@ def test_digest_ignores_the_order_of_keys():
 def test_kubectl_names_the_namespace():
     """A command for people can be pasted."""
     assert Target(conn_id="k", namespace="shop").kubectl("get pods") == "kubectl -n shop get pods"
+
+
+def test_a_release_of_before_has_the_default_grace(release):
+    """Records that were written before there was a grace are read back, for a rollback, with the model file's default."""
+    before = {name: value for name, value in to_dict(release).items() if name != "unschedulable_grace_s"}
+    assert from_dict(Release, before).unschedulable_grace_s == TargetSettings().unschedulable_grace_s

@@ -174,4 +174,4 @@ def test_broken_neighbour_is_left_out_of_the_check(tmp_path):
     good.write_text("source: {folder: x}\ngate: {golden: [{name: a, image: a.png, label: a}]}\n")
     (tmp_path / "b.yaml").write_text("nonsense")
     file = file_of()
-    assert {"a": file} == resolve_module._readable(good, file)
+    assert {"a": file} == resolve_module.readable_files(good, file)

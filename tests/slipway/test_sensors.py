@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -103,27 +104,41 @@ def test_failed_with_the_reason_if_the_cluster_cannot_be_asked(context):
     assert message.endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef")
 
 
-@pytest.fixture
-def forbidding(http_server, monkeypatch, tmp_path):
-    """A connection to an API server that forbids everything, in the client's many lines."""
-    import json
+def items(*found):
+    """A list as an API server gives it."""
+    return 200, json.dumps({"items": list(found)})
 
-    server = http_server((403, json.dumps({"kind": "Status", "message": "pods is forbidden"})))
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": server.url}}],
-                "users": [{"name": "u", "user": {}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kubeconfig)}}
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(said))
+
+OWN_WORDS = "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: CrashLoopBackOff: Error: exit code 255, 1 restarts, for 12 s"
+LOGGED = [
+    items({"metadata": {"name": "a", "namespace": "shop"}, "status": {}}),
+    items(),
+    (200, "loading\nDATA_LOSS: truncated\n"),
+]
+ONE_LINE = {
+    "with the server's last words": (OWN_WORDS, LOGGED, f"{OWN_WORDS} (pod/a log: DATA_LOSS: truncated). Next: kubectl -n shop describe pods -l "),
+    "with nothing more": (OWN_WORDS, [items()], f"{OWN_WORDS}. Next: kubectl -n shop describe pods -l "),
+    "with the ReplicaSet, where there are no pods": (
+        "replicaset/x: FailedCreate: pods is forbidden", [items()],
+        "replicaset/x: FailedCreate: pods is forbidden. Next: kubectl -n shop describe replicasets -l ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONE_LINE)
+def test_what_a_pod_said_is_not_said_twice(context, connected, http_server, case):
+    """A reason that has the pods' own words gets only what they do not say: the server's last line."""
+    reason, answers, message = ONE_LINE[case]
+    connected(http_server(*answers))
+    with pytest.raises(AirflowFailException) as failure:
+        sensor("wait_for_rollout").decide(context("wait_for_rollout"), {**FAIL, "reason": reason})
+    assert f"RolloutFailed: {message}slipway/release=abcdefabcdef" == str(failure.value)
+
+
+@pytest.fixture
+def forbidding(http_server, connected):
+    """A connection to an API server that forbids everything, in the client's many lines."""
+    connected(http_server((403, json.dumps({"kind": "Status", "message": "pods is forbidden"}))))
 
 
 @pytest.mark.usefixtures("forbidding")

@@ -1,7 +1,9 @@
 import json
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from airflow.sdk.module_loading import import_string
 
 from slipway.facts import to_dict
@@ -169,3 +171,52 @@ async def test_gate_waits_if_the_store_does_not_answer(release, http_server, sto
     (event,) = await events_of(trigger)
     assert event["outcome"] == "fail"
     assert event["reason"].startswith(f"time is up: could not look: StoreError: {store.uri}/gone.json: ")
+
+
+SEEN = yaml.safe_load(Path(__file__).with_name("doomed.yaml").read_text())["crash loop"]
+DEPLOYMENT = {
+    "metadata": {"name": "tfs-server", "uid": SEEN["replica_set"]["metadata"]["ownerReferences"][0]["uid"], "generation": 4},
+    "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "tfs-server"}}, "template": {}},
+    "status": {"observedGeneration": 4, "replicas": 1, "updatedReplicas": 1},
+}  # fmt: skip
+REPLICA_SET = {**SEEN["replica_set"], "spec": {"selector": {}}}
+ROLLING = "deployment/tfs-server in shop: 0 of 1 updated replicas are available"
+CRASHING = f"{ROLLING}; pod/{SEEN['pod']['metadata']['name']}: CrashLoopBackOff: Error: exit code 2, 3 restarts"
+
+
+def answers(*lists):
+    """What an API server answers to one look: the Deployment, then these lists."""
+    return [(200, json.dumps(DEPLOYMENT)), *((200, json.dumps({"items": [found]})) for found in lists)]
+
+
+def rollout(release, *times_s):
+    """A rollout's trigger that looks at these times."""
+    own = {"release_id": "r", "uid": DEPLOYMENT["metadata"]["uid"], "generation": 4}
+    trigger = RolloutTrigger(release=to_dict(release), deadline=FAR, poll_s=0.001, **own)
+    trigger.clock = iter(times_s).__next__
+    return trigger
+
+
+async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, connected, http_server):
+    """A crash loop seen at 0, 4, 8 and 12 s is the end at 12 s, in the pod's own words, with three requests a look."""
+    server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
+    connected(server)
+    (event,) = await events_of(rollout(release, 0, 4, 8, 12))
+    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": None}
+    assert len(server.seen) == 12
+    assert {seen.method for seen in server.seen} == {"GET"}
+
+
+async def test_doom_is_seen_anew_by_a_trigger_that_starts_elsewhere(release, connected, http_server):
+    """What an earlier triggerer has seen does not count: the second one's first look only waits."""
+    connected(http_server(*answers(REPLICA_SET, SEEN["pod"]) * 2))
+    for time_s in (0, 40):
+        verdict = await rollout(release, time_s).look(release)
+        assert verdict == Verdict.wait(f"{CRASHING} (counts after 10 s)")
+
+
+async def test_rollout_waits_in_its_own_words_if_pods_may_not_be_read(release, connected, http_server):
+    """An account without the right to list ReplicaSets waits as before, and says what it could not see."""
+    connected(http_server((200, json.dumps(DEPLOYMENT)), (403, "{}")))
+    verdict = await rollout(release).look(release)
+    assert verdict == Verdict.wait(f"{ROLLING}; its pods could not be read: ApiException: Forbidden")

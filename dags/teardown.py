@@ -1,0 +1,80 @@
+"""One teardown DAG for each model file whose target is a GKE cluster: asks, then takes objects and cluster away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, chain
+
+from slipway.dismantle import (
+    DeleteClusterOperator,
+    LeftoversOperator,
+    LookOperator,
+    RecordTeardownOperator,
+    RemoveObjectsOperator,
+)
+from slipway.errors import InputRefused
+from slipway.model_file import read_model_file, served_files
+from slipway.params import teardown_form
+from slipway.release import teardown_dag_id
+from slipway.stages import WAIT
+
+ANSWER_WITHIN = timedelta(days=1)  # what was seen is old news by then
+
+DOC = """
+### {model}: its GKE cluster goes
+
+**look** lists what would be deleted, **approve** waits for a person's word on that list, **remove objects** deletes the
+model's objects and waits until their load balancers are gone, **delete cluster** deletes the cluster, **leftovers** lists
+what Google still has of it, with the commands that remove it. Rejected, or not answered within a day, nothing is deleted.
+
+Images, exports and records stay: the next run of the refresh makes all of it again.
+"""
+
+
+def teardown_dag(path: Path) -> DAG:
+    """The DAG that tears the cluster of a model down."""
+    model = path.stem
+    with DAG(
+        teardown_dag_id(model),
+        description=f"Takes {model} and its GKE cluster away, after asking.",
+        doc_md=DOC.format(model=model),
+        schedule=None,
+        params=teardown_form(),
+        max_active_runs=1,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+        tags=["slipway", "teardown"],
+    ) as dag:
+        look = LookOperator(task_id="look", model_file=str(path))
+        approve = ApprovalOperator(
+            task_id="approve",
+            subject=f"Delete the cluster of {model}?",
+            body=look.output["body"],
+            fail_on_reject=True,
+            response_timeout=ANSWER_WITHIN,
+            retries=0,
+        )
+        chain(
+            look,
+            approve,
+            RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT),
+            DeleteClusterOperator(task_id="delete_cluster", task_display_name="delete cluster", **WAIT),
+            LeftoversOperator(task_id="leftovers"),
+            RecordTeardownOperator(task_id="record").as_teardown(),
+        )
+    return dag
+
+
+def has_cluster(path: Path) -> bool:
+    """Whether a model file names a GKE cluster; one that is refused names none."""
+    try:
+        return read_model_file(path).target.gke is not None
+    except InputRefused:
+        return False
+
+
+for served in filter(has_cluster, served_files()):
+    teardown = teardown_dag(served)
+    globals()[teardown.dag_id] = teardown

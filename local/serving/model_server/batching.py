@@ -1,0 +1,215 @@
+"""Requests that arrive together run together, as in the real server's BatchingSession and SharedBatchScheduler.
+
+One error of a merged run is the answer to every request in it.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import metrics
+from .flags import refuse
+from .words import ServingError, invalid
+
+Feeds = dict[str, np.ndarray]
+Run = Callable[[Feeds, list[str], int], Sequence[np.ndarray]]
+FOREVER_MS = 2**31 // 1000  # the real server's "no timeout" inside a batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """How requests are merged; the defaults are SharedBatchScheduler's (TensorFlow 2.20.0)."""
+
+    max_batch_size: int = 1000
+    batch_timeout_s: float = 0.0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = len(os.sched_getaffinity(0))
+    thread_pool_name: str = ""
+    allowed_batch_sizes: tuple[int, ...] = ()
+
+
+def parameters_of(message: Any) -> Parameters:
+    """The file's BatchingParameters, or the end of the process where they contradict each other or are not imitated."""
+    if message.pad_variable_length_inputs or message.enable_large_batch_splitting.value:
+        refuse("pad_variable_length_inputs and enable_large_batch_splitting are not imitated")
+    given: dict[str, Any] = {
+        name: getattr(message, name).value
+        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "thread_pool_name")
+        if message.HasField(name)
+    }
+    if message.HasField("batch_timeout_micros"):
+        given["batch_timeout_s"] = message.batch_timeout_micros.value / 1e6
+    return Parameters(**given, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """One request's part of a batch."""
+
+    feeds: Feeds
+    size: int
+    timeout_ms: int
+    enqueued_s: float
+    answer: Future[list[np.ndarray]] = field(default_factory=Future)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Batch:
+    """Tasks of one signature that will run as one."""
+
+    opened_s: float
+    tasks: list[Task] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Rows of all its tasks."""
+        return sum(task.size for task in self.tasks)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Queue:
+    """The batches of one signature of one model; the last may still grow."""
+
+    run: Run
+    fetches: list[str]
+    batches: list[Batch] = field(default_factory=list)
+
+
+class Batcher:
+    """One pool of threads for the batches of every signature."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        """Start the threads."""
+        self._parameters = parameters
+        self._queues: dict[Any, Queue] = {}
+        self._changed = threading.Condition()
+        for number in range(parameters.num_batch_threads):
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
+
+    def wrap(self, run: Run) -> Run:
+        """That run, with batching on top; a model whose batch sizes contradict each other cannot be loaded."""
+        allowed, largest = self._parameters.allowed_batch_sizes, self._parameters.max_batch_size
+        if allowed and allowed[-1] != largest:
+            raise invalid(
+                "Last entry in allowed_batch_sizes must match max_batch_size; "
+                f"last entry was {allowed[-1]}; expected {largest}"
+            )
+
+        def batched(feeds: Feeds, fetches: list[str], timeout_ms: int) -> list[np.ndarray]:
+            task = Task(feeds=feeds, size=rows_of(feeds), timeout_ms=timeout_ms, enqueued_s=time.monotonic())
+            ordered = sorted(set(fetches))
+            self._enqueue((run, tuple(sorted(feeds)), tuple(ordered)), Queue(run=run, fetches=ordered), task)
+            answers = dict(zip(ordered, task.answer.result(), strict=True))
+            return [answers[name] for name in fetches]
+
+        return batched
+
+    def _enqueue(self, key: Any, empty: Queue, task: Task) -> None:
+        limit = self._parameters.max_batch_size
+        if task.size > limit:
+            raise invalid(f"Task size {task.size} is larger than maximum input batch size {limit}")
+        with self._changed:
+            batches = self._queues.setdefault(key, empty).batches
+            if not batches or batches[-1].size + task.size > limit:
+                if len(batches) >= self._parameters.max_enqueued_batches:
+                    raise ServingError(
+                        "UNAVAILABLE",
+                        "The batch scheduling queue to which this task was submitted is full; currently "
+                        f"{len(batches)} batches enqueued and max_enqueued_batches is {self._parameters.max_enqueued_batches}",
+                    )
+                batches.append(Batch(opened_s=time.monotonic()))
+            batches[-1].tasks.append(task)
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (ready := self._take()) is None:
+                    self._changed.wait(self._until_next())
+            _process(*ready, self._parameters)
+
+    def _take(self) -> tuple[Queue, Batch] | None:
+        """The oldest batch that is full, followed by another, or old enough; taken from its queue."""
+        ready = [queue for queue in self._queues.values() if self._is_ready(queue)]
+        if not ready:
+            return None
+        queue = min(ready, key=lambda one: one.batches[0].opened_s)
+        return queue, queue.batches.pop(0)
+
+    def _is_ready(self, queue: Queue) -> bool:
+        if len(queue.batches) != 1:
+            return bool(queue.batches)
+        (batch,) = queue.batches
+        old_enough = time.monotonic() >= batch.opened_s + self._parameters.batch_timeout_s
+        return old_enough or batch.size >= self._parameters.max_batch_size
+
+    def _until_next(self) -> float | None:
+        opened = [queue.batches[0].opened_s for queue in self._queues.values() if queue.batches]
+        return max(min(opened) + self._parameters.batch_timeout_s - time.monotonic(), 0) if opened else None
+
+
+def rows_of(feeds: Feeds) -> int:
+    """The size of the first dimension, which all inputs of a batched request share."""
+    sizes = {value.shape[0] if value.ndim else None for value in feeds.values()}
+    if None in sizes:
+        raise invalid("Batching Run() input tensors must have at least one dimension")
+    if len(sizes) != 1:
+        raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
+    return int(sizes.pop() or 0)
+
+
+def _process(queue: Queue, batch: Batch, parameters: Parameters) -> None:
+    """Run a batch, and give every task of it its rows, or the one error."""
+    for task in batch.tasks:
+        metrics.QUEUING_LATENCY.add((time.monotonic() - task.enqueued_s) * 1e6, parameters.thread_pool_name)
+    try:
+        answers = _run(queue, batch, parameters)
+    except ServingError as error:
+        for task in batch.tasks:
+            task.answer.set_exception(ServingError(error.code, error.message))
+        return
+    for task, rows in zip(batch.tasks, answers, strict=True):
+        task.answer.set_result(rows)
+
+
+def _run(queue: Queue, batch: Batch, parameters: Parameters) -> list[list[np.ndarray]]:
+    left_ms = [
+        (task.timeout_ms or FOREVER_MS) - int((time.monotonic() - task.enqueued_s) * 1000) for task in batch.tasks
+    ]
+    if max(left_ms) <= 0:
+        raise ServingError("RESOURCE_EXHAUSTED", "Run() timeout exceeded while waiting in batching queue")
+    padding = (
+        min((size for size in parameters.allowed_batch_sizes if size >= batch.size), default=batch.size) - batch.size
+    )
+    feeds = {name: _merged(name, batch, padding) for name in batch.tasks[0].feeds}
+    outputs = queue.run(feeds, queue.fetches, max(left_ms))
+    metrics.BATCHED_RUNS.add()
+    for output in outputs:
+        if not np.ndim(output):
+            raise ServingError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+        if len(output) != batch.size + padding:
+            raise ServingError(
+                "FAILED_PRECONDITION",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
+            )
+    ends = np.cumsum([task.size for task in batch.tasks])
+    return [[output[end - task.size : end] for output in outputs] for task, end in zip(batch.tasks, ends, strict=True)]
+
+
+def _merged(name: str, batch: Batch, padding: int) -> np.ndarray:
+    """The tasks' values one after another, filled up with copies of the last task's first row."""
+    values = [task.feeds[name] for task in batch.tasks]
+    if len({value.shape[1:] for value in values}) != 1:
+        raise ServingError(
+            "FAILED_PRECONDITION",
+            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off. "
+            "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal "
+            "dimensions starting with the first dim.",
+        )
+    return np.concatenate([*values, *[values[-1][:1]] * padding])

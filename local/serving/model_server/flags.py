@@ -1,0 +1,138 @@
+"""The command line, read as the real server reads it."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .words import START_FAILED, log
+
+THREADS = 4 * len(os.sched_getaffinity(0))
+
+# Flags of the real server that change nothing here; each is named in the log when it is given.
+NOT_IMITATED = frozenset({
+    "allow_version_labels_for_unavailable_models",
+    "enable_grpc_healthcheck_service",
+    "enable_profiler",
+    "enable_serialization_as_tensor_content",
+    "enable_signature_method_name_check",
+    "flush_filesystem_caches",
+    "grpc_channel_arguments",
+    "mixed_precision",
+    "num_load_threads",
+    "num_tflite_interpreters_per_pool",
+    "num_tflite_pools",
+    "num_unload_threads",
+    "per_process_gpu_memory_fraction",
+    "remove_unused_fields_from_bundle_metagraph",
+    "rest_api_enable_cors_support",
+    "tensorflow_session_config_file",
+    "thread_pool_factory_config_file",
+    "xla_cpu_compilation_enabled",
+    "xla_gpu_compilation_enabled",
+})  # fmt: skip
+
+# Flags without which the answers would be another server's: refused rather than ignored.
+REFUSED = frozenset({
+    "enable_per_model_batching_parameters",
+    "grpc_socket_path",
+    "model_config_file",
+    "model_config_file_poll_wait_seconds",
+    "platform_config_file",
+    "prefer_tflite_model",
+    "ssl_config_file",
+    "use_alts_credentials",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line asks for; names and defaults are the real server's (2.20.0 main.cc:87-314, server.h:44-108)."""
+
+    port: int = 8500
+    rest_api_port: int = 0
+    rest_api_num_threads: int = THREADS
+    rest_api_timeout_in_ms: int = 30_000
+    grpc_max_threads: int = THREADS
+    model_name: str = "default"
+    model_base_path: str = ""
+    saved_model_tags: str = "serve"
+    tensorflow_session_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    tensorflow_intra_op_parallelism: int = 0
+    max_num_load_retries: int = 5
+    load_retry_interval_micros: int = 60_000_000
+    file_system_poll_wait_seconds: int = 1
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0
+    enable_batching: bool = False
+    batching_parameters_file: str = ""
+    monitoring_config_file: str = ""
+
+    @property
+    def inter_op_threads(self) -> int:
+        """Operations at a time; 0 leaves it to TensorFlow."""
+        return self.tensorflow_inter_op_parallelism or self.tensorflow_session_parallelism
+
+    @property
+    def intra_op_threads(self) -> int:
+        """Threads of one operation; 0 leaves it to TensorFlow."""
+        return self.tensorflow_intra_op_parallelism or self.tensorflow_session_parallelism
+
+
+KINDS = {field.name: type(field.default) for field in dataclasses.fields(Flags)}
+
+
+def parse_flags(arguments: list[str]) -> Flags:
+    """The command line as Flags. What is unknown is named and passed over, as in the real server; a bad value ends it."""
+    if arguments[:1] == ["--help"]:
+        refuse("flags: " + ", ".join(f"--{name}" for name in sorted(KINDS)))
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or (name not in KINDS and name not in NOT_IMITATED | REFUSED):
+            log(f"unknown argument: {argument}")
+        elif name in REFUSED:
+            refuse(f"--{name} is not imitated")
+        elif name in NOT_IMITATED:
+            log(f"accepted but not imitated: --{name}")
+        else:
+            given[name] = _value(name, text if equals else None)
+    return _checked(Flags(**given))
+
+
+def _value(name: str, text: str | None) -> int | bool | str:
+    kind = KINDS[name]
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if kind is bool and (text is None or text.lower() in words):
+        return True if text is None else words[text.lower()]
+    if kind is str and text is not None:
+        return text
+    try:
+        return int(text if kind is int and text else "")
+    except ValueError:
+        refuse(f"couldn't interpret value {text} for flag {name}")
+
+
+def _checked(flags: Flags) -> Flags:
+    """The flags, unless they contradict each other (2.20.0 server.cc:183-262)."""
+    if not flags.model_base_path:
+        refuse("--model_base_path is required")
+    if not flags.port:
+        refuse("--port must be set")
+    if flags.batching_parameters_file and not flags.enable_batching:
+        refuse("--batching_parameters_file is set without setting --enable_batching to true")
+    session, inter, intra = (
+        flags.tensorflow_session_parallelism,
+        flags.tensorflow_inter_op_parallelism,
+        flags.tensorflow_intra_op_parallelism,
+    )
+    if session > 0 and inter > 0 and intra > 0:
+        refuse("--tensorflow_session_parallelism stands for the other two parallelism flags: give it or them")
+    return flags
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the process before anything is served."""
+    log(f"command line: {reason}. Next: --help lists the flags of tensorflow_model_server known here.")
+    raise SystemExit(START_FAILED)

@@ -1,0 +1,209 @@
+"""The versions of the one model: found in the base path, loaded, asked."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
+
+from . import metrics
+from .batching import Batcher
+from .flags import Flags
+from .tensorflow_runtime import Session, array_of, fill_proto
+from .words import CODE_NUMBERS, ServingError, invalid, log
+
+DEFAULT_SIGNATURE = "serving_default"
+STATES = get_model_status_pb2.ModelVersionStatus.State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A version's folder below the base path; `0042` is version 42."""
+
+    version: int
+    folder: Path
+
+
+def largest_version(base_path: Path) -> Found | None:
+    """The largest of the folders that a number names, or None when there is none yet."""
+    if not base_path.is_dir():
+        return None
+    found = [Found(version=int(entry.name), folder=entry) for entry in base_path.iterdir() if entry.name.isdecimal()]
+    return max(found, key=lambda one: one.version, default=None)
+
+
+class Model:
+    """One loaded version; `predict` may be called from many threads."""
+
+    def __init__(self, name: str, version: int, session: Session, batcher: Batcher | None) -> None:
+        """Ask this session, through the batcher where there is one."""
+        self.name = name
+        self.version = version
+        self.signatures = session.signatures
+        self._run = batcher.wrap(session.run) if batcher else session.run
+
+    def signature(self, name: str) -> Any:
+        """The SignatureDef of that name; "" means serving_default."""
+        wanted = name or DEFAULT_SIGNATURE
+        if wanted not in self.signatures:
+            raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{wanted}" not found.')
+        return self.signatures[wanted]
+
+    def predict(
+        self, signature_name: str, inputs: dict[str, np.ndarray], wanted: tuple[str, ...] = (), *, timeout_ms: int = 0
+    ) -> dict[str, np.ndarray]:
+        """The outputs by name: all of them, or those wanted, within the time where it is not 0."""
+        signature = self.signature(signature_name)
+        _check_names(inputs, wanted, signature)
+        names = list(wanted or signature.outputs)
+        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+        began = time.monotonic()
+        answers = self._run(feeds, [signature.outputs[name].name for name in names], timeout_ms)
+        metrics.RUNTIME_LATENCY.add((time.monotonic() - began) * 1e6, self.name, "Predict", "TF1")
+        return dict(zip(names, answers, strict=True))
+
+    def answer(self, request: Any, *, timeout_ms: int = 0) -> Any:
+        """The PredictResponse to a PredictRequest; it names the version that answered."""
+        signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        self.signature(signature_name)
+        inputs = {name: array_of(name, proto) for name, proto in request.inputs.items()}
+        outputs = self.predict(signature_name, inputs, tuple(request.output_filter), timeout_ms=timeout_ms)
+        response = predict_pb2.PredictResponse()
+        for name, value in outputs.items():
+            fill_proto(response.outputs[name], np.asarray(value))
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.signature_name = signature_name
+        response.model_spec.version.value = self.version
+        return response
+
+
+def _check_names(inputs: dict[str, np.ndarray], wanted: tuple[str, ...], signature: Any) -> None:
+    """Refuse inputs and outputs that the signature does not have (2.20.0 predict_util.cc:51-150)."""
+    given, expected = set(inputs), set(signature.inputs)
+    if len(given) != len(expected):
+        raise invalid(
+            f"input size does not match signature: {len(given)}!={len(expected)} len({{{_join(given)}}}) != "
+            f"len({{{_join(expected)}}}). Sent extra: {{{_join(given - expected)}}}. "
+            f"Missing but required: {{{_join(expected - given)}}}."
+        )
+    if given != expected:
+        raise invalid(f"Signature input alias: {_join(expected - given)} not found in request")
+    for name in wanted:
+        if name not in signature.outputs:
+            expected = set(signature.outputs)
+            raise invalid(
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{{_join(expected)}}}."
+            )
+        if wanted.count(name) > 1:
+            raise invalid(f"duplicate output tensor alias: {name}")
+
+
+def _join(names: set[str]) -> str:
+    return ",".join(sorted(names))
+
+
+class Versions:
+    """What is served: the newest version that could be loaded; and what became of the others."""
+
+    def __init__(self, flags: Flags, load: Callable[[Found], Model]) -> None:
+        """Serve nothing yet; `load` makes a Model of a folder or raises ServingError."""
+        self._flags = flags
+        self._load = load
+        self._serving: Model | None = None
+        self._states: dict[int, tuple[str, ServingError | None]] = {}
+        self._lock = threading.Lock()
+
+    def load_first(self) -> None:
+        """Wait, without end, for a version, and load it; raises the last error when it could not be loaded."""
+        base_path = Path(self._flags.model_base_path)
+        if largest_version(base_path) is None:
+            log(f"No versions of servable {self._flags.model_name} found under base path {base_path}; waiting")
+        while (found := largest_version(base_path)) is None:
+            time.sleep(max(self._flags.file_system_poll_wait_seconds, 1))
+        self.bring_up(found)
+
+    def watch(self) -> None:
+        """Look for another largest version, without end; one that cannot be loaded leaves the old one serving."""
+        while self._flags.file_system_poll_wait_seconds > 0:
+            time.sleep(self._flags.file_system_poll_wait_seconds)
+            found = largest_version(Path(self._flags.model_base_path))
+            if found and found.version not in self._states:
+                try:
+                    self.bring_up(found)
+                except ServingError:
+                    continue  # its state says so; the log has said why
+
+    def bring_up(self, found: Found) -> None:
+        """Load that version and serve it in place of the one before, which is let go of afterwards."""
+        self._set(found.version, "LOADING")
+        try:
+            model = self._load_with_retries(found)
+        except ServingError as error:
+            self._set(found.version, "END", error)
+            raise
+        with self._lock:
+            before, self._serving = self._serving, model
+        self._set(found.version, "AVAILABLE")
+        if before:
+            self._set(before.version, "END")
+            log(f"Done unloading servable version {before.name} {before.version}")  # gone with its last request
+
+    def _set(self, version: int, state: str, error: ServingError | None = None) -> None:
+        with self._lock:
+            self._states[version] = (state, error)
+
+    def _load_with_retries(self, found: Found) -> Model:
+        what = f"loading servable {self._flags.model_name} version {found.version} from {found.folder}"
+        tries = max(self._flags.max_num_load_retries, 0) + 1
+        for attempt in range(1, tries + 1):
+            began = time.monotonic()
+            log(f"{what} (try {attempt} of {tries})")
+            try:
+                model = self._load(found)
+            except ServingError as error:
+                reason = error.message.strip().splitlines() or [""]
+                log(f"{what} failed (try {attempt} of {tries}): {error.code}: {reason[0]}")
+                if attempt == tries:
+                    raise
+                time.sleep(max(self._flags.load_retry_interval_micros, 0) / 1e6)
+            else:
+                took_s = time.monotonic() - began
+                log(f"Successfully loaded servable version {model.name} {model.version} in {took_s:.1f} s")
+                return model
+        raise AssertionError
+
+    def find(self, name: str, version: int | None, label: str = "") -> Model:
+        """The model to ask; any other name or version is NOT_FOUND, and no label is known."""
+        if not name:
+            raise invalid("ModelSpec has no name specified.")
+        if label:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        with self._lock:
+            model = self._serving
+        if model is None or name != model.name or version not in {None, model.version}:
+            asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise ServingError("NOT_FOUND", f"Servable not found for request: {asked}")
+        return model
+
+    def status(self, name: str, version: int | None) -> Any:
+        """The GetModelStatusResponse for a name and, where one is given, a version; the newest comes first."""
+        with self._lock:
+            states = dict(self._states) if name == self._flags.model_name else {}
+        asked = sorted(states if version is None else states.keys() & {version}, reverse=True)
+        if not asked:
+            which = "any versions" if version is None else f"version {version}"
+            raise ServingError("NOT_FOUND", f"Could not find {which} of model {name}")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for one in asked:
+            state, error = states[one]
+            entry = response.model_version_status.add(version=one, state=STATES.Value(state))
+            if error:
+                entry.status.error_code = CODE_NUMBERS[error.code]
+                entry.status.error_message = error.message
+            else:
+                entry.status.error_code = 0
+        return response

@@ -1,0 +1,231 @@
+"""The tasks that take a cluster away: the model's objects first, then the cluster, then a list of what Google leaves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.operators import BLUE, GRACE_S, GREY, RED, Fact, StageOperator, one_line_failures, task_states
+from slipway.verdict import Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from slipway.teardown import Teardown
+
+LOOK_S = 5.0
+BODY = "body"  # XCom's key for what the approval shows
+
+log = logging.getLogger(__name__)
+
+
+class LookOperator(StageOperator):
+    """Looks at what a teardown would take away, and refuses a cluster that is not the model's alone."""
+
+    ui_color = BLUE
+
+    def __init__(self, *, model_file: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model_file = model_file
+
+    def execute(self, context: Context) -> Fact:
+        """The Survey as a dict; what the approval shows is beside it."""
+        survey = super().execute(context)
+        context["ti"].xcom_push(key=BODY, value=survey["body"])
+        return survey
+
+    def make(self, run: Handover) -> Any:
+        """The Survey."""
+        from slipway.params import read_teardown
+        from slipway.resolve import read_settings
+        from slipway.survey import check_alone, survey_model
+
+        with_others = read_teardown(dict(run.context["params"]))
+        survey = survey_model(Path(self.model_file), read_settings(), run_id=run.context["run_id"])
+        for line in survey.body.splitlines():
+            log.info("look: %s", line)
+        check_alone(survey, with_others=with_others)
+        return survey
+
+
+class DismantleOperator(BaseOperator):
+    """A task that takes something away, and waits, deferred, until it is gone."""
+
+    ui_color = RED
+
+    def _wait(self, trigger: str, teardown: Teardown, limit_s: int, **own: Any) -> None:
+        from slipway import triggers
+
+        self.defer(
+            trigger=getattr(triggers, trigger)(
+                teardown=to_dict(teardown), deadline=time.time() + limit_s, poll_s=LOOK_S, **own
+            ),
+            method_name="decide",
+            timeout=timedelta(seconds=limit_s + GRACE_S),
+        )
+
+    def _passed(self, run: Handover, event: Fact, next_step: str) -> Verdict:
+        """The verdict of a wait that has passed; one that has not fails the task."""
+        verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
+        log.info("%s", verdict)
+        if verdict.outcome != "pass":
+            said = f"TeardownIncomplete: {verdict.reason}. Next: {next_step}"
+            run.say(Verdict.failed(said))
+            raise AirflowFailException(said)
+        return verdict
+
+
+class RemoveObjectsOperator(DismantleOperator):
+    """Deletes the model's recorded objects, the last applied first, and waits until their load balancers are gone."""
+
+    def execute(self, context: Context) -> Any:
+        """Remove them. Where the cluster is gone, or has no API server that answers, there is nothing to remove."""
+        from slipway.apply import remove_objects
+        from slipway.survey import survey_again
+        from slipway.teardown import open_teardown
+
+        run = Handover(context)
+        with one_line_failures(run):
+            now = survey_again(run.teardown, approved=run.left("look"))
+            teardown = now.teardown
+            open_teardown(teardown)
+            if now.answers:
+                remove_objects(teardown.target, teardown.model, teardown.objects)
+        if not now.answers:
+            verdict = Verdict.passed(f"{teardown.cluster}: {now.status or 'gone'}, there is nothing to remove")
+            log.info("remove objects: %s", verdict)
+            return verdict.reason
+        self._wait("RemovalTrigger", teardown, teardown.address_timeout_s)
+        return None
+
+    def decide(self, context: Context, event: Fact) -> str:
+        """Write down that nothing is left; or fail with what is."""
+        from slipway.teardown import note_removed
+
+        run = Handover(context)
+        teardown = run.teardown
+        verdict = self._passed(run, event, teardown.target.kubectl("describe services"))
+        with one_line_failures(run):
+            note_removed(teardown)
+        run.say(verdict)
+        return verdict.reason
+
+
+class DeleteClusterOperator(DismantleOperator):
+    """Runs the provider's GKEDeleteClusterOperator, and waits, deferred, until the cluster is gone.
+
+    Of the provider's operator only the call to delete is kept: its own wait takes an operation that is DONE for one that
+    succeeded. Safe to run again: what is gone is gone, what is being deleted is waited for.
+    """
+
+    def execute(self, context: Context) -> Any:
+        """Delete the cluster, as soon as Google would; nothing to do where it is gone."""
+        from slipway.cluster import judge_deletable
+        from slipway.gke import find_cluster
+        from slipway.teardown import check_claim, note_removed
+
+        run = Handover(context)
+        with one_line_failures(run):
+            teardown = run.teardown
+            cluster = teardown.cluster
+            found = find_cluster(teardown.target.conn_id, cluster)
+            check_claim(teardown, found)
+            verdict = judge_deletable(cluster, found)
+            log.info("delete cluster: %s", verdict)
+            if found is None:
+                note_removed(teardown)
+                run.say(verdict)
+                return verdict.reason
+            if verdict.outcome == "pass" and found["status"] != "STOPPING":
+                self._delete(context, teardown)
+        self._wait("DeletionTrigger", teardown, teardown.cluster_timeout_s, asked=verdict.outcome == "pass")
+        return None
+
+    def decide(self, context: Context, event: Fact) -> Any:
+        """Say that it is gone, or fail with Google's words; where it has only become deletable, delete it."""
+        from slipway.teardown import note_removed
+
+        run = Handover(context)
+        teardown = run.teardown
+        verdict = self._passed(run, event, teardown.cluster.gcloud("describe"))
+        if not event["found"]:
+            return self.execute(context)
+        with one_line_failures(run):
+            note_removed(teardown)
+        run.say(verdict)
+        return verdict.reason
+
+    def _delete(self, context: Context, teardown: Teardown) -> None:
+        """The provider's call to delete. A cluster that is being deleted by then, as by a call whose answer was lost, is waited for."""
+        from airflow.providers.google.cloud.operators.kubernetes_engine import GKEDeleteClusterOperator
+        from google.api_core.exceptions import FailedPrecondition
+
+        from slipway.gke import find_cluster, google_words
+
+        cluster = teardown.cluster
+        provider = GKEDeleteClusterOperator(
+            task_id=self.task_id,
+            location=cluster.location,
+            project_id=cluster.project,
+            cluster_name=cluster.name,
+            gcp_conn_id=teardown.target.conn_id,
+            deferrable=True,
+        )
+        with google_words(str(cluster), teardown.target.conn_id):
+            try:
+                provider.execute(context)
+            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
+                log.info("delete cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
+            except FailedPrecondition:
+                found = find_cluster(teardown.target.conn_id, cluster)
+                if found is not None and found["status"] != "STOPPING":
+                    raise
+
+
+class LeftoversOperator(BaseOperator):
+    """Searches for what Google leaves of a cluster that is gone, and lists it with the commands that remove it."""
+
+    ui_color = GREY
+
+    def execute(self, context: Context) -> list[Fact]:
+        """The leftovers, each with its command; nothing is deleted."""
+        from slipway.leftovers import find_leftovers
+
+        run = Handover(context)
+        with one_line_failures(run):
+            found = find_leftovers(run.teardown)
+        for one in found:
+            log.warning("leftovers: %s", one)
+        run.say(Verdict.passed(f"{len(found)} left: {'; '.join(map(str, found))}" if found else "nothing is left"))
+        return [{**to_dict(one), "command": one.command} for one in found]
+
+
+class RecordTeardownOperator(BaseOperator):
+    """Closes the teardown's record, as a teardown that cannot change the run's colour."""
+
+    ui_color = GREY
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
+
+    def execute(self, context: Context) -> str | None:
+        """The record's URI; none where nothing was touched."""
+        from slipway.teardown import close_teardown
+
+        run = Handover(context)
+        if run.left("look") is None:
+            log.info("record: nothing was touched; the first task's log says why")
+            return None
+        states = task_states(context)
+        verdicts = {task: said for task in states if (said := run.said(task))}
+        uri = close_teardown(run.teardown, verdicts, states, run.left("leftovers") or [])
+        log.info("record: %s", uri or "nothing was touched")
+        return uri

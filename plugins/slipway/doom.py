@@ -1,0 +1,258 @@
+"""Doom: what of a rollout will not come by waiting, told by the newest ReplicaSet and its pods in their own words.
+
+Only a release of which no pod is in a fair way is doomed, and only if it looks doomed twice: one look may meet a moment
+between two others. Everything that judges here reads plain JSON as the API server gives it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from slipway.release import LABEL_RELEASE
+from slipway.rollout import JsonObject, one_line
+from slipway.target import REQUEST_TIMEOUT_S, Target
+from slipway.verdict import Verdict
+
+APART_S = 10  # between the two looks: longer than a pod is in any state that it only passes through
+ENDS = 2  # a server whose model is in its image has nothing to wait for: what ended twice ends again
+FORBIDDEN = 403
+METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
+REVISION = "deployment.kubernetes.io/revision"
+
+BLIP = re.compile(  # a registry or a network in trouble, which may come back
+    r"\b(429|5\d\d) |timeout|timed out|deadline exceeded|connection re(fused|set)|no such host|\bEOF\b|unreachable|"
+    r"too ?many ?requests|unavailable|server misbehaving",
+    re.IGNORECASE,
+)
+NO_IMAGE = re.compile(
+    r"not found|denied|unauthorized|forbidden|manifest unknown|name unknown|authorization failed|"
+    r"authentication required|not present with pull policy",
+    re.IGNORECASE,
+)
+PASSING = re.compile(r"failed to sync .* cache|deadline exceeded|timed out|is reserved for")  # of a busy node
+REFUSED = re.compile(r"is forbidden|denied the request|is invalid")
+UNANSWERED = re.compile(r"failed calling webhook|Internal error occurred", re.IGNORECASE)
+UNMOUNTABLE = re.compile(r'(configmap|secret) "[^"]+" not found|references non-existent (config|secret) key')
+PULLING = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
+UNSTARTABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+UNMOUNTED = {"ContainerCreating", "PodInitializing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is there of a Deployment that has not become what was applied."""
+
+    replica_set: JsonObject | None = None  # the newest, where it is the release's
+    pods: tuple[JsonObject, ...] = ()  # its own
+    events: tuple[JsonObject, ...] = ()  # of pods
+    nodes: tuple[JsonObject, ...] = ()
+    leaving: bool = False  # whether other pods of the Deployment are going away: until then they hold quota
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doom:
+    """Why waiting will not help; `unplaced` where a node may still come."""
+
+    reason: str
+    unplaced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """What the looks until now have seen."""
+
+    doom: Doom | None = None
+    since_s: float = 0.0
+    growth: frozenset[str] = frozenset()  # nodes, and the autoscaler's promises of more
+
+
+def judge_doom(
+    before: Looks, evidence: Evidence, waiting: Verdict, *, now_s: float, grace_s: float
+) -> tuple[Looks, Verdict]:
+    """What to hand to the next look, and the rollout's own verdict, or what the pods make of it.
+
+    Doom counts when it was seen `APART_S` before too. Where a pod fits no node, `grace_s` has to go by in which neither a
+    node was added nor the cluster autoscaler has begun to add one.
+    """
+    doom, growth = find_doom(evidence), _growth(evidence)
+    if doom is None:
+        return Looks(), waiting
+    same = before.doom is not None and before.doom.unplaced == doom.unplaced
+    grown = doom.unplaced and bool(growth - before.growth)
+    since_s = before.since_s if same and not grown else now_s
+    looks = Looks(doom=doom, since_s=since_s, growth=growth)
+    said, limit_s = f"{waiting.reason}; {doom.reason}", max(APART_S, grace_s) if doom.unplaced else APART_S
+    if now_s - since_s < limit_s:
+        return looks, Verdict.wait(f"{said} (counts after {limit_s:.0f} s)")
+    return looks, Verdict.failed(f"{said}, for {now_s - since_s:.0f} s")
+
+
+def find_doom(evidence: Evidence) -> Doom | None:
+    """The doom of a release, None where there is none or where any of its pods is in a fair way."""
+    pods = [pod for pod in evidence.pods if _stays(pod)]
+    dooms = [_doom_of_pod(pod, evidence.events) for pod in pods]
+    found = [doom for doom in dooms if doom is not None]
+    if len(found) < len(dooms):
+        return None
+    if not found:
+        return _refusal(evidence.replica_set, leaving=evidence.leaving) if evidence.replica_set else None
+    found.sort(key=lambda doom: doom.unplaced)
+    return Doom(reason=found[0].reason, unplaced=found[-1].unplaced)
+
+
+def gather(replica_sets: list[JsonObject], pods: list[JsonObject], *, deployment_uid: str, release_id: str) -> Evidence:
+    """The Deployment's newest ReplicaSet and its own pods; nothing where that one is not (or not yet) of this release."""
+    own = [found for found in replica_sets if _owned_by(found, deployment_uid)]
+    newest = max(own, key=lambda found: int(found["metadata"].get("annotations", {}).get(REVISION, 0)), default=None)
+    if newest is None or newest["metadata"].get("labels", {}).get(LABEL_RELEASE) != release_id:
+        return Evidence()
+    mine = tuple(pod for pod in pods if _owned_by(pod, newest["metadata"]["uid"]))
+    leaving = any(pod["metadata"].get("deletionTimestamp") for pod in pods)
+    return Evidence(replica_set=newest, pods=mine, leaving=leaving)
+
+
+def _owned_by(found: JsonObject, uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences", []))
+
+
+def _stays(pod: JsonObject) -> bool:
+    return not pod["metadata"].get("deletionTimestamp") and pod["status"].get("phase") in {"Pending", "Running"}
+
+
+def _refusal(replica_set: JsonObject, *, leaving: bool) -> Doom | None:
+    """What the API server says to a ReplicaSet that may not make a single pod."""
+    for condition in replica_set.get("status", {}).get("conditions", []):
+        words = one_line(condition.get("message"))
+        waits = UNANSWERED.search(words) or (leaving and "exceeded quota" in words)
+        if condition["type"] == "ReplicaFailure" and REFUSED.search(words) and not waits:
+            return Doom(reason=f"replicaset/{replica_set['metadata']['name']}: {condition.get('reason')}: {words}")
+    return None
+
+
+def _doom_of_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Doom | None:
+    name, status = f"pod/{pod['metadata']['name']}", pod["status"]
+    if unplaced := _unplaced(status):
+        return Doom(reason=f"{name}: Unschedulable: {one_line(unplaced.get('message'))}", unplaced=True)
+    own = [event for event in events if event["involvedObject"].get("uid") == pod["metadata"]["uid"]]
+    for container in _containers(status):
+        if words := _doom_of_container(container, own):
+            return Doom(reason=f"{name}: {words}")
+    return None
+
+
+def _unplaced(status: JsonObject) -> JsonObject | None:
+    """The scheduler's word that no node takes the pod."""
+    return next((found for found in status.get("conditions", []) if found.get("reason") == "Unschedulable"), None)
+
+
+def _containers(status: JsonObject) -> list[JsonObject]:
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
+def _doom_of_container(container: JsonObject, events: list[JsonObject]) -> str | None:
+    """The words of a container that will not run, None of one that may."""
+    waiting = container.get("state", {}).get("waiting", {})
+    reason, words = waiting.get("reason", ""), one_line(waiting.get("message"))
+    if reason in PULLING:
+        return _missing_image(container["image"], reason, words, events)
+    if reason in UNSTARTABLE:
+        return None if PASSING.search(words) else f"{reason}: {words}"
+    if reason == "InvalidImageName":
+        return f"{reason}: {words}"
+    if reason in UNMOUNTED:
+        said = _newest_words(events, "FailedMount")
+        return f"FailedMount: {said}" if UNMOUNTABLE.search(said) else None
+    return _crash_loop(container)
+
+
+def _missing_image(image: str, reason: str, words: str, events: list[JsonObject]) -> str | None:
+    """A back-off says why it is one from Kubernetes 1.32 on; before, the event of the last pull does."""
+    bare = reason == "ImagePullBackOff" and ": " not in words
+    said = _newest_words(events, "Failed", "Failed to pull image") if bare else words
+    told = re.sub(r'"[^"]*"', "", said.replace(image, ""))  # a name may hold any of the words below
+    return f"{reason}: {said}" if NO_IMAGE.search(told) and not BLIP.search(told) else None
+
+
+def _crash_loop(container: JsonObject) -> str | None:
+    """That a container has ended twice and is not well since, and how it ended last."""
+    state, restarts = container.get("state", {}), container.get("restartCount", 0)
+    ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
+    is_well = "running" in state and (container.get("started") or container.get("ready"))
+    if ended is None or is_well or restarts + ("running" not in state) < ENDS:
+        return None
+    said = f": {one_line(ended['message'])}" if ended.get("message") else ""
+    return f"CrashLoopBackOff: {ended.get('reason')}: exit code {ended.get('exitCode')}, {restarts} restarts{said}"
+
+
+def _newest_words(events: list[JsonObject], reason: str, begin: str = "") -> str:
+    said = [event for event in events if event.get("reason") == reason and event.get("message", "").startswith(begin)]
+    return one_line(max(said, key=_when)["message"]) if said else ""
+
+
+def wants_events(pods: tuple[JsonObject, ...]) -> bool:
+    """Whether a pod is in a state of which its events say more than it does itself."""
+    statuses = [pod["status"] for pod in pods]
+    waiting = {
+        container.get("state", {}).get("waiting", {}).get("reason")
+        for status in statuses
+        for container in _containers(status)
+    }
+    return bool(waiting & (UNMOUNTED | {"ImagePullBackOff"})) or any(_unplaced(status) for status in statuses)
+
+
+def _when(event: JsonObject) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp"))
+
+
+def _growth(evidence: Evidence) -> frozenset[str]:
+    """All that may take a pod which fits no node now: each node, and each time the autoscaler said that it adds some."""
+    own = {pod["metadata"]["uid"] for pod in evidence.pods}
+    promised = [
+        event
+        for event in evidence.events
+        if event.get("reason") == "TriggeredScaleUp" and event["involvedObject"].get("uid") in own
+    ]
+    return frozenset(node["metadata"]["uid"] for node in evidence.nodes) | {
+        f"{event['metadata'].get('uid')} {event.get('count')}" for event in promised
+    }
+
+
+async def read_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
+    """What judges of doom look at; events and nodes only where they can matter. For triggers, which only read."""
+    from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
+
+    from slipway.target import async_cluster_client
+
+    namespace, uid = target.namespace, deployment["metadata"]["uid"]
+    labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
+    async with async_cluster_client(target) as client:
+        apps, core = AppsV1Api(client), CoreV1Api(client)
+        replica_sets = await _items(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
+        pods = await _items(client, core.list_namespaced_pod, namespace, label_selector=labels)
+        evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
+        if wants_events(evidence.pods):
+            of_pods = "involvedObject.kind=Pod"
+            events = await _items(client, core.list_namespaced_event, namespace, field_selector=of_pods)
+            evidence = replace(evidence, events=tuple(events))
+        doom = find_doom(evidence)
+        return replace(evidence, nodes=await _nodes(client, core)) if doom and doom.unplaced else evidence
+
+
+async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
+    """The nodes' metadata; none where the account may not list them: then the autoscaler's events alone tell of more."""
+    from kubernetes_asyncio.client.exceptions import ApiException
+
+    client.set_default_header("Accept", METADATA_ALONE)
+    try:
+        return tuple(await _items(client, core.list_node))
+    except ApiException as error:
+        if error.status == FORBIDDEN:
+            return ()
+        raise
+
+
+async def _items(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
+    answer = await call(*words, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
+    return list(client.sanitize_for_serialization(answer)["items"])

@@ -1,0 +1,237 @@
+"""A survey: what a teardown would take away, what else lives in the cluster, and whether it may go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slipway.apply import refusal
+from slipway.errors import ClusterInUse
+from slipway.facts import from_dict
+from slipway.history import read_history
+from slipway.inspection import inspect_deletion
+from slipway.manifests import kind_rank
+from slipway.model_file import read_model_file, sharing_cluster
+from slipway.preflight import require
+from slipway.prices import read_prices, shape_of_found, standing_cost
+from slipway.release import LABEL_MODEL, dag_id
+from slipway.resolve import Settings, find_target, readable_files
+from slipway.store import Store
+from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.teardown import Balancer, JsonObject, Teardown, check_claim
+
+ANSWERS = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
+SYSTEM = ("kube-", "gke-", "gmp-")  # how the names of Kubernetes' and Google's own namespaces begin
+FORBIDDEN = 403
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a teardown finds before it asks."""
+
+    teardown: Teardown
+    status: str | None  # of the cluster, None where there is none
+    cost: str | None  # what it costs to leave it standing
+    others: tuple[str, ...]  # what else lives in the cluster, one a line
+    blind: str | None  # why there may be more than `others`
+    sharing: tuple[str, ...]  # other model files that name the cluster
+    body: str = ""  # what the approval shows
+
+    @property
+    def answers(self) -> bool:
+        """Whether the cluster has an API server that may answer."""
+        return self.status in ANSWERS
+
+
+def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
+    """What lives in the cluster besides the model's recorded objects and the system's own, one a line."""
+    ours = {(ref.kind, ref.namespace, ref.name) for ref in teardown.objects}
+    found = []
+    for item in items:
+        kind, metadata = item["kind"], item["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        labels = metadata.get("labels") or {}
+        recorded = (kind, namespace, name) in ours and labels.get(LABEL_MODEL) == teardown.model
+        if not (
+            recorded or namespace.startswith(SYSTEM) or (kind, namespace, name) == ("Service", "default", "kubernetes")
+        ):
+            whose = f", of model {labels[LABEL_MODEL]}" if LABEL_MODEL in labels else ""
+            found.append(f"{kind.lower()}/{name} in {namespace}{whose}")
+    return tuple(sorted(found))
+
+
+def plan_balancers(items: Sequence[JsonObject]) -> tuple[Balancer, ...]:
+    """The load balancers that Services have."""
+    return tuple(
+        Balancer(
+            service=f"{item['metadata']['namespace']}/{item['metadata']['name']}",
+            uid=item["metadata"]["uid"],
+            address=_address(item),
+        )
+        for item in items
+        if item["kind"] == "Service" and item["spec"].get("type") == "LoadBalancer"
+    )
+
+
+def _address(service: JsonObject) -> str | None:
+    given: list[dict[str, str]] = (service.get("status") or {}).get("loadBalancer", {}).get("ingress") or [{}]
+    return given[0].get("ip")
+
+
+def check_alone(survey: Survey, *, with_others: bool) -> None:
+    """Refuse a cluster that is not the model's alone, unless the form says so. Raises ClusterInUse."""
+    reasons = [f"{other} lives there" for other in survey.others]
+    reasons += [f"include/served/{name}.yaml names it too" for name in survey.sharing]
+    if survey.blind:
+        reasons.append(f"what else lives there cannot be seen: {survey.blind}")
+    if reasons and not with_others:
+        raise ClusterInUse(
+            f"{survey.teardown.cluster}: {'; '.join(reasons)}. Next: remove or move what is not {survey.teardown.model}'s, "
+            "or trigger with the Param with_others, which deletes the cluster with all of it"
+        )
+
+
+def survey_again(teardown: Teardown, *, approved: JsonObject | None) -> Survey:
+    """What is there now, just before it is taken away: of an approved Survey nothing more than that.
+
+    Raises ClusterInUse, ClusterUnfit and what `survey_model` raises.
+    """
+    from slipway.gke import find_cluster
+
+    found = find_cluster(teardown.target.conn_id, teardown.cluster)
+    check_claim(teardown, found)
+    now = survey_cluster(teardown, found, sharing=())
+    if approved:
+        check_unchanged(from_dict(Survey, approved), now)
+    return now
+
+
+def check_unchanged(approved: Survey, now: Survey) -> None:
+    """Refuse a cluster in which more lives than was approved to go. Raises ClusterInUse."""
+    if new := sorted(set(now.others) - set(approved.others)):
+        raise ClusterInUse(
+            f"{now.teardown.cluster}: has been there only since the approval: {'; '.join(new)}. Next: trigger again"
+        )
+
+
+def render_body(survey: Survey) -> str:
+    """What a person reads before they approve, as Markdown."""
+    teardown, cluster = survey.teardown, survey.teardown.cluster
+    if survey.status is None:
+        lines = [f"There is no {cluster}. Approve to have leftovers searched for."]
+    else:
+        objects = sorted(teardown.objects, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
+        lines = ["**Deleted, in this order:**", ""]
+        lines += [f"- `{ref}` in {ref.namespace}" for ref in objects]
+        lines += [f"- the load balancer of {one.service}, {one.address or 'no address'}" for one in teardown.balancers]
+        lines += [f"- **{cluster}**, {survey.status}; {survey.cost}"]
+    if survey.others or survey.blind or survey.sharing:
+        lines += ["", f"**NOT {teardown.model}'s, AND DELETED WITH THE CLUSTER:**", ""]
+        lines += [f"- {other}" for other in survey.others]
+        lines += [f"- perhaps more, which cannot be seen: {survey.blind}"] if survey.blind else []
+        lines += [f"- what the model file of {name} puts there" for name in survey.sharing]
+    lines += [
+        "",
+        "Images, exports and records stay. Forwarding rules, addresses and disks that Google leaves are listed afterwards.",
+        f"The next run of `{dag_id(teardown.model)}` makes all of it again: pause it where it has a schedule.",
+    ]
+    return "\n".join(lines)
+
+
+def look_around(target: Target) -> tuple[list[JsonObject], str | None]:
+    """What lives in the cluster, as JSON; and why there may be more, where only the target's own namespace may be seen.
+
+    Raises ClusterUnreachable, ApplyRefused.
+    """
+    from kubernetes.client import AppsV1Api, BatchV1Api, CoreV1Api
+
+    items: list[JsonObject] = []
+    blind: str | None = None
+    with cluster_client(target) as client:
+        apps, batch, core = AppsV1Api(client), BatchV1Api(client), CoreV1Api(client)
+        for kind, api, resource in (
+            ("Deployment", apps, "deployment"),
+            ("StatefulSet", apps, "stateful_set"),
+            ("DaemonSet", apps, "daemon_set"),
+            ("CronJob", batch, "cron_job"),
+            ("Service", core, "service"),
+            ("PersistentVolumeClaim", core, "persistent_volume_claim"),
+        ):
+            found, unseen = _seen(target, api, resource)
+            blind = unseen or blind
+            items += [{**item, "kind": kind} for item in found]
+    return items, blind
+
+
+def _seen(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], str | None]:
+    """What there is of a resource, as far as the connection may look; and where it may not, that it may not."""
+    from kubernetes.client.exceptions import ApiException
+
+    everywhere = (getattr(api, f"list_{resource}_for_all_namespaces"), ())
+    here = (getattr(api, f"list_namespaced_{resource}"), (target.namespace,))
+    for (call, words), unseen in (
+        (everywhere, None),
+        (here, f"connection {target.conn_id} may look into {target.namespace} alone"),
+    ):
+        try:
+            return _listed(call, *words), unseen
+        except ApiException as error:
+            if error.status != FORBIDDEN:
+                raise refusal(target, f"{resource}s", error.status, error.body) from error
+    return [], f"connection {target.conn_id} may not list {resource}s"
+
+
+def _listed(call: Any, *words: str) -> list[JsonObject]:
+    answer = call(*words, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
+    return list(json.loads(answer.data)["items"])
+
+
+def survey_cluster(teardown: Teardown, found: Mapping[str, Any] | None, *, sharing: tuple[str, ...]) -> Survey:
+    """What a teardown would take away; `found` is the cluster as Google describes it. Reads only."""
+    items: list[JsonObject] = []
+    blind: str | None = None
+    status = str(found["status"]) if found else None
+    if status in ANSWERS:
+        items, blind = look_around(teardown.target)
+    elif found:
+        blind = f"the cluster is {status}"
+    seen = replace(teardown, balancers=plan_balancers(items))
+    survey = Survey(
+        teardown=seen,
+        status=status,
+        cost=str(standing_cost(read_prices(), shape_of_found(found))) if found else None,
+        others=plan_others(items, seen),
+        blind=blind,
+        sharing=sharing if found else (),
+    )
+    return replace(survey, body=render_body(survey))
+
+
+def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
+    """What tearing a model's cluster down would take away. Reads only.
+
+    Raises InputRefused, ClusterError, ApplyError, StoreError.
+    """
+    from slipway.gke import find_cluster
+
+    model, file = path.stem, read_model_file(path)
+    target, store = find_target(file.target, settings), Store(settings.store)
+    teardown = Teardown(
+        model=model,
+        run_id=run_id,
+        store=settings.store,
+        target=target,
+        deployment=file.target.deployment,
+        objects=read_history(store, model).at(target, file.target.deployment).objects,
+        balancers=(),
+        claim=None,
+        address_timeout_s=file.address_timeout_s,
+        cluster_timeout_s=file.target.gke.timeout_s if file.target.gke else 0,
+    )
+    found = find_cluster(target.conn_id, teardown.cluster)
+    if found:
+        require(str(teardown.cluster), inspect_deletion(target, teardown.cluster))
+    return survey_cluster(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))

@@ -1,0 +1,136 @@
+"""A teardown: what is going to be taken away, when it is gone, and what the record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.apply import ObjectRef
+from slipway.cluster import GkeCluster, judge_claim
+from slipway.errors import ClusterUnfit, InputRefused
+from slipway.facts import from_dict, to_dict
+from slipway.history import History, read_history
+from slipway.record import Record, read_record, utc_now, write_record
+from slipway.release import Release
+from slipway.store import Store
+from slipway.target import Target
+from slipway.verdict import Verdict
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancer:
+    """A Service of type LoadBalancer, by which what Google made for it is known when it is gone."""
+
+    service: str  # namespace/name
+    uid: str
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teardown:
+    """What is going to be taken away: a model's recorded objects, then its cluster."""
+
+    model: str
+    run_id: str
+    store: str
+    target: Target
+    deployment: str
+    objects: tuple[ObjectRef, ...]  # in the order of their apply
+    balancers: tuple[Balancer, ...]  # of all Services in the cluster
+    claim: str | None  # of the run that made a temporary cluster, which alone may delete it
+    address_timeout_s: int  # how long a load balancer may take to be gone
+    cluster_timeout_s: int  # how long the cluster may take
+
+    @property
+    def cluster(self) -> GkeCluster:
+        """The cluster. Raises InputRefused where the target is none of Google's."""
+        if self.target.gke is None:
+            raise InputRefused(f"model {self.model}: its target is no GKE cluster. Next: remove its objects by hand")
+        return self.target.gke
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The recorded Services by name."""
+        return tuple(ref.name for ref in self.objects if ref.kind == "Service")
+
+
+def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:
+    """Whether the Services are gone, and their load balancers with them: a finalizer keeps a Service until its own is."""
+    for service in filter(None, services):
+        name = service["metadata"]["name"]
+        kept = ", ".join(service["metadata"].get("finalizers") or ()) or "nothing that it says"
+        return Verdict.wait(f"service/{name} in {target.namespace}: still there, kept by {kept}")
+    return Verdict.passed(f"no Service of the model is left in {target.namespace}")
+
+
+def check_claim(teardown: Teardown, found: Mapping[str, Any] | None) -> None:
+    """Refuse, for a run that made its own cluster, to touch one that it has not made. Raises ClusterUnfit."""
+    if teardown.claim is None or found is None:
+        return
+    verdict = judge_claim(teardown.cluster, found, teardown.claim)
+    if verdict.outcome != "pass":
+        raise ClusterUnfit(f"{verdict.reason}. Next: {teardown.cluster.gcloud('describe')}")
+
+
+def teardown_of(release: Release) -> Teardown:
+    """What a run takes away that has made its own cluster: what its record lists, and the cluster. Raises StoreError."""
+    record = read_record(Store(release.store), release.model, release.run_id) or {"objects": []}
+    return Teardown(
+        model=release.model,
+        run_id=release.run_id,
+        store=release.store,
+        target=release.target,
+        deployment=release.deployment,
+        objects=History((record,)).objects,
+        balancers=tuple(from_dict(Balancer, one) for one in record.get("balancers", ())),
+        claim=release.claim,
+        address_timeout_s=release.address_timeout_s,
+        cluster_timeout_s=release.cluster.timeout_s if release.cluster else 0,
+    )
+
+
+def open_teardown(teardown: Teardown) -> None:
+    """Write down what is about to be removed, before the first of it is. Raises StoreError.
+
+    A run with a cluster of its own has a record already; where nothing was ever applied there is nothing to record.
+    """
+    store = Store(teardown.store)
+    record = read_record(store, teardown.model, teardown.run_id) or _new_record(store, teardown)
+    if record is not None:
+        balancers = [to_dict(one) for one in teardown.balancers] or record.get("balancers", [])
+        write_record(store, {**record, "balancers": balancers})
+
+
+def _new_record(store: Store, teardown: Teardown) -> Record | None:
+    newest = read_history(store, teardown.model).at(teardown.target, teardown.deployment).newest
+    if newest is None or teardown.claim:
+        return None
+    ran: Record = {"verdicts": {}, "tasks": {}, "undo": None, "closed": None, "opened": utc_now().isoformat()}
+    return {**newest, **ran, "cause": "teardown", "outcome": "open", "run_id": teardown.run_id}
+
+
+def note_removed(teardown: Teardown) -> None:
+    """Write down that none of the objects is there any more. Raises StoreError."""
+    store = Store(teardown.store)
+    record = read_record(store, teardown.model, teardown.run_id)
+    if record is None or not record["objects"]:
+        return
+    gone: Record = {} if teardown.claim else {"outcome": "gone"}
+    removed = [str(ref) for ref in History((record,)).objects]
+    write_record(store, {**record, **gone, "objects": [], "removed": removed})
+
+
+def close_teardown(
+    teardown: Teardown, verdicts: Record, tasks: dict[str, str], leftovers: list[JsonObject]
+) -> str | None:
+    """Close the teardown's record; its URI comes back, None where nothing was touched. Raises StoreError."""
+    store = Store(teardown.store)
+    record = read_record(store, teardown.model, teardown.run_id)
+    if record is None:
+        return None
+    outcome = "failed" if record["outcome"] == "open" else record["outcome"]
+    ended: Record = {"outcome": outcome, "closed": utc_now().isoformat(), "verdicts": verdicts, "tasks": tasks}
+    return write_record(store, {**record, **ended, "leftovers": leftovers})

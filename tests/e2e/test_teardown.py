@@ -1,0 +1,169 @@
+"""The teardown of a GKE model through the scheduler: refused, rejected, approved; and the refresh after it.
+
+Google is emulated; the objects, and the finalizer that stands for a load balancer, are in the real Kubernetes.
+"""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+
+MODEL, REFRESH, DAG = "digits-vit-gke", "refresh_digits_vit_gke", "teardown_digits_vit_gke"
+CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
+OBJECTS = "deployment,service,hpa,pdb"
+FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
+LIMIT_S = 120
+
+pytestmark = pytest.mark.stand
+
+
+class Run:
+    """One run of the teardown DAG, followed through Airflow's own API."""
+
+    def __init__(self, airflow_api, **conf):
+        self.api = airflow_api
+        airflow_api(f"/dags/{DAG}?update_mask=is_paused", "PATCH", {"is_paused": False})
+        made = airflow_api(f"/dags/{DAG}/dagRuns", "POST", {"logical_date": None, "conf": conf})
+        self.id = made["dag_run_id"]
+        self.path = f"/dags/{DAG}/dagRuns/{self.id}"
+
+    def states(self):
+        """The states of its tasks."""
+        tasks = self.api(f"{self.path}/taskInstances")["task_instances"]
+        return {task["task_id"]: task["state"] for task in tasks}
+
+    def wait(self, task, *states):
+        """Wait until a task is in one of these states."""
+        return until(lambda: self.states().get(task) in states, f"{task} is {states}")
+
+    def end(self):
+        """Wait for its end; its state."""
+        until(lambda: self.api(self.path)["state"] in {"success", "failed"}, "the run has ended")
+        return self.api(self.path)["state"]
+
+    def answer(self, option):
+        """Give a person's answer to the approval, when it asks; what it showed comes back."""
+        self.wait("approve", "awaiting_input")
+        asked = f"{self.path}/taskInstances/approve/-1/hitlDetails"
+        shown = self.api(asked)
+        self.api(asked, "PATCH", {"chosen_options": [option], "params_input": {}})
+        return shown
+
+    def log(self, task):
+        """What a task's first try said."""
+        content = self.api(f"{self.path}/taskInstances/{task}/logs/1?full_content=true")["content"]
+        return "\n".join(json.dumps(line, ensure_ascii=False) for line in content)
+
+
+def until(holds, what):
+    """Wait until something holds, a second at a time."""
+    end_s = time.monotonic() + LIMIT_S
+    while not (held := holds()):
+        assert time.monotonic() < end_s, f"not in {LIMIT_S} s: {what}"
+        time.sleep(1)
+    return held
+
+
+@pytest.fixture(scope="module")
+def live(google, refresh, stand):
+    """The model live on a cluster that is there; where it keeps its records."""
+    google("PUT", f"/clusters/{CLUSTER}", {"status": "RUNNING", "nodePools": [{"name": "default-pool"}]})
+    done = refresh(MODEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return SimpleNamespace(records=stand["store"].removeprefix("file://") + f"/records/{MODEL}")
+
+
+@pytest.fixture(scope="module")
+def approved(live, google, airflow_api, kubectl):
+    """A teardown that was approved, its load balancer slow to go: the run, and what was seen while it was kept."""
+    kubectl("patch", f"service/{MODEL}", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": [FINALIZER]}}))
+    uid = json.loads(kubectl("get", f"service/{MODEL}", "-o", "json"))["metadata"]["uid"]
+    rule = {"name": f"a{uid.replace('-', '')}"[:32], "IPAddress": "203.0.113.7"}
+    google("PUT", "/residue", {"forwardingRules": {"regions/us-central1": [rule]}})
+    run = Run(airflow_api, with_others=True)
+    shown = run.answer("Approve")
+    try:
+        run.wait("remove_objects", "deferred")
+        until(lambda: not kubectl("get", "deployment", "-l", f"slipway/model={MODEL}", "-o", "name"), "Deployment gone")
+        time.sleep(6)  # a look of the trigger's
+        kept = {"states": run.states(), "calls": google("GET", "/state")["calls"]}
+    finally:
+        kubectl("patch", f"service/{MODEL}", "--type=merge", "-p", '{"metadata": {"finalizers": null}}', check=False)
+    state = run.end()
+    return SimpleNamespace(run=run, state=state, shown=shown, kept=kept, rule=rule["name"])
+
+
+def test_refused_if_somebody_else_may_live_there(live, google, airflow_api, kubectl):
+    """The account sees its own namespace alone: the run is red before it asks anybody, and nothing is deleted."""
+    run = Run(airflow_api)
+    assert run.end() == "failed"
+    assert run.states()["look"] == "failed"
+    assert run.states()["remove_objects"] == "upstream_failed"
+    assert "ClusterInUse: cluster tfs-cluster in slipway-stand, us-central1-a: " in run.log("look")
+    assert "DeleteCluster" not in google("GET", "/state")["calls"]
+
+
+def test_nothing_is_deleted_if_rejected(live, google, airflow_api, kubectl):
+    """A rejection is a red run in which the cluster and every object are as they were."""
+    before = kubectl(
+        "get", OBJECTS, "-l", f"slipway/model={MODEL}", "-o", "jsonpath={.items[*].metadata.resourceVersion}"
+    )
+    run = Run(airflow_api, with_others=True)
+    run.answer("Reject")
+    assert run.end() == "failed"
+    states = run.states()
+    assert (states["approve"], states["remove_objects"], states["record"]) == ("failed", "upstream_failed", "success")
+    found = kubectl("get", OBJECTS, "-l", f"slipway/model={MODEL}", "-o", "name").split()
+    assert len(found) == len(before.split()) == 4
+    state = google("GET", "/state")
+    assert state["clusters"][CLUSTER]["status"] == "RUNNING"
+    assert "DeleteCluster" not in state["calls"]
+
+
+def test_the_approval_shows_what_goes(approved):
+    """A person reads the objects, the cluster, and that others may be in it."""
+    body = approved.shown["body"]
+    assert f"`service/{MODEL}`" in body
+    assert "**cluster tfs-cluster in slipway-stand, us-central1-a**, RUNNING" in body
+    assert "NOT digits-vit-gke's" in body
+
+
+def test_cluster_waits_for_the_load_balancer(approved):
+    """While the Service is kept by its load balancer, the wait holds no slot and the cluster is not touched."""
+    assert approved.kept["states"]["remove_objects"] == "deferred"
+    assert approved.kept["states"]["delete_cluster"] is None
+    assert "DeleteCluster" not in approved.kept["calls"]
+
+
+def test_nothing_is_left_but_what_google_keeps(approved, google, kubectl):
+    """Objects and cluster are gone; the forwarding rule that Google keeps is listed with its command, and is still there."""
+    assert approved.state == "success"
+    until(lambda: not kubectl("get", "all,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name"), "pods gone")
+    state = google("GET", "/state")
+    assert state["clusters"] == {}
+    assert state["calls"]["DeleteCluster"] == 1
+    assert f"gcloud compute forwarding-rules delete {approved.rule} --region us-central1" in approved.run.log(
+        "leftovers"
+    )
+
+
+def test_the_record_says_so(approved, live):
+    """The teardown's record lists what was removed and what Google keeps, and that nothing is there now."""
+    from pathlib import Path
+
+    records = [json.loads(path.read_text()) for path in Path(live.records).glob("*.json")]
+    [record] = [found for found in records if found["run_id"] == approved.run.id]
+    assert (record["cause"], record["outcome"], record["objects"]) == ("teardown", "gone", [])
+    assert f"service/{MODEL}" in record["removed"]
+    assert [one["name"] for one in record["leftovers"]] == [approved.rule]
+    assert record["tasks"]["delete_cluster"] == "success"
+
+
+def test_the_next_refresh_makes_all_of_it_again(approved, google, refresh):
+    """The plan says why; the cluster is made, the known release applied, nothing is built, and the gate passes."""
+    done = refresh(MODEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "create_cluster           success" in done.stdout
+    assert "export                   skipped" in done.stdout
+    assert google("GET", "/state")["clusters"][CLUSTER]["status"] == "RUNNING"

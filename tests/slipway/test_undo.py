@@ -1,0 +1,49 @@
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from slipway.facts import to_dict
+from slipway.record import read_record
+from slipway.undo import UNDOING, RollbackOperator
+
+DOOM = (
+    "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: ErrImagePull: x: not found, for 12 s"
+)
+
+
+@pytest.fixture
+def rolling_back(context_of, release, export, applied):
+    """The context of a rollback that has applied the last good release again."""
+    context = context_of("rollback")
+    undoing = {
+        "release": to_dict(release),
+        "export": to_dict(export),
+        "applied": to_dict(applied),
+        "reason": "not proven",
+    }
+    context["ti"].xcom_push(key=UNDOING, value=undoing)
+    return context
+
+
+def rollback():
+    """The teardown."""
+    return RollbackOperator(task_id="rollback", model="digits-vit", proof_task_id="gate")
+
+
+def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
+    """A release that will not come back fails the teardown in its pods' words, and its record is closed with them."""
+    event = {"outcome": "fail", "reason": DOOM, "found": None}
+    with pytest.raises(AirflowFailException) as failure:
+        rollback().rolled_out(rolling_back, event)
+    assert str(failure.value) == (
+        f"RollbackFailed: release abcdefabcdef: {DOOM}. "
+        "Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
+    )
+    record = read_record(store, release.model, release.run_id)
+    assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", DOOM)
+
+
+def test_a_rollback_that_came_goes_on_to_the_address(rolling_back):
+    """A rollout that passed is not the end: address and gate follow."""
+    with pytest.raises(TaskDeferred) as deferral:
+        rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
+    assert deferral.value.method_name == "addressed"
