@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test times lock docs
+.PHONY: help demo demo-gke up down status doctor refresh check test times lock docs model-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
@@ -55,6 +55,9 @@ times:  ## measure runs task by task and write docs/times.md again
 
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference
+
+model-report:  ## measure the exported graph against 🤗 again, and write the figures into docs/model.md
+	@$$($(STAND) env model)/bin/python include/model/report.py docs/model.md
 
 lock:  ## write the lock files again from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \

@@ -7,9 +7,12 @@ REQUEST.json:
            | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
   with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
   else the download is left there
-   "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}]}
+   "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}],
+   "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark"}, optional
+   "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, as the card says it
 
-OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json.
+OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json,
+card/{card.json,README.md,<name>.png}.
 Status 0: OUT is complete. 1: refused. 75: nobody answered where the source is; the same request may go through later.
 A private or gated Hub model is read with the token in HF_TOKEN.
 It runs in its own environment, on requirements.txt beside this file.
@@ -32,25 +35,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from golden import ExportedGraph, judge_case, read_image, reference_answer, write_case
+from card import GoldenFact, write_card
+from golden import ExportedGraph, judge_case, read_image, reference_answer, web_safe, write_case
+from grpc_files import predict_request, write_warmup
 from refused import ExportRefused, SourceUnreachable
 from reproducible import fix_hash_seed, normalise
-from request import Archive, Request, read_request
+from request import Archive, Request, Settings, read_request
 from sources import fetch, plain_url
 
 if TYPE_CHECKING:
     from served_graph import Checkpoint
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
-EXPORTER = "1.0.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
+
+
+WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
+STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print one line when a step is done, with its time."""
+    """Print one line when a step is done, with its time, and keep the time."""
     began = time.monotonic()
     yield
-    print(f"{name} … {time.monotonic() - began:.1f} s", flush=True)
+    STAGES[name] = round(time.monotonic() - began, 1)
+    print(f"{name} … {STAGES[name]:.1f} s", flush=True)
 
 
 def export(request: Request, out: Path) -> dict[str, Any]:
@@ -70,52 +80,139 @@ def export(request: Request, out: Path) -> dict[str, Any]:
     if isinstance(request.source, Archive):
         take_savedmodel(fetched, savedmodel, where=plain_url(request.source.url))
     else:
-        checkpoint = export_checkpoint(fetched, savedmodel)
+        checkpoint = export_checkpoint(fetched, savedmodel, request.settings)
+        warm_up(request, savedmodel)
     shutil.rmtree(scratch)
-    write_golden(request, checkpoint, out)
+    graph, golden = write_golden(request, checkpoint, out)
+    parity = prove_parity(request, checkpoint, graph) if checkpoint else None
+    signatures = read_signatures(savedmodel)
     facts = {
         "model": request.model,
         "source": describe_source(request),
         "tensorflow": tf.__version__,
         "transformers": transformers.__version__ if checkpoint else None,
         "exporter": EXPORTER,
-        "signature": read_signature(savedmodel),
+        "signature": signatures["serving_default"],
+    }
+    measured = {
         "seconds": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    (out / "export.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return facts
+    card = {
+        "model": request.model,
+        "source": asdict(request.origin) if request.origin else facts["source"],
+        **describe_model(checkpoint, request.settings),
+        "bytes": sum(file.stat().st_size for file in savedmodel.rglob("*") if file.is_file()),
+        "signatures": signatures,
+        "parity": parity,
+        "toolchain": toolchain(),
+        "measured": {**measured, "stages": dict(STAGES)},
+    }
+    write_card(out / "card", card, golden)
+    text = json.dumps({**facts, **measured}, ensure_ascii=False, indent=2)
+    (out / "export.json").write_text(text + "\n", encoding="utf-8")
+    return {**facts, **measured}
 
 
-def export_checkpoint(folder: Path, savedmodel: Path) -> Checkpoint:
+def export_checkpoint(folder: Path, savedmodel: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint and save its served graph."""
     from served_graph import load_checkpoint, save_served_graph
 
     with step("loading the checkpoint"):
         checkpoint = load_checkpoint(folder)
     with step("saving the SavedModel"):
-        save_served_graph(checkpoint, savedmodel)
+        save_served_graph(checkpoint, savedmodel, settings)
     return checkpoint
+
+
+def warm_up(request: Request, savedmodel: Path) -> None:
+    """Leave a request of each signature and usual size in the SavedModel: the server asks them before it is ready."""
+    images = [read_image(case) for case in request.golden]
+    if not images:
+        return
+    raw = {
+        (signature, count): [images[place % len(images)] for place in range(count)]
+        for signature in ("serving_default", "raw_bytes", "top_k")
+        for count in WARMUP_BATCHES
+    }
+    requests = [
+        predict_request(request.model, "string_input", [web_safe(image) for image in batch])
+        if signature == "serving_default"
+        else predict_request(request.model, "image_bytes", batch, signature)
+        for (signature, _), batch in raw.items()
+    ]
+    write_warmup(savedmodel, requests)
+
+
+def prove_parity(request: Request, checkpoint: Checkpoint, graph: ExportedGraph) -> dict[str, Any]:
+    """Hold the written graph to 🤗 on the golden images and the built-in set; the figures come back."""
+    from parity import compare, judge_parity, summary
+    from pictures import Picture, built_in
+    from served_graph import ImageReader
+
+    golden = [Picture("golden", case.name, read_image(case)) for case in request.golden]
+    with step(f"comparing with 🤗 on {len(golden)} golden and {len(built_in())} other images"):
+        # With marks nothing would be refused: what cannot be read has to be told here.
+        found = compare(checkpoint, ImageReader(checkpoint, request.settings), graph, [*golden, *built_in()])
+    figures = summary(found)
+    print(
+        f"parity: {figures['labels_equal']} of {figures['images']} labels equal, probabilities at most "
+        f"{figures['largest_difference']:.5f} apart, pixels at most {figures['largest_levels']:g} levels",
+        flush=True,
+    )
+    if problem := judge_parity(found):
+        raise ExportRefused(f"{problem}. Next: report it with the checkpoint; the graph is not as its processor is.")
+    return figures
+
+
+def describe_model(checkpoint: Checkpoint | None, settings: Settings) -> dict[str, Any]:
+    """What the card says of the model itself; of an archive nothing is known but its files."""
+    if checkpoint is None:
+        return {
+            "class": None,
+            "checkpoint": None,
+            "labels": None,
+            "parameters": None,
+            "preprocessing": [],
+            "settings": {},
+        }
+    from served_graph import ImageReader
+
+    return {
+        "class": type(checkpoint.model).__name__,
+        "checkpoint": checkpoint.weights_hash,
+        "labels": len(checkpoint.labels),
+        "parameters": int(sum(weight.shape.num_elements() for weight in checkpoint.model.weights)),
+        "preprocessing": [str(step) for step in ImageReader(checkpoint, settings).steps],
+        "settings": asdict(settings),
+    }
+
+
+def toolchain() -> dict[str, str]:
+    """The versions that decide what is exported, by package."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("tensorflow-cpu", "tf-keras", "transformers", "pillow", "numpy")
+    return {"exporter": EXPORTER, "python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
     """Move an archive's SavedModel into place, if its signature is the one that clients rely on."""
     with step("taking the SavedModel"):
-        refuse_other_signature(read_signature(found), where=where)
+        refuse_other_signature(read_signatures(found).get("serving_default", {}), where=where)
         found.rename(savedmodel)
         normalise(savedmodel)
 
 
-def read_signature(savedmodel: Path) -> dict[str, Any]:
-    """serving_default's inputs and outputs by name, each with type and shape; {} when it has none."""
+def read_signatures(savedmodel: Path) -> dict[str, Any]:
+    """Each signature's inputs and outputs by name, with type and shape."""
     from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel.FromString((savedmodel / "saved_model.pb").read_bytes())
     serving = [graph for graph in proto.meta_graphs if "serve" in graph.meta_info_def.tags]
-    if not serving or "serving_default" not in serving[0].signature_def:
-        return {}
-    signature = serving[0].signature_def["serving_default"]
+    found = serving[0].signature_def if serving else {}
 
     def described(tensors: Any) -> dict[str, Any]:
         return {
@@ -126,7 +223,11 @@ def read_signature(savedmodel: Path) -> dict[str, Any]:
             for name, info in sorted(tensors.items())
         }
 
-    return {"inputs": described(signature.inputs), "outputs": described(signature.outputs)}
+    return {
+        name: {"inputs": described(found[name].inputs), "outputs": described(found[name].outputs)}
+        for name in sorted(found)
+        if not name.startswith("__")  # TensorFlow's own
+    }
 
 
 def refuse_other_signature(signature: dict[str, Any], *, where: str) -> None:
@@ -142,22 +243,23 @@ def refuse_other_signature(signature: dict[str, Any], *, where: str) -> None:
         )
 
 
-def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> None:
+def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> tuple[ExportedGraph, list[GoldenFact]]:
     """Ask the written SavedModel every golden case, judge its answers, and save the cases and the descriptors."""
     from grpc_files import descriptors
 
+    facts = []
     with step(f"asking {len(request.golden)} golden cases"):
         graph = ExportedGraph(out / "savedmodel")
         for case in request.golden:
-            reference = None
-            if checkpoint:
-                reference = reference_answer(checkpoint.processor, checkpoint.model, checkpoint.labels, case)
+            reference = reference_answer(checkpoint, case) if checkpoint else None
             answer = graph.ask(case, read_image(case))
             if problem := judge_case(case, answer, reference):
                 raise ExportRefused(f"{problem}. Next: mend the case's promise, or find out what the model learnt.")
             write_case(out / "golden" / case.name, request.model, graph.input_name, case, reference)
+            facts.append(GoldenFact(case=case, graph=answer, reference=reference))
             print(f"golden case {case.name}: {answer}, 🤗's own {reference or 'answer is not known'}", flush=True)
         (out / "descriptors.bin").write_bytes(descriptors())
+    return graph, facts
 
 
 def describe_source(request: Request) -> dict[str, Any]:

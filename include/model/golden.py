@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpc_files import SIGNATURE, predict_request
 from refused import ExportRefused
 from request import GoldenImage
+from upright import prepare, upright_pixels
 
-# How far the graph's confidence may be from 🤗's own. Both run the same weights; they differ where PIL's fixed-point
-# resize rounds to another whole number (one or two of 255 levels, in few pixels) and in float32's order of sums. Over
-# ViT, DeiT, Swin, ConvNeXt and MobileViT on photographs the largest difference was 0.0002; the rest is room for other
-# CPUs. A wrong resize (no antialias, another filter) moved digits-vit's confidence by up to 0.10, by 0.0025 on average.
+if TYPE_CHECKING:
+    from served_graph import Checkpoint
+
+# How far the served confidence may be from 🤗's own. The pixels are the same to the last bit (docs/model.md); what is left
+# is float32's order of sums, which differs from CPU to CPU: under 0.00001 on the machine that exports. A wrong resize (no
+# antialias, another filter) moved digits-vit's confidence by up to 0.10, by 0.0025 on average.
 TOLERANCE = 0.01
 
 
@@ -63,25 +67,26 @@ def rest_body(image: bytes) -> str:
     return json.dumps({"signature_name": SIGNATURE, "instances": [web_safe(image)]})
 
 
-def reference_answer(processor: Any, model: Any, labels: tuple[str, ...], case: GoldenImage) -> Answer:
-    """🤗's answer: PIL opens the image, the checkpoint's own processor and model do the rest."""
+def reference_chances(checkpoint: Checkpoint, data: bytes) -> Any:
+    """🤗's own probabilities of a file: PIL opens it, the checkpoint's own processor and model do the rest."""
     import numpy as np
-    from PIL import Image
 
+    pixels = prepare(checkpoint.processor, upright_pixels(data))
+    logits = checkpoint.model(pixel_values=pixels, training=False).logits.numpy()[0]
+    chances = np.exp(logits - logits.max())
+    return chances / chances.sum()
+
+
+def reference_answer(checkpoint: Checkpoint, case: GoldenImage) -> Answer:
+    """🤗's answer to a case."""
     try:
-        with Image.open(case.image) as opened:
-            picture = np.asarray(opened.convert("RGB"))
+        chances = reference_chances(checkpoint, read_image(case))
     except OSError as error:
         raise ExportRefused(
-            f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF or BMP image."
+            f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF, BMP or WebP image."
         ) from error
-    # Told where the channels are, because the processor would guess, and guess wrong for a picture 3 pixels high.
-    batch = processor(picture, return_tensors="np", input_data_format="channels_last")
-    logits = model(pixel_values=batch["pixel_values"].astype(np.float32), training=False).logits.numpy()[0]
-    chances = np.exp(logits - logits.max())
-    chances /= chances.sum()
     best = int(chances.argmax())
-    return Answer(label=labels[best], confidence=float(chances[best]))
+    return Answer(label=checkpoint.labels[best], confidence=float(chances[best]))
 
 
 class ExportedGraph:
@@ -93,20 +98,27 @@ class ExportedGraph:
 
         self._tf = tf
         self._loaded = tf.saved_model.load(str(folder))
-        self._serve = self._loaded.signatures[SIGNATURE]
-        self.input_name: str = next(iter(self._serve.structured_input_signature[1]))
+        self.signatures = self._loaded.signatures
+        self.input_name: str = self._input(SIGNATURE)
+
+    def _input(self, signature: str) -> str:
+        return next(iter(self.signatures[signature].structured_input_signature[1]))
+
+    def call(self, signature: str, files: Sequence[str | bytes]) -> dict[str, Any]:
+        """A signature's outputs for these files, as arrays. Raises tf.errors.OpError."""
+        said = self.signatures[signature](**{self._input(signature): self._tf.constant(list(files))})
+        return {name: value.numpy() for name, value in said.items()}
 
     def ask(self, case: GoldenImage, image: bytes) -> Answer:
         """The graph's answer to one image."""
-        question = self._tf.constant([web_safe(image)])
         try:
-            said = self._serve(**{self.input_name: question})
+            said = self.call(SIGNATURE, [web_safe(image)])
         except self._tf.errors.OpError as error:
             raise ExportRefused(
                 f"golden case {case.name}: {case.image}: the exported graph refuses it "
-                f"({error.message.splitlines()[0]}). Next: give it a JPEG, PNG, GIF or BMP image."
+                f"({error.message.splitlines()[0]}). Next: give it a JPEG, PNG, GIF, BMP or WebP image."
             ) from error
-        label, confidence = said["label"].numpy().reshape(-1)[0], said["confidence"].numpy().reshape(-1)[0]
+        label, confidence = said["label"].reshape(-1)[0], said["confidence"].reshape(-1)[0]
         return Answer(label=label.decode(), confidence=float(confidence))
 
 
@@ -115,7 +127,8 @@ def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, ref
     image = read_image(case)
     folder.mkdir(parents=True)
     (folder / "rest.json").write_text(rest_body(image), encoding="utf-8")
-    (folder / "grpc.bin").write_bytes(predict_request(model, input_name, web_safe(image)))
+    request = predict_request(model, input_name, [web_safe(image)])
+    (folder / "grpc.bin").write_bytes(request.SerializeToString(deterministic=True))
     facts = {
         "name": case.name,
         "label": case.label,

@@ -1,6 +1,10 @@
-"""What a client without TensorFlow needs to speak gRPC to the server: request bytes and descriptors."""
+"""What a client without TensorFlow needs to speak gRPC to the server, request bytes and descriptors; and warmup records."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 SIGNATURE = "serving_default"
 SERVICES = (
@@ -9,16 +13,32 @@ SERVICES = (
 )
 
 
-def predict_request(model: str, input_name: str, value: str) -> bytes:
-    """A serialised tensorflow.serving.PredictRequest for one string; no version: the sender sets that."""
+def predict_request(model: str, input_name: str, values: Sequence[str | bytes], signature: str = SIGNATURE) -> Any:
+    """A tensorflow.serving.PredictRequest for so many strings; no version: the sender sets that."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
-    request.model_spec.signature_name = SIGNATURE
-    request.inputs[input_name].CopyFrom(tf.make_tensor_proto([value]))
-    return request.SerializeToString(deterministic=True)
+    request.model_spec.signature_name = signature
+    request.inputs[input_name].CopyFrom(tf.make_tensor_proto(list(values)))
+    return request
+
+
+def write_warmup(savedmodel: Path, requests: Sequence[Any]) -> None:
+    """Leave these PredictRequests where TF Serving looks for what it asks itself before it is ready."""
+    import tensorflow as tf
+
+    _load_services()
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = savedmodel / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString(deterministic=True))
 
 
 def descriptors() -> bytes:

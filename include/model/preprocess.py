@@ -1,6 +1,6 @@
-"""From the bytes of an image to the numbers that the model takes: 🤗's image processors, inside the graph.
+"""From pixels to the numbers that the model takes: 🤗's image processors, inside the graph.
 
-`plan_preprocess` reads a processor's config and says which steps it takes; `decode` and `apply` take them.
+`plan_preprocess` reads a processor's config and says which steps it takes; `apply` takes them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refused import ExportRefused
-
-# PIL's resampling filters by number, as TensorFlow names the same filter. Both scale the filter's support when they
-# shrink (antialias), and both take a = -0.5 for cubic. BOX (4) and HAMMING (5) have no counterpart.
-FILTERS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}
+from resize import FILTERS, resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,7 @@ def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
         )
     steps: list[Step] = []
     if config.get("do_resize"):
-        steps += _convnext_resize(config) if kind == "ConvNextImageProcessor" else [_resize(config)]
+        steps += _convnext_resize(config) if kind == "ConvNextImageProcessor" else [_resize(config, kind)]
     if config.get("do_center_crop"):
         steps.append(_crop(config, steps[-1] if steps else None))
     if config.get("do_rescale"):
@@ -95,19 +92,21 @@ def _filter(config: dict[str, Any]) -> str:
     if number not in FILTERS:
         raise ExportRefused(
             f"preprocessor_config.json: resample {number} is not supported. "
-            "Next: use 0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)."
+            f"Next: use one of PIL's: {', '.join(f'{known} ({name})' for known, name in FILTERS.items())}."
         )
     return FILTERS[number]
 
 
-def _resize(config: dict[str, Any]) -> Step:
+def _resize(config: dict[str, Any], kind: str) -> Step:
     size = config["size"]
+    if isinstance(size, int):
+        size = {"height": size, "width": size}
     if {"height", "width"} <= set(size):
         return Resize(height=int(size["height"]), width=int(size["width"]), filter=_filter(config))
-    if set(size) == {"shortest_edge"}:
+    if set(size) == {"shortest_edge"} and kind == "MobileViTImageProcessor":  # the others' own processors refuse it
         return ResizeShortestEdge(edge=int(size["shortest_edge"]), filter=_filter(config))
     raise ExportRefused(
-        f"preprocessor_config.json: size {size} is not supported. Next: use height and width, or shortest_edge."
+        f"preprocessor_config.json: size {size} is not supported. Next: use height and width; MobileViT takes shortest_edge too."
     )
 
 
@@ -123,6 +122,8 @@ def _convnext_resize(config: dict[str, Any]) -> list[Step]:
 
 def _crop(config: dict[str, Any], before: Step | None) -> CenterCrop:
     size = config["crop_size"]
+    if isinstance(size, int):
+        size = {"height": size, "width": size}
     crop = CenterCrop(height=int(size["height"]), width=int(size["width"]))
     match before:
         case Resize(height=height, width=width):
@@ -150,105 +151,46 @@ def _channels(config: dict[str, Any], name: str) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def decode(data: Any) -> Any:
-    """The image in a scalar string tensor as uint8 (height, width, 3): JPEG, PNG, GIF (first frame) or BMP."""
-    import tensorflow as tf
-
-    def jpeg() -> Any:
-        # The accurate transform, as PIL uses; TensorFlow's default is a faster one.
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-
-    def other() -> Any:
-        is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
-        return tf.cond(is_bmp, lambda: _decode_bmp(data), lambda: _decode_rest(data))
-
-    image = tf.cond(tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff"), jpeg, other)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def _decode_rest(data: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.io.decode_image(data, channels=3, expand_animations=False)
-
-
-def _decode_bmp(data: Any) -> Any:
-    """A BMP as RGB. TensorFlow's own decoder reads a palette's indices as grey: they are looked up here."""
-    import tensorflow as tf
-
-    image = tf.io.decode_bmp(data, channels=0)
-
-    def field(at: int) -> Any:
-        return tf.io.decode_raw(tf.strings.substr(data, at, 4), tf.int32, little_endian=True)[0]
-
-    def colours() -> Any:
-        tf.debugging.assert_equal(field(30), 0, "compressed BMP images are not supported")
-        used = tf.where(field(46) > 0, field(46), 256)
-        table = tf.io.decode_raw(tf.strings.substr(data, 14 + field(14), used * 4), tf.uint8)
-        table = tf.reverse(tf.reshape(table, [-1, 4])[:, :3], axis=[1])
-        return tf.gather(table, tf.cast(image[..., 0], tf.int32))
-
-    return tf.cond(tf.equal(tf.shape(image)[2], 1), colours, lambda: image[..., :3])
-
-
 def apply(steps: tuple[Step, ...], image: Any) -> Any:
     """The uint8 image (height, width, 3) after all steps, as float32 (3, height, width)."""
     import tensorflow as tf
 
-    value = tf.cast(image, tf.float32)
-    for step in steps:
-        value = _apply(step, value)
-    return tf.transpose(value, [2, 0, 1])
+    value = image
+    for step, following in zip(steps, (*steps[1:], None), strict=True):
+        value = _apply(step, value, following)
+    return tf.transpose(tf.cast(value, tf.float32), [2, 0, 1])
 
 
-def _apply(step: Step, value: Any) -> Any:
+def _apply(step: Step, value: Any, following: Step | None) -> Any:
     import tensorflow as tf
 
     match step:
-        case Resize():
-            return _resample(value, step.height, step.width, step.filter)
-        case ResizeShortestEdge():
-            height, width = tf.unstack(tf.shape(value)[:2])
-            shorter = tf.minimum(height, width)
-            return _resample(value, step.edge * height // shorter, step.edge * width // shorter, step.filter)
+        case Resize() | ResizeShortestEdge():
+            window = (following.height, following.width) if isinstance(following, CenterCrop) else None
+            height, width = _target(step, value)
+            resized = resize(value, height, width, step.filter, window)  # of what is cropped away nothing is computed
+            return tf.ensure_shape(resized, [*(window or _shape(step)), 3])
         case CenterCrop():
-            top, left = (tf.shape(value)[0] - step.height) // 2, (tf.shape(value)[1] - step.width) // 2
-            cropped = value[top : top + step.height, left : left + step.width]
-            return tf.ensure_shape(cropped, [step.height, step.width, 3])
+            return value  # done with the resize before it; plan_preprocess lets none stand alone
         case Rescale():
-            return value * step.factor
+            return tf.cast(tf.cast(value, tf.float64) * step.factor, tf.float32)  # as 🤗: first in 64 bits
         case Normalise():
-            return (value - tf.constant(step.mean)) / tf.constant(step.std)
+            # Not a plain division: the optimiser would multiply by the reciprocal, which is another number.
+            return tf.math.divide_no_nan(tf.cast(value, tf.float32) - tf.constant(step.mean), tf.constant(step.std))
         case FlipChannels():
             return tf.reverse(value, axis=[2])
 
 
-def _resample(value: Any, height: Any, width: Any, filter_name: str) -> Any:
-    """PIL's resize: across, then down, with whole numbers from 0 to 255 after each."""
+def _target(step: Resize | ResizeShortestEdge, value: Any) -> tuple[Any, Any]:
+    """The height and width that the whole picture is resized to."""
     import tensorflow as tf
 
-    if filter_name == "nearest":
-        rows, columns = _nearest(tf.shape(value)[0], height), _nearest(tf.shape(value)[1], width)
-        return tf.gather(tf.gather(value, columns, axis=1), rows, axis=0)
-    across = tf.image.resize(value, [tf.shape(value)[0], width], filter_name, antialias=True)
-    down = tf.image.resize(_whole(across), [height, width], filter_name, antialias=True)
-    return _whole(down)
+    if isinstance(step, Resize):
+        return tf.constant(step.height), tf.constant(step.width)
+    height, width = tf.unstack(tf.shape(value)[:2])
+    shorter = tf.minimum(height, width)
+    return step.edge * height // shorter, step.edge * width // shorter
 
 
-def _nearest(before: Any, after: Any) -> Any:
-    """Which of the `before` rows or columns each of the `after` ones takes.
-
-    PIL adds up its steps one by one in 64-bit floats; TensorFlow multiplies in 32 bits and lands beside it at ties.
-    """
-    import tensorflow as tf
-
-    # Not a plain division: the graph's optimiser would multiply by the reciprocal, which is another number.
-    scale = tf.math.divide_no_nan(tf.cast(before, tf.float64), tf.cast(after, tf.float64))
-    steps = tf.concat([[scale * 0.5], tf.fill([after - 1], scale)], axis=0)
-    return tf.cast(tf.cumsum(steps), tf.int32)
-
-
-def _whole(value: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.clip_by_value(tf.floor(value + 0.5), 0.0, 255.0)
+def _shape(step: Resize | ResizeShortestEdge) -> tuple[int | None, int | None]:
+    return (step.height, step.width) if isinstance(step, Resize) else (None, None)

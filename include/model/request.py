@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,32 @@ class GoldenImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the served graph takes and gives."""
+
+    top_k: int = 5  # labels of the signature top_k; all of them where the model has fewer
+    max_file_bytes: int = 16 * 1024 * 1024
+    max_side: int = 8192  # pixels
+    on_bad_image: str = "refuse"  # the whole request, or "mark" the image in its label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the source comes from, in the words of whoever asks: the card says it, nothing depends on it."""
+
+    location: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One export: the model's name, where it comes from, and what it must answer."""
+    """One export: the model's name, where it comes from, what its graph takes and gives, and what it must answer."""
 
     model: str
     source: Folder | Hub | Archive
     golden: tuple[GoldenImage, ...]
+    settings: Settings = Settings()
+    origin: Origin | None = None
 
 
 def read_request(path: Path) -> Request:
@@ -76,7 +96,7 @@ def read_request(path: Path) -> Request:
 
 def parse_request(raw: Any) -> Request:
     """The request in a JSON value."""
-    fields = _fields(raw, "the request", required={"model", "source", "golden"})
+    fields = _fields(raw, "the request", required={"model", "source", "golden"}, optional={"settings", "origin"})
     golden = fields["golden"]
     if not isinstance(golden, list):
         raise ExportRefused("golden: must be a list. Next: give it one entry for each golden image.")
@@ -85,7 +105,31 @@ def parse_request(raw: Any) -> Request:
     for name in names:
         if names.count(name) > 1:
             raise ExportRefused(f"golden: two cases are named {name!r}. Next: give each a name of its own.")
-    return Request(model=_text(fields, "model", _NAME), source=_source(fields["source"]), golden=images)
+    return Request(
+        model=_text(fields, "model", _NAME),
+        source=_source(fields["source"]),
+        golden=images,
+        settings=_settings(fields.get("settings", {})),
+        origin=_origin(fields["origin"]) if "origin" in fields else None,
+    )
+
+
+def _origin(raw: Any) -> Origin:
+    fields = _fields(raw, "origin", required={"location", "revision"})
+    return Origin(**{name: _text(fields, name, where="origin") for name in sorted(fields)})
+
+
+def _settings(raw: Any) -> Settings:
+    fields = _fields(raw, "settings", required=set(), optional=set(asdict(Settings())))
+    for name in sorted({"top_k", "max_file_bytes", "max_side"} & set(fields)):
+        value = fields[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ExportRefused(f"settings.{name}: {value!r} is not a whole number from 1 on. Next: mend it.")
+    if fields.get("on_bad_image", "refuse") not in {"refuse", "mark"}:
+        raise ExportRefused(
+            f"settings.on_bad_image: {fields['on_bad_image']!r} is not known. Next: use refuse or mark."
+        )
+    return Settings(**fields)
 
 
 def _source(raw: Any) -> Folder | Hub | Archive:

@@ -1,4 +1,11 @@
-"""The SavedModel: images in, label and confidence out, with everything between inside the graph."""
+"""The SavedModel: image files in, labels and confidences out, with everything between inside the graph.
+
+Three signatures, each for any number of images of any sizes:
+
+serving_default  string_input, files in web-safe base64        label, confidence
+raw_bytes        image_bytes, files as they are                label, confidence
+top_k            image_bytes, files as they are                labels, scores: the k likeliest, best first
+"""
 
 from __future__ import annotations
 
@@ -6,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocess import apply, decode, plan_preprocess
+from decode import Limits, read_base64, read_image
+from preprocess import Step, apply, plan_preprocess
 from refused import ExportRefused
 from reproducible import normalise
-from weights import load_model
+from request import Settings
+from weights import load_model, weights_hash
+
+MARK = "!bad image: "  # how the label of an image that is not answered begins, where bad ones are marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +30,7 @@ class Checkpoint:
     model: Any
     processor: Any
     labels: tuple[str, ...]
+    weights_hash: str  # sha256:… of the weights' files
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -44,7 +56,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
     _refuse_invented_weights(folder, info)
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-    return Checkpoint(model=model, processor=processor, labels=labels)
+    return Checkpoint(model=model, processor=processor, labels=labels, weights_hash=weights_hash(folder))
 
 
 def _refuse_invented_weights(folder: Path, info: dict[str, Any]) -> None:
@@ -62,30 +74,107 @@ def _first_line(error: Exception) -> str:
     return lines[0].rstrip(".") + "."
 
 
-def save_served_graph(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the SavedModel; `serving_default` takes web-safe base64 images and gives label and confidence."""
+def save_served_graph(checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
+    """Write the SavedModel with its three signatures."""
     import tensorflow as tf
 
-    steps = plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
+    reader = ImageReader(checkpoint, settings)
     labels = tf.constant(checkpoint.labels)
+    count = min(settings.top_k, len(checkpoint.labels))
 
-    @tf.autograph.experimental.do_not_convert
-    def pixels(data: tf.Tensor) -> tf.Tensor:
-        return apply(steps, decode(data))
+    # One function for all signatures, so that the model is in the graph once. AutoGraph stays on: Swin's code needs it.
+    @tf.function(input_signature=[tf.TensorSpec([None, *reader.shape], tf.float32)])
+    def chances(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(checkpoint.model(pixel_values=pixels, training=False).logits, axis=-1)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="string_input")])
-    def serve(string_input: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.io.decode_base64(string_input)
-        batch = tf.map_fn(pixels, images, fn_output_signature=tf.float32)
-        chances = tf.nn.softmax(checkpoint.model(pixel_values=batch, training=False).logits, axis=-1)
+    def answer(files: tf.Tensor, *, base64: bool) -> dict[str, tf.Tensor]:
+        pixels, why = reader.read(files, base64=base64)
+        found, is_good = chances(pixels), why == ""
+        best = tf.gather(labels, tf.argmax(found, axis=-1))
         return {
-            "label": tf.gather(labels, tf.argmax(chances, axis=-1)),
-            "confidence": tf.reduce_max(chances, axis=-1),
+            "label": tf.where(is_good, best, tf.strings.join([MARK, why])),
+            "confidence": tf.where(is_good, tf.reduce_max(found, axis=-1), 0.0),
         }
 
-    # Only the weights and this one function are saved: the Keras model itself would bring dozens of functions along.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="string_input")], autograph=False)
+    def serving_default(string_input: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(string_input, base64=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    def raw_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(image_bytes, base64=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    def top_k(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels, why = reader.read(image_bytes, base64=False)
+        scores, places = tf.math.top_k(chances(pixels), count)
+        is_good = (why == "")[:, None]
+        marked = tf.concat([tf.strings.join([MARK, why])[:, None], tf.fill([tf.size(why), count - 1], "")], axis=1)
+        return {
+            "labels": tf.where(is_good, tf.gather(labels, places), marked),
+            "scores": tf.where(is_good, scores, 0.0),
+        }
+
+    # Only the weights and these functions are saved: the Keras model itself would bring dozens of functions along.
     module = tf.Module()
     module.weights = list(checkpoint.model.weights)
-    module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    module.functions = [serving_default, raw_bytes, top_k]
+    signatures = {"serving_default": serving_default, "raw_bytes": raw_bytes, "top_k": top_k}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
     normalise(folder)
+
+
+class ImageReader:
+    """Reads a batch of image files into what the model takes, in the way that the settings ask for."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Plan the steps; what the graph cannot do is refused."""
+        import tensorflow as tf
+
+        self.steps = plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
+        self.shape = (3, *_output_size(self.steps))
+        self._limits = Limits(max_file_bytes=settings.max_file_bytes, max_side=settings.max_side)
+        self._marks = settings.on_bad_image == "mark"
+        # A function of its own, so that it is in the graph once, however many signatures use it.
+        self.prepare = tf.function(self._prepare, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+    def read(self, files: Any, *, base64: bool) -> tuple[Any, Any]:
+        """The pixels of a batch, and for each image an empty text or why it is not answered.
+
+        Without marks the first bad image raises INVALID_ARGUMENT for the whole batch.
+        """
+        import tensorflow as tf
+
+        outputs = (tf.TensorSpec(self.shape, tf.float32), tf.TensorSpec([], tf.string))
+        if self._marks:
+            one = self._marked_base64 if base64 else self.prepare
+            return tf.map_fn(one, files, fn_output_signature=outputs)
+        files = tf.io.decode_base64(files) if base64 else files
+        return tf.map_fn(self._or_refused, (tf.range(tf.size(files)), files), fn_output_signature=outputs)
+
+    def _prepare(self, data: Any) -> tuple[Any, Any]:
+        """One file's pixels, and why it is not decoded."""
+        image, why = read_image(data, self._limits, catch=self._marks)
+        return apply(self.steps, image), why
+
+    def _or_refused(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        place, data = item
+        pixels, why = self.prepare(data)
+        words = tf.strings.join(["image ", tf.strings.as_string(place + 1), " ", why])
+        with tf.control_dependencies([tf.debugging.Assert(why == "", [words])]):
+            return tf.identity(pixels), tf.identity(why)
+
+    def _marked_base64(self, text: Any) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        data, why = read_base64(text)
+        pixels, why_not = self.prepare(data)
+        return pixels, tf.where(why == "", why_not, why)
+
+
+def _output_size(steps: tuple[Step, ...]) -> tuple[int, int]:
+    """The height and width that the steps end in."""
+    sized = [step for step in steps if hasattr(step, "height")]
+    return sized[-1].height, sized[-1].width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,16 @@ def safetensors_files(folder: Path) -> list[Path]:
     if not index.exists():
         return []
     return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256:… of the files that hold the weights, in the order of their names."""
+    files = safetensors_files(folder) or sorted(folder.glob("*.h5"))
+    together = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            together.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256:{together.hexdigest()}"
 
 
 def saved_by(file: Path) -> str | None:

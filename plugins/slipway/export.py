@@ -45,6 +45,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """The model card and its key figures."""
+
+    uri: str  # of its page; card.json and the pictures are beside it
+    digest: str  # sha256:… of the card without what is measured anew each time
+    parity: str  # how near the exported graph is to 🤗, in one line
+    parameters: int | None  # none for a SavedModel archive
+    size: int  # of the SavedModel, in bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
     """What the exporter left, by URI in the store."""
 
@@ -54,6 +65,7 @@ class Export:
     golden_uri: str  # JSON: the golden cases with their requests
     descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
     report_uri: str  # the exporter's own report
+    card: Card | None = None  # none in what an earlier Slipway exported
 
 
 def run_export(
@@ -75,6 +87,8 @@ def run_export(
         keep_source(release, store, scratch)
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
+    if export.card:
+        log.info("export: model card %s: %s", export.card.uri, export.card.parity)
     return export
 
 
@@ -82,7 +96,7 @@ def inputs_hash(release: Release) -> str:
     """sha256:… of all that decides what the exporter leaves; whose token reads the source does not."""
     source = release.source
     identity = {"kind": source.kind, "location": source.location, "revision": source.revision}
-    return digest_of([identity, release.exporter, [asdict(case) for case in release.golden]])
+    return digest_of([identity, release.exporter, asdict(release.export), [asdict(case) for case in release.golden]])
 
 
 def exporter_hash(folder: Path = EXPORTER.parent) -> str:
@@ -112,6 +126,34 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         golden_uri=store.put_json(golden, f"{prefix}/golden-{short(digest_of(golden))}.json"),
         descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
         report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
+        card=_keep_card(out / "card", store, prefix),
+    )
+
+
+def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
+    """Put the card with its pictures into the store; one that says something else gets a place of its own."""
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    digest = digest_of({name: value for name, value in card.items() if name != "measured"})
+    uris = {
+        file.name: store.put_file(file, f"{prefix}/card-{short(digest)}/{file.name}")
+        for file in sorted(folder.iterdir())
+    }
+    return Card(
+        uri=uris["README.md"],
+        digest=digest,
+        parity=describe_parity(card["parity"]),
+        parameters=card["parameters"],
+        size=card["bytes"],
+    )
+
+
+def describe_parity(parity: dict[str, Any] | None) -> str:
+    """The card's parity figures in one line."""
+    if parity is None:
+        return "not known: a SavedModel archive has no checkpoint"
+    return (
+        f"{parity['labels_equal']} of {parity['images']} labels equal, probabilities at most "
+        f"{parity['largest_difference']:.5f} apart, pixels at most {parity['largest_levels']:g} levels"
     )
 
 
@@ -218,7 +260,14 @@ def _request(release: Release, source: dict[str, str], scratch: Path) -> dict[st
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )
-    return {"model": release.model, "source": source, "golden": golden}
+    origin = {"location": f"{release.source.kind} {release.source.url}", "revision": release.source.revision}
+    return {
+        "model": release.model,
+        "source": source,
+        "golden": golden,
+        "settings": asdict(release.export),
+        "origin": origin,
+    }
 
 
 def golden_bytes(case: GoldenRequest) -> bytes:

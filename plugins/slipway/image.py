@@ -47,6 +47,7 @@ def build_key(release: Release, export: Export) -> str:
 
 def plan_labels(release: Release, export: Export) -> dict[str, str]:
     """The labels that the image carries: OCI's own, and ours."""
+    card = export.card
     return {
         LABEL_TITLE: release.model,
         "org.opencontainers.image.source": release.source.url,
@@ -58,6 +59,7 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
         "slipway.exporter": release.exporter,
         "slipway.package": __version__,
         LABEL_STORE: release.store_id,
+        **({"slipway.card": card.digest, "slipway.parity": card.parity} if card else {}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def check_manifests(objects: list[Manifest], release: Release, *, reference: str
     for manifest in objects:
         _check_namespace(manifest, release)
     _check_deployment(deployments[0], release, reference=reference)
+    _check_batching(deployments[0], release)
     if not any(o["kind"] == "Service" and o["metadata"]["name"] == release.service for o in objects):
         raise ManifestError(f"overlay {release.overlay}: renders no Service {release.service}. Next: keep the base's")
 
@@ -167,6 +169,19 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
     if not release.selector_labels.items() <= spec["selector"]["matchLabels"].items():
         raise ManifestError(
             f"{where}: spec.selector lacks {release.selector_labels}. Next: leave the selector to the base"
+        )
+
+
+def _check_batching(deployment: Manifest, release: Release) -> None:
+    """A server that joins requests would fail them all for one bad image: then the graph has to mark it instead."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    words = [word for one in containers for word in (*one.get("command", ()), *one.get("args", ()))]
+    if release.source.kind == "savedmodel" or release.export.on_bad_image == "mark":  # an archive's graph is its own
+        return
+    if any(re.search(r"--enable_batching(?!\S*=(false|0)\b)(?![\w-])", word) for word in words):
+        raise ManifestError(
+            f"overlay {release.overlay}: {name_of(deployment)} has --enable_batching, and one bad image would fail every "
+            "request that is joined with it. Next: set export.on_bad_image to mark, or use another overlay"
         )
 
 

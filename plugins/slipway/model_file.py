@@ -140,6 +140,24 @@ class ImageSettings(_Part):
     )
 
 
+class ExportSettings(_Part):
+    """What the served graph takes and gives; a SavedModel archive brings its own graph, and these change nothing there."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=5, description="Labels that the signature `top_k` gives; all of them where the model has fewer."
+    )
+    max_file_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = Field(
+        default=16 * 1024 * 1024, description="The largest image file that is decoded, in bytes."
+    )
+    max_side: Annotated[int, Field(ge=16, le=32768)] = Field(
+        default=8192, description="The longest side of an image that is decoded, in pixels."
+    )
+    on_bad_image: Literal["refuse", "mark"] = Field(
+        default="refuse",
+        description="`refuse` answers a request with a bad image with 400; `mark` says so in that image's label, as server-side batching needs it.",
+    )
+
+
 class NodePoolSettings(_Part):
     """Nodes of one kind."""
 
@@ -324,6 +342,7 @@ class ModelFile(_Part):
 
     description: str = Field(default="", description="What people read in the Airflow UI.")
     source: Source = Field(description="Where the model comes from.")
+    export: ExportSettings = ExportSettings()
     image: ImageSettings = ImageSettings()
     target: TargetSettings = TargetSettings()
     gate: GateSettings

@@ -86,14 +86,15 @@ def changes(release: Release, good: Record) -> tuple[str, ...]:
     watched = {
         "source": "the source",
         "exporter": "the exporter",
+        "export": "the export settings",
         "base_digest": "the base image",
         "golden": "the golden cases",
         "repository": "the image's repository",
     }
     found = []
     for field, words in watched.items():
-        if _plain(now[field]) != _plain(then[field]):
-            was, is_ = (_shown(value[field]) for value in (then, now))
+        if _plain(now[field]) != _plain(then.get(field)):  # a record of an earlier Slipway lacks what is new
+            was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
 

@@ -20,6 +20,7 @@ NOT_FOUND = 404
 TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 REQUEST_TIMEOUT_S = 20  # one answer; a first one on a cold server takes seconds
+MARK = "!bad image: "  # how a label begins where the graph marks bad images; include/model/served_graph.py sets it
 SHOWN = 300  # characters of a body that a message quotes
 GARBAGE_BODY = json.dumps({"signature_name": "serving_default", "instances": ["bm90IGFuIGltYWdl"]})  # "not an image"
 
@@ -141,11 +142,25 @@ def judge_status(version: int, answer: Answer) -> Verdict:
     return Verdict.wait(f"version {version} is {state}")
 
 
-def judge_garbage(answer: Answer) -> Verdict:
-    """Whether something that is no image was refused as a bad request."""
+def judge_garbage(answer: Answer, *, marks: bool = False) -> Verdict:
+    """Whether something that is no image was refused as a bad request, or marked where the graph `marks` bad images."""
+    if marks:
+        return _judge_mark(answer)
     if answer.status == BAD_REQUEST:
         return Verdict.passed(f"garbage was refused with 400: {_quote(answer.body)}")
     return Verdict.failed(f"garbage was asked, 400 promised, HTTP {answer.status} came: {_quote(answer.body)}")
+
+
+def _judge_mark(answer: Answer) -> Verdict:
+    try:
+        label = json.loads(answer.body)["predictions"][0]["label"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        label = None
+    if answer.status == OK and isinstance(label, str) and label.startswith(MARK):
+        return Verdict.passed(f"garbage was marked: {_quote(label)}")
+    return Verdict.failed(
+        f"garbage was asked, a label with {MARK!r} promised, HTTP {answer.status} came: {_quote(answer.body)}"
+    )
 
 
 def judge_version(version: int, answered: int) -> Verdict:

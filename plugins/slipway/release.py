@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -70,6 +70,16 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """What the served graph takes and gives; of a SavedModel archive, which brings its graph, nothing of this is true."""
+
+    top_k: int = 5
+    max_file_bytes: int = 16 * 1024 * 1024
+    max_side: int = 8192  # pixels
+    on_bad_image: Literal["refuse", "mark"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """What a run is going to make live."""
 
@@ -96,13 +106,16 @@ class Release:
     force: bool
     keep_first: bool  # a first release that fails is left for inspection
     retention: Retention = Retention()
+    export: ExportSettings = ExportSettings()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
     unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
 
     @property
     def fingerprint(self) -> str:
         """sha256:… of everything that decides what will be served, before any of it is made."""
-        return digest_of([self.source.revision, self.exporter, self.base_digest, self.manifests_hash])
+        return digest_of(
+            [self.source.revision, self.exporter, asdict(self.export), self.base_digest, self.manifests_hash]
+        )
 
     @property
     def base_reference(self) -> str:

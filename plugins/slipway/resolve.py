@@ -36,7 +36,7 @@ from slipway.model_file import (
 )
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
-from slipway.release import GoldenRequest, Release, Retention, Source
+from slipway.release import ExportSettings, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
 
@@ -118,6 +118,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         force=params.force,
         keep_first=file.on_first_failure == "keep",
         retention=Retention(**file.retention.model_dump()),
+        export=ExportSettings(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
     )

@@ -14,7 +14,7 @@ from slipway import manifests
 from slipway.facts import from_dict
 from slipway.manifests import render_manifests, to_yaml
 from slipway.model_file import overlay_names
-from slipway.release import Release
+from slipway.release import ExportSettings, Release
 
 pytestmark = pytest.mark.stand
 
@@ -42,7 +42,7 @@ def objects_of(record, stand):
     def render(overlay):
         release = from_dict(Release, record["release"])
         return render_manifests(
-            replace(release, overlay=overlay, deployment="tfs-dry-run"),
+            replace(release, overlay=overlay, deployment="tfs-dry-run", export=ExportSettings(on_bad_image="mark")),
             reference=f"{stand['registry']}/digits-vit@{record['digest']}",
             version=record["version"],
             release_id=record["release_id"],

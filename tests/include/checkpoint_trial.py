@@ -1,9 +1,11 @@
 """Run by conftest.py in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
 
 Its argument is a folder for what it makes, among it `other-signature`, a SavedModel that nobody can ask for a label.
-Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal.
+Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal;
+under `bad-images` what each way of meeting bad images answers.
 """
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -12,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 import transformers
 from export import export_checkpoint
-from golden import ExportedGraph, reference_answer
+from golden import ExportedGraph, reference_chances
+from pictures import encoded, scene
 from PIL import Image
 from refused import ExportRefused
-from request import GoldenImage
+from request import Settings
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_sample_image
 from transformers import (
@@ -133,20 +136,77 @@ def photos(root: Path) -> list[Path]:
 
 
 def trial(folder: Path, images: list[Path]) -> dict[str, object]:
-    """Both answers to each image, or the refusal."""
+    """What every signature and 🤗 itself say to all images at once, or the refusal."""
     savedmodel = folder.with_name(folder.name + "-savedmodel")
     try:
-        checkpoint = export_checkpoint(folder, savedmodel)
+        checkpoint = export_checkpoint(folder, savedmodel, Settings(top_k=1000))
     except ExportRefused as refused:
         return {"refused": str(refused)}
-    graph = ExportedGraph(savedmodel)
-    answers = []
-    for image in images:
-        case = GoldenImage(name=image.stem, image=image, label="any", min_confidence=0)
-        said = graph.ask(case, image.read_bytes())
-        known = reference_answer(checkpoint.processor, checkpoint.model, checkpoint.labels, case)
-        answers.append({"graph": [said.label, said.confidence], "reference": [known.label, known.confidence]})
-    return {"answers": answers}
+    graph, files = ExportedGraph(savedmodel), [image.read_bytes() for image in images]
+    return {
+        "labels": list(checkpoint.labels),
+        "reference": [reference_chances(checkpoint, data).tolist() for data in files],
+        "serving_default": shown(graph.call("serving_default", [base64.urlsafe_b64encode(data) for data in files])),
+        "raw_bytes": shown(graph.call("raw_bytes", files)),
+        "top_k": shown(graph.call("top_k", files)),
+    }
+
+
+def shown(outputs: dict[str, np.ndarray]) -> dict[str, object]:
+    """Outputs as JSON can hold them."""
+    return {
+        name: np.char.decode(values.astype(bytes), "utf-8").tolist() if values.dtype == object else values.tolist()
+        for name, values in outputs.items()
+    }
+
+
+def bad_images() -> dict[str, bytes]:
+    """Files that no model should be asked about, by what is wrong with them."""
+    photo = scene(90, 60)
+    jpeg, png, gif, bmp, webp = (encoded(photo, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
+    bomb = bytearray(png)
+    bomb[16:24] = (50_000).to_bytes(4, "big") * 2  # says that it is 50000 x 50000 pixels
+    return {
+        "empty": b"",
+        "text": b"hello",
+        "html": b"<!DOCTYPE html><html></html>",
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "cut jpeg": jpeg[:-200],
+        "cut jpeg header": jpeg[:30],
+        "cut png": png[: len(png) // 2],
+        "cut gif": gif[:-400],
+        "cut bmp": bmp[:-1],
+        "cut webp": webp[: len(webp) // 2],
+        "png signature alone": png[:8],
+        "bomb": bytes(bomb),
+        "large file": png + bytes(70_000),
+        "long side": encoded(scene(2001, 1), "PNG"),
+        "animated webp": encoded(photo, "WEBP", save_all=True, append_images=[photo.rotate(180)]),
+        "bmp of 16 bits": bmp[:28] + b"\x10" + bmp[29:],
+    }
+
+
+def meet_bad_images(folder: Path) -> dict[str, object]:
+    """For each way: what is said to each bad image between two good ones, and to broken base64."""
+    good, answers = encoded(scene(90, 60), "JPEG"), {}
+    for way in ("refuse", "mark"):
+        savedmodel = folder.with_name(f"bad-images-{way}")
+        export_checkpoint(folder, savedmodel, Settings(max_file_bytes=65_536, max_side=2000, on_bad_image=way))
+        graph = ExportedGraph(savedmodel)
+
+        def ask(signature: str, files: list[bytes], graph: ExportedGraph = graph) -> object:
+            try:
+                return shown(graph.call(signature, files))
+            except tf.errors.InvalidArgumentError as error:
+                return {"INVALID_ARGUMENT": error.message}
+
+        answers[way] = {
+            "good": {signature: ask(signature, [good, good]) for signature in ("raw_bytes", "top_k")},
+            "bad": {name: ask("raw_bytes", [good, data, good]) for name, data in bad_images().items()},
+            "top_k": ask("top_k", [good, b"hello", good]),
+            "base64": ask("serving_default", [b"***", base64.urlsafe_b64encode(good)]),
+        }
+    return answers
 
 
 def main() -> None:
@@ -154,7 +214,9 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     root = Path(sys.argv[1])
     images = photos(root)
-    results = {name: trial(folder, images) for name, folder in make(root).items()}
+    folders = make(root)
+    results = {name: trial(folder, images) for name, folder in folders.items()}
+    results["bad-images"] = meet_bad_images(folders["vit"])
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     tf.saved_model.save(double, str(root / "other-signature"), signatures=double.run)

@@ -31,7 +31,7 @@ def run_trial(model_python, script, *arguments):
 
 @pytest.fixture(scope="session")
 def preprocess_trial(model_python):
-    """For each processor and image: the largest and the mean difference from 🤗's own, in levels of 0 to 255."""
+    """For each processor and image: the largest difference from 🤗's own, in levels of 0 to 255."""
     return run_trial(model_python, "preprocess_trial.py")
 
 

@@ -58,9 +58,14 @@ def archive_request(request, path, url):
 def test_export_leaves_what_it_promises(digits_export):
     """OUT holds the SavedModel without its fingerprint, the cases, the descriptors and the facts."""
     case = {"case.json", "grpc.bin", "rest.json"}
-    expected = {f"golden/{name}/{file}" for name in ("three", "seven", "eight") for file in case} | {
+    cases = ("three", "seven", "eight")
+    expected = {f"golden/{name}/{file}" for name in cases for file in case} | {
+        *(f"card/{name}.png" for name in cases),
+        "card/README.md",
+        "card/card.json",
         "descriptors.bin",
         "export.json",
+        "savedmodel/assets.extra/tf_serving_warmup_requests",
         "savedmodel/saved_model.pb",
         "savedmodel/variables/variables.data-00000-of-00001",
         "savedmodel/variables/variables.index",
@@ -103,11 +108,67 @@ def test_grpc_request_reads_with_the_descriptors_alone(digits_export):
     assert [value.decode() for value in asked.inputs["string_input"].string_val] == body["instances"]
 
 
+def test_card_says_what_was_exported(digits_export):
+    """The card names class, size, signatures, parity and golden answers; its page shows the pictures."""
+    card = json.loads((digits_export / "card" / "card.json").read_text())
+    assert (card["class"], card["labels"], card["settings"]["top_k"]) == ("TFViTForImageClassification", 10, 5)
+    assert card["parameters"] == 181_194
+    assert list(card["signatures"]) == ["raw_bytes", "serving_default", "top_k"]
+    assert card["signatures"]["top_k"]["outputs"]["scores"] == {"dtype": "DT_FLOAT", "shape": [-1, 5]}
+    parity = card["parity"]
+    assert (parity["largest_levels"], parity["labels_equal"]) == (0, parity["images"])
+    assert parity["largest_difference"] <= 1e-5
+    assert [case["graph"]["label"] for case in card["golden"]] == ["3", "7", "8"]
+    assert card["toolchain"]["transformers"] == "4.57.6"
+    assert card["measured"]["stages"]["saving the SavedModel"] > 0
+    page = (digits_export / "card" / "README.md").read_text()
+    assert "![three](three.png)" in page
+    assert (digits_export / "card" / "three.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_server_is_warmed_up_with_golden_images(digits_export):
+    """Six records: each signature with one image and with four, for this model, in TF Serving's own message."""
+    records = list(read_records(digits_export / "savedmodel" / "assets.extra" / "tf_serving_warmup_requests"))
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString((digits_export / "descriptors.bin").read_bytes()).file:
+        pool.Add(file)
+    request = message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.PredictRequest"))
+    found = []
+    for record in records:
+        asked = request.FromString(field(field(record, 6), 1))  # PredictionLog.predict_log.request
+        [(name, tensor)] = asked.inputs.items()
+        assert asked.model_spec.name == "digits-vit"
+        found.append((asked.model_spec.signature_name, name, tensor.tensor_shape.dim[0].size))
+    signatures = [("serving_default", "string_input"), ("raw_bytes", "image_bytes"), ("top_k", "image_bytes")]
+    assert found == [(*signature, count) for signature in signatures for count in (1, 4)]
+
+
+def read_records(path):
+    """The records of a TFRecord file: length, its checksum, content, its checksum."""
+    data = path.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield data[12 : 12 + length]
+        data = data[16 + length :]
+
+
+def field(message, number):
+    """The content of a message's one field, a message itself, whose type is not at hand."""
+    at, tag, shift, length = 0, number << 3 | 2, 0, 0
+    assert message[at] == tag
+    while True:
+        at += 1
+        length |= (message[at] & 0x7F) << shift
+        shift += 7
+        if message[at] < 0x80:
+            return message[at + 1 : at + 1 + length]
+
+
 def test_same_checkpoint_gives_same_bytes(run_exporter, digits_request, digits_export, tmp_path):
     """Another process, another folder, another hash seed: every file of the SavedModel is byte for byte the same."""
     copy = tmp_path / "elsewhere"
     shutil.copytree(digits_request["source"]["path"], copy)
-    request = {**digits_request, "source": {"kind": "folder", "path": str(copy)}, "golden": []}
+    request = {**digits_request, "source": {"kind": "folder", "path": str(copy)}}
     done = run_exporter(request, tmp_path / "out", PYTHONHASHSEED="1234")
     assert done.returncode == 0, done.stderr
     assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")

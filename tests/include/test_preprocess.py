@@ -5,25 +5,27 @@ import pytest
 pytestmark = pytest.mark.model
 
 PROCESSORS = {
-    "vit-bilinear": 1.0,
-    "vit-bicubic": 1.0,
-    "vit-nearest": 0.0,
-    "vit-lanczos": 2.0,
-    "deit-crop": 1.0,
-    "convnext-small": 1.0,
-    "convnext-large": 2.0,
-    "mobilevit": 1.0,
+    "vit-bilinear": 0,
+    "vit-bicubic": 0,
+    "vit-nearest": 0,
+    "vit-lanczos": 0,
+    "vit-box": 0,
+    "vit-hamming": 1,  # its cosine ends in another last bit than the C library's: a weight in a million, a pixel in a thousand
+    "vit-own-numbers": 0,
+    "vit-bare": 0,
+    "deit-crop": 0,
+    "convnext-small": 0,
+    "convnext-large": 0,
+    "mobilevit": 0,
 }
 
 
 @pytest.mark.parametrize(("processor", "levels"), PROCESSORS.items())
 def test_graph_agrees_with_the_processor_on_every_image(preprocess_trial, processor, levels):
-    """JPEG, PNG, GIF and BMP of any colours and sizes: no pixel is further off than rounding, few are off at all."""
+    """JPEG, PNG, GIF, BMP and WebP of any colours, sizes and orientation: not one number is another, to the last bit."""
     trial = preprocess_trial[processor]
-    assert len(trial) == 23
-    for image, (largest, mean) in trial.items():
-        assert largest <= levels + 0.01, image
-        assert mean < 0.2, image
+    assert len(trial) > 80
+    assert {image: largest for image, largest in trial.items() if largest > levels + (levels and 1e-3)} == {}
 
 
 def test_every_trial_is_judged(preprocess_trial):

@@ -24,6 +24,7 @@ NORMALISE = Normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
             {**SQUARE, "resample": 3},
             (Resize(height=224, width=200, filter="bicubic"),),
         ),
+        ("ViTImageProcessor", {**SQUARE, "size": 48, "resample": 4}, (Resize(height=48, width=48, filter="box"),)),
         (
             "DeiTImageProcessor",
             {
@@ -81,8 +82,9 @@ def test_processor_config_becomes_steps(processor, config, expected):
     ("processor", "config", "says"),
     [
         ("CLIPImageProcessor", {}, "the image processor CLIPImageProcessor is not supported"),
-        ("ViTImageProcessor", {**SQUARE, "resample": 4}, "resample 4 is not supported"),
+        ("ViTImageProcessor", {**SQUARE, "resample": 9}, "resample 9 is not supported"),
         ("ViTImageProcessor", {**SQUARE, "size": {"longest_edge": 9}}, "size {'longest_edge': 9} is not supported"),
+        ("ViTImageProcessor", {**SQUARE, "size": {"shortest_edge": 9}}, "size {'shortest_edge': 9} is not supported"),
         ("ViTImageProcessor", {**NUMBERS, "do_resize": False}, "neither do_resize"),
         ("ViTImageProcessor", {**SQUARE, **NUMBERS, "image_mean": [0.5]}, "image_mean has 1 values"),
         (

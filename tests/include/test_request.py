@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from refused import ExportRefused
-from request import Archive, Folder, GoldenImage, Hub, Request, parse_request, read_request
+from request import Archive, Folder, GoldenImage, Hub, Origin, Request, Settings, parse_request, read_request
 
 FOLDER = {"kind": "folder", "path": "/checkpoint"}
 HUB = {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "0" * 40}
@@ -23,6 +23,15 @@ def test_complete_request_becomes_values():
     case = GoldenImage(name="three", image=Path("/three.png"), label="3", min_confidence=0.85)
     expected = Request(model="digits-vit", source=Folder(path=Path("/checkpoint")), golden=(case,))
     assert expected == parse_request(request())
+
+
+def test_settings_and_origin_are_optional():
+    """What is not said of the settings has its default; where the source is from may be told for the card."""
+    assert Settings() == parse_request(request()).settings
+    said = parse_request(
+        request(settings={"top_k": 2, "on_bad_image": "mark"}, origin={"location": "a", "revision": "b"})
+    )
+    assert (said.settings, said.origin) == (Settings(top_k=2, on_bad_image="mark"), Origin(location="a", revision="b"))
 
 
 def test_three_kinds_of_source_are_known():
@@ -53,6 +62,11 @@ def test_place_to_keep_a_download_is_optional(source):
         ({"source": {**ARCHIVE, "url": "ftp://x/m.tar"}}, "source.url: must begin with https://"),
         ({"source": {"kind": "folder"}}, "source: path is missing"),
         ({"golden": {}}, "golden: must be a list"),
+        ({"settings": {"top_k": 0}}, "settings.top_k: 0 is not a whole number from 1 on"),
+        ({"settings": {"max_side": True}}, "settings.max_side: True is not"),
+        ({"settings": {"on_bad_image": "skip"}}, "settings.on_bad_image: 'skip' is not known"),
+        ({"settings": {"quality": 1}}, "settings: quality is not known"),
+        ({"origin": {"location": "a"}}, "origin: revision is missing"),
         ({"golden": [{**CASE, "min_confidence": 85}]}, "golden[0].min_confidence: 85 is not a number from 0 to 1"),
         ({"golden": [{**CASE, "min_confidence": True}]}, "golden[0].min_confidence: True is not"),
         ({"golden": [{**CASE, "name": "../x"}]}, "golden[0].name: '../x' does not match"),

@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 import tarfile
@@ -21,7 +22,7 @@ from slipway.export import (
 )
 from slipway.model_file import SERVED
 from slipway.prediction import cases_from
-from slipway.release import GoldenRequest
+from slipway.release import GoldenRequest, short
 from slipway.store import fetch, read_bytes, read_json
 
 CONTENT = {
@@ -153,7 +154,15 @@ def left(tmp_path, saved_model):
     (case / "grpc.bin").write_bytes(b"\x0a\x03abc")
     (out / "descriptors.bin").write_bytes(b"descriptors")
     (out / "export.json").write_text("{}")
+    (out / "card").mkdir()
+    (out / "card" / "card.json").write_text(json.dumps(CARD))
+    (out / "card" / "README.md").write_text("# digits-vit\n")
+    (out / "card" / "three.png").write_bytes(b"picture")
     return out
+
+
+PARITY = {"images": 32, "labels_equal": 32, "largest_difference": 0.00001, "largest_levels": 0.0}
+CARD = {"parity": PARITY, "parameters": 181_194, "bytes": 2_000_000, "measured": {"seconds": 5}}
 
 
 def test_kept_export_is_found_by_uri(release, store, left, tmp_path):
@@ -172,6 +181,28 @@ def test_kept_export_is_found_by_uri(release, store, left, tmp_path):
 def test_kept_export_is_the_same_if_kept_again(release, store, left):
     """The same content is the same export, number and URIs."""
     assert keep_export(release, left, store) == keep_export(release, left, store)
+
+
+def test_card_is_kept_beside_the_layer(release, store, left):
+    """Page, facts and pictures are together; the export says where, and the figures that matter."""
+    kept = keep_export(release, left, store)
+    assert kept.card.uri == store.uri_of(f"exports/digits-vit/1/card-{short(kept.card.digest)}/README.md")
+    folder = kept.card.uri.removesuffix("README.md")
+    assert read_json(f"{folder}card.json") == CARD
+    assert read_bytes(f"{folder}three.png") == b"picture"
+    said = "32 of 32 labels equal, probabilities at most 0.00001 apart, pixels at most 0 levels"
+    assert (kept.card.parity, kept.card.parameters, kept.card.size) == (said, 181_194, 2_000_000)
+
+
+def test_card_is_the_same_if_only_measurements_differ(release, store, left):
+    """Time and memory are in the card and not in what identifies it: a slower export is no other image."""
+    first = keep_export(release, left, store)
+    (left / "card" / "card.json").write_text(json.dumps({**CARD, "measured": {"seconds": 50}}))
+    assert keep_export(release, left, store) == first
+    (left / "card" / "card.json").write_text(json.dumps({**CARD, "parity": None}))
+    other = keep_export(release, left, store)
+    assert other.card.parity == "not known: a SavedModel archive has no checkpoint"
+    assert other.card.uri != first.card.uri
 
 
 @pytest.fixture
@@ -269,6 +300,7 @@ DECIDES = {
     "exporter": lambda release: replace(release, exporter="sha256:0"),
     "golden label": lambda release: replace(release, golden=(replace(release.golden[0], label="8"),)),
     "golden confidence": lambda release: replace(release, golden=(replace(release.golden[0], min_confidence=0.9),)),
+    "settings": lambda release: replace(release, export=replace(release.export, max_side=100)),
     "no golden": lambda release: replace(release, golden=()),
 }
 

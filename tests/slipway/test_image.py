@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from slipway.export import Card
 from slipway.image import LABEL_BUILD, build_key, plan_changes, plan_labels
 
 
@@ -15,6 +16,14 @@ def test_labels_tell_where_the_image_is_from(release, export):
     assert labels["org.opencontainers.image.base.digest"] == f"sha256:{'2' * 64}"
     assert labels["slipway.content"] == export.content_hash
     assert labels["slipway.exporter"] == release.exporter
+
+
+def test_labels_tell_of_the_card(release, export):
+    """The image says which card is its own and how near it is to 🤗; one without a card says neither."""
+    card = Card(uri="file:///store/README.md", digest="sha256:0", parity="32 of 32 labels equal", parameters=1, size=2)
+    labels = plan_labels(release, replace(export, card=card))
+    assert (labels["slipway.card"], labels["slipway.parity"]) == ("sha256:0", "32 of 32 labels equal")
+    assert not {"slipway.card", "slipway.parity"} & set(plan_labels(release, export))
 
 
 def test_changes_set_the_model_and_labels_alone(release, export):

@@ -19,10 +19,12 @@ from slipway.manifests import (
     to_yaml,
 )
 from slipway.model_file import overlay_names
+from slipway.release import ExportSettings
 from slipway.target import Target
 
 REFERENCE = f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}"
 SELECTOR = {"app": "tfs-server", "slipway/model": "digits-vit"}
+MARKS = ExportSettings(on_bad_image="mark")
 ALL_LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef"}
 
 
@@ -33,8 +35,8 @@ def rendered_once(release, _manifests):
 
 
 def rendered(release):
-    """The objects of a release by kind, which does not know its store."""
-    objects = rendered_once(replace(release, store=""), manifests.MANIFESTS)
+    """The objects of a release by kind, which does not know its store; its graph marks bad images, as batching needs it."""
+    objects = rendered_once(replace(release, store="", export=MARKS), manifests.MANIFESTS)
     return {manifest["kind"]: deepcopy(manifest) for manifest in objects}
 
 
@@ -90,7 +92,7 @@ def test_objects_in_the_order_in_which_they_are_applied(release):
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
 def test_same_bytes_if_rendered_again(release, overlay_name):
     """The same release gives the same bytes, for the base and for every overlay that ships."""
-    release = replace(release, overlay=overlay_name)
+    release = replace(release, overlay=overlay_name, export=MARKS)
     first, second = (
         to_yaml(render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")) for _ in range(2)
     )
@@ -222,6 +224,45 @@ def test_inter_op_4_differs_by_one_argument(release):
     assert arguments_of(objects).items() - arguments_of(base).items() == {("tensorflow_inter_op_parallelism", "4")}
     server_of(objects)["args"] = server_of(base)["args"]
     assert objects == base
+
+
+def render(release):
+    """The objects of a release as they would be applied, or the refusal."""
+    return render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
+
+
+def test_batching_is_refused_if_bad_images_refuse(release):
+    """One bad image would fail every request that is joined with it: the graph has to mark it."""
+    with pytest.raises(ManifestError, match=r"overlay batching: deployment/tfs-server has --enable_batching.* Next: "):
+        render(replace(release, overlay="batching"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_refused"),
+    [
+        ("--enable_batching=true", True),
+        ("--enable_batching=false", False),
+        ("--enable_batching=0", False),
+        ("--enable_batching_of_mine", False),
+        ("--batching_parameters_file=/x", False),
+    ],
+)
+def test_batching_is_found_in_an_overlay_of_ones_own(release, argument, is_refused):
+    """Whatever overlay turns batching on, in whichever spelling, is refused likewise; one that turns it off is not."""
+    objects = rendered(release)
+    server_of(objects)["args"].append(argument)
+    checked = list(objects.values())
+    if not is_refused:
+        return check_manifests(checked, release, reference=REFERENCE)
+    with pytest.raises(ManifestError, match="has --enable_batching"):
+        check_manifests(checked, release, reference=REFERENCE)
+    return check_manifests(checked, replace(release, export=MARKS), reference=REFERENCE)
+
+
+def test_archive_may_be_batched(release):
+    """What an archive's graph does with bad images nobody here knows."""
+    archive = replace(release, overlay="batching", source=replace(release.source, kind="savedmodel"))
+    assert render(archive)
 
 
 @pytest.mark.parametrize("name", ["tfs-server", "tfs-digits"])

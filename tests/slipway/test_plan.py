@@ -41,6 +41,7 @@ CHANGES = {
     "exporter": (lambda _: {"exporter": "sha256:" + "9" * 64}, "the exporter changed from "),
     "base image": (lambda _: {"base_digest": "sha256:" + "9" * 64}, "the base image changed from "),
     "golden cases": (lambda r: {"golden": (replace(r.golden[0], label="9"),)}, "the golden cases changed"),
+    "export settings": (lambda r: {"export": replace(r.export, top_k=3)}, "the export settings changed"),
     "repository": (lambda _: {"repository": "elsewhere/digits-vit"}, "the image's repository changed from "),
 }
 
@@ -52,6 +53,13 @@ def test_everything_if_what_the_image_is_made_of_changed(release, history, chang
     assert plan.action == "everything"
     assert len(plan.reasons) == 1
     assert plan.reasons[0].startswith(reason)
+
+
+def test_everything_if_the_record_is_older_than_the_settings(release, history):
+    """A record that knows no export settings is of another export, whatever they are now."""
+    del history.good["release"]["export"]
+    plan = plan_refresh(release, history, WELL, ())
+    assert (plan.action, plan.reasons) == ("everything", ("the export settings changed",))
 
 
 def test_manifests_alone_if_only_they_differ(release, history, export, pushed):

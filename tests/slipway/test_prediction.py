@@ -6,6 +6,7 @@ import pytest
 from slipway.facts import to_dict
 from slipway.prediction import (
     GARBAGE_BODY,
+    MARK,
     Answer,
     cases_from,
     judge_answer,
@@ -198,6 +199,24 @@ def test_fail_if_another_version_is_available():
 def test_garbage_has_to_be_refused_as_a_bad_request(came, outcome):
     """Garbage is the client's mistake: 400 and nothing else."""
     assert outcome == judge_garbage(Answer(status=came, body="x")).outcome
+
+
+MARKED = json.dumps({"predictions": [{"label": f"{MARK}is no image", "confidence": 0.0}]})
+UNMARKED = json.dumps({"predictions": [{"label": "3", "confidence": 0.9}]})
+
+
+@pytest.mark.parametrize(
+    ("came", "outcome"),
+    [
+        (Answer(status=200, body=MARKED), "pass"),
+        (Answer(status=200, body=UNMARKED), "fail"),
+        (Answer(status=400, body=MARKED), "fail"),
+        (Answer(status=200, body="[]"), "fail"),
+    ],
+)
+def test_garbage_has_to_be_marked_where_the_graph_marks(came, outcome):
+    """A graph that marks bad images answers garbage with 200 and a label that says what is wrong with it."""
+    assert outcome == judge_garbage(came, marks=True).outcome
 
 
 def test_garbage_is_well_formed_but_no_image():

@@ -37,7 +37,7 @@ def test_the_pages_example_is_a_model_file(schema):
     fields = yaml.safe_load(example)
     assert parse_model_file(fields, where="the example").schedule == "@weekly"
     assert [name for name in schema["properties"] if not re.search(rf"^(# )?{name}:", example, re.MULTILINE)] == []
-    parts = {"image": "ImageSettings", "target": "TargetSettings", "gate": "GateSettings"}
+    parts = {"image": "ImageSettings", "target": "TargetSettings", "gate": "GateSettings", "export": "ExportSettings"}
     shown = {part: set(fields[part]) for part in parts}
     shown["target"] |= set(re.findall(r"^  # (gke): ", example, re.MULTILINE))  # in place of conn_id
     assert shown == {part: set(schema["$defs"][name]["properties"]) for part, name in parts.items()}

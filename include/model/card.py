@@ -1,0 +1,139 @@
+"""The model card: what was exported, from what, how it is asked and how near it is to 🤗. JSON, and a page with pictures.
+
+What differs from run to run of the same export is under `measured` alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from golden import Answer, read_image
+from request import GoldenImage
+from upright import upright_pixels
+
+THUMBNAIL = 160  # pixels, the longer side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenFact:
+    """A golden case as it was answered."""
+
+    case: GoldenImage
+    graph: Answer
+    reference: Answer | None
+
+
+def write_card(folder: Path, facts: dict[str, Any], golden: Sequence[GoldenFact]) -> None:
+    """card.json, README.md and a thumbnail of each golden image in `folder`."""
+    folder.mkdir()
+    card = {**facts, "golden": [_golden(fact) for fact in golden]}
+    for fact in golden:
+        (folder / f"{fact.case.name}.png").write_bytes(thumbnail(read_image(fact.case)))
+    (folder / "card.json").write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(render_card(card), encoding="utf-8")
+
+
+def _golden(fact: GoldenFact) -> dict[str, Any]:
+    return {
+        "name": fact.case.name,
+        "thumbnail": f"{fact.case.name}.png",
+        "promised": {"label": fact.case.label, "min_confidence": fact.case.min_confidence},
+        "graph": _rounded(fact.graph),
+        "reference": _rounded(fact.reference) if fact.reference else None,
+    }
+
+
+def _rounded(answer: Answer) -> dict[str, Any]:
+    return {**asdict(answer), "confidence": round(answer.confidence, 4)}
+
+
+def thumbnail(data: bytes) -> bytes:
+    """The picture upright and small, as PNG."""
+    from PIL import Image
+
+    small, out = Image.fromarray(upright_pixels(data)), io.BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(out, "PNG")
+    return out.getvalue()
+
+
+def render_card(card: dict[str, Any]) -> str:
+    """The card as a page."""
+    parts = [
+        [f"# {card['model']}"],
+        _table(("fact", "value"), _facts(card)),
+        ["## Signatures", "", *_table(("signature", "takes", "gives"), _signatures(card["signatures"]))],
+        [
+            "## Golden answers",
+            "",
+            *_table(("image", "case", "promised", "exported graph", "🤗"), _answers(card["golden"])),
+        ],
+        ["## Parity with 🤗", "", *_parity(card["parity"])],
+        ["## Toolchain and cost", "", *_table(("what", "value"), _toolchain(card))],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _facts(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    yield from card["source"].items()
+    yield "checkpoint", card["checkpoint"] or "none: a SavedModel archive"
+    if card["class"]:
+        yield "class", card["class"]
+        yield "labels", f"{card['labels']}"
+        yield "parameters", f"{card['parameters']:,}"
+        yield "preprocessing", "; ".join(card["preprocessing"])
+    yield "SavedModel", f"{card['bytes']:,} bytes"
+    for name, value in card["settings"].items():
+        yield name, f"{value}"
+
+
+def _signatures(signatures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    def named(tensors: dict[str, Any]) -> str:
+        return ", ".join(f"`{name}` {info['dtype']} {info['shape']}" for name, info in tensors.items())
+
+    for name, signature in signatures.items():
+        yield f"`{name}`", named(signature["inputs"]), named(signature["outputs"])
+
+
+def _answers(golden: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    def shown(answer: dict[str, Any] | None) -> str:
+        return f"{answer['label']} ({answer['confidence']:.4f})" if answer else "not known"
+
+    for case in golden:
+        promised = case["promised"]
+        yield (
+            f"![{case['name']}]({case['thumbnail']})",
+            case["name"],
+            f"{promised['label']} (at least {promised['min_confidence']})",
+            shown(case["graph"]),
+            shown(case["reference"]),
+        )
+
+
+def _parity(parity: dict[str, Any] | None) -> list[str]:
+    if parity is None:
+        return ["Not known: a SavedModel archive has no checkpoint to compare with."]
+    lines = (
+        f"On {parity['images']} images, golden ones and a built-in set: {parity['labels_equal']} labels equal, "
+        f"{parity['ties']} ties; probabilities apart by {parity['largest_difference']:.5f} at most, "
+        f"{parity['mean_difference']:.5f} on average; pixels by {parity['largest_levels']:g} of 255 levels at most."
+    )
+    rows = ((kind, f"{levels:g}") for kind, levels in parity["levels_by_kind"].items())
+    return [lines, "", *_table(("kind of file", "largest difference of a pixel, in levels"), rows)]
+
+
+def _toolchain(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    yield from card["toolchain"].items()
+    for name, seconds in card["measured"]["stages"].items():
+        yield name, f"{seconds:.1f} s"
+    yield "peak memory", f"{card['measured']['peak_rss_bytes'] / 2**30:.2f} GiB"

@@ -1,0 +1,140 @@
+"""From the bytes of a file to upright pixels, inside the graph; what cannot be decoded is refused before it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bmp import decode_bmp, is_whole, layout
+from header import BMP, GIF, JPEG, PNG, UNKNOWN, WEBP, Header, read_header
+
+BROKEN = "is broken or cut short"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is decoded at all."""
+
+    max_file_bytes: int
+    max_side: int  # pixels
+
+
+def read_image(data: Any, limits: Limits, *, catch: bool = False) -> tuple[Any, Any]:
+    """A file's pixels as people see them, uint8 (height, width, 3), without alpha; of an animation the first frame.
+
+    With them an empty text; or one black pixel, and why the file is not decoded in words that go on from "image 3".
+    A file whose header is fine and whose picture is broken raises INVALID_ARGUMENT, unless `catch`.
+    """
+    import tensorflow as tf
+
+    header = read_header(data)
+    why = _objection(data, header, limits)
+    black = tf.zeros([1, 1, 3], tf.uint8)
+
+    def attempt(work: Callable[[Any], Any]) -> tuple[Any, Any]:
+        if not catch:
+            return work(data), tf.constant("")
+        return _caught(lambda file: (work(file), ""), data, otherwise=(black, tf.constant(BROKEN)))
+
+    def decoded() -> tuple[Any, Any]:
+        decoders = _decoders(header)
+        return tf.switch_case(header.kind, [lambda work=work: attempt(work) for work in decoders])
+
+    image, why = tf.cond(why == "", decoded, lambda: (black, why))
+    return _upright(tf.ensure_shape(image, [None, None, 3]), header.orientation), why
+
+
+def read_base64(text: Any) -> tuple[Any, Any]:
+    """The bytes in a web-safe base64 text and an empty text, or no bytes and what is wrong with it."""
+    import tensorflow as tf
+
+    nothing = (tf.constant(""), tf.constant("is not in web-safe base64"))
+    return _caught(lambda given: (tf.io.decode_base64(given), ""), text, otherwise=nothing)
+
+
+def _objection(data: Any, header: Header, limits: Limits) -> Any:
+    """Why the file is not decoded, by its length and header alone."""
+    import tensorflow as tf
+
+    size, text, bmp = tf.strings.length(data), tf.strings.as_string, layout(data, header)
+    area = tf.strings.join([text(header.width), " x ", text(header.height)])
+    found = [
+        (size == 0, "is empty"),
+        (
+            size > limits.max_file_bytes,
+            tf.strings.join(["has ", text(size), f" bytes, {limits.max_file_bytes} are allowed"]),
+        ),
+        (header.kind == UNKNOWN, "is no JPEG, PNG, GIF, BMP or WebP image"),
+        (
+            tf.maximum(header.height, header.width) > limits.max_side,
+            tf.strings.join(["has ", area, f" pixels, a side of {limits.max_side} is allowed"]),
+        ),
+        ((header.kind == WEBP) & (header.detail != 0), "is an animated WebP, only still ones are read"),
+        ((header.kind == BMP) & ~bmp.is_plain, "is a BMP of a kind that is not read: compressed, or of 16 bits"),
+        ((header.kind == BMP) & ~is_whole(data, bmp), BROKEN),
+        (tf.minimum(header.height, header.width) < 1, BROKEN),
+    ]
+    words = tf.constant("")
+    for holds, why in reversed(found):
+        words = tf.where(holds, why, words)
+    return words
+
+
+def _decoders(header: Header) -> list[Callable[[Any], Any]]:
+    """What turns a file into pixels, by the number of its kind."""
+    import tensorflow as tf
+
+    def png(data: Any) -> Any:
+        return tf.io.decode_png(data, channels=3)  # of 16 bits the upper 8
+
+    def gif(data: Any) -> Any:
+        return tf.io.decode_gif(tf.strings.join([tf.strings.substr(data, 0, header.detail), b"\x3b"]))[0]
+
+    def webp(data: Any) -> Any:
+        return tf.io.decode_webp(data)[0, ..., :3]
+
+    def jpeg(data: Any) -> Any:
+        return _jpeg(data, header)
+
+    def bmp(data: Any) -> Any:
+        return decode_bmp(data, header)
+
+    kinds = {UNKNOWN: png, JPEG: jpeg, PNG: png, GIF: gif, BMP: bmp, WEBP: webp}
+    return [kinds[kind] for kind in sorted(kinds)]
+
+
+def _jpeg(data: Any, header: Header) -> Any:
+    import tensorflow as tf
+
+    # A file that shows the decoder another size than it showed us is not decoded: it might be any size.
+    agree = tf.reduce_all(tf.io.extract_jpeg_shape(data)[:2] == [header.height, header.width])
+    with tf.control_dependencies([tf.debugging.Assert(agree, ["the JPEG has two sizes"])]):
+        # The accurate transform, as PIL uses; TensorFlow's default is a faster one.
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _upright(image: Any, orientation: Any) -> Any:
+    """Turned and mirrored as EXIF's orientation asks."""
+    import tensorflow as tf
+
+    def mirrored(picture: Any, axis: int, numbers: list[int]) -> Any:
+        asked = tf.reduce_any(orientation == tf.constant(numbers))
+        return tf.cond(asked, lambda: tf.reverse(picture, [axis]), lambda: picture)
+
+    turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)  # noqa: PLR2004
+    return mirrored(mirrored(turned, 1, [2, 3, 6, 7]), 0, [3, 4, 7, 8])
+
+
+def _caught(work: Any, data: Any, *, otherwise: tuple[Any, ...]) -> Any:
+    """What `work` makes of `data`, or `otherwise` where that raises: only a data set can do that inside a graph.
+
+    It makes `work` ready for each image anew, so that is to be small.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    done = tf.data.Dataset.from_tensors(data).map(work).ignore_errors().with_options(options)
+    return done.reduce(otherwise, lambda _, found: found)

@@ -1,0 +1,206 @@
+"""The figures of docs/model.md: how near the exported graph is to 🤗, what it answers, what an export costs.
+
+`make model-report` runs it in the exporter's environment; it writes between the marks of the page that it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import export_checkpoint, quiet
+from golden import ExportedGraph, web_safe
+from parity import compare, one_level, summary
+from pictures import Picture, report_set
+from reproducible import fix_hash_seed
+from request import Settings
+
+BEGIN = "<!-- measured by `make model-report`; what stands between these marks is written over -->"
+END = "<!-- end of what is measured -->"
+SERVED = Path(__file__).resolve().parents[1] / "served" / "digits-vit"
+SHOWN = 24  # characters of a base64 text that the page shows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A processor's largest differences by kind of file, in levels."""
+
+    name: str
+    levels: dict[str, float]
+
+
+def measure_pixels(pictures: Sequence[Picture]) -> list[Column]:
+    """Every picture through every kind of processor, in the graph and by 🤗's own."""
+    from upright import upright_pixels
+
+    seen = [(picture, upright_pixels(picture.data)) for picture in pictures]
+    return [Column(name=name, levels=_levels(processor, seen)) for name, processor in _processors().items()]
+
+
+def _processors() -> dict[str, Any]:
+    from transformers import ConvNextImageProcessor, DeiTImageProcessor, MobileViTImageProcessor, ViTImageProcessor
+
+    return {
+        "ViT: 224 x 224, bilinear": ViTImageProcessor(),
+        "Swin: 224 x 224, bicubic": ViTImageProcessor(resample=3),
+        "DeiT: 256 x 256, bicubic, crop": DeiTImageProcessor(),
+        "ConvNeXt: shortest edge, bilinear, crop": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875),
+        "MobileViT: shortest edge, bilinear, crop": MobileViTImageProcessor(
+            size={"shortest_edge": 288}, crop_size={"height": 256, "width": 256}, resample=2
+        ),
+    }
+
+
+def _levels(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> dict[str, float]:
+    import numpy as np
+    import tensorflow as tf
+    from decode import Limits, read_image
+    from preprocess import apply, plan_preprocess
+    from upright import prepare
+
+    steps, defaults = plan_preprocess(type(processor).__name__, processor.to_dict()), Settings()
+    limits = Limits(max_file_bytes=defaults.max_file_bytes, max_side=defaults.max_side)
+    ours = tf.function(
+        lambda data: apply(steps, read_image(data, limits)[0]),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
+    largest: dict[str, float] = {}
+    for picture, pixels in seen:
+        apart = np.abs(ours(picture.data).numpy() - prepare(processor, pixels)[0]).max() / one_level(steps)
+        largest[picture.kind] = max(largest.get(picture.kind, 0.0), float(apart))
+    return largest
+
+
+def render_pixels(columns: Sequence[Column], pictures: Sequence[Picture]) -> Iterator[str]:
+    """The table of the largest differences by kind of file."""
+    yield "| kind of file | images | " + " | ".join(column.name for column in columns) + " |"
+    yield "| --- " * (len(columns) + 2) + "|"
+    for kind in sorted({picture.kind for picture in pictures}):
+        count = sum(picture.kind == kind for picture in pictures)
+        yield f"| {kind} | {count} | " + " | ".join(f"{column.levels[kind]:.3g}" for column in columns) + " |"
+
+
+def measure_digits(pictures: Sequence[Picture], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
+    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗."""
+    from served_graph import ImageReader
+
+    checkpoint = export_checkpoint(SERVED / "checkpoint", scratch / "digits-vit", Settings())
+    graph = ExportedGraph(scratch / "digits-vit")
+    return summary(compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)), graph
+
+
+def render_signatures(graph: ExportedGraph) -> Iterator[str]:
+    """A request and its answer for each signature, as TF Serving's REST API writes them in rows."""
+    three, seven = ((SERVED / "golden" / f"{name}.png").read_bytes() for name in ("three", "seven"))
+    asked = {
+        "serving_default": ([web_safe(three)], [f"{web_safe(three)[:SHOWN]}…"]),
+        "raw_bytes": ([three, seven], [{"b64": f"{web_safe(image)[:SHOWN]}…"} for image in (three, seven)]),
+        "top_k": ([three], [{"b64": f"{web_safe(three)[:SHOWN]}…"}]),
+    }
+    for signature, (files, shown) in asked.items():
+        said = graph.call(signature, files)
+        rows = [{name: _plain(values[row]) for name, values in said.items()} for row in range(len(files))]
+        yield f"`{signature}`:"
+        yield "```json"
+        yield json.dumps({"signature_name": signature, "instances": shown}, ensure_ascii=False)
+        yield json.dumps({"predictions": rows}, ensure_ascii=False)
+        yield "```"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_plain(item) for item in value] if getattr(value, "ndim", 0) else round(float(value), 6)
+
+
+def measure_export(scratch: Path) -> dict[str, Any]:
+    """The card of an export of ViT-B/16 with random weights, by the exporter as a program."""
+    program = [sys.executable, __file__, "--make-vit-base", str(scratch / "vit-base")]
+    subprocess.run(program, check=True)  # in a process of its own: its memory is not the exporter's
+    request, out = scratch / "request.json", scratch / "out"
+    source = {"kind": "folder", "path": str(scratch / "vit-base")}
+    request.write_text(json.dumps({"model": "vit-base", "source": source, "golden": []}), encoding="utf-8")
+    exporter = Path(__file__).with_name("export.py")
+    subprocess.run([sys.executable, str(exporter), "--request", str(request), "--out", str(out)], check=True)
+    return json.loads((out / "card" / "card.json").read_text(encoding="utf-8"))
+
+
+def make_vit_base(folder: Path) -> None:
+    """A checkpoint in the shape of google/vit-base-patch16-224, with random weights: the Hub may be out of reach."""
+    import tensorflow as tf
+    from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor
+
+    tf.keras.utils.set_random_seed(7)
+    config = ViTConfig(num_labels=1000)
+    model = TFViTForImageClassification(config)
+    model.build_in_name_scope()
+    model.save_pretrained(folder, safe_serialization=True)
+    ViTImageProcessor().save_pretrained(folder)
+
+
+def render(pictures: Sequence[Picture], columns: Sequence[Column], digits: dict[str, Any], card: dict[str, Any]) -> str:
+    """All that is measured, but the signatures' requests and answers."""
+    versions = ", ".join(f"{name} {version}" for name, version in card["toolchain"].items())
+    measured = card["measured"]
+    lines = [
+        f"On {versions}.",
+        "",
+        "**Pixels.** The largest difference between what the graph makes of a file and what 🤗's own processor makes of it,",
+        f"in levels of 0 to 255, over {len(pictures)} files:",
+        "",
+        *render_pixels(columns, pictures),
+        "",
+        "**Probabilities.** digits-vit from the SavedModel beside 🤗's processor and TensorFlow class, on the same",
+        f"{digits['images']} files: {digits['labels_equal']} labels equal, {digits['ties']} ties; probabilities apart by",
+        f"{digits['largest_difference']:.5f} at most, {digits['mean_difference']:.5f} on average (both rounded upwards).",
+        "",
+        f"**Cost.** An export of ViT-B/16 ({card['parameters']:,} parameters, random weights, {card['bytes']:,} bytes of",
+        f"SavedModel) took {measured['seconds']:.0f} s and {measured['peak_rss_bytes'] / 2**30:.2f} GiB at its peak:",
+        "",
+        "| step | seconds |",
+        "| --- | --- |",
+        *(f"| {stage} | {seconds:.1f} |" for stage, seconds in measured["stages"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def place(page: str, text: str) -> str:
+    """The page with this text between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Measure all of it and write it into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", nargs="?", type=Path, help="a Markdown page with the marks")
+    parser.add_argument("--make-vit-base", type=Path, metavar="FOLDER", help="leave a random ViT-B/16 there, and end")
+    asked = parser.parse_args()
+    fix_hash_seed()
+    quiet()
+    if asked.make_vit_base:
+        return make_vit_base(asked.make_vit_base)
+    pictures = report_set()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        card = measure_export(scratch)
+        columns = measure_pixels(pictures)
+        digits, graph = measure_digits(pictures, scratch)
+        text = render(pictures, columns, digits, card)
+        answers = "\n".join(render_signatures(graph))
+    shown = f"{text}\n\n**A request and its answer** for each signature, digits-vit, bytes shortened:\n\n{answers}"
+    asked.page.write_text(place(asked.page.read_text(encoding="utf-8"), shown), encoding="utf-8")
+    return None
+
+
+if __name__ == "__main__":
+    main()
