@@ -5,29 +5,24 @@ has released before, through scheduler and triggerer, and takes it away again. T
 """
 
 import argparse
-import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.own_stand import PROJECT, on_stand, own_stand
 from local.refresh import Api, dag_id, log_in
 
-PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "times.md"
 BEGIN, END = "<!-- measured by `make times`; what stands between these marks is written over -->", "<!-- end -->"
 RUNS = ("first", "nothing to do", "manifests alone", "forced")
-COMMAND_LIMIT_S = 900
 
 Times = dict[str, float]  # seconds by task, and of the whole run under WHOLE
 WHOLE = "the run"
@@ -49,32 +44,6 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-@contextmanager
-def own_stand() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the checkout with a stand of its own, and what `status` says of it; both gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="slipway-times-") as folder:
-        Path(folder).chmod(0o755)  # the stand's database runs as another user
-        project = Path(folder) / "project"
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.check_output(listed, cwd=PROJECT, text=True).split("\0"):
-            if (PROJECT / name).is_file():
-                (project / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(PROJECT / name, project / name)
-        try:
-            stand(project, "up")
-            yield project, json.loads(stand(project, "status", "--json"))
-        finally:
-            stand(project, "down")
-
-
-def stand(project: Path, *words: str) -> str:
-    """A command of the copy's stand; its output."""
-    return subprocess.run(
-        [sys.executable, "-m", "local", *words], cwd=project, check=True, stdout=subprocess.PIPE, text=True,
-        timeout=COMMAND_LIMIT_S, stdin=subprocess.DEVNULL,
-    ).stdout  # fmt: skip
-
-
 def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[tuple[str, Times]]:
     """The four runs of a new model, one after the other, with what each of them took."""
     served, overlay = project / "include" / "served", project / "include" / "manifests" / "overlays" / "local"
@@ -86,7 +55,7 @@ def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[
     for run in RUNS:
         if run == "manifests alone":
             deployment.write_text(before.replace("cpu: 100m", "cpu: 110m"))
-        stand(project, "refresh", model, *(["--force"] if run == "forced" else []))
+        on_stand(project, "refresh", model, *(["--force"] if run == "forced" else []))
         yield run, newest_times(log_in(status), dag_id(model))
     deployment.write_text(before)
     kubectl = [str(Path(sys.executable).with_name("kubectl")), "--kubeconfig", status["kubeconfig"]]

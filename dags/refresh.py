@@ -31,8 +31,9 @@ DOC = """
 ### {model}
 {description}
 
-**resolve** pins revision and base image, **preflight** asks Google whether a run on a GKE cluster can do its work, **plan** finds out what changed since the live release and skips the rest,
-**create cluster** finds or makes a GKE cluster where the model file names one, **export** writes the SavedModel,
+**resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest. Where the
+model file names a GKE cluster, **preflight** asks Google whether the run can do its work, and **create cluster** finds or makes
+it. **export** writes the SavedModel,
 **build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
 asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
 not pass, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.

@@ -18,7 +18,7 @@ from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
 from slipway.manifests import Manifest, kind_rank, name_of
 from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
 from slipway.scratch import scratch_folder
-from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, cluster_client
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
 ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API server lets such a one ask
@@ -127,11 +127,12 @@ def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> N
 def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     """Carry out a plan; uid and generation of the Deployment, as the API server answered, come back.
 
-    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run.
+    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run,
+    but for the namespace in a new cluster, which the dry run needs.
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
-        if release.temporary:
+        if release.target.gke and release.target.namespace != EVERY_CLUSTERS_NAMESPACE:
             _ensure_namespace(client, release.target)
         for manifest in plan.apply:
             _check_ours(client, release, manifest)
@@ -148,7 +149,7 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
 
 
 def _ensure_namespace(client: Any, target: Target) -> None:
-    """Make the namespace in a cluster that nobody else has been in; in any other one it is made by people."""
+    """Make the namespace in a cluster that is new; in one that was there, `plan` has refused already where it is missing."""
     ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
     if _read(client, target, ref) is None:
         with _api_words(target, str(ref)) as resource_of:

@@ -31,7 +31,7 @@ from slipway.preflight import (
 from slipway.prices import read_prices, shape_of_spec, standing_cost
 from slipway.quota import judge_quota, plan_everywhere, plan_needs
 from slipway.release import Release
-from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, cluster_client
 
 OF_GCR = {
     "gcr.io": "us",
@@ -39,7 +39,6 @@ OF_GCR = {
     "eu.gcr.io": "europe",
     "asia.gcr.io": "asia",
 }  # where Google hosts them now
-NEW_CLUSTERS_NAMESPACE = "default"
 IN_PKG_DEV = "-docker.pkg.dev"
 
 
@@ -51,13 +50,16 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
     cluster, spec = release.target.gke, release.cluster
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
     objects = render_planned(release)
+    kinds = kinds_of(objects)
     found, refused = _find(release.target, cluster)
     ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"
     create = found is None or found["status"] == "STOPPING"
+    if create and release.target.namespace != EVERY_CLUSTERS_NAMESPACE:
+        kinds = (*kinds, ("", "Namespace"))
     with google_rest(release.target.conn_id) as google:
         findings = [
             *refused,
-            *_inspect_project(google, release, cluster, kinds_of(objects), create=create, ready=ready),
+            *_inspect_project(google, release, cluster, kinds, create=create, ready=ready),
             *_inspect_repository(google, release),
             *(_inspect_quota(google, cluster, spec) if create else ()),
         ]
@@ -72,15 +74,11 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
 
 
 def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
-    """What the run is about to have made, and what of the target a new cluster does not have."""
+    """What the run is about to have made."""
     cost = standing_cost(read_prices(), shape_of_spec(spec, cluster.location))
     yield Finding(outcome="ok", said=f"{cluster} has to be made: {cost}")
-    if target.namespace != NEW_CLUSTERS_NAMESPACE and not spec.temporary:  # a run makes its own there
-        yield Finding(
-            outcome="warned",
-            said=f"namespace {target.namespace}: a cluster that is made now has none of this name",
-            then=f"kubectl create namespace {target.namespace} as soon as it is RUNNING, or target.namespace: {NEW_CLUSTERS_NAMESPACE}",
-        )
+    if target.namespace != EVERY_CLUSTERS_NAMESPACE:
+        yield Finding(outcome="ok", said=f"namespace {target.namespace}: made in it by apply")
 
 
 def inspect_rights(target: Target, objects: Iterable[Manifest]) -> list[Finding]:

@@ -14,6 +14,7 @@ from slipway.cluster import GkeCluster
 from slipway.errors import ClusterUnreachable, InputRefused, SlipwayError
 
 REQUEST_TIMEOUT_S = 30  # one answer of an API server; a hung connection must not hold a task
+EVERY_CLUSTERS_NAMESPACE = "default"
 LOADER = "kubernetes/config/kube_config.py"  # of the Kubernetes client: what reads a kubeconfig
 CERTIFICATE = re.compile(r"certificate|\bPEM\b|X509")  # in what TLS says where no other try will help
 

@@ -5,48 +5,27 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benchmarks.own_stand import own_stand
+
 PROJECT = Path(__file__).parents[2]
 GUIDE = "docs/your-own-model.md"
 BLOCK = re.compile(r"(?P<yours><!-- yours -->\n)?```(?P<kind>sh|text)\n(?P<text>.*?)```", re.DOTALL)
 LIMIT_S = 240  # for all of the guide's blocks
-STAND_LIMIT_S = 240
 
 pytestmark = pytest.mark.stand
 
 
 @pytest.fixture(scope="module")
-def project():
-    """A copy of the project as it lies here, with a stand of its own that is taken down again."""
-    with tempfile.TemporaryDirectory(prefix="slipway-guide-") as folder:
-        Path(folder).chmod(0o755)  # the stand's database runs as another user
-        place = Path(folder) / "project"
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.check_output(listed, cwd=PROJECT, text=True).split("\0"):
-            if (PROJECT / name).is_file():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(PROJECT / name, place / name)
-        try:
-            on_stand(place, "up")
-            yield place
-        finally:
-            on_stand(place, "down")
-
-
-def on_stand(place, *words):
-    """A command of the copy's stand; its output."""
-    done = subprocess.run(
-        ["python3", "-m", "local", *words],
-        capture_output=True, text=True, check=False, cwd=place, timeout=STAND_LIMIT_S, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def own():
+    """A copy of the project as it lies here, with a stand of its own that is taken down again, and its status."""
+    with own_stand() as (project, status):
+        yield project, status
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +42,9 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def yours(project, checkpoint):
+def yours(own, checkpoint):
     """What the guide's reader fills in, for this stand."""
-    status = json.loads(on_stand(project, "status", "--json"))
+    _, status = own
     return status["airflow"]["environment_file"], {
         "CHECKPOINT": str(checkpoint),
         "PHOTO": str(PROJECT / "include" / "served" / "digits-vit" / "golden" / "seven.png"),
@@ -100,9 +79,9 @@ def shows(expected, output):
     return re.search(rf"^{pattern}$", output.strip(), re.MULTILINE) is not None
 
 
-def test_the_guides_blocks_do_what_the_page_says(project, yours):
+def test_the_guides_blocks_do_what_the_page_says(own, yours):
     """Word by word, in order: every block ends well, shows what the page shows, and the model answers."""
-    surroundings, values = yours
+    (project, _), (surroundings, values) = own, yours
     filled_in, steps = blocks_of((project / GUIDE).read_text())
     assert re.findall(r"^export (\w+)=", filled_in, re.MULTILINE) == list(values)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())

@@ -68,7 +68,8 @@ def until(holds, what):
 @pytest.fixture(scope="module")
 def live(google, refresh, stand):
     """The model live on a cluster that is there; where it keeps its records."""
-    google("PUT", f"/clusters/{CLUSTER}", {"status": "RUNNING", "nodePools": [{"name": "default-pool"}]})
+    pool = {"name": "default-pool", "initialNodeCount": 2, "config": {"machineType": "n1-standard-8"}}
+    google("PUT", f"/clusters/{CLUSTER}", {"status": "RUNNING", "nodePools": [pool]})
     done = refresh(MODEL)
     assert done.returncode == 0, done.stdout + done.stderr
     return SimpleNamespace(records=stand["store"].removeprefix("file://") + f"/records/{MODEL}")

@@ -139,10 +139,15 @@ def test_quota_is_not_asked_for_a_cluster_that_is_there(google, asked):
     assert "compute.regions.get" not in google.calls
 
 
-def test_namespace_that_a_new_cluster_lacks_is_a_warning(google, asked):
-    """A run makes no namespace: whoever asks for another than `default` hears of it before the cluster is there."""
-    [(outcome, words)] = outcomes(inspect_target(replace(asked, target=replace(asked.target, namespace="shop"))))
-    assert (outcome, words) == ("warned", "namespace shop: a cluster that is made now has none of this name")
+def test_namespace_of_a_new_cluster_needs_its_own_right(google, asked):
+    """A new cluster has `default` alone; apply makes another one, if the account may."""
+    shop = replace(asked, target=replace(asked.target, namespace="shop"))
+    assert outcomes(inspect_target(shop)) == []
+    google.project.missing = ["container.namespaces.create"]
+    assert outcomes(inspect_target(asked)) == []
+    [(outcome, words)] = outcomes(inspect_target(shop))
+    assert outcome == "missing"
+    assert words.startswith("no permission container.namespaces.create on project")
 
 
 def test_autopilot_has_no_nodes_to_count(google, asked):
