@@ -147,13 +147,18 @@ def warm_up(request: Request, savedmodel: Path) -> None:
 def prove_parity(request: Request, checkpoint: Checkpoint, graph: ExportedGraph) -> dict[str, Any]:
     """Hold the written graph to 🤗 on the golden images and the built-in set; the figures come back."""
     from parity import compare, judge_parity, summary
-    from pictures import Picture, built_in
+    from pictures import Picture, built_in, within
     from served_graph import ImageReader
 
     golden = [Picture("golden", case.name, read_image(case)) for case in request.golden]
-    with step(f"comparing with 🤗 on {len(golden)} golden and {len(built_in())} other images"):
-        # With marks nothing would be refused: what cannot be read has to be told here.
-        found = compare(checkpoint, ImageReader(checkpoint, request.settings), graph, [*golden, *built_in()])
+    limits = {"max_file_bytes": request.settings.max_file_bytes, "max_side": request.settings.max_side}
+    others = within(built_in(), **limits)
+    with step(f"comparing with 🤗 on {len(golden)} golden and {len(others)} other images"):
+        found = compare(checkpoint, ImageReader(checkpoint, request.settings), graph, [*golden, *others])
+    if not found:  # a model that takes nothing of what is here has nothing to be compared on
+        raise ExportRefused(
+            "settings: no image is small enough to compare with 🤗 on. Next: raise max_side or max_file_bytes."
+        )
     figures = summary(found)
     print(
         f"parity: {figures['labels_equal']} of {figures['images']} labels equal, probabilities at most "

@@ -31,6 +31,17 @@ def built_in() -> list[Picture]:
     ]
 
 
+def within(pictures: list[Picture], *, max_file_bytes: int, max_side: int) -> list[Picture]:
+    """Those that a model with these limits takes."""
+    from PIL import Image
+
+    return [
+        picture
+        for picture in pictures
+        if len(picture.data) <= max_file_bytes and max(Image.open(io.BytesIO(picture.data)).size) <= max_side
+    ]
+
+
 def report_set() -> list[Picture]:
     """More than 200 files: scikit-learn's two photographs whole, in parts and at many sizes, and the kinds of each."""
     from PIL import Image

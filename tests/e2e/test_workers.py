@@ -38,8 +38,8 @@ pytestmark = pytest.mark.stand
 class Workers:
     """Gives each task a checkout, a home and a temporary folder that no other task has, and keeps the facts."""
 
-    def __init__(self, root, surroundings, model, model_file):
-        self.root, self.model = root, model
+    def __init__(self, root, surroundings, model, model_file, *, beside=None):
+        self.root, self.model, self.beside = root, model, beside
         self.model_file = model_file
         self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
         self.facts = {"params": {}}
@@ -49,7 +49,7 @@ class Workers:
         """Run a task on a new worker; its exit is returned, its result kept."""
         home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
         (home / "tmp").mkdir(parents=True)
-        project = copy_project(home / "project", self.model, self.model_file)
+        project = copy_project(home / "project", self.model, self.model_file, beside=self.beside)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
         own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
         done = self.warm.run(
