@@ -27,14 +27,14 @@ def surroundings_now(stand):
 
 
 def read_surroundings(stand):
-    """The environment file as a dict, for processes that run the package."""
+    """The environment file as a dict."""
     environment = dict(os.environ)
     for line in Path(stand["airflow"]["environment_file"]).read_text().splitlines():
         if line.startswith("export ") and not line.startswith("export PATH="):
             name, value = line.removeprefix("export ").split("=", 1)
             environment[name] = shlex.split(value)[0] if value else ""
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return {**environment, "PYTHONPATH": str(PROJECT / "plugins")}
+    return environment
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,7 @@ def test_the_line_has_the_next_command_and_the_servers_last_words(ends, monkeypa
     line = RolloutSensor(task_id="wait_for_rollout").explain(run, end.reason)
     assert line.startswith(f"RolloutFailed: {end.reason} (pod/ff-bad-model-")
     assert " log: " in line
-    assert "no version of model could be loaded" in line
+    assert "did not become available" in line
     assert line.endswith(
         f"). Next: kubectl -n {end.release.target.namespace} describe pods -l slipway/release=ff-bad-model"
     )

@@ -173,6 +173,7 @@ def dump(database):
 def on_worker(script, *words, environment):
     """What a script of this folder prints where the package and the stand's connections are."""
     command = [sys.executable, Path(__file__).with_name(script), *words]
+    environment = {**environment, "PYTHONPATH": str(PROJECT / "plugins")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -14,6 +14,7 @@ CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 OBJECTS = "deployment,service,hpa,pdb"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 LIMIT_S = 120
+READS_S = 6  # as a person does: an answer in the very second of the question is taken by Airflow for a lost task
 
 pytestmark = pytest.mark.stand
 
@@ -47,6 +48,7 @@ class Run:
         self.wait("approve", "awaiting_input")
         asked = f"{self.path}/taskInstances/approve/-1/hitlDetails"
         shown = self.api(asked)
+        time.sleep(READS_S)
         self.api(asked, "PATCH", {"chosen_options": [option], "params_input": {}})
         return shown
 
