@@ -15,7 +15,11 @@ from slipway.release import GoldenRequest, Source
 from slipway.sources import bring_source
 from slipway.store import Store, read_json
 
-GOLDEN = (GoldenRequest(name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=0.8),)
+LABELS = {"three": "3", "seven": "7", "eight": "8"}
+GOLDEN = tuple(
+    GoldenRequest(name=name, image=f"digits-vit/golden/{name}.png", sha256=None, label=label, min_confidence=0.8)
+    for name, label in LABELS.items()
+)  # those of the export that all tests share: their bytes are in the SavedModel, to warm up the server
 
 
 @pytest.fixture
