@@ -86,7 +86,7 @@ def test_every_task_hands_on_by_the_store_alone(trial):
 
 def test_the_image_changes_nothing_but_model_name_and_labels(trial, engine):
     """The commit leaves the base image's configuration as it was, but for MODEL_NAME and labels."""
-    base = engine.inspect_image(f"{trial.facts['resolve']['base_image']}")["Config"]
+    base = engine.inspect_image(from_dict(Release, trial.facts["resolve"]).base_reference)["Config"]
     made = engine.inspect_image(trial.facts["build_image"]["image_id"])["Config"]
     renamed = {**dict(word.split("=", 1) for word in base["Env"]), "MODEL_NAME": "trial"}
     assert dict(word.split("=", 1) for word in made["Env"]) == renamed
@@ -111,14 +111,14 @@ def test_two_builds_of_one_export_have_one_layer(trial, engine):
     assert again["image_id"] != trial.facts["build_image"]["image_id"]
 
 
-def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine):
+def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, stand):
     """Push on an engine without the proven image builds it again, and pushes only what passed the smoke test there."""
     remove_images(engine, "trial")
     done = trial.run("push", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "building and proving it here" in done.stdout + done.stderr
     pushed = json.loads(done.stdout.splitlines()[-1])
-    held = engine.inspect_distribution(pushed["reference"])["Descriptor"]["digest"]
+    held = engine.inspect_distribution(f"{stand['registry']}/trial@{pushed['digest']}")["Descriptor"]["digest"]
     assert held == pushed["digest"]
 
 
