@@ -15,6 +15,7 @@ from kubernetes.client import AuthenticationV1Api, CoreV1Api, RbacAuthorizationV
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from slipway.errors import InputRefused
+from slipway.facts import to_dict
 from slipway.rollout import read_async
 from slipway.target import Target, cluster_client, connected_namespace
 from slipway.triggers import AddressTrigger
@@ -118,8 +119,8 @@ def test_a_wait_outlives_its_token(kubeconfig, connected, plugin, token, release
     target = connected(kubeconfig, plugin({"token": REFUSED}, {"fails": "the token service is away"}, {"token": token}))
     with pytest.raises(ApiException, match="Unauthorized"):
         service(target)
-    trigger = AddressTrigger(release={}, deadline=0, poll_s=0)
-    looked = [asyncio.run(trigger._look(replace(release, target=target))).reason for _ in range(2)]
+    trigger = AddressTrigger(release=to_dict(replace(release, target=target)), deadline=0, poll_s=0)
+    looked = [asyncio.run(trigger._look()).reason for _ in range(2)]
     assert looked[0].startswith("could not look: ConfigException: exec: process returned 1. the token service is away")
     assert "could not look" not in looked[1]
 
@@ -129,7 +130,8 @@ def test_a_wait_does_not_wait_for_a_plugin_that_hangs(kubeconfig, connected, plu
     monkeypatch.setattr("slipway.target.REQUEST_TIMEOUT_S", 0.5)
     target = connected(kubeconfig, plugin({"hangs_s": 20, "token": REFUSED}))
     began_s = time.monotonic()
-    verdict = asyncio.run(AddressTrigger(release={}, deadline=0, poll_s=0)._look(replace(release, target=target)))
+    trigger = AddressTrigger(release=to_dict(replace(release, target=target)), deadline=0, poll_s=0)
+    verdict = asyncio.run(trigger._look())
     assert verdict.reason.startswith("could not look: TimeoutError")
     assert time.monotonic() - began_s < 10
 

@@ -71,6 +71,9 @@ def left(tmp_path):
     (out / "golden/three/case.json").write_text(json.dumps(case))
     for name in ("golden/three/rest.json", "golden/three/grpc.bin", "descriptors.bin", "export.json"):
         (out / name).write_text("{}")
+    (out / "card").mkdir()
+    (out / "card/README.md").write_text("# digits-vit")
+    (out / "card/card.json").write_text(json.dumps({"parity": None, "parameters": 181_194, "bytes": 2_000_000}))
     return out
 
 
