@@ -30,8 +30,8 @@ pytestmark = pytest.mark.stand
 class Story:
     """A project, an Airflow and an artifact store of its own; a release goes through them again and again."""
 
-    def __init__(self, root, surroundings, kubectl, engine):
-        self.root, self.kubectl, self.engine = root, kubectl, engine
+    def __init__(self, root, surroundings, stand, kubectl, engine):
+        self.root, self.stand, self.kubectl, self.engine = root, stand, kubectl, engine
         file = trial_file(target__deployment="tfs-story", source__folder="story/checkpoint", gate__timeout_s=10)
         self.project = copy_project(root / "project", MODEL, file)
         served = self.project / "include" / "served"
@@ -156,15 +156,15 @@ class Story:
 
     def repository_url(self):
         """Where the registry's API has the model's images."""
-        host, prefix = self.environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"].split("/", 1)
+        host, prefix = self.stand["registry"].split("/", 1)
         return f"http://{host}/v2/{prefix}/{MODEL}"
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, surroundings, kubectl, engine):
+def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     """The story's place; all that it made is removed afterwards."""
     remove_images(engine, MODEL)
-    place = Story(tmp_path_factory.mktemp("story"), surroundings, kubectl, engine)
+    place = Story(tmp_path_factory.mktemp("story"), surroundings, stand, kubectl, engine)
     yield place
     place.warm.end()
     kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
