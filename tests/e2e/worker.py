@@ -11,18 +11,25 @@ from pathlib import Path
 
 
 class TaskInstance:
-    """What a task asks of Airflow: facts of earlier tasks, and a place for its own verdict."""
+    """What a task asks of Airflow: facts and states of other tasks, and a place for its own."""
 
-    def __init__(self, facts):
-        self.facts = facts
+    def __init__(self, facts, dag_id, task_id):
+        self.facts, self.dag_id, self.task_id = facts, dag_id, task_id
+        self.pushed = {}
 
     def xcom_pull(self, *, task_ids, key=None):
-        """A fact by its task's name."""
-        return self.facts.get(task_ids) if key is None else None
+        """A fact by its task's name; by another key what this task has pushed itself."""
+        return self.facts.get(task_ids) if key is None else self.pushed.get(key)
 
     def xcom_push(self, *, key, value):
         """The verdict, where whoever started this process reads it."""
+        self.pushed[key] = json.loads(json.dumps(value))
         print(f"{key}: {json.dumps(value)}")
+
+    def get_task_states(self, *, dag_id, run_ids):
+        """The states that FACTS.json has under `states`, of its one DAG."""
+        assert dag_id == self.dag_id
+        return {run_id: self.facts.get("states", {}) for run_id in run_ids}
 
 
 def main(project, dag_id, task_id, run_id, facts_file):
@@ -37,12 +44,17 @@ def main(project, dag_id, task_id, run_id, facts_file):
     task = getattr(refresh, dag_id).get_task(task_id)
     if task_id == "export":
         task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
-    context = {"params": facts.get("params", {}), "run_id": run_id, "ti": TaskInstance(facts)}
-    try:
-        return task.execute(context)
-    except TaskDeferred as deferred:
-        event = asyncio.run(first_event(through_the_database(deferred.trigger)))
-        return getattr(task, deferred.method_name)(context, event)
+    context = {"params": facts.get("params", {}), "run_id": run_id, "ti": TaskInstance(facts, dag_id, task_id)}
+    if began := os.environ.get("WORKER_BEGAN"):
+        Path(began).touch()
+    goes_on = task.execute
+    words = ()
+    while True:
+        try:
+            return goes_on(context, *words)
+        except TaskDeferred as deferred:
+            words = (asyncio.run(first_event(through_the_database(deferred.trigger))),)
+            goes_on = getattr(task, deferred.method_name)
 
 
 def through_the_database(trigger):
