@@ -76,7 +76,11 @@ class ByteDoor:
 
 
 class HttpDoor:
-    """Passes requests on to a part; `answer(method, path, headers)` may give (status, body) in its place, `change` another body."""
+    """Passes requests on to a part.
+
+    `answer(method, path, headers)` may give (status, body) in its place, with status 0 none at all;
+    `change(path, status, body)` makes another answer of one.
+    """
 
     def __init__(self, behind=None):
         self.behind = behind  # URL, or a function that gives it
@@ -117,6 +121,9 @@ class HttpDoor:
         said = self.answer(asked.command, asked.path, asked.headers)
         if said is not None:
             status, words = said
+            if not status:  # no answer at all
+                asked.close_connection = True
+                return
             reply(asked, status, {"Content-Type": "application/json"}, words)
             return
         behind = self.behind() if callable(self.behind) else self.behind

@@ -54,7 +54,9 @@ class Run:
         return stamp(red["at"]) - began
 
     def good_s(self):
-        """From the first red verdict to the good release's own gate."""
+        """From the first red verdict to the good release's own gate; nothing where it was never taken away."""
+        if not any(record["cause"] == "rollback" for record in self.records):
+            return 0.0
         return stamp(self.record("rollback")["closed"]) - stamp(self._red()[1]["at"])
 
     def _red(self):
@@ -255,6 +257,22 @@ class Road:
         assert found["label"] == "7"
         assert found["confidence"] > 0.8
         return {"release": labels["slipway/release"], "version": int(labels["slipway/version"])}
+
+    def has_given_up(self, run, *, words, good):
+        """Hold a red run to the promise: it says why, the good release serves as before, and nothing is left of the other."""
+        assert run.record()["outcome"] == "failed"
+        assert words in run.reason()
+        assert self.serves() == good
+        assert [found["outcome"] for found in run.records if found["cause"] == "rollback"] in ([], ["live"])
+        assert self.debris() == []
+
+    def has_brought(self, run, *, version):
+        """Hold a green run to the promise: what the record says is what answers; what serves comes back."""
+        record = run.record()
+        assert (record["outcome"], record["version"]) == ("live", version)
+        assert self.serves() == {"release": record["release_id"], "version": version}
+        assert self.debris() == []
+        return self.serves()
 
     def debris(self):
         """What a run may have left behind, one a line; nothing where all is as it should be."""
