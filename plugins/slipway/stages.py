@@ -17,6 +17,9 @@ GATE = "gate"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
 
+# An API server that restarts must not keep the good release away: what is tried again for five minutes is one that is silent.
+UNDO: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
+
 
 def deploy_stages(model: str) -> list[BaseOperator]:
     """apply, the waits, the gate, announce, and the teardowns, already chained.
@@ -27,7 +30,7 @@ def deploy_stages(model: str) -> list[BaseOperator]:
         *_proof_stages("none_failed"),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
-        RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **WAIT).as_teardown(),
+        RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **UNDO).as_teardown(),
         RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
     )
 

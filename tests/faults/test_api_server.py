@@ -69,3 +69,18 @@ def test_out_of_reach(road, door, tell, instant):
     assert road.serves() == {"release": record["release_id"], "version": 1}
     assert road.debris() == []
     tell(f"API server out of reach for 30 s during {instant}", "the release is live, one record", good_s=None)
+
+
+def test_out_of_reach_during_the_rollback(road, door, tell):
+    """A rollback waits for an API server that is silent, and the good release serves again."""
+    good, before = road.serves(), set(road.records())
+    with road.container(args=["--rest_api_port=none"]), road.beside() as process:
+        eventually(lambda: "task_id=rollback" in process.log.read_text(), seconds=180, what="the rollback")
+        with door.shut_for_a_while(DOWN_S):
+            pass
+        assert process.wait(timeout=240) != 0
+    outcomes = {found["cause"]: found["outcome"] for name, found in road.records().items() if name not in before}
+    assert outcomes == {"refresh": "failed", "rollback": "live"}, process.log.read_text()[-5000:]
+    assert road.serves() == good
+    assert road.debris() == []
+    tell("API server out of reach for 30 s during the rollback", "the release before it serves, gated again")

@@ -1,8 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import docker
 import pytest
 
-from slipway.engine import refused_by_registry
+from slipway.engine import refused_by_registry, remove_container
 from slipway.errors import RegistryLoginRefused, RegistryUnreachable
 from slipway.login import GOOGLE_USER, Login
 
@@ -65,3 +67,21 @@ def test_unreachable_if_the_registry_is_in_trouble(words):
 def test_nothing_of_both_if_the_words_say_something_else(words):
     """What is neither about the login nor about the registry's health is left to who asked."""
     assert refusal(words, MINE) is None
+
+
+@pytest.mark.stand
+def test_a_container_that_is_being_removed_is_waited_for(stand):
+    """Many who remove one container at once all come back when it is gone; the engine itself refuses all but one."""
+    name = f"slipway-removed-by-many-{stand['namespace']}"
+
+    def remove(_):
+        client = docker.APIClient(base_url=stand["docker_host"], timeout=60)
+        remove_container(client, name)
+        return client.containers(all=True, filters={"name": name})
+
+    client = docker.APIClient(base_url=stand["docker_host"], timeout=60)
+    for _ in range(4):
+        made = client.create_container(stand["serving_image"], name=name, command=["60"], entrypoint=["sleep"])
+        client.start(made)
+        with ThreadPoolExecutor(3) as many:
+            assert list(many.map(remove, range(3))) == [[], [], []]
