@@ -78,10 +78,10 @@ def kill_later(child, order):
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     while not Path(order["began"]).exists() and not ended():
-        time.sleep(0.005)
+        time.sleep(0.001)
     end_s = time.monotonic() + order["kill_after_s"]
     while time.monotonic() < end_s and not ended():
-        time.sleep(0.005)
+        time.sleep(0.001)
     if not ended():
         os.killpg(child, signal.SIGKILL)
 

@@ -212,14 +212,14 @@ class Road:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def task(self, task_id, *, facts=None, kill_after_s=None, environment=None):
+    def task(self, task_id, *, facts=None, run_id="test__1", kill_after_s=None, environment=None):
         """One task as a worker runs it; with `kill_after_s` its process group is killed so long after its work began."""
         place = self.root / "facts.json"
         place.write_text(json.dumps(facts or self.facts))
         began = self.root / "began"
         began.unlink(missing_ok=True)
         return self.warm.run(
-            WORKER, self.project, self.dag, task_id, "test__1", place, timeout_s=RUN_LIMIT_S,
+            WORKER, self.project, self.dag, task_id, run_id, place, timeout_s=RUN_LIMIT_S,
             environment={**self.environment, **(environment or {}), "WORKER_BEGAN": str(began)}, began=began, kill_after_s=kill_after_s,
         )  # fmt: skip
 

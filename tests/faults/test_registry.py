@@ -23,11 +23,12 @@ def door(stand):
 
 @pytest.fixture(scope="module")
 def road(make_road, door, stand):
-    """A road on which A is live, pushed and pulled through the door."""
-    prefix = stand["registry"].split("/", 1)[1]
-    road = make_road("faults-registry", image__repository=f"{door.address}/{prefix}/faults-registry")
-    road.first = road.run().record()
-    yield road
+    """A road on which A is live, pushed straight to the registry: its layers are there; what comes goes through the door."""
+    road = make_road("faults-registry")
+    road.run()
+    with road.changed(image__repository=f"{door.address}/{stand['registry'].split('/', 1)[1]}/faults-registry"):
+        road.run()
+        yield road
     road.end()
 
 
