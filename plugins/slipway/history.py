@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,7 @@ class History:
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
         """The objects that the newest record lists: what a next apply may prune."""
-        listed: Sequence[Any] = self.newest["objects"] if self.newest else ()
-        return tuple(from_dict(ObjectRef, ref) for ref in listed)
+        return _refs(self.newest["objects"] if self.newest else ())
 
     def proven(self) -> tuple[Record, ...]:
         """One record for each release that was ever proven live, newest first."""
@@ -57,6 +56,20 @@ class History:
             if record["outcome"] == "live":
                 releases.setdefault(record["release_id"], record)
         return tuple(releases.values())
+
+
+def previewed_in(record: Record) -> tuple[ObjectRef, ...]:
+    """The objects of a preview that a record lists: until they are removed."""
+    return _refs(record.get("preview", ()))  # a record of an earlier Slipway has none
+
+
+def left_previews(records: Iterable[Record], target: Target) -> list[Record]:
+    """The records whose previews are still at a target: that of a run at hand, and those of killed ones."""
+    return [record for record in records if previewed_in(record) and place_of(record)[0] == target]
+
+
+def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
+    return tuple(from_dict(ObjectRef, ref) for ref in listed)
 
 
 def place_of(record: Record) -> tuple[Target, str]:

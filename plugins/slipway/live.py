@@ -16,6 +16,7 @@ from slipway.facts import from_dict
 from slipway.history import History, read_history
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
+from slipway.preview import remove_previews
 from slipway.push import Pushed
 from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
 from slipway.release import Release
@@ -114,12 +115,13 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
 
 
 def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause) -> Applied:
-    """Open the record, then write to the cluster.
+    """Open the record, then write to the cluster; a preview that has been asked makes room first.
 
     The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
     not know.
     """
     store = Store(release.store)
+    remove_previews(store, release.model, release.target)
     history = read_history(store, release.model).at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
