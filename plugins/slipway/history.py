@@ -79,7 +79,12 @@ def place_of(record: Record) -> tuple[Target, str]:
 
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
-    return History(tuple(record for record in read_records(store, model) if has_changed_cluster(record)))
+    return history_of(read_records(store, model))
+
+
+def history_of(records: Iterable[Record]) -> History:
+    """The history that all of a model's records tell."""
+    return History(tuple(filter(has_changed_cluster, records)))
 
 
 def read_records(store: Store, model: str) -> list[Record]:

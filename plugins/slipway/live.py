@@ -13,7 +13,7 @@ from slipway.apply import Applied, apply_plan, plan_apply, ref_of, remove_object
 from slipway.errors import StoreError
 from slipway.export import Export
 from slipway.facts import from_dict
-from slipway.history import History, read_history
+from slipway.history import History, history_of, read_records
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
 from slipway.preview import remove_previews
@@ -121,8 +121,9 @@ def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered,
     not know.
     """
     store = Store(release.store)
-    remove_previews(store, release.model, release.target)
-    history = read_history(store, release.model).at(release.target, release.deployment)
+    records = read_records(store, release.model)
+    remove_previews(release, records)
+    history = history_of(records).at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(

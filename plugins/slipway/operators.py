@@ -276,6 +276,7 @@ class RemovePreviewOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped where the run has no release, or only plans."""
+        from slipway.history import read_records
         from slipway.preview import remove_previews
         from slipway.store import Store
 
@@ -284,7 +285,8 @@ class RemovePreviewOperator(BaseOperator):
             raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
         with one_line_failures(run):
             release = run.release
-            removed = [str(ref) for ref in remove_previews(Store(release.store), release.model, release.target)]
+            records = read_records(Store(release.store), release.model)
+            removed = [str(ref) for ref in remove_previews(release, records)]
         run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
         return removed
 

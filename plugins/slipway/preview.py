@@ -8,20 +8,19 @@ more room than a rolling update does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from slipway.apply import ObjectRef, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.errors import ManifestError
 from slipway.export import Export
-from slipway.history import History, left_previews, place_of, previewed_in, read_records
+from slipway.history import History, left_previews, place_of, previewed_in
 from slipway.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
 from slipway.plan import Plan
 from slipway.push import Pushed
 from slipway.record import Record, new_record, previewed, read_record, utc_now, write_record
 from slipway.release import Release, preview_name
 from slipway.store import Store
-from slipway.target import Target
 
 # What pods may need. Whatever else an overlay brings scales, protects or exposes the live ones, and has no preview.
 NEEDED = frozenset({"ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding"})
@@ -139,16 +138,15 @@ def start_preview(release: Release, export: Export, pushed: Pushed) -> Previewed
     )
 
 
-def remove_previews(store: Store, model: str, target: Target) -> tuple[ObjectRef, ...]:
-    """Delete every preview of a model that is recorded at a target: a run's own, and what killed ones left.
+def remove_previews(release: Release, records: Sequence[Record]) -> tuple[ObjectRef, ...]:
+    """Delete every preview that the model's records list at the release's target: a run's own, and what killed ones left.
 
     What was deleted comes back. One at a target that the model has moved away from is named in the log.
     Raises ApplyError, StoreError.
     """
     removed: list[ObjectRef] = []
-    records = [record for record in read_records(store, model) if previewed_in(record)]
-    here = left_previews(records, target)
-    for record in records:
+    here = left_previews(records, release.target)
+    for record in filter(previewed_in, records):
         if record not in here:
             log.warning(
                 "preview: of run %s something is left at an earlier target. Next: %s",
@@ -157,8 +155,8 @@ def remove_previews(store: Store, model: str, target: Target) -> tuple[ObjectRef
             )
     for record in here:
         refs = previewed_in(record)
-        remove_objects(target, model, refs)
-        write_record(store, previewed(record, objects=()))
+        remove_objects(release.target, release.model, refs)
+        write_record(Store(release.store), previewed(record, objects=()))
         removed += refs
         log.info("preview: removed %s of run %s", ", ".join(map(str, refs)), record["run_id"])
     return tuple(removed)

@@ -77,8 +77,11 @@ def opened(
 def previewed(
     record: Record, *, objects: Sequence[ObjectRef], export: Export | None = None, pushed: Pushed | None = None
 ) -> Record:
-    """The record with these objects of a preview, which is of this export and image; without any where it is gone."""
-    about: Record = _about(export, pushed) if export and pushed else {}
+    """The record with these objects of a preview, which is of this export and image; without any where it is gone.
+
+    A record that lists live objects goes on telling of those: a run that was cleared may preview something newer.
+    """
+    about: Record = _about(export, pushed) if export and pushed and not record["objects"] else {}
     return {**record, **about, "preview": [to_dict(ref) for ref in objects]}
 
 

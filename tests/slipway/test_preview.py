@@ -215,7 +215,7 @@ def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, re
     deleted = []
     monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
     with caplog.at_level(logging.WARNING):
-        assert remove_previews(store, "digits-vit", release.target) == PREVIEWED_REFS * 2
+        assert remove_previews(release, read_records(store, "digits-vit")) == PREVIEWED_REFS * 2
     assert deleted == [(release.target, "digits-vit", PREVIEWED_REFS)] * 2
     records = {record["run_id"]: previewed_in(record) for record in read_records(store, "digits-vit")}
     assert records == {"killed": (), "mine": (), "moved": PREVIEWED_REFS}
