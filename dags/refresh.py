@@ -66,7 +66,8 @@ def refresh_dag(path: Path) -> DAG:
             stages = temporary_stages(setups=clusters)
         else:
             stages = deploy_stages(path.stem, preview=file is None or is_previewed(file))
-        deploys = [*clusters, *stages]
+        # The preview's removal is never skipped: a killed run may have left one.
+        deploys = [*clusters, *(stage for stage in stages if stage.task_id != REMOVE_PREVIEW)]
         builds: list[BaseOperator] = [
             ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),
             BuildImageOperator(task_id="build_image", task_display_name="build image"),
@@ -77,9 +78,7 @@ def refresh_dag(path: Path) -> DAG:
         plan = PlanOperator(
             task_id="plan",
             builds=[task.task_id for task in builds],
-            deploys=[
-                task.task_id for task in (*deploys, prune) if task.task_id != REMOVE_PREVIEW
-            ],  # a killed run's too
+            deploys=[task.task_id for task in (*deploys, prune)],
         )
         preflights = [PreflightOperator(task_id="preflight")] if clusters else []
         chain(ResolveOperator(task_id="resolve", model_file=str(path)), *preflights, plan, *builds, stages[0])

@@ -292,7 +292,7 @@ class RemovePreviewOperator(BaseOperator):
 
 
 class ApplyOperator(StageOperator):
-    """Renders the manifests, opens the record, and applies them server-side: the one task that changes the cluster."""
+    """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
 
     ui_color = RED
 
