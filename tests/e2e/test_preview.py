@@ -128,7 +128,23 @@ def test_2_no_user_reaches_a_preview_while_the_live_release_answers(story):
     wait_until_gone(story)
 
 
-def test_3_a_preview_that_fails_changes_nothing_live(story):
+def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
+    """A promise that is broken in the cluster is found at the preview, by its first answer."""
+    before, overlay = untouched(story), story.overlay / "deployment.yaml"
+    good = overlay.read_text()
+    overlay.write_text(good.replace("terminationGracePeriodSeconds: 7", "terminationGracePeriodSeconds: 8"))
+    with promised(story, "4"):
+        _, [record] = story.run(green=False)
+    overlay.write_text(good)
+    reason = record["verdicts"]["preview_gate"]["reason"]
+    assert "golden case 'three': promised '4'" in reason
+    assert "wrong label" in reason
+    assert record["tasks"]["apply"] == "upstream_failed"
+    assert untouched(story) == before
+    wait_until_gone(story)
+
+
+def test_4_a_preview_that_does_not_answer_changes_nothing_live(story):
     """A Service that points nowhere is found at the preview: the run is red there, nothing is undone, since nothing was done."""
     serving, before, good = story.live(), untouched(story), story.break_target_port()
     _, [record] = story.run(green=False)
@@ -145,7 +161,7 @@ def test_3_a_preview_that_fails_changes_nothing_live(story):
     wait_until_gone(story)
 
 
-def test_4_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
+def test_5_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
     """A run that dies while its preview runs leaves it in its record; the next run deletes it, and does nothing else."""
     before, good = untouched(story), story.break_target_port()
     killed = kill_while_previewing(story)
@@ -157,6 +173,19 @@ def test_4_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
     assert [record["preview"] for record in story.records().values() if record["run_id"] == killed["run_id"]] == [[]]
     assert untouched(story) == before
     wait_until_gone(story)
+
+
+@contextmanager
+def promised(story, label):
+    """Until the block ends, the kept golden cases promise that a three is told as something else."""
+    [golden] = story.store.glob("exports/story/1/golden-*.json")
+    good = golden.read_text()
+    cases = json.loads(good)
+    golden.write_text(json.dumps({**cases, "cases": [{**cases["cases"][0], "label": label}, *cases["cases"][1:]]}))
+    try:
+        yield
+    finally:
+        golden.write_text(good)
 
 
 def kill_while_previewing(story):
