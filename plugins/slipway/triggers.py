@@ -14,7 +14,7 @@ from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge
 from slipway.doom import Looks, judge_doom, read_evidence
 from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
-from slipway.questions import ask_async
+from slipway.questions import ask_at
 from slipway.release import Release
 from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_json
@@ -267,6 +267,8 @@ class PredictionTrigger(JudgeTrigger):
         if not self._cases:
             self._cases = cases_from(await asyncio.to_thread(read_json, self.golden_uri))
         path = f"{release.version_path(self.version)}:predict"
-        verdicts = [judge_answer(case, await ask_async(self.url, path, case.rest_body)) for case in self._cases]
+        verdicts = [
+            judge_answer(case, await ask_at(release.target, self.url, path, case.rest_body)) for case in self._cases
+        ]
         self._streak, verdict = judge_gate(self._streak, judge_round(verdicts), passes=release.gate_passes)
         return verdict
