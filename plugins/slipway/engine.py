@@ -59,7 +59,7 @@ def engine_at(engine_conn_id: str) -> Iterator[Any]:
     base_url = engine_url(engine_conn_id)
     try:
         client = DockerHook(docker_conn_id=None, base_url=base_url, timeout=ENGINE_TIMEOUT_S).api_client
-    except (AirflowException, DockerException) as error:
+    except (AirflowException, DockerException, RequestsConnectionError) as error:
         raise _unreachable(base_url, engine_conn_id, error) from error
     try:
         yield client

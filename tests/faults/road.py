@@ -48,10 +48,10 @@ class Run:
         return self._red()[1]["reason"]
 
     def detect_s(self):
-        """From the apply, or from the run's begin where nothing was applied, to the first red verdict."""
-        record, (_, red) = self.record(), self._red()
-        began = stamp(record["opened"]) if record["objects"] or record["undo"] else self.began
-        return stamp(red["at"]) - began
+        """To the first red verdict, from the first write to the cluster, or from the run's begin where there was none before."""
+        red = stamp(self._red()[1]["at"])
+        opened = stamp(self.record()["opened"])
+        return red - (opened if opened < red else self.began)
 
     def good_s(self):
         """From the first red verdict to the good release's own gate; nothing where it was never taken away."""

@@ -12,6 +12,7 @@ SEED = 20261124
 KILLS = 5
 BEFORE = ("resolve", "plan")
 BUILDS = ("export", "build_image", "smoke_test", "push")
+PREVIEWS = ("preview", "wait_for_preview", "preview_gate")
 DEPLOYS = ("apply", "wait_for_rollout", "wait_for_address", "gate")
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults]
@@ -28,7 +29,7 @@ def road(make_road):
     """A road on which each task has run once, unharmed; how long each took is in `took_s`."""
     road = make_road("faults-killed")
     road.took_s = {}
-    for task_id in (*BEFORE, *BUILDS, *DEPLOYS):
+    for task_id in (*BEFORE, *BUILDS, *PREVIEWS, *DEPLOYS):
         began_s = time.monotonic()
         road.facts[task_id] = result(road.task(task_id))
         road.took_s[task_id] = time.monotonic() - began_s
@@ -103,6 +104,16 @@ def test_push(road, tell):
     assert road.debris() == []
     road.facts["push"] = pushed
     tell(f"`push` killed {KILLS} times", "one image in the registry, whole", good_s=good_s)
+
+
+def test_preview(road, tell):
+    """One preview, however often it was made, waited for and asked; and nothing of it once it was removed, however often that was."""
+    for task_id in (*PREVIEWS, "remove_preview"):
+        road.took_s.setdefault(task_id, 1.0)
+        found, good_s = kill_again_and_again(road, task_id, road.facts)
+        tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", "the same preview, gone in the end", good_s=good_s)
+        road.facts[task_id] = found
+    assert road.debris() == []
 
 
 def test_apply(road, tell):

@@ -35,7 +35,11 @@ def test_no_request_is_lost(road, under_load, tell):
     second = road.has_brought(good, version=2)
     with under_load(road) as seen, road.container(**BAD_FLAG):
         bad = road.run(green=False)
-    check(road, tell, "bad refresh (crash loop)", seen)
+    check(road, tell, "bad refresh (crash loop in the preview)", seen)
+    road.has_given_up(bad, words="CrashLoopBackOff", good=second)
+    with under_load(road) as seen, road.changed(target__strategy="rolling"), road.container(**BAD_FLAG):
+        bad = road.run(green=False)
+    check(road, tell, "bad rolling update (crash loop)", seen)
     road.has_given_up(bad, words="CrashLoopBackOff", good=second)
     with under_load(road) as seen:
         road.run("rollback_faults_load", release=first["release"])
