@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import yaml
@@ -21,6 +22,8 @@ from slipway.record import Cause, Record, new_record, opened, read_record, utc_n
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.store import Store, read_bytes
+
+Check = Callable[[], None]  # raises where another run may write by now
 
 log = logging.getLogger(__name__)
 
@@ -51,30 +54,24 @@ class Undo:
     good: Record | None = None
 
 
-def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
-    """Apply the release's manifests with this image; what was applied comes back.
+def make_live(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
+    """Apply the release's manifests with this image, `check` called before the first write; what was applied comes back.
 
     Raises ManifestError, ApplyError, StoreError.
     """
     objects = render_manifests(
         release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
     )
-    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh")
+    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check)
 
 
-def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str) -> Applied:
+def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
     """Apply a recorded release again, its manifests as they were stored. Raises ApplyError, StoreError."""
     data = read_bytes(manifests_uri)
     rendered = Rendered(
         objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
     )
-    return _bring(release, export, pushed, rendered, cause="rollback")
-
-
-def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
-    """The release that a record tells of, as the work of another run, with its export and image."""
-    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, force=False)
-    return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
+    return _bring(release, export, pushed, rendered, cause="rollback", check=check)
 
 
 def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
@@ -84,6 +81,8 @@ def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
         return Undo(action="nothing", reason="what was applied last was torn down")
     if newest is None or history.settled or (proven and newest["run_id"] == run_id):
         return Undo(action="nothing", reason="what was applied last was proven live")
+    if history.good is None and history.unread:
+        return Undo(action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}")
     if history.good is not None:
         return Undo(
             action="restore",
@@ -113,7 +112,9 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause) -> Applied:
+def _bring(
+    release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
+) -> Applied:
     """Open the record, then write to the cluster.
 
     The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
@@ -132,7 +133,7 @@ def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered,
         now=utc_now(),
     )
     write_record(store, record)
-    uid, generation = apply_plan(release, plan)
+    uid, generation = apply_plan(release, plan, check=check)
     if plan.prune:
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:

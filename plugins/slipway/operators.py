@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
-from slipway.handover import Handover
+from slipway.handover import RETURN_VALUE, Handover
+from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ Fact = dict[str, Any]
 
 GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
 
-RETURN_VALUE = "return_value"  # XCom's key for a task's result
 GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def one_line_failures(run: Handover) -> Iterator[None]:
         yield
     except SlipwayError as error:
         said = f"{type(error).__name__}: {error}"
-        run.say(Verdict.failed(said))
+        run.say(Verdict.failed(said), bad=error.blames_release)
         if error.worth_retrying:
             raise
         raise AirflowFailException(said) from error
@@ -59,10 +60,16 @@ def one_line_failures(run: Handover) -> Iterator[None]:
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
+    writes_s: int | None = (
+        None  # how long it may write to the target: for as long the target's Lease is taken, or renewed
+    )
+
     def execute(self, context: Context) -> Fact:
         """The fact as a dict, for XCom."""
         run = Handover(context)
         with one_line_failures(run):
+            if self.writes_s is not None:
+                hold_target(run, self.writes_s)
             return to_dict(self.make(run))
 
     @abstractmethod
@@ -103,25 +110,30 @@ class PlanOperator(StageOperator):
     def execute(self, context: Context) -> Fact:
         """The Plan as a dict; what it does not need is skipped from here."""
         plan = super().execute(context)
-        unneeded = {"nothing": [*self.builds, *self.deploys], "manifests": self.builds}.get(plan["action"], [])
+        everything = [*self.builds, *self.deploys]
+        unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
         if context["params"].get("plan_only"):
-            unneeded = [*self.builds, *self.deploys]
+            unneeded = everything
         if not unneeded:
             return plan
         context["ti"].xcom_push(key=RETURN_VALUE, value=plan)
         raise DownstreamTasksSkipped(tasks=unneeded)
 
     def make(self, run: Handover) -> Any:
-        """The Plan, its diff in the log."""
-        from slipway.plan import differences, make_plan
+        """The Plan, its diff in the log. The target's Lease is taken where the run is going to change something there."""
+        from slipway.plan import differences, make_plan, missing_cluster
 
-        plan, previews = make_plan(run.release)
+        release = run.release
+        plan, previews = make_plan(release, by_hand=run.by_hand)
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for preview in previews:
             for line in differences(preview):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
+        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        if changes and missing_cluster(release.target) is None:
+            hold_target(run, BUILD_S)
         return plan
 
 
@@ -136,8 +148,8 @@ class ChooseOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Choice."""
-        from slipway.history import choose_release, describe, read_current_history
-        from slipway.live import Choice, recorded
+        from slipway.history import choose_release, describe, read_current_history, recorded
+        from slipway.live import Choice
         from slipway.params import read_release
         from slipway.plan import Plan, missing_cluster
         from slipway.release import dag_id
@@ -153,6 +165,8 @@ class ChooseOperator(StageOperator):
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
         log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
+        if hold := Hold.of(run, release):
+            hold.take(APPLY_S)
         plan = Plan(
             action="restore",
             reasons=(f"release {record['release_id']} was chosen",),
@@ -250,16 +264,27 @@ class ApplyOperator(StageOperator):
     """Renders the manifests, opens the record, and applies them server-side: the one task that changes the cluster."""
 
     ui_color = RED
+    writes_s = APPLY_S
+
+    def execute(self, context: Context) -> Fact:
+        """What was Applied, as a dict. A cluster that the run has made has a namespace first, for the Lease to be in."""
+        from slipway.apply import ensure_namespace
+
+        run = Handover(context)
+        with one_line_failures(run):
+            ensure_namespace(run.release.target)
+        return super().execute(context)
 
     def make(self, run: Handover) -> Any:
         """What was Applied."""
         from slipway.live import make_live, restore
 
         manifests_uri = run.plan.manifests_uri
+        facts, check = (run.release, run.export, run.pushed), partial(hold_target, run, APPLY_S)
         if manifests_uri is None:
-            applied = make_live(run.release, run.export, run.pushed)
+            applied = make_live(*facts, check=check)
         else:
-            applied = restore(run.release, run.export, run.pushed, manifests_uri)
+            applied = restore(*facts, manifests_uri, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
@@ -319,7 +344,7 @@ class PruneOperator(BaseOperator):
 
 
 class RecordOperator(BaseOperator):
-    """Closes the run's record, pass or fail, as a teardown that cannot change the run's colour."""
+    """Closes the run's record, pass or fail, and gives the target's Lease back; a teardown that cannot change the run's colour."""
 
     ui_color = GREY
 
@@ -329,15 +354,17 @@ class RecordOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
+        run = Handover(context)
+        uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+        log.info("record: %s", uri or "there is no release to record; the first task's log says why")
+        give_back_leases(run)
+        return uri
+
+    def _close(self, run: Handover) -> str:
         from slipway.record import close_run
 
-        run = Handover(context)
-        if run.left("resolve") is None and run.left("choose") is None:
-            log.info("record: there is no release to record; the first task's log says why")
-            return None
-        states = task_states(context)
+        states = task_states(run.context)
         verdicts = {task: said for task in states if (said := run.said(task))}
         proven = states.get(self.proof_task_id) == "success"
-        uri = close_run(run.release, verdicts, states, proven=proven, undo=run.left("rollback"))
-        log.info("record: %s", uri)
-        return uri
+        undo, broke = run.left("rollback"), broken_by(run)
+        return close_run(run.release, verdicts, states, proven=proven, undo=undo, broke=broke)

@@ -29,6 +29,7 @@ REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' accounts, and pods that act as accounts
 
 APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' word, and IAM's for the same
+LEASE_VERBS = ("get", "create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,7 @@ def plan_permissions(
         needed += [
             f"container.{iam_resource(group, kind)}.{verb}" for group, kind in kinds for verb in APPLY_VERBS.values()
         ]
-        needed.append("container.pods.list")
+        needed += ["container.pods.list", *(f"container.leases.{verb}" for verb in LEASE_VERBS)]
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 
@@ -158,6 +159,7 @@ def plan_rights(kinds: Iterable[tuple[str, str]]) -> tuple[Right, ...]:
     return (
         *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
         Right(group="", resource="pods", verb="list"),
+        *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
         *(Right(group=group, resource=resource, verb="delete", needed=False) for group, resource in applied),
         Right(group="", resource="events", verb="list", needed=False),
         Right(group="", resource="pods/log", verb="get", needed=False),

@@ -16,6 +16,15 @@ from slipway.release import Release, file_name
 from slipway.store import Store
 
 SCHEMA = 1
+SHAPE = {
+    "model": str,
+    "run_id": str,
+    "outcome": str,
+    "opened": str,
+    "cause": str,
+    "release": dict,
+    "objects": list,
+}  # of all
 
 # proven: the gate passed on a temporary cluster; gone: torn down; retired: what it made is being pruned
 Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
@@ -45,6 +54,8 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "objects": [],
         "verdicts": {},
         "tasks": {},
+        "bad": None,
+        "lease": None,
     }
 
 
@@ -66,6 +77,7 @@ def opened(
         "outcome": "open",
         "opened": now.isoformat(),
         "closed": None,
+        "bad": None,
         "export": to_dict(export),
         "pushed": to_dict(pushed),
         "release_id": pushed.release_id,
@@ -78,23 +90,56 @@ def opened(
 
 
 def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dict[str, str], now: datetime) -> Record:
-    """The record of a run that has ended; `live` only where the gate passed, and what answered it stays."""
+    """The record of a run that has ended; `live` only where the gate passed, and what answered it stays.
+
+    `bad` is the first verdict that found the release itself at fault: what the schedule does not try again.
+    """
     passed: Outcome = "proven" if (record["release"].get("cluster") or {}).get("temporary") else "live"
     outcome: Outcome = passed if proven else "failed"
-    return {**record, "outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
+    ended: Record = {"outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
+    return {**record, **ended, "bad": None if proven else find_fault(verdicts)}
+
+
+def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
+    """The task that has found the release itself at fault, and its words; None where none has."""
+    faults = [(said["at"], task, said["reason"]) for task, said in verdicts.items() if said.get("bad")]
+    return {"task": min(faults)[1], "reason": min(faults)[2]} if faults else None
 
 
 def close_run(
-    release: Release, verdicts: Record, tasks: dict[str, str], *, proven: bool, undo: Record | None = None
+    release: Release,
+    verdicts: Record,
+    tasks: dict[str, str],
+    *,
+    proven: bool,
+    undo: Record | None = None,
+    broke: str | None = None,
 ) -> str:
-    """Close this run's record with its tasks' verdicts and states, and what was undone; its URI comes back.
+    """Close this run's record with its tasks' verdicts and states, what was undone, and whose Lease was broken.
+
+    Its URI comes back.
 
     Raises StoreError.
     """
     store = Store(release.store)
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
-    return write_record(store, {**ended, "undo": undo})
+    return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
+
+
+def why_unread(found: Any) -> str | None:
+    """Why what was found where a record should be is none that can be read; None where it can."""
+    if not isinstance(found, dict):
+        return "no JSON object"
+    if found.get("schema") != SCHEMA:
+        return f"of schema {found.get('schema')}, this Slipway reads {SCHEMA}"
+    absent = [name for name, kind in SHAPE.items() if not isinstance(found.get(name), kind)]
+    if absent:
+        return f"its {absent[0]} is missing, or is none"
+    release = found["release"]
+    if not isinstance(release.get("target"), dict) or not isinstance(release.get("deployment"), str):
+        return "its release does not say where it went"
+    return None
 
 
 def has_changed_cluster(record: Record) -> bool:

@@ -3,8 +3,8 @@ from hashlib import sha256
 import pytest
 
 from slipway.facts import from_dict, to_dict
-from slipway.history import History
-from slipway.live import judge_undo, keep_manifests, recorded
+from slipway.history import History, recorded
+from slipway.live import judge_undo, keep_manifests
 from slipway.store import read_bytes
 
 
@@ -41,6 +41,15 @@ def test_first_release_is_left_if_the_model_file_says_so(record_of):
     """A first release that failed stays for inspection where `on_first_failure` is keep."""
     undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False)
     assert undo.action == "keep"
+
+
+def test_nothing_is_removed_while_a_record_cannot_be_read(record_of):
+    """A release that looks like a first one may have a good one before it, in a record that cannot be read: it stays."""
+    undo = judge_undo(History((record_of("now", "open"),), ("r0.json: no JSON object",)), run_id="now", proven=False)
+    assert (undo.action, undo.reason) == (
+        "keep",
+        "the last good release may be in what cannot be read: r0.json: no JSON object",
+    )
 
 
 def test_recorded_release_comes_back_as_another_runs_work(release, export, pushed, record_of):

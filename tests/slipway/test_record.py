@@ -75,6 +75,20 @@ def test_closed_record_is_live_only_if_proven(release):
     assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
 
 
+def test_the_first_to_blame_the_release_is_remembered(release):
+    """A run that was not proven remembers who found the release itself at fault, and one that was, nobody."""
+    said = {
+        "wait_for_rollout": {"outcome": "fail", "reason": "late", "at": "3"},
+        "gate": {"outcome": "fail", "reason": "wrong", "at": "2", "bad": True},
+        "smoke_test": {"outcome": "fail", "reason": "wronger", "at": "1", "bad": True},
+    }
+    ended = {"verdicts": said, "tasks": {}, "now": at(9)}
+    assert closed(opened_by(release), proven=False, **ended)["bad"] == {"task": "smoke_test", "reason": "wronger"}
+    assert closed(opened_by(release), proven=True, **ended)["bad"] is None
+    kept = {"gate": {"outcome": "fail", "reason": "no answer", "at": "1"}}
+    assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
+
+
 def test_record_reopened_if_the_run_is_cleared(release):
     """A run that applies again is open again, and its record the newest."""
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
