@@ -182,7 +182,7 @@ class PredictionSensor(JudgeSensor):
 
     def blames_release(self, event: Fact) -> bool:
         """Where an answer was wrong: not where none came in time."""
-        return event.get("late") is False
+        return event["outcome"] == "fail" and event.get("late") is False
 
     def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command."""

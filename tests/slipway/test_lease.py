@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from slipway.errors import LeaseLost, TargetBusy
+from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import Hold, broken_by, give_back_leases, hold_target
+from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
 from slipway.target import Target
 
@@ -89,6 +90,15 @@ def test_taken_from_another_counts_and_begins_anew():
     assert taken["metadata"]["resourceVersion"] == "7"
     assert taken["metadata"]["labels"] == {"slipway/model": "digits-vit"}
     assert "resourceVersion" not in render_lease(PLACE, ME, None, now=NOW, limit_s=90, broke=None)["metadata"]
+
+
+def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
+    """A record is written whether the cluster answers or not: what is not given back is over with its run."""
+    run = Handover(context_of("record"))
+    left = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
+    run.context["ti"].facts["plan", LEASE] = left
+    give_back_leases(run)
+    assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------
