@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from slipway.errors import InputRefused
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
-from slipway.record import Record, has_changed_cluster, why_unread
+from slipway.record import Record, has_changed_cluster, parsed, why_unread
 from slipway.release import Release
 from slipway.store import Store, read_bytes
 from slipway.target import Target
@@ -102,20 +101,13 @@ def read_records(store: Store, model: str) -> Records:
     records, unread = [], []
     for name in store.names(f"records/{model}"):
         key = f"records/{model}/{name}"
-        found = _parsed(read_bytes(store.uri_of(key)))
+        found = parsed(read_bytes(store.uri_of(key)))
         if why := why_unread(found):
             unread.append(f"{store.uri_of(key)}: {why}")
             log.warning("%s: passed over. Next: mend it, or use the Slipway that wrote it, or move it away", unread[-1])
         else:
             records.append(found)
     return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:  # not JSON, or not UTF-8
-        return None
 
 
 def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:

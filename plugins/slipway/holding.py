@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import SlipwayError, TargetBusy
+from slipway.errors import ClusterUnreachable, SlipwayError, TargetBusy
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.lease import Holder, Place, busy, give_back, hold, look
@@ -56,6 +56,13 @@ class Hold:
         own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
         self.run.leave(LEASE, {**to_dict(held), **own})
 
+    def renew(self, limit_s: int) -> None:
+        """The same for a wait, which only reads: an API server that does not answer now is no reason to end it."""
+        try:
+            self.take(limit_s)
+        except ClusterUnreachable as error:
+            log.warning("%s: not renewed: %s", self.place, error)
+
     def look(self) -> None:
         """Refuse where another run has the Lease, unless this one is there to break it. Raises TargetBusy, ApplyError."""
         verdict = look(self.place, self.me, is_over=self._is_over)
@@ -87,6 +94,12 @@ def hold_target(run: Handover, limit_s: int) -> None:
     """Take the Lease of the release's target, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
     if own := Hold.of(run, run.release):
         own.take(limit_s)
+
+
+def renew_target(run: Handover, limit_s: int) -> None:
+    """The same for a wait. Raises TargetBusy, LeaseLost, ApplyRefused."""
+    if own := Hold.of(run, run.release):
+        own.renew(limit_s)
 
 
 def give_back_leases(run: Handover) -> None:

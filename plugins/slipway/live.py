@@ -18,7 +18,7 @@ from slipway.history import History, read_history
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
 from slipway.push import Pushed
-from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
+from slipway.record import Cause, Record, begin_record, opened, utc_now, write_record
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.store import Store, read_bytes
@@ -125,7 +125,7 @@ def _bring(
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(
-        read_record(store, release.model, release.run_id) or new_record(release, cause=cause, now=utc_now()),
+        begin_record(store, release, cause=cause),
         export=export,
         pushed=pushed,
         manifests={"uri": rendered.uri, "hash": rendered.hash},

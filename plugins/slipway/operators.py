@@ -355,9 +355,11 @@ class RecordOperator(BaseOperator):
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
         run = Handover(context)
-        uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+        try:
+            uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+        finally:
+            give_back_leases(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
-        give_back_leases(run)
         return uri
 
     def _close(self, run: Handover) -> str:

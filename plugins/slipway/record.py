@@ -5,6 +5,8 @@ It says what the run was about, what it applied, every verdict and when, and how
 
 from __future__ import annotations
 
+import json
+import logging
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.push import Pushed
 from slipway.release import Release, file_name
-from slipway.store import Store
+from slipway.store import Store, read_bytes
 
 SCHEMA = 1
 SHAPE = {
@@ -30,6 +32,8 @@ SHAPE = {
 Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> Record:
@@ -151,6 +155,29 @@ def read_record(store: Store, model: str, run_id: str) -> Record | None:
     """A run's record, None where it has none. Raises StoreError."""
     key = record_key(model, run_id)
     return store.read_json(key) if store.exists(key) else None
+
+
+def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
+    """The run's record before it is opened: its own of an earlier try, or a new one, also where that cannot be read.
+
+    Raises StoreError.
+    """
+    key = record_key(release.model, release.run_id)
+    if store.exists(key):
+        found = parsed(read_bytes(store.uri_of(key)))
+        why = why_unread(found)
+        if why is None:
+            return dict(found)
+        log.warning("%s: %s: begun anew", store.uri_of(key), why)
+    return new_record(release, cause=cause, now=utc_now())
+
+
+def parsed(data: bytes) -> Any:
+    """A JSON value, None where it is none."""
+    try:
+        return json.loads(data)
+    except ValueError:  # not JSON, or not UTF-8
+        return None
 
 
 def write_record(store: Store, record: Record) -> str:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import hold_target
+from slipway.holding import renew_target
 from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -64,7 +64,7 @@ class JudgeSensor(BaseSensorOperator):
         """Renew the target's Lease for as long as the wait may take, then defer."""
         run = Handover(context)
         with one_line_failures(run):
-            hold_target(run, self.time_limit_s(run.release) + GRACE_S)
+            renew_target(run, self.time_limit_s(run.release) + GRACE_S)
         self.wait(run)
 
     def wait(self, run: Handover) -> None:

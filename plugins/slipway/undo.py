@@ -103,14 +103,14 @@ class RollbackOperator(BaseOperator):
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
     @staticmethod
-    def _hold(context: Context, release: Release, limit_s: int) -> None:
-        """Take the Lease of what is undone, or renew it; skipped, and said, where it is another run's."""
+    def _hold(context: Context, release: Release, limit_s: int, *, waits: bool = False) -> None:
+        """Take the Lease of what is undone, or renew it for a wait; skipped, and said, where it is another run's."""
         run = Handover(context)
         hold = Hold.of(run, release)
         if hold is None:
             return
         try:
-            hold.take(limit_s)
+            (hold.renew if waits else hold.take)(limit_s)
         except (TargetBusy, LeaseLost) as error:
             said = f"nothing is undone: {type(error).__name__}: {error}"
             run.say(Verdict.failed(said))
@@ -121,7 +121,7 @@ class RollbackOperator(BaseOperator):
         from slipway import triggers
 
         with one_line_failures(Handover(context)):
-            self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S)
+            self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S, waits=True)
         self.defer(
             trigger=getattr(triggers, trigger)(
                 release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own

@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from slipway.apply import ObjectRef
 from slipway.export import Export
@@ -7,6 +8,7 @@ from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
 from slipway.record import (
     SCHEMA,
+    begin_record,
     close_run,
     closed,
     new_record,
@@ -87,6 +89,16 @@ def test_the_first_to_blame_the_release_is_remembered(release):
     assert closed(opened_by(release), proven=True, **ended)["bad"] is None
     kept = {"gate": {"outcome": "fail", "reason": "no answer", "at": "1"}}
     assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
+
+
+def test_record_begun_anew_if_it_cannot_be_read(release, store, caplog):
+    """A run that is cleared goes on with its own record; one that was spoilt stops it not, and is named."""
+    write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
+    assert begin_record(store, release, cause="refresh")["outcome"] == "failed"
+    place = Path(store.uri.removeprefix("file://")) / record_key(release.model, release.run_id)
+    place.write_text(place.read_text()[:100])
+    assert begin_record(store, release, cause="refresh")["outcome"] == "open"
+    assert f"{store.uri_of(record_key(release.model, release.run_id))}: no JSON object: begun anew" in caplog.text
 
 
 def test_record_reopened_if_the_run_is_cleared(release):

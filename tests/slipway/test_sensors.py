@@ -85,7 +85,7 @@ def test_release_is_blamed_only_for_what_it_did(context, task_id, event, bad):
 def test_lease_is_renewed_for_the_wait(context, monkeypatch):
     """A wait holds the target for as long as it may take, Airflow's own limit included."""
     asked = []
-    monkeypatch.setattr(sensors, "hold_target", lambda _run, limit_s: asked.append(limit_s))
+    monkeypatch.setattr(sensors, "renew_target", lambda _run, limit_s: asked.append(limit_s))
     with pytest.raises(TaskDeferred):
         sensor("gate").execute(context("gate"))
     assert asked == [360]
