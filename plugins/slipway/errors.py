@@ -5,6 +5,7 @@ SlipwayError
 ├── ResolveError              a revision or a base image that could not be pinned
 │   └── HubUnreachable        the Hub did not answer, or is in trouble        (worth another try)
 ├── ExportError               the exporter did not leave what it promised
+│   ├── PromiseBroken         the model does not do what was promised of it
 │   └── SourceUnreachable     nobody answered where the source is             (worth another try)
 ├── ScratchFull               no room in the worker's temporary folder
 ├── StoreError                the artifact store did not take or give
@@ -63,6 +64,12 @@ class HubUnreachable(ResolveError):
 
 class ExportError(SlipwayError):
     """The exporter did not leave what it promised."""
+
+
+class PromiseBroken(ExportError):
+    """The exported model does not do what was promised of it: of its golden cases, or of 🤗's own answers."""
+
+    blames_release = True
 
 
 class SourceUnreachable(ExportError):

@@ -234,8 +234,8 @@ def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_pu
     log, [record] = story.run(green=False)
     (story.checkpoint / "config.json").write_text(good)
     after = story.traces()
-    assert "ExportError" in log
-    assert (record["outcome"], record["objects"]) == ("failed", [])
+    assert "PromiseBroken" in log
+    assert (record["outcome"], record["objects"], record["bad"]["task"]) == ("failed", [], "export")
     assert {part: after[part] for part in ("cluster", "engine", "registry")} == {
         part: before[part] for part in ("cluster", "engine", "registry")
     }
@@ -328,7 +328,7 @@ def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
     good = story.swap_labels()
     log, records = story.run(green=False, break_lease=True)
     (story.checkpoint / "config.json").write_text(good)
-    assert "ExportError" in log
+    assert "PromiseBroken" in log
     assert f"rollback: restore: release {killed['release_id']} of run {killed['run_id']} was not proven live" in log
     assert [record["outcome"] for record in records if record["cause"] == "rollback"] == ["live"]
     assert story.live() == serving
