@@ -157,16 +157,22 @@ class ChooseOperator(StageOperator):
         from slipway.store import Store
 
         wanted, store = read_release(dict(run.context["params"])), read_settings().store
-        history = read_current_history(Store(store), self.model)
+
+        def choose() -> Any:
+            history = read_current_history(Store(store), self.model)
+            return history, choose_release(history, wanted)
+
+        history, record = choose()
         for line in describe(history):
             log.info("choose: %s", line)
-        record = choose_release(history, wanted)
-        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
+        release = recorded(record, run_id=run.context["run_id"], store=store)[0]
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
-        log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
         if hold := Hold.of(run, release):
             hold.take(APPLY_S)
+        record = choose()[1]  # another run may have ended since
+        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
+        log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
         plan = Plan(
             action="restore",
             reasons=(f"release {record['release_id']} was chosen",),

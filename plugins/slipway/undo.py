@@ -22,6 +22,9 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.live import Undo
+    from slipway.record import Record
+
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
 
@@ -55,17 +58,23 @@ class RollbackOperator(BaseOperator):
         from slipway.store import Store
 
         store = Store(read_settings().store)
-        history = read_current_history(store, self.model)
         proven = task_states(context).get(self.proof_task_id) == "success"
-        undo = judge_undo(history, run_id=context["run_id"], proven=proven)
-        log.info("rollback: %s: %s", undo.action, undo.reason)
-        if undo.action == "nothing" or history.newest is None:
-            raise AirflowSkipException(undo.reason)
-        check = partial(self._hold, context, from_dict(Release, history.newest["release"]), APPLY_S)
+
+        def judge() -> tuple[Undo, Record]:
+            history = read_current_history(store, self.model)
+            undo = judge_undo(history, run_id=context["run_id"], proven=proven)
+            log.info("rollback: %s: %s", undo.action, undo.reason)
+            if undo.action == "nothing" or history.newest is None:
+                raise AirflowSkipException(undo.reason)
+            return undo, history.newest
+
+        undo, newest = judge()
+        check = partial(self._hold, context, from_dict(Release, newest["release"]), APPLY_S)
         if undo.action != "keep":
             check()
+            undo, newest = judge()  # another run may have ended since
         if undo.action == "remove":
-            remove_release(store, history.newest)
+            remove_release(store, newest)
         if undo.good is None:
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
