@@ -8,18 +8,24 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 
 class TaskInstance:
     """What a task asks of Airflow: facts and states of other tasks, and a place for its own."""
 
-    def __init__(self, facts, dag_id, task_id):
-        self.facts, self.dag_id, self.task_id = facts, dag_id, task_id
+    def __init__(self, dag_id, task_id, facts):
+        self.dag_id, self.task_id, self.facts = dag_id, task_id, facts
         self.pushed = {}
 
-    def xcom_pull(self, *, task_ids, key=None):
+    def xcom_pull(self, *, task_ids, key="return_value"):
         """A fact by its task's name; by another key what this task has pushed itself."""
-        return self.facts.get(task_ids) if key is None else self.pushed.get(key)
+        return self.facts.get(task_ids) if key == "return_value" else self.pushed.get(key)
+
+    @staticmethod
+    def get_dagrun_state(_dag_id, _run_id):
+        """No other run has ended."""
+        return "running"
 
     def xcom_push(self, *, key, value):
         """The verdict, where whoever started this process reads it."""
@@ -44,7 +50,12 @@ def main(project, dag_id, task_id, run_id, facts_file):
     task = getattr(refresh, dag_id).get_task(task_id)
     if task_id == "export":
         task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
-    context = {"params": facts.get("params", {}), "run_id": run_id, "ti": TaskInstance(facts, dag_id, task_id)}
+    context = {
+        "params": facts.get("params", {}),
+        "run_id": run_id,
+        "ti": TaskInstance(dag_id, task_id, facts),
+        "dag_run": SimpleNamespace(run_type=facts.get("run_type", "manual"), clear_number=0),
+    }
     if began := os.environ.get("WORKER_BEGAN"):
         Path(began).touch()
     goes_on = task.execute

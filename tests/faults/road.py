@@ -90,7 +90,7 @@ class Road:
         """A road on which nothing has gone yet; three contents are there to be released."""
         limits = {"gate__timeout_s": 20}
         file = trial_file(**{"target__deployment": f"tfs-{model}", "source__folder": f"{model}/a", **limits, **changes})
-        file |= {"rollout_timeout_s": 120, "address_timeout_s": 30}
+        file |= {"rollout_timeout_s": 300, "address_timeout_s": 30}
         project = copy_project(root / "project", model, file)
         served = project / "include" / "served"
         for number, content in enumerate(CONTENTS):
@@ -188,10 +188,11 @@ class Road:
             "dags", "test", dag or self.dag, "-c", json.dumps(conf), check=False, environment=environment
         )
         seconds = time.monotonic() - began_s
-        assert green is None or (code == 0) is green, log[-6000:]
         new = sorted(
             (found for name, found in self.records().items() if name not in before), key=lambda found: found["opened"]
         )
+        red = [said for record in new for said in record["verdicts"].items() if said[1]["outcome"] != "pass"]
+        assert green is None or (code == 0) is green, (red, log[-3000:])
         return Run(code == 0, log, new, began, seconds)
 
     @contextmanager

@@ -37,7 +37,7 @@ def road(make_road):
     road.end()
 
 
-def kill_again_and_again(road, task_id, facts):
+def kill_again_and_again(road, task_id, facts, run_id="test__1"):
     """Kill a task at seeded instants, each time on what the last one left; then let it run to its end, whose result comes back.
 
     An instant that came when the task had ended already is drawn again from before it.
@@ -46,14 +46,14 @@ def kill_again_and_again(road, task_id, facts):
     killed, span_s = 0, road.took_s[task_id]
     while killed < KILLS:
         instant_s = chance.uniform(0.0, span_s)
-        done = road.task(task_id, facts=facts, kill_after_s=instant_s)
+        done = road.task(task_id, facts=facts, run_id=run_id, kill_after_s=instant_s)
         assert done.returncode in {-9, 0}, done.stderr[-3000:]
         killed += done.returncode == -9
         span_s = span_s if done.returncode else instant_s
         said = f"kill {killed} of {KILLS}" if done.returncode else "had ended"
         print(f"{task_id}: {said} at {instant_s:.3f} s of at most {span_s:.1f} s")
     began_s = time.monotonic()
-    ended = result(road.task(task_id, facts=facts))
+    ended = result(road.task(task_id, facts=facts, run_id=run_id))
     return ended, time.monotonic() - began_s
 
 
@@ -151,13 +151,14 @@ def test_rollback(road, tell):
     """What a dead run applied is undone once, however often the rollback is killed: the good release serves, gated, recorded once."""
     good, dead = road.serves(), {"params": {}}
     with road.container(args=["--rest_api_port=none"]):
-        for task_id in ("resolve", "plan", "apply"):
+        for task_id in (*BEFORE, "apply"):
             dead[task_id] = result(road.task(task_id, facts=dead, run_id="dead"))
     road.took_s["rollback"] = 20.0
     failed = {**dead, "states": {"gate": "failed", "rollback": "running"}}
-    undone, good_s = kill_again_and_again(road, "rollback", failed)
+    undone, good_s = kill_again_and_again(road, "rollback", failed, "dead")
+    road.task("record", facts={**failed, "states": {"gate": "failed"}}, run_id="dead")
     assert undone["release"] == good["release"]
-    assert sorted(found["outcome"] for found in road.records().values()) == ["live", "live", "open"]
+    assert sorted(found["outcome"] for found in road.records().values()) == ["failed", "live", "live"]
     assert road.serves() == good
     assert road.debris() == []
     tell(f"`rollback` killed {KILLS} times", "the good release serves, gated, recorded once", good_s=good_s)
