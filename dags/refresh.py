@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import ModelFile, is_temporary, read_model_file, served_files
+from slipway.model_file import ModelFile, is_temporary, may_be_in_doubt, read_model_file, served_files
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
@@ -35,7 +35,7 @@ DOC = """
 model file names a GKE cluster, **preflight** asks Google whether the run can do its work, and **create cluster** finds or makes
 it. **export** writes the SavedModel,
 **build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
-asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
+asks the golden questions; where it is in doubt **approve**, if there is one, asks a person. **announce** tells the Asset. **rollback** brings the last good release back where the gate did
 not pass, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
 A temporary GKE cluster is claimed first, and deleted again whatever happened: **remove objects**, **delete cluster**, **leftovers**.
 
@@ -56,14 +56,15 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
+        asks = file is not None and may_be_in_doubt(file)
         clusters: list[BaseOperator] = []
         if file is not None and file.target.gke is not None:
             clusters = [CreateClusterOperator(task_id="create_cluster", task_display_name="create cluster", **WAIT)]
         if file is not None and is_temporary(file):
             clusters.insert(0, ClaimClusterOperator(task_id="claim_cluster", task_display_name="claim cluster"))
-            stages = temporary_stages(setups=clusters)
+            stages = temporary_stages(setups=clusters, asks=asks)
         else:
-            stages = deploy_stages(path.stem)
+            stages = deploy_stages(path.stem, asks=asks)
         deploys = [*clusters, *stages]
         builds: list[BaseOperator] = [
             ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slipway.verdict import Verdict
 
 VERDICT = "verdict"  # XCom's key for it, beside the fact
+GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,14 @@ class Handover:
         """What a task left, None where it left nothing."""
         return self.context["ti"].xcom_pull(task_ids=task_id)
 
-    def say(self, verdict: Verdict) -> None:
-        """Leave this task's verdict for the record, whether the task then passes or fails."""
-        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat()}
+    def say(self, verdict: Verdict, **more: Any) -> None:
+        """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails."""
+        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more}
         self.context["ti"].xcom_push(key=VERDICT, value=said)
 
-    def said(self, task_id: str) -> dict[str, str] | None:
+    def said(self, task_id: str) -> dict[str, Any] | None:
         """The verdict that a task left, None where it left none."""
-        found: dict[str, str] | None = self.context["ti"].xcom_pull(task_ids=task_id, key=VERDICT)
+        found: dict[str, Any] | None = self.context["ti"].xcom_pull(task_ids=task_id, key=VERDICT)
         return found
 
     @property
@@ -106,6 +107,17 @@ class Handover:
     def address(self) -> str:
         """The URL that `wait_for_address` left."""
         return str(self._needed("wait_for_address"))
+
+    @property
+    def baseline(self) -> Any:
+        """How the live release tells the gate's labelled set, as `plan` left it; None where nobody compares."""
+        return self._planned("baseline")
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Where `wait_for_address` found gRPC, as host:port; None where it is not known."""
+        found: str | None = self.context["ti"].xcom_pull(task_ids="wait_for_address", key=GRPC)
+        return found
 
     def _needed(self, task_id: str) -> Any:
         fact = self.left(task_id)

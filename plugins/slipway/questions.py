@@ -6,6 +6,7 @@ gRPC needs no TensorFlow: the message classes are made from the descriptors that
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from slipway.prediction import REQUEST_TIMEOUT_S, Answer, GoldenCase
+from slipway.prediction import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcPrediction, GrpcRefusal
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -42,15 +43,6 @@ def _answer(response: httpx.Response) -> Answer:
 
 def _no_answer(error: httpx.HTTPError) -> Answer:
     return Answer(status=0, body=str(error) or type(error).__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcPrediction:
-    """A gRPC answer to a golden case."""
-
-    label: str
-    confidence: float  # 0..1
-    version: int  # as the server names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +85,26 @@ def grpc_client(address: str, descriptors: bytes) -> Iterator[GrpcClient]:
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
         pool.Add(file)
-    with grpc.insecure_channel(address) as channel:
+    # Channels of one process share a connection to the same address, unless told otherwise.
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield GrpcClient(channel, pool)
+
+
+def ask_grpc(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcRefusal:
+    """One gRPC question on a connection of its own; what goes wrong is an answer too."""
+    import grpc
+
+    try:
+        with grpc_client(address, descriptors) as client:
+            return client.predict(case, version)
+    except grpc.RpcError as error:
+        return GrpcRefusal(code=error.code().name, words=error.details() or "")
+    except (IndexError, struct.error) as error:
+        return GrpcRefusal(code="OK", words=f"an answer without label and confidence: {error}")
 
 
 def _first_float(tensor: Any) -> float:
     """The first number of a float TensorProto, in whichever of its two forms it came."""
     if tensor.float_val:
         return float(tensor.float_val[0])
-    import struct
-
     return float(struct.unpack_from("<f", tensor.tensor_content)[0])

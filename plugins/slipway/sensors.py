@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
-from slipway.handover import Handover
+from slipway.handover import GRPC, Handover
 from slipway.operators import BLUE, GRACE_S, RED
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -51,7 +51,7 @@ class JudgeSensor(BaseSensorOperator):
     def explain(self, run: Handover, reason: str) -> str:
         """What a failed wait says: where, what, what next."""
 
-    def result(self, event: Fact) -> Any:
+    def result(self, run: Handover, event: Fact) -> Any:  # noqa: ARG002 - the address leaves two things
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
@@ -66,12 +66,21 @@ class JudgeSensor(BaseSensorOperator):
         """Pass on what the trigger found, or fail with the reason."""
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
-        if verdict.outcome != "pass":
-            said = self.explain(run, verdict.reason)
-            run.say(Verdict.failed(said))
+        if not self.accepts(run, verdict):
+            doubt = ", which is not enough" if verdict.outcome == "inconclusive" else ""
+            said = self.explain(run, f"{verdict.reason}{doubt}")
+            run.say(Verdict.failed(said), **self.more(event))
             raise AirflowFailException(said)
-        run.say(verdict)
-        return self.result(event)
+        run.say(verdict, **self.more(event))
+        return self.result(run, event)
+
+    def accepts(self, run: Handover, verdict: Verdict) -> bool:  # noqa: ARG002 - the gate's doubt depends on the run
+        """Whether the run goes on."""
+        return verdict.outcome == "pass"
+
+    def more(self, event: Fact) -> Fact:  # noqa: ARG002 - most waits measure nothing
+        """What the record keeps beside the verdict."""
+        return {}
 
 
 class RolloutSensor(JudgeSensor):
@@ -123,8 +132,11 @@ class AddressSensor(JudgeSensor):
 
     def execute(self, context: Context) -> Any:
         """The model file's fixed URL where it has one; else defer."""
-        release = Handover(context).release
-        return release.address.rstrip("/") if release.address else super().execute(context)
+        run = Handover(context)
+        release = run.release
+        if not release.address:
+            return super().execute(context)
+        return self.result(run, {"found": {"url": release.address.rstrip("/"), "grpc": release.grpc_address}})
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Service."""
@@ -136,9 +148,11 @@ class AddressSensor(JudgeSensor):
         """The model file's limit."""
         return release.address_timeout_s
 
-    def result(self, event: Fact) -> Any:
-        """The URL."""
-        return event["found"]
+    def result(self, run: Handover, event: Fact) -> Any:
+        """The URL; where gRPC is asked is beside it."""
+        found = event["found"]
+        run.context["ti"].xcom_push(key=GRPC, value=found["grpc"])
+        return found["url"]
 
     def explain(self, run: Handover, reason: str) -> str:
         """The reason and the next command."""
@@ -147,19 +161,43 @@ class AddressSensor(JudgeSensor):
 
 
 class PredictionSensor(JudgeSensor):
-    """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version."""
+    """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
+
+    With `asks`, a task after it asks a person where the gate is in doubt; else doubt means no.
+    """
 
     ui_color = BLUE
     poll_s = 1.0
+
+    def __init__(self, *, asks: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asks = asks
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Asks the golden questions."""
         from slipway.triggers import PredictionTrigger
 
-        export = run.export
+        release, export = run.release, run.export
         return PredictionTrigger(
-            release=to_dict(run.release), url=run.address, version=export.version, golden_uri=export.golden_uri, **times
+            release=to_dict(release),
+            url=run.address,
+            version=export.version,
+            golden_uri=export.golden_uri,
+            grpc=run.grpc_address,
+            no_grpc=why_no_grpc(release),
+            descriptors_uri=export.descriptors_uri,
+            baseline=run.baseline,
+            **times,
         )
+
+    def accepts(self, run: Handover, verdict: Verdict) -> bool:
+        """A pass; doubt where a person is asked next."""
+        may_ask = self.asks and run.release.gate.on_inconclusive == "ask"
+        return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_ask)
+
+    def more(self, event: Fact) -> Fact:
+        """How long answers took, and how the labelled set was told."""
+        return {"measured": event["found"]}
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
@@ -169,3 +207,10 @@ class PredictionSensor(JudgeSensor):
         """What was asked, promised and answered, and the next command."""
         asked = f"{run.address}{run.release.version_path(run.export.version)}"
         return f"GateFailed: {asked}: {reason}. Next: curl {asked}"
+
+
+def why_no_grpc(release: Release) -> str:
+    """Why the gate knows no address for gRPC, where it knows none."""
+    if release.address:
+        return "the model file gives target.address without target.grpc_address"
+    return f"service/{release.service} has no port tf-serving-grpc"

@@ -7,32 +7,35 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, chain
 
+from slipway.approval import DoubtOperator
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator
 from slipway.release import asset_uri
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
 from slipway.undo import RollbackOperator
 
-GATE = "gate"
+GATE, APPROVE = "gate", "approve"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
 
 
-def deploy_stages(model: str) -> list[BaseOperator]:
+def deploy_stages(model: str, *, asks: bool = False) -> list[BaseOperator]:
     """apply, the waits, the gate, announce, and the teardowns, already chained.
 
-    A skipped task before them does not skip them: a release that changed only manifests builds nothing.
+    A skipped task before them does not skip them: a release that changed only manifests builds nothing. Where the gate
+    `asks`, a person decides where it is in doubt, and the last of both is the proof.
     """
+    proof = APPROVE if asks else GATE
     return _chained(
-        *_proof_stages("none_failed"),
+        *_proof_stages("none_failed", asks=asks),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
-        RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **WAIT).as_teardown(),
-        RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+        RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **WAIT).as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
     )
 
 
-def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
+def temporary_stages(setups: list[BaseOperator], *, asks: bool = False) -> list[BaseOperator]:
     """The same on a cluster that the run makes and deletes: nothing to roll back to, nothing that stays to be announced.
 
     The teardowns belong to the setups: they run if one of them succeeded, whatever happened to the others and between.
@@ -40,7 +43,9 @@ def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
     announce: right below announce it would take its place, and a run whose gate failed would be green.
     """
     return _chained(
-        *_proof_stages("all_success"),  # Airflow's rule for what follows a setup; here everything is built anew
+        *_proof_stages(
+            "all_success", asks=asks
+        ),  # Airflow's rule for what follows a setup; here everything is built anew
         AnnounceOperator(task_id="announce", announces=None),
         RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT).as_teardown(
             setups=setups
@@ -49,16 +54,17 @@ def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
             setups=setups, on_failure_fail_dagrun=True
         ),
         LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
-        RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(),
     )
 
 
-def _proof_stages(apply_rule: str) -> list[BaseOperator]:
+def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:
     return [
         ApplyOperator(task_id="apply", trigger_rule=apply_rule),
         RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
         AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
-        PredictionSensor(task_id=GATE, **WAIT),
+        PredictionSensor(task_id=GATE, asks=asks, **WAIT),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=GATE)] if asks else ()),
     ]
 
 

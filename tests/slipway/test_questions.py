@@ -1,8 +1,12 @@
+from dataclasses import replace
+
+import grpc
 import pytest
+from grpc_serving import DESCRIPTORS, request_of
 
 from slipway import questions
-from slipway.prediction import Answer
-from slipway.questions import ask, ask_async
+from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
+from slipway.questions import ask, ask_async, ask_grpc
 
 
 async def asked(way, *question):
@@ -62,3 +66,36 @@ async def test_each_question_on_a_connection_of_its_own(http_server, way):
     for _ in range(2):
         await asked(way, server.url, "/x")
     assert len({seen.client for seen in server.seen}) == 2
+
+
+@pytest.fixture
+def spoken(case):
+    """The golden case with a gRPC request."""
+    return replace(case, grpc_request=request_of("digits-vit"))
+
+
+def test_grpc_answer_names_its_version(grpc_server, spoken):
+    """A version is asked for by its number, and the answer says which it came from."""
+    server = grpc_server(("3", 0.95, 7))
+    said = ask_grpc(server.address, DESCRIPTORS, spoken, 7)
+    assert said == GrpcPrediction(label="3", confidence=pytest.approx(0.95), version=7)
+    assert [seen.version for seen in server.seen] == [7]
+
+
+def test_each_grpc_question_on_a_connection_of_its_own(grpc_server, spoken):
+    """Channels of one process share connections by themselves; these do not, so that a load balancer may choose anew."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc_server(("3", 0.95, 7))
+    with ThreadPoolExecutor(3) as askers:
+        list(askers.map(lambda _: ask_grpc(server.address, DESCRIPTORS, spoken, 7), range(6)))
+    assert len({seen.client for seen in server.seen}) == 6
+
+
+def test_grpc_refusal_is_an_answer(grpc_server, closed_url, spoken):
+    """What the server refuses, who is not there, and an answer without a label are for the judge."""
+    refusing = grpc_server((grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(digits-vit, 7)"))
+    said = ask_grpc(refusing.address, DESCRIPTORS, spoken, 7)
+    assert said == GrpcRefusal(code="NOT_FOUND", words="Servable not found for request: Specific(digits-vit, 7)")
+    assert ask_grpc(closed_url.removeprefix("http://"), DESCRIPTORS, spoken, 7).code == "UNAVAILABLE"
+    assert ask_grpc(grpc_server((None, 0, 7)).address, DESCRIPTORS, spoken, 7).code == "OK"
