@@ -132,6 +132,34 @@ def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
     assert "create_cluster" not in plan.builds
 
 
+DOUBTFUL = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
+
+
+@pytest.mark.parametrize("more", ["", "target: {gke: {temporary: true}}\n"], ids=["a cluster", "a temporary cluster"])
+def test_a_person_is_asked_after_a_gate_that_may_be_in_doubt(dags_of, more):
+    """Where the gate can be in doubt, a question follows it, and counts as the proof in its place."""
+    dag = dags_of(doubtful=DOUBTFUL + more)["doubtful"]
+    dag.validate()
+    assert DagSerialization.to_dict(dag)
+    assert dag.get_task("gate").asks
+    assert dag.get_task("gate").downstream_task_ids == {"approve"}
+    assert "announce" in dag.get_task("approve").downstream_task_ids
+    assert dag.get_task("record").proof_task_id == "approve"
+    assert more or dag.get_task("rollback").proof_task_id == "approve"
+    tis = [Ran(task.task_id, "success") for task in dag.tasks]
+    leaves = {leaf.task_id for leaf in DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)}
+    assert leaves == ({"announce", "delete_cluster"} if more else {"announce"})
+
+
+@pytest.mark.parametrize("rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["sure", "told to fail"])
+def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
+    """A gate that is always sure, and one that takes doubt for no, is itself the proof."""
+    dag = dags_of(sure=GOOD.replace('label: "3"}]', f'label: "3"}}]{rules}'))["sure"]
+    assert dag.get_task("gate").downstream_task_ids == {"announce"}
+    assert not dag.get_task("gate").asks
+    assert dag.get_task("record").proof_task_id == "gate"
+
+
 TEMPORARY = GOOD + "target: {gke: {temporary: true}}\n"
 
 

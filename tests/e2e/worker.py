@@ -18,7 +18,7 @@ class TaskInstance:
 
     def xcom_pull(self, *, task_ids, key=None):
         """A fact by its task's name."""
-        return self.facts.get(task_ids) if key is None else None
+        return self.facts.get(task_ids if key is None else f"{task_ids}/{key}")
 
     def xcom_push(self, *, key, value):
         """The verdict, where whoever started this process reads it."""
