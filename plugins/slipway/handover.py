@@ -111,7 +111,7 @@ class Handover:
     @property
     def baseline(self) -> Any:
         """How the live release tells the gate's labelled set, as `plan` left it; None where nobody compares."""
-        return self._planned("baseline")
+        return (self._chosen("plan") or self.left("plan") or {}).get("baseline")
 
     @property
     def grpc_address(self) -> str | None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import httpx
@@ -88,14 +88,20 @@ class GrpcClient:
 def grpc_client(address: str, descriptors: bytes) -> Iterator[GrpcClient]:
     """A gRPC client at `host:port` that knows the messages in a serialised FileDescriptorSet."""
     import grpc
+
+    # Channels of one process share a connection to the same address, unless told otherwise.
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield GrpcClient(channel, _messages(descriptors))
+
+
+@lru_cache(maxsize=4)  # of as many models as are at their gates
+def _messages(descriptors: bytes) -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool
 
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
         pool.Add(file)
-    # Channels of one process share a connection to the same address, unless told otherwise.
-    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield GrpcClient(channel, pool)
+    return pool
 
 
 def ask_grpc(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcRefusal:
