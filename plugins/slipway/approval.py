@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 BODY = """\
-The gate asked version {version} of **{model}**, release `{release_id}`, at {address}. It gave no wrong answer that the model
+The gate asked version {version} of **{model}**, release `{release_id}`, {where}. It gave no wrong answer that the model
 file forbids, and yet:
 
 {doubt}
 
-*Approve*: the release stays, and counts as proven live. *Reject*, or no answer within {minutes:g} minutes: it goes, and the last
-good release serves.
+{then}
 """
+BESIDE = "beside the live release, where no user's request reaches it"
+THEN = "*Approve*: the release {yes}. *Reject*, or no answer within {minutes:g} minutes: {no}."
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,10 @@ class DoubtOperator(ApprovalOperator):
 
     ui_color = BLUE
 
-    def __init__(self, *, gate_task_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, gate_task_id: str, preview: bool = False, **kwargs: Any) -> None:
         super().__init__(subject="Is this release good enough?", fail_on_reject=True, retries=0, **kwargs)
         self.gate_task_id = gate_task_id
+        self.preview = preview
 
     def execute(self, context: Context) -> Any:
         """Ask, with what the gate said; nothing where it was sure."""
@@ -49,20 +51,25 @@ class DoubtOperator(ApprovalOperator):
         if said is None or said["outcome"] != "inconclusive":
             log.info("approve: the gate was not in doubt, nobody is asked")
             return "the gate was not in doubt"
-        release, applied = run.release, run.applied
-        limit_s = release.gate.ask_timeout_s
-        self.subject = f"Is version {applied.version} of {release.model} good enough?"
-        self.body = BODY.format(
-            version=applied.version,
-            model=release.model,
-            release_id=applied.release_id,
-            address=run.address,
-            doubt="\n".join(f"- {part}" for part in said["reason"].split("; ")),
-            minutes=limit_s / 60,
-        )
+        limit_s = run.release.gate.ask_timeout_s
+        self.subject = f"Is version {run.pushed.version} of {run.release.model} good enough?"
+        self.body = self._body(run, said["reason"], limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
         log.info("approve: asking for %d s: %s", limit_s, said["reason"])
         return super().execute(context)
+
+    def _body(self, run: Handover, doubt: str, limit_s: int) -> str:
+        yes, no = ("replaces the live one", "it goes, and nothing has changed")
+        if not self.preview:
+            yes, no = ("stays, and counts as proven live", "it goes, and the last good release serves")
+        return BODY.format(
+            version=run.pushed.version,
+            model=run.release.model,
+            release_id=run.pushed.release_id,
+            where=BESIDE if self.preview else f"at {run.address}",
+            doubt="\n".join(f"- {part}" for part in doubt.split("; ")),
+            then=THEN.format(yes=yes, no=no, minutes=limit_s / 60),
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """What was answered and by whom, for the record; anything but yes fails in one line."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slipway.export import Export
     from slipway.image import Image
     from slipway.plan import Plan
+    from slipway.preview import Previewed
     from slipway.push import Pushed
     from slipway.release import Release
     from slipway.smoke import Proof
@@ -102,6 +103,13 @@ class Handover:
         from slipway.apply import Applied
 
         return from_dict(Applied, self._needed("apply"))
+
+    @property
+    def previewed(self) -> Previewed:
+        """What `preview` left."""
+        from slipway.preview import Previewed
+
+        return from_dict(Previewed, self._needed("preview"))
 
     @property
     def address(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,7 @@ class History:
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
         """The objects that the newest record lists: what a next apply may prune."""
-        listed: Sequence[Any] = self.newest["objects"] if self.newest else ()
-        return tuple(from_dict(ObjectRef, ref) for ref in listed)
+        return _refs(self.newest["objects"] if self.newest else ())
 
     def proven(self) -> tuple[Record, ...]:
         """One record for each release that was ever proven live, newest first."""
@@ -59,6 +58,20 @@ class History:
         return tuple(releases.values())
 
 
+def previewed_in(record: Record) -> tuple[ObjectRef, ...]:
+    """The objects of a preview that a record lists: until they are removed."""
+    return _refs(record.get("preview", ()))  # a record of an earlier Slipway has none
+
+
+def left_previews(records: Iterable[Record], target: Target) -> list[Record]:
+    """The records whose previews are still at a target: that of a run at hand, and those of killed ones."""
+    return [record for record in records if previewed_in(record) and place_of(record)[0] == target]
+
+
+def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
+    return tuple(from_dict(ObjectRef, ref) for ref in listed)
+
+
 def place_of(record: Record) -> tuple[Target, str]:
     """Where a record's release went: target and Deployment."""
     return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
@@ -66,7 +79,12 @@ def place_of(record: Record) -> tuple[Target, str]:
 
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
-    return History(tuple(record for record in read_records(store, model) if has_changed_cluster(record)))
+    return history_of(read_records(store, model))
+
+
+def history_of(records: Iterable[Record]) -> History:
+    """The history that all of a model's records tell."""
+    return History(tuple(filter(has_changed_cluster, records)))
 
 
 def read_records(store: Store, model: str) -> list[Record]:

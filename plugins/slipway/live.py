@@ -13,9 +13,10 @@ from slipway.apply import Applied, apply_plan, plan_apply, ref_of, remove_object
 from slipway.errors import StoreError
 from slipway.export import Export
 from slipway.facts import from_dict
-from slipway.history import History, read_history
+from slipway.history import History, history_of, read_records
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
+from slipway.preview import remove_previews
 from slipway.push import Pushed
 from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
 from slipway.release import Release
@@ -115,13 +116,15 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
 
 
 def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause) -> Applied:
-    """Open the record, then write to the cluster.
+    """Open the record, then write to the cluster; a preview that has been asked makes room first.
 
     The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
     not know.
     """
     store = Store(release.store)
-    history = read_history(store, release.model).at(release.target, release.deployment)
+    records = read_records(store, release.model)
+    remove_previews(release, records)
+    history = history_of(records).at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(

@@ -246,8 +246,53 @@ class PushOperator(StageOperator):
         return pushed
 
 
+class PreviewOperator(StageOperator):
+    """Runs the release beside the live one, where no user's request reaches it."""
+
+    ui_color = RED
+
+    def make(self, run: Handover) -> Any:
+        """What is Previewed; skipped where the release needs none."""
+        from slipway.history import read_history
+        from slipway.preview import start_preview, why_none
+        from slipway.store import Store
+
+        release = run.release
+        history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
+        if reason := why_none(release, run.plan, history):
+            raise AirflowSkipException(f"no preview: {reason}")
+        previewed = start_preview(release, run.export, run.pushed)
+        log.info("preview: release %s runs as %s", previewed.release_id, release.preview.deployment)
+        return previewed
+
+
+class RemovePreviewOperator(BaseOperator):
+    """Deletes the preview whatever became of it, and what a killed run left of one, as a teardown."""
+
+    ui_color = GREY
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
+
+    def execute(self, context: Context) -> list[str]:
+        """What was deleted; skipped where the run has no release, or only plans."""
+        from slipway.history import read_records
+        from slipway.preview import remove_previews
+        from slipway.store import Store
+
+        run = Handover(context)
+        if run.left("resolve") is None or context["params"].get("plan_only"):
+            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
+        with one_line_failures(run):
+            release = run.release
+            records = read_records(Store(release.store), release.model)
+            removed = [str(ref) for ref in remove_previews(release, records)]
+        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
+        return removed
+
+
 class ApplyOperator(StageOperator):
-    """Renders the manifests, opens the record, and applies them server-side: the one task that changes the cluster."""
+    """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
 
     ui_color = RED
 

@@ -126,7 +126,7 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
         reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
     objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
     if release.target.gke is None:  # a GKE target's preflight has asked already
-        check_rights(release.target, objects)
+        check_rights(release, objects)
     previews = preview_plan(release, plan_apply(objects, history.objects))
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
@@ -136,12 +136,12 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
     return replace(plan, orphans=orphans), previews
 
 
-def check_rights(target: Target, objects: list[Manifest]) -> None:
+def check_rights(release: Release, objects: list[Manifest]) -> None:
     """Every right in the namespace that the run uses, asked at once. Raises PreflightFailed with all that are missing."""
-    findings = inspect_rights(target, objects)
+    findings = inspect_rights(release, objects)
     for one in findings:
         log.log(logging.INFO if one.outcome == "ok" else logging.WARNING, "plan: %s", one)
-    require(f"connection {target.conn_id}", findings)
+    require(f"connection {release.target.conn_id}", findings)
 
 
 def missing_cluster(target: Target) -> str | None:

@@ -5,6 +5,7 @@ It says what the run was about, what it applied, every verdict and when, and how
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "digest": None,
         "manifests": None,
         "objects": [],
+        "preview": [],
         "verdicts": {},
         "tasks": {},
     }
@@ -66,14 +68,32 @@ def opened(
         "outcome": "open",
         "opened": now.isoformat(),
         "closed": None,
+        **_about(export, pushed),
+        "manifests": manifests,
+        "objects": [to_dict(ref) for ref in objects],
+    }
+
+
+def previewed(
+    record: Record, *, objects: Sequence[ObjectRef], export: Export | None = None, pushed: Pushed | None = None
+) -> Record:
+    """The record with these objects of a preview, which is of this export and image; without any where it is gone.
+
+    A record that lists live objects goes on telling of those: a run that was cleared may preview something newer.
+    """
+    about: Record = _about(export, pushed) if export and pushed and not record["objects"] else {}
+    return {**record, **about, "preview": [to_dict(ref) for ref in objects]}
+
+
+def _about(export: Export, pushed: Pushed) -> Record:
+    """What a record says of the release that its run brings."""
+    return {
         "export": to_dict(export),
         "pushed": to_dict(pushed),
         "release_id": pushed.release_id,
         "version": pushed.version,
         "content_hash": export.content_hash,
         "digest": pushed.digest,
-        "manifests": manifests,
-        "objects": [to_dict(ref) for ref in objects],
     }
 
 

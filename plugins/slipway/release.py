@@ -22,6 +22,8 @@ LABEL_MODEL = "slipway/model"
 LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
 FIELD_MANAGER = "slipway"
+PREVIEW_SUFFIX = "-preview"
+REST_PORT = 8501  # of every Service
 SHORT = 12  # characters of a hash that a person can tell apart
 LONGEST_FILE_NAME = 150  # of a run id, which has up to 250; a file system's limit is 255 with all suffixes
 
@@ -146,6 +148,7 @@ class Release:
     unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port beside a fixed URL
+    strategy: Literal["preview", "rolling"] = "rolling"  # whether it first runs beside the live one
 
     @property
     def fingerprint(self) -> str:
@@ -178,6 +181,16 @@ class Release:
     def service(self) -> str:
         """The Service bears the Deployment's name."""
         return self.deployment
+
+    @property
+    def preview(self) -> Release:
+        """The same release as it first runs beside the live one, under a name of its own."""
+        return replace(self, deployment=preview_name(self.deployment))
+
+    @property
+    def proxy_path(self) -> str:
+        """Where the API server passes requests on to the Service's REST port; needs no address, and no client but ours has it."""
+        return f"/api/v1/namespaces/{self.target.namespace}/services/{self.service}:{REST_PORT}/proxy"
 
     def release_id(self, image_digest: str) -> str:
         """The release's id: a fingerprint and an image digest."""
@@ -252,6 +265,11 @@ def teardown_dag_id(model: str) -> str:
 def asset_uri(model: str) -> str:
     """The Asset that a live and proven release of a model updates."""
     return f"x-slipway://served/{model}"
+
+
+def preview_name(name: str) -> str:
+    """What the preview of an object is called, and of a release's id: its pods are told by it from the live ones."""
+    return f"{name}{PREVIEW_SUFFIX}"
 
 
 def upstream_uri(model: str) -> str:

@@ -32,11 +32,13 @@ from slipway.model_file import (
     ModelFile,
     TargetSettings,
     check_unshared,
+    is_previewed,
     read_model_file,
     served_files,
 )
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
+from slipway.preview import check_preview
 from slipway.quality import pin_quality
 from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
@@ -125,8 +127,12 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         unschedulable_grace_s=file.target.unschedulable_grace_s,
         gate=pin_gate(path, file.gate, store),
         grpc_address=file.target.grpc_address,
+        strategy="preview" if is_previewed(file) else "rolling",
     )
-    return replace(release, manifests_hash=manifests_hash(release))
+    release = replace(release, manifests_hash=manifests_hash(release))
+    if release.strategy == "preview":
+        check_preview(release)
+    return release
 
 
 def find_target(asked: TargetSettings, settings: Settings) -> Target:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from slipway.engine import engine
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.history import History, place_of, read_records
+from slipway.history import History, place_of, previewed_in, read_records
 from slipway.image import LABEL_STORE, LABEL_TITLE, remove_images
 from slipway.record import Record, has_changed_cluster, record_key, write_record
 from slipway.registry import repository_at
@@ -58,9 +58,10 @@ def plan_prune(
 ) -> Prune:
     """What goes beyond the retention. `records` are all of the model's, oldest first; `run` is that of the run at hand.
 
-    At each target that the model was ever applied to, the newest proven releases stay, and what was applied last.
+    At each target that the model was ever applied to, the newest proven releases stay, and what was applied last; so does
+    the record of a preview that is still there.
     """
-    staying = _protected(records, retention)
+    staying = [*_protected(records, retention), *filter(previewed_in, records)]
     if run is not None:
         staying.append(run)
     ids = {record["run_id"] for record in staying}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -20,9 +21,14 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.apply import Applied
+    from slipway.preview import Previewed
     from slipway.triggers import JudgeTrigger
 
 Fact = dict[str, Any]
+
+APPROVE = "approve"  # the task that asks a person where the first gate is in doubt
+NO_GRPC_BESIDE = "a preview is asked through the API server, which passes on REST alone"
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +41,24 @@ class Times(TypedDict):
 
 
 class JudgeSensor(BaseSensorOperator):
-    """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record."""
+    """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record.
+
+    With `preview` it looks at the release as it first runs beside the live one.
+    """
 
     poll_s = 5.0
+
+    def __init__(self, *, preview: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.preview = preview
+
+    def release(self, run: Handover) -> Release:
+        """The release under the name that it is looked at by."""
+        return run.release.preview if self.preview else run.release
+
+    def applied(self, run: Handover) -> Applied | Previewed:
+        """What the task before has applied of it."""
+        return run.previewed if self.preview else run.applied
 
     @abstractmethod
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
@@ -93,11 +114,12 @@ class RolloutSensor(JudgeSensor):
         """Judges the Deployment."""
         from slipway.triggers import RolloutTrigger
 
+        applied = self.applied(run)
         return RolloutTrigger(
-            release=to_dict(run.release),
-            release_id=run.applied.release_id,
-            uid=run.applied.uid,
-            generation=run.applied.generation,
+            release=to_dict(self.release(run)),
+            release_id=applied.release_id,
+            uid=applied.uid,
+            generation=applied.generation,
             **times,
         )
 
@@ -110,7 +132,7 @@ class RolloutSensor(JudgeSensor):
         from slipway.rollout import diagnose, most_telling, next_command
         from slipway.target import cluster_client
 
-        release, release_id = run.release, run.applied.release_id
+        release, release_id = self.release(run), self.applied(run).release_id
         try:
             with cluster_client(release.target) as client:
                 found = diagnose(client, release, release_id)
@@ -163,7 +185,8 @@ class AddressSensor(JudgeSensor):
 class PredictionSensor(JudgeSensor):
     """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
 
-    With `asks`, a task after it asks a person where the gate is in doubt; else doubt means no.
+    A preview, which has no address, is asked the same through the API server. With `asks`, a task after it asks a person
+    where the gate is in doubt; else doubt means no.
     """
 
     ui_color = BLUE
@@ -179,21 +202,38 @@ class PredictionSensor(JudgeSensor):
 
         release, export = run.release, run.export
         return PredictionTrigger(
-            release=to_dict(release),
-            url=run.address,
+            release=to_dict(self.judged(run)),
+            url=self.url(run),
             version=export.version,
             golden_uri=export.golden_uri,
-            grpc=run.grpc_address,
-            no_grpc=why_no_grpc(release),
+            grpc=None if self.preview else run.grpc_address,
+            no_grpc=NO_GRPC_BESIDE if self.preview else why_no_grpc(release),
             descriptors_uri=export.descriptors_uri,
             baseline=run.baseline,
             **times,
         )
 
+    def judged(self, run: Handover) -> Release:
+        """The release by the rules that this gate judges it by.
+
+        After a preview the labelled set has been told by the very same image. A release that had none is known to be good.
+        """
+        release = self.release(run)
+        if self.preview or release.strategy == "rolling":
+            return release
+        was_previewed = run.left("preview") is not None
+        gate = replace(release.gate, quality=None) if was_previewed else release.gate.promises_only
+        return replace(release, gate=gate)
+
+    def url(self, run: Handover) -> str:
+        """Where the questions go; without a host, to the API server."""
+        return self.release(run).proxy_path if self.preview else run.address
+
     def accepts(self, run: Handover, verdict: Verdict) -> bool:
-        """A pass; doubt where a person is asked next."""
-        may_ask = self.asks and run.release.gate.on_inconclusive == "ask"
-        return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_ask)
+        """A pass; doubt where a person is asked next, or has said yes before."""
+        said = run.said(APPROVE) or {}
+        may_doubt = said.get("outcome") == "pass" or (self.asks and run.release.gate.on_inconclusive == "ask")
+        return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_doubt)
 
     def more(self, event: Fact) -> Fact:
         """How long answers took, and how the labelled set was told."""
@@ -205,8 +245,9 @@ class PredictionSensor(JudgeSensor):
 
     def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command."""
-        asked = f"{run.address}{run.release.version_path(run.export.version)}"
-        return f"GateFailed: {asked}: {reason}. Next: curl {asked}"
+        asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
+        look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
+        return f"GateFailed: {asked}: {reason}. Next: {look}"
 
 
 def why_no_grpc(release: Release) -> str:

@@ -9,28 +9,34 @@ from airflow.sdk import Asset, BaseOperator, chain
 
 from slipway.approval import DoubtOperator
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
-from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator
+from slipway.operators import AnnounceOperator, ApplyOperator, PreviewOperator, RecordOperator, RemovePreviewOperator
 from slipway.release import asset_uri
-from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+from slipway.sensors import APPROVE, AddressSensor, PredictionSensor, RolloutSensor
 from slipway.undo import RollbackOperator
 
-GATE, APPROVE = "gate", "approve"
+GATE, PREVIEW_GATE, REMOVE_PREVIEW = "gate", "preview_gate", "remove_preview"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
 
 
-def deploy_stages(model: str, *, asks: bool = False) -> list[BaseOperator]:
-    """apply, the waits, the gate, announce, and the teardowns, already chained.
+def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> list[BaseOperator]:
+    """The preview and its gate, apply, the waits, the gate, announce, and the teardowns, already chained.
 
-    A skipped task before them does not skip them: a release that changed only manifests builds nothing. Where the gate
-    `asks`, a person decides where it is in doubt, and the last of both is the proof.
+    A skipped task before the preview or apply does not skip them: a release that changed only manifests builds nothing,
+    one that only comes back has no preview. Where a preview fails, apply does not run. With `asks`, a person decides
+    where the first gate is in doubt: before anything is applied, where there is a preview.
     """
-    proof = APPROVE if asks else GATE
+    removals: list[BaseOperator] = []
+    if preview:
+        removals = [RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown()]
+    proof = APPROVE if asks and not preview else GATE
     return _chained(
-        *_proof_stages("none_failed", asks=asks),
+        *(_preview_stages(asks=asks) if preview else ()),
+        *_proof_stages("none_failed", asks=asks and not preview),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
         RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **WAIT).as_teardown(),
+        *removals,
         RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
     )
 
@@ -56,6 +62,16 @@ def temporary_stages(setups: list[BaseOperator], *, asks: bool = False) -> list[
         LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
         RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(),
     )
+
+
+def _preview_stages(*, asks: bool) -> list[BaseOperator]:
+    """What is skipped with the preview is what looks at it."""
+    return [
+        PreviewOperator(task_id="preview", trigger_rule="none_failed"),
+        RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
+        PredictionSensor(task_id=PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True)] if asks else ()),
+    ]
 
 
 def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:

@@ -10,8 +10,8 @@ from slipway.apply import ObjectRef
 from slipway.cluster import GkeCluster, judge_claim
 from slipway.errors import ClusterUnfit, InputRefused
 from slipway.facts import from_dict, to_dict
-from slipway.history import History, read_history
-from slipway.record import Record, read_record, utc_now, write_record
+from slipway.history import History, left_previews, read_history, read_records
+from slipway.record import Record, previewed, read_record, utc_now, write_record
 from slipway.release import Release
 from slipway.store import Store
 from slipway.target import Target
@@ -115,6 +115,8 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
 def note_removed(teardown: Teardown) -> None:
     """Write down that none of the objects is there any more. Raises StoreError."""
     store = Store(teardown.store)
+    for left in left_previews(read_records(store, teardown.model), teardown.target):
+        write_record(store, previewed(left, objects=()))
     record = read_record(store, teardown.model, teardown.run_id)
     if record is None or not record["objects"]:
         return

@@ -18,7 +18,7 @@ from slipway.facts import from_dict, to_dict
 from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
 from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
 from slipway.quality import Baseline, judge_quality, read_images
-from slipway.questions import ask_async, ask_grpc
+from slipway.questions import ask_at, ask_grpc
 from slipway.release import Release
 from slipway.rollout import grpc_at, judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_bytes, read_json
@@ -344,7 +344,7 @@ class PredictionTrigger(JudgeTrigger):
         )  # fmt: skip
 
     async def _ask(self, release: Release, body: str) -> Answer:
-        return await ask_async(self.url, f"{release.version_path(self.version)}:predict", body)
+        return await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
 
     async def _ask_rest(self, release: Release, case: GoldenCase) -> Verdict:
         return judge_answer(case, await self._ask(release, case.rest_body))

@@ -20,9 +20,10 @@ from slipway.release import dag_id
 PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"
 STORY = (
-    "resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
-    "announce", "rollback", "record", "prune",
+    "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
+    "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
 )  # fmt: skip
+PREVIEW = ("preview", "wait_for_preview", "preview_gate", "remove_preview")
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
 schedule: "0 3 * * *"
@@ -109,12 +110,12 @@ def test_tasks_follow_one_another_as_the_story_is_told(dag):
 
 
 def test_cluster_is_made_beside_export_and_build(bag):
-    """Where the model file names a GKE cluster, apply waits for it and for the image, and neither for the other."""
+    """Where the model file names a GKE cluster, the preview waits for it and for the image, and neither for the other."""
     dag = bag.dags["refresh_digits_vit_gke"]
     assert {task.task_id for task in dag.tasks} == {*STORY, "preflight", "create_cluster"}
     assert dag.get_task("plan").downstream_task_ids == {"export", "create_cluster"}
-    assert dag.get_task("create_cluster").downstream_task_ids == {"apply"}
-    assert dag.get_task("apply").upstream_task_ids == {"push", "create_cluster"}
+    assert dag.get_task("create_cluster").downstream_task_ids == {"preview"}
+    assert dag.get_task("preview").upstream_task_ids == {"push", "create_cluster"}
 
 
 def test_google_is_asked_before_anything_is_planned(bag):
@@ -133,31 +134,63 @@ def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
 
 
 DOUBTFUL = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
+GATES = {
+    "preview": ("", "preview_gate", "apply", "gate"),
+    "rolling": ("target: {strategy: rolling}\n", "gate", "announce", "approve"),
+    "a temporary cluster": ("target: {gke: {temporary: true}}\n", "gate", "announce", "approve"),
+}
 
 
-@pytest.mark.parametrize("more", ["", "target: {gke: {temporary: true}}\n"], ids=["a cluster", "a temporary cluster"])
-def test_a_person_is_asked_after_a_gate_that_may_be_in_doubt(dags_of, more):
-    """Where the gate can be in doubt, a question follows it, and counts as the proof in its place."""
-    dag = dags_of(doubtful=DOUBTFUL + more)["doubtful"]
+@pytest.mark.parametrize(("target", "first", "then", "proof"), GATES.values(), ids=GATES)
+def test_a_person_is_asked_after_the_first_gate_that_may_be_in_doubt(dags_of, target, first, then, proof):
+    """Where the gate can be in doubt a question follows the first one: before apply, where there is a preview; else as the proof."""
+    dag = dags_of(doubtful=DOUBTFUL + target)["doubtful"]
     dag.validate()
     assert DagSerialization.to_dict(dag)
-    assert dag.get_task("gate").asks
-    assert dag.get_task("gate").downstream_task_ids == {"approve"}
-    assert "announce" in dag.get_task("approve").downstream_task_ids
-    assert dag.get_task("record").proof_task_id == "approve"
-    assert more or dag.get_task("rollback").proof_task_id == "approve"
+    assert [task.task_id for task in dag.tasks if getattr(task, "asks", False)] == [first]
+    assert dag.get_task(first).downstream_task_ids == {"approve"}
+    assert then in dag.get_task("approve").downstream_task_ids
+    assert {task.proof_task_id for task in dag.tasks if hasattr(task, "proof_task_id")} == {proof}
+    assert "approve" in dag.get_task("plan").deploys
     tis = [Ran(task.task_id, "success") for task in dag.tasks]
     leaves = {leaf.task_id for leaf in DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)}
-    assert leaves == ({"announce", "delete_cluster"} if more else {"announce"})
+    assert leaves == {"announce", *(["delete_cluster"] if "gke" in target else [])}
 
 
 @pytest.mark.parametrize("rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["sure", "told to fail"])
 def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
-    """A gate that is always sure, and one that takes doubt for no, is itself the proof."""
+    """A gate that is always sure, and one that takes doubt for no, is followed by no question."""
     dag = dags_of(sure=GOOD.replace('label: "3"}]', f'label: "3"}}]{rules}'))["sure"]
-    assert dag.get_task("gate").downstream_task_ids == {"announce"}
-    assert not dag.get_task("gate").asks
+    assert "approve" not in dag.task_ids
+    assert not any(getattr(task, "asks", False) for task in dag.tasks)
     assert dag.get_task("record").proof_task_id == "gate"
+
+
+def test_rolling_update_has_no_preview(dags_of):
+    """Where the model file says rolling, the graph is the story without the preview."""
+    dag = dags_of(plain=GOOD + "target: {strategy: rolling}\n")["plain"]
+    story = [task for task in STORY if task not in PREVIEW]
+    downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert {**{task: {following} for task, following in pairwise(story)}, "prune": set()} == downstream
+
+
+def test_nothing_is_previewed_if_nothing_is_deployed(dag):
+    """A run with nothing to do skips the preview; it still removes what a killed one left of one."""
+    deploys = set(dag.get_task("plan").deploys)
+    assert set(PREVIEW) - deploys == {"remove_preview"}
+
+
+def test_no_preview_and_nothing_built_still_lead_to_apply(dag):
+    """What skips build or preview does not skip what follows; what looks at a preview is skipped with it, or fails apply."""
+    rules = {
+        task: dag.get_task(task).trigger_rule.value for task in ("preview", "wait_for_preview", "preview_gate", "apply")
+    }
+    assert rules == {
+        "preview": "none_failed",
+        "wait_for_preview": "all_success",
+        "preview_gate": "all_success",
+        "apply": "none_failed",
+    }
 
 
 TEMPORARY = GOOD + "target: {gke: {temporary: true}}\n"
@@ -176,7 +209,7 @@ def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
     """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
     takes = ("remove_objects", "delete_cluster", "leftovers")
     made = {"preflight", "claim_cluster", "create_cluster"}
-    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback"}
+    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback", *PREVIEW}
     assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
     for task in map(temporary.get_task, takes):
         assert task.is_teardown
@@ -204,9 +237,9 @@ def test_clearing_a_task_makes_the_temporary_cluster_again(temporary):
     assert {"claim_cluster", "create_cluster", "gate", "remove_objects", "delete_cluster"} <= set(cleared)
 
 
-@pytest.mark.parametrize("task_id", ["rollback", "record", "prune"])
+@pytest.mark.parametrize("task_id", ["rollback", "remove_preview", "record", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
-    """Rollback, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+    """Rollback, removal, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
     task = dag.get_task(task_id)
     assert task.is_teardown
     assert task.on_failure_fail_dagrun is False

@@ -314,7 +314,7 @@ MODEL, DAG = "doubt", "refresh_doubt"
 def doubt(stand, kubectl, engine, airflow_api):
     """A model file whose latency nobody can keep, in this checkout while its tests run; where it keeps its records."""
     path = PROJECT / "include" / "served" / f"{MODEL}.yaml"
-    rules = {"gate__latency_ms": 1, "gate__ask_timeout_s": 600, "target__deployment": "tfs-doubt"}
+    rules = {"gate__latency_ms": 1, "gate__ask_timeout_s": 3, "target__deployment": "tfs-doubt"}
 
     def write(**changes):
         path.write_text(yaml.safe_dump(trial_file(**{**rules, **changes})))
@@ -343,30 +343,30 @@ def records(doubt):
     return sorted(found, key=lambda record: record["opened"])
 
 
-def test_a_person_lets_a_release_pass(doubt, airflow_api):
-    """A gate in doubt asks with what it found; a yes makes the run green, and the record says whose it was."""
-    run = Run(airflow_api, DAG)
-    shown = run.answer("Approve")
-    assert run.end() == "success"
-    [record] = records(doubt)
-    assert "1 promised, 3 times in a row" in shown["body"]
-    assert shown["subject"] == "Is version 1 of doubt good enough?"
-    assert (record["outcome"], record["verdicts"]["gate"]["outcome"]) == ("live", "inconclusive")
-    assert record["verdicts"]["gate"]["measured"]["latency_ms"] > 1
-    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
-
-
 def test_silence_means_no(doubt, airflow_api, kubectl):
-    """Nobody answers in time: the run is red, and the release that was proven before is brought back and asked its promises alone."""
-    doubt.write(gate__ask_timeout_s=3)
-    kubectl("delete", "deployment/tfs-doubt")  # so that there is something to apply, and nothing to build
+    """Nobody answers in time: the run is red before anything was applied, the preview is gone, and the record says why."""
     run = Run(airflow_api, DAG)
     assert run.end() == "failed"
     states = run.states()
-    assert (states["gate"], states["approve"], states["announce"]) == ("success", "failed", "upstream_failed")
-    first, failed, undone = records(doubt)
-    assert failed["verdicts"]["approve"]["reason"].startswith(
-        "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
-    )
-    assert (failed["outcome"], failed["undo"]["action"]) == ("failed", "restore")
-    assert (undone["outcome"], undone["release_id"]) == ("live", first["release_id"])
+    assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
+    [record] = records(doubt)
+    said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
+    assert record["verdicts"]["approve"]["reason"].startswith(said)
+    assert record["outcome"] == "failed"
+    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name") == ""
+
+
+def test_a_person_lets_a_release_pass(doubt, airflow_api):
+    """A gate in doubt asks with what it found; a yes lets the release replace the live one, and the record says whose it was."""
+    doubt.write(gate__ask_timeout_s=600)
+    run = Run(airflow_api, DAG)
+    shown = run.answer("Approve")
+    assert run.end() == "success"
+    record = records(doubt)[-1]
+    assert "1 promised, 3 times in a row" in shown["body"]
+    assert shown["subject"] == "Is version 1 of doubt good enough?"
+    assert record["outcome"] == "live"
+    for gate in ("preview_gate", "gate"):
+        assert record["verdicts"][gate]["outcome"] == "inconclusive"
+        assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
+    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")

@@ -44,7 +44,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
         "source": {"folder": f"{MODEL}/checkpoint"},
         "export": {"top_k": 3, "max_side": 1000, "on_bad_image": "mark"},
         "gate": {"golden": [{**golden, "min_confidence": round(answer["confidence"] - 0.01, 3)}], "passes": 2},
-        "target": {"deployment": "tfs-shape", "overlay": "local"},
+        "target": {"deployment": "tfs-shape", "overlay": "local", "strategy": "rolling"},
     }
     remove_images(engine, MODEL)
     workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, MODEL, model_file, beside=root)

@@ -30,9 +30,10 @@ pytestmark = pytest.mark.stand
 class Story:
     """A project, an Airflow and an artifact store of its own; a release goes through them again and again."""
 
-    def __init__(self, root, surroundings, stand, kubectl, engine):
+    def __init__(self, root, surroundings, stand, kubectl, engine, **changes):
         self.root, self.stand, self.kubectl, self.engine = root, stand, kubectl, engine
-        file = trial_file(target__deployment="tfs-story", source__folder="story/checkpoint", gate__timeout_s=10)
+        own = {"target__deployment": "tfs-story", "source__folder": "story/checkpoint", "gate__timeout_s": 10}
+        file = trial_file(**own, **changes)
         self.project = copy_project(root / "project", MODEL, file)
         served = self.project / "include" / "served"
         (served / "digits-vit").rename(served / "story")

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from google_project import read_google_project
 from trial_project import copy_project, remove_images, trial_file
+
+from local.google_project import read_google_project
 
 from .conftest import read_surroundings
 

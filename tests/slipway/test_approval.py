@@ -15,12 +15,12 @@ ADDRESS = "http://203.0.113.9:8501"
 
 
 @pytest.fixture
-def context(context_of, release, applied):
+def context(context_of, release, pushed):
     """Makes the context of the question, after a gate with this verdict."""
 
     def make(verdict):
         found = context_of(
-            "approve", resolve=replace(release, gate=Gate(ask_timeout_s=60)), apply=applied, wait_for_address=ADDRESS
+            "approve", resolve=replace(release, gate=Gate(ask_timeout_s=60)), push=pushed, wait_for_address=ADDRESS
         )
         found["task_instance"] = found["ti"]
         found["ti"].id = "0"
@@ -38,9 +38,9 @@ def asked(monkeypatch):
     return told
 
 
-def operator():
+def operator(**where):
     """The task."""
-    return DoubtOperator(task_id="approve", gate_task_id="gate")
+    return DoubtOperator(task_id="approve", gate_task_id="gate", **where)
 
 
 def answer(option):
@@ -78,6 +78,24 @@ def test_a_person_is_shown_what_the_gate_doubts(context, asked):
         "1 minutes",
     ):
         assert words in asked["body"]
+
+
+def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
+    """Beside the live release a no changes nothing; at the public address it brings the last good one back."""
+    for preview, words in (
+        (
+            True,
+            (
+                "beside the live release",
+                "*Approve*: the release replaces the live one.",
+                "it goes, and nothing has changed.",
+            ),
+        ),
+        (False, (f"at {ADDRESS}", "*Approve*: the release stays", "it goes, and the last good release serves.")),
+    ):
+        with pytest.raises(TaskAwaitingInput):
+            operator(preview=preview).execute(context(Verdict.doubtful(DOUBT)))
+        assert [part for part in words if part not in asked["body"]] == []
 
 
 def test_a_yes_is_recorded_with_who_said_it(context):

@@ -113,6 +113,19 @@ def test_rights_that_apply_needs_are_missing_and_others_a_warning():
     ]
 
 
+def test_a_preview_is_asked_through_the_api_server_and_removed():
+    """With a preview the proxy of Services is needed, and so is to delete what ran; without it neither is."""
+    more = set(plan_rights(KINDS, preview=True)) - set(plan_rights(KINDS))
+    assert {str(right) for right in more if right.needed} == {
+        "create services/proxy",
+        "delete deployments.apps",
+        "delete services",
+    }
+    assert {str(right) for right in more if not right.needed} == {"get services/proxy"}
+    assert "container.services.proxy" in plan_permissions(KINDS, create=True, ready=False, preview=True)
+    assert "container.services.proxy" not in plan_permissions(KINDS, create=True, ready=False)
+
+
 def test_one_line_names_all_that_is_missing():
     """The error holds every missing thing and the first one's command; warnings fail nothing."""
     warned, missing = Finding(outcome="warned", said="w"), Finding(outcome="missing", said="no a", then="do a")

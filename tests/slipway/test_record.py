@@ -11,6 +11,7 @@ from slipway.record import (
     closed,
     new_record,
     opened,
+    previewed,
     read_record,
     record_key,
     write_record,
@@ -107,3 +108,19 @@ def test_run_closed_if_it_never_applied(release, store):
     close_run(release, {}, {"export": "failed"}, proven=False)
     record = read_record(store, "digits-vit", release.run_id)
     assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
+
+
+def test_preview_is_in_the_record_until_it_is_gone(release):
+    """Before the first is written the objects are listed, with the image that they are of; nothing counts as applied."""
+    began = previewed(new_record(release, now=NOON), objects=[SERVICE], export=EXPORT, pushed=PUSHED)
+    assert (began["preview"], began["objects"], began["outcome"]) == ([to_dict(SERVICE)], [], "open")
+    assert (began["release_id"], began["digest"], began["version"]) == ("abcdefabcdef", "sha256:d", 7)
+    ended = previewed(began, objects=())
+    assert ended == {**began, "preview": []}
+
+
+def test_preview_of_a_run_that_was_cleared_leaves_what_is_live_as_it_is(release):
+    """What a record says of the objects that it lists stays true while something newer is previewed."""
+    live = opened_by(release, DEPLOYMENT)
+    newer = Pushed(reference="r/digits-vit@sha256:e", digest="sha256:e", release_id="newernewer00", version=8)
+    assert previewed(live, objects=[SERVICE], export=EXPORT, pushed=newer) == {**live, "preview": [to_dict(SERVICE)]}

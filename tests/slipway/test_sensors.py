@@ -5,10 +5,11 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.facts import to_dict
+from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
-from slipway.release import Gate
-from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor, why_no_grpc
+from slipway.preview import Previewed
+from slipway.release import Gate, QualityFloor, Release
+from slipway.sensors import NO_GRPC_BESIDE, AddressSensor, PredictionSensor, RolloutSensor, why_no_grpc
 
 ADDRESS = "http://203.0.113.9:8501"
 FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}
@@ -22,7 +23,16 @@ def context(context_of, release, export, applied):
     """Makes the context of a wait, all earlier tasks done."""
 
     def make(task_id, *, of=release):
-        return context_of(task_id, resolve=of, export=export, apply=applied, wait_for_address=ADDRESS)
+        beside = Previewed(
+            release_id="abcdefabcdef-preview",
+            reference=applied.reference,
+            version=7,
+            objects=(),
+            uid="u-2",
+            generation=1,
+        )
+        facts = {"export": export, "apply": applied, "wait_for_address": ADDRESS, "preview": beside}
+        return context_of(task_id, resolve=of, **facts)
 
     return make
 
@@ -61,6 +71,41 @@ def test_deferred_at_once(context, release, task_id):
     assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
     assert deferral.value.method_name == "decide"
     assert timedelta(seconds=limit_s) < deferral.value.timeout <= timedelta(seconds=limit_s + 120)
+
+
+PROXY = "/api/v1/namespaces/shop/services/tfs-server-preview:8501/proxy"
+LOOKS_AT_PREVIEW = {
+    RolloutSensor: {"release_id": "abcdefabcdef-preview", "uid": "u-2", "generation": 1},
+    PredictionSensor: {"url": PROXY, "version": 7},
+}
+
+
+@pytest.mark.parametrize("kind", LOOKS_AT_PREVIEW)
+def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, kind):
+    """What looks at a preview is what looks at the live release, under the preview's name."""
+    with pytest.raises(TaskDeferred) as deferral:
+        kind(task_id="it", preview=True).execute(context("it"))
+    path, kept = deferral.value.trigger.serialize()
+    assert path in {"slipway.triggers.RolloutTrigger", "slipway.triggers.PredictionTrigger"}
+    assert {
+        "release": to_dict(replace(release, deployment="tfs-server-preview")),
+        **LOOKS_AT_PREVIEW[kind],
+    }.items() <= kept.items()
+
+
+def test_preview_gate_that_failed_names_where_it_asked(context):
+    """The next command asks the same through the API server, as a person's kubectl does."""
+    with pytest.raises(AirflowFailException) as failure:
+        PredictionSensor(task_id="preview_gate", preview=True).decide(context("preview_gate"), FAIL)
+    asked = f"{PROXY}/v1/models/digits-vit/versions/7"
+    assert str(failure.value) == f"GateFailed: {asked}: time is up: not yet. Next: kubectl -n shop get --raw {asked}"
+
+
+def test_preview_that_does_not_come_is_explained_by_its_own_pods(context):
+    """The pods that a failed preview is described by are not the live ones."""
+    with pytest.raises(AirflowFailException) as failure:
+        RolloutSensor(task_id="wait_for_preview", preview=True).decide(context("wait_for_preview"), FAIL)
+    assert str(failure.value).endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef-preview")
 
 
 @pytest.mark.parametrize("task_id", SENSORS)
@@ -102,6 +147,38 @@ def test_doubt_is_left_to_a_person(context):
     PredictionSensor(task_id="gate", asks=True).decide(run, DOUBT)
     said = Handover(run).said("gate")
     assert (said["outcome"], said["measured"]["latency_ms"]) == ("inconclusive", 900)
+
+
+def test_doubt_is_left_where_a_person_has_said_yes_before(context, release):
+    """Who let a release pass beside the live one has let it pass: the public gate does not ask again, nor say no."""
+    run = context("gate", of=replace(release, strategy="preview"))
+    run["ti"].facts["approve", "verdict"] = {"outcome": "pass", "reason": "ada said yes"}
+    PredictionSensor(task_id="gate").decide(run, DOUBT)
+    assert Handover(run).said("gate")["outcome"] == "inconclusive"
+
+
+FLOOR = QualityFloor(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+RULES = Gate(latency_ms=5, quality=FLOOR, failures=2)
+JUDGED = {
+    "beside the live one": ("preview", True, True, RULES),
+    "after a preview": ("preview", False, True, Gate(latency_ms=5, failures=2)),
+    "what only comes back": ("preview", False, False, Gate(failures=2)),
+    "rolling": ("rolling", False, False, RULES),
+}
+
+
+@pytest.mark.parametrize("kind", JUDGED)
+def test_each_gate_judges_what_has_not_been_judged(context, release, kind):
+    """The labelled set is told once by one image; what was proven before is asked its promises alone."""
+    strategy, preview, previewed, rules = JUDGED[kind]
+    run = context("gate", of=replace(release, strategy=strategy, gate=RULES))
+    if not previewed:
+        del run["ti"].facts["preview", "return_value"]
+    with pytest.raises(TaskDeferred) as deferral:
+        PredictionSensor(task_id="gate", preview=preview).execute(run)
+    _, kept = deferral.value.trigger.serialize()
+    assert from_dict(Release, kept["release"]).gate == rules
+    assert (kept["no_grpc"] == NO_GRPC_BESIDE) is preview
 
 
 NO_DOUBT = {"nobody is asked": (False, "ask"), "the model file says fail": (True, "fail")}

@@ -176,6 +176,16 @@ async def test_gate_fails_at_once(gate, http_server, answer, words):
     assert words in event["reason"]
 
 
+async def test_gate_of_a_preview_asks_through_the_api_server(gate, release, http_server, connected):
+    """What an API server says itself is a wait that ends a streak; what it passes on is judged as at an address."""
+    absent = (503, json.dumps({"kind": "Status", "apiVersion": "v1", "message": "no endpoints available"}))
+    server = http_server(predictions(), absent, predictions(), predictions(), predictions(label="8"))
+    connected(server)
+    (event,) = await events_of(gate(release.preview.proxy_path))
+    assert (event["outcome"], len(server.seen)) == ("fail", 5)
+    assert "came '8' at 0.9500: wrong label" in event["reason"]
+
+
 async def test_gate_waits_if_nobody_listens(gate, closed_url):
     """A refused connection is a wait until time is up, and then says so."""
     (event,) = await events_of(gate(closed_url, deadline=time.time() + 0.05))
