@@ -7,7 +7,7 @@ REQUEST.json:
            | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
   with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
   else the download is left there
-   "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}],
+   "golden": [{"name": "three", "image": "/…/three.png", "label": "3" or ["3", "8"], "min_confidence": 0.85}],
    "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark"}, optional
    "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, as the card says it
 
@@ -94,6 +94,7 @@ def export(request: Request, out: Path) -> dict[str, Any]:
         "transformers": transformers.__version__ if checkpoint else None,
         "exporter": EXPORTER,
         "signature": signatures["serving_default"],
+        "labels": list(checkpoint.labels) if checkpoint else None,
     }
     measured = {
         "seconds": round(time.monotonic() - began, 1),

@@ -19,7 +19,7 @@ class TaskInstance:
 
     def xcom_pull(self, *, task_ids, key="return_value"):
         """A fact by its task's name."""
-        return self.facts.get(task_ids) if key == "return_value" else None
+        return self.facts.get(task_ids if key == "return_value" else f"{task_ids}/{key}")
 
     @staticmethod
     def get_dagrun_state(_dag_id, _run_id):

@@ -75,6 +75,7 @@ def test_export_leaves_what_it_promises(digits_export):
     string, number = {"dtype": "DT_STRING", "shape": [-1]}, {"dtype": "DT_FLOAT", "shape": [-1]}
     signature = {"inputs": {"string_input": string}, "outputs": {"label": string, "confidence": number}}
     assert signature == facts["signature"]
+    assert facts["labels"] == [str(digit) for digit in range(10)]
     assert facts["peak_rss_bytes"] < 2 << 30
 
 
