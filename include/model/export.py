@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from served_graph import Checkpoint
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
-EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.0.1"  # grows when the same checkpoint would give other bytes
 
 
 WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
