@@ -48,7 +48,9 @@ test:  ## bring up the stand, then lint, types and every test
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
-	stage tests $$dev/python -m pytest --durations=15
+	quick=$$(mktemp); $$dev/python -m pytest -m "not stand" --durations=5 >$$quick 2>&1 & other=$$!; failed=0; \
+	(stage "tests on the stand" $$dev/python -m pytest -m stand --durations=15) || failed=1; \
+	wait $$other || failed=1; echo "== the other tests, which ran beside them"; cat $$quick; rm -f $$quick; exit $$failed
 
 times:  ## measure runs task by task and write docs/times.md again
 	@$(DEV)/python -m benchmarks.refresh_times

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import ModelFile, is_temporary, read_model_file, served_files
+from slipway.model_file import ModelFile, is_previewed, is_temporary, read_model_file, served_files
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
@@ -22,7 +22,7 @@ from slipway.operators import (
 from slipway.params import refresh_form
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator, PreflightOperator
 from slipway.release import dag_id
-from slipway.stages import WAIT, deploy_stages, temporary_stages
+from slipway.stages import REMOVE_PREVIEW, WAIT, deploy_stages, temporary_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
@@ -34,9 +34,11 @@ DOC = """
 **resolve** pins revision and base image, **plan** finds out what changed since the live release and skips the rest. Where the
 model file names a GKE cluster, **preflight** asks Google whether the run can do its work, and **create cluster** finds or makes
 it. **export** writes the SavedModel,
-**build image**, **smoke test** and **push** ship it, **apply** changes the cluster, the **waits** watch it, the **gate**
+**build image**, **smoke test** and **push** ship it. **preview** runs it beside the live release, where no user's request
+reaches it, and the **preview gate** asks it the golden questions there (unless the model file says `strategy: rolling`).
+**apply** changes what is live, the **waits** watch it, the **gate**
 asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
-not pass, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
+not pass, **remove preview** deletes what ran beside it, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
 A temporary GKE cluster is claimed first, and deleted again whatever happened: **remove objects**, **delete cluster**, **leftovers**.
 
 Model file: `include/served/{model}.yaml`. When a task is red, its last log line says where, what and what next.
@@ -63,8 +65,9 @@ def refresh_dag(path: Path) -> DAG:
             clusters.insert(0, ClaimClusterOperator(task_id="claim_cluster", task_display_name="claim cluster"))
             stages = temporary_stages(setups=clusters)
         else:
-            stages = deploy_stages(path.stem)
-        deploys = [*clusters, *stages]
+            stages = deploy_stages(path.stem, preview=file is None or is_previewed(file))
+        # The preview's removal is never skipped: a killed run may have left one.
+        deploys = [*clusters, *(stage for stage in stages if stage.task_id != REMOVE_PREVIEW)]
         builds: list[BaseOperator] = [
             ExportOperator(task_id="export", exporter_python=EXPORTER_PYTHON),
             BuildImageOperator(task_id="build_image", task_display_name="build image"),

@@ -18,6 +18,7 @@ EPILOG = """settings (environment variables):
   SLIPWAY_KUBECONFIG     a cluster of yours, used instead of building one
   SLIPWAY_REGISTRY       a registry of yours, as HOST:PORT
   SLIPWAY_SERVING_IMAGE  a TensorFlow Serving image of yours, used instead of pulling or building one
+  SLIPWAY_GCP_PROJECT    a Google project of yours: `up --gke` emulates nothing then, and runs are billed (docs/gke.md)
 
 docs/stand.md tells what each part is and what to do when one fails."""
 
@@ -47,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     raised = commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
     raised.add_argument(
-        "--gke", action="store_true", help="also an emulator of Google's side of GKE; it stays until `down`"
+        "--gke",
+        action="store_true",
+        help="also an emulator of Google's side of GKE, until `down`; with SLIPWAY_GCP_PROJECT the real one: docs/gke.md",
     )
     shown = commands.add_parser("status", help="where everything is")
     shown.add_argument("--json", action="store_true", help="for programs")

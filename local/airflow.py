@@ -84,8 +84,10 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
     }
     if around.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = around.serving_image
-    if gke.asked(settings):
-        environment |= gke.render_environment(settings, slot, around.serving_image)
+    if gke.emulated(settings):
+        return environment | gke.render_environment(settings, slot, around.serving_image)
+    if gke.asked(settings) and settings.google:
+        return settings.google.environment(environment)
     return environment
 
 
@@ -129,7 +131,7 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
         ),
     )
     airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
-    emulator = gke.programs(settings, slot) if gke.asked(settings) else []
+    emulator = gke.programs(settings, slot) if gke.emulated(settings) else []
     return first + ([balancer] if own_cluster else []) + emulator + airflow
 
 

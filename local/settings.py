@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.google_project import GoogleProject, read_google_project
+
 # Rare ports and ranges, so that the stand disturbs nothing that a developer's machine already has.
 REGISTRY_PORT = 28500
 ETCD_PORT = 28501
@@ -53,6 +55,7 @@ class Settings:
     kubeconfig: Path | None = None
     registry: str | None = None
     serving_image: str | None = None
+    google: GoogleProject | None = None  # asked in place of the emulator
 
     @property
     def checkout_id(self) -> str:
@@ -117,6 +120,7 @@ def read_settings(environment: Mapping[str, str], checkout: Path) -> Settings:
         kubeconfig=Path(kubeconfig).resolve() if kubeconfig else None,
         registry=environment.get("SLIPWAY_REGISTRY") or None,
         serving_image=environment.get("SLIPWAY_SERVING_IMAGE") or None,
+        google=read_google_project(environment),
     )
 
 

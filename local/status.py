@@ -81,11 +81,15 @@ def render_table(status: Mapping[str, Any]) -> str:
         for name, where in sorted(status["endpoints"].items())
     ]
     if status.get("gke"):
-        rows.append(
-            ("GKE", f"an emulator of Google, container.{status['gke']['universe']}, control {status['gke']['control']}")
-        )
+        rows.append(("GKE", _google_words(status["gke"])))
     rows += [("STAND-IN", text) for text in status["stand_ins"]]
     return "\n".join(f"{name:<16} {text}" for name, text in rows)
+
+
+def _google_words(gke: Mapping[str, Any]) -> str:
+    if not gke["emulator"]:
+        return f"Google's, project {gke['project']}"
+    return f"an emulator of Google, container.{gke['universe']}, control {gke['control']}"
 
 
 def render_look(status: Mapping[str, Any], model: str, checkout_folder: Path) -> str:

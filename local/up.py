@@ -35,7 +35,7 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
             parts, slot = _prepare(settings)
             if with_gke:
                 gke.folder(settings).mkdir(mode=0o700, exist_ok=True)
-            if gke.asked(settings):
+            if gke.emulated(settings):
                 hosts.add_names(gke.HOSTS)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
@@ -73,16 +73,22 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
         note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
     if gke.asked(settings):
         with step("GKE") as note:
-            admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
-            note(gke.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig]))
+            note(_connect_google(settings, slot))
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
-    if gke.asked(settings):
+    if gke.emulated(settings):
         gke.lend_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     _start_airflow(settings, parts, slot, image)
+
+
+def _connect_google(settings: Settings, slot: Slot) -> str:
+    if settings.google:
+        return f"Google's, project {settings.google.project}: what runs make there is billed"
+    admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
+    return gke.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig])
 
 
 def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:

@@ -15,7 +15,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from google_project import read_google_project
+
+from local.google_project import read_google_project
 
 PROJECT = Path(__file__).parents[1]
 

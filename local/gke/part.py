@@ -27,13 +27,18 @@ DOOR = "gke-registry"
 
 
 def folder(settings: Settings) -> Path:
-    """Keys and certificates of the emulator; it is there where this checkout was asked for the emulator."""
+    """Keys and certificates of the emulator; it is there where an `up` of this checkout was told --gke."""
     return settings.home / "gke"
 
 
 def asked(settings: Settings) -> bool:
     """True when an `up` of this checkout was told --gke."""
     return folder(settings).exists()
+
+
+def emulated(settings: Settings) -> bool:
+    """True where --gke means the emulator: the environment names no real project."""
+    return asked(settings) and settings.google is None
 
 
 def universe(slot: Slot) -> str:
@@ -203,6 +208,8 @@ def facts(settings: Settings, slot: Slot) -> Mapping[str, Any] | None:
     """What `status` says of it; None where it was not asked for."""
     if not asked(settings):
         return None
+    if settings.google:
+        return {"project": settings.google.project, "registry": None, "emulator": False}
     control = f"http://127.0.0.1:{slot.gke_control_port}"
     door = f"{door_host(slot)}/{settings.namespace}" if has_door(settings) else None
     return {"universe": universe(slot), "control": control, "registry": door, "emulator": True}

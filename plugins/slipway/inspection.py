@@ -8,7 +8,7 @@ from typing import Any
 from slipway.cluster import ClusterSpec, GkeCluster, judge_cluster
 from slipway.errors import ApplyRefused, ClusterRefused, SlipwayError
 from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
-from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
+from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.preflight import (
     APIS,
     CONTAINER_ADMIN,
@@ -67,7 +67,7 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
         findings += _announce_creation(release.target, cluster, spec)
     if ready:
         try:
-            findings += inspect_rights(release.target, objects)
+            findings += inspect_rights(release, objects)
         except SlipwayError as error:  # the tasks below say it in their own way, and try again
             findings.append(_unasked_rights(release.target, error))
     return tuple(findings)
@@ -81,14 +81,16 @@ def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -
         yield Finding(outcome="ok", said=f"namespace {target.namespace}: made in it by apply")
 
 
-def inspect_rights(target: Target, objects: Iterable[Manifest]) -> list[Finding]:
-    """What the connection may do in the target's namespace, asked right by right.
+def inspect_rights(release: Release, objects: Iterable[Manifest]) -> list[Finding]:
+    """What the connection may do in the namespace of the release, asked right by right.
 
     A review of rules in their place is not complete where something else than RBAC decides, as IAM does on GKE.
     Raises ClusterUnreachable, InputRefused where the connection cannot be meant.
     """
+    target = release.target
+    rights = plan_rights(kinds_of(objects), preview=release.strategy == "preview")
     try:
-        allowed = dict(_reviews(target, plan_rights(kinds_of(objects))))
+        allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
         return [_unasked_rights(target, error)]
     then = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then a Role with them, and a RoleBinding"
@@ -101,7 +103,7 @@ def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
 
 def render_planned(release: Release) -> list[Manifest]:
     """The release's manifests before there is an image, for what kinds of objects they are."""
-    return render_manifests(release, reference=f"{BASE_IMAGE}@sha256:{'0' * 64}", version=0, release_id="planned")
+    return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
 
 
 def _reviews(target: Target, rights: Sequence[Right]) -> Iterator[tuple[Right, bool]]:
@@ -154,7 +156,8 @@ def _inspect_project(
     names = [f"projects/{project}/services/{api}" for api in apis]
     enabled = google.get("serviceusage", f"/v1/projects/{project}/services:batchGet", names=names)
     yield from judge_apis(project, apis, enabled)
-    needed = plan_permissions(kinds, create=create, ready=ready, delete=release.temporary)
+    previews = release.strategy == "preview"
+    needed = plan_permissions(kinds, create=create, ready=ready, delete=release.temporary, preview=previews)
     yield from _inspect_permissions(google, project, needed)
 
 

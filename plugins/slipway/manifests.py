@@ -12,12 +12,13 @@ import yaml
 
 from slipway.errors import ManifestError
 from slipway.model_file import PROJECT
-from slipway.release import Release, digest_of
+from slipway.release import PREVIEW_SUFFIX, Release, digest_of, preview_name
 from slipway.scratch import scratch_folder
 
 MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
+BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"  # of a release before it has one
 CONTAINER = "tfs-k8s"
 PROBES = ("startupProbe", "readinessProbe")
 KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
@@ -33,21 +34,24 @@ Manifest = dict[str, Any]
 
 
 def render_kustomization(
-    release: Release, *, resources: str, reference: str, version: int | str, release_id: str
+    release: Release, *, resources: str, reference: str, version: int | str, release_id: str, preview: bool = False
 ) -> dict[str, Any]:
-    """The kustomization that turns an overlay into this release's objects.
+    """The kustomization that turns an overlay into this release's objects, or into those of its preview.
 
     `resources` is the overlay's folder relative to the kustomization, `reference` the image as NAME@sha256:….
+    A preview's objects have names of their own, whatever the overlay calls them, and pods that no live selector means.
     """
     name, digest = reference.split("@", 1)
+    apart = {"app": preview_name(BASE_NAME)} if preview else {}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [resources],
         "namespace": release.target.namespace,
+        "nameSuffix": PREVIEW_SUFFIX if preview else "",
         "images": [{"name": BASE_IMAGE, "newName": name, "digest": digest}],
         "labels": [
-            {"pairs": release.selector_labels, "includeSelectors": True},
+            {"pairs": {**release.selector_labels, **apart}, "includeSelectors": True},
             {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
         ],
         "patches": [
@@ -80,6 +84,15 @@ def render_manifests(release: Release, *, reference: str, version: int, release_
 
     Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
     """
+    objects = build_objects(release, reference=reference, version=version, release_id=release_id)
+    check_manifests(objects, release, reference=reference)
+    return objects
+
+
+def build_objects(
+    release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
+) -> list[Manifest]:
+    """What kustomize makes of the overlay, unchecked, in the order of an apply. Raises ManifestError in its words."""
     overlay = overlay_folder(release.overlay)
     with scratch_folder("render") as scratch:
         folder = scratch.resolve()
@@ -89,17 +102,15 @@ def render_manifests(release: Release, *, reference: str, version: int, release_
             reference=reference,
             version=version,
             release_id=release_id,
+            preview=preview,
         )
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False), encoding="utf-8")
-        objects = _kustomize(folder, overlay)
-    check_manifests(objects, release, reference=reference)
-    return sorted(objects, key=apply_rank)
+        return sorted(_kustomize(folder, overlay), key=apply_rank)
 
 
 def manifests_hash(release: Release) -> str:
     """sha256:… of the manifests without what depends on content: a change here is a change of manifests."""
-    blank = f"{BASE_IMAGE}@sha256:{'0' * 64}"
-    return digest_of(render_manifests(release, reference=blank, version=0, release_id="none"))
+    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
 
 
 def overlay_folder(overlay: str | None) -> Path:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from slipway.cluster import ClusterSpec, NodePool
 from slipway.errors import InputRefused
+from slipway.release import preview_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 SERVED = PROJECT / "include" / "served"
@@ -268,6 +269,10 @@ class TargetSettings(_Part):
         default=None,
         description="A fixed URL in place of the Service's address, where something stands before the Service.",
     )
+    strategy: Literal["preview", "rolling"] = Field(
+        default="preview",
+        description="`preview`: a new release first runs beside the live one, without users, and passes its gate there; `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
+    )
     unschedulable_grace_s: Seconds = Field(
         default=300,
         description="How long a pod may fit no node before the rollout fails; counted anew when a node is added or the cluster autoscaler begins to add some.",
@@ -446,14 +451,21 @@ def check_unshared(files: dict[str, ModelFile]) -> None:
     """Refuse two model files that would write one object. Raises InputRefused naming both."""
     writers: dict[tuple[tuple[str | None, ...], str | None, str], str] = {}
     for name, file in sorted(files.items()):
-        key = (_cluster_of(file.target), file.target.namespace, file.target.deployment)
-        if key in writers:
-            raise InputRefused(
-                f"include/served/{name}.yaml: target.deployment: {file.target.deployment!r} is written by "
-                f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
-            )
-        writers[key] = name
+        for deployment in _written(file):
+            key = (_cluster_of(file.target), file.target.namespace, deployment)
+            if key in writers:
+                raise InputRefused(
+                    f"include/served/{name}.yaml: target.deployment: {deployment!r} is written by "
+                    f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
+                )
+            writers[key] = name
     _check_temporary(files)
+
+
+def _written(file: ModelFile) -> list[str]:
+    """The Deployments that runs of a model file write, by name."""
+    live = file.target.deployment
+    return [live, preview_name(live)] if is_previewed(file) else [live]
 
 
 def _check_temporary(files: dict[str, ModelFile]) -> None:
@@ -472,6 +484,11 @@ def _check_temporary(files: dict[str, ModelFile]) -> None:
 def is_temporary(file: ModelFile) -> bool:
     """Whether each run of the model makes its own cluster and deletes it again."""
     return file.target.gke is not None and file.target.gke.temporary
+
+
+def is_previewed(file: ModelFile) -> bool:
+    """Whether a new release first runs beside the live one; on a cluster of the run's own there is no live one."""
+    return file.target.strategy == "preview" and not is_temporary(file)
 
 
 def sharing_cluster(files: dict[str, ModelFile], name: str) -> tuple[str, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from slipway.apply import ObjectRef
 from slipway.errors import SlipwayError
-from slipway.history import History, place_of, read_history
+from slipway.history import History, place_of, previewed_in, read_records
 from slipway.idle import find_idle_clusters
 from slipway.model_file import served_files
 from slipway.record import Record
-from slipway.release import LABEL_MODEL, Release
+from slipway.release import LABEL_MODEL, Release, preview_name
 from slipway.rollout import read
 from slipway.store import Store
 from slipway.target import Target
@@ -23,8 +24,8 @@ def find_orphans(release: Release, history: History) -> tuple[str, ...]:
     Writes nothing. Raises StoreError.
     """
     left = tuple(_left_behind(release, history))
-    deployments = (line for record, why in left if (line := _report(record, why)))
-    return (*deployments, *find_idle_clusters(release, [place_of(record)[0] for record, _ in left]))
+    lines = (line for record, why in left for line in _reports(record, why))
+    return (*lines, *find_idle_clusters(release, [place_of(record)[0] for record, _ in left]))
 
 
 def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, str]]:
@@ -34,7 +35,9 @@ def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, s
     yield from ((record, f"the model file of {release.model} names another target") for record in elsewhere.values())
     store, served = Store(release.store), {release.model, *(path.stem for path in served_files())}
     for model in sorted(set(store.names("records")) - served):
-        left = newest_by_place(read_history(store, model))
+        records = read_records(store, model)
+        newest = newest_by_place(records.history)
+        left = {record["run_id"]: record for record in (*newest.values(), *filter(previewed_in, records.records))}
         yield from ((record, f"include/served/{model}.yaml is gone") for record in left.values())
 
 
@@ -43,11 +46,18 @@ def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
     return {place_of(record): record for record in history.records}
 
 
-def _report(record: Record, why: str) -> str | None:
+def _reports(record: Record, why: str) -> Iterator[str]:
+    """A line for what is live, and one for a preview that a killed run left."""
+    target, deployment = place_of(record)
+    for name, refs in ((deployment, History((record,)).objects), (preview_name(deployment), previewed_in(record))):
+        if refs and (line := _report(record, target, name, refs, why)):
+            yield line
+
+
+def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectRef, ...], why: str) -> str | None:
     """One line, none where the Deployment is gone or is another model's by now, or was torn down with its cluster."""
     if record["outcome"] == "gone":
         return None
-    target, deployment = place_of(record)
     where = f"deployment/{deployment} in {target.namespace} (connection {target.conn_id})"
     try:
         live = read(target, "Deployment", deployment)
@@ -55,5 +65,5 @@ def _report(record: Record, why: str) -> str | None:
         return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be looked at: {error}"
     if live is None or (live["metadata"].get("labels") or {}).get(LABEL_MODEL) != record["model"]:
         return None
-    objects = " ".join(str(ref) for ref in reversed(History((record,)).objects))
+    objects = " ".join(str(ref) for ref in reversed(refs))
     return f"{where} of model {record['model']} is an orphan: {why}. Next: {target.kubectl(f'delete {objects}')}"

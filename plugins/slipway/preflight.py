@@ -28,7 +28,10 @@ APIS = ("container.googleapis.com", "compute.googleapis.com")
 REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' accounts, and pods that act as accounts
 
+PREVIEWED = ("deployments", "services")  # of the preview, whatever the overlay brings besides
+SERVICE_PROXY = "container.services.proxy"
 APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' word, and IAM's for the same
+LEASE_VERBS = ("get", "create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,7 @@ def _absent(where: str, role: str, permissions: list[str], grant: str) -> Findin
 
 
 def plan_permissions(
-    kinds: Iterable[tuple[str, str]], *, create: bool, ready: bool, delete: bool = False
+    kinds: Iterable[tuple[str, str]], *, create: bool, ready: bool, delete: bool = False, preview: bool = False
 ) -> dict[str, str]:
     """The permissions on the project that a run needs, each with its role.
 
@@ -148,17 +151,27 @@ def plan_permissions(
         needed += [
             f"container.{iam_resource(group, kind)}.{verb}" for group, kind in kinds for verb in APPLY_VERBS.values()
         ]
-        needed.append("container.pods.list")
+        needed += ["container.pods.list", *(f"container.leases.{verb}" for verb in LEASE_VERBS)]
+        needed += [SERVICE_PROXY] if preview else []
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 
-def plan_rights(kinds: Iterable[tuple[str, str]]) -> tuple[Right, ...]:
-    """The rights in the namespace that apply, the waits and the rollback use, for these (group, kind) of objects."""
+def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> tuple[Right, ...]:
+    """The rights in the namespace that apply, the waits and the rollback use, for these (group, kind) of objects.
+
+    A preview is asked through the API server, and is to be removed.
+    """
     applied = [(group, plural(kind.lower())) for group, kind in kinds]
     return (
         *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
         Right(group="", resource="pods", verb="list"),
-        *(Right(group=group, resource=resource, verb="delete", needed=False) for group, resource in applied),
+        *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
+        *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
+        *(
+            Right(group=group, resource=resource, verb="delete", needed=preview and resource in PREVIEWED)
+            for group, resource in applied
+        ),
+        *([Right(group="", resource="services/proxy", verb="get", needed=False)] if preview else ()),
         Right(group="", resource="events", verb="list", needed=False),
         Right(group="", resource="pods/log", verb="get", needed=False),
     )

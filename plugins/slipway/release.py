@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +22,8 @@ LABEL_MODEL = "slipway/model"
 LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
 FIELD_MANAGER = "slipway"
+PREVIEW_SUFFIX = "-preview"
+REST_PORT = 8501  # of every Service
 SHORT = 12  # characters of a hash that a person can tell apart
 LONGEST_FILE_NAME = 150  # of a run id, which has up to 250; a file system's limit is 255 with all suffixes
 
@@ -109,6 +111,7 @@ class Release:
     export: ExportSettings = ExportSettings()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
     unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
+    strategy: Literal["preview", "rolling"] = "rolling"  # whether it first runs beside the live one
 
     @property
     def fingerprint(self) -> str:
@@ -125,7 +128,7 @@ class Release:
     @property
     def store_id(self) -> str:
         """The store in a few characters: names what is ours where several installations share an engine or a registry."""
-        return short(digest_of([self.store]))
+        return store_id(self.store)
 
     @property
     def build_container(self) -> str:
@@ -141,6 +144,16 @@ class Release:
     def service(self) -> str:
         """The Service bears the Deployment's name."""
         return self.deployment
+
+    @property
+    def preview(self) -> Release:
+        """The same release as it first runs beside the live one, under a name of its own."""
+        return replace(self, deployment=preview_name(self.deployment))
+
+    @property
+    def proxy_path(self) -> str:
+        """Where the API server passes requests on to the Service's REST port; needs no address, and no client but ours has it."""
+        return f"/api/v1/namespaces/{self.target.namespace}/services/{self.service}:{REST_PORT}/proxy"
 
     def release_id(self, image_digest: str) -> str:
         """The release's id: a fingerprint and an image digest."""
@@ -212,6 +225,11 @@ def asset_uri(model: str) -> str:
     return f"x-slipway://served/{model}"
 
 
+def preview_name(name: str) -> str:
+    """What the preview of an object is called, and of a release's id: its pods are told by it from the live ones."""
+    return f"{name}{PREVIEW_SUFFIX}"
+
+
 def upstream_uri(model: str) -> str:
     """The Asset that a new revision of a model's source updates, where its model file says `watch`."""
     return f"x-slipway://upstream/{model}"
@@ -233,6 +251,16 @@ def repository_of(reference: str) -> str:
     name = reference.split("@", 1)[0]
     last = PurePosixPath(name).name
     return name[: -len(last)] + last.split(":", 1)[0]
+
+
+def store_id(store: str) -> str:
+    """An artifact store in a few characters."""
+    return short(digest_of([store]))
+
+
+def lease_name(deployment: str) -> str:
+    """The Lease that says which run may write to a Deployment."""
+    return f"slipway-{deployment}"
 
 
 def file_name(run_id: str) -> str:

@@ -31,11 +31,13 @@ from slipway.model_file import (
     ModelFile,
     TargetSettings,
     check_unshared,
+    is_previewed,
     read_model_file,
     served_files,
 )
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
+from slipway.preview import check_preview
 from slipway.release import ExportSettings, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
@@ -121,8 +123,12 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         export=ExportSettings(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
+        strategy="preview" if is_previewed(file) else "rolling",
     )
-    return replace(release, manifests_hash=manifests_hash(release))
+    release = replace(release, manifests_hash=manifests_hash(release))
+    if release.strategy == "preview":
+        check_preview(release)
+    return release
 
 
 def find_target(asked: TargetSettings, settings: Settings) -> Target:

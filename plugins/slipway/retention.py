@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from slipway.engine import engine
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.history import History, place_of, read_records
+from slipway.history import History, place_of, previewed_in, read_records
 from slipway.image import LABEL_STORE, LABEL_TITLE, remove_images
 from slipway.record import Record, has_changed_cluster, record_key, write_record
 from slipway.registry import repository_at
@@ -57,9 +57,10 @@ def plan_prune(
 ) -> Prune:
     """What goes beyond the retention. `records` are all of the model's, oldest first; `run` is that of the run at hand.
 
-    At each target that the model was ever applied to, the newest proven releases stay, and what was applied last.
+    At each target that the model was ever applied to, the newest proven releases stay, and what was applied last; so does
+    the record of a preview that is still there.
     """
-    staying = _protected(records, retention)
+    staying = [*_protected(records, retention), *filter(previewed_in, records)]
     if run is not None:
         staying.append(run)
     ids = {record["run_id"] for record in staying}
@@ -113,7 +114,12 @@ def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
     Each part is tried, whatever became of the others. Raises StoreError, RetentionIncomplete naming what stays and why.
     """
     store = Store(release.store)
-    records = read_records(store, release.model)
+    found = read_records(store, release.model)
+    if found.unread:  # what they tell of can come back again when they are mended
+        raise RetentionIncomplete(
+            f"{'; '.join(found.unread)}. Next: mend it or move it away, the next run prunes again"
+        )
+    records = list(found.records)
     run = next((record for record in records if record["run_id"] == release.run_id), None)
     plan = plan_prune(records, read_holdings(store, release.model), release.retention, model=release.model, run=run)
     for record in plan.records:

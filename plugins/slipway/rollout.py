@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from slipway.release import LABEL_RELEASE, Release
+from slipway.release import LABEL_RELEASE, REST_PORT, Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
 LAST_LOG_LINES = 10
 SHOWN_PODS = 3
 LOG = " log: "  # between a pod's name and a line that it wrote
-REST_PORT = 8501
 
 JsonObject = dict[str, Any]
 
@@ -102,7 +101,7 @@ def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment
     for event in events:
         involved = event.get("involvedObject", {})
         ours = involved.get("name") in names or (
-            involved.get("kind") == "ReplicaSet" and str(involved.get("name")).startswith(f"{deployment}-")
+            involved.get("kind") == "ReplicaSet" and str(involved.get("name")).rpartition("-")[0] == deployment
         )
         if event.get("type") == "Warning" and ours:
             lines.append(

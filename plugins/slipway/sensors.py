@@ -13,13 +13,16 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.operators import BLUE, GRACE_S, RED
+from slipway.holding import renew_target
+from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.apply import Applied
+    from slipway.preview import Previewed
     from slipway.triggers import JudgeTrigger
 
 Fact = dict[str, Any]
@@ -35,9 +38,24 @@ class Times(TypedDict):
 
 
 class JudgeSensor(BaseSensorOperator):
-    """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record."""
+    """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record.
+
+    With `preview` it looks at the release as it first runs beside the live one.
+    """
 
     poll_s = 5.0
+
+    def __init__(self, *, preview: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.preview = preview
+
+    def release(self, run: Handover) -> Release:
+        """The release under the name that it is looked at by."""
+        return run.release.preview if self.preview else run.release
+
+    def applied(self, run: Handover) -> Applied | Previewed:
+        """What the task before has applied of it."""
+        return run.previewed if self.preview else run.applied
 
     @abstractmethod
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
@@ -55,9 +73,19 @@ class JudgeSensor(BaseSensorOperator):
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
+    def blames_release(self, event: Fact) -> bool:  # noqa: ARG002 - what decides in sensors that do
+        """Whether a wait that failed has found the release itself at fault: the schedule does not try that one again."""
+        return False
+
     def execute(self, context: Context) -> Any:
-        """Defer until the trigger has decided."""
+        """Renew the target's Lease for as long as the wait may take, then defer."""
         run = Handover(context)
+        with one_line_failures(run):
+            renew_target(run, self.time_limit_s(run.release) + GRACE_S)
+        self.wait(run)
+
+    def wait(self, run: Handover) -> None:
+        """Defer until the trigger has decided."""
         limit_s = self.time_limit_s(run.release)
         times: Times = {"deadline": time.time() + limit_s, "poll_s": self.poll_s}
         self.defer(trigger=self.trigger(run, times), method_name="decide", timeout=timedelta(seconds=limit_s + GRACE_S))
@@ -68,7 +96,7 @@ class JudgeSensor(BaseSensorOperator):
         log.info("%s", verdict)
         if verdict.outcome != "pass":
             said = self.explain(run, verdict.reason)
-            run.say(Verdict.failed(said))
+            run.say(Verdict.failed(said), bad=self.blames_release(event))
             raise AirflowFailException(said)
         run.say(verdict)
         return self.result(event)
@@ -84,11 +112,12 @@ class RolloutSensor(JudgeSensor):
         """Judges the Deployment."""
         from slipway.triggers import RolloutTrigger
 
+        applied = self.applied(run)
         return RolloutTrigger(
-            release=to_dict(run.release),
-            release_id=run.applied.release_id,
-            uid=run.applied.uid,
-            generation=run.applied.generation,
+            release=to_dict(self.release(run)),
+            release_id=applied.release_id,
+            uid=applied.uid,
+            generation=applied.generation,
             **times,
         )
 
@@ -96,12 +125,16 @@ class RolloutSensor(JudgeSensor):
         """The model file's limit."""
         return release.rollout_timeout_s
 
+    def blames_release(self, event: Fact) -> bool:
+        """Where its own containers end: not where an image, a ConfigMap, a node or a right is missing."""
+        return bool(event["found"])
+
     def explain(self, run: Handover, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
         from slipway.rollout import diagnose, most_telling, next_command
         from slipway.target import cluster_client
 
-        release, release_id = run.release, run.applied.release_id
+        release, release_id = self.release(run), self.applied(run).release_id
         try:
             with cluster_client(release.target) as client:
                 found = diagnose(client, release, release_id)
@@ -147,7 +180,10 @@ class AddressSensor(JudgeSensor):
 
 
 class PredictionSensor(JudgeSensor):
-    """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version."""
+    """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
+
+    A preview, which has no address, is asked the same through the API server.
+    """
 
     ui_color = BLUE
     poll_s = 1.0
@@ -158,14 +194,27 @@ class PredictionSensor(JudgeSensor):
 
         export = run.export
         return PredictionTrigger(
-            release=to_dict(run.release), url=run.address, version=export.version, golden_uri=export.golden_uri, **times
+            release=to_dict(self.release(run)),
+            url=self.url(run),
+            version=export.version,
+            golden_uri=export.golden_uri,
+            **times,
         )
+
+    def url(self, run: Handover) -> str:
+        """Where the questions go; without a host, to the API server."""
+        return self.release(run).proxy_path if self.preview else run.address
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.gate_timeout_s
 
+    def blames_release(self, event: Fact) -> bool:
+        """Where an answer was wrong: not where none came in time."""
+        return event["outcome"] == "fail" and event.get("late") is False
+
     def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command."""
-        asked = f"{run.address}{run.release.version_path(run.export.version)}"
-        return f"GateFailed: {asked}: {reason}. Next: curl {asked}"
+        asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
+        look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
+        return f"GateFailed: {asked}: {reason}. Next: {look}"

@@ -8,26 +8,32 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator, chain
 
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
-from slipway.operators import AnnounceOperator, ApplyOperator, RecordOperator
+from slipway.operators import AnnounceOperator, ApplyOperator, PreviewOperator, RecordOperator, RemovePreviewOperator
 from slipway.release import asset_uri
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
 from slipway.undo import RollbackOperator
 
-GATE = "gate"
+GATE, REMOVE_PREVIEW = "gate", "remove_preview"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
 
 
-def deploy_stages(model: str) -> list[BaseOperator]:
-    """apply, the waits, the gate, announce, and the teardowns, already chained.
+def deploy_stages(model: str, *, preview: bool = False) -> list[BaseOperator]:
+    """The preview and its gate, apply, the waits, the gate, announce, and the teardowns, already chained.
 
-    A skipped task before them does not skip them: a release that changed only manifests builds nothing.
+    A skipped task before the preview or apply does not skip them: a release that changed only manifests builds nothing,
+    one that only comes back has no preview. Where a preview fails, apply does not run.
     """
+    removals: list[BaseOperator] = []
+    if preview:
+        removals = [RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown()]
     return _chained(
+        *(_preview_stages() if preview else ()),
         *_proof_stages("none_failed"),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
         RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **WAIT).as_teardown(),
+        *removals,
         RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
     )
 
@@ -51,6 +57,15 @@ def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
         LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
         RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
     )
+
+
+def _preview_stages() -> list[BaseOperator]:
+    """What is skipped with the preview is what looks at it."""
+    return [
+        PreviewOperator(task_id="preview", trigger_rule="none_failed"),
+        RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
+        PredictionSensor(task_id="preview_gate", task_display_name="preview gate", preview=True, **WAIT),
+    ]
 
 
 def _proof_stages(apply_rule: str) -> list[BaseOperator]:

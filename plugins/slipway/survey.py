@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from slipway.apply import refusal
 from slipway.errors import ClusterInUse
 from slipway.facts import from_dict
-from slipway.history import read_history
+from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
 from slipway.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
@@ -219,13 +220,16 @@ def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
 
     model, file = path.stem, read_model_file(path)
     target, store = find_target(file.target, settings), Store(settings.store)
+    records = read_records(store, model)
+    live = records.history.at(target, file.target.deployment).objects
+    previews = chain.from_iterable(map(previewed_in, left_previews(records.records, target)))
     teardown = Teardown(
         model=model,
         run_id=run_id,
         store=settings.store,
         target=target,
         deployment=file.target.deployment,
-        objects=read_history(store, model).at(target, file.target.deployment).objects,
+        objects=(*live, *previews),
         balancers=(),
         claim=None,
         address_timeout_s=file.address_timeout_s,

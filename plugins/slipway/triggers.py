@@ -14,7 +14,7 @@ from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge
 from slipway.doom import Looks, judge_doom, read_evidence
 from slipway.facts import from_dict
 from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
-from slipway.questions import ask_async
+from slipway.questions import ask_at
 from slipway.release import Release
 from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_json
@@ -52,13 +52,14 @@ class LookingTrigger(BaseTrigger):
             # Before the first look too: an event that comes before the scheduler has read the deferral is taken for a failure.
             await asyncio.sleep(self.poll_s)
             verdict = await self._look()
-            if verdict.outcome == "wait" and time.time() >= self.deadline:
+            late = verdict.outcome == "wait" and time.time() >= self.deadline
+            if late:
                 verdict = Verdict.failed(f"time is up: {verdict.reason}")
             if verdict.reason != said:
                 said = verdict.reason
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
-                yield TriggerEvent({**verdict.to_dict(), "found": self.found()})
+                yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late})
                 return
 
     async def _look(self) -> Verdict:
@@ -223,6 +224,10 @@ class RolloutTrigger(JudgeTrigger):
         )
         return verdict
 
+    def found(self) -> Any:
+        """Whether it is the release's own fault that it does not come."""
+        return bool(self._looks.doom and self._looks.doom.blames_release)
+
 
 class AddressTrigger(JudgeTrigger):
     """Waits until the Service has an address."""
@@ -267,6 +272,8 @@ class PredictionTrigger(JudgeTrigger):
         if not self._cases:
             self._cases = cases_from(await asyncio.to_thread(read_json, self.golden_uri))
         path = f"{release.version_path(self.version)}:predict"
-        verdicts = [judge_answer(case, await ask_async(self.url, path, case.rest_body)) for case in self._cases]
+        verdicts = [
+            judge_answer(case, await ask_at(release.target, self.url, path, case.rest_body)) for case in self._cases
+        ]
         self._streak, verdict = judge_gate(self._streak, judge_round(verdicts), passes=release.gate_passes)
         return verdict

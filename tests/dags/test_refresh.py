@@ -13,16 +13,22 @@ from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway import model_file
+from slipway.dismantle import RemoveObjectsOperator
+from slipway.holding import HOLDERS
 from slipway.model_file import read_model_file, served_files
+from slipway.operators import ChooseOperator, PlanOperator, RemovePreviewOperator
 from slipway.params import RefreshParams, read_params, read_release
 from slipway.release import dag_id
+from slipway.sensors import JudgeSensor
+from slipway.undo import RollbackOperator
 
 PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"
 STORY = (
-    "resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address", "gate",
-    "announce", "rollback", "record", "prune",
+    "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
+    "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
 )  # fmt: skip
+PREVIEW = ("preview", "wait_for_preview", "preview_gate", "remove_preview")
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
 schedule: "0 3 * * *"
@@ -109,12 +115,12 @@ def test_tasks_follow_one_another_as_the_story_is_told(dag):
 
 
 def test_cluster_is_made_beside_export_and_build(bag):
-    """Where the model file names a GKE cluster, apply waits for it and for the image, and neither for the other."""
+    """Where the model file names a GKE cluster, the preview waits for it and for the image, and neither for the other."""
     dag = bag.dags["refresh_digits_vit_gke"]
     assert {task.task_id for task in dag.tasks} == {*STORY, "preflight", "create_cluster"}
     assert dag.get_task("plan").downstream_task_ids == {"export", "create_cluster"}
-    assert dag.get_task("create_cluster").downstream_task_ids == {"apply"}
-    assert dag.get_task("apply").upstream_task_ids == {"push", "create_cluster"}
+    assert dag.get_task("create_cluster").downstream_task_ids == {"preview"}
+    assert dag.get_task("preview").upstream_task_ids == {"push", "create_cluster"}
 
 
 def test_google_is_asked_before_anything_is_planned(bag):
@@ -130,6 +136,33 @@ def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
     plan = bag.dags["refresh_digits_vit_gke"].get_task("plan")
     assert "create_cluster" in plan.deploys
     assert "create_cluster" not in plan.builds
+
+
+def test_rolling_update_has_no_preview(dags_of):
+    """Where the model file says rolling, the graph is the story without the preview."""
+    dag = dags_of(plain=GOOD + "target: {strategy: rolling}\n")["plain"]
+    story = [task for task in STORY if task not in PREVIEW]
+    downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert {**{task: {following} for task, following in pairwise(story)}, "prune": set()} == downstream
+
+
+def test_nothing_is_previewed_if_nothing_is_deployed(dag):
+    """A run with nothing to do skips the preview; it still removes what a killed one left of one."""
+    deploys = set(dag.get_task("plan").deploys)
+    assert set(PREVIEW) - deploys == {"remove_preview"}
+
+
+def test_no_preview_and_nothing_built_still_lead_to_apply(dag):
+    """What skips build or preview does not skip what follows; what looks at a preview is skipped with it, or fails apply."""
+    rules = {
+        task: dag.get_task(task).trigger_rule.value for task in ("preview", "wait_for_preview", "preview_gate", "apply")
+    }
+    assert rules == {
+        "preview": "none_failed",
+        "wait_for_preview": "all_success",
+        "preview_gate": "all_success",
+        "apply": "none_failed",
+    }
 
 
 TEMPORARY = GOOD + "target: {gke: {temporary: true}}\n"
@@ -148,7 +181,7 @@ def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
     """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
     takes = ("remove_objects", "delete_cluster", "leftovers")
     made = {"preflight", "claim_cluster", "create_cluster"}
-    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback"}
+    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback", *PREVIEW}
     assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
     for task in map(temporary.get_task, takes):
         assert task.is_teardown
@@ -176,9 +209,9 @@ def test_clearing_a_task_makes_the_temporary_cluster_again(temporary):
     assert {"claim_cluster", "create_cluster", "gate", "remove_objects", "delete_cluster"} <= set(cleared)
 
 
-@pytest.mark.parametrize("task_id", ["rollback", "record", "prune"])
+@pytest.mark.parametrize("task_id", ["rollback", "remove_preview", "record", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
-    """Rollback, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+    """Rollback, removal, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
     task = dag.get_task(task_id)
     assert task.is_teardown
     assert task.on_failure_fail_dagrun is False
@@ -262,6 +295,14 @@ def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
     assert words in refused.doc_md
     assert DagSerialization.to_dict(refused)
     assert dags["good"].timetable.can_be_scheduled
+
+
+def test_whoever_may_hold_the_target_first_is_known(bag):
+    """A run finds out whether it has held its target from what these tasks left: none that takes the Lease is missing."""
+    takes = (PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator)
+    tasks = [task for dag in bag.dags.values() for task in dag.tasks]
+    holders = {task.task_id for task in tasks if isinstance(task, takes) or getattr(task, "writes_s", None)}
+    assert holders == set(HOLDERS)
 
 
 def test_description_is_the_model_files(dag):

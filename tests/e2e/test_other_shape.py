@@ -44,7 +44,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
         "source": {"folder": f"{MODEL}/checkpoint"},
         "export": {"top_k": 3, "max_side": 1000, "on_bad_image": "mark"},
         "gate": {"golden": [{**golden, "min_confidence": round(answer["confidence"] - 0.01, 3)}], "passes": 2},
-        "target": {"deployment": "tfs-shape", "overlay": "local"},
+        "target": {"deployment": "tfs-shape", "overlay": "local", "strategy": "rolling"},
     }
     remove_images(engine, MODEL)
     workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, MODEL, model_file, beside=root)
@@ -52,7 +52,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
         workers.run(task_id)
     yield workers.facts
     workers.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,configmap", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 

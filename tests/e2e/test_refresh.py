@@ -34,8 +34,8 @@ def test_the_run_is_green_and_every_task_ran(refreshed, airflow_api):
     tasks = airflow_api(f"/dags/refresh_digits_vit/dagRuns/{run_id}/taskInstances")["task_instances"]
     assert refreshed["run"]["state"] == "success"
     assert {task["task_id"]: task["state"] for task in tasks} == dict.fromkeys(
-        ["resolve", "plan", "export", "build_image", "smoke_test", "push", "apply", "wait_for_rollout", "wait_for_address",
-         "gate", "announce", "record", "prune"],
+        ["resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate", "apply",
+         "wait_for_rollout", "wait_for_address", "gate", "announce", "remove_preview", "record", "prune"],
         "success",
     ) | {"rollback": "skipped"}  # fmt: skip
 
@@ -56,7 +56,8 @@ def test_the_record_says_how_it_went(record, stand):
     assert {ref["kind"] for ref in record["objects"]} == {
         "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget",
     }  # fmt: skip
-    assert record["verdicts"]["gate"]["outcome"] == "pass"
+    assert {record["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")} == {"pass"}
+    assert record["preview"] == []
     assert record["digest"] in manifests.read_text()
 
 

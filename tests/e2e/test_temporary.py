@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from google_project import read_google_project
 from trial_project import copy_project, remove_images, trial_file
+
+from local.google_project import read_google_project
 
 from .conftest import read_surroundings
 
@@ -104,7 +105,7 @@ def trial(where, tmp_path_factory, engine, kubectl):
 
     assert python("-m", "airflow", "db", "migrate").returncode == 0
     yield run
-    kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 

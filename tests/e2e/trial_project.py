@@ -19,9 +19,9 @@ def copy_project(place, model, model_file, *, beside=None):
 
 
 def trial_file(**changes):
-    """The shipped model file under a Deployment of its own."""
+    """The shipped model file under a Deployment of its own, without a preview: most tests are about something else."""
     file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
-    file["target"]["deployment"] = "tfs-trial"
+    file["target"] |= {"deployment": "tfs-trial", "strategy": "rolling"}
     for dotted, value in changes.items():
         part, field = dotted.split("__")
         file.setdefault(part, {})[field] = value

@@ -9,8 +9,9 @@ from dataclasses import replace
 import jwt
 import pytest
 
-from local.gke import control, identity, tokens
+from local.gke import control, identity, part, tokens
 from local.gke.clusters import Google, Kubernetes
+from local.settings import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +152,19 @@ def test_it_is_told_to_misbehave():
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_real_project_in_place_of_the_emulator(tmp_path):
+    """Where the environment names a project, `up --gke` emulates nothing and connects the stand's Airflow to it."""
+    named = {
+        "SLIPWAY_GCP_PROJECT": "shop",
+        "SLIPWAY_GCP_KEY": "/etc/key.json",
+        "SLIPWAY_GCP_IMPERSONATE": "deployer@shop",
+    }
+    settings = replace(read_settings(named, tmp_path), state=tmp_path)
+    part.folder(settings).mkdir(parents=True)
+    assert (part.asked(settings), part.emulated(settings)) == (True, False)
+    told = settings.google.environment({"AIRFLOW_VAR_SLIPWAY_REGISTRY": "here"})
+    extra = {"project": "shop", "key_path": "/etc/key.json", "impersonation_chain": "deployer@shop"}
+    assert json.loads(told["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"] == extra
+    assert told["AIRFLOW_VAR_SLIPWAY_REGISTRY"] == "here"

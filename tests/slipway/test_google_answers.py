@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from google_project import read_google_project
 
+from local.google_project import read_google_project
 from slipway.cluster import GkeCluster
 from slipway.gke import find_cluster, find_operation, list_clusters, list_compute
 from slipway.inspection import inspect_deletion, inspect_target

@@ -10,6 +10,7 @@ from slipway.model_file import (
     GoldenImage,
     check_unshared,
     golden_location,
+    is_previewed,
     overlay_names,
     parse_model_file,
     read_model_file,
@@ -230,6 +231,19 @@ def test_refused_if_two_files_write_one_deployment():
         match=r"include/served/b\.yaml: target\.deployment: 'tfs-server' .* include/served/a\.yaml too\. Next: ",
     ):
         check_unshared({"b": target(), "a": target()})
+
+
+def test_refused_if_one_file_writes_the_others_preview():
+    """A preview's Deployment is written too, by a file that has one."""
+    with pytest.raises(InputRefused, match=r"'tfs-server-preview' is written by include/served/a\.yaml too"):
+        check_unshared({"a": target(), "b": target(deployment="tfs-server-preview")})
+    check_unshared({"a": target(strategy="rolling"), "b": target(deployment="tfs-server-preview")})
+
+
+def test_previewed_unless_the_file_says_rolling_or_the_cluster_is_temporary():
+    """A preview is the default; beside nobody's live release there is none."""
+    files = (target(), target(strategy="rolling"), target(gke={}), target(gke={"temporary": True}))
+    assert [is_previewed(file) for file in files] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(

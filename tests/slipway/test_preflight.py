@@ -103,7 +103,7 @@ def test_rights_that_apply_needs_are_missing_and_others_a_warning():
     """Without patch nothing can be served; without delete or logs only less can be pruned or told."""
     allowed = dict.fromkeys(plan_rights(KINDS), True)
     assert judge_rights("shop", allowed, grant="g") == [
-        Finding(outcome="ok", said="rights in namespace shop: all 11 that the run uses")
+        Finding(outcome="ok", said="rights in namespace shop: all 15 that the run uses")
     ]
     allowed[Right(group="apps", resource="deployments", verb="patch")] = False
     allowed[Right(group="", resource="pods/log", verb="get", needed=False)] = False
@@ -111,6 +111,19 @@ def test_rights_that_apply_needs_are_missing_and_others_a_warning():
         ("missing", "no right in namespace shop to patch deployments.apps"),
         ("warned", "no right in namespace shop to get pods/log: pruning, or what a failed run says, may lack it"),
     ]
+
+
+def test_a_preview_is_asked_through_the_api_server_and_removed():
+    """With a preview the proxy of Services is needed, and so is to delete what ran; without it neither is."""
+    more = set(plan_rights(KINDS, preview=True)) - set(plan_rights(KINDS))
+    assert {str(right) for right in more if right.needed} == {
+        "create services/proxy",
+        "delete deployments.apps",
+        "delete services",
+    }
+    assert {str(right) for right in more if not right.needed} == {"get services/proxy"}
+    assert "container.services.proxy" in plan_permissions(KINDS, create=True, ready=False, preview=True)
+    assert "container.services.proxy" not in plan_permissions(KINDS, create=True, ready=False)
 
 
 def test_one_line_names_all_that_is_missing():

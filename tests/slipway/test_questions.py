@@ -1,8 +1,11 @@
+import json
+from types import SimpleNamespace
+
 import pytest
 
 from slipway import questions
 from slipway.prediction import Answer
-from slipway.questions import ask, ask_async
+from slipway.questions import ask, ask_async, ask_at, read_proxied
 
 
 async def asked(way, *question):
@@ -62,3 +65,59 @@ async def test_each_question_on_a_connection_of_its_own(http_server, way):
     for _ in range(2):
         await asked(way, server.url, "/x")
     assert len({seen.client for seen in server.seen}) == 2
+
+
+async def test_a_url_without_a_host_is_asked_through_the_api_server(release, http_server, connected):
+    """The very bytes go to the target's API server, by its own connection, and its answer is the model's."""
+    server = http_server((200, '{"predictions": ["ü"]}'))
+    connected(server)
+    body = '{"signature_name":"serving_default",\n "instances":["aW1hZ2U"]}'
+    answer = await ask_at(release.target, release.preview.proxy_path, "/v1/models/m/versions/7:predict", body)
+    assert Answer(status=200, body='{"predictions": ["ü"]}') == answer
+    (seen,) = server.seen
+    path = "/api/v1/namespaces/shop/services/tfs-server-preview:8501/proxy/v1/models/m/versions/7:predict"
+    assert (seen.method, seen.path, seen.body) == ("POST", path, body)
+
+
+async def test_a_url_with_a_host_is_asked_there(release, http_server):
+    """A public address needs no cluster."""
+    server = http_server((200, "{}"))
+    assert Answer(status=200, body="{}") == await ask_at(release.target, server.url, "/v1/models/m")
+
+
+async def test_no_answer_if_the_api_server_does_not_listen(release, closed_url, connected):
+    """A failed connection is an answer of status 0 here too."""
+    connected(SimpleNamespace(url=closed_url))
+    answer = await ask_at(release.target, release.preview.proxy_path, "/v1/models/m")
+    assert answer.status == 0
+    assert answer.body
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_what_the_api_server_says_itself_is_no_answer_of_the_model(status):
+    """A Status object is the API server's own word: a right, a Service or an endpoint that is missing."""
+    said = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": "no endpoints available",
+        "code": status,
+    }
+    answer = read_proxied(status, json.dumps(said))
+    assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available") == answer
+
+
+MODELS = {
+    "an answer": (200, '{"predictions": [{"label": "3"}]}'),
+    "a version that it does not know": (404, '{"error": "Servable not found"}'),
+    "a refusal": (400, '{"error": "not an image"}'),
+    "no JSON": (502, "<html>bad gateway</html>"),
+    "a list": (200, "[]"),
+    "a Status of its own": (200, '{"kind": "Status"}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), MODELS.values(), ids=MODELS)
+def test_what_the_model_says_comes_as_it_is(status, body):
+    """Whatever is not the API server's Status is the model's answer, for the judge."""
+    assert Answer(status=status, body=body) == read_proxied(status, body)

@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from slipway.apply import ObjectRef
 from slipway.export import Export
@@ -7,10 +8,12 @@ from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
 from slipway.record import (
     SCHEMA,
+    begin_record,
     close_run,
     closed,
     new_record,
     opened,
+    previewed,
     read_record,
     record_key,
     write_record,
@@ -75,6 +78,30 @@ def test_closed_record_is_live_only_if_proven(release):
     assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
 
 
+def test_the_first_to_blame_the_release_is_remembered(release):
+    """A run that was not proven remembers who found the release itself at fault, and one that was, nobody."""
+    said = {
+        "wait_for_rollout": {"outcome": "fail", "reason": "late", "at": "3"},
+        "gate": {"outcome": "fail", "reason": "wrong", "at": "2", "bad": True},
+        "smoke_test": {"outcome": "fail", "reason": "wronger", "at": "1", "bad": True},
+    }
+    ended = {"verdicts": said, "tasks": {}, "now": at(9)}
+    assert closed(opened_by(release), proven=False, **ended)["bad"] == {"task": "smoke_test", "reason": "wronger"}
+    assert closed(opened_by(release), proven=True, **ended)["bad"] is None
+    kept = {"gate": {"outcome": "fail", "reason": "no answer", "at": "1"}}
+    assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
+
+
+def test_record_begun_anew_if_it_cannot_be_read(release, store, caplog):
+    """A run that is cleared goes on with its own record; one that was spoilt stops it not, and is named."""
+    write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
+    assert begin_record(store, release, cause="refresh")["outcome"] == "failed"
+    place = Path(store.uri.removeprefix("file://")) / record_key(release.model, release.run_id)
+    place.write_text(place.read_text()[:100])
+    assert begin_record(store, release, cause="refresh")["outcome"] == "open"
+    assert f"{store.uri_of(record_key(release.model, release.run_id))}: no JSON object: begun anew" in caplog.text
+
+
 def test_record_reopened_if_the_run_is_cleared(release):
     """A run that applies again is open again, and its record the newest."""
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
@@ -107,3 +134,19 @@ def test_run_closed_if_it_never_applied(release, store):
     close_run(release, {}, {"export": "failed"}, proven=False)
     record = read_record(store, "digits-vit", release.run_id)
     assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
+
+
+def test_preview_is_in_the_record_until_it_is_gone(release):
+    """Before the first is written the objects are listed, with the image that they are of; nothing counts as applied."""
+    began = previewed(new_record(release, now=NOON), objects=[SERVICE], export=EXPORT, pushed=PUSHED)
+    assert (began["preview"], began["objects"], began["outcome"]) == ([to_dict(SERVICE)], [], "open")
+    assert (began["release_id"], began["digest"], began["version"]) == ("abcdefabcdef", "sha256:d", 7)
+    ended = previewed(began, objects=())
+    assert ended == {**began, "preview": []}
+
+
+def test_preview_of_a_run_that_was_cleared_leaves_what_is_live_as_it_is(release):
+    """What a record says of the objects that it lists stays true while something newer is previewed."""
+    live = opened_by(release, DEPLOYMENT)
+    newer = Pushed(reference="r/digits-vit@sha256:e", digest="sha256:e", release_id="newernewer00", version=8)
+    assert previewed(live, objects=[SERVICE], export=EXPORT, pushed=newer) == {**live, "preview": [to_dict(SERVICE)]}

@@ -63,6 +63,14 @@ def test_failed_runs_do_not_push_out_good_ones(record_of):
     assert "sha256:1" in found.digests
 
 
+def test_record_of_a_preview_that_is_still_there_stays(record_of):
+    """However old it is: without it nobody would know what to delete."""
+    beside = [{"api_version": "v1", "kind": "Service", "name": "tfs-server-preview", "namespace": "shop"}]
+    records = [numbered(record_of, f"bad{n}", "failed", n, objects=()) for n in (1, 2, 3)]
+    found = plan([{**records[0], "preview": beside}, *records[1:]])
+    assert [record["run_id"] for record in found.records] == ["bad2"]
+
+
 def test_what_was_applied_last_stays_whatever_became_of_it(record_of):
     """A run that was killed half-way lists the objects that a next one has to know."""
     records = [

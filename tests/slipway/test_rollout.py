@@ -216,6 +216,7 @@ def event(kind, name, reason, *, type_="Warning", message="no  luck\nat all"):
 EVENTS = {
     "of a pod": ([event("Pod", "a", "Failed")], ["pod/a: Failed: no luck at all"]),
     "of a ReplicaSet": ([event("ReplicaSet", "tfs-server-1", "FailedCreate")], ["replicaset/tfs-server-1: FailedCreate: no luck at all"]),
+    "of its preview's ReplicaSet": ([event("ReplicaSet", "tfs-server-preview-1", "FailedCreate")], []),
     "of another model's ReplicaSet": ([event("ReplicaSet", "tfs-other-1", "FailedCreate")], []),
     "of another pod": ([event("Pod", "other", "Failed")], []),
     "normal": ([event("Pod", "a", "Scheduled", type_="Normal")], []),

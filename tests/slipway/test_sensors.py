@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from slipway import sensors
 from slipway.facts import to_dict
 from slipway.handover import Handover
+from slipway.preview import Previewed
 from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
 
 ADDRESS = "http://203.0.113.9:8501"
@@ -20,7 +22,16 @@ def context(context_of, release, export, applied):
     """Makes the context of a wait, all earlier tasks done."""
 
     def make(task_id, *, of=release):
-        return context_of(task_id, resolve=of, export=export, apply=applied, wait_for_address=ADDRESS)
+        beside = Previewed(
+            release_id="abcdefabcdef-preview",
+            reference=applied.reference,
+            version=7,
+            objects=(),
+            uid="u-2",
+            generation=1,
+        )
+        facts = {"export": export, "apply": applied, "wait_for_address": ADDRESS, "preview": beside}
+        return context_of(task_id, resolve=of, **facts)
 
     return make
 
@@ -46,12 +57,47 @@ def test_deferred_at_once(context, release, task_id):
     """A wait holds no worker: it defers to its trigger with the model file's limit, Airflow's own limit behind it."""
     trigger, limit_s, own = DEFERRED[task_id]
     with pytest.raises(TaskDeferred) as deferral:
-        sensor(task_id).execute(context(task_id))
+        sensor(task_id).wait(Handover(context(task_id)))
     path, kept = deferral.value.trigger.serialize()
     assert trigger == path
     assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
     assert deferral.value.method_name == "decide"
     assert timedelta(seconds=limit_s) < deferral.value.timeout <= timedelta(seconds=limit_s + 120)
+
+
+PROXY = "/api/v1/namespaces/shop/services/tfs-server-preview:8501/proxy"
+LOOKS_AT_PREVIEW = {
+    RolloutSensor: {"release_id": "abcdefabcdef-preview", "uid": "u-2", "generation": 1},
+    PredictionSensor: {"url": PROXY, "version": 7},
+}
+
+
+@pytest.mark.parametrize("kind", LOOKS_AT_PREVIEW)
+def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, kind):
+    """What looks at a preview is what looks at the live release, under the preview's name."""
+    with pytest.raises(TaskDeferred) as deferral:
+        kind(task_id="it", preview=True).wait(Handover(context("it")))
+    path, kept = deferral.value.trigger.serialize()
+    assert path in {"slipway.triggers.RolloutTrigger", "slipway.triggers.PredictionTrigger"}
+    assert {
+        "release": to_dict(replace(release, deployment="tfs-server-preview")),
+        **LOOKS_AT_PREVIEW[kind],
+    }.items() <= kept.items()
+
+
+def test_preview_gate_that_failed_names_where_it_asked(context):
+    """The next command asks the same through the API server, as a person's kubectl does."""
+    with pytest.raises(AirflowFailException) as failure:
+        PredictionSensor(task_id="preview_gate", preview=True).decide(context("preview_gate"), FAIL)
+    asked = f"{PROXY}/v1/models/digits-vit/versions/7"
+    assert str(failure.value) == f"GateFailed: {asked}: time is up: not yet. Next: kubectl -n shop get --raw {asked}"
+
+
+def test_preview_that_does_not_come_is_explained_by_its_own_pods(context):
+    """The pods that a failed preview is described by are not the live ones."""
+    with pytest.raises(AirflowFailException) as failure:
+        RolloutSensor(task_id="wait_for_preview", preview=True).decide(context("wait_for_preview"), FAIL)
+    assert str(failure.value).endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef-preview")
 
 
 @pytest.mark.parametrize("task_id", SENSORS)
@@ -61,6 +107,33 @@ def test_verdict_is_left_if_it_passed(context, task_id):
     sensor(task_id).decide(run, PASS)
     said = Handover(run).said(task_id)
     assert (said["outcome"], said["reason"]) == ("pass", "there")
+
+
+BLAMES = {
+    "wait_for_rollout": [({"found": True, "late": False}, True), ({"found": False, "late": False}, False)],
+    "wait_for_address": [({"found": None, "late": True}, False)],
+    "gate": [({"found": None, "late": False}, True), ({"found": None, "late": True}, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("task_id", "event", "bad"), [(task, event, bad) for task, cases in BLAMES.items() for event, bad in cases]
+)
+def test_release_is_blamed_only_for_what_it_did(context, task_id, event, bad):
+    """A crash and a wrong answer are the release's own; an image, a node or an answer that did not come may come."""
+    run = context(task_id)
+    with pytest.raises(AirflowFailException):
+        sensor(task_id).decide(run, {**FAIL, **event})
+    assert Handover(run).said(task_id).get("bad", False) is bad
+
+
+def test_lease_is_renewed_for_the_wait(context, monkeypatch):
+    """A wait holds the target for as long as it may take, Airflow's own limit included."""
+    asked = []
+    monkeypatch.setattr(sensors, "renew_target", lambda _run, limit_s: asked.append(limit_s))
+    with pytest.raises(TaskDeferred):
+        sensor("gate").execute(context("gate"))
+    assert asked == [360]
 
 
 def test_url_if_the_address_was_found(context):

@@ -58,7 +58,7 @@ DECIDED = {
 async def test_one_event_if_it_is_decided(release, says, verdict, looks):
     """A trigger looks until a judge has decided, and says that once."""
     trigger = looking(release, *says)
-    assert [{**verdict.to_dict(), "found": None}] == await events_of(trigger)
+    assert [{**verdict.to_dict(), "found": None, "late": False}] == await events_of(trigger)
     assert looks == trigger.looks
 
 
@@ -71,12 +71,14 @@ LATE = {
 @pytest.mark.parametrize(("says", "reason"), LATE.values(), ids=LATE)
 async def test_fail_if_time_is_up(release, says, reason):
     """After the deadline a wait is a failure that says what was waited for."""
-    assert [{"outcome": "fail", "reason": reason, "found": None}] == await events_of(looking(release, says, deadline=0))
+    assert [{"outcome": "fail", "reason": reason, "found": None, "late": True}] == await events_of(
+        looking(release, says, deadline=0)
+    )
 
 
 async def test_pass_if_it_came_with_the_deadline(release):
     """The last look counts: what is there at the deadline is there."""
-    assert [{**PASS.to_dict(), "found": None}] == await events_of(looking(release, PASS, deadline=0))
+    assert [{**PASS.to_dict(), "found": None, "late": False}] == await events_of(looking(release, PASS, deadline=0))
 
 
 async def test_looks_again_until_the_deadline(release):
@@ -155,6 +157,16 @@ async def test_gate_fails_at_once(gate, http_server, answer, words):
     assert words in event["reason"]
 
 
+async def test_gate_of_a_preview_asks_through_the_api_server(gate, release, http_server, connected):
+    """What an API server says itself is a wait that ends a streak; what it passes on is judged as at an address."""
+    absent = (503, json.dumps({"kind": "Status", "apiVersion": "v1", "message": "no endpoints available"}))
+    server = http_server(predictions(), absent, predictions(), predictions(), predictions(label="8"))
+    connected(server)
+    (event,) = await events_of(gate(release.preview.proxy_path))
+    assert (event["outcome"], len(server.seen)) == ("fail", 5)
+    assert "came '8' at 0.9500: wrong label" in event["reason"]
+
+
 async def test_gate_waits_if_nobody_listens(gate, closed_url):
     """A refused connection is a wait until time is up, and then says so."""
     (event,) = await events_of(gate(closed_url, deadline=time.time() + 0.05))
@@ -202,7 +214,7 @@ async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, conn
     server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
     connected(server)
     (event,) = await events_of(rollout(release, 0, 4, 8, 12))
-    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": None}
+    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": True, "late": False}
     assert len(server.seen) == 12
     assert {seen.method for seen in server.seen} == {"GET"}
 

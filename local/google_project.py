@@ -1,4 +1,4 @@
-"""A real project of Google's in place of the emulator, where the environment names one (docs/gke.md)."""
+"""A real project of Google's in place of the emulator, where the environment names one (docs/gke.md): of stand and tests."""
 
 import json
 import os
@@ -11,7 +11,7 @@ EMULATED = ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoogleProject:
-    """Where tests may make clusters that somebody pays for."""
+    """Where clusters may be made that somebody pays for."""
 
     project: str
     location: str

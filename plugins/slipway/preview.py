@@ -1,0 +1,168 @@
+"""The preview: a release as it first runs beside the live one, where no user's request reaches it; then it goes again.
+
+It is rendered by the same road and has the same pods, but for names and labels: what has passed its gate there is what
+`apply` brings. It lives as long as it is asked: its pods go before the live ones are replaced, so that a release needs no
+more room than a rolling update does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from slipway.apply import Check, ObjectRef, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.errors import ManifestError
+from slipway.export import Export
+from slipway.history import History, left_previews, place_of, previewed_in
+from slipway.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
+from slipway.plan import Plan
+from slipway.push import Pushed
+from slipway.record import Record, begin_record, previewed, write_record
+from slipway.release import Release, preview_name
+from slipway.store import Store
+
+# What pods may need. Whatever else an overlay brings scales, protects or exposes the live ones, and has no preview.
+NEEDED = frozenset({"ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding"})
+PORT_FIELDS = ("name", "port", "targetPort", "protocol", "appProtocol")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed:
+    """What runs beside the live release."""
+
+    release_id: str  # as the preview's pods bear it
+    reference: str  # the image, by digest
+    version: int
+    objects: tuple[ObjectRef, ...]
+    uid: str  # of the Deployment, as this apply's answer gave it
+    generation: int  # likewise
+
+
+def render_preview(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
+    """The objects of a release's preview, in the order in which they are applied.
+
+    Raises ManifestError as `render_manifests` does, and where something of the live release would take the preview for its own.
+    """
+    live = build_objects(release, reference=reference, version=version, release_id=release_id)
+    beside = build_objects(
+        release, reference=reference, version=version, release_id=preview_name(release_id), preview=True
+    )
+    objects = plan_preview(beside, release.preview)
+    check_manifests(objects, release.preview, reference=reference)
+    check_apart(objects, live, release)
+    return objects
+
+
+def check_preview(release: Release) -> None:
+    """Refuse, before there is an image, a release whose preview cannot be rendered. Raises ManifestError."""
+    render_preview(release, reference=BLANK_IMAGE, version=0, release_id="none")
+
+
+def plan_preview(objects: list[Manifest], preview: Release) -> list[Manifest]:
+    """Of all objects of an overlay those that its pods need, and a Service that is reached from nowhere outside."""
+    kept = []
+    for manifest in objects:
+        is_named = manifest["metadata"]["name"] == preview.deployment
+        if manifest["kind"] in NEEDED or (manifest["kind"] == "Deployment" and is_named):
+            kept.append(manifest)
+        elif manifest["kind"] == "Service" and is_named:
+            kept.append(_inner(manifest))
+    return kept
+
+
+def _inner(service: Manifest) -> Manifest:
+    """A Service's ports inside the cluster, without what orders a load balancer for them."""
+    ports = [{field: port[field] for field in PORT_FIELDS if field in port} for port in service["spec"]["ports"]]
+    metadata = {name: value for name, value in service["metadata"].items() if name != "annotations"}
+    spec = {"type": "ClusterIP", "selector": service["spec"]["selector"], "ports": ports}
+    return {"apiVersion": service["apiVersion"], "kind": service["kind"], "metadata": metadata, "spec": spec}
+
+
+def check_apart(objects: list[Manifest], live: list[Manifest], release: Release) -> None:
+    """Refuse a preview whose pods a live object would select. Raises ManifestError naming the object."""
+    (labels,) = [
+        one["spec"]["template"]["metadata"]["labels"].items() for one in objects if one["kind"] == "Deployment"
+    ]
+    for manifest, selector in _selectors(live):
+        if selector.items() <= labels:
+            raise ManifestError(
+                f"overlay {release.overlay}: {name_of(manifest)} selects pods by {selector or 'nothing'}, and so the preview's. "
+                "Next: select by the label app too, as the base does, or set target.strategy to rolling"
+            )
+
+
+def _selectors(live: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, str]]]:
+    """What sends requests to pods, counts them or protects them, and the labels that it knows them by."""
+    for manifest in live:
+        selector = (manifest.get("spec") or {}).get("selector")
+        if manifest["kind"] == "Service" and selector:
+            yield manifest, selector
+        elif manifest["kind"] != "Service" and isinstance(selector, dict):
+            yield manifest, selector.get("matchLabels") or {}
+
+
+def why_none(release: Release, plan: Plan, history: History) -> str | None:
+    """Why a release is applied without a preview; None where it gets one.
+
+    What was proven live and only comes back, as after somebody deleted it, is known to be good, and is waited for.
+    """
+    if release.strategy == "rolling":
+        return "the model file's target.strategy is rolling"
+    if plan.action == "restore":
+        return "a release that was proven live comes back as it was"
+    proven = {record["release_id"] for record in history.proven()}
+    if plan.action == "manifests" and plan.pushed is not None and plan.pushed.release_id in proven:
+        return f"release {plan.pushed.release_id} was proven live before, and only comes back"
+    return None
+
+
+def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Previewed:
+    """Run the release beside the live one, `check` called before the first write. Raises ManifestError, ApplyError, StoreError.
+
+    The run's record lists the objects before the first is written, so that a later run removes what a killed one left.
+    """
+    store, named = Store(release.store), preview_name(pushed.release_id)
+    objects = render_preview(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
+    refs = tuple(map(ref_of, objects))
+    record = begin_record(store, release, cause="refresh")
+    write_record(store, previewed(record, export=export, pushed=pushed, objects=refs))
+    uid, generation = apply_plan(release.preview, plan_apply(objects, ()), check=check)
+    return Previewed(
+        release_id=named,
+        reference=pushed.reference,
+        version=pushed.version,
+        objects=refs,
+        uid=uid,
+        generation=generation,
+    )
+
+
+def remove_previews(release: Release, records: Sequence[Record]) -> tuple[ObjectRef, ...]:
+    """Delete every preview that the model's records list at the release's target: a run's own, and what killed ones left.
+
+    What was deleted comes back. One at a target that the model has moved away from is named in the log.
+    Raises ApplyError, StoreError.
+    """
+    removed: list[ObjectRef] = []
+    here = left_previews(records, release.target)
+    for record in filter(previewed_in, records):
+        if record not in here:
+            log.warning(
+                "preview: of run %s something is left at an earlier target. Next: %s",
+                record["run_id"],
+                _deletion(record),
+            )
+    for record in here:
+        refs = previewed_in(record)
+        remove_objects(release.target, release.model, refs)
+        write_record(Store(release.store), previewed(record, objects=()))
+        removed += refs
+        log.info("preview: removed %s of run %s", ", ".join(map(str, refs)), record["run_id"])
+    return tuple(removed)
+
+
+def _deletion(record: Record) -> str:
+    return place_of(record)[0].kubectl(f"delete {' '.join(str(ref) for ref in reversed(previewed_in(record)))}")

@@ -1,0 +1,204 @@
+"""A release beside the live one: seen by the API server alone while it is asked, and gone afterwards, whatever became of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from test_story import Story, plan_of
+from trial_project import remove_images
+
+LIVE, PREVIEW = "tfs-story", "tfs-story-preview"
+OWN = "deployment,replicaset,pod,service,endpointslice,hpa,pdb,configmap"
+LOOK_S = 0.2
+GONE_S = 60  # a pod drains for 10 s
+
+pytestmark = pytest.mark.stand
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, surroundings, stand, kubectl, engine):
+    """A model whose releases are previewed, its first one live; all that it made is removed afterwards."""
+    remove_images(engine, "story")
+    place = Story(tmp_path_factory.mktemp("preview"), surroundings, stand, kubectl, engine, target__strategy="preview")
+    _, [place.first] = place.run()
+    yield place
+    place.warm.end()
+    kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=story", "--wait=false")
+    remove_images(engine, "story")
+
+
+def objects(story, kinds, *words):
+    """Objects of the namespace as JSON."""
+    return json.loads(story.kubectl("get", kinds, *words, "-o", "json"))["items"]
+
+
+def names_beside(story):
+    """What is there under the preview's name, of any kind."""
+    return [name for name in story.kubectl("get", OWN, "-o", "name").split() if f"/{PREVIEW}" in name]
+
+
+def wait_until_gone(story):
+    """Nothing of the preview is there, once its pod has drained."""
+    end_s = time.monotonic() + GONE_S
+    while left := names_beside(story):
+        assert time.monotonic() < end_s, left
+        time.sleep(1)
+
+
+def untouched(story):
+    """What tells whether the live objects were changed, and their pods replaced."""
+    deployment = json.loads(story.kubectl("get", f"deployment/{LIVE}", "-o", "json"))
+    pods = objects(story, "pods", "-l", "app=tfs-server,slipway/model=story")
+    return {
+        "generation": deployment["metadata"]["generation"],
+        "labels": deployment["metadata"]["labels"],
+        "pods": {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods},
+    }
+
+
+@contextmanager
+def watched(story):
+    """Asks the live address, and looks whom its Service sends requests to, until the block ends."""
+    seen = SimpleNamespace(answers=[], endpoints=set(), beside=0)
+    over = threading.Event()
+    service = json.loads(story.kubectl("get", f"service/{LIVE}", "-o", "json"))
+    url = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501/v1/models/story"
+
+    def look():
+        while not over.wait(LOOK_S):
+            slices = objects(story, "endpointslices")
+            of_live = [one for one in slices if one["metadata"]["labels"]["kubernetes.io/service-name"] == LIVE]
+            of_preview = [one for one in slices if one["metadata"]["labels"]["kubernetes.io/service-name"] == PREVIEW]
+            seen.endpoints |= {point["targetRef"]["name"] for one in of_live for point in one["endpoints"] or ()}
+            if any(point["conditions"]["ready"] for one in of_preview for point in one["endpoints"] or ()):
+                seen.beside += 1
+                seen.answers.append(asked(url))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def asked(url):
+    """The status of an answer, or why there is none."""
+    try:
+        return urllib.request.urlopen(url, timeout=10).status
+    except OSError as error:
+        return str(error)
+
+
+def test_1_a_first_release_is_previewed_too(story):
+    """There is proof before there is an address; the record has both gates, and lists no preview any more."""
+    record = story.first
+    assert record["outcome"] == "live"
+    assert "3 of 3 rounds in a row passed" in record["verdicts"]["preview_gate"]["reason"]
+    assert record["verdicts"]["preview_gate"]["at"] < record["verdicts"]["wait_for_rollout"]["at"]
+    assert record["preview"] == []
+    assert record["tasks"]["remove_preview"] == "success"
+    wait_until_gone(story)
+
+
+def test_2_no_user_reaches_a_preview_while_the_live_release_answers(story):
+    """Changed manifests run beside the live pods, which answer all the while; no live endpoint is ever a preview's pod."""
+    overlay = story.overlay / "deployment.yaml"
+    overlay.write_text(
+        overlay.read_text().replace("terminationGracePeriodSeconds: 6", "terminationGracePeriodSeconds: 7")
+    )
+    with watched(story) as seen:
+        log, [record] = story.run()
+    assert plan_of(log)[0] == "manifests"
+    assert record["outcome"] == "live"
+    assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
+    assert seen.beside > 2, "no preview was seen ready"
+    assert seen.answers == [200] * seen.beside
+    assert len(seen.endpoints) >= 2, "the live pods of before and after"
+    assert not [name for name in seen.endpoints if name.startswith(PREVIEW)]
+    wait_until_gone(story)
+
+
+def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
+    """A promise that is broken in the cluster is found at the preview, by its first answer."""
+    before, overlay = untouched(story), story.overlay / "deployment.yaml"
+    good = overlay.read_text()
+    overlay.write_text(good.replace("terminationGracePeriodSeconds: 7", "terminationGracePeriodSeconds: 8"))
+    with promised(story, "4"):
+        _, [record] = story.run(green=False)
+    overlay.write_text(good)
+    reason = record["verdicts"]["preview_gate"]["reason"]
+    assert "golden case 'three': promised '4'" in reason
+    assert "wrong label" in reason
+    assert record["tasks"]["apply"] == "upstream_failed"
+    assert untouched(story) == before
+    wait_until_gone(story)
+
+
+def test_4_a_preview_that_does_not_answer_changes_nothing_live(story):
+    """A Service that points nowhere is found at the preview: the run is red there, nothing is undone, since nothing was done."""
+    serving, before, good = story.live(), untouched(story), story.break_target_port()
+    _, [record] = story.run(green=False)
+    (story.overlay / "kustomization.yaml").write_text(good)
+    reason = record["verdicts"]["preview_gate"]["reason"]
+    assert f"services/{PREVIEW}:8501/proxy/v1/models/story/versions/1" in reason
+    assert "the API server: HTTP 503" in reason
+    assert f"Next: kubectl -n {story.stand['namespace']} get --raw /api/v1/" in reason
+    assert {task: record["tasks"][task] for task in ("preview", "preview_gate", "apply", "rollback", "remove_preview")} == {
+        "preview": "success", "preview_gate": "failed", "apply": "upstream_failed", "rollback": "skipped", "remove_preview": "success",
+    }  # fmt: skip
+    assert (record["outcome"], record["objects"], record["preview"]) == ("failed", [], [])
+    assert (untouched(story), story.live()) == (before, serving)
+    wait_until_gone(story)
+
+
+def test_5_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
+    """A run that dies while its preview runs leaves it in its record; the next run deletes it, and does nothing else."""
+    before, good = untouched(story), story.break_target_port()
+    killed = kill_while_previewing(story)
+    (story.overlay / "kustomization.yaml").write_text(good)
+    assert {ref["name"] for ref in killed["preview"]} == {PREVIEW}
+    assert f"deployment.apps/{PREVIEW}" in names_beside(story)
+    log, records = story.run()
+    assert (plan_of(log)[0], records) == ("nothing", [])
+    assert [record["preview"] for record in story.records().values() if record["run_id"] == killed["run_id"]] == [[]]
+    assert untouched(story) == before
+    wait_until_gone(story)
+
+
+@contextmanager
+def promised(story, label):
+    """Until the block ends, the kept golden cases promise that a three is told as something else."""
+    [golden] = story.store.glob("exports/story/1/golden-*.json")
+    good = golden.read_text()
+    cases = json.loads(good)
+    golden.write_text(json.dumps({**cases, "cases": [{**cases["cases"][0], "label": label}, *cases["cases"][1:]]}))
+    try:
+        yield
+    finally:
+        golden.write_text(good)
+
+
+def kill_while_previewing(story):
+    """A run whose process dies when its preview is there, with no time to tidy up; its record comes back."""
+    before = set(story.records())
+    command = [sys.executable, "-m", "airflow", "dags", "test", "refresh_story"]
+    with subprocess.Popen(
+        command, env=story.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            while not names_beside(story):
+                assert process.poll() is None, "the run ended before it previewed anything"
+                time.sleep(LOOK_S)
+            return next(record for name, record in story.records().items() if name not in before)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,24 @@
+import json
+from dataclasses import replace
+
+from slipway.apply import ObjectRef
+from slipway.history import History
+from slipway.orphans import find_orphans
+from slipway.record import new_record, previewed, utc_now, write_record
+
+BESIDE = [
+    ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop"),
+    ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server-preview", namespace="shop"),
+]
+
+
+def test_preview_of_a_model_that_is_gone_is_an_orphan(store, release, http_server, connected):
+    """What a killed run left beside a live release is named where no run of its model will come to remove it."""
+    gone = replace(release, model="gone")
+    write_record(store, previewed(new_record(gone, now=utc_now()), objects=BESIDE))
+    connected(http_server((200, json.dumps({"metadata": {"labels": {"slipway/model": "gone"}}}))))
+    [line] = find_orphans(release, History(()))
+    assert line == (
+        "deployment/tfs-server-preview in shop (connection kubernetes_default) of model gone is an orphan: "
+        "include/served/gone.yaml is gone. Next: kubectl -n shop delete deployment/tfs-server-preview service/tfs-server-preview"
+    )
