@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test times lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test times serving-times lock docs model-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
@@ -54,6 +54,9 @@ test:  ## bring up the stand, then lint, types and every test
 
 times:  ## measure runs task by task and write docs/times.md again
 	@$(DEV)/python -m benchmarks.refresh_times
+
+serving-times:  ## measure the first request after a start, and marking bad images, and write docs/model.md again
+	@$(DEV)/python -m benchmarks.first_requests
 
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference

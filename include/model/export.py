@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.0.1"  # grows when the same checkpoint would give other bytes
 
 
 WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
