@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import threading
@@ -361,3 +362,24 @@ def test_quick_mistakes_are_told_quickly(run_exporter, digits_request, tmp_path)
     assert taken.returncode == 1
     assert f"{out}: is not empty" in taken.stderr
     assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_ends_with_whoever_started_it(model_python, digits_request, tmp_path):
+    """An exporter whose standard input ends, as it does when a worker is killed, is gone a moment later with all its group."""
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(digits_request))
+    command = [
+        model_python,
+        PROJECT / "include" / "model" / "export.py",
+        "--request",
+        request,
+        "--out",
+        tmp_path / "out",
+    ]
+    with subprocess.Popen(
+        [*command, "--end-with-stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(timeout=10) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
