@@ -59,7 +59,7 @@ def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[
         yield run, newest_times(log_in(status), dag_id(model))
     deployment.write_text(before)
     kubectl = [str(Path(sys.executable).with_name("kubectl")), "--kubeconfig", status["kubeconfig"]]
-    words = ["delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={model}"]
+    words = ["delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={model}"]
     subprocess.run([*kubectl, *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
     (served / f"{model}.yaml").unlink()
 

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from card import GoldenFact, write_card
 from golden import ExportedGraph, judge_case, read_image, reference_answer, web_safe, write_case
 from grpc_files import predict_request, write_warmup
-from refused import ExportRefused, SourceUnreachable
+from refused import ExportRefused, PromiseBroken, SourceUnreachable
 from reproducible import fix_hash_seed, normalise
 from request import Archive, Request, Settings, read_request
 from sources import fetch, plain_url
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from served_graph import Checkpoint
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
+BAD_MODEL = 65  # EX_DATAERR
 EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
 
 
@@ -167,7 +168,7 @@ def prove_parity(request: Request, checkpoint: Checkpoint, graph: ExportedGraph)
         flush=True,
     )
     if problem := judge_parity(found):
-        raise ExportRefused(f"{problem}. Next: report it with the checkpoint; the graph is not as its processor is.")
+        raise PromiseBroken(f"{problem}. Next: report it with the checkpoint; the graph is not as its processor is.")
     return figures
 
 
@@ -260,7 +261,7 @@ def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> 
             reference = reference_answer(checkpoint, case) if checkpoint else None
             answer = graph.ask(case, read_image(case))
             if problem := judge_case(case, answer, reference):
-                raise ExportRefused(f"{problem}. Next: mend the case's promise, or find out what the model learnt.")
+                raise PromiseBroken(f"{problem}. Next: mend the case's promise, or find out what the model learnt.")
             write_case(out / "golden" / case.name, request.model, graph.input_name, case, reference)
             facts.append(GoldenFact(case=case, graph=answer, reference=reference))
             print(f"golden case {case.name}: {answer}, 🤗's own {reference or 'answer is not known'}", flush=True)
@@ -284,7 +285,7 @@ def quiet() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export as the command line says; 0 when OUT is complete, 1 or 75 when there is nothing."""
+    """Export as the command line says; 0 when OUT is complete, 1, 65 or 75 when there is nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
@@ -299,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
         facts = export_to(request, asked.out)
     except ExportRefused as refused:
         print(" ".join(str(refused).split()), file=sys.stderr)
-        return TRY_LATER if isinstance(refused, SourceUnreachable) else 1
+        return {SourceUnreachable: TRY_LATER, PromiseBroken: BAD_MODEL}.get(type(refused), 1)
     print(f"exported {request.model} to {asked.out} in {facts['seconds']} s")
     return 0
 

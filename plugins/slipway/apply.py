@@ -1,4 +1,4 @@
-"""Server-side apply with a field manager of our own: the only module that changes a cluster.
+"""Server-side apply with a field manager of our own: the only module that changes what serves.
 
 KubernetesHook's own `apply_from_yaml_file` only creates (a second run meets 409), so the official dynamic client does
 it on the hook's `api_client`. Everything is tried as a dry run first: what the API server would refuse is refused
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,8 @@ from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, 
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
 ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API server lets such a one ask
+
+Check = Callable[[], None]  # raises where another run may write by now
 
 log = logging.getLogger(__name__)
 
@@ -124,20 +126,20 @@ def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> N
             _delete(client, target, ref)
 
 
-def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
+def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:
     """Carry out a plan; uid and generation of the Deployment, as the API server answered, come back.
 
-    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run,
-    but for the namespace in a new cluster, which the dry run needs.
+    `check` is called between the dry run and the first write: it raises where another run may write by now.
+
+    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run.
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
-        if release.target.gke and release.target.namespace != EVERY_CLUSTERS_NAMESPACE:
-            _ensure_namespace(client, release.target)
         for manifest in plan.apply:
             _check_ours(client, release, manifest)
         for manifest in plan.apply:
             _apply(client, release, manifest, dry_run=True)
+        check()
         for manifest in plan.apply:
             answer = _apply(client, release, manifest, dry_run=False)
             log.info("apply: %s generation %s", name_of(manifest), answer.metadata.generation)
@@ -148,13 +150,19 @@ def apply_plan(release: Release, plan: ApplyPlan) -> tuple[str, int]:
     return uid, generation
 
 
-def _ensure_namespace(client: Any, target: Target) -> None:
-    """Make the namespace in a cluster that is new; in one that was there, `plan` has refused already where it is missing."""
+def ensure_namespace(target: Target) -> None:
+    """Make the namespace in a cluster that is new, for the Lease and the dry run.
+
+    In one that was there, `plan` has refused already where it is missing. Raises ApplyRefused, ClusterUnreachable.
+    """
+    if target.gke is None or target.namespace == EVERY_CLUSTERS_NAMESPACE:
+        return
     ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
-    if _read(client, target, ref) is None:
-        with _api_words(target, str(ref)) as resource_of:
-            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
-            resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
+        if _read(client, target, ref) is None:
+            with _api_words(target, str(ref)) as resource_of:
+                body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
+                resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:

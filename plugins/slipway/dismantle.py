@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway.facts import to_dict
 from slipway.handover import Handover
+from slipway.holding import Hold, broken_by, give_back_leases
 from slipway.operators import BLUE, GRACE_S, GREY, RED, Fact, StageOperator, one_line_failures, task_states
 from slipway.verdict import Verdict
 
@@ -53,6 +54,8 @@ class LookOperator(StageOperator):
         for line in survey.body.splitlines():
             log.info("look: %s", line)
         check_alone(survey, with_others=with_others)
+        if survey.answers and (hold := Hold.of(run, survey.teardown)):
+            hold.look()
         return survey
 
 
@@ -96,6 +99,8 @@ class RemoveObjectsOperator(DismantleOperator):
         with one_line_failures(run):
             now = survey_again(run.teardown, approved=run.left("look"))
             teardown = now.teardown
+            if now.answers and (hold := Hold.of(run, teardown)):
+                hold.take(teardown.address_timeout_s + GRACE_S)
             open_teardown(teardown)
             if now.answers:
                 remove_objects(teardown.target, teardown.model, teardown.objects)
@@ -209,7 +214,7 @@ class LeftoversOperator(BaseOperator):
 
 
 class RecordTeardownOperator(BaseOperator):
-    """Closes the teardown's record, as a teardown that cannot change the run's colour."""
+    """Closes the teardown's record, and gives back the Lease of a cluster that stays; cannot change the run's colour."""
 
     ui_color = GREY
 
@@ -226,6 +231,9 @@ class RecordTeardownOperator(BaseOperator):
             return None
         states = task_states(context)
         verdicts = {task: said for task in states if (said := run.said(task))}
-        uri = close_teardown(run.teardown, verdicts, states, run.left("leftovers") or [])
+        left = run.left("leftovers") or []
+        uri = close_teardown(run.teardown, verdicts, states, left, broke=broken_by(run))
         log.info("record: %s", uri or "nothing was touched")
+        if states.get("delete_cluster") != "success":
+            give_back_leases(run)
         return uri

@@ -38,6 +38,7 @@ UNMOUNTABLE = re.compile(r'(configmap|secret) "[^"]+" not found|references non-e
 PULLING = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
 UNSTARTABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 UNMOUNTED = {"ContainerCreating", "PodInitializing"}
+CRASH_LOOP = "CrashLoopBackOff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Doom:
 
     reason: str
     unplaced: bool = False
+    blames_release: bool = False  # its own containers end: neither the cluster nor a registry can mend that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def find_doom(evidence: Evidence) -> Doom | None:
     if not found:
         return _refusal(evidence.replica_set, leaving=evidence.leaving) if evidence.replica_set else None
     found.sort(key=lambda doom: doom.unplaced)
-    return Doom(reason=found[0].reason, unplaced=found[-1].unplaced)
+    return replace(found[0], unplaced=found[-1].unplaced)
 
 
 def gather(replica_sets: list[JsonObject], pods: list[JsonObject], *, deployment_uid: str, release_id: str) -> Evidence:
@@ -138,7 +140,7 @@ def _doom_of_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Doom | None
     own = [event for event in events if event["involvedObject"].get("uid") == pod["metadata"]["uid"]]
     for container in _containers(status):
         if words := _doom_of_container(container, own):
-            return Doom(reason=f"{name}: {words}")
+            return Doom(reason=f"{name}: {words}", blames_release=words.startswith(CRASH_LOOP))
     return None
 
 
@@ -183,7 +185,7 @@ def _crash_loop(container: JsonObject) -> str | None:
     if ended is None or is_well or restarts + ("running" not in state) < ENDS:
         return None
     said = f": {one_line(ended['message'])}" if ended.get("message") else ""
-    return f"CrashLoopBackOff: {ended.get('reason')}: exit code {ended.get('exitCode')}, {restarts} restarts{said}"
+    return f"{CRASH_LOOP}: {ended.get('reason')}: exit code {ended.get('exitCode')}, {restarts} restarts{said}"
 
 
 def _newest_words(events: list[JsonObject], reason: str, begin: str = "") -> str:

@@ -5,6 +5,7 @@ SlipwayError
 ├── ResolveError              a revision or a base image that could not be pinned
 │   └── HubUnreachable        the Hub did not answer, or is in trouble        (worth another try)
 ├── ExportError               the exporter did not leave what it promised
+│   ├── PromiseBroken         the model does not do what was promised of it
 │   └── SourceUnreachable     nobody answered where the source is             (worth another try)
 ├── ScratchFull               no room in the worker's temporary folder
 ├── StoreError                the artifact store did not take or give
@@ -12,6 +13,7 @@ SlipwayError
 │   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
 │   ├── ImageBuildFailed
 │   ├── SmokeTestFailed
+│   │   └── SmokeTestUnfinished  nothing is known of the image yet
 │   ├── RegistryUnreachable   the registry did not answer, or is in trouble   (worth another try)
 │   ├── RegistryLoginRefused  the registry wants a login, or another one
 │   └── ImagePushRefused
@@ -20,6 +22,8 @@ SlipwayError
 │   ├── GoogleUnreachable     Google did not answer, or is in trouble          (worth another try)
 │   ├── ClusterRefused        Google said no: a right, a quota, a field
 │   ├── ClusterUnfit          there is a cluster, and it cannot be used
+│   ├── TargetBusy            another run writes to the target                (worth another try)
+│   ├── LeaseLost             the target is another run's since this one took it
 │   ├── ClusterInUse          something lives in it that a teardown was not told to take
 │   └── TeardownIncomplete    something that was to be torn down is still there
 ├── ManifestError             kustomize refused, or the result is not what was asked for
@@ -41,6 +45,7 @@ class SlipwayError(Exception):
     """The one base: whatever Slipway raises on purpose."""
 
     worth_retrying = False  # true where the same call may go through a minute later
+    blames_release = False  # true where it is the release that is no good: the schedule does not try it again
 
 
 class InputRefused(SlipwayError):
@@ -59,6 +64,12 @@ class HubUnreachable(ResolveError):
 
 class ExportError(SlipwayError):
     """The exporter did not leave what it promised."""
+
+
+class PromiseBroken(ExportError):
+    """The exported model does not do what was promised of it: of its golden cases, or of 🤗's own answers."""
+
+    blames_release = True
 
 
 class SourceUnreachable(ExportError):
@@ -91,6 +102,14 @@ class ImageBuildFailed(ImageError):
 
 class SmokeTestFailed(ImageError):
     """The image started wrong or answered wrong on the worker's engine."""
+
+    blames_release = True
+
+
+class SmokeTestUnfinished(SmokeTestFailed):
+    """The engine or the clock ended the smoke test before the image was known to be good or bad."""
+
+    blames_release = False
 
 
 class RegistryUnreachable(ImageError):
@@ -127,6 +146,16 @@ class ClusterRefused(ClusterError):
 
 class ClusterUnfit(ClusterError):
     """The cluster's creation failed, or its state allows no use."""
+
+
+class TargetBusy(ClusterError):
+    """Another run holds the Lease of the target."""
+
+    worth_retrying = True
+
+
+class LeaseLost(ClusterError):
+    """The run held the Lease of the target, and does not any more: what it would write may undo another's work."""
 
 
 class ClusterInUse(ClusterError):

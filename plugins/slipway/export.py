@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from slipway.errors import ExportError, SourceUnreachable
+from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
 from slipway.facts import from_dict, to_dict
 from slipway.folders import content_hash, file_hash, write_layer
 from slipway.hub import hub_token
@@ -37,6 +37,7 @@ from slipway.store import Store, read_json
 EXPORTER = PROJECT / "include" / "model" / "export.py"
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it
 TRY_LATER = 75  # the status of an exporter that reached nobody where the source is
+BAD_MODEL = 65  # of one whose model does not do what was promised of it
 NO_SPACE = os.strerror(errno.ENOSPC)
 LAST_LINES = 20  # of the exporter's output, shown when it fails
 FETCH_TIMEOUT_S = 60
@@ -230,7 +231,7 @@ def _run_exporter(
         if any(NO_SPACE in line for line in last):  # whatever it was about to do, and in whosever words
             raise scratch_full(scratch.parent)
         said = next((line for line in reversed(last) if line), "it said nothing")
-        kind = SourceUnreachable if process.returncode == TRY_LATER else ExportError
+        kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(process.returncode, ExportError)
         raise kind(f"exporter ended with status {process.returncode}: {said}")
     return out
 

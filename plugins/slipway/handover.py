@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from slipway.teardown import Teardown
     from slipway.verdict import Verdict
 
+BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's types of runs
 VERDICT = "verdict"  # XCom's key for it, beside the fact
 GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
+RETURN_VALUE = "return_value"  # XCom's key for a task's result
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +35,39 @@ class Handover:
 
     context: Context
 
-    def left(self, task_id: str) -> Any:
+    def left(self, task_id: str, *, key: str = RETURN_VALUE) -> Any:
         """What a task left, None where it left nothing."""
-        return self.context["ti"].xcom_pull(task_ids=task_id)
+        return self.context["ti"].xcom_pull(task_ids=task_id, key=key)
 
-    def say(self, verdict: Verdict, **more: Any) -> None:
-        """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails."""
-        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more}
-        self.context["ti"].xcom_push(key=VERDICT, value=said)
+    def leave(self, key: str, value: Any) -> None:
+        """Leave something of this task beside its fact."""
+        self.context["ti"].xcom_push(key=key, value=value)
+
+    def say(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
+        """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails.
+
+        It is `bad` where it is the release's fault.
+        """
+        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more, **({"bad": True} if bad else {})}
+        self.leave(VERDICT, said)
 
     def said(self, task_id: str) -> dict[str, Any] | None:
         """The verdict that a task left, None where it left none."""
-        found: dict[str, Any] | None = self.context["ti"].xcom_pull(task_ids=task_id, key=VERDICT)
+        found: dict[str, Any] | None = self.left(task_id, key=VERDICT)
         return found
 
     @property
+    def by_hand(self) -> bool:
+        """Whether a person, or another program for them, has triggered the run, and not its schedule or an Asset."""
+        run_type = self.context["dag_run"].run_type
+        return str(getattr(run_type, "value", run_type)) in BY_HAND
+
+    @property
     def release(self) -> Release:
-        """What `resolve` left, or the recorded release that `choose` did."""
+        """What `resolve` left, or the recorded release that `choose` or `plan` brings back."""
         from slipway.release import Release
 
-        return from_dict(Release, self._chosen("release") or self._needed("resolve"))
+        return from_dict(Release, self._chosen("release") or self._planned("release") or self._needed("resolve"))
 
     @property
     def teardown(self) -> Teardown:
@@ -124,7 +139,7 @@ class Handover:
     @property
     def grpc_address(self) -> str | None:
         """Where `wait_for_address` found gRPC, as host:port; None where it is not known."""
-        found: str | None = self.context["ti"].xcom_pull(task_ids="wait_for_address", key=GRPC)
+        found: str | None = self.left("wait_for_address", key=GRPC)
         return found
 
     def _needed(self, task_id: str) -> Any:
@@ -141,4 +156,4 @@ class Handover:
     def _planned(self, part: str) -> Any:
         """What the plan keeps of the live release, so that there is nothing to build."""
         plan = self._chosen("plan") or self.left("plan")
-        return plan[part] if plan else None
+        return plan.get(part) if plan else None

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.apply import ObjectRef
-from slipway.errors import InputRefused, StoreError
-from slipway.facts import from_dict
-from slipway.record import SCHEMA, Record, has_changed_cluster
-from slipway.store import Store
+from slipway.errors import InputRefused
+from slipway.export import Export
+from slipway.facts import from_dict, to_dict
+from slipway.push import Pushed
+from slipway.record import Record, has_changed_cluster, parsed, why_unread
+from slipway.release import Release
+from slipway.store import Store, read_bytes
 from slipway.target import Target
+
+OF_THE_RUN = frozenset(
+    {"run_id", "store", "force", "retention"}
+)  # of a Release: says nothing of what is going to serve
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +29,14 @@ class History:
     """The records of a model that applied something or tore it down, oldest first."""
 
     records: tuple[Record, ...]
+    unread: tuple[
+        str, ...
+    ] = ()  # what lies among them and cannot be read, each with why: any of them may tell of the good one
 
     def at(self, target: Target, deployment: str) -> History:
         """Those of one target and Deployment: a model that moved leaves its old records behind."""
-        return History(tuple(record for record in self.records if place_of(record) == (target, deployment)))
+        here = tuple(record for record in self.records if place_of(record) == (target, deployment))
+        return History(here, self.unread)
 
     @property
     def newest(self) -> Record | None:
@@ -77,30 +91,63 @@ def place_of(record: Record) -> tuple[Target, str]:
     return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All records of a model, oldest first, those of runs that applied nothing among them."""
+
+    records: tuple[Record, ...]
+    unread: tuple[str, ...]
+
+    @property
+    def history(self) -> History:
+        """Those that tell of something in a cluster."""
+        return History(tuple(record for record in self.records if has_changed_cluster(record)), self.unread)
+
+
 def read_history(store: Store, model: str) -> History:
     """The model's history. Raises StoreError."""
-    return history_of(read_records(store, model))
+    return read_records(store, model).history
 
 
-def history_of(records: Iterable[Record]) -> History:
-    """The history that all of a model's records tell."""
-    return History(tuple(filter(has_changed_cluster, records)))
+def read_records(store: Store, model: str) -> Records:
+    """All records of a model; one that cannot be read is named in the log and stops nobody. Raises StoreError."""
+    records, unread = [], []
+    for name in store.names(f"records/{model}"):
+        key = f"records/{model}/{name}"
+        found = parsed(read_bytes(store.uri_of(key)))
+        if why := why_unread(found):
+            unread.append(f"{store.uri_of(key)}: {why}")
+            log.warning("%s: passed over. Next: mend it, or use the Slipway that wrote it, or move it away", unread[-1])
+        else:
+            records.append(found)
+    return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
 
 
-def read_records(store: Store, model: str) -> list[Record]:
-    """All records of a model, oldest first, those of runs that applied nothing among them. Raises StoreError."""
-    records = [_read(store, f"records/{model}/{name}") for name in store.names(f"records/{model}")]
-    return sorted(records, key=lambda record: str(record["opened"]))
+def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
+    """The release that a record tells of, as the work of another run, with its export and image; its gate asks promises alone."""
+    release = from_dict(Release, record["release"])
+    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
+    return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 
-def _read(store: Store, key: str) -> Record:
-    record: Record = store.read_json(key)
-    if record.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{store.uri_of(key)}: a record of schema {record.get('schema')}, this Slipway reads {SCHEMA}. "
-            "Next: use the Slipway that wrote it, or move the record away"
-        )
-    return record
+def find_bad(records: Iterable[Record], release: Release) -> Record | None:
+    """The record of the last run that tried exactly this release here and found it bad; None where it was proven since."""
+    asked = asked_of(to_dict(release))
+    tried = [record for record in records if asked_of(record["release"]) == asked]
+    judged = [record for record in tried if record["outcome"] in {"live", "proven"} or record.get("bad")]
+    return judged[-1] if judged and judged[-1].get("bad") else None
+
+
+def asked_of(release: Mapping[str, Any]) -> Any:
+    """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
+    return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: a record has lists where a fact has tuples. Whose token reads a source is no change."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key != "token_conn_id"}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_current_history(store: Store, model: str) -> History:

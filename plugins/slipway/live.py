@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import yaml
 
-from slipway.apply import Applied, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.apply import Applied, Check, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.errors import StoreError
 from slipway.export import Export
 from slipway.facts import from_dict
-from slipway.history import History, history_of, read_records
+from slipway.history import History, read_records
 from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
 from slipway.preview import remove_previews
 from slipway.push import Pushed
-from slipway.record import Cause, Record, new_record, opened, read_record, utc_now, write_record
+from slipway.record import Cause, Record, begin_record, opened, utc_now, write_record
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.store import Store, read_bytes
@@ -52,31 +52,24 @@ class Undo:
     good: Record | None = None
 
 
-def make_live(release: Release, export: Export, pushed: Pushed) -> Applied:
-    """Apply the release's manifests with this image; what was applied comes back.
+def make_live(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
+    """Apply the release's manifests with this image, `check` called before the first write; what was applied comes back.
 
     Raises ManifestError, ApplyError, StoreError.
     """
     objects = render_manifests(
         release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
     )
-    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh")
+    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check)
 
 
-def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str) -> Applied:
+def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
     """Apply a recorded release again, its manifests as they were stored. Raises ApplyError, StoreError."""
     data = read_bytes(manifests_uri)
     rendered = Rendered(
         objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
     )
-    return _bring(release, export, pushed, rendered, cause="rollback")
-
-
-def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
-    """The release that a record tells of, as the work of another run, with its export and image."""
-    release = from_dict(Release, record["release"])
-    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
-    return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
+    return _bring(release, export, pushed, rendered, cause="rollback", check=check)
 
 
 def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
@@ -86,6 +79,8 @@ def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
         return Undo(action="nothing", reason="what was applied last was torn down")
     if newest is None or history.settled or (proven and newest["run_id"] == run_id):
         return Undo(action="nothing", reason="what was applied last was proven live")
+    if history.good is None and history.unread:
+        return Undo(action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}")
     if history.good is not None:
         return Undo(
             action="restore",
@@ -115,7 +110,9 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause) -> Applied:
+def _bring(
+    release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
+) -> Applied:
     """Open the record, then write to the cluster; a preview that has been asked makes room first.
 
     The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
@@ -123,12 +120,13 @@ def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered,
     """
     store = Store(release.store)
     records = read_records(store, release.model)
-    remove_previews(release, records)
-    history = history_of(records).at(release.target, release.deployment)
+    check()
+    remove_previews(release, records.records)
+    history = records.history.at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(
-        read_record(store, release.model, release.run_id) or new_record(release, cause=cause, now=utc_now()),
+        begin_record(store, release, cause=cause),
         export=export,
         pushed=pushed,
         manifests={"uri": rendered.uri, "hash": rendered.hash},
@@ -136,7 +134,7 @@ def _bring(release: Release, export: Export, pushed: Pushed, rendered: Rendered,
         now=utc_now(),
     )
     write_record(store, record)
-    uid, generation = apply_plan(release, plan)
+    uid, generation = apply_plan(release, plan, check=check)
     if plan.prune:
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:

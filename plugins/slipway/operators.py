@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
-from slipway.handover import Handover
+from slipway.handover import RETURN_VALUE, Handover
+from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ Fact = dict[str, Any]
 
 GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
 
-RETURN_VALUE = "return_value"  # XCom's key for a task's result
 GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def one_line_failures(run: Handover) -> Iterator[None]:
         yield
     except SlipwayError as error:
         said = f"{type(error).__name__}: {error}"
-        run.say(Verdict.failed(said))
+        run.say(Verdict.failed(said), bad=error.blames_release)
         if error.worth_retrying:
             raise
         raise AirflowFailException(said) from error
@@ -59,10 +60,16 @@ def one_line_failures(run: Handover) -> Iterator[None]:
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
+    writes_s: int | None = (
+        None  # how long it may write to the target: for as long the target's Lease is taken, or renewed
+    )
+
     def execute(self, context: Context) -> Fact:
         """The fact as a dict, for XCom."""
         run = Handover(context)
         with one_line_failures(run):
+            if self.writes_s is not None:
+                hold_target(run, self.writes_s)
             return to_dict(self.make(run))
 
     @abstractmethod
@@ -103,25 +110,30 @@ class PlanOperator(StageOperator):
     def execute(self, context: Context) -> Fact:
         """The Plan as a dict; what it does not need is skipped from here."""
         plan = super().execute(context)
-        unneeded = {"nothing": [*self.builds, *self.deploys], "manifests": self.builds}.get(plan["action"], [])
+        everything = [*self.builds, *self.deploys]
+        unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
         if context["params"].get("plan_only"):
-            unneeded = [*self.builds, *self.deploys]
+            unneeded = everything
         if not unneeded:
             return plan
         context["ti"].xcom_push(key=RETURN_VALUE, value=plan)
         raise DownstreamTasksSkipped(tasks=unneeded)
 
     def make(self, run: Handover) -> Any:
-        """The Plan, its diff in the log."""
-        from slipway.plan import differences, make_plan
+        """The Plan, its diff in the log. The target's Lease is taken where the run is going to change something there."""
+        from slipway.plan import differences, make_plan, missing_cluster
 
-        plan, previews = make_plan(run.release)
+        release = run.release
+        plan, previews = make_plan(release, by_hand=run.by_hand)
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for preview in previews:
             for line in differences(preview):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
+        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        if changes and missing_cluster(release.target) is None:
+            hold_target(run, BUILD_S)
         return plan
 
 
@@ -136,8 +148,8 @@ class ChooseOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Choice."""
-        from slipway.history import choose_release, describe, read_current_history
-        from slipway.live import Choice, recorded
+        from slipway.history import choose_release, describe, read_current_history, recorded
+        from slipway.live import Choice
         from slipway.params import read_release
         from slipway.plan import Plan, missing_cluster
         from slipway.release import dag_id
@@ -145,13 +157,21 @@ class ChooseOperator(StageOperator):
         from slipway.store import Store
 
         wanted, store = read_release(dict(run.context["params"])), read_settings().store
-        history = read_current_history(Store(store), self.model)
+
+        def choose() -> Any:
+            history = read_current_history(Store(store), self.model)
+            return history, choose_release(history, wanted)
+
+        history, record = choose()
         for line in describe(history):
             log.info("choose: %s", line)
-        record = choose_release(history, wanted)
-        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
+        release = recorded(record, run_id=run.context["run_id"], store=store)[0]
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
+        if hold := Hold.of(run, release):
+            hold.take(APPLY_S)
+        record = choose()[1]  # another run may have ended since
+        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
         log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
         plan = Plan(
             action="restore",
@@ -250,6 +270,7 @@ class PreviewOperator(StageOperator):
     """Runs the release beside the live one, where no user's request reaches it."""
 
     ui_color = RED
+    writes_s = APPLY_S
 
     def make(self, run: Handover) -> Any:
         """What is Previewed; skipped where the release needs none."""
@@ -261,7 +282,7 @@ class PreviewOperator(StageOperator):
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
         if reason := why_none(release, run.plan, history):
             raise AirflowSkipException(f"no preview: {reason}")
-        previewed = start_preview(release, run.export, run.pushed)
+        previewed = start_preview(release, run.export, run.pushed, check=partial(hold_target, run, APPLY_S))
         log.info("preview: release %s runs as %s", previewed.release_id, release.preview.deployment)
         return previewed
 
@@ -276,7 +297,7 @@ class RemovePreviewOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped where the run has no release, or only plans."""
-        from slipway.history import read_records
+        from slipway.history import left_previews, read_records
         from slipway.preview import remove_previews
         from slipway.store import Store
 
@@ -285,7 +306,9 @@ class RemovePreviewOperator(BaseOperator):
             raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
         with one_line_failures(run):
             release = run.release
-            records = read_records(Store(release.store), release.model)
+            records = read_records(Store(release.store), release.model).records
+            if left_previews(records, release.target):
+                hold_target(run, APPLY_S)  # what is left may be the preview of a run that writes now
             removed = [str(ref) for ref in remove_previews(release, records)]
         run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
         return removed
@@ -295,16 +318,27 @@ class ApplyOperator(StageOperator):
     """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
 
     ui_color = RED
+    writes_s = APPLY_S
+
+    def execute(self, context: Context) -> Fact:
+        """What was Applied, as a dict. A cluster that the run has made has a namespace first, for the Lease to be in."""
+        from slipway.apply import ensure_namespace
+
+        run = Handover(context)
+        with one_line_failures(run):
+            ensure_namespace(run.release.target)
+        return super().execute(context)
 
     def make(self, run: Handover) -> Any:
         """What was Applied."""
         from slipway.live import make_live, restore
 
         manifests_uri = run.plan.manifests_uri
+        facts, check = (run.release, run.export, run.pushed), partial(hold_target, run, APPLY_S)
         if manifests_uri is None:
-            applied = make_live(run.release, run.export, run.pushed)
+            applied = make_live(*facts, check=check)
         else:
-            applied = restore(run.release, run.export, run.pushed, manifests_uri)
+            applied = restore(*facts, manifests_uri, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
@@ -364,7 +398,7 @@ class PruneOperator(BaseOperator):
 
 
 class RecordOperator(BaseOperator):
-    """Closes the run's record, pass or fail, as a teardown that cannot change the run's colour."""
+    """Closes the run's record, pass or fail, and gives the target's Lease back; a teardown that cannot change the run's colour."""
 
     ui_color = GREY
 
@@ -374,15 +408,19 @@ class RecordOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
+        run = Handover(context)
+        try:
+            uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+        finally:
+            give_back_leases(run)
+        log.info("record: %s", uri or "there is no release to record; the first task's log says why")
+        return uri
+
+    def _close(self, run: Handover) -> str:
         from slipway.record import close_run
 
-        run = Handover(context)
-        if run.left("resolve") is None and run.left("choose") is None:
-            log.info("record: there is no release to record; the first task's log says why")
-            return None
-        states = task_states(context)
+        states = task_states(run.context)
         verdicts = {task: said for task in states if (said := run.said(task))}
         proven = states.get(self.proof_task_id) == "success"
-        uri = close_run(run.release, verdicts, states, proven=proven, undo=run.left("rollback"))
-        log.info("record: %s", uri)
-        return uri
+        undo, broke = run.left("rollback"), broken_by(run)
+        return close_run(run.release, verdicts, states, proven=proven, undo=undo, broke=broke)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from slipway.apply import ObjectRef
 from slipway.errors import SlipwayError
-from slipway.history import History, history_of, place_of, previewed_in, read_records
+from slipway.history import History, place_of, previewed_in, read_records
 from slipway.idle import find_idle_clusters
 from slipway.model_file import served_files
 from slipway.record import Record
@@ -36,8 +36,8 @@ def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, s
     store, served = Store(release.store), {release.model, *(path.stem for path in served_files())}
     for model in sorted(set(store.names("records")) - served):
         records = read_records(store, model)
-        newest = newest_by_place(history_of(records))
-        left = {record["run_id"]: record for record in (*newest.values(), *filter(previewed_in, records))}
+        newest = newest_by_place(records.history)
+        left = {record["run_id"]: record for record in (*newest.values(), *filter(previewed_in, records.records))}
         yield from ((record, f"include/served/{model}.yaml is gone") for record in left.values())
 
 

@@ -22,6 +22,7 @@ class RefreshParams:
     min_confidence: float | None = None  # 0..1
     force: bool = False
     plan_only: bool = False
+    break_lease: bool = False
 
 
 def refresh_form(file: ModelFile | None) -> dict[str, Param]:
@@ -64,6 +65,7 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             title="Plan only",
             description="Say what a run would do, with the API server's dry-run diff, and write nothing.",
         ),
+        **_break_lease(),
     }
 
 
@@ -76,7 +78,8 @@ def rollback_form() -> dict[str, Param]:
             pattern="^[0-9a-f]{12}$",
             title="Release",
             description="A release that was proven live, by its id; each run's first log lists them. Empty: the one before the live one.",
-        )
+        ),
+        **_break_lease(),
     }
 
 
@@ -88,6 +91,19 @@ def teardown_form() -> dict[str, Param]:
             type="boolean",
             title="With others",
             description="Delete the cluster also where something else lives in it, or may, or another model file names it.",
+        ),
+        **_break_lease(),
+    }
+
+
+def _break_lease() -> dict[str, Param]:
+    """What every run has that writes to a target."""
+    return {
+        "break_lease": Param(
+            False,  # noqa: FBT003 - the default of a form's check box
+            type="boolean",
+            title="Break lease",
+            description="Take the target from the run that holds its Lease. That run writes nothing more, and undoes nothing.",
         )
     }
 
@@ -111,18 +127,21 @@ def read_params(params: dict[str, Any]) -> RefreshParams:
         min_confidence=confidence,
         force=_switch(params, "force"),
         plan_only=_switch(params, "plan_only"),
+        break_lease=_switch(params, "break_lease"),
     )
 
 
 def read_release(params: dict[str, Any]) -> str | None:
     """The release that a rollback's form names. Raises InputRefused."""
-    refuse_unknown(params, {"release"})
+    refuse_unknown(params, {"release", "break_lease"})
+    _switch(params, "break_lease")
     return _text(params, "release")
 
 
 def read_teardown(params: dict[str, Any]) -> bool:
     """Whether a teardown's form lets the cluster go with what else lives in it. Raises InputRefused."""
-    refuse_unknown(params, {"with_others"})
+    refuse_unknown(params, {"with_others", "break_lease"})
+    _switch(params, "break_lease")
     return _switch(params, "with_others")
 
 

@@ -14,7 +14,7 @@ from slipway.cluster import judge_cluster
 from slipway.exam import examine_live
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
-from slipway.history import History, read_history
+from slipway.history import History, find_bad, plain, read_records, recorded
 from slipway.inspection import inspect_rights
 from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
 from slipway.orphans import find_orphans
@@ -24,7 +24,7 @@ from slipway.push import Pushed
 from slipway.quality import Baseline
 from slipway.questions import ask
 from slipway.record import Record
-from slipway.release import LABEL_RELEASE, Release, short
+from slipway.release import LABEL_RELEASE, Release, dag_id, short
 from slipway.rollout import judge_address, judge_rollout, read
 from slipway.store import Store, read_json
 from slipway.target import Target
@@ -46,41 +46,90 @@ class Plan:
     export: Export | None = None  # the live release's, where there is nothing to export
     pushed: Pushed | None = None  # the live release's image under the new release's id, likewise
     manifests_uri: str | None = None  # of a recorded release that comes back as it was
+    release: Release | None = None  # that one, where it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
     baseline: Baseline | None = None  # how the live release tells the gate's labelled set, where it is compared with
 
 
-def plan_refresh(release: Release, history: History, health: Verdict, differing: tuple[str, ...]) -> Plan:
+def plan_refresh(
+    release: Release,
+    history: History,
+    health: Verdict,
+    differing: tuple[str, ...],
+    *,
+    bad: Record | None = None,
+) -> Plan:
     """What to do for this release.
 
-    `health` is what the live release is worth now, `differing` names live objects that a dry run would change.
+    `health` is what the live release is worth now, `differing` names live objects that a dry run would change. `bad` is the
+    record of a run that found this very release bad, where nobody has said to try it again.
     """
     good = history.good
-    if release.temporary:
-        return Plan(action="everything", reasons=("a temporary cluster: everything is proven anew",))
-    if release.force:
-        return Plan(action="everything", reasons=("forced",))
+    if bad is not None:
+        return _plan_without(bad, release, history, health)
+    if release.temporary or release.force:
+        why = "a temporary cluster: everything is proven anew" if release.temporary else "forced"
+        return Plan(action="everything", reasons=(why,))
     if good is None:
-        return Plan(action="everything", reasons=("there is no release that was proven live",))
+        unread = f", and these cannot be read: {'; '.join(history.unread)}" if history.unread else ""
+        return Plan(action="everything", reasons=(f"there is no release that was proven live{unread}",))
     changed = changes(release, good)
     if changed:
         return Plan(action="everything", reasons=changed)
     export, pushed = kept(release, good)
     reasons = list(differing and (f"differs from what is live: {', '.join(differing)}",))
-    if history.torn_down and history.newest:
-        gone, run_id = history.newest["outcome"] == "gone", history.newest["run_id"]
-        reasons.append(
-            f"it was torn down by run {run_id}" if gone else f"the teardown by run {run_id} did not end well"
-        )
-    elif not history.settled:
-        reasons.append("an earlier run did not end well")
-    if health.outcome != "pass":
-        reasons.append(f"the live release is not well: {health.reason}")
+    reasons += _ailments(history, health)
     if reasons:
         return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
     return Plan(
         action="nothing", reasons=("nothing changed, and the live release is well",), export=export, pushed=pushed
     )
+
+
+def _plan_without(bad: Record, release: Release, history: History, health: Verdict) -> Plan:
+    """What to do instead of a release that was found bad: nothing, or bring the last good one back where it is not well.
+
+    A target that was torn down, as a temporary one is after each run, gets nothing back.
+    """
+    told = _why_not(bad)
+    good, ailments = history.good, _ailments(history, health)
+    if good is None or history.torn_down or release.temporary or not ailments:
+        return Plan(action="nothing", reasons=(told,))
+    back, export, pushed = recorded(good, run_id=release.run_id, store=release.store)
+    return Plan(
+        action="restore",
+        reasons=(told, *ailments),
+        export=export,
+        pushed=pushed,
+        manifests_uri=good["manifests"]["uri"],
+        release=back,
+    )
+
+
+def _why_not(bad: Record) -> str:
+    what = (
+        f"release {bad['release_id']}"
+        if bad["release_id"]
+        else f"revision {short(bad['release']['source']['revision'])}"
+    )
+    return (
+        f"{what} was tried by run {bad['run_id']} at {bad['closed']} and is bad: {bad['bad']['task']}: "
+        f"{bad['bad']['reason'].split('. Next: ')[0]}; the schedule does not try it again until it changes. "
+        f"Next: mend what the model file names, or trigger {dag_id(bad['model'])} by hand"
+    )
+
+
+def _ailments(history: History, health: Verdict) -> list[str]:
+    """Why what was applied last cannot be left as it is."""
+    found = []
+    if history.torn_down and history.newest:
+        gone, run_id = history.newest["outcome"] == "gone", history.newest["run_id"]
+        found.append(f"it was torn down by run {run_id}" if gone else f"the teardown by run {run_id} did not end well")
+    elif not history.settled:
+        found.append("an earlier run did not end well")
+    if health.outcome != "pass":
+        found.append(f"the live release is not well: {health.reason}")
+    return found
 
 
 def changes(release: Release, good: Record) -> tuple[str, ...]:
@@ -96,7 +145,7 @@ def changes(release: Release, good: Record) -> tuple[str, ...]:
     }
     found = []
     for field, words in watched.items():
-        if _plain(now[field]) != _plain(then.get(field)):  # a record of an earlier Slipway lacks what is new
+        if plain(now[field]) != plain(then.get(field)):  # a record of an earlier Slipway lacks what is new
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
@@ -109,16 +158,19 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
+def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Preview]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
+    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced.
     Raises StoreError, ManifestError, ApplyError.
     """
-    all_places = read_history(Store(release.store), release.model)
+    records = read_records(Store(release.store), release.model)
+    bad = None if by_hand or release.force else find_bad(records.records, release)
+    all_places = records.history
     history, orphans = all_places.at(release.target, release.deployment), find_orphans(release, all_places)
     good = history.good
     if absent := missing_cluster(release.target):  # nothing to ask, and nothing to lose
-        return replace(plan_refresh(release, history, Verdict.failed(absent), ()), orphans=orphans), []
+        return replace(plan_refresh(release, history, Verdict.failed(absent), (), bad=bad), orphans=orphans), []
     if good is None:
         reference, version, release_id = f"{BASE_IMAGE}@sha256:{'0' * 64}", 0, "planned"
     else:
@@ -130,7 +182,7 @@ def make_plan(release: Release) -> tuple[Plan, list[Preview]]:
     previews = preview_plan(release, plan_apply(objects, history.objects))
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
-    plan = plan_refresh(release, history, health, differing)
+    plan = plan_refresh(release, history, health, differing, bad=bad)
     if plan.action != "nothing" and release.gate.quality is not None:
         plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
     return replace(plan, orphans=orphans), previews
@@ -206,13 +258,6 @@ def _lines(state: dict[str, Any] | None) -> list[str]:
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != REVISION_ANNOTATION}
     shown = {**{key: value for key, value in state.items() if key != "status"}, "metadata": metadata}
     return yaml.safe_dump(shown, sort_keys=True, allow_unicode=True).splitlines()
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back: a record has lists where a fact has tuples. Whose token reads a source is no change."""
-    if isinstance(value, dict):
-        return {key: item for key, item in value.items() if key != "token_conn_id"}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: Any) -> str:

@@ -31,6 +31,7 @@ IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' acc
 PREVIEWED = ("deployments", "services")  # of the preview, whatever the overlay brings besides
 SERVICE_PROXY = "container.services.proxy"
 APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' word, and IAM's for the same
+LEASE_VERBS = ("get", "create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,8 @@ def plan_permissions(
         needed += [
             f"container.{iam_resource(group, kind)}.{verb}" for group, kind in kinds for verb in APPLY_VERBS.values()
         ]
-        needed += ["container.pods.list", *([SERVICE_PROXY] if preview else ())]
+        needed += ["container.pods.list", *(f"container.leases.{verb}" for verb in LEASE_VERBS)]
+        needed += [SERVICE_PROXY] if preview else []
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 
@@ -164,6 +166,7 @@ def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> t
         *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
         Right(group="", resource="pods", verb="list"),
         *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
+        *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
         *(
             Right(group=group, resource=resource, verb="delete", needed=preview and resource in PREVIEWED)
             for group, resource in applied

@@ -11,14 +11,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from slipway.apply import ObjectRef, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.apply import Check, ObjectRef, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.errors import ManifestError
 from slipway.export import Export
 from slipway.history import History, left_previews, place_of, previewed_in
 from slipway.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
 from slipway.plan import Plan
 from slipway.push import Pushed
-from slipway.record import Record, new_record, previewed, read_record, utc_now, write_record
+from slipway.record import Record, begin_record, previewed, write_record
 from slipway.release import Release, preview_name
 from slipway.store import Store
 
@@ -111,23 +111,25 @@ def why_none(release: Release, plan: Plan, history: History) -> str | None:
     """
     if release.strategy == "rolling":
         return "the model file's target.strategy is rolling"
+    if plan.action == "restore":
+        return "a release that was proven live comes back as it was"
     proven = {record["release_id"] for record in history.proven()}
     if plan.action == "manifests" and plan.pushed is not None and plan.pushed.release_id in proven:
         return f"release {plan.pushed.release_id} was proven live before, and only comes back"
     return None
 
 
-def start_preview(release: Release, export: Export, pushed: Pushed) -> Previewed:
-    """Run the release beside the live one. Raises ManifestError, ApplyError, StoreError.
+def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Previewed:
+    """Run the release beside the live one, `check` called before the first write. Raises ManifestError, ApplyError, StoreError.
 
     The run's record lists the objects before the first is written, so that a later run removes what a killed one left.
     """
     store, named = Store(release.store), preview_name(pushed.release_id)
     objects = render_preview(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
     refs = tuple(map(ref_of, objects))
-    record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
+    record = begin_record(store, release, cause="refresh")
     write_record(store, previewed(record, export=export, pushed=pushed, objects=refs))
-    uid, generation = apply_plan(release.preview, plan_apply(objects, ()))
+    uid, generation = apply_plan(release.preview, plan_apply(objects, ()), check=check)
     return Previewed(
         release_id=named,
         reference=pushed.reference,

@@ -5,6 +5,8 @@ It says what the run was about, what it applied, every verdict and when, and how
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -14,14 +16,25 @@ from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.push import Pushed
 from slipway.release import Release, file_name
-from slipway.store import Store
+from slipway.store import Store, read_bytes
 
 SCHEMA = 1
+SHAPE = {
+    "model": str,
+    "run_id": str,
+    "outcome": str,
+    "opened": str,
+    "cause": str,
+    "release": dict,
+    "objects": list,
+}  # of all
 
 # proven: the gate passed on a temporary cluster; gone: torn down; retired: what it made is being pruned
 Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> Record:
@@ -47,6 +60,8 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "preview": [],
         "verdicts": {},
         "tasks": {},
+        "bad": None,
+        "lease": None,
     }
 
 
@@ -68,6 +83,7 @@ def opened(
         "outcome": "open",
         "opened": now.isoformat(),
         "closed": None,
+        "bad": None,
         **_about(export, pushed),
         "manifests": manifests,
         "objects": [to_dict(ref) for ref in objects],
@@ -98,23 +114,56 @@ def _about(export: Export, pushed: Pushed) -> Record:
 
 
 def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dict[str, str], now: datetime) -> Record:
-    """The record of a run that has ended; `live` only where the gate passed, and what answered it stays."""
+    """The record of a run that has ended; `live` only where the gate passed, and what answered it stays.
+
+    `bad` is the first verdict that found the release itself at fault: what the schedule does not try again.
+    """
     passed: Outcome = "proven" if (record["release"].get("cluster") or {}).get("temporary") else "live"
     outcome: Outcome = passed if proven else "failed"
-    return {**record, "outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
+    ended: Record = {"outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
+    return {**record, **ended, "bad": None if proven else find_fault(verdicts)}
+
+
+def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
+    """The task that has found the release itself at fault, and its words; None where none has."""
+    faults = [(said["at"], task, said["reason"]) for task, said in verdicts.items() if said.get("bad")]
+    return {"task": min(faults)[1], "reason": min(faults)[2]} if faults else None
 
 
 def close_run(
-    release: Release, verdicts: Record, tasks: dict[str, str], *, proven: bool, undo: Record | None = None
+    release: Release,
+    verdicts: Record,
+    tasks: dict[str, str],
+    *,
+    proven: bool,
+    undo: Record | None = None,
+    broke: str | None = None,
 ) -> str:
-    """Close this run's record with its tasks' verdicts and states, and what was undone; its URI comes back.
+    """Close this run's record with its tasks' verdicts and states, what was undone, and whose Lease was broken.
+
+    Its URI comes back.
 
     Raises StoreError.
     """
     store = Store(release.store)
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
-    return write_record(store, {**ended, "undo": undo})
+    return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
+
+
+def why_unread(found: Any) -> str | None:
+    """Why what was found where a record should be is none that can be read; None where it can."""
+    if not isinstance(found, dict):
+        return "no JSON object"
+    if found.get("schema") != SCHEMA:
+        return f"of schema {found.get('schema')}, this Slipway reads {SCHEMA}"
+    absent = [name for name, kind in SHAPE.items() if not isinstance(found.get(name), kind)]
+    if absent:
+        return f"its {absent[0]} is missing, or is none"
+    release = found["release"]
+    if not isinstance(release.get("target"), dict) or not isinstance(release.get("deployment"), str):
+        return "its release does not say where it went"
+    return None
 
 
 def has_changed_cluster(record: Record) -> bool:
@@ -126,6 +175,29 @@ def read_record(store: Store, model: str, run_id: str) -> Record | None:
     """A run's record, None where it has none. Raises StoreError."""
     key = record_key(model, run_id)
     return store.read_json(key) if store.exists(key) else None
+
+
+def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
+    """The run's record before it is opened: its own of an earlier try, or a new one, also where that cannot be read.
+
+    Raises StoreError.
+    """
+    key = record_key(release.model, release.run_id)
+    if store.exists(key):
+        found = parsed(read_bytes(store.uri_of(key)))
+        why = why_unread(found)
+        if why is None:
+            return dict(found)
+        log.warning("%s: %s: begun anew", store.uri_of(key), why)
+    return new_record(release, cause=cause, now=utc_now())
+
+
+def parsed(data: bytes) -> Any:
+    """A JSON value, None where it is none."""
+    try:
+        return json.loads(data)
+    except ValueError:  # not JSON, or not UTF-8
+        return None
 
 
 def write_record(store: Store, record: Record) -> str:

@@ -165,7 +165,7 @@ class Release:
     @property
     def store_id(self) -> str:
         """The store in a few characters: names what is ours where several installations share an engine or a registry."""
-        return short(digest_of([self.store]))
+        return store_id(self.store)
 
     @property
     def build_container(self) -> str:
@@ -293,6 +293,16 @@ def repository_of(reference: str) -> str:
     name = reference.split("@", 1)[0]
     last = PurePosixPath(name).name
     return name[: -len(last)] + last.split(":", 1)[0]
+
+
+def store_id(store: str) -> str:
+    """An artifact store in a few characters."""
+    return short(digest_of([store]))
+
+
+def lease_name(deployment: str) -> str:
+    """The Lease that says which run may write to a Deployment."""
+    return f"slipway-{deployment}"
 
 
 def file_name(run_id: str) -> str:

@@ -123,7 +123,12 @@ def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
     Each part is tried, whatever became of the others. Raises StoreError, RetentionIncomplete naming what stays and why.
     """
     store = Store(release.store)
-    records = read_records(store, release.model)
+    found = read_records(store, release.model)
+    if found.unread:  # what they tell of can come back again when they are mended
+        raise RetentionIncomplete(
+            f"{'; '.join(found.unread)}. Next: mend it or move it away, the next run prunes again"
+        )
+    records = list(found.records)
     run = next((record for record in records if record["run_id"] == release.run_id), None)
     plan = plan_prune(records, read_holdings(store, release.model), release.retention, model=release.model, run=run)
     for record in plan.records:

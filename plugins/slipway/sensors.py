@@ -14,7 +14,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
 from slipway.handover import GRPC, Handover
-from slipway.operators import BLUE, GRACE_S, RED
+from slipway.holding import renew_target
+from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
 from slipway.verdict import Verdict
 
@@ -76,9 +77,19 @@ class JudgeSensor(BaseSensorOperator):
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
+    def blames_release(self, event: Fact) -> bool:  # noqa: ARG002 - what decides in sensors that do
+        """Whether a wait that failed has found the release itself at fault: the schedule does not try that one again."""
+        return False
+
     def execute(self, context: Context) -> Any:
-        """Defer until the trigger has decided."""
+        """Renew the target's Lease for as long as the wait may take, then defer."""
         run = Handover(context)
+        with one_line_failures(run):
+            renew_target(run, self.time_limit_s(run.release) + GRACE_S)
+        self.wait(run)
+
+    def wait(self, run: Handover) -> None:
+        """Defer until the trigger has decided."""
         limit_s = self.time_limit_s(run.release)
         times: Times = {"deadline": time.time() + limit_s, "poll_s": self.poll_s}
         self.defer(trigger=self.trigger(run, times), method_name="decide", timeout=timedelta(seconds=limit_s + GRACE_S))
@@ -90,7 +101,7 @@ class JudgeSensor(BaseSensorOperator):
         if not self.accepts(run, verdict):
             doubt = ", which is not enough" if verdict.outcome == "inconclusive" else ""
             said = self.explain(run, f"{verdict.reason}{doubt}")
-            run.say(Verdict.failed(said), **self.more(event))
+            run.say(Verdict.failed(said), bad=self.blames_release(event), **self.more(event))
             raise AirflowFailException(said)
         run.say(verdict, **self.more(event))
         return self.result(run, event)
@@ -126,6 +137,10 @@ class RolloutSensor(JudgeSensor):
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.rollout_timeout_s
+
+    def blames_release(self, event: Fact) -> bool:
+        """Where its own containers end: not where an image, a ConfigMap, a node or a right is missing."""
+        return bool(event["found"])
 
     def explain(self, run: Handover, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
@@ -242,6 +257,10 @@ class PredictionSensor(JudgeSensor):
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
         return release.gate_timeout_s
+
+    def blames_release(self, event: Fact) -> bool:
+        """Where an answer was wrong: not where none came in time."""
+        return event["outcome"] == "fail" and event.get("late") is False
 
     def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.engine import engine_host, one_line, throwaway_container
-from slipway.errors import SmokeTestFailed
+from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.export import Export
 from slipway.image import Image
 from slipway.prediction import (
@@ -60,9 +60,9 @@ def smoke_test(client: Any, release: Release, export: Export, image: Image) -> P
                 said = client.logs(container, tail=LAST_LOG_LINES).decode(errors="replace").strip()
                 log.error("smoke test: the server's last lines:\n%s", said)  # noqa: TRY400 - the server's lines, not ours
                 last = said.splitlines()[-1] if said else "nothing"
-                raise SmokeTestFailed(f"image {image.reference}: {error}. The server said last: {last}") from error
+                raise type(error)(f"image {image.reference}: {error}. The server said last: {last}") from error
     except DockerException as error:
-        raise SmokeTestFailed(f"image {image.reference}: {one_line(error)}. Next: docker info") from error
+        raise SmokeTestUnfinished(f"image {image.reference}: {one_line(error)}. Next: docker info") from error
     return Proof(image=image, verdicts=verdicts)
 
 
@@ -126,7 +126,7 @@ def _await_available(client: Any, container: str, version: int, look: Callable[[
                 f"the server ended with status {state['ExitCode']} before version {version} was AVAILABLE"
             )
         if verdict.outcome == "wait" and time.monotonic() > deadline:
-            verdict = Verdict.failed(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
+            raise SmokeTestUnfinished(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
         if verdict.outcome != "wait":
             return verdict
         time.sleep(SMOKE_LOOK_S)
@@ -137,5 +137,5 @@ def _all_passed(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
         log.info("smoke test: %s", verdict)
     for verdict in verdicts:
         if verdict.outcome != "pass":
-            raise SmokeTestFailed(verdict.reason)
+            raise (SmokeTestFailed if verdict.outcome == "fail" else SmokeTestUnfinished)(verdict.reason)
     return tuple(verdicts)

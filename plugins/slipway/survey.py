@@ -12,7 +12,7 @@ from typing import Any
 from slipway.apply import refusal
 from slipway.errors import ClusterInUse
 from slipway.facts import from_dict
-from slipway.history import history_of, left_previews, previewed_in, read_records
+from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
 from slipway.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
@@ -221,8 +221,8 @@ def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
     model, file = path.stem, read_model_file(path)
     target, store = find_target(file.target, settings), Store(settings.store)
     records = read_records(store, model)
-    live = history_of(records).at(target, file.target.deployment).objects
-    previews = chain.from_iterable(map(previewed_in, left_previews(records, target)))
+    live = records.history.at(target, file.target.deployment).objects
+    previews = chain.from_iterable(map(previewed_in, left_previews(records.records, target)))
     teardown = Teardown(
         model=model,
         run_id=run_id,

@@ -12,7 +12,7 @@ from slipway.errors import ClusterUnfit, InputRefused
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, left_previews, read_history, read_records
 from slipway.record import Record, previewed, read_record, utc_now, write_record
-from slipway.release import Release
+from slipway.release import Release, store_id
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
@@ -50,6 +50,16 @@ class Teardown:
         if self.target.gke is None:
             raise InputRefused(f"model {self.model}: its target is no GKE cluster. Next: remove its objects by hand")
         return self.target.gke
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the run has made the cluster for itself."""
+        return self.claim is not None
+
+    @property
+    def store_id(self) -> str:
+        """The store in a few characters, as a Release says it."""
+        return store_id(self.store)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -108,14 +118,21 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
     newest = read_history(store, teardown.model).at(teardown.target, teardown.deployment).newest
     if newest is None or teardown.claim:
         return None
-    ran: Record = {"verdicts": {}, "tasks": {}, "undo": None, "closed": None, "opened": utc_now().isoformat()}
+    ran: Record = {
+        "verdicts": {},
+        "tasks": {},
+        "undo": None,
+        "bad": None,
+        "closed": None,
+        "opened": utc_now().isoformat(),
+    }
     return {**newest, **ran, "cause": "teardown", "outcome": "open", "run_id": teardown.run_id}
 
 
 def note_removed(teardown: Teardown) -> None:
     """Write down that none of the objects is there any more. Raises StoreError."""
     store = Store(teardown.store)
-    for left in left_previews(read_records(store, teardown.model), teardown.target):
+    for left in left_previews(read_records(store, teardown.model).records, teardown.target):
         write_record(store, previewed(left, objects=()))
     record = read_record(store, teardown.model, teardown.run_id)
     if record is None or not record["objects"]:
@@ -126,13 +143,19 @@ def note_removed(teardown: Teardown) -> None:
 
 
 def close_teardown(
-    teardown: Teardown, verdicts: Record, tasks: dict[str, str], leftovers: list[JsonObject]
+    teardown: Teardown,
+    verdicts: Record,
+    tasks: dict[str, str],
+    leftovers: list[JsonObject],
+    *,
+    broke: str | None = None,
 ) -> str | None:
-    """Close the teardown's record; its URI comes back, None where nothing was touched. Raises StoreError."""
+    """Close the teardown's record, with whose Lease was broken; its URI comes back, None where nothing was touched. Raises StoreError."""
     store = Store(teardown.store)
     record = read_record(store, teardown.model, teardown.run_id)
     if record is None:
         return None
     outcome = "failed" if record["outcome"] == "open" else record["outcome"]
     ended: Record = {"outcome": outcome, "closed": utc_now().isoformat(), "verdicts": verdicts, "tasks": tasks}
-    return write_record(store, {**record, **ended, "leftovers": leftovers})
+    lease = {"broke": broke} if broke else None
+    return write_record(store, {**record, **ended, "leftovers": leftovers, "lease": lease})

@@ -56,13 +56,14 @@ class LookingTrigger(BaseTrigger):
             # Before the first look too: an event that comes before the scheduler has read the deferral is taken for a failure.
             await asyncio.sleep(self.poll_s)
             verdict = await self._look()
-            if verdict.outcome == "wait" and time.time() >= self.deadline:
+            late = verdict.outcome == "wait" and time.time() >= self.deadline
+            if late:
                 verdict = Verdict.failed(f"time is up: {verdict.reason}")
             if verdict.reason != said:
                 said = verdict.reason
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
-                yield TriggerEvent({**verdict.to_dict(), "found": self.found()})
+                yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late})
                 return
 
     async def _look(self) -> Verdict:
@@ -226,6 +227,10 @@ class RolloutTrigger(JudgeTrigger):
             self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
         )
         return verdict
+
+    def found(self) -> Any:
+        """Whether it is the release's own fault that it does not come."""
+        return bool(self._looks.doom and self._looks.doom.blames_release)
 
 
 class AddressTrigger(JudgeTrigger):

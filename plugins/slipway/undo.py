@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
+from slipway.holding import APPLY_S, Hold
 from slipway.operators import GRACE_S, GREY, Fact, one_line_failures, task_states
 from slipway.release import Release
 from slipway.sensors import why_no_grpc
@@ -19,6 +22,9 @@ from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from slipway.live import Undo
+    from slipway.record import Record
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
@@ -30,7 +36,8 @@ class RollbackOperator(BaseOperator):
     """Undoes what was applied last and not proven: by this run, or by an earlier one that was killed half-way.
 
     The last known good release is applied again, waited for, asked its golden questions, and recorded. It runs as a
-    teardown, so that it runs whatever happened and cannot turn a red run green.
+    teardown, so that it runs whatever happened and cannot turn a red run green. Where another run has the target's Lease
+    there is nothing to undo: what is live is for that one to prove.
     """
 
     ui_color = GREY
@@ -46,24 +53,33 @@ class RollbackOperator(BaseOperator):
             return self._undo(context)
 
     def _undo(self, context: Context) -> Any:
-        from slipway.history import read_current_history
-        from slipway.live import judge_undo, recorded, remove_release, restore
+        from slipway.history import read_current_history, recorded
+        from slipway.live import judge_undo, remove_release, restore
         from slipway.resolve import read_settings
         from slipway.store import Store
 
         store = Store(read_settings().store)
-        history = read_current_history(store, self.model)
         proven = task_states(context).get(self.proof_task_id) == "success"
-        undo = judge_undo(history, run_id=context["run_id"], proven=proven)
-        log.info("rollback: %s: %s", undo.action, undo.reason)
-        if undo.action == "nothing":
-            raise AirflowSkipException(undo.reason)
-        if undo.action == "remove" and history.newest:
-            remove_release(store, history.newest)
+
+        def judge() -> tuple[Undo, Record]:
+            history = read_current_history(store, self.model)
+            undo = judge_undo(history, run_id=context["run_id"], proven=proven)
+            log.info("rollback: %s: %s", undo.action, undo.reason)
+            if undo.action == "nothing" or history.newest is None:
+                raise AirflowSkipException(undo.reason)
+            return undo, history.newest
+
+        undo, newest = judge()
+        check = partial(self._hold, context, from_dict(Release, newest["release"]), APPLY_S)
+        if undo.action != "keep":
+            check()
+            undo, newest = judge()  # another run may have ended since
+        if undo.action == "remove":
+            remove_release(store, newest)
         if undo.good is None:
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
-        applied = restore(release, export, pushed, undo.good["manifests"]["uri"])
+        applied = restore(release, export, pushed, undo.good["manifests"]["uri"], check=check)
         undoing: Fact = {
             "release": to_dict(release),
             "export": to_dict(export),
@@ -72,7 +88,7 @@ class RollbackOperator(BaseOperator):
         }
         context["ti"].xcom_push(key=UNDOING, value=undoing)
         own = {name: undoing["applied"][name] for name in ("release_id", "uid", "generation")}
-        return self._defer("RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
+        return self._defer(context, "RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
 
     def rolled_out(self, context: Context, event: Fact) -> Any:
         """Go on to the address, which the release's fixed URL makes short."""
@@ -81,7 +97,7 @@ class RollbackOperator(BaseOperator):
         if release["address"]:
             found = {"url": release["address"].rstrip("/"), "grpc": release["grpc_address"]}
             return self.addressed(context, {**event, "found": found})
-        return self._defer("AddressTrigger", "addressed", undoing, release["address_timeout_s"])
+        return self._defer(context, "AddressTrigger", "addressed", undoing, release["address_timeout_s"])
 
     def addressed(self, context: Context, event: Fact) -> None:
         """Go on to the gate."""
@@ -89,7 +105,7 @@ class RollbackOperator(BaseOperator):
         export, found = undoing["export"], event["found"]
         own = {name: export[name] for name in ("version", "golden_uri", "descriptors_uri")}
         own |= {**found, "no_grpc": why_no_grpc(from_dict(Release, undoing["release"]))}
-        self._defer("PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
+        self._defer(context, "PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
 
     def gated(self, context: Context, event: Fact) -> Fact:
         """Record that the release is live again."""
@@ -98,9 +114,26 @@ class RollbackOperator(BaseOperator):
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
-    def _defer(self, trigger: str, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+    @staticmethod
+    def _hold(context: Context, release: Release, limit_s: int, *, waits: bool = False) -> None:
+        """Take the Lease of what is undone, or renew it for a wait; skipped, and said, where it is another run's."""
+        run = Handover(context)
+        hold = Hold.of(run, release)
+        if hold is None:
+            return
+        try:
+            (hold.renew if waits else hold.take)(limit_s)
+        except (TargetBusy, LeaseLost) as error:
+            said = f"nothing is undone: {type(error).__name__}: {error}"
+            run.say(Verdict.failed(said))
+            log.warning("rollback: %s", said)
+            raise AirflowSkipException(said) from error
+
+    def _defer(self, context: Context, trigger: str, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
         from slipway import triggers
 
+        with one_line_failures(Handover(context)):
+            self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S, waits=True)
         self.defer(
             trigger=getattr(triggers, trigger)(
                 release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own

@@ -52,7 +52,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
         workers.run(task_id)
     yield workers.facts
     workers.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,configmap", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 

@@ -168,7 +168,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     place = Story(tmp_path_factory.mktemp("story"), surroundings, stand, kubectl, engine)
     yield place
     place.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 
@@ -235,8 +235,8 @@ def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_pu
     log, [record] = story.run(green=False)
     (story.checkpoint / "config.json").write_text(good)
     after = story.traces()
-    assert "ExportError" in log
-    assert (record["outcome"], record["objects"]) == ("failed", [])
+    assert "PromiseBroken" in log
+    assert (record["outcome"], record["objects"], record["bad"]["task"]) == ("failed", [], "export")
     assert {part: after[part] for part in ("cluster", "engine", "registry")} == {
         part: before[part] for part in ("cluster", "engine", "registry")
     }
@@ -313,9 +313,11 @@ def test_11_what_a_killed_run_left_is_finished_by_the_next(story):
     """A run that dies when it has written to the cluster leaves an open record; the next one proves what was meant."""
     killed = story.kill_after_apply()
     assert (killed["outcome"], killed["version"]) == ("open", 2)
-    log, [record] = story.run()
+    log, [record] = story.run(break_lease=True)  # nobody is left to say that the dead run has ended
     assert plan_of(log)[0] == "everything"
     assert (record["outcome"], record["release_id"]) == ("live", killed["release_id"])
+    assert record["lease"]["broke"].startswith(f"run {killed['run_id']} of refresh_story (installation ")
+    assert story.kubectl("get", "leases", "-l", "slipway/model=story", "-o", "name") == ""
     assert story.live() == {"release": record["release_id"], "version": 2}
 
 
@@ -325,9 +327,9 @@ def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
     killed = story.kill_after_apply()
     (story.overlay / "kustomization.yaml").write_text(good)
     good = story.swap_labels()
-    log, records = story.run(green=False)
+    log, records = story.run(green=False, break_lease=True)
     (story.checkpoint / "config.json").write_text(good)
-    assert "ExportError" in log
+    assert "PromiseBroken" in log
     assert f"rollback: restore: release {killed['release_id']} of run {killed['run_id']} was not proven live" in log
     assert [record["outcome"] for record in records if record["cause"] == "rollback"] == ["live"]
     assert story.live() == serving

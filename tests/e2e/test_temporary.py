@@ -105,7 +105,7 @@ def trial(where, tmp_path_factory, engine, kubectl):
 
     assert python("-m", "airflow", "db", "migrate").returncode == 0
     yield run
-    kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 

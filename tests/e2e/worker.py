@@ -8,17 +8,23 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 
 class TaskInstance:
     """What a task asks of Airflow: facts of earlier tasks, and a place for its own verdict."""
 
-    def __init__(self, facts):
-        self.facts = facts
+    def __init__(self, dag_id, facts):
+        self.dag_id, self.facts = dag_id, facts
 
-    def xcom_pull(self, *, task_ids, key=None):
+    def xcom_pull(self, *, task_ids, key="return_value"):
         """A fact by its task's name."""
-        return self.facts.get(task_ids if key is None else f"{task_ids}/{key}")
+        return self.facts.get(task_ids if key == "return_value" else f"{task_ids}/{key}")
+
+    @staticmethod
+    def get_dagrun_state(_dag_id, _run_id):
+        """No other run has ended."""
+        return "running"
 
     def xcom_push(self, *, key, value):
         """The verdict, where whoever started this process reads it."""
@@ -37,7 +43,12 @@ def main(project, dag_id, task_id, run_id, facts_file):
     task = getattr(refresh, dag_id).get_task(task_id)
     if task_id == "export":
         task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
-    context = {"params": facts.get("params", {}), "run_id": run_id, "ti": TaskInstance(facts)}
+    context = {
+        "params": facts.get("params", {}),
+        "run_id": run_id,
+        "ti": TaskInstance(dag_id, facts),
+        "dag_run": SimpleNamespace(run_type=facts.get("run_type", "manual"), clear_number=0),
+    }
     try:
         return task.execute(context)
     except TaskDeferred as deferred:

@@ -297,7 +297,9 @@ def test_broken_promise_is_refused(run_exporter, digits_request, tmp_path):
     """A case that does not hold is named with what was promised and what is answered, and nothing is exported."""
     golden = [{**digits_request["golden"][0], "label": "8"}]
     done = run_exporter({**digits_request, "golden": golden}, tmp_path / "out")
-    assert_refused(done, tmp_path / "out", "golden case three", "answers '3' (0.9", "promised is '8' (at least 0.85)")
+    assert_refused(
+        done, tmp_path / "out", "golden case three", "answers '3' (0.9", "promised is '8' (at least 0.85)", status=65
+    )
 
 
 def test_image_that_is_none_is_refused(run_exporter, digits_request, tmp_path):

@@ -158,7 +158,8 @@ class Left:
     """What the tasks of one run have left each other, read and written as Airflow's task instance does."""
 
     def __init__(self, task_id, **facts):
-        self.task_id = task_id
+        self.task_id, self.dag_id = task_id, "refresh_digits_vit"
+        self.ended = set()
         self.facts = {(task, "return_value"): fact for task, fact in facts.items()}
 
     def xcom_pull(self, *, task_ids, key="return_value"):
@@ -169,6 +170,10 @@ class Left:
         """Leave something of the task at hand."""
         self.facts[self.task_id, key] = value
 
+    def get_dagrun_state(self, dag_id, run_id):
+        """What Airflow says of a run."""
+        return "failed" if (dag_id, run_id) in self.ended else "running"
+
 
 @pytest.fixture
 def context_of():
@@ -178,7 +183,10 @@ def context_of():
         return {
             "ti": Left(
                 task_id, **{task: fact if isinstance(fact, str) else to_dict(fact) for task, fact in facts.items()}
-            )
+            ),
+            "run_id": "manual__2026-11-22T21:00:00+00:00",
+            "dag_run": SimpleNamespace(run_type="manual", clear_number=0),
+            "params": {},
         }
 
     return make

@@ -24,5 +24,6 @@ def test_worth_retrying_if_nobody_answered():
         "HubUnreachable",
         "RegistryUnreachable",
         "SourceUnreachable",
+        "TargetBusy",
     }
     assert unanswered == {kind.__name__ for kind in FAMILY if kind.worth_retrying}

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from slipway import export as export_module
-from slipway.errors import ExportError, SourceUnreachable
+from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
 from slipway.export import (
     check_labels,
     claim_version,
@@ -311,6 +311,14 @@ def test_worth_another_try_if_the_exporter_reached_nobody(archive_release, expor
     exporter("import sys\nprint('source: no answer. Next: look', file=sys.stderr)\nsys.exit(75)")
     with pytest.raises(SourceUnreachable, match=r"^exporter ended with status 75: source: no answer\. Next: look$"):
         run_export(archive_release, python=sys.executable)
+
+
+def test_the_model_is_blamed_if_it_broke_a_promise(archive_release, exporter):
+    """The exporter's status for a model that answers otherwise than promised is told apart: the schedule does not ask again."""
+    exporter("import sys\nprint('golden case three: no', file=sys.stderr)\nsys.exit(65)")
+    with pytest.raises(PromiseBroken, match=r"^exporter ended with status 65: golden case three: no$") as broken:
+        run_export(archive_release, python=sys.executable)
+    assert broken.value.blames_release
 
 
 def test_refused_if_the_exporter_says_nothing(archive_release, exporter):

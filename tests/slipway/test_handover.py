@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
 from slipway.handover import Handover
+from slipway.plan import Plan
 from slipway.verdict import Verdict
 
 
@@ -43,6 +45,14 @@ def test_refused_if_a_task_left_something_else(context_of, export):
     """A fact of another kind is refused in one line."""
     with pytest.raises(InputRefused, match=r"^Release handed over by an earlier task: .*Next: "):
         Handover(context_of("gate", resolve=export)).release  # noqa: B018 - reading it is the act
+
+
+def test_release_that_a_plan_brings_back(context_of, release, export, pushed):
+    """Where the plan brings a recorded release back, that one is the run's, not the one that it was triggered for."""
+    back = replace(release, manifests_hash="sha256:9")
+    plan = Plan(action="restore", reasons=("not well",), export=export, pushed=pushed, release=back)
+    assert Handover(context_of("apply", resolve=release, plan=plan)).release == back
+    assert Handover(context_of("apply", resolve=release, plan=replace(plan, release=None))).release == release
 
 
 def test_verdict_is_left_beside_the_fact(context_of):

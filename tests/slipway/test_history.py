@@ -1,9 +1,22 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from slipway.apply import ObjectRef
-from slipway.errors import InputRefused, StoreError
-from slipway.history import History, choose_release, describe, read_current_history, read_history
+from slipway.errors import InputRefused
+from slipway.history import (
+    History,
+    choose_release,
+    describe,
+    find_bad,
+    place_of,
+    read_current_history,
+    read_history,
+)
 from slipway.record import write_record
+from slipway.release import Retention
 from slipway.target import Target
 
 SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
@@ -105,9 +118,67 @@ def test_each_release_is_listed_once(three, release):
     assert all(release.source.revision in line and "version 7" in line for line in lines)
 
 
-def test_record_of_another_schema_is_refused_by_name(store, record_of):
-    """A record that another Slipway wrote is not guessed at: the line names the file and both numbers."""
-    write_record(store, {**record_of("r0"), "schema": 99})
-    with pytest.raises(StoreError) as refused:
-        read_history(store, "digits-vit")
-    assert "records/digits-vit/r0.json: a record of schema 99, this Slipway reads 1. Next: " in str(refused.value)
+def no_record(change):
+    """A record with something in it that makes it none."""
+    return lambda record: json.dumps({**record, **change}).encode()
+
+
+UNREAD = {
+    "half of it": (lambda record: json.dumps(record).encode()[:200], "no JSON object"),
+    "nothing": (lambda _: b"", "no JSON object"),
+    "not text": (lambda _: b"\xff\xfe\x00", "no JSON object"),
+    "a list": (lambda _: b"[1, 2]", "no JSON object"),
+    "of another Slipway": (no_record({"schema": 99}), "of schema 99, this Slipway reads 1"),
+    "without objects": (no_record({"objects": None}), "its objects is missing, or is none"),
+    "without a target": (no_record({"release": {}}), "its release does not say where it went"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "why"), UNREAD.values(), ids=UNREAD)
+def test_what_cannot_be_read_is_named_and_stops_nobody(store, record_of, caplog, spoil, why):
+    """A record that is cut off, empty, foreign or of another Slipway is passed over with its name and why; the others count."""
+    for minutes, run in enumerate(("good", "broken")):
+        write_record(store, record_of(run, "live", minutes))
+    place = Path(store.uri.removeprefix("file://")) / "records" / "digits-vit" / "broken.json"
+    place.write_bytes(spoil(record_of("broken")))
+    history = read_history(store, "digits-vit")
+    assert [record["run_id"] for record in history.records] == ["good"]
+    assert history.unread == (f"{store.uri_of('records/digits-vit/broken.json')}: {why}",)
+    assert f"{history.unread[0]}: passed over. Next: " in caplog.text
+    assert history.at(*place_of(history.newest)).unread == history.unread
+
+
+BAD = {"task": "gate", "reason": "wrong label"}
+
+
+def test_bad_only_if_this_very_release_was_found_so(record_of, release):
+    """A record that blames the release is found by all that a person can mean by another one; what a run is does not count."""
+    found = find_bad(
+        [{**record_of("r1", "failed"), "bad": BAD}], replace(release, run_id="other", retention=Retention(releases=2))
+    )
+    assert found["run_id"] == "r1"
+    for change in ({"manifests_hash": "sha256:9"}, {"gate_passes": 1}, {"golden": ()}, {"rollout_timeout_s": 9}):
+        assert find_bad([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "bad"),
+    [
+        (["failed"], None),
+        (["bad"], "r0"),
+        (["bad", "live"], None),
+        (["live", "bad"], "r1"),
+        (["bad", "failed"], "r0"),
+        (["bad", "open"], "r0"),
+        (["bad", "proven"], None),
+    ],
+)
+def test_the_last_judgement_counts(record_of, release, outcomes, bad):
+    """A release that was proven since is not bad; a run that ended for another reason judged nothing."""
+    records = []
+    for minutes, outcome in enumerate(outcomes):
+        record = record_of(f"r{minutes}", {"bad": "failed", "proven": "failed"}.get(outcome, outcome), minutes)
+        own = {"bad": {"bad": BAD}, "proven": {"outcome": "proven"}}.get(outcome, {})
+        records.append({**record, **own})
+    found = find_bad(records, release)
+    assert (found["run_id"] if found else None) == bad

@@ -2,11 +2,19 @@ from hashlib import sha256
 
 import pytest
 
+from slipway.apply import ObjectRef
 from slipway.facts import from_dict, to_dict
-from slipway.history import History
-from slipway.live import judge_undo, keep_manifests, recorded
+from slipway.history import History, recorded
+from slipway.live import judge_undo, keep_manifests
+from slipway.plan import plan_refresh
 from slipway.release import Gate, QualityFloor
 from slipway.store import read_bytes
+from slipway.verdict import Verdict
+
+SERVICE, DEPLOYMENT, OLD = (
+    ObjectRef(api_version=api_version, kind=kind, name="tfs-server", namespace="shop")
+    for api_version, kind in (("v1", "Service"), ("apps/v1", "Deployment"), ("v1", "ConfigMap"))
+)
 
 
 def test_manifests_are_kept_by_release(release, store, pushed):
@@ -42,6 +50,44 @@ def test_first_release_is_left_if_the_model_file_says_so(record_of):
     """A first release that failed stays for inspection where `on_first_failure` is keep."""
     undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False)
     assert undo.action == "keep"
+
+
+KILLED = {  # the records that a run leaves which dies there, what the next plan does, and the next rollback of a run that failed
+    "before its record was opened": ([("r0", "live")], "nothing", "nothing"),
+    "after its record was opened, before the apply": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
+    "between apply and prune": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
+    "during the gate": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
+    "between gate and record": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
+    "during its rollback": ([("r0", "live"), ("r1", "open"), ("r1.undo", "open")], "manifests", "restore"),
+    "between rollback and record": ([("r0", "live"), ("r1", "open"), ("r1.undo", "live")], "nothing", "nothing"),
+    "in a first release": ([("r1", "open")], "everything", "remove"),
+}
+
+
+@pytest.mark.parametrize(("records", "planned", "undone"), KILLED.values(), ids=KILLED)
+def test_what_a_killed_run_left_is_understood(record_of, release, records, planned, undone):
+    """Wherever a run dies, its records tell the next one to go on or to undo, and neither takes what is half done for good.
+
+    A record that is being written is the old one until it is the new one: a store has no third state (test_store).
+    """
+    history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
+    assert plan_refresh(release, history, Verdict.passed("it answers"), ()).action == planned
+    assert judge_undo(history, run_id="now", proven=False).action == undone
+
+
+def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
+    """A record lists what it was going to prune until that is gone: the next apply still knows it."""
+    history = History((record_of("r0", "live"), record_of("r1", "open", 1, objects=(SERVICE, DEPLOYMENT, OLD))))
+    assert OLD in history.objects
+
+
+def test_nothing_is_removed_while_a_record_cannot_be_read(record_of):
+    """A release that looks like a first one may have a good one before it, in a record that cannot be read: it stays."""
+    undo = judge_undo(History((record_of("now", "open"),), ("r0.json: no JSON object",)), run_id="now", proven=False)
+    assert (undo.action, undo.reason) == (
+        "keep",
+        "the last good release may be in what cannot be read: r0.json: no JSON object",
+    )
 
 
 def test_recorded_release_comes_back_as_another_runs_work(release, export, pushed, record_of):

@@ -1,11 +1,20 @@
 from dataclasses import replace
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.api.datamodels._generated import DagRunType
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.errors import ClusterUnreachable, EngineUnreachable, ImagePushRefused, InputRefused
+from slipway import operators
+from slipway.errors import (
+    ClusterUnreachable,
+    EngineUnreachable,
+    ImagePushRefused,
+    InputRefused,
+    SmokeTestFailed,
+    SmokeTestUnfinished,
+)
 from slipway.handover import Handover
-from slipway.operators import PreviewOperator, RemovePreviewOperator, StageOperator
+from slipway.operators import PlanOperator, PreviewOperator, RemovePreviewOperator, StageOperator
 from slipway.plan import Plan
 
 
@@ -30,6 +39,46 @@ class TaskInstance:
     def xcom_push(self, *, key, value):
         """Keep what was pushed."""
         self.left[key] = value
+
+
+PLANNED = {
+    "something to change": ("everything", {}, [3600]),
+    "manifests alone": ("manifests", {}, [3600]),
+    "the last good one comes back": ("restore", {}, [3600]),
+    "nothing to do": ("nothing", {}, []),
+    "only planned": ("everything", {"plan_only": True}, []),
+}
+
+
+@pytest.mark.parametrize(("action", "params", "held"), PLANNED.values(), ids=PLANNED)
+def test_lease_is_taken_only_to_change_something(context_of, release, monkeypatch, action, params, held):  # noqa: PLR0917
+    """A plan takes the target until its apply where there will be one; a run that writes nothing takes nothing."""
+    asked = []
+    plan = Plan(action=action, reasons=("so",))
+    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (plan, []))
+    monkeypatch.setattr(operators, "hold_target", lambda _run, limit_s: asked.append(limit_s))
+    context = context_of("plan", resolve=release)
+    context["params"] = params
+    operator = PlanOperator(task_id="plan", builds=["export"], deploys=["apply"])
+    skipped = []
+    try:
+        operator.execute(context)
+    except DownstreamTasksSkipped as skip:
+        skipped = list(skip.tasks)
+    assert asked == held
+    writes = {"everything": [], "nothing": ["export", "apply"]}.get(action, ["export"])
+    assert skipped == (["export", "apply"] if params else writes)
+
+
+BY_HAND = {"manual": True, "operator_triggered": True, "scheduled": False, "asset_triggered": False, "backfill": False}
+
+
+@pytest.mark.parametrize(("run_type", "by_hand"), BY_HAND.items())
+def test_who_triggered_a_run(context_of, run_type, by_hand):
+    """A person, or a DAG that triggers this one, may try again what the schedule and an Asset may not."""
+    context = context_of("plan")
+    context["dag_run"].run_type = DagRunType(run_type)
+    assert Handover(context).by_hand is by_hand
 
 
 @pytest.mark.parametrize("error", [InputRefused("m.yaml: source: missing. Next: give one"), ImagePushRefused("denied")])
@@ -65,7 +114,7 @@ def test_preview_is_skipped_with_its_reason(context_of, release, export, pushed)
     """A release that gets no preview skips the task, and with it what looks at one."""
     facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
     with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
-        PreviewOperator(task_id="preview").execute(context_of("preview", **facts, export=export, push=pushed))
+        PreviewOperator(task_id="preview").make(Handover(context_of("preview", **facts, export=export, push=pushed)))
 
 
 @pytest.mark.parametrize(
@@ -83,3 +132,19 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
     context = {**context_of("remove_preview", resolve=release), "params": {}}
     assert RemovePreviewOperator(task_id="remove_preview").execute(context) == []
     assert Handover(context).said("remove_preview")["reason"] == "no preview is left"
+
+
+@pytest.mark.parametrize(
+    ("error", "bad"),
+    [
+        (SmokeTestFailed("wrong label"), True),
+        (SmokeTestUnfinished("docker info"), False),
+        (InputRefused("no store"), False),
+    ],
+)
+def test_the_release_is_blamed_only_for_its_own(error, bad):
+    """A wrong answer on the engine is the release's own; what ended the test before there was one is not."""
+    ti = TaskInstance()
+    with pytest.raises(AirflowFailException):
+        Refused(task_id="refused", error=error).execute({"ti": ti})
+    assert ti.left["verdict"].get("bad", False) is bad

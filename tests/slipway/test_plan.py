@@ -5,7 +5,7 @@ import pytest
 
 from slipway.apply import Preview
 from slipway.facts import to_dict
-from slipway.history import History
+from slipway.history import History, find_bad
 from slipway.plan import differences, plan_refresh
 from slipway.verdict import Verdict
 
@@ -83,6 +83,97 @@ def test_applied_again_if_an_earlier_run_did_not_end_well(release, record_of, ou
     """What a killed run left half-way is finished by the next, even where it looks well."""
     plan = plan_refresh(release, History((record_of("r0"), record_of("r1", outcome, 1))), WELL, ())
     assert (plan.action, plan.reasons) == ("manifests", ("an earlier run did not end well",))
+
+
+ILL = Verdict.failed("deployment/tfs-server is gone")
+GATE = {"task": "gate", "reason": "GateFailed: http://x: wrong label. Next: curl http://x"}
+
+
+@pytest.fixture
+def told(release, record_of):
+    """Plans the runs of a schedule for releases named by letters, after a history like "A B! A" (B was found bad).
+
+    An undo is a record of its own, as `rollback` writes it: "B!" is followed by what was live before.
+    """
+    sources = {letter: replace(release.source, revision=f"sha256:{letter * 64}") for letter in "ABC"}
+
+    def plan(story, now, health=WELL):
+        records, live = [], None
+        for minutes, chapter in enumerate(story.split()):
+            own = {"source": sources[chapter[0]], "release_id": chapter[0] * 12}
+            if not chapter.endswith("!"):
+                records.append(record_of(f"r{minutes}", "live", 2 * minutes, **own))
+                live = own
+                continue
+            records.append({**record_of(f"r{minutes}", "failed", 2 * minutes, **own), "bad": GATE})
+            if live:
+                records.append(record_of(f"r{minutes}.undo", "live", 2 * minutes + 1, **live))
+        asked = replace(release, source=sources[now], run_id="now")
+        return plan_refresh(asked, History(tuple(records)), health, (), bad=find_bad(records, asked))
+
+    return plan
+
+
+STORIES = {
+    "good then bad": ("A B!", "B", "nothing"),
+    "bad, then back to the good one": ("A B!", "A", "nothing"),
+    "bad, then another": ("A B!", "C", "everything"),
+    "bad, another bad, then the first bad again": ("A B! C!", "B", "nothing"),
+    "bad, another bad, then that one again": ("A B! C!", "C", "nothing"),
+    "a first one that is bad": ("B!", "B", "nothing"),
+    "a first one that is bad, then another": ("B!", "A", "everything"),
+    "A B A": ("A B A", "A", "nothing"),
+    "A B A B": ("A B A", "B", "everything"),
+    "A bad A bad": ("A B! A", "B", "nothing"),
+    "A B A C": ("A B A", "C", "everything"),
+    "bad, and by hand good": ("A B! B", "B", "nothing"),
+    "bad, by hand good, then A, then again": ("A B! B A", "B", "everything"),
+    "good, later bad": ("A B A B!", "B", "nothing"),
+}
+
+
+@pytest.mark.parametrize(("story", "now", "action"), STORIES.values(), ids=STORIES)
+def test_the_schedule_does_not_try_a_bad_release_again(told, story, now, action):
+    """What was found bad stays bad until it changes or has been proven; everything else is planned as if it had not been."""
+    assert told(story, now).action == action
+
+
+def test_a_bad_release_says_who_found_it_bad_and_what_to_do(told):
+    """The one line names run, time, task, reason and the way out."""
+    [reason] = told("A B!", "B").reasons
+    assert reason == (
+        f"release {'B' * 12} was tried by run r1 at 2026-11-22T12:02:00+00:00 and is bad: gate: GateFailed: http://x: wrong label; "
+        "the schedule does not try it again until it changes. Next: mend what the model file names, or trigger refresh_digits_vit by hand"
+    )
+
+
+def test_the_last_good_one_comes_back_if_it_is_not_well(told, export):
+    """Where the bad one is not tried and the live one is gone, the live one is applied again as it was recorded."""
+    plan = told("A B!", "B", ILL)
+    assert (plan.action, plan.manifests_uri, plan.export) == ("restore", "file:///store/m.yaml", export)
+    assert plan.release.source.revision == f"sha256:{'A' * 64}"
+    assert plan.release.run_id == "now"
+    assert plan.pushed.release_id == "A" * 12
+    assert plan.reasons[1] == "the live release is not well: deployment/tfs-server is gone"
+
+
+def test_nothing_comes_back_if_there_is_no_good_one(told):
+    """A first release that was bad leaves nothing to bring back."""
+    assert told("B!", "B", ILL).action == "nothing"
+
+
+def test_what_a_killed_undo_left_is_finished(release, record_of):
+    """A run that died while it undid a bad release: the schedule brings the good one back, and not the bad one."""
+    bad = replace(release.source, revision=f"sha256:{'b' * 64}")
+    records = [
+        record_of("r0", "live", 0),
+        {**record_of("r1", "failed", 1, source=bad), "bad": GATE},
+        record_of("r1.undo", "open", 2),
+    ]
+    asked = replace(release, source=bad)
+    plan = plan_refresh(asked, History(tuple(records)), WELL, (), bad=find_bad(records, asked))
+    assert (plan.action, plan.reasons[1]) == ("restore", "an earlier run did not end well")
+    assert plan.release.source == release.source
 
 
 def deployment(**changes):

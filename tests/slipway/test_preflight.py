@@ -103,7 +103,7 @@ def test_rights_that_apply_needs_are_missing_and_others_a_warning():
     """Without patch nothing can be served; without delete or logs only less can be pruned or told."""
     allowed = dict.fromkeys(plan_rights(KINDS), True)
     assert judge_rights("shop", allowed, grant="g") == [
-        Finding(outcome="ok", said="rights in namespace shop: all 11 that the run uses")
+        Finding(outcome="ok", said="rights in namespace shop: all 15 that the run uses")
     ]
     allowed[Right(group="apps", resource="deployments", verb="patch")] = False
     allowed[Right(group="", resource="pods/log", verb="get", needed=False)] = False

@@ -183,6 +183,7 @@ WHY = {
     "an image that is forced again": ("everything", "preview", "abcdefabcdef", None),
     "changed manifests": ("manifests", "preview", "new", None),
     "what was proven and comes back": ("manifests", "preview", "abcdefabcdef", "was proven live before"),
+    "a good release instead of a bad one": ("restore", "preview", "abcdefabcdef", "comes back as it was"),
     "a rolling update": ("everything", "rolling", "new", "target.strategy is rolling"),
 }  # fmt: skip
 
@@ -215,9 +216,9 @@ def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, re
     deleted = []
     monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
     with caplog.at_level(logging.WARNING):
-        assert remove_previews(release, read_records(store, "digits-vit")) == PREVIEWED_REFS * 2
+        assert remove_previews(release, read_records(store, "digits-vit").records) == PREVIEWED_REFS * 2
     assert deleted == [(release.target, "digits-vit", PREVIEWED_REFS)] * 2
-    records = {record["run_id"]: previewed_in(record) for record in read_records(store, "digits-vit")}
+    records = {record["run_id"]: previewed_in(record) for record in read_records(store, "digits-vit").records}
     assert records == {"killed": (), "mine": (), "moved": PREVIEWED_REFS}
     assert "Next: kubectl -n old delete deployment/tfs-server-preview service/tfs-server-preview" in caplog.text
 
@@ -225,7 +226,7 @@ def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, re
 def test_record_of_a_preview_is_no_change_of_what_is_live(store, leave, pushed):
     """A run whose preview failed is not in the history: a rollback has nothing to undo. Its image is known all the same."""
     leave("failed")
-    [record] = read_records(store, "digits-vit")
+    [record] = read_records(store, "digits-vit").records
     assert (record["digest"], record["version"], record["objects"]) == (pushed.digest, 7, [])
     assert read_history(store, "digits-vit").newest is None
 

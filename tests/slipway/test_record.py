@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from slipway.apply import ObjectRef
 from slipway.export import Export
@@ -7,6 +8,7 @@ from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
 from slipway.record import (
     SCHEMA,
+    begin_record,
     close_run,
     closed,
     new_record,
@@ -74,6 +76,30 @@ def test_closed_record_is_live_only_if_proven(release):
     assert (record["outcome"], record["closed"], record["verdicts"]) == ("live", at(9).isoformat(), {"gate": VERDICT})
     assert record["objects"] == [to_dict(SERVICE)]
     assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
+
+
+def test_the_first_to_blame_the_release_is_remembered(release):
+    """A run that was not proven remembers who found the release itself at fault, and one that was, nobody."""
+    said = {
+        "wait_for_rollout": {"outcome": "fail", "reason": "late", "at": "3"},
+        "gate": {"outcome": "fail", "reason": "wrong", "at": "2", "bad": True},
+        "smoke_test": {"outcome": "fail", "reason": "wronger", "at": "1", "bad": True},
+    }
+    ended = {"verdicts": said, "tasks": {}, "now": at(9)}
+    assert closed(opened_by(release), proven=False, **ended)["bad"] == {"task": "smoke_test", "reason": "wronger"}
+    assert closed(opened_by(release), proven=True, **ended)["bad"] is None
+    kept = {"gate": {"outcome": "fail", "reason": "no answer", "at": "1"}}
+    assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
+
+
+def test_record_begun_anew_if_it_cannot_be_read(release, store, caplog):
+    """A run that is cleared goes on with its own record; one that was spoilt stops it not, and is named."""
+    write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
+    assert begin_record(store, release, cause="refresh")["outcome"] == "failed"
+    place = Path(store.uri.removeprefix("file://")) / record_key(release.model, release.run_id)
+    place.write_text(place.read_text()[:100])
+    assert begin_record(store, release, cause="refresh")["outcome"] == "open"
+    assert f"{store.uri_of(record_key(release.model, release.run_id))}: no JSON object: begun anew" in caplog.text
 
 
 def test_record_reopened_if_the_run_is_cleared(release):

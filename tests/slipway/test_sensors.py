@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from slipway import sensors
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.preview import Previewed
@@ -65,7 +66,7 @@ def test_deferred_at_once(context, release, task_id):
     """A wait holds no worker: it defers to its trigger with the model file's limit, Airflow's own limit behind it."""
     trigger, limit_s, own = DEFERRED[task_id]
     with pytest.raises(TaskDeferred) as deferral:
-        sensor(task_id).execute(context(task_id))
+        sensor(task_id).wait(Handover(context(task_id)))
     path, kept = deferral.value.trigger.serialize()
     assert trigger == path
     assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
@@ -84,7 +85,7 @@ LOOKS_AT_PREVIEW = {
 def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, kind):
     """What looks at a preview is what looks at the live release, under the preview's name."""
     with pytest.raises(TaskDeferred) as deferral:
-        kind(task_id="it", preview=True).execute(context("it"))
+        kind(task_id="it", preview=True).wait(Handover(context("it")))
     path, kept = deferral.value.trigger.serialize()
     assert path in {"slipway.triggers.RolloutTrigger", "slipway.triggers.PredictionTrigger"}
     assert {
@@ -115,6 +116,33 @@ def test_verdict_is_left_if_it_passed(context, task_id):
     sensor(task_id).decide(run, PASS)
     said = Handover(run).said(task_id)
     assert (said["outcome"], said["reason"]) == ("pass", "there")
+
+
+BLAMES = {
+    "wait_for_rollout": [({"found": True, "late": False}, True), ({"found": False, "late": False}, False)],
+    "wait_for_address": [({"found": None, "late": True}, False)],
+    "gate": [({"found": None, "late": False}, True), ({"found": None, "late": True}, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("task_id", "event", "bad"), [(task, event, bad) for task, cases in BLAMES.items() for event, bad in cases]
+)
+def test_release_is_blamed_only_for_what_it_did(context, task_id, event, bad):
+    """A crash and a wrong answer are the release's own; an image, a node or an answer that did not come may come."""
+    run = context(task_id)
+    with pytest.raises(AirflowFailException):
+        sensor(task_id).decide(run, {**FAIL, **event})
+    assert Handover(run).said(task_id).get("bad", False) is bad
+
+
+def test_lease_is_renewed_for_the_wait(context, monkeypatch):
+    """A wait holds the target for as long as it may take, Airflow's own limit included."""
+    asked = []
+    monkeypatch.setattr(sensors, "renew_target", lambda _run, limit_s: asked.append(limit_s))
+    with pytest.raises(TaskDeferred):
+        sensor("gate").execute(context("gate"))
+    assert asked == [360]
 
 
 def test_url_if_the_address_was_found(context):
@@ -175,7 +203,7 @@ def test_each_gate_judges_what_has_not_been_judged(context, release, kind):
     if not previewed:
         del run["ti"].facts["preview", "return_value"]
     with pytest.raises(TaskDeferred) as deferral:
-        PredictionSensor(task_id="gate", preview=preview).execute(run)
+        PredictionSensor(task_id="gate", preview=preview).wait(Handover(run))
     _, kept = deferral.value.trigger.serialize()
     assert from_dict(Release, kept["release"]).gate == rules
     assert (kept["no_grpc"] == NO_GRPC_BESIDE) is preview

@@ -64,7 +64,7 @@ DECIDED = {
 async def test_one_event_if_it_is_decided(release, says, verdict, looks):
     """A trigger looks until a judge has decided, and says that once."""
     trigger = looking(release, *says)
-    assert [{**verdict.to_dict(), "found": None}] == await events_of(trigger)
+    assert [{**verdict.to_dict(), "found": None, "late": False}] == await events_of(trigger)
     assert looks == trigger.looks
 
 
@@ -77,12 +77,14 @@ LATE = {
 @pytest.mark.parametrize(("says", "reason"), LATE.values(), ids=LATE)
 async def test_fail_if_time_is_up(release, says, reason):
     """After the deadline a wait is a failure that says what was waited for."""
-    assert [{"outcome": "fail", "reason": reason, "found": None}] == await events_of(looking(release, says, deadline=0))
+    assert [{"outcome": "fail", "reason": reason, "found": None, "late": True}] == await events_of(
+        looking(release, says, deadline=0)
+    )
 
 
 async def test_pass_if_it_came_with_the_deadline(release):
     """The last look counts: what is there at the deadline is there."""
-    assert [{**PASS.to_dict(), "found": None}] == await events_of(looking(release, PASS, deadline=0))
+    assert [{**PASS.to_dict(), "found": None, "late": False}] == await events_of(looking(release, PASS, deadline=0))
 
 
 async def test_looks_again_until_the_deadline(release):
@@ -350,7 +352,7 @@ async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, conn
     server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
     connected(server)
     (event,) = await events_of(rollout(release, 0, 4, 8, 12))
-    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": None}
+    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": True, "late": False}
     assert len(server.seen) == 12
     assert {seen.method for seen in server.seen} == {"GET"}
 

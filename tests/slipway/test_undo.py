@@ -1,9 +1,14 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from slipway import holding
+from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.lease import Held
 from slipway.record import read_record
 from slipway.undo import UNDOING, RollbackOperator
 
@@ -44,14 +49,40 @@ def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
     assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", DOOM)
 
 
-def test_a_rollback_that_came_goes_on_to_the_address(rolling_back):
-    """A rollout that passed is not the end: address and gate follow."""
+@pytest.fixture
+def leases(monkeypatch):
+    """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
+    asked, answers = [], []
+
+    def hold(place, me, *, limit_s, **_):
+        asked.append((place.name, me.dag_id, limit_s))
+        if answers:
+            raise answers.pop()
+        return Held(until="2026-11-24T08:00:00+00:00", broke=None)
+
+    monkeypatch.setattr(holding, "hold", hold)
+    return SimpleNamespace(asked=asked, answers=answers)
+
+
+@pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run's no more")])
+def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error):
+    """A run that does not have the Lease undoes nothing of what another may be doing, and the record will say so."""
+    leases.answers.append(error)
+    with pytest.raises(AirflowSkipException):
+        rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
+    said = Handover(rolling_back).said("rollback")
+    assert (said["outcome"], said["reason"]) == ("fail", f"nothing is undone: {type(error).__name__}: {error}")
+
+
+def test_a_rollback_that_came_goes_on_to_the_address(rolling_back, leases):
+    """A rollout that passed is not the end: address and gate follow, the Lease renewed for as long as they may take."""
     with pytest.raises(TaskDeferred) as deferral:
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     assert deferral.value.method_name == "addressed"
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 660)]
 
 
-def test_a_rollback_is_asked_over_grpc_too(rolling_back):
+def test_a_rollback_is_asked_over_grpc_too(rolling_back, leases):
     """What comes back has to answer where the first gate asked: over REST and over gRPC, by the same descriptors."""
     found = {"url": "http://203.0.113.9:8501", "grpc": "203.0.113.9:8500"}
     with pytest.raises(TaskDeferred) as deferral:
@@ -61,7 +92,7 @@ def test_a_rollback_is_asked_over_grpc_too(rolling_back):
     assert (kept["version"], kept["descriptors_uri"]) == (7, "file:///store/exports/digits-vit/7/descriptors.bin")
 
 
-def test_a_rollback_behind_a_fixed_url_needs_no_address(rolling_back, release):
+def test_a_rollback_behind_a_fixed_url_needs_no_address(rolling_back, leases, release):
     """The model file's URL, and gRPC's address where it has one, are taken as they are."""
     fixed = replace(release, address="https://models.example.com/", grpc_address="models.example.com:8500")
     rolling_back["ti"].facts["rollback", UNDOING]["release"] = to_dict(fixed)

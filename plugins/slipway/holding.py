@@ -1,0 +1,131 @@
+"""A run's hold on its target: the Lease as the tasks of a run take it, renew it, find it lost, and give it back.
+
+That a task of this run has had it is left in XCom, with the number of times that the run was cleared until then: a run that
+a person clears begins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import ClusterUnreachable, SlipwayError, TargetBusy
+from slipway.facts import from_dict, to_dict
+from slipway.handover import Handover
+from slipway.lease import Holder, Place, busy, give_back, hold, look
+
+if TYPE_CHECKING:
+    from slipway.release import Release
+    from slipway.teardown import Teardown
+
+LEASE = "lease"  # XCom's key for what a task says of the Lease that it took or renewed
+HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first
+    "plan", "choose", "preview", "apply", "remove_objects", "rollback", "remove_preview",
+    "gate", "wait_for_rollout", "wait_for_address", "wait_for_preview", "preview_gate", "approve",
+)  # fmt: skip
+BUILD_S = 3600  # from the plan to the apply: long enough for an export and a push, and looked at again by apply
+APPLY_S = 600  # a dry run and an apply of a few objects, each with tries of its own
+ENDED = frozenset({"success", "failed"})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one run has to do with the Lease of what it writes to."""
+
+    run: Handover
+    place: Place
+    me: Holder
+
+    @classmethod
+    def of(cls, run: Handover, subject: Release | Teardown) -> Hold | None:
+        """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's."""
+        if subject.temporary:
+            return None
+        place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
+        me = Holder(installation=subject.store_id, dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
+        return cls(run, place, me)
+
+    def take(self, limit_s: int) -> None:
+        """Take the Lease, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
+        had, breaks = self._was_held(), self._breaks
+        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks and not had, had=had)
+        log.info("%s: held until %s", self.place, held.until)
+        own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
+        self.run.leave(LEASE, {**to_dict(held), **own})
+
+    def renew(self, limit_s: int) -> None:
+        """The same for a wait, which only reads: an API server that does not answer now is no reason to end it."""
+        try:
+            self.take(limit_s)
+        except ClusterUnreachable as error:
+            log.warning("%s: not renewed: %s", self.place, error)
+
+    def look(self) -> None:
+        """Refuse where another run has the Lease, unless this one is there to break it. Raises TargetBusy, ApplyError."""
+        verdict = look(self.place, self.me, is_over=self._is_over)
+        if verdict.outcome == "pass":
+            return
+        if not self._breaks:
+            raise TargetBusy(busy(self.place, self.me, verdict))
+        log.warning("%s: %s; it is going to be broken", self.place, verdict.reason)
+
+    @property
+    def _breaks(self) -> bool:
+        return bool(self.run.context["params"].get("break_lease"))
+
+    def _was_held(self) -> bool:
+        """Whether a task has held it since the run was cleared last."""
+        return any(said["place"] == to_dict(self.place) for said in held_by(self.run))
+
+    def _is_over(self, holder: Holder) -> bool:
+        """Whether Airflow says that a run has ended; of one that it does not know it cannot."""
+        try:
+            state = self.run.context["ti"].get_dagrun_state(holder.dag_id, holder.run_id)
+        except Exception as error:  # of Airflow's own kinds, which differ between a worker and `airflow dags test`
+            log.info("%s: what became of %s cannot be told: %s", self.place, holder, " ".join(str(error).split()))
+            return False
+        return str(getattr(state, "value", state)) in ENDED
+
+
+def hold_target(run: Handover, limit_s: int) -> None:
+    """Take the Lease of the release's target, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
+    if own := Hold.of(run, run.release):
+        own.take(limit_s)
+
+
+def renew_target(run: Handover, limit_s: int) -> None:
+    """The same for a wait. Raises TargetBusy, LeaseLost, ApplyRefused."""
+    if own := Hold.of(run, run.release):
+        own.renew(limit_s)
+
+
+def give_back_leases(run: Handover) -> None:
+    """Let others have what this run holds. What cannot be given back now is over with the run, and for others when it runs out."""
+    held = {str(said["place"]): said for said in held_by(run)}
+    for said in held.values():
+        place = from_dict(Place, said["place"])
+        try:
+            given = give_back(place, said["holder"])
+            log.info("%s: %s", place, "given back" if given else "was not this run's any more")
+        except SlipwayError as error:
+            log.warning("%s: not given back: %s", place, error)
+
+
+def broken_by(run: Handover) -> str | None:
+    """Whose Lease this run has broken."""
+    return next((str(said["broke"]) for said in held_by(run) if said["broke"]), None)
+
+
+def held_by(run: Handover) -> Iterator[dict[str, Any]]:
+    """What the tasks of a run say of Leases that they have held since it was cleared last."""
+    left = (run.left(task, key=LEASE) for task in HOLDERS)
+    return (said for said in left if said and said["attempt"] == attempt(run))
+
+
+def attempt(run: Handover) -> int:
+    """How often a run was cleared."""
+    return run.context["dag_run"].clear_number or 0

@@ -1,0 +1,306 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from slipway.errors import LeaseLost, TargetBusy
+from slipway.facts import to_dict
+from slipway.handover import Handover
+from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target
+from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
+from slipway.target import Target
+
+NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
+ME = Holder(installation="aaaaaaaaaaaa", dag_id="refresh_digits_vit", run_id="manual__2026-11-24T08:00:00+00:00")
+MATE = replace(ME, dag_id="rollback_digits_vit")  # another run of the same installation
+OTHER = replace(ME, installation="bbbbbbbbbbbb")
+PLACE = Place(
+    target=Target(conn_id="kubernetes_default", namespace="shop"), deployment="tfs-server", model="digits-vit"
+)
+
+
+def lease(holder, *, ago_s=10, duration_s=60, **changes):
+    """A Lease that was renewed some seconds ago."""
+    found = Lease(
+        holder=holder if isinstance(holder, str) else holder.identity, acquired="2026-11-24T07:00:00.000000Z",
+        renewed=NOW - timedelta(seconds=ago_s), duration_s=duration_s, transitions=3, broke=None, uid="u", version="7",
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+JUDGED = {
+    "none": (None, "pass", "free"),
+    "given back": (lease(""), "pass", "free"),
+    "ours": (lease(ME), "pass", "ours"),
+    "ours, run out": (lease(ME, ago_s=9999), "pass", "ours"),
+    "a mate's": (lease(MATE), "wait", "held by run "),
+    "a mate's that ended": (lease(replace(MATE, run_id="ended")), "pass", "its run has ended: run ended of rollback_digits_vit"),
+    "a mate's, run out": (lease(MATE, ago_s=60 + MARGIN_S + 1), "pass", "has run out: run "),
+    "another's": (lease(OTHER), "wait", "held by run "),
+    "another's that ended there": (lease(replace(OTHER, run_id="ended")), "wait", "held by run ended"),
+    "another's, just within the margin": (lease(OTHER, ago_s=60 + MARGIN_S), "wait", "held by run "),
+    "another's, run out": (lease(OTHER, ago_s=60 + MARGIN_S + 1), "pass", "has run out: run "),
+    "renewed in the future": (lease(OTHER, ago_s=-3600), "wait", "held by run "),
+    "somebody else's": (lease("kube-controller"), "wait", "held by 'kube-controller', until"),
+    "somebody else's, run out": (lease("kube-controller", ago_s=999), "pass", "has run out: 'kube-controller'"),
+    "without a time": (lease(OTHER, renewed=None), "wait", "held by run "),
+    "without a duration": (lease(OTHER, ago_s=9999, duration_s=None), "wait", "without saying until when"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "outcome", "words"), JUDGED.values(), ids=JUDGED)
+def test_who_may_have_it(found, outcome, words):
+    """Free, our own, run out, or of a run that Airflow knows to have ended: it may be had. Every other is somebody's."""
+    verdict = judge_lease(found, ME, now=NOW, is_over=lambda holder: holder.run_id == "ended")
+    assert verdict.outcome == outcome
+    assert words in verdict.reason
+
+
+def test_airflow_is_asked_only_about_its_own_runs():
+    """What another installation's Airflow runs, ours cannot know: a run of the same id may be another one."""
+    asked = []
+    judge_lease(lease(OTHER), ME, now=NOW, is_over=asked.append)
+    assert asked == []
+
+
+def test_a_lease_names_its_holder():
+    """Who holds it is read in the Lease as it was written, a run id with slashes too."""
+    for run_id in ("manual__2026-11-24T08:00:00+00:00", "a/b"):
+        holder = replace(ME, run_id=run_id)
+        assert Holder.of(holder.identity) == holder
+    assert Holder.of("kube-controller") is None
+
+
+def test_taken_from_another_counts_and_begins_anew():
+    """A Lease that changes hands counts that, and tells since when; a renewed one only until when."""
+    taken = render_lease(PLACE, ME, lease(OTHER), now=NOW, limit_s=90, broke=None)
+    renewed = render_lease(PLACE, ME, lease(ME), now=NOW, limit_s=90, broke=None)
+    assert taken["spec"] == {
+        "holderIdentity": ME.identity, "acquireTime": "2026-11-24T08:00:00.000000Z", "renewTime": "2026-11-24T08:00:00.000000Z",
+        "leaseDurationSeconds": 90, "leaseTransitions": 4,
+    }  # fmt: skip
+    assert renewed["spec"] == {**taken["spec"], "acquireTime": "2026-11-24T07:00:00.000000Z", "leaseTransitions": 3}
+    assert taken["metadata"]["resourceVersion"] == "7"
+    assert taken["metadata"]["labels"] == {"slipway/model": "digits-vit"}
+    assert "resourceVersion" not in render_lease(PLACE, ME, None, now=NOW, limit_s=90, broke=None)["metadata"]
+
+
+def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
+    """A record is written whether the cluster answers or not: what is not given back is over with its run."""
+    run = Handover(context_of("record"))
+    left = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
+    run.context["ti"].facts["plan", LEASE] = left
+    give_back_leases(run)
+    assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
+
+
+# --- at the stand's API server ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(stand, monkeypatch, request):
+    """A Lease of the test's own in the stand's namespace; none is left."""
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["kubeconfig"]}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    target = Target(conn_id="kubernetes_default", namespace=stand["namespace"])
+    made = replace(PLACE, target=target, deployment=f"lease-{os.getpid()}")
+    yield made
+    kubectl(stand, "delete", "lease", made.name, "--ignore-not-found")
+
+
+def kubectl(stand, *words):
+    """Runs kubectl in the stand's namespace."""
+    command = [
+        str(Path(sys.executable).parent / "kubectl"),
+        "--kubeconfig",
+        stand["kubeconfig"],
+        "-n",
+        stand["namespace"],
+    ]
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def never(_holder):
+    """No run has ended."""
+    return False
+
+
+def holder_of(stand, place):
+    """Who has the Lease, as kubectl tells it."""
+    return kubectl(stand, "get", "lease", place.name, "-o", "jsonpath={.spec.holderIdentity}")
+
+
+def run_out(stand, place):
+    """Let the Lease have run out, as if its holder had died long ago."""
+    long_ago = json.dumps({"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}})
+    kubectl(stand, "patch", "lease", place.name, "--type=merge", "-p", long_ago)
+
+
+@pytest.mark.stand
+def test_ten_contenders_have_one_holder(stand, place):
+    """Ten that want the same Lease in the same moment: one has it, nine are told who; so with a new one and one that has run out."""
+    contenders = [replace(OTHER, run_id=f"r{number}") for number in range(10)]
+
+    def contend(holder, begin, ended):
+        begin.wait()
+        try:
+            hold(place, holder, limit_s=60, is_over=never)
+            ended[holder] = "holds"
+        except TargetBusy as error:
+            ended[holder] = str(error)
+
+    for _ in range(2):
+        begin, ended = threading.Barrier(10), {}
+        threads = [threading.Thread(target=contend, args=(holder, begin, ended)) for holder in contenders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        [first] = [holder for holder, said in ended.items() if said == "holds"]
+        assert len(ended) == 10
+        assert all(f"held by {first}" in said for holder, said in ended.items() if holder is not first)
+        assert holder_of(stand, place) == first.identity
+        run_out(stand, place)
+        contenders.remove(first)  # else it were its own
+        contenders.append(replace(first, run_id="late"))
+
+
+@pytest.mark.stand
+def test_another_has_it_only_when_it_has_run_out(stand, place):
+    """Another installation's Lease is refused with who, until when and the one command; run out, it is taken."""
+    held = hold(place, OTHER, limit_s=60, is_over=never)
+    with pytest.raises(TargetBusy) as refused:
+        hold(place, ME, limit_s=60, is_over=lambda _: True)
+    assert f"held by {OTHER}, until" in str(refused.value)
+    assert "airflow dags trigger refresh_digits_vit --conf '{\"break_lease\": true}'" in str(refused.value)
+    assert look(place, ME, is_over=never).outcome == "wait"
+    assert datetime.fromisoformat(held.until) > datetime.now(UTC)
+    run_out(stand, place)
+    hold(place, ME, limit_s=60, is_over=never)
+    assert holder_of(stand, place) == ME.identity
+    assert give_back(place, OTHER.identity) is False
+    assert give_back(place, ME.identity) is True
+    assert look(place, ME, is_over=never).reason == "free"
+
+
+@pytest.mark.stand
+def test_a_mates_is_taken_as_soon_as_its_run_has_ended(stand, place):
+    """A run of the same installation that was killed holds up nobody once Airflow knows that it has ended."""
+    hold(place, MATE, limit_s=3600, is_over=never)
+    with pytest.raises(TargetBusy):
+        hold(place, ME, limit_s=60, is_over=never)
+    hold(place, ME, limit_s=60, is_over=lambda holder: holder == MATE)
+    assert holder_of(stand, place) == ME.identity
+
+
+@pytest.mark.stand
+def test_a_lease_without_a_time_waits_for_a_person(stand, place):
+    """A Lease that somebody has written half is not taken, however old; it is broken like any other."""
+    said = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": place.name},
+        "spec": {"holderIdentity": "me"},
+    }
+    subprocess.run(
+        [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"], "create", "-f", "-"],
+        input=json.dumps(said), text=True, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    with pytest.raises(TargetBusy, match="held by 'me', without saying until when"):
+        hold(place, ME, limit_s=60, is_over=never)
+    assert hold(place, ME, limit_s=60, is_over=never, breaks=True).broke == "'me', without saying until when"
+
+
+@pytest.mark.stand
+def test_a_renewal_that_met_another_looks_again(stand, place):
+    """Somebody else's write between our look and ours is seen, never overwritten: the look is repeated and holds."""
+    hold(place, ME, limit_s=60, is_over=never)
+    asked = []
+
+    def is_over(_holder):
+        """Writes to the Lease just after it was looked at, the first two times."""
+        asked.append(1)
+        if len(asked) < 3:
+            kubectl(stand, "annotate", "--overwrite", "lease", place.name, f"touched={len(asked)}")
+        return True
+
+    hold(place, MATE, limit_s=60, is_over=is_over)
+    assert len(asked) == 3
+    assert holder_of(stand, place) == MATE.identity
+
+
+@pytest.fixture
+def run_of(place, stand, release, context_of, record_of):
+    """Makes a task of a run: `run_of(dag_id, run_id, task_id)`; tasks of one run share what they left."""
+    runs = {}
+    asked = replace(release, target=place.target, deployment=place.deployment)
+
+    def make(dag_id, run_id, task_id, **params):
+        context = runs.setdefault((dag_id, run_id), context_of(task_id, resolve=asked))
+        context["ti"].task_id, context["ti"].dag_id = task_id, dag_id
+        context.update(run_id=run_id, params={**context["params"], **params})
+        return Handover(context)
+
+    return make
+
+
+@pytest.mark.stand
+def test_a_run_holds_from_its_plan_to_its_record(stand, place, run_of):
+    """A run's tasks renew one Lease, another run is refused until it is given back, and nothing is left of it then."""
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    with pytest.raises(TargetBusy):
+        hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
+    hold_target(run_of("refresh_digits_vit", "r1", "apply"), 600)
+    spec = json.loads(kubectl(stand, "get", "lease", place.name, "-o", "json"))["spec"]
+    assert (spec["leaseDurationSeconds"], spec["leaseTransitions"]) == (600, 0)
+    give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
+    assert place.name not in kubectl(stand, "get", "leases", "-o", "name")
+    hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
+
+
+@pytest.mark.stand
+def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
+    """The one that breaks it remembers whose it was; the other writes no more, also once the breaker is done and gone."""
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    hold_target(run_of("rollback_digits_vit", "r2", "apply"), 60)
+    assert broken_by(run_of("rollback_digits_vit", "r2", "record")).startswith(
+        "run r1 of refresh_digits_vit (installation "
+    )
+    with pytest.raises(LeaseLost, match="now held by run r2 of rollback_digits_vit"):
+        hold_target(run_of("refresh_digits_vit", "r1", "apply"), 60)
+    give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
+    assert "rollback_digits_vit" in holder_of(stand, place)
+    give_back_leases(run_of("rollback_digits_vit", "r2", "record"))
+    for lost in ({}, {"break_lease": True}):
+        with pytest.raises(LeaseLost, match="broken, and nobody's now"):
+            hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
+
+
+@pytest.mark.stand
+def test_a_cleared_run_begins_anew(place, run_of):
+    """A run that had given its Lease back, or lost it, may have it again when a person clears it."""
+    run = run_of("refresh_digits_vit", "r1", "plan")
+    hold_target(run, 60)
+    give_back_leases(run)
+    with pytest.raises(LeaseLost):
+        hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+    run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
+    hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+
+
+@pytest.mark.stand
+def test_a_teardown_looks_before_it_asks(place, run_of):
+    """A teardown is refused while a refresh runs, before a person is asked, and is not where it is there to break that."""
+    refresh = run_of("refresh_digits_vit", "r1", "plan")
+    hold_target(refresh, 60)
+    with pytest.raises(TargetBusy, match="trigger teardown_digits_vit --conf"):
+        Hold.of(run_of("teardown_digits_vit", "r2", "look"), refresh.release).look()
+    Hold.of(run_of("teardown_digits_vit", "r3", "look", break_lease=True), refresh.release).look()
