@@ -14,8 +14,15 @@ PAUSE_S = 1  # between tries while the API server is away
 
 
 def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, str]:
-    """The address that each Service without one gets; those given before are kept, and the lowest free one is next."""
-    balanced = [service for service in services if service["spec"].get("type") == "LoadBalancer"]
+    """The address that each Service without one gets; those given before are kept, and the lowest free one is next.
+
+    One with a class of load balancers waits for that class, as Kubernetes has it.
+    """
+    balanced = [
+        service
+        for service in services
+        if service["spec"].get("type") == "LoadBalancer" and not service["spec"].get("loadBalancerClass")
+    ]
     given = {service["metadata"]["name"]: address_of(service) for service in balanced}
     taken = {address for address in given.values() if address}
     free = (f"{prefix}.{host}" for host in range(1, LAST_HOST + 1) if f"{prefix}.{host}" not in taken)

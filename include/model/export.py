@@ -29,6 +29,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.0.1"  # grows when the same checkpoint would give other bytes
 
 
 WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
@@ -284,14 +285,30 @@ def quiet() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def end_with_stdin() -> None:
+    """End at once, with all of this process group, when nobody holds the other end of standard input any more."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Export as the command line says; 0 when OUT is complete, 1, 65 or 75 when there is nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="kill this process group when standard input ends"
+    )
     asked = parser.parse_args(arguments)
     fix_hash_seed()
     quiet()
+    if asked.end_with_stdin:
+        end_with_stdin()
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # a task that is stopped leaves no half export behind either

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,6 +23,8 @@ from slipway.login import Login, find_connection
 from slipway.release import Release
 
 ENGINE_TIMEOUT_S = 600  # a commit of a large layer is one answer
+REMOVAL_TIMEOUT_S, REMOVAL_LOOK_S = 60, 0.5
+CONFLICT = 409  # the removal is already in progress
 # A registry's refusal comes as the engine's words, under one status of the engine's own.
 LOGIN_WANTED = re.compile(
     r"no basic auth credentials|unauthorized|unauthenticated|authentication required", re.IGNORECASE
@@ -45,23 +48,31 @@ def engine(release: Release) -> Iterator[Any]:
 def engine_at(engine_conn_id: str) -> Iterator[Any]:
     """The engine that a connection of type `docker` names by its host (`unix://…` or `tcp://…`).
 
-    Raises InputRefused where the connection is missing or cannot be meant, EngineUnreachable where no engine answers.
+    Raises InputRefused where the connection is missing or cannot be meant, EngineUnreachable where no engine answers, or where it
+    stops to within the block.
     """
     from airflow.providers.docker.hooks.docker import DockerHook
     from airflow.sdk.exceptions import AirflowException
     from docker.errors import DockerException
+    from requests.exceptions import ConnectionError as RequestsConnectionError
 
     base_url = engine_url(engine_conn_id)
     try:
         client = DockerHook(docker_conn_id=None, base_url=base_url, timeout=ENGINE_TIMEOUT_S).api_client
-    except (AirflowException, DockerException) as error:
-        raise EngineUnreachable(
-            f"engine at {base_url} (connection {engine_conn_id}): {one_line(error)}. Next: DOCKER_HOST={base_url} docker info"
-        ) from error
+    except (AirflowException, DockerException, RequestsConnectionError) as error:
+        raise _unreachable(base_url, engine_conn_id, error) from error
     try:
         yield client
+    except RequestsConnectionError as error:  # the client's own HTTP library: its errors pass through the client
+        raise _unreachable(base_url, engine_conn_id, error) from error
     finally:
         client.close()
+
+
+def _unreachable(base_url: str, engine_conn_id: str, error: Exception) -> EngineUnreachable:
+    return EngineUnreachable(
+        f"engine at {base_url} (connection {engine_conn_id}): {one_line(error)}. Next: DOCKER_HOST={base_url} docker info"
+    )
 
 
 def log_in(client: Any, login: Login | None) -> None:
@@ -164,16 +175,30 @@ def engine_host(release: Release) -> str:
 @contextmanager
 def throwaway_container(client: Any, name: str, **config: Any) -> Iterator[str]:
     """A container of this name, gone afterwards; one that a killed task left is removed first."""
-    from docker.errors import NotFound
-
-    with suppress(NotFound):
-        client.remove_container(name, force=True, v=True)
+    remove_container(client, name)
     container = client.create_container(name=name, **config)["Id"]
     try:
         yield container
     finally:
-        with suppress(NotFound):
-            client.remove_container(container, force=True, v=True)
+        remove_container(client, container)
+
+
+def remove_container(client: Any, name: str) -> None:
+    """Remove a container, running or not, and be back when it is gone: also where a killed task's call removes it already."""
+    from docker.errors import APIError, NotFound
+
+    end_s = time.monotonic() + REMOVAL_TIMEOUT_S
+    while True:
+        try:
+            client.remove_container(name, force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != CONFLICT or time.monotonic() > end_s:
+                raise
+            time.sleep(REMOVAL_LOOK_S)
+        else:
+            return
 
 
 def one_line(error: BaseException) -> str:

@@ -220,7 +220,7 @@ def _run_exporter(
     """Run the exporter and follow its lines; the folder it left comes back."""
     request, out = scratch / "request.json", scratch / "out"
     request.write_text(json.dumps(_request(release, source, scratch)), encoding="utf-8")
-    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
+    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out), "--end-with-stdin"]
     token = hub_token(release.source.token_conn_id)
     last: deque[str] = deque(maxlen=LAST_LINES)
     with _exporter_process(command, token, started) as process:
@@ -240,10 +240,15 @@ def _run_exporter(
 def _exporter_process(
     command: list[str], token: str | None, started: Callable[[subprocess.Popen[str]], None]
 ) -> Iterator[subprocess.Popen[str]]:
-    """The exporter in a process group of its own, which does not outlive this block; only it is handed the token."""
+    """The exporter in a process group of its own, which does not outlive this block; only it is handed the token.
+
+    Nor does it outlive this process, however that ends: nothing is ever written into its standard input, and it ends
+    with that pipe.
+    """
     try:
         process = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

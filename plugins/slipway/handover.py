@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's types of runs
 VERDICT = "verdict"  # XCom's key for it, beside the fact
-GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
 RETURN_VALUE = "return_value"  # XCom's key for a task's result
+GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Handover:
     @property
     def grpc_address(self) -> str | None:
         """Where `wait_for_address` found gRPC, as host:port; None where it is not known."""
-        found: str | None = self.left("wait_for_address", key=GRPC)
+        found: str | None = self.context["ti"].xcom_pull(task_ids="wait_for_address", key=GRPC)
         return found
 
     def _needed(self, task_id: str) -> Any:

@@ -183,7 +183,7 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Preview]]:
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     plan = plan_refresh(release, history, health, differing, bad=bad)
-    if plan.action != "nothing" and release.gate.quality is not None:
+    if plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
         plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
     return replace(plan, orphans=orphans), previews
 

@@ -17,6 +17,8 @@ from slipway.undo import RollbackOperator
 GATE, PREVIEW_GATE, REMOVE_PREVIEW = "gate", "preview_gate", "remove_preview"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
+# An API server that restarts must not keep the good release away: what is tried again for five minutes is one that is silent.
+UNDO: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
 
 
 def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> list[BaseOperator]:
@@ -35,7 +37,7 @@ def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> l
         *_proof_stages("none_failed", asks=asks and not preview),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
-        RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **WAIT).as_teardown(),
+        RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **UNDO).as_teardown(),
         *removals,
         RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import StoreError
-from slipway.scratch import is_full, no_room, scratch_folder
+from slipway.scratch import held, is_full, no_room, remove_abandoned, scratch_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
+
+DRAFT = re.compile(r"\..*\.[0-9a-f]{32}")  # what is being written, before it has its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +120,33 @@ def fetch(uri: str, place: Path) -> Path:
 
 def _put_whole(source: Path, place: Path) -> None:
     """Copy a file to a name that has its content as soon as it is there, or has the old one."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    try:
+    with _draft(place) as draft:
         shutil.copyfile(source, draft)
         draft.replace(place)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _create_whole(place: Path, data: bytes) -> None:
     """Create a file that has its content as soon as it has its name. Raises FileExistsError."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    try:
+    with _draft(place) as draft:
         draft.write_bytes(data)
         place.hardlink_to(draft)
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(place: Path) -> Iterator[Path]:
+    """A new file beside a place, gone afterwards; those that killed tasks left beside it go first."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path for path in place.parent.glob(".*") if DRAFT.fullmatch(path.name))
+    while True:
+        draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        try:
+            draft.touch(exist_ok=False)
+            with held(draft) as ours:
+                if ours:
+                    yield draft
+                    return
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _fresh(place: ObjectStoragePath) -> Any:

@@ -33,12 +33,16 @@ class Warm:
         command = [sys.executable, __file__]
         return cls(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
-    def run(self, program, *words, environment, directory=None, timeout_s):
-        """Run a script (a path) or a module (a name) to its end, as `subprocess.run` would."""
+    def run(self, program, *words, environment, directory=None, timeout_s, began=None, kill_after_s=None):
+        """Run a script (a path) or a module (a name) to its end, as `subprocess.run` would.
+
+        With `kill_after_s` its process group is killed that long after the file `began` was there.
+        """
         with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
             order = {
                 "program": str(program), "words": [str(word) for word in words], "environment": environment,
                 "directory": str(directory or Path.cwd()), "said": [stdout.name, stderr.name], "timeout_s": timeout_s,
+                "began": str(began), "kill_after_s": kill_after_s,
             }  # fmt: skip
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
@@ -58,9 +62,28 @@ def serve(orders, answers):
         child = os.fork()
         if child == 0:
             become(order)
+        if order["kill_after_s"] is not None:
+            kill_later(child, order)
         _, status = os.waitpid(child, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()
+
+
+def kill_later(child, order):
+    """Kill a program's process group at its instant, with no time to tidy up."""
+    import signal
+    import time
+
+    def ended():
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    while not Path(order["began"]).exists() and not ended():
+        time.sleep(0.001)
+    end_s = time.monotonic() + order["kill_after_s"]
+    while time.monotonic() < end_s and not ended():
+        time.sleep(0.001)
+    if not ended():
+        os.killpg(child, signal.SIGKILL)
 
 
 def become(order):

@@ -12,14 +12,17 @@ from types import SimpleNamespace
 
 
 class TaskInstance:
-    """What a task asks of Airflow: facts of earlier tasks, and a place for its own verdict."""
+    """What a task asks of Airflow: facts and states of other tasks, and a place for its own."""
 
-    def __init__(self, dag_id, facts):
-        self.dag_id, self.facts = dag_id, facts
+    def __init__(self, dag_id, task_id, facts):
+        self.dag_id, self.task_id, self.facts = dag_id, task_id, facts
+        self.pushed = {}
 
     def xcom_pull(self, *, task_ids, key="return_value"):
-        """A fact by its task's name."""
-        return self.facts.get(task_ids if key == "return_value" else f"{task_ids}/{key}")
+        """A fact by its task's name; by another key what a task has pushed, this one among them."""
+        if key == "return_value":
+            return self.facts.get(task_ids)
+        return self.pushed.get(key) if task_ids == self.task_id else self.facts.get(f"{task_ids}/{key}")
 
     @staticmethod
     def get_dagrun_state(_dag_id, _run_id):
@@ -28,7 +31,13 @@ class TaskInstance:
 
     def xcom_push(self, *, key, value):
         """The verdict, where whoever started this process reads it."""
+        self.pushed[key] = json.loads(json.dumps(value))
         print(f"{key}: {json.dumps(value)}")
+
+    def get_task_states(self, *, dag_id, run_ids):
+        """The states that FACTS.json has under `states`, of its one DAG."""
+        assert dag_id == self.dag_id
+        return {run_id: self.facts.get("states", {}) for run_id in run_ids}
 
 
 def main(project, dag_id, task_id, run_id, facts_file):
@@ -46,14 +55,19 @@ def main(project, dag_id, task_id, run_id, facts_file):
     context = {
         "params": facts.get("params", {}),
         "run_id": run_id,
-        "ti": TaskInstance(dag_id, facts),
+        "ti": TaskInstance(dag_id, task_id, facts),
         "dag_run": SimpleNamespace(run_type=facts.get("run_type", "manual"), clear_number=0),
     }
-    try:
-        return task.execute(context)
-    except TaskDeferred as deferred:
-        event = asyncio.run(first_event(through_the_database(deferred.trigger)))
-        return getattr(task, deferred.method_name)(context, event)
+    if began := os.environ.get("WORKER_BEGAN"):
+        Path(began).touch()
+    goes_on = task.execute
+    words = ()
+    while True:
+        try:
+            return goes_on(context, *words)
+        except TaskDeferred as deferred:
+            words = (asyncio.run(first_event(through_the_database(deferred.trigger))),)
+            goes_on = getattr(task, deferred.method_name)
 
 
 def through_the_database(trigger):

@@ -3,16 +3,24 @@
 import hashlib
 import http.server
 import json
+import os
 import shutil
+import signal
+import subprocess
 import tarfile
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hub_stub import REPO, REVISION
 
+from slipway.folders import write_layer
+
 pytestmark = pytest.mark.model
+
+PROJECT = Path(__file__).parents[2]
 
 
 def contents(folder):
@@ -165,14 +173,34 @@ def field(message, number):
             return message[at + 1 : at + 1 + length]
 
 
-def test_same_checkpoint_gives_same_bytes(run_exporter, digits_request, digits_export, tmp_path):
-    """Another process, another folder, another hash seed: every file of the SavedModel is byte for byte the same."""
+def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_export, tmp_path):
+    """On what looks like another machine every byte of the SavedModel, and with it the layer, is the same.
+
+    Another folder, home, scratch folder, host name, locale, time zone, umask and hash seed, and one CPU of those here.
+    """
     copy = tmp_path / "elsewhere"
     shutil.copytree(digits_request["source"]["path"], copy)
-    request = {**digits_request, "source": {"kind": "folder", "path": str(copy)}}
-    done = run_exporter(request, tmp_path / "out", PYTHONHASHSEED="1234")
-    assert done.returncode == 0, done.stderr
-    assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
+    request, out = tmp_path / "request.json", tmp_path / "out"
+    request.write_text(json.dumps({**digits_request, "source": {"kind": "folder", "path": str(copy)}}))
+    for name in ("home", "scratch"):
+        (tmp_path / name).mkdir()
+    elsewhere = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "scratch"),
+        "LC_ALL": "POSIX", "TZ": "Pacific/Chatham", "USER": "somebody", "PYTHONHASHSEED": "1234",
+    }  # fmt: skip
+    script = 'umask 077; hostname elsewhere; test "$(hostname)" = elsewhere && exec taskset --cpu-list "$0" "$@"'
+    cpu = str(max(os.sched_getaffinity(0)))
+    command = ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script, cpu]
+    exporter = [model_python, PROJECT / "include" / "model" / "export.py", "--request", request, "--out", out]
+    done = subprocess.run(
+        [*command, *exporter], capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path, env=elsewhere
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(digits_export / "savedmodel") == contents(out / "savedmodel")
+    layers = [tmp_path / "here.tar", tmp_path / "there.tar"]
+    for exported, layer in zip((digits_export, out), layers, strict=True):
+        write_layer(exported / "savedmodel", "/models/digits-vit/1", layer)
+    assert len({hashlib.sha256(layer.read_bytes()).hexdigest() for layer in layers}) == 1
 
 
 def test_hub_checkpoint_gives_same_bytes_as_its_folder(run_exporter, digits_request, digits_export, hub, tmp_path):
@@ -334,3 +362,24 @@ def test_quick_mistakes_are_told_quickly(run_exporter, digits_request, tmp_path)
     assert taken.returncode == 1
     assert f"{out}: is not empty" in taken.stderr
     assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_ends_with_whoever_started_it(model_python, digits_request, tmp_path):
+    """An exporter whose standard input ends, as it does when a worker is killed, is gone a moment later with all its group."""
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(digits_request))
+    command = [
+        model_python,
+        PROJECT / "include" / "model" / "export.py",
+        "--request",
+        request,
+        "--out",
+        tmp_path / "out",
+    ]
+    with subprocess.Popen(
+        [*command, "--end-with-stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(timeout=10) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()

@@ -23,3 +23,10 @@ def test_new_address_if_the_old_is_of_another_range():
 def test_nothing_to_do_if_all_have_one():
     """A second look changes nothing."""
     assert plan_addresses([service("a", address="127.20.3.7")], "127.20.3") == {}
+
+
+def test_nothing_for_a_class_of_its_own():
+    """A Service that names a class of load balancers waits for that class."""
+    other = service("other")
+    other["spec"]["loadBalancerClass"] = "example.com/nobody"
+    assert plan_addresses([other], "127.20.3") == {}

@@ -1,9 +1,14 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import docker
 import pytest
 
-from slipway.engine import refused_by_registry
-from slipway.errors import RegistryLoginRefused, RegistryUnreachable
+from slipway.engine import engine_at, refused_by_registry, remove_container
+from slipway.errors import EngineUnreachable, RegistryLoginRefused, RegistryUnreachable
 from slipway.login import GOOGLE_USER, Login
 
 # As Docker Engine 20.10 and 28 word them.
@@ -65,3 +70,52 @@ def test_unreachable_if_the_registry_is_in_trouble(words):
 def test_nothing_of_both_if_the_words_say_something_else(words):
     """What is neither about the login nor about the registry's health is left to who asked."""
     assert refusal(words, MINE) is None
+
+
+@pytest.mark.stand
+def test_a_container_that_is_being_removed_is_waited_for(stand):
+    """Many who remove one container at once all come back when it is gone; the engine itself refuses all but one."""
+    name = f"slipway-removed-by-many-{stand['namespace']}"
+
+    def remove(_):
+        client = docker.APIClient(base_url=stand["docker_host"], timeout=60)
+        remove_container(client, name)
+        return client.containers(all=True, filters={"name": name})
+
+    client = docker.APIClient(base_url=stand["docker_host"], timeout=60)
+    for _ in range(4):
+        made = client.create_container(stand["serving_image"], name=name, command=["60"], entrypoint=["sleep"])
+        client.start(made)
+        with ThreadPoolExecutor(3) as many:
+            assert list(many.map(remove, range(3))) == [[], [], []]
+
+
+class _Going(BaseHTTPRequestHandler):
+    """An engine that says which version it is, and hangs up on everything else, as one that is being restarted does."""
+
+    def do_GET(self):
+        if self.path.endswith(("/version", "/_ping")):
+            body = b'{"ApiVersion": "1.44", "MinAPIVersion": "1.24"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_an_engine_that_goes_away_in_the_middle_is_tried_again(monkeypatch):
+    """A connection that the engine drops while a task speaks to it is one line, and worth another try."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Going)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"tcp://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("AIRFLOW_CONN_ENGINE", json.dumps({"conn_type": "docker", "host": host}))
+    with (
+        pytest.raises(EngineUnreachable, match=rf"engine at {host} .*Next: ") as refused,
+        engine_at("engine") as client,
+    ):
+        client.images()
+    server.shutdown()
+    server.server_close()
+    assert refused.value.worth_retrying

@@ -1,0 +1,164 @@
+"""Each task killed with SIGKILL from outside, at seeded random instants of its work, and tried again: it converges to the same result."""
+
+import json
+import random
+import time
+
+import pytest
+
+from slipway.image import LABEL_TITLE
+
+SEED = 20261124
+KILLS = 5
+BEFORE = ("resolve", "plan")
+BUILDS = ("export", "build_image", "smoke_test", "push")
+PREVIEWS = ("preview", "wait_for_preview", "preview_gate")
+DEPLOYS = ("apply", "wait_for_rollout", "wait_for_address", "gate")
+
+pytestmark = [pytest.mark.stand, pytest.mark.faults]
+
+
+def result(done):
+    """What a task that ended well left."""
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def road(make_road):
+    """A road on which each task has run once, unharmed; how long each took is in `took_s`."""
+    road = make_road("faults-killed")
+    road.took_s = {}
+    for task_id in (*BEFORE, *BUILDS, *PREVIEWS, *DEPLOYS):
+        began_s = time.monotonic()
+        road.facts[task_id] = result(road.task(task_id))
+        road.took_s[task_id] = time.monotonic() - began_s
+    yield road
+    road.end()
+
+
+def kill_again_and_again(road, task_id, facts, run_id="test__1"):
+    """Kill a task at seeded instants, each time on what the last one left; then let it run to its end, whose result comes back.
+
+    An instant that came when the task had ended already is drawn again from before it.
+    """
+    chance = random.Random(f"{SEED} {task_id}")  # noqa: S311 - to be repeated, not to be kept secret
+    killed, span_s = 0, road.took_s[task_id]
+    while killed < KILLS:
+        instant_s = chance.uniform(0.0, span_s)
+        done = road.task(task_id, facts=facts, run_id=run_id, kill_after_s=instant_s)
+        assert done.returncode in {-9, 0}, done.stderr[-3000:]
+        killed += done.returncode == -9
+        span_s = span_s if done.returncode else instant_s
+        said = f"kill {killed} of {KILLS}" if done.returncode else "had ended"
+        print(f"{task_id}: {said} at {instant_s:.3f} s of at most {span_s:.1f} s")
+    began_s = time.monotonic()
+    ended = result(road.task(task_id, facts=facts, run_id=run_id))
+    return ended, time.monotonic() - began_s
+
+
+def forced(road):
+    """The facts of a run that does all of it again."""
+    return {**road.facts, "resolve": {**road.facts["resolve"], "force": True}}
+
+
+def images(road):
+    """The model's images on the engine."""
+    return {found["Id"] for found in road.engine.images(filters={"label": f"{LABEL_TITLE}={road.model}"})}
+
+
+def test_export(road, tell):
+    """An exporter dies with its task, and the next try leaves the same version of the same content; no other version is claimed."""
+    export, good_s = kill_again_and_again(road, "export", forced(road))
+    assert {**export, "card": None} == {**road.facts["export"], "card": None}
+    assert [path.name for path in (road.root / "store" / "versions" / road.model).iterdir()] == ["1.json"]
+    assert road.debris() == []
+    tell(f"`export` killed {KILLS} times", "the same export, one version, no exporter left", good_s=good_s)
+
+
+def test_build_image(road, tell):
+    """The next try takes the dead one's container away and leaves one image with the same layer."""
+    for image_id in images(road):
+        road.engine.remove_image(image_id, force=True)
+    image, good_s = kill_again_and_again(road, "build_image", road.facts)
+    assert {**image, "image_id": ""} == {**road.facts["build_image"], "image_id": ""}
+    assert images(road) == {image["image_id"]}
+    assert road.debris() == []
+    road.facts["build_image"] = image
+    tell(f"`build image` killed {KILLS} times", "one image with the same layer, no container", good_s=good_s)
+
+
+def test_smoke_test(road, tell):
+    """The next try takes the dead one's server away, asks a new one, and proves the same image."""
+    proof, good_s = kill_again_and_again(road, "smoke_test", road.facts)
+    assert proof["image"] == road.facts["build_image"]
+    assert road.debris() == []
+    road.facts["smoke_test"] = proof
+    tell(f"`smoke test` killed {KILLS} times", "the same image proven, no container", good_s=good_s)
+
+
+def test_push(road, tell):
+    """The registry holds one image, whole, whose digest every try reports."""
+    pushed, good_s = kill_again_and_again(road, "push", road.facts)
+    assert (pushed["version"], pushed["release_id"]) == (1, result(road.task("push"))["release_id"])
+    assert road.debris() == []
+    road.facts["push"] = pushed
+    tell(f"`push` killed {KILLS} times", "one image in the registry, whole", good_s=good_s)
+
+
+def test_preview(road, tell):
+    """One preview, however often it was made, waited for and asked; and nothing of it once it was removed, however often that was."""
+    for task_id in (*PREVIEWS, "remove_preview"):
+        road.took_s.setdefault(task_id, 1.0)
+        found, good_s = kill_again_and_again(road, task_id, road.facts)
+        tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", "the same preview, gone in the end", good_s=good_s)
+        road.facts[task_id] = found
+    assert road.debris() == []
+
+
+def test_apply(road, tell):
+    """One record, the objects once, and of the same generation however often it was tried."""
+    applied, good_s = kill_again_and_again(road, "apply", road.facts)
+    assert result(road.task("apply")) == applied
+    [record] = road.records().values()
+    assert (record["outcome"], record["release_id"]) == ("open", applied["release_id"])
+    assert road.debris() == []
+    road.facts["apply"] = applied
+    tell(f"`apply` killed {KILLS} times", "one record, each object once", good_s=good_s)
+
+
+@pytest.mark.parametrize("task_id", ["wait_for_rollout", "wait_for_address", "gate"])
+def test_waits(road, tell, task_id):
+    """A wait that begins anew finds the same."""
+    found, good_s = kill_again_and_again(road, task_id, road.facts)
+    road.facts[task_id] = found
+    assert road.serves() == {"release": road.facts["apply"]["release_id"], "version": 1}
+    assert road.debris() == []
+    tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", "the same verdict", good_s=good_s)
+
+
+def test_record(road, tell):
+    """The record is closed once."""
+    road.took_s["record"] = 1.0
+    live = {**road.facts, "states": {"gate": "success", "record": "running"}}
+    _, good_s = kill_again_and_again(road, "record", live)
+    assert [record["outcome"] for record in road.records().values()] == ["live"]
+    assert road.debris() == []
+    tell(f"`record` killed {KILLS} times", "one record, live", good_s=good_s)
+
+
+def test_rollback(road, tell):
+    """What a dead run applied is undone once, however often the rollback is killed: the good release serves, gated, recorded once."""
+    good, dead = road.serves(), {"params": {}}
+    with road.container(args=["--rest_api_port=none"]):
+        for task_id in (*BEFORE, "apply"):
+            dead[task_id] = result(road.task(task_id, facts=dead, run_id="dead"))
+    road.took_s["rollback"] = 20.0
+    failed = {**dead, "states": {"gate": "failed", "rollback": "running"}}
+    undone, good_s = kill_again_and_again(road, "rollback", failed, "dead")
+    road.task("record", facts={**failed, "states": {"gate": "failed"}}, run_id="dead")
+    assert undone["release"] == good["release"]
+    assert sorted(found["outcome"] for found in road.records().values()) == ["failed", "live", "live"]
+    assert road.serves() == good
+    assert road.debris() == []
+    tell(f"`rollback` killed {KILLS} times", "the good release serves, gated, recorded once", good_s=good_s)

@@ -1,0 +1,95 @@
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from slipway.scratch import scratch_folder
+from slipway.store import Store
+
+HOLDS_A_FOLDER = """
+import sys, tempfile
+from slipway.scratch import scratch_folder
+tempfile.tempdir = sys.argv[1]
+with scratch_folder("export") as folder:
+    (folder / "checkpoint").write_text("large")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+HOLDS_A_DRAFT = """
+import sys
+from pathlib import Path
+from slipway.store import _draft
+with _draft(Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    print(draft, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Starts a process that holds something below a place; it and what it says it holds."""
+    started = []
+
+    def start(program, place):
+        path = os.pathsep.join(sys.path)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        started.append(process)
+        return process, tmp_path / process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def kill(process):
+    """End a process with no time to tidy up."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_tasks_folder_is_removed_by_the_next(task, tmp_path, monkeypatch):
+    """The next task that needs a temporary folder removes what one left that was killed, and nothing that is in use."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (_, living), (process, killed) = (task(HOLDS_A_FOLDER, tmp_path) for _ in range(2))
+    kill(process)
+    other = tmp_path / "slipway-tests"
+    other.mkdir()
+    assert (killed / "checkpoint").exists()
+    with scratch_folder("export") as outer, scratch_folder("layer") as inner:
+        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {living, other, outer, inner}
+    assert (living / "checkpoint").exists()
+
+
+def test_a_killed_tasks_draft_is_removed_by_the_next_write_beside_it(task, tmp_path):
+    """A write into the same folder of the store removes what a killed one left half written, and nobody else's."""
+    store = Store(f"file://{tmp_path}")
+    (_, living), (process, killed) = (task(HOLDS_A_DRAFT, tmp_path / name) for name in ("one.json", "two.json"))
+    kill(process)
+    assert killed.exists()
+    store.put_json({}, "three.json")
+    assert {path.name for path in tmp_path.iterdir()} == {living.name, "three.json"}
+
+
+def test_folders_of_many_at_once_are_all_kept(tmp_path, monkeypatch):
+    """Tasks that begin and end at once never take each other's folder for an abandoned one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def use(number):
+        with scratch_folder("many") as folder:
+            (folder / "file").write_text(str(number))
+            return (folder / "file").read_text() == str(number)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(use, range(400)))
+    assert list(tmp_path.iterdir()) == []
