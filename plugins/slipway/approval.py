@@ -11,7 +11,8 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.handover import Handover
-from slipway.operators import BLUE
+from slipway.holding import renew_target
+from slipway.operators import BLUE, GRACE_S, one_line_failures
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class DoubtOperator(ApprovalOperator):
             log.info("approve: the gate was not in doubt, nobody is asked")
             return "the gate was not in doubt"
         limit_s = run.release.gate.ask_timeout_s
+        with one_line_failures(run):
+            renew_target(run, limit_s + GRACE_S)
         self.subject = f"Is version {run.pushed.version} of {run.release.model} good enough?"
         self.body = self._body(run, said["reason"], limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
@@ -73,11 +76,11 @@ class DoubtOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """What was answered and by whom, for the record; anything but yes fails in one line."""
-        run = Handover(context)
+        run, bad = Handover(context), False
         try:
             super().execute_complete(context, event)
         except HITLRejectException:
-            refused = f"{_who(event)} said no"
+            refused, bad = f"{_who(event)} said no", True
         except HITLTriggerEventError:
             refused = f"nobody answered within {run.release.gate.ask_timeout_s} s, which means no"
         else:
@@ -86,7 +89,7 @@ class DoubtOperator(ApprovalOperator):
             run.say(verdict)
             return verdict.reason
         said = f"GateFailed: the gate was in doubt, and {refused}. Next: mend the model, or its gate in the model file"
-        run.say(Verdict.failed(said))
+        run.say(Verdict.failed(said), bad=bad)
         raise AirflowFailException(said)
 
 

@@ -170,7 +170,7 @@ def judge_drop(now: Measured, live: Baseline | None, max_drop: float) -> Verdict
         return Verdict.doubtful(said) if live and live.unknown else Verdict.passed(said)
     lost = sorted(set(now.wrong) - set(live.measured.wrong))
     won = sorted(set(live.measured.wrong) - set(now.wrong))
-    said = f"quality: the live release had {live.measured.right} right ({live.source})"
+    said = f"quality: {now.right} of {now.images} right, the live release {live.measured.right} ({live.source})"
     if (len(lost) - len(won)) / now.images <= max_drop:
         return Verdict.passed(f"{said}, at most {max_drop:g} less allowed")
     least, _ = paired_difference(len(lost), len(won), now.images)

@@ -13,6 +13,7 @@ from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway import model_file
+from slipway.approval import DoubtOperator
 from slipway.dismantle import RemoveObjectsOperator
 from slipway.holding import HOLDERS
 from slipway.model_file import read_model_file, served_files
@@ -330,10 +331,13 @@ def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
     assert dags["good"].timetable.can_be_scheduled
 
 
-def test_whoever_may_hold_the_target_first_is_known(bag):
+def test_whoever_may_hold_the_target_first_is_known(bag, dags_of):
     """A run finds out whether it has held its target from what these tasks left: none that takes the Lease is missing."""
-    takes = (PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator)
-    tasks = [task for dag in bag.dags.values() for task in dag.tasks]
+    takes = (
+        PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, DoubtOperator,
+    )  # fmt: skip
+    dags = [*bag.dags.values(), *dags_of(doubtful=DOUBTFUL).values()]
+    tasks = [task for dag in dags for task in dag.tasks]
     holders = {task.task_id for task in tasks if isinstance(task, takes) or getattr(task, "writes_s", None)}
     assert holders == set(HOLDERS)
 

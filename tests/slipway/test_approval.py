@@ -5,6 +5,7 @@ import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
+from slipway import approval
 from slipway.approval import DoubtOperator
 from slipway.handover import Handover
 from slipway.release import Gate
@@ -32,8 +33,9 @@ def context(context_of, release, pushed):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What Airflow is told to ask."""
+    """What Airflow is told to ask, and for how long the target's Lease is renewed."""
     told = {}
+    monkeypatch.setattr(approval, "renew_target", lambda _run, limit_s: told.update(lease_s=limit_s))
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **question: told.update(question))
     return told
 
@@ -70,6 +72,7 @@ def test_a_person_is_shown_what_the_gate_doubts(context, asked):
     assert asked["subject"] == "Is version 7 of digits-vit good enough?"
     assert asked["options"] == ["Approve", "Reject"]
     assert asked["defaults"] is None
+    assert asked["lease_s"] == 120
     for words in (
         "`abcdefabcdef`",
         ADDRESS,
@@ -107,17 +110,18 @@ def test_a_yes_is_recorded_with_who_said_it(context):
 
 
 NOES = {
-    "rejected": (answer("Reject"), "ada said no"),
-    "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no"),
-    "broken": ({"error": "odd", "error_type": "unknown"}, "nobody answered within 60 s, which means no"),
+    "rejected": (answer("Reject"), "ada said no", True),
+    "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", None),
+    "broken": ({"error": "odd", "error_type": "unknown"}, "nobody answered within 60 s, which means no", None),
 }
 
 
-@pytest.mark.parametrize(("event", "words"), NOES.values(), ids=NOES)
-def test_anything_but_yes_means_no(context, event, words):
-    """A rejection and a silence fail the task, without another try, in words that the record keeps."""
+@pytest.mark.parametrize(("event", "words", "bad"), NOES.values(), ids=NOES)
+def test_anything_but_yes_means_no(context, event, words, bad):
+    """A rejection and a silence fail the task, without another try; only what a person rejected is remembered as bad."""
     run = context(Verdict.doubtful(DOUBT))
     with pytest.raises(AirflowFailException, match=rf"GateFailed: the gate was in doubt, and {words}\. Next: "):
         operator().execute_complete(run, event)
-    assert Handover(run).said("approve")["outcome"] == "fail"
+    said = Handover(run).said("approve")
+    assert (said["outcome"], said.get("bad")) == ("fail", bad)
     assert operator().retries == 0
