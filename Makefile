@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-faults times lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-faults times serving-times lock docs model-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
@@ -49,7 +49,7 @@ test:  ## bring up the stand, then lint, types and every test
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
 	quick=$$(mktemp); $$dev/python -m pytest -m "not stand" --durations=5 >$$quick 2>&1 & other=$$!; failed=0; \
-	(stage "tests on the stand" $$dev/python -m pytest -m stand --durations=15) || failed=1; \
+	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not faults" --durations=15) || failed=1; \
 	wait $$other || failed=1; echo "== the other tests, which ran beside them"; cat $$quick; rm -f $$quick; exit $$failed
 
 test-faults:  ## break things on the stand, nobody else on it, and write docs/faults.md's table again
@@ -57,6 +57,9 @@ test-faults:  ## break things on the stand, nobody else on it, and write docs/fa
 
 times:  ## measure runs task by task and write docs/times.md again
 	@$(DEV)/python -m benchmarks.refresh_times
+
+serving-times:  ## measure the first request after a start, and marking bad images, and write docs/model.md again
+	@$(DEV)/python -m benchmarks.first_requests
 
 docs:  ## write the model file's reference again from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference

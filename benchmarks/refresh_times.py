@@ -106,10 +106,10 @@ def _range(runs: Sequence[Times]) -> str:
     return f"{min(whole):.1f} to {max(whole):.1f}"
 
 
-def place(page: str, table: str) -> str:
+def place(page: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """The page with the table between its marks."""
-    head, _, rest = page.partition(BEGIN)
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
 
 
 def machine() -> str:

@@ -9,7 +9,14 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import ModelFile, is_previewed, is_temporary, read_model_file, served_files
+from slipway.model_file import (
+    ModelFile,
+    is_previewed,
+    is_temporary,
+    may_be_in_doubt,
+    read_model_file,
+    served_files,
+)
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
@@ -36,6 +43,7 @@ model file names a GKE cluster, **preflight** asks Google whether the run can do
 it. **export** writes the SavedModel,
 **build image**, **smoke test** and **push** ship it. **preview** runs it beside the live release, where no user's request
 reaches it, and the **preview gate** asks it the golden questions there (unless the model file says `strategy: rolling`).
+Where the first gate is in doubt **approve**, if there is one, asks a person.
 **apply** changes what is live, the **waits** watch it, the **gate**
 asks the golden questions, **announce** tells the Asset. **rollback** brings the last good release back where the gate did
 not pass, **remove preview** deletes what ran beside it, **record** writes down how it went, pass or fail, **prune** removes what goes beyond the model file's `retention`.
@@ -58,14 +66,15 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
+        asks = file is not None and may_be_in_doubt(file)
         clusters: list[BaseOperator] = []
         if file is not None and file.target.gke is not None:
             clusters = [CreateClusterOperator(task_id="create_cluster", task_display_name="create cluster", **WAIT)]
         if file is not None and is_temporary(file):
             clusters.insert(0, ClaimClusterOperator(task_id="claim_cluster", task_display_name="claim cluster"))
-            stages = temporary_stages(setups=clusters)
+            stages = temporary_stages(setups=clusters, asks=asks)
         else:
-            stages = deploy_stages(path.stem, preview=file is None or is_previewed(file))
+            stages = deploy_stages(path.stem, preview=file is None or is_previewed(file), asks=asks)
         # The preview's removal is never skipped: a killed run may have left one.
         deploys = [*clusters, *(stage for stage in stages if stage.task_id != REMOVE_PREVIEW)]
         builds: list[BaseOperator] = [

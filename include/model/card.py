@@ -42,7 +42,7 @@ def _golden(fact: GoldenFact) -> dict[str, Any]:
     return {
         "name": fact.case.name,
         "thumbnail": f"{fact.case.name}.png",
-        "promised": {"label": fact.case.label, "min_confidence": fact.case.min_confidence},
+        "promised": {"label": " or ".join(fact.case.labels), "min_confidence": fact.case.min_confidence},
         "graph": _rounded(fact.graph),
         "reference": _rounded(fact.reference) if fact.reference else None,
     }

@@ -10,6 +10,8 @@ from bmp import decode_bmp, is_whole, layout
 from header import BMP, GIF, JPEG, PNG, UNKNOWN, WEBP, Header, read_header
 
 BROKEN = "is broken or cut short"
+# The very texts that TensorFlow decodes: looked at first, because catching its error costs milliseconds.
+WEB_SAFE = "([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}(==)?|[A-Za-z0-9_-]{3}=?)?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +51,9 @@ def read_base64(text: Any) -> tuple[Any, Any]:
     """The bytes in a web-safe base64 text and an empty text, or no bytes and what is wrong with it."""
     import tensorflow as tf
 
-    nothing = (tf.constant(""), tf.constant("is not in web-safe base64"))
-    return _caught(lambda given: (tf.io.decode_base64(given), ""), text, otherwise=nothing)
+    good = tf.strings.regex_full_match(text, WEB_SAFE)
+    data = tf.io.decode_base64(tf.where(good, text, ""))
+    return data, tf.where(good, "", "is not in web-safe base64")
 
 
 def _objection(data: Any, header: Header, limits: Limits) -> Any:

@@ -7,7 +7,7 @@ REQUEST.json:
            | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
   with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
   else the download is left there
-   "golden": [{"name": "three", "image": "/…/three.png", "label": "3", "min_confidence": 0.85}],
+   "golden": [{"name": "three", "image": "/…/three.png", "label": "3" or ["3", "8"], "min_confidence": 0.85}],
    "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark"}, optional
    "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, as the card says it
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.0.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.0.1"  # grows when the same checkpoint would give other bytes
 
 
 WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
@@ -95,6 +95,7 @@ def export(request: Request, out: Path) -> dict[str, Any]:
         "transformers": transformers.__version__ if checkpoint else None,
         "exporter": EXPORTER,
         "signature": signatures["serving_default"],
+        "labels": list(checkpoint.labels) if checkpoint else None,
     }
     measured = {
         "seconds": round(time.monotonic() - began, 1),

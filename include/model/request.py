@@ -43,12 +43,17 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenImage:
-    """An image whose answer is promised: the label, and the least confidence (0 to 1)."""
+    """An image whose answer is promised: the label, or any of several, and the least confidence (0 to 1)."""
 
     name: str
     image: Path
-    label: str
+    label: str | tuple[str, ...]
     min_confidence: float
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of which one has to come."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +170,17 @@ def _golden(raw: Any, where: str) -> GoldenImage:
     return GoldenImage(
         name=_text(fields, "name", _NAME, where),
         image=Path(_text(fields, "image", where=where)),
-        label=_text(fields, "label", where=where),
+        label=_labels(fields["label"], where)
+        if isinstance(fields["label"], list)
+        else _text(fields, "label", where=where),
         min_confidence=float(least),
     )
+
+
+def _labels(raw: list[Any], where: str) -> tuple[str, ...]:
+    if not raw or not all(isinstance(label, str) and label for label in raw):
+        raise ExportRefused(f"{where}.label: {raw!r} is not a list of texts. Next: mend it.")
+    return tuple(raw)
 
 
 def _fields(

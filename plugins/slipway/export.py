@@ -28,10 +28,11 @@ from slipway.folders import content_hash, file_hash, write_layer
 from slipway.hub import hub_token
 from slipway.model_file import PROJECT, SERVED
 from slipway.prediction import GoldenCase, Reference
+from slipway.quality import read_images
 from slipway.release import GoldenRequest, Release, digest_of, short
 from slipway.scratch import scratch_folder, scratch_full
 from slipway.sources import bring_source, keep_source
-from slipway.store import Store
+from slipway.store import Store, read_json
 
 EXPORTER = PROJECT / "include" / "model" / "export.py"
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it
@@ -40,6 +41,7 @@ BAD_MODEL = 65  # of one whose model does not do what was promised of it
 NO_SPACE = os.strerror(errno.ENOSPC)
 LAST_LINES = 20  # of the exporter's output, shown when it fails
 FETCH_TIMEOUT_S = 60
+SHOWN_LABELS = 10
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -81,16 +83,37 @@ def run_export(
     known = f"exports/{release.model}/inputs/{short(inputs_hash(release))}.json"
     if not release.force and store.exists(known):
         log.info("export: found in the store, same source, exporter and golden cases: %s", store.uri_of(known))
-        return from_dict(Export, store.read_json(known))
+        export = from_dict(Export, store.read_json(known))
+        check_labels(release, export)
+        return export
     with scratch_folder("export") as scratch:
         source = bring_source(release, store, scratch)
         out = _run_exporter(release, source, python=python, scratch=scratch, started=started)
         keep_source(release, store, scratch)
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
+    check_labels(release, export)
     if export.card:
         log.info("export: model card %s: %s", export.card.uri, export.card.parity)
     return export
+
+
+def check_labels(release: Release, export: Export) -> None:
+    """Refuse a label, of a golden case or of the labelled set, that the exported model never says. Raises ExportError, StoreError.
+
+    Nothing is known of a SavedModel archive's labels, nor of what an earlier Slipway exported.
+    """
+    known = read_json(export.report_uri).get("labels")
+    if known is None:
+        return
+    asked = {label: f"gate.golden {case.name}" for case in release.golden for label in case.labels}
+    if release.gate.quality is not None:
+        asked |= {image.label: f"gate.quality.set: {image.name}" for image in read_images(release.gate.quality)}
+    if unknown := sorted(asked.keys() - set(known)):
+        some = ", ".join(known[:SHOWN_LABELS]) + (" …" if known[SHOWN_LABELS:] else "")
+        raise ExportError(
+            f"{asked[unknown[0]]}: {unknown[0]!r} is none of the model's {len(known)} labels ({some}). Next: mend it"
+        )
 
 
 def inputs_hash(release: Release) -> str:
@@ -178,7 +201,7 @@ def _case(folder: Path) -> GoldenCase:
     reference = said["reference"]
     return GoldenCase(
         name=said["name"],
-        label=said["label"],
+        label=tuple(said["label"]) if isinstance(said["label"], list) else said["label"],
         min_confidence=said["min_confidence"],
         reference=Reference(**reference) if reference else None,
         rest_body=(folder / "rest.json").read_text(encoding="utf-8"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's types of runs
 VERDICT = "verdict"  # XCom's key for it, beside the fact
 RETURN_VALUE = "return_value"  # XCom's key for a task's result
+GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,12 @@ class Handover:
         """Leave something of this task beside its fact."""
         self.context["ti"].xcom_push(key=key, value=value)
 
-    def say(self, verdict: Verdict, *, bad: bool = False) -> None:
-        """Leave this task's verdict for the record, whether the task then passes or fails; `bad` where it is the release's fault."""
-        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **({"bad": True} if bad else {})}
+    def say(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
+        """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails.
+
+        It is `bad` where it is the release's fault.
+        """
+        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more, **({"bad": True} if bad else {})}
         self.leave(VERDICT, said)
 
     def said(self, task_id: str) -> dict[str, Any] | None:
@@ -126,6 +130,17 @@ class Handover:
     def address(self) -> str:
         """The URL that `wait_for_address` left."""
         return str(self._needed("wait_for_address"))
+
+    @property
+    def baseline(self) -> Any:
+        """How the live release tells the gate's labelled set, as `plan` left it; None where nobody compares."""
+        return (self._chosen("plan") or self.left("plan") or {}).get("baseline")
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Where `wait_for_address` found gRPC, as host:port; None where it is not known."""
+        found: str | None = self.context["ti"].xcom_pull(task_ids="wait_for_address", key=GRPC)
+        return found
 
     def _needed(self, task_id: str) -> Any:
         fact = self.left(task_id)

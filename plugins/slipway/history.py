@@ -124,8 +124,9 @@ def read_records(store: Store, model: str) -> Records:
 
 
 def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
-    """The release that a record tells of, as the work of another run, with its export and image."""
-    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, force=False)
+    """The release that a record tells of, as the work of another run, with its export and image; its gate asks promises alone."""
+    release = from_dict(Release, record["release"])
+    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEASE = "lease"  # XCom's key for what a task says of the Lease that it took or renewed
 HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first
     "plan", "choose", "preview", "apply", "remove_objects", "rollback", "remove_preview",
-    "gate", "wait_for_rollout", "wait_for_address", "wait_for_preview", "preview_gate",
+    "gate", "wait_for_rollout", "wait_for_address", "wait_for_preview", "preview_gate", "approve",
 )  # fmt: skip
 BUILD_S = 3600  # from the plan to the apply: long enough for an export and a push, and looked at again by apply
 APPLY_S = 600  # a dry run and an apply of a few objects, each with tries of its own

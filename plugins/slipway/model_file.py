@@ -113,8 +113,21 @@ class GoldenImage(_Part):
     name: Name = Field(description="What logs and records call the case; each has its own.")
     image: str = Field(description="The image: a path relative to the model file, or a URL.")
     sha256: Sha256 | None = Field(default=None, description="What an image by URL is held to; needed there.")
-    label: Annotated[str, Field(min_length=1)] = Field(description="The label that has to come.")
+    label: str | tuple[str, ...] = Field(
+        description="The label that has to come, or a list of labels of which any will do.",
+        json_schema_extra={"form": "text, or a list of texts"},
+    )
     min_confidence: Share = Field(default=0.5, description="The confidence that has to come at least.")
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _is_one_label_or_several(cls, label: Any) -> Any:
+        labels = label if isinstance(label, list | tuple) else [label]
+        if not labels or not all(isinstance(one, str) and one for one in labels):
+            raise ValueError("is neither a text nor a list of texts. Write a number in quotes")
+        if len(set(labels)) != len(labels):
+            raise ValueError("names a label twice")
+        return label
 
     @model_validator(mode="after")
     def _a_url_is_held_to_its_hash(self) -> GoldenImage:
@@ -269,6 +282,11 @@ class TargetSettings(_Part):
         default=None,
         description="A fixed URL in place of the Service's address, where something stands before the Service.",
     )
+    grpc_address: Annotated[str, Field(pattern=r"^([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")] | None = Field(
+        default=None,
+        description="Where the gate asks over gRPC beside `address`, without TLS. Left out: not there.",
+        json_schema_extra={"form": "host:port"},
+    )
     strategy: Literal["preview", "rolling"] = Field(
         default="preview",
         description="`preview`: a new release first runs beside the live one, without users, and passes its gate there; `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
@@ -289,6 +307,12 @@ class TargetSettings(_Part):
             raise ValueError("conn_id and gke name two clusters: leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def _grpc_goes_with_an_address(self) -> TargetSettings:
+        if self.grpc_address is not None and self.address is None:
+            raise ValueError("grpc_address goes with address: without it the Service says both")
+        return self
+
     @field_validator("address")
     @classmethod
     def _has_a_host(cls, address: str | None) -> str | None:
@@ -297,6 +321,26 @@ class TargetSettings(_Part):
             if not parts.hostname or parts.port == 0:  # a port that is no number is a ValueError of its own
                 raise ValueError("names no host, or port 0")
         return address
+
+
+class QualitySettings(_Part):
+    """A labelled set of images, and how many of them have to be told right before a release counts."""
+
+    set: Annotated[str, Field(min_length=1)] = Field(
+        description="The set, relative to the model file: a folder with a folder of images for each label, or a CSV file of `image,label` with the images' paths relative to it."
+    )
+    min_top1: Share | None = Field(
+        default=None, description="The share of its images that has to be told right, from 0 to 1."
+    )
+    max_drop: Share | None = Field(
+        default=None, description="How much smaller that share may be than the live release's on the same images."
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> QualitySettings:
+        if self.min_top1 is None and self.max_drop is None:
+            raise ValueError("asks for nothing: give min_top1, max_drop or both")
+        return self
 
 
 class GateSettings(_Part):
@@ -309,6 +353,28 @@ class GateSettings(_Part):
         default=3, description="Rounds in a row, each on new connections."
     )
     timeout_s: Seconds = Field(default=300, description="How long the gate asks before it says no.")
+    failures: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="Wrong answers that the gate bears before it says no; the rounds in a row begin anew."
+    )
+    errors: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Rounds that the gate bears in which no answer came to some question (no connection, 404, 429, 5xx), once a round has passed. Left out: as many as come in `timeout_s`.",
+    )
+    latency_ms: Annotated[int, Field(ge=1, le=60_000)] | None = Field(
+        default=None,
+        description="What 95 of 100 answers may take at most, in milliseconds, each with its connection. Left out: not judged.",
+    )
+    garbage: bool = Field(
+        default=True, description="Whether each round also asks something that is no image, which has to be refused."
+    )
+    quality: QualitySettings | None = Field(
+        default=None, description="How well a labelled set has to be told. Left out: not asked."
+    )
+    on_inconclusive: Literal["ask", "fail"] = Field(
+        default="ask",
+        description="What follows where the gate is in doubt, see [gate.md](gate.md): `ask` a person, or `fail`.",
+    )
+    ask_timeout_s: Seconds = Field(default=1800, description="How long a person has to answer; no answer means no.")
 
     @model_validator(mode="after")
     def _names_differ(self) -> GateSettings:
@@ -489,6 +555,12 @@ def is_temporary(file: ModelFile) -> bool:
 def is_previewed(file: ModelFile) -> bool:
     """Whether a new release first runs beside the live one; on a cluster of the run's own there is no live one."""
     return file.target.strategy == "preview" and not is_temporary(file)
+
+
+def may_be_in_doubt(file: ModelFile) -> bool:
+    """Whether the gate may come to ask a person."""
+    gate = file.gate
+    return gate.on_inconclusive == "ask" and (gate.latency_ms is not None or gate.quality is not None)
 
 
 def sharing_cluster(files: dict[str, ModelFile], name: str) -> tuple[str, ...]:

@@ -266,11 +266,24 @@ class PushOperator(StageOperator):
         return pushed
 
 
-class PreviewOperator(StageOperator):
-    """Runs the release beside the live one, where no user's request reaches it."""
+class TargetOperator(StageOperator):
+    """A stage that writes to the target. A cluster that the run has made has a namespace first, for the Lease to be in."""
 
     ui_color = RED
     writes_s = APPLY_S
+
+    def execute(self, context: Context) -> Fact:
+        """The fact as a dict, for XCom."""
+        from slipway.apply import ensure_namespace
+
+        run = Handover(context)
+        with one_line_failures(run):
+            ensure_namespace(run.release.target)
+        return super().execute(context)
+
+
+class PreviewOperator(TargetOperator):
+    """Runs the release beside the live one, where no user's request reaches it."""
 
     def make(self, run: Handover) -> Any:
         """What is Previewed; skipped where the release needs none."""
@@ -314,20 +327,8 @@ class RemovePreviewOperator(BaseOperator):
         return removed
 
 
-class ApplyOperator(StageOperator):
+class ApplyOperator(TargetOperator):
     """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
-
-    ui_color = RED
-    writes_s = APPLY_S
-
-    def execute(self, context: Context) -> Fact:
-        """What was Applied, as a dict. A cluster that the run has made has a namespace first, for the Lease to be in."""
-        from slipway.apply import ensure_namespace
-
-        run = Handover(context)
-        with one_line_failures(run):
-            ensure_namespace(run.release.target)
-        return super().execute(context)
 
     def make(self, run: Handover) -> Any:
         """What was Applied."""

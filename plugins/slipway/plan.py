@@ -11,6 +11,7 @@ import yaml
 
 from slipway.apply import Preview, plan_apply, preview_plan
 from slipway.cluster import judge_cluster
+from slipway.exam import examine_live
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, find_bad, plain, read_records, recorded
@@ -20,6 +21,7 @@ from slipway.orphans import find_orphans
 from slipway.prediction import cases_from, judge_answer, judge_round
 from slipway.preflight import require
 from slipway.push import Pushed
+from slipway.quality import Baseline
 from slipway.questions import ask
 from slipway.record import Record
 from slipway.release import LABEL_RELEASE, Release, dag_id, short
@@ -46,6 +48,7 @@ class Plan:
     manifests_uri: str | None = None  # of a recorded release that comes back as it was
     release: Release | None = None  # that one, where it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
+    baseline: Baseline | None = None  # how the live release tells the gate's labelled set, where it is compared with
 
 
 def plan_refresh(
@@ -179,7 +182,10 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Preview]]:
     previews = preview_plan(release, plan_apply(objects, history.objects))
     differing = tuple(preview.name for preview in previews if differences(preview))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
-    return replace(plan_refresh(release, history, health, differing, bad=bad), orphans=orphans), previews
+    plan = plan_refresh(release, history, health, differing, bad=bad)
+    if plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
+        plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
+    return replace(plan, orphans=orphans), previews
 
 
 def check_rights(release: Release, objects: list[Manifest]) -> None:
@@ -220,15 +226,20 @@ def judge_health(release: Release, good: Record) -> Verdict:
 
 
 def _judge_answers(release: Release, good: Record) -> Verdict:
-    url = release.address
+    verdict, url = find_url(release)
     if url is None:
-        service = read(release.target, "Service", release.service)
-        verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
-        if url is None:
-            return verdict
+        return verdict
     path = f"{release.version_path(good['version'])}:predict"
     cases = cases_from(read_json(good["export"]["golden_uri"]))
-    return judge_round([judge_answer(case, ask(url.rstrip("/"), path, case.rest_body)) for case in cases])
+    return judge_round([judge_answer(case, ask(url, path, case.rest_body)) for case in cases])
+
+
+def find_url(release: Release) -> tuple[Verdict, str | None]:
+    """Where the live release is asked right now: the fixed URL, or the Service's; why nowhere, where there is none."""
+    if release.address is not None:
+        return Verdict.passed(release.address), release.address.rstrip("/")
+    service = read(release.target, "Service", release.service)
+    return judge_address(service, name=release.service, namespace=release.target.namespace)
 
 
 def differences(preview: Preview) -> list[str]:

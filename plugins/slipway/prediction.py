@@ -1,7 +1,8 @@
 """Golden questions and what their answers are worth.
 
 A golden case holds two promises: the model file's label and least confidence, and the answer that 🤗's own processor and
-model gave for the source checkpoint. Both must hold. Judges take what came over the wire as plain data.
+model gave for the source checkpoint. Both must hold. Judges take what came over the wire as plain data. What a gate makes of
+many answers is `judgement`'s to say.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ SERVER_ERROR = 500
 REQUEST_TIMEOUT_S = 20  # one answer; a first one on a cold server takes seconds
 MARK = "!bad image: "  # how a label begins where the graph marks bad images; include/model/served_graph.py sets it
 SHOWN = 300  # characters of a body that a message quotes
+GRPC_NOT_YET = frozenset(  # gRPC's counterparts of no connection, 404, 429 and 5xx
+    {
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "RESOURCE_EXHAUSTED",
+        "INTERNAL",
+        "UNKNOWN",
+        "ABORTED",
+        "CANCELLED",
+    }
+)
 GARBAGE_BODY = json.dumps({"signature_name": "serving_default", "instances": ["bm90IGFuIGltYWdl"]})  # "not an image"
 
 
@@ -39,11 +52,16 @@ class GoldenCase:
     """A question whose answer is promised."""
 
     name: str
-    label: str
+    label: str | tuple[str, ...]  # several: any of them will do
     min_confidence: float  # 0..1
     reference: Reference | None  # none for a SavedModel archive, which has no checkpoint
     rest_body: str  # the exact body of the REST request
     grpc_request: str  # base64 of a serialised tensorflow.serving.PredictRequest without version
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of which one has to come."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +70,23 @@ class Answer:
 
     status: int
     body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcPrediction:
+    """A gRPC answer to a golden case."""
+
+    label: str
+    confidence: float  # 0..1
+    version: int  # as the server names it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcRefusal:
+    """What came over gRPC in place of a prediction: the name of a status code, and its words."""
+
+    code: str
+    words: str
 
 
 def cases_from(data: Any) -> tuple[GoldenCase, ...]:
@@ -68,7 +103,7 @@ def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
     asked = f"golden case {case.name!r}"
     if answer.status == 0:
         return Verdict.wait(f"{asked}: no answer yet: {answer.body}")
-    if _is_not_yet(answer):
+    if is_not_yet(answer):
         return Verdict.wait(f"{asked}: HTTP {answer.status}: {_quote(answer.body)}")
     if answer.status != OK:
         return Verdict.failed(
@@ -95,7 +130,7 @@ def judge_prediction(case: GoldenCase, label: str, confidence: float) -> Verdict
 
 def _broken_promises(case: GoldenCase, label: str, confidence: float) -> Iterator[tuple[bool, str]]:
     """The model file's promises, then those of 🤗's own answer, each with what is said where it is broken."""
-    yield label != case.label, "wrong label"
+    yield label not in case.labels, "wrong label"
     yield not 0 <= confidence <= 1, "no confidence from 0 to 1"  # nor is a NaN
     yield confidence < case.min_confidence, "too little confidence"
     if reference := case.reference:
@@ -104,6 +139,17 @@ def _broken_promises(case: GoldenCase, label: str, confidence: float) -> Iterato
             not abs(confidence - reference.confidence) <= reference.tolerance,  # also where a NaN is in it
             f"🤗's own model says {reference.confidence:.4f}, {reference.tolerance} away is allowed",
         )
+
+
+def judge_spoken(case: GoldenCase, version: int, said: GrpcPrediction | GrpcRefusal) -> Verdict:
+    """What one gRPC answer to a golden case is worth: both promises, and the version that it names."""
+    if isinstance(said, GrpcRefusal):
+        words = f"golden case {case.name!r} over gRPC: {said.code}: {_quote(said.words)}"
+        return Verdict.wait(words) if said.code in GRPC_NOT_YET else Verdict.failed(words)
+    for verdict in (judge_version(version, said.version), judge_prediction(case, said.label, said.confidence)):
+        if verdict.outcome != "pass":
+            return Verdict(outcome=verdict.outcome, reason=f"over gRPC: {verdict.reason}")
+    return Verdict.passed(f"golden case {case.name!r} over gRPC: version {said.version} answered")
 
 
 def judge_round(verdicts: Sequence[Verdict]) -> Verdict:
@@ -115,19 +161,9 @@ def judge_round(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict.passed("; ".join(verdict.reason for verdict in verdicts))
 
 
-def judge_gate(streak: int, latest: Verdict, *, passes: int) -> tuple[int, Verdict]:
-    """The gate after one more round: how many passes in a row there are now, and what that means."""
-    if latest.outcome != "pass":
-        return 0, latest
-    streak += 1
-    if streak < passes:
-        return streak, Verdict.wait(f"{streak} of {passes} rounds in a row passed")
-    return streak, Verdict.passed(f"{streak} of {passes} rounds in a row passed; {latest.reason}")
-
-
 def judge_status(version: int, answer: Answer) -> Verdict:
     """Whether TF Serving says that this version is AVAILABLE (`GET /v1/models/NAME/versions/N`)."""
-    if answer.status == 0 or _is_not_yet(answer):
+    if is_not_yet(answer):
         return Verdict.wait(f"version {version}: {answer.status or 'no answer'}: {_quote(answer.body)}")
     try:
         states = json.loads(answer.body)["model_version_status"]
@@ -142,8 +178,13 @@ def judge_status(version: int, answer: Answer) -> Verdict:
     return Verdict.wait(f"version {version} is {state}")
 
 
-def judge_garbage(answer: Answer, *, marks: bool = False) -> Verdict:
-    """Whether something that is no image was refused as a bad request, or marked where the graph `marks` bad images."""
+def judge_garbage(answer: Answer, *, marks: bool = False, live: bool = False) -> Verdict:
+    """Whether something that is no image was refused as a bad request, or marked where the graph `marks` bad images.
+
+    Behind a Service that is `live`, no answer and a pod that is not of this version mean wait, as for golden cases.
+    """
+    if live and is_not_yet(answer):
+        return Verdict.wait(f"garbage: {answer.status or 'no answer yet'}: {_quote(answer.body)}")
     if marks:
         return _judge_mark(answer)
     if answer.status == BAD_REQUEST:
@@ -170,13 +211,13 @@ def judge_version(version: int, answered: int) -> Verdict:
     return Verdict.failed(f"version {version} was asked, version {answered} answered")
 
 
-def _is_not_yet(answer: Answer) -> bool:
-    """Whether the server will answer otherwise once this version is there and has time."""
-    return answer.status >= SERVER_ERROR or answer.status in {NOT_FOUND, TOO_MANY_REQUESTS}
+def is_not_yet(answer: Answer) -> bool:
+    """Whether nobody answered, or who did will answer otherwise once this version is there and has time."""
+    return answer.status >= SERVER_ERROR or answer.status in {0, NOT_FOUND, TOO_MANY_REQUESTS}
 
 
 def _promise(case: GoldenCase) -> str:
-    return f"{case.label!r} at {case.min_confidence:.2f} or more"
+    return f"{' or '.join(map(repr, case.labels))} at {case.min_confidence:.2f} or more"
 
 
 def _quote(body: str) -> str:

@@ -81,12 +81,12 @@ def _followed(field: Schema, schema: Schema) -> Schema:
 
 
 def _takes(field: Schema) -> str:
+    if "form" in field:
+        return str(field["form"])
     if "anyOf" in field:
         return " or ".join(_takes(one) for one in field["anyOf"] if one["type"] != "null")
     if "oneOf" in field:
         return "one of the kinds below"
-    if "form" in field:
-        return str(field["form"])
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field.get("type") == "object" and "properties" not in field:

@@ -58,8 +58,43 @@ class GoldenRequest:
     name: str
     image: str  # relative to include/served, or a URL
     sha256: str | None
-    label: str
+    label: str | tuple[str, ...]  # several: any of them will do
     min_confidence: float  # 0..1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of which one has to come."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityFloor:
+    """A labelled set, pinned by its content, and how many of its images have to be told right."""
+
+    uri: str  # the set in the artifact store, as it was when the run was resolved
+    digest: str  # sha256:… of images and labels
+    min_top1: float | None  # 0..1
+    max_drop: float | None  # 0..1, against the live release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What the gate asks besides the golden questions, and how it judges; the defaults are those of the model file."""
+
+    failures: int = 0  # wrong answers that it bears
+    errors: int | None = (
+        None  # rounds without all answers that it bears once one has passed; None: until its time is up
+    )
+    latency_ms: int | None = None
+    garbage: bool = True
+    quality: QualityFloor | None = None
+    on_inconclusive: Literal["ask", "fail"] = "ask"
+    ask_timeout_s: int = 1800
+
+    @property
+    def promises_only(self) -> Gate:
+        """The same for a release that comes back: it was judged when it was new, and is needed now."""
+        return replace(self, latency_ms=None, quality=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +146,8 @@ class Release:
     export: ExportSettings = ExportSettings()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
     unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
+    gate: Gate = Gate()
+    grpc_address: str | None = None  # host:port beside a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # whether it first runs beside the live one
 
     @property
@@ -188,6 +225,11 @@ class Release:
     def temporary(self) -> bool:
         """Whether the run makes its own cluster and deletes it again."""
         return self.cluster is not None and self.cluster.temporary
+
+    @property
+    def marks_garbage(self) -> bool:
+        """Whether the graph answers something that is no image with a label that says so; an archive's graph is its own."""
+        return self.source.kind != "savedmodel" and self.export.on_bad_image == "mark"
 
     @property
     def claim(self) -> str:

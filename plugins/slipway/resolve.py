@@ -26,6 +26,7 @@ from slipway.model_file import (
     SERVING_IMAGE,
     ArchiveSource,
     FolderSource,
+    GateSettings,
     GoldenImage,
     HubSource,
     ModelFile,
@@ -38,7 +39,8 @@ from slipway.model_file import (
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
 from slipway.preview import check_preview
-from slipway.release import ExportSettings, GoldenRequest, Release, Retention, Source
+from slipway.quality import pin_quality
+from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
 
@@ -123,6 +125,8 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         export=ExportSettings(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
+        gate=pin_gate(path, file.gate, store),
+        grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
     )
     release = replace(release, manifests_hash=manifests_hash(release))
@@ -243,6 +247,19 @@ def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> G
         sha256=case.sha256,
         label=case.label,
         min_confidence=case.min_confidence if min_confidence is None else min_confidence,
+    )
+
+
+def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
+    """How the gate judges, its labelled set kept in the store. Raises InputRefused, StoreError."""
+    return Gate(
+        failures=asked.failures,
+        errors=asked.errors,
+        latency_ms=asked.latency_ms,
+        garbage=asked.garbage,
+        quality=pin_quality(path, asked.quality, store, path.stem) if asked.quality else None,
+        on_inconclusive=asked.on_inconclusive,
+        ask_timeout_s=asked.ask_timeout_s,
     )
 
 

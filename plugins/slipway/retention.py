@@ -31,6 +31,7 @@ class Holdings:
     inputs: Mapping[str, int]  # file name to version
     sources: frozenset[str]
     manifests: frozenset[str]
+    quality: frozenset[str] = frozenset()  # labelled sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ def plan_prune(
     sources = {from_dict(Source, record["release"]["source"]).kept_key(model) for record in staying}
     manifests = {_name(record["manifests"]["uri"]) for record in (*staying, *readable) if record["manifests"]}
     gone = [f"manifests/{model}/{name}" for name in sorted(holdings.manifests - manifests)]
+    sets = {uri for record in (*staying, *readable) if (uri := _set_of(record))}
+    gone += [f"quality/{model}/{name}" for name in sorted(holdings.quality - {_name(uri) for uri in sets})]
     gone += [
         f"exports/{model}/inputs/{name}" for name, version in sorted(holdings.inputs.items()) if version not in versions
     ]
@@ -82,6 +85,12 @@ def plan_prune(
         keys=tuple(gone),
         digests=frozenset(record["digest"] for record in staying if record["digest"]),
     )
+
+
+def _set_of(record: Record) -> str | None:
+    """The URI of the labelled set that a record's release was asked; a record of an earlier Slipway names none."""
+    quality = (record["release"].get("gate") or {}).get("quality")
+    return str(quality["uri"]) if quality else None
 
 
 def _protected(records: list[Record], retention: Retention) -> list[Record]:
@@ -148,6 +157,7 @@ def read_holdings(store: Store, model: str) -> Holdings:
         inputs={name: int(store.read_json(f"exports/{model}/inputs/{name}")["version"]) for name in inputs},
         sources=frozenset(store.names(f"sources/{model}")),
         manifests=frozenset(store.names(f"manifests/{model}")),
+        quality=frozenset(store.names(f"quality/{model}")),
     )
 
 

@@ -16,6 +16,7 @@ from slipway.verdict import Verdict
 LAST_LOG_LINES = 10
 SHOWN_PODS = 3
 LOG = " log: "  # between a pod's name and a line that it wrote
+GRPC_PORT_NAME = "tf-serving-grpc"
 
 JsonObject = dict[str, Any]
 
@@ -83,12 +84,25 @@ def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> t
     where = f"service/{name} in {namespace}"
     if service is None:
         return Verdict.failed(f"{where}: there is none"), None
-    given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
-    host = given[0].get("ip") or given[0].get("hostname") if given else None
+    host = _host_of(service)
     if not host:
         return Verdict.wait(f"{where}: no address yet"), None
-    url = f"http://{f'[{host}]' if ':' in host else host}:{REST_PORT}"
+    url = f"http://{host}:{REST_PORT}"
     return Verdict.passed(f"{where}: {url}"), url
+
+
+def grpc_at(service: JsonObject) -> str | None:
+    """Where a Service is asked over gRPC, as host:port; None where it has no port named so, or no address."""
+    host = _host_of(service)
+    port = next((one["port"] for one in service["spec"].get("ports") or [] if one.get("name") == GRPC_PORT_NAME), None)
+    return f"{host}:{port}" if host and port else None
+
+
+def _host_of(service: JsonObject) -> str | None:
+    """A Service's address as URLs write it: an IP, or a hostname as EKS gives."""
+    given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+    host = given[0].get("ip") or given[0].get("hostname") if given else None
+    return f"[{host}]" if host and ":" in host else host
 
 
 def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -12,7 +13,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
-from slipway.handover import Handover
+from slipway.handover import GRPC, Handover
 from slipway.holding import renew_target
 from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from slipway.triggers import JudgeTrigger
 
 Fact = dict[str, Any]
+
+APPROVE = "approve"  # the task that asks a person where the first gate is in doubt
+NO_GRPC_BESIDE = "a preview is asked through the API server, which passes on REST alone"
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ class JudgeSensor(BaseSensorOperator):
     def explain(self, run: Handover, reason: str) -> str:
         """What a failed wait says: where, what, what next."""
 
-    def result(self, event: Fact) -> Any:
+    def result(self, run: Handover, event: Fact) -> Any:  # noqa: ARG002 - the address leaves two things
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
@@ -94,12 +98,21 @@ class JudgeSensor(BaseSensorOperator):
         """Pass on what the trigger found, or fail with the reason."""
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
-        if verdict.outcome != "pass":
-            said = self.explain(run, verdict.reason)
-            run.say(Verdict.failed(said), bad=self.blames_release(event))
+        if not self.accepts(run, verdict):
+            doubt = ", which is not enough" if verdict.outcome == "inconclusive" else ""
+            said = self.explain(run, f"{verdict.reason}{doubt}")
+            run.say(Verdict.failed(said), bad=self.blames_release(event), **self.more(event))
             raise AirflowFailException(said)
-        run.say(verdict)
-        return self.result(event)
+        run.say(verdict, **self.more(event))
+        return self.result(run, event)
+
+    def accepts(self, run: Handover, verdict: Verdict) -> bool:  # noqa: ARG002 - the gate's doubt depends on the run
+        """Whether the run goes on."""
+        return verdict.outcome == "pass"
+
+    def more(self, event: Fact) -> Fact:  # noqa: ARG002 - most waits measure nothing
+        """What the record keeps beside the verdict."""
+        return {}
 
 
 class RolloutSensor(JudgeSensor):
@@ -156,8 +169,11 @@ class AddressSensor(JudgeSensor):
 
     def execute(self, context: Context) -> Any:
         """The model file's fixed URL where it has one; else defer."""
-        release = Handover(context).release
-        return release.address.rstrip("/") if release.address else super().execute(context)
+        run = Handover(context)
+        release = run.release
+        if not release.address:
+            return super().execute(context)
+        return self.result(run, {"found": {"url": release.address.rstrip("/"), "grpc": release.grpc_address}})
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Service."""
@@ -169,9 +185,11 @@ class AddressSensor(JudgeSensor):
         """The model file's limit."""
         return release.address_timeout_s
 
-    def result(self, event: Fact) -> Any:
-        """The URL."""
-        return event["found"]
+    def result(self, run: Handover, event: Fact) -> Any:
+        """The URL; where gRPC is asked is beside it."""
+        found = event["found"]
+        run.context["ti"].xcom_push(key=GRPC, value=found["grpc"])
+        return found["url"]
 
     def explain(self, run: Handover, reason: str) -> str:
         """The reason and the next command."""
@@ -182,28 +200,59 @@ class AddressSensor(JudgeSensor):
 class PredictionSensor(JudgeSensor):
     """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
 
-    A preview, which has no address, is asked the same through the API server.
+    A preview, which has no address, is asked the same through the API server. With `asks`, a task after it asks a person
+    where the gate is in doubt; else doubt means no.
     """
 
     ui_color = BLUE
     poll_s = 1.0
 
+    def __init__(self, *, asks: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asks = asks
+
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Asks the golden questions."""
         from slipway.triggers import PredictionTrigger
 
-        export = run.export
+        release, export = run.release, run.export
         return PredictionTrigger(
-            release=to_dict(self.release(run)),
+            release=to_dict(self.judged(run)),
             url=self.url(run),
             version=export.version,
             golden_uri=export.golden_uri,
+            grpc=None if self.preview else run.grpc_address,
+            no_grpc=NO_GRPC_BESIDE if self.preview else why_no_grpc(release),
+            descriptors_uri=export.descriptors_uri,
+            baseline=run.baseline,
             **times,
         )
+
+    def judged(self, run: Handover) -> Release:
+        """The release by the rules that this gate judges it by.
+
+        After a preview the labelled set has been told by the very same image. A release that had none is known to be good.
+        """
+        release = self.release(run)
+        if self.preview or release.strategy == "rolling":
+            return release
+        was_previewed = run.left("preview") is not None
+        gate = replace(release.gate, quality=None) if was_previewed else release.gate.promises_only
+        return replace(release, gate=gate)
 
     def url(self, run: Handover) -> str:
         """Where the questions go; without a host, to the API server."""
         return self.release(run).proxy_path if self.preview else run.address
+
+    def accepts(self, run: Handover, verdict: Verdict) -> bool:
+        """A pass; doubt where a person is asked next, or has said yes before."""
+        said = run.said(APPROVE) or {}
+        may_doubt = said.get("outcome") == "pass" or (self.asks and run.release.gate.on_inconclusive == "ask")
+        return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_doubt)
+
+    def more(self, event: Fact) -> Fact:
+        """How long answers took, and how the labelled set was told."""
+        return {"measured": event["found"]}
 
     def time_limit_s(self, release: Release) -> int:
         """The model file's limit."""
@@ -218,3 +267,10 @@ class PredictionSensor(JudgeSensor):
         asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
         look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
         return f"GateFailed: {asked}: {reason}. Next: {look}"
+
+
+def why_no_grpc(release: Release) -> str:
+    """Why the gate knows no address for gRPC, where it knows none."""
+    if release.address:
+        return "the model file gives target.address without target.grpc_address"
+    return f"service/{release.service} has no port tf-serving-grpc"

@@ -93,8 +93,7 @@ def _question(client: Any, container: str, release: Release, export: Export) -> 
     available = _await_available(client, container, export.version, lambda: ask(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
     answers = [judge_answer(case, ask(base_url, f"{path}:predict", case.rest_body)) for case in cases]
-    marks = release.source.kind != "savedmodel" and release.export.on_bad_image == "mark"
-    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY), marks=marks)
+    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
     spoken = _question_grpc(f"{host}:{grpc_port}", cases, export)
     return _all_passed([available, *answers, garbage, *spoken])
 

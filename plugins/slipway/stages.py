@@ -7,40 +7,43 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, chain
 
+from slipway.approval import DoubtOperator
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.operators import AnnounceOperator, ApplyOperator, PreviewOperator, RecordOperator, RemovePreviewOperator
 from slipway.release import asset_uri
-from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+from slipway.sensors import APPROVE, AddressSensor, PredictionSensor, RolloutSensor
 from slipway.undo import RollbackOperator
 
-GATE, REMOVE_PREVIEW = "gate", "remove_preview"
+GATE, PREVIEW_GATE, REMOVE_PREVIEW = "gate", "preview_gate", "remove_preview"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
 # An API server that restarts must not keep the good release away: what is tried again for five minutes is one that is silent.
 UNDO: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
 
 
-def deploy_stages(model: str, *, preview: bool = False) -> list[BaseOperator]:
+def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> list[BaseOperator]:
     """The preview and its gate, apply, the waits, the gate, announce, and the teardowns, already chained.
 
     A skipped task before the preview or apply does not skip them: a release that changed only manifests builds nothing,
-    one that only comes back has no preview. Where a preview fails, apply does not run.
+    one that only comes back has no preview. Where a preview fails, apply does not run. With `asks`, a person decides
+    where the first gate is in doubt: before anything is applied, where there is a preview.
     """
     removals: list[BaseOperator] = []
     if preview:
         removals = [RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown()]
+    proof = APPROVE if asks and not preview else GATE
     return _chained(
-        *(_preview_stages() if preview else ()),
-        *_proof_stages("none_failed"),
+        *(_preview_stages(asks=asks) if preview else ()),
+        *_proof_stages("none_failed", asks=asks and not preview),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
-        RollbackOperator(task_id="rollback", model=model, proof_task_id=GATE, **UNDO).as_teardown(),
+        RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **UNDO).as_teardown(),
         *removals,
-        RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
     )
 
 
-def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
+def temporary_stages(setups: list[BaseOperator], *, asks: bool = False) -> list[BaseOperator]:
     """The same on a cluster that the run makes and deletes: nothing to roll back to, nothing that stays to be announced.
 
     The teardowns belong to the setups: they run if one of them succeeded, whatever happened to the others and between.
@@ -48,7 +51,9 @@ def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
     announce: right below announce it would take its place, and a run whose gate failed would be green.
     """
     return _chained(
-        *_proof_stages("all_success"),  # Airflow's rule for what follows a setup; here everything is built anew
+        *_proof_stages(
+            "all_success", asks=asks
+        ),  # Airflow's rule for what follows a setup; here everything is built anew
         AnnounceOperator(task_id="announce", announces=None),
         RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT).as_teardown(
             setups=setups
@@ -57,25 +62,27 @@ def temporary_stages(setups: list[BaseOperator]) -> list[BaseOperator]:
             setups=setups, on_failure_fail_dagrun=True
         ),
         LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
-        RecordOperator(task_id="record", proof_task_id=GATE).as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(),
     )
 
 
-def _preview_stages() -> list[BaseOperator]:
+def _preview_stages(*, asks: bool) -> list[BaseOperator]:
     """What is skipped with the preview is what looks at it."""
     return [
         PreviewOperator(task_id="preview", trigger_rule="none_failed"),
         RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
-        PredictionSensor(task_id="preview_gate", task_display_name="preview gate", preview=True, **WAIT),
+        PredictionSensor(task_id=PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True)] if asks else ()),
     ]
 
 
-def _proof_stages(apply_rule: str) -> list[BaseOperator]:
+def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:
     return [
         ApplyOperator(task_id="apply", trigger_rule=apply_rule),
         RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
         AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
-        PredictionSensor(task_id=GATE, **WAIT),
+        PredictionSensor(task_id=GATE, asks=asks, **WAIT),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=GATE)] if asks else ()),
     ]
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.doom import Looks, judge_doom, read_evidence
-from slipway.facts import from_dict
-from slipway.prediction import GoldenCase, cases_from, judge_answer, judge_gate, judge_round
-from slipway.questions import ask_at
+from slipway.exam import AT_ONCE, Exam, gather_few
+from slipway.facts import from_dict, to_dict
+from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
+from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
+from slipway.quality import Baseline, judge_quality, read_images
+from slipway.questions import ask_at, ask_grpc
 from slipway.release import Release
-from slipway.rollout import judge_address, judge_pods, judge_rollout, list_pods_async, read_async
-from slipway.store import read_json
+from slipway.rollout import grpc_at, judge_address, judge_pods, judge_rollout, list_pods_async, read_async
+from slipway.store import read_bytes, read_json
 from slipway.target import server_version
 from slipway.teardown import Teardown, judge_removed
 from slipway.verdict import Verdict
@@ -234,7 +238,7 @@ class AddressTrigger(JudgeTrigger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._url: str | None = None
+        self._found: Fact | None = None
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database."""
@@ -243,37 +247,140 @@ class AddressTrigger(JudgeTrigger):
     async def look(self, release: Release) -> Verdict:
         """Judge the Service as it is now."""
         service = await read_async(release.target, "Service", release.service)
-        verdict, self._url = judge_address(service, name=release.service, namespace=release.target.namespace)
+        verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
+        if service is not None and url is not None:
+            self._found = {"url": url, "grpc": grpc_at(service)}
         return verdict
 
     def found(self) -> Any:
-        """The URL of the REST port."""
-        return self._url
+        """The URL of the REST port, and host:port of gRPC's."""
+        return self._found
 
 
 class PredictionTrigger(JudgeTrigger):
-    """Asks the golden questions of one version until enough rounds in a row have passed, or one answer is wrong."""
+    """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
-    def __init__(self, *, url: str, version: int, golden_uri: str, **kwargs: Any) -> None:
+    Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        version: int,
+        golden_uri: str,
+        grpc: str | None = None,
+        no_grpc: str = "no address is known for it",
+        descriptors_uri: str | None = None,
+        baseline: Fact | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.url = url
         self.version = version
         self.golden_uri = golden_uri
-        self._streak = 0
+        self.grpc = grpc
+        self.no_grpc = no_grpc
+        self.descriptors_uri = descriptors_uri
+        self.baseline = baseline
+        self._standing = Standing()
+        self._passed: Verdict | None = None  # what the rounds came to
+        self._exam: Exam | None = None
         self._cases: tuple[GoldenCase, ...] = ()
+        self._descriptors = b""
 
     def serialize(self) -> tuple[str, Fact]:
-        """For the database; the streak starts anew with the trigger."""
-        own = {"url": self.url, "version": self.version, "golden_uri": self.golden_uri}
+        """For the database; what was seen so far starts anew with the trigger."""
+        own = {
+            "url": self.url,
+            "version": self.version,
+            "golden_uri": self.golden_uri,
+            "grpc": self.grpc,
+            "no_grpc": self.no_grpc,
+            "descriptors_uri": self.descriptors_uri,
+            "baseline": self.baseline,
+        }
         return "slipway.triggers.PredictionTrigger", {**self._arguments(), **own}
 
     async def look(self, release: Release) -> Verdict:
-        """One round over all golden cases, each on a connection of its own."""
+        """One round; once enough have passed, some images of the labelled set."""
+        if self._passed is None:
+            await self._read()
+            self._standing, verdict = judge_gate(
+                self._standing, await self._round(release), release.gate, passes=release.gate_passes
+            )
+            if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:
+                return verdict
+            self._passed = verdict
+        return await self._examine(release, self._passed)
+
+    def found(self) -> Any:
+        """What was measured, for the record."""
+        times_ms = self._standing.times_ms
+        return {
+            "latency_ms": round(percentile(times_ms)) if times_ms else None,
+            "quality": to_dict(self._exam.measured) if self._exam and self._exam.told else None,
+        }
+
+    async def _read(self) -> None:
         if not self._cases:
             self._cases = cases_from(await asyncio.to_thread(read_json, self.golden_uri))
-        path = f"{release.version_path(self.version)}:predict"
-        verdicts = [
-            judge_answer(case, await ask_at(release.target, self.url, path, case.rest_body)) for case in self._cases
+        if self.grpc and self.descriptors_uri and not self._descriptors:
+            self._descriptors = await asyncio.to_thread(read_bytes, self.descriptors_uri)
+
+    async def _round(self, release: Release) -> Round:
+        """Every golden case over REST and gRPC, each on a connection of its own, and garbage.
+
+        One after another where it matters how long they take: a server that is asked much at once answers each later.
+        """
+        at_once = AT_ONCE if release.gate.latency_ms is None else 1
+        times_ms: list[float] = []
+        timed = [
+            *(_timed(partial(self._ask_rest, release, case), times_ms) for case in self._cases),
+            *(_timed(partial(self._ask_grpc, case), times_ms) for case in self._cases if self.grpc),
         ]
-        self._streak, verdict = judge_gate(self._streak, judge_round(verdicts), passes=release.gate_passes)
+        verdicts = await gather_few(timed, at_once=at_once)
+        return Round(
+            rest=tuple(verdicts[: len(self._cases)]),
+            grpc=tuple(verdicts[len(self._cases) :]),
+            others=(*(() if self.grpc else (Verdict.passed(f"gRPC was not asked: {self.no_grpc}"),)),
+                    *([await self._ask_garbage(release)] if release.gate.garbage else ())),
+            times_ms=tuple(times_ms),
+        )  # fmt: skip
+
+    async def _ask(self, release: Release, body: str) -> Answer:
+        return await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
+
+    async def _ask_rest(self, release: Release, case: GoldenCase) -> Verdict:
+        return judge_answer(case, await self._ask(release, case.rest_body))
+
+    async def _ask_grpc(self, case: GoldenCase) -> Verdict:
+        assert self.grpc is not None  # noqa: S101 - who calls has looked
+        said = await asyncio.to_thread(ask_grpc, self.grpc, self._descriptors, case, self.version)
+        return judge_spoken(case, self.version, said)
+
+    async def _ask_garbage(self, release: Release) -> Verdict:
+        return judge_garbage(await self._ask(release, GARBAGE_BODY), marks=release.marks_garbage, live=True)
+
+    async def _examine(self, release: Release, passed: Verdict) -> Verdict:
+        floor = release.gate.quality
+        assert floor is not None  # noqa: S101 - who calls has looked
+        if self._exam is None:
+            self._exam = Exam(floor, await asyncio.to_thread(read_images, floor))
+        asked = await self._exam.go_on(partial(self._ask, release))
+        if asked.outcome == "wait":
+            return asked
+        live = from_dict(Baseline, self.baseline) if self.baseline else None
+        return judge_all([passed, *judge_quality(floor, self._exam.measured, live)])
+
+
+def _timed(call: Callable[[], Awaitable[Verdict]], times_ms: list[float]) -> Callable[[], Awaitable[Verdict]]:
+    """The call, its time put down in milliseconds."""
+
+    async def timed() -> Verdict:
+        began = time.monotonic()
+        verdict = await call()
+        times_ms.append((time.monotonic() - began) * 1000)
         return verdict
+
+    return timed

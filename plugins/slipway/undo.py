@@ -17,6 +17,7 @@ from slipway.handover import Handover
 from slipway.holding import APPLY_S, Hold
 from slipway.operators import GRACE_S, GREY, Fact, one_line_failures, task_states
 from slipway.release import Release
+from slipway.sensors import why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -94,14 +95,16 @@ class RollbackOperator(BaseOperator):
         undoing = self._undoing(context, event)
         release = undoing["release"]
         if release["address"]:
-            return self.addressed(context, {**event, "found": release["address"].rstrip("/")})
+            found = {"url": release["address"].rstrip("/"), "grpc": release["grpc_address"]}
+            return self.addressed(context, {**event, "found": found})
         return self._defer(context, "AddressTrigger", "addressed", undoing, release["address_timeout_s"])
 
     def addressed(self, context: Context, event: Fact) -> None:
         """Go on to the gate."""
         undoing = self._undoing(context, event)
-        export = undoing["export"]
-        own = {"url": event["found"], "version": export["version"], "golden_uri": export["golden_uri"]}
+        export, found = undoing["export"], event["found"]
+        own = {name: export[name] for name in ("version", "golden_uri", "descriptors_uri")}
+        own |= {**found, "no_grpc": why_no_grpc(from_dict(Release, undoing["release"]))}
         self._defer(context, "PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
 
     def gated(self, context: Context, event: Fact) -> Fact:

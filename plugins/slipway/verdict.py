@@ -1,11 +1,11 @@
-"""Three answers that every judge gives, each with its reason."""
+"""What a judge says: not yet, yes, no, each with its reason; the gate may also be in doubt."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
-Outcome = Literal["wait", "pass", "fail"]
+Outcome = Literal["wait", "pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,11 @@ class Verdict:
     def failed(cls, reason: str) -> Self:
         """Wrong, and waiting will not mend it."""
         return cls(outcome="fail", reason=reason)
+
+    @classmethod
+    def doubtful(cls, reason: str) -> Self:
+        """Neither right nor wrong by what could be measured: a person has to say."""
+        return cls(outcome="inconclusive", reason=reason)
 
     def to_dict(self) -> dict[str, str]:
         """The verdict as XCom and trigger events carry it."""

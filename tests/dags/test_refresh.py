@@ -13,6 +13,7 @@ from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway import model_file
+from slipway.approval import DoubtOperator
 from slipway.dismantle import RemoveObjectsOperator
 from slipway.holding import HOLDERS
 from slipway.model_file import read_model_file, served_files
@@ -136,6 +137,39 @@ def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
     plan = bag.dags["refresh_digits_vit_gke"].get_task("plan")
     assert "create_cluster" in plan.deploys
     assert "create_cluster" not in plan.builds
+
+
+DOUBTFUL = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
+GATES = {
+    "preview": ("", "preview_gate", "apply", "gate"),
+    "rolling": ("target: {strategy: rolling}\n", "gate", "announce", "approve"),
+    "a temporary cluster": ("target: {gke: {temporary: true}}\n", "gate", "announce", "approve"),
+}
+
+
+@pytest.mark.parametrize(("target", "first", "then", "proof"), GATES.values(), ids=GATES)
+def test_a_person_is_asked_after_the_first_gate_that_may_be_in_doubt(dags_of, target, first, then, proof):
+    """Where the gate can be in doubt a question follows the first one: before apply, where there is a preview; else as the proof."""
+    dag = dags_of(doubtful=DOUBTFUL + target)["doubtful"]
+    dag.validate()
+    assert DagSerialization.to_dict(dag)
+    assert [task.task_id for task in dag.tasks if getattr(task, "asks", False)] == [first]
+    assert dag.get_task(first).downstream_task_ids == {"approve"}
+    assert then in dag.get_task("approve").downstream_task_ids
+    assert {task.proof_task_id for task in dag.tasks if hasattr(task, "proof_task_id")} == {proof}
+    assert "approve" in dag.get_task("plan").deploys
+    tis = [Ran(task.task_id, "success") for task in dag.tasks]
+    leaves = {leaf.task_id for leaf in DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)}
+    assert leaves == {"announce", *(["delete_cluster"] if "gke" in target else [])}
+
+
+@pytest.mark.parametrize("rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["sure", "told to fail"])
+def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
+    """A gate that is always sure, and one that takes doubt for no, is followed by no question."""
+    dag = dags_of(sure=GOOD.replace('label: "3"}]', f'label: "3"}}]{rules}'))["sure"]
+    assert "approve" not in dag.task_ids
+    assert not any(getattr(task, "asks", False) for task in dag.tasks)
+    assert dag.get_task("record").proof_task_id == "gate"
 
 
 def test_rolling_update_has_no_preview(dags_of):
@@ -297,10 +331,13 @@ def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
     assert dags["good"].timetable.can_be_scheduled
 
 
-def test_whoever_may_hold_the_target_first_is_known(bag):
+def test_whoever_may_hold_the_target_first_is_known(bag, dags_of):
     """A run finds out whether it has held its target from what these tasks left: none that takes the Lease is missing."""
-    takes = (PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator)
-    tasks = [task for dag in bag.dags.values() for task in dag.tasks]
+    takes = (
+        PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, DoubtOperator,
+    )  # fmt: skip
+    dags = [*bag.dags.values(), *dags_of(doubtful=DOUBTFUL).values()]
+    tasks = [task for dag in dags for task in dag.tasks]
     holders = {task.task_id for task in tasks if isinstance(task, takes) or getattr(task, "writes_s", None)}
     assert holders == set(HOLDERS)
 

@@ -9,65 +9,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
-
-from local.google_project import read_google_project
+from dag_run import Run, until
 
 MODEL, REFRESH, DAG = "digits-vit-gke", "refresh_digits_vit_gke", "teardown_digits_vit_gke"
 CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 OBJECTS = "deployment,service,hpa,pdb"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
-LIMIT_S = 120 if read_google_project() is None else 1800
-READS_S = 6  # as a person does: an answer in the very second of the question is taken by Airflow for a lost task
 
 pytestmark = pytest.mark.stand
-
-
-class Run:
-    """One run of the teardown DAG, followed through Airflow's own API."""
-
-    def __init__(self, airflow_api, **conf):
-        self.api = airflow_api
-        airflow_api(f"/dags/{DAG}?update_mask=is_paused", "PATCH", {"is_paused": False})
-        made = airflow_api(f"/dags/{DAG}/dagRuns", "POST", {"logical_date": None, "conf": conf})
-        self.id = made["dag_run_id"]
-        self.path = f"/dags/{DAG}/dagRuns/{self.id}"
-
-    def states(self):
-        """The states of its tasks."""
-        tasks = self.api(f"{self.path}/taskInstances")["task_instances"]
-        return {task["task_id"]: task["state"] for task in tasks}
-
-    def wait(self, task, *states):
-        """Wait until a task is in one of these states."""
-        return until(lambda: self.states().get(task) in states, f"{task} is {states}")
-
-    def end(self):
-        """Wait for its end; its state."""
-        until(lambda: self.api(self.path)["state"] in {"success", "failed"}, "the run has ended")
-        return self.api(self.path)["state"]
-
-    def answer(self, option):
-        """Give a person's answer to the approval, when it asks; what it showed comes back."""
-        self.wait("approve", "awaiting_input")
-        asked = f"{self.path}/taskInstances/approve/-1/hitlDetails"
-        shown = self.api(asked)
-        time.sleep(READS_S)
-        self.api(asked, "PATCH", {"chosen_options": [option], "params_input": {}})
-        return shown
-
-    def log(self, task):
-        """What a task's first try said."""
-        content = self.api(f"{self.path}/taskInstances/{task}/logs/1?full_content=true")["content"]
-        return "\n".join(json.dumps(line, ensure_ascii=False) for line in content)
-
-
-def until(holds, what):
-    """Wait until something holds, a second at a time."""
-    end_s = time.monotonic() + LIMIT_S
-    while not (held := holds()):
-        assert time.monotonic() < end_s, f"not in {LIMIT_S} s: {what}"
-        time.sleep(1)
-    return held
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +36,7 @@ def approved(live, gke, request):
     """A teardown that was approved: the run, how it ended, and what a person was shown."""
     if gke["emulator"]:
         return request.getfixturevalue("kept")
-    run = Run(request.getfixturevalue("airflow_api"), with_others=True)
+    run = Run(request.getfixturevalue("airflow_api"), DAG, with_others=True)
     shown = run.answer("Approve")
     return SimpleNamespace(run=run, state=run.end(), shown=shown)
 
@@ -99,7 +48,7 @@ def kept(live, google, airflow_api, kubectl):
     uid = json.loads(kubectl("get", f"service/{MODEL}", "-o", "json"))["metadata"]["uid"]
     rule = {"name": f"a{uid.replace('-', '')}"[:32], "IPAddress": "203.0.113.7"}
     google("PUT", "/residue", {"forwardingRules": {"regions/us-central1": [rule]}})
-    run = Run(airflow_api, with_others=True)
+    run = Run(airflow_api, DAG, with_others=True)
     shown = run.answer("Approve")
     try:
         run.wait("remove_objects", "deferred")
@@ -114,7 +63,7 @@ def kept(live, google, airflow_api, kubectl):
 
 def test_refused_if_somebody_else_may_live_there(live, google, airflow_api, kubectl):
     """The account sees its own namespace alone: the run is red before it asks anybody, and nothing is deleted."""
-    run = Run(airflow_api)
+    run = Run(airflow_api, DAG)
     assert run.end() == "failed"
     assert run.states()["look"] == "failed"
     assert run.states()["remove_objects"] == "upstream_failed"
@@ -127,7 +76,7 @@ def test_nothing_is_deleted_if_rejected(live, google, airflow_api, kubectl):
     before = kubectl(
         "get", OBJECTS, "-l", f"slipway/model={MODEL}", "-o", "jsonpath={.items[*].metadata.resourceVersion}"
     )
-    run = Run(airflow_api, with_others=True)
+    run = Run(airflow_api, DAG, with_others=True)
     run.answer("Reject")
     assert run.end() == "failed"
     states = run.states()

@@ -17,7 +17,7 @@ from trial_project import copy_project, remove_images, trial_file
 
 from local.google_project import read_google_project
 
-from .conftest import read_surroundings
+from ..conftest import read_surroundings
 
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")

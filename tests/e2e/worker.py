@@ -19,8 +19,10 @@ class TaskInstance:
         self.pushed = {}
 
     def xcom_pull(self, *, task_ids, key="return_value"):
-        """A fact by its task's name; by another key what this task has pushed itself."""
-        return self.facts.get(task_ids) if key == "return_value" else self.pushed.get(key)
+        """A fact by its task's name; by another key what a task has pushed, this one among them."""
+        if key == "return_value":
+            return self.facts.get(task_ids)
+        return self.pushed.get(key) if task_ids == self.task_id else self.facts.get(f"{task_ids}/{key}")
 
     @staticmethod
     def get_dagrun_state(_dag_id, _run_id):

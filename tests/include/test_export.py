@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hub_stub import REPO, REVISION
+
+from slipway.folders import write_layer
 
 pytestmark = pytest.mark.model
 
@@ -80,6 +83,7 @@ def test_export_leaves_what_it_promises(digits_export):
     string, number = {"dtype": "DT_STRING", "shape": [-1]}, {"dtype": "DT_FLOAT", "shape": [-1]}
     signature = {"inputs": {"string_input": string}, "outputs": {"label": string, "confidence": number}}
     assert signature == facts["signature"]
+    assert facts["labels"] == [str(digit) for digit in range(10)]
     assert facts["peak_rss_bytes"] < 2 << 30
 
 
@@ -169,14 +173,34 @@ def field(message, number):
             return message[at + 1 : at + 1 + length]
 
 
-def test_same_checkpoint_gives_same_bytes(run_exporter, digits_request, digits_export, tmp_path):
-    """Another process, another folder, another hash seed: every file of the SavedModel is byte for byte the same."""
+def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_export, tmp_path):
+    """On what looks like another machine every byte of the SavedModel, and with it the layer, is the same.
+
+    Another folder, home, scratch folder, host name, locale, time zone, umask and hash seed, and one CPU of those here.
+    """
     copy = tmp_path / "elsewhere"
     shutil.copytree(digits_request["source"]["path"], copy)
-    request = {**digits_request, "source": {"kind": "folder", "path": str(copy)}}
-    done = run_exporter(request, tmp_path / "out", PYTHONHASHSEED="1234")
-    assert done.returncode == 0, done.stderr
-    assert contents(digits_export / "savedmodel") == contents(tmp_path / "out" / "savedmodel")
+    request, out = tmp_path / "request.json", tmp_path / "out"
+    request.write_text(json.dumps({**digits_request, "source": {"kind": "folder", "path": str(copy)}}))
+    for name in ("home", "scratch"):
+        (tmp_path / name).mkdir()
+    elsewhere = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "scratch"),
+        "LC_ALL": "POSIX", "TZ": "Pacific/Chatham", "USER": "somebody", "PYTHONHASHSEED": "1234",
+    }  # fmt: skip
+    script = 'umask 077; hostname elsewhere; test "$(hostname)" = elsewhere && exec taskset --cpu-list "$0" "$@"'
+    cpu = str(max(os.sched_getaffinity(0)))
+    command = ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script, cpu]
+    exporter = [model_python, PROJECT / "include" / "model" / "export.py", "--request", request, "--out", out]
+    done = subprocess.run(
+        [*command, *exporter], capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path, env=elsewhere
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(digits_export / "savedmodel") == contents(out / "savedmodel")
+    layers = [tmp_path / "here.tar", tmp_path / "there.tar"]
+    for exported, layer in zip((digits_export, out), layers, strict=True):
+        write_layer(exported / "savedmodel", "/models/digits-vit/1", layer)
+    assert len({hashlib.sha256(layer.read_bytes()).hexdigest() for layer in layers}) == 1
 
 
 def test_hub_checkpoint_gives_same_bytes_as_its_folder(run_exporter, digits_request, digits_export, hub, tmp_path):

@@ -25,6 +25,14 @@ def test_complete_request_becomes_values():
     assert expected == parse_request(request())
 
 
+def test_case_may_have_several_labels():
+    """One label or a list of them, each a text."""
+    assert parse_request(request(golden=[{**CASE, "label": ["3", "8"]}])).golden[0].labels == ("3", "8")
+    for wrong in ([], ["3", 8], [""]):
+        with pytest.raises(ExportRefused, match=r"label: .* is not a list of texts"):
+            parse_request(request(golden=[{**CASE, "label": wrong}]))
+
+
 def test_settings_and_origin_are_optional():
     """What is not said of the settings has its default; where the source is from may be told for the card."""
     assert Settings() == parse_request(request()).settings

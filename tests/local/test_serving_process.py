@@ -7,11 +7,14 @@ import subprocess
 import time
 import urllib.request
 
+import grpc
 import pytest
 
 pytestmark = pytest.mark.model
 
 SOON_S = 30
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+DT_BFLOAT16, DT_INT64 = 14, 9
 
 
 @pytest.fixture
@@ -138,3 +141,43 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
     assert (tmp_path / "tensorflow_model_server.end").read_text() == "done\n"
     expected = "--port=8500 --rest_api_port=8501 --model_name=digits-vit --model_base_path=/models/digits-vit --extra=1"
     assert arguments.read_text().strip() == expected
+
+
+def test_deadlines_that_pass_under_load_leave_the_server_answering(stand_in, digits_export):
+    """Hundreds of calls whose deadlines pass before, while and after they run take nobody's turn away for good."""
+    golden = (digits_export / "golden" / "three" / "grpc.bin").read_bytes()
+    with grpc.insecure_channel(stand_in.grpc) as channel:
+        predict = channel.unary_unary(PREDICT)
+        asked = [predict.future(golden, timeout=number % 40 / 1000 + 0.001) for number in range(400)]
+        codes = {call.code() for call in asked}
+        assert grpc.StatusCode.DEADLINE_EXCEEDED in codes
+        assert codes <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK}
+        after = [predict.future(golden, timeout=SOON_S) for _ in range(40)]  # more than one for each thread
+        assert all(call.code() == grpc.StatusCode.OK for call in after)
+
+
+def test_types_that_do_not_merge_are_refused_and_the_batch_thread_lives_on(
+    start_stand_in, digits_export, base, tmp_path
+):
+    """Two requests of different types in one batch are both INVALID_ARGUMENT; the one thread then answers the next."""
+    shutil.copytree(digits_export / "savedmodel", base / "1")
+    (tmp_path / "batching.txt").write_text(
+        "max_batch_size { value: 2 } batch_timeout_micros { value: 2000000 } num_batch_threads { value: 1 }"
+    )
+    flags = ("--enable_batching", f"--batching_parameters_file={tmp_path}/batching.txt", "--enable_model_warmup=false")
+    server = start_stand_in(f"--model_base_path={base}", *flags)
+    wait_for_line(server, "Exporting HTTP/REST API")
+    golden = (digits_export / "golden" / "three" / "grpc.bin").read_bytes()
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict = channel.unary_unary(PREDICT)
+        pair = [predict.future(typed(golden, number), timeout=SOON_S) for number in (DT_BFLOAT16, DT_INT64)]
+        assert {call.code() for call in pair} == {grpc.StatusCode.INVALID_ARGUMENT}
+        assert predict.future(golden, timeout=SOON_S).code() == grpc.StatusCode.OK
+
+
+def typed(request, number):
+    """A PredictRequest's bytes with one zero of that type for its string: TensorProto {dtype, shape [1], zero bytes}."""
+    size = 2 if number == DT_BFLOAT16 else 8
+    tensor = bytes([0x08, number, 0x12, 0x04, 0x12, 0x02, 0x08, 0x01, 0x22, size]) + bytes(size)
+    entry = b"\x0a\x0cstring_input" + bytes([0x12, len(tensor)]) + tensor
+    return request[: 2 + request[1]] + bytes([0x12, len(entry)]) + entry  # model_spec comes first

@@ -285,6 +285,22 @@ def http_server():
 
 
 @pytest.fixture
+def grpc_server():
+    """Starts a real gRPC server: `grpc_server(*answers)` gives its address and the requests that it saw."""
+    from grpc_serving import GrpcServing
+
+    servers = []
+
+    def start(*answers):
+        servers.append(GrpcServing(*answers))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        one.server.stop(0).wait()
+
+
+@pytest.fixture
 def closed_url():
     """A URL where nobody listens."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)

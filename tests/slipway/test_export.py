@@ -11,6 +11,7 @@ import pytest
 from slipway import export as export_module
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
 from slipway.export import (
+    check_labels,
     claim_version,
     content_hash,
     exporter_hash,
@@ -22,7 +23,7 @@ from slipway.export import (
 )
 from slipway.model_file import SERVED
 from slipway.prediction import cases_from
-from slipway.release import GoldenRequest, short
+from slipway.release import Gate, GoldenRequest, QualityFloor, short
 from slipway.store import fetch, read_bytes, read_json
 
 CONTENT = {
@@ -106,6 +107,36 @@ def test_layer_holds_the_model_with_fixed_times_and_owners(saved_model, tmp_path
     assert {(entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname) for entry in entries} == {(0, 0, 0, "", "")}
     assert {entry.mode for entry in entries if entry.isfile()} == {0o644}
     assert {entry.mode for entry in entries if entry.isdir()} == {0o755}
+
+
+@pytest.fixture
+def labels_known(store, export):
+    """Makes an export whose model has these labels."""
+
+    def make(labels):
+        return replace(export, report_uri=store.put_json({"labels": labels} if labels else {}, "export.json"))
+
+    return make
+
+
+def test_refused_if_the_model_has_no_such_label(release, labels_known):
+    """A misspelt label among several, or in the labelled set, would never come, and is named before anything is built."""
+    case = replace(release.golden[0], label=("3", "thre"))
+    with pytest.raises(
+        ExportError, match=r"^gate\.golden three: 'thre' is none of the model's 2 labels \(3, 8\)\. Next: "
+    ):
+        check_labels(replace(release, golden=(case,)), labels_known(["3", "8"]))
+    check_labels(replace(release, golden=(case,)), labels_known(None))
+    check_labels(release, labels_known(["3", "8"]))
+
+
+def test_refused_if_the_labelled_set_has_another_label(release, labels_known, store):
+    """An image of the set is held to the model's labels too."""
+    image = {"name": "eigth/a.png", "label": "eigth", "data": "aQ=="}
+    uri = store.put_json({"images": [image]}, "quality.json")
+    asked = Gate(quality=QualityFloor(uri=uri, digest="x", min_top1=0.9, max_drop=None))
+    with pytest.raises(ExportError, match=r"^gate\.quality\.set: eigth/a\.png: 'eigth' is none of the model's "):
+        check_labels(replace(release, gate=asked), labels_known([str(n) for n in range(11)]))
 
 
 def test_same_number_if_the_content_is_the_same(store):

@@ -7,6 +7,7 @@ from slipway.facts import from_dict, to_dict
 from slipway.history import History, recorded
 from slipway.live import judge_undo, keep_manifests
 from slipway.plan import plan_refresh
+from slipway.release import Gate, QualityFloor
 from slipway.store import read_bytes
 from slipway.verdict import Verdict
 
@@ -95,3 +96,19 @@ def test_recorded_release_comes_back_as_another_runs_work(release, export, pushe
     assert (exported, image) == (export, pushed)
     assert to_dict(back) == {**to_dict(release), "run_id": "now", "store": "gs://bucket/store"}
     assert from_dict(type(back), to_dict(back)) == back
+
+
+def test_recorded_release_is_asked_its_promises_alone(record_of):
+    """What comes back was judged when it was new: neither its latency nor a labelled set can keep it away."""
+    floor = QualityFloor(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+    record = record_of("old", gate=Gate(latency_ms=5, quality=floor, failures=2))
+    back, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
+    assert back.gate == Gate(failures=2)
+
+
+def test_record_of_an_earlier_slipway_comes_back(record_of):
+    """A record that knows nothing of the gate's rules has the model file's defaults."""
+    record = record_of("old")
+    del record["release"]["gate"], record["release"]["grpc_address"]
+    back, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
+    assert (back.gate, back.grpc_address) == (Gate(), None)

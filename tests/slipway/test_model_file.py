@@ -42,6 +42,11 @@ def test_defaults_if_only_source_and_gate_are_given():
     assert (file.gate.passes, file.gate.golden[0].min_confidence) == (3, 0.5)
 
 
+def gate(**rules):
+    """The least model file with rules of its gate."""
+    return {**LEAST, "gate": {"golden": [GOLDEN], **rules}}
+
+
 SOURCES = [
     {"folder": "checkpoint"},
     {"hub": "google/vit-base-patch16-224"},
@@ -92,6 +97,19 @@ REFUSALS = {
     "golden name that is no name": (golden(name="Three!"), "gate.golden.0.name: "),
     "golden label that is a number": (golden(label=3), "gate.golden.0.label: "),
     "golden label that is empty": (golden(label=""), "gate.golden.0.label: "),
+    "no golden label of several": (golden(label=[]), "gate.golden.0.label: "),
+    "a golden label of several that is a number": (golden(label=["3", 8]), "gate.golden.0.label: is neither a text nor a list of texts"),
+    "one golden label twice": (golden(label=["3", "3"]), "gate.golden.0.label: names a label twice"),
+    "failures below none": (gate(failures=-1), "gate.failures: "),
+    "errors that are a text": (gate(errors="many"), "gate.errors: "),
+    "no time to answer in": (gate(latency_ms=0), "gate.latency_ms: "),
+    "labelled set that asks for nothing": (gate(quality={"set": "q"}), "gate.quality: asks for nothing"),
+    "labelled set without a place": (gate(quality={"min_top1": 0.9}), "gate.quality.set: "),
+    "labelled set that asks for too much": (gate(quality={"set": "q", "min_top1": 90}), "gate.quality.min_top1: "),
+    "doubt that is neither": (gate(on_inconclusive="pass"), "gate.on_inconclusive: "),
+    "no time for a person": (gate(ask_timeout_s=0), "gate.ask_timeout_s: "),
+    "gRPC beside the Service": ({**LEAST, "target": {"grpc_address": "x:8500"}}, "target: grpc_address goes with address"),
+    "gRPC by a URL": ({**LEAST, "target": {"address": "http://x", "grpc_address": "http://x:1"}}, "target.grpc_address: "),
     "confidence above one": (golden(min_confidence=1.5), "gate.golden.0.min_confidence: "),
     "confidence below zero": (golden(min_confidence=-0.1), "gate.golden.0.min_confidence: "),
     "confidence NaN": (golden(min_confidence=float("nan")), "gate.golden.0.min_confidence: "),

@@ -8,12 +8,14 @@ from slipway.prediction import (
     GARBAGE_BODY,
     MARK,
     Answer,
+    GrpcPrediction,
+    GrpcRefusal,
     cases_from,
     judge_answer,
     judge_garbage,
-    judge_gate,
     judge_prediction,
     judge_round,
+    judge_spoken,
     judge_status,
     judge_version,
 )
@@ -103,6 +105,16 @@ def test_verdict_of_a_prediction(case, label, confidence, verdict):
     assert verdict == judge_prediction(case, label, confidence)
 
 
+def test_any_of_several_labels_will_do(case):
+    """A case of two labels keeps the file's promise with either, and is held to 🤗's own answer all the same."""
+    either = replace(case, label=("3", "8"))
+    said = "golden case 'three': promised '3' or '8' at 0.80 or more, came"
+    assert judge_prediction(either, "3", 0.95) == Verdict.passed(f"{said} '3' at 0.9500")
+    assert judge_prediction(either, "5", 0.95) == Verdict.failed(f"{said} '5' at 0.9500: wrong label")
+    assert judge_prediction(either, "8", 0.95) == Verdict.failed(f"{said} '8' at 0.9500: 🤗's own model says '3'")
+    assert judge_prediction(replace(either, reference=None), "8", 0.95).outcome == "pass"
+
+
 def test_fail_if_a_wire_answer_is_nan(case):
     """A NaN, which JSON parsers let through, never passes."""
     assert judge_answer(case, answered("3", float("nan"))).outcome == "fail"
@@ -143,26 +155,6 @@ def test_worst_verdict_of_a_round(verdicts, verdict):
     assert verdict == judge_round(verdicts)
 
 
-GATES = [
-    (0, PASS, (1, Verdict.wait("1 of 3 rounds in a row passed"))),
-    (1, PASS, (2, Verdict.wait("2 of 3 rounds in a row passed"))),
-    (2, PASS, (3, Verdict.passed("3 of 3 rounds in a row passed; p"))),
-    (2, WAIT, (0, WAIT)),
-    (2, FAIL, (0, FAIL)),
-]
-
-
-@pytest.mark.parametrize(("streak", "latest", "after"), GATES)
-def test_gate_after_a_round(streak, latest, after):
-    """Only rounds in a row count."""
-    assert after == judge_gate(streak, latest, passes=3)
-
-
-def test_gate_passes_at_once_if_one_round_is_asked():
-    """One round may be enough."""
-    assert (1, Verdict.passed("1 of 1 rounds in a row passed; p")) == judge_gate(0, PASS, passes=1)
-
-
 def status(state, message="", *, version="7"):
     """TF Serving's status of a version."""
     state = {"version": version, "state": state, "status": {"error_code": "OK", "error_message": message}}
@@ -201,6 +193,13 @@ def test_garbage_has_to_be_refused_as_a_bad_request(came, outcome):
     assert outcome == judge_garbage(Answer(status=came, body="x")).outcome
 
 
+@pytest.mark.parametrize("came", [0, 404, 429, 500, 503])
+def test_garbage_waits_behind_a_live_service(came):
+    """Where old pods may still answer, no answer to garbage proves nothing yet."""
+    assert judge_garbage(Answer(status=came, body="x"), live=True).outcome == "wait"
+    assert judge_garbage(Answer(status=200, body="x"), live=True).outcome == "fail"
+
+
 MARKED = json.dumps({"predictions": [{"label": f"{MARK}is no image", "confidence": 0.0}]})
 UNMARKED = json.dumps({"predictions": [{"label": "3", "confidence": 0.9}]})
 
@@ -231,6 +230,23 @@ def test_garbage_is_well_formed_but_no_image():
 def test_version_that_answered_has_to_be_the_one_asked(came, verdict):
     """Another version's answer proves nothing."""
     assert verdict == judge_version(7, came)
+
+
+SPOKEN = {
+    "right": (GrpcPrediction(label="3", confidence=0.95, version=7), Verdict.passed("golden case 'three' over gRPC: version 7 answered")),
+    "another version": (GrpcPrediction(label="3", confidence=0.95, version=6), Verdict.failed("over gRPC: version 7 was asked, version 6 answered")),
+    "wrong label": (GrpcPrediction(label="8", confidence=0.95, version=7), Verdict.failed(f"over gRPC: {CAME} '8' at 0.9500: wrong label")),
+    "not here": (GrpcRefusal(code="NOT_FOUND", words="Servable\nnot found"), Verdict.wait("golden case 'three' over gRPC: NOT_FOUND: Servable not found")),
+    "nobody": (GrpcRefusal(code="UNAVAILABLE", words="refused"), Verdict.wait("golden case 'three' over gRPC: UNAVAILABLE: refused")),
+    "refused": (GrpcRefusal(code="INVALID_ARGUMENT", words="no"), Verdict.failed("golden case 'three' over gRPC: INVALID_ARGUMENT: no")),
+    "no label": (GrpcRefusal(code="OK", words="nothing"), Verdict.failed("golden case 'three' over gRPC: OK: nothing")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "verdict"), SPOKEN.values(), ids=SPOKEN)
+def test_verdict_of_a_grpc_answer(case, said, verdict):
+    """A gRPC answer keeps both promises and names the version that was asked, or is not there yet, or wrong."""
+    assert verdict == judge_spoken(case, 7, said)
 
 
 def test_cases_come_back_from_what_the_export_stored(case):

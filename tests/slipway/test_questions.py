@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import grpc
 import pytest
+from grpc_serving import DESCRIPTORS, request_of
 
 from slipway import questions
-from slipway.prediction import Answer
-from slipway.questions import ask, ask_async, ask_at, read_proxied
+from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
+from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied
 
 
 async def asked(way, *question):
@@ -121,3 +124,36 @@ MODELS = {
 def test_what_the_model_says_comes_as_it_is(status, body):
     """Whatever is not the API server's Status is the model's answer, for the judge."""
     assert Answer(status=status, body=body) == read_proxied(status, body)
+
+
+@pytest.fixture
+def spoken(case):
+    """The golden case with a gRPC request."""
+    return replace(case, grpc_request=request_of("digits-vit"))
+
+
+def test_grpc_answer_names_its_version(grpc_server, spoken):
+    """A version is asked for by its number, and the answer says which it came from."""
+    server = grpc_server(("3", 0.95, 7))
+    said = ask_grpc(server.address, DESCRIPTORS, spoken, 7)
+    assert said == GrpcPrediction(label="3", confidence=pytest.approx(0.95), version=7)
+    assert [seen.version for seen in server.seen] == [7]
+
+
+def test_each_grpc_question_on_a_connection_of_its_own(grpc_server, spoken):
+    """Channels of one process share connections by themselves; these do not, so that a load balancer may choose anew."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc_server(("3", 0.95, 7))
+    with ThreadPoolExecutor(3) as askers:
+        list(askers.map(lambda _: ask_grpc(server.address, DESCRIPTORS, spoken, 7), range(6)))
+    assert len({seen.client for seen in server.seen}) == 6
+
+
+def test_grpc_refusal_is_an_answer(grpc_server, closed_url, spoken):
+    """What the server refuses, who is not there, and an answer without a label are for the judge."""
+    refusing = grpc_server((grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(digits-vit, 7)"))
+    said = ask_grpc(refusing.address, DESCRIPTORS, spoken, 7)
+    assert said == GrpcRefusal(code="NOT_FOUND", words="Servable not found for request: Specific(digits-vit, 7)")
+    assert ask_grpc(closed_url.removeprefix("http://"), DESCRIPTORS, spoken, 7).code == "UNAVAILABLE"
+    assert ask_grpc(grpc_server((None, 0, 7)).address, DESCRIPTORS, spoken, 7).code == "OK"

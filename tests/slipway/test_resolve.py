@@ -5,9 +5,10 @@ import pytest
 from slipway import resolve as resolve_module
 from slipway.errors import InputRefused
 from slipway.export import content_hash
-from slipway.model_file import SERVED, GoldenImage, parse_model_file
-from slipway.release import GoldenRequest, Source
-from slipway.resolve import Settings, image_repository, pin_golden, pin_source, read_settings, serving_image
+from slipway.model_file import SERVED, GateSettings, GoldenImage, parse_model_file
+from slipway.quality import read_images
+from slipway.release import Gate, GoldenRequest, Source
+from slipway.resolve import Settings, image_repository, pin_gate, pin_golden, pin_source, read_settings, serving_image
 
 DIGITS = SERVED / "digits-vit.yaml"
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
@@ -123,6 +124,26 @@ def test_least_confidence_is_the_forms_where_it_says_one(asked, confidence):
         name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=confidence
     )
     assert expected == pin_golden(DIGITS, golden("digits-vit/golden/three.png"), asked)
+
+
+def test_gate_is_the_model_files_and_its_set_is_kept(tmp_path, store):
+    """All that the gate judges by is pinned; the labelled set goes to the store, where every worker reads it."""
+    (tmp_path / "q" / "3").mkdir(parents=True)
+    (tmp_path / "q" / "3" / "a.png").write_bytes(b"three")
+    rules = {
+        "failures": 1,
+        "errors": 2,
+        "latency_ms": 3,
+        "garbage": False,
+        "on_inconclusive": "fail",
+        "ask_timeout_s": 4,
+    }
+    case = {"name": "three", "image": "x", "label": "3"}
+    asked = GateSettings(golden=[case], quality={"set": "q", "min_top1": 0.9}, **rules)
+    gate = pin_gate(tmp_path / "m.yaml", asked, store)
+    assert gate == Gate(quality=gate.quality, **rules)
+    assert [image.name for image in read_images(gate.quality)] == ["3/a.png"]
+    assert pin_gate(tmp_path / "m.yaml", GateSettings(golden=[case]), store) == Gate()
 
 
 def test_golden_url_stays():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slipway.record import write_record
-from slipway.release import Retention
+from slipway.release import Gate, QualityFloor, Retention
 from slipway.retention import Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target
 
@@ -106,6 +106,19 @@ def test_a_release_that_is_not_kept_is_not_offered(record_of):
     records = [numbered(record_of, f"run{n}", "live", n) for n in range(1, 5)]
     found = plan(records, retention=Retention(releases=2, records=50))
     assert [record["run_id"] for record in found.records] == ["run1", "run2"]
+
+
+def test_labelled_sets_stay_with_the_releases_that_were_asked_them(record_of):
+    """A set that no kept record names is removed; a record of an earlier Slipway names none."""
+    floors = [
+        QualityFloor(uri=f"file:///store/quality/digits-vit/{n}.json", digest="x", min_top1=0.9, max_drop=None)
+        for n in range(4)
+    ]
+    records = [numbered(record_of, f"run{n}", "live", n, gate=Gate(quality=floors[n])) for n in range(1, 4)]
+    records.append(numbered(record_of, "plain", "live", 4))
+    del records[-1]["release"]["gate"]
+    holdings = replace(NOTHING_HELD, quality=frozenset(f"{n}.json" for n in range(4)))
+    assert plan(records, holdings).keys == tuple(f"quality/digits-vit/{n}.json" for n in range(3))
 
 
 def test_store_keeps_what_staying_releases_need(record_of):

@@ -1,6 +1,6 @@
 import pytest
 
-from slipway.rollout import explain_pods, judge_address, judge_rollout, next_command, release_selector
+from slipway.rollout import explain_pods, grpc_at, judge_address, judge_rollout, next_command, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"
@@ -143,6 +143,23 @@ def test_wait_if_the_service_has_no_address(seen):
     """No address yet is a wait without a URL."""
     verdict = Verdict.wait("service/tfs-server in shop: no address yet")
     assert (verdict, None) == judge_address(seen, name="tfs-server", namespace="shop")
+
+
+GRPC_PORTS = [{"name": "tf-serving-restapi", "port": 8501}, {"name": "tf-serving-grpc", "port": 9000}]
+GRPC = {
+    "by its port's name": ({"ip": "203.0.113.9"}, GRPC_PORTS, "203.0.113.9:9000"),
+    "IPv6": ({"ip": "2001:db8::9"}, GRPC_PORTS, "[2001:db8::9]:9000"),
+    "no such port": ({"ip": "203.0.113.9"}, GRPC_PORTS[:1], None),
+    "no ports": ({"ip": "203.0.113.9"}, None, None),
+    "no address": (None, GRPC_PORTS, None),
+}
+
+
+@pytest.mark.parametrize(("ingress", "ports", "address"), GRPC.values(), ids=GRPC)
+def test_grpc_is_where_the_services_port_says(ingress, ports, address):
+    """An overlay may move gRPC's port, or take it away."""
+    seen = {**service(*filter(None, [ingress])), "spec": {"ports": ports}}
+    assert address == grpc_at(seen)
 
 
 def test_fail_if_the_service_is_gone():

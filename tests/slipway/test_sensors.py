@@ -6,13 +6,15 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway import sensors
-from slipway.facts import to_dict
+from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.preview import Previewed
-from slipway.sensors import AddressSensor, PredictionSensor, RolloutSensor
+from slipway.release import Gate, QualityFloor, Release
+from slipway.sensors import NO_GRPC_BESIDE, AddressSensor, PredictionSensor, RolloutSensor, why_no_grpc
 
 ADDRESS = "http://203.0.113.9:8501"
-PASS = {"outcome": "pass", "reason": "there", "found": None}
+FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}
+PASS = {"outcome": "pass", "reason": "there", "found": FOUND}
 FAIL = {"outcome": "fail", "reason": "time is up: not yet", "found": None}
 SENSORS = {"wait_for_rollout": RolloutSensor, "wait_for_address": AddressSensor, "gate": PredictionSensor}
 
@@ -47,7 +49,14 @@ DEFERRED = {
     "gate": (
         "slipway.triggers.PredictionTrigger",
         300,
-        {"url": ADDRESS, "version": 7, "golden_uri": "file:///store/exports/digits-vit/7/golden.json"},
+        {
+            "url": ADDRESS,
+            "version": 7,
+            "golden_uri": "file:///store/exports/digits-vit/7/golden.json",
+            "descriptors_uri": "file:///store/exports/digits-vit/7/descriptors.bin",
+            "grpc": None,
+            "no_grpc": "service/tfs-server has no port tf-serving-grpc",
+        },
     ),
 }
 
@@ -137,16 +146,79 @@ def test_lease_is_renewed_for_the_wait(context, monkeypatch):
 
 
 def test_url_if_the_address_was_found(context):
-    """The address's wait leaves the URL."""
-    url = sensor("wait_for_address").decide(context("wait_for_address"), {**PASS, "found": ADDRESS})
-    assert url == ADDRESS
+    """The address's wait leaves the URL, and beside it where gRPC is asked."""
+    run = context("wait_for_address")
+    assert sensor("wait_for_address").decide(run, PASS) == ADDRESS
+    assert Handover(run).grpc_address == "203.0.113.9:8500"
 
 
 def test_fixed_url_needs_no_wait(context, release):
     """The model file's URL is taken as it is, without a slash at its end."""
+    fixed = replace(release, address="https://models.example.com/", grpc_address="models.example.com:8500")
+    run = context("wait_for_address", of=fixed)
+    assert sensor("wait_for_address").execute(run) == "https://models.example.com"
+    assert Handover(run).grpc_address == "models.example.com:8500"
+
+
+def test_gate_says_why_it_cannot_ask_over_grpc(release):
+    """A fixed URL says nothing of gRPC's address, and the gate says so."""
     fixed = replace(release, address="https://models.example.com/")
-    url = sensor("wait_for_address").execute(context("wait_for_address", of=fixed))
-    assert url == "https://models.example.com"
+    assert why_no_grpc(fixed) == "the model file gives target.address without target.grpc_address"
+
+
+DOUBT = {**PASS, "outcome": "inconclusive", "found": {"latency_ms": 900, "quality": None}}
+
+
+def test_doubt_is_left_to_a_person(context):
+    """A gate that is followed by the question passes with its doubt, and with what it measured, for the record."""
+    run = context("gate")
+    PredictionSensor(task_id="gate", asks=True).decide(run, DOUBT)
+    said = Handover(run).said("gate")
+    assert (said["outcome"], said["measured"]["latency_ms"]) == ("inconclusive", 900)
+
+
+def test_doubt_is_left_where_a_person_has_said_yes_before(context, release):
+    """Who let a release pass beside the live one has let it pass: the public gate does not ask again, nor say no."""
+    run = context("gate", of=replace(release, strategy="preview"))
+    run["ti"].facts["approve", "verdict"] = {"outcome": "pass", "reason": "ada said yes"}
+    PredictionSensor(task_id="gate").decide(run, DOUBT)
+    assert Handover(run).said("gate")["outcome"] == "inconclusive"
+
+
+FLOOR = QualityFloor(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+RULES = Gate(latency_ms=5, quality=FLOOR, failures=2)
+JUDGED = {
+    "beside the live one": ("preview", True, True, RULES),
+    "after a preview": ("preview", False, True, Gate(latency_ms=5, failures=2)),
+    "what only comes back": ("preview", False, False, Gate(failures=2)),
+    "rolling": ("rolling", False, False, RULES),
+}
+
+
+@pytest.mark.parametrize("kind", JUDGED)
+def test_each_gate_judges_what_has_not_been_judged(context, release, kind):
+    """The labelled set is told once by one image; what was proven before is asked its promises alone."""
+    strategy, preview, previewed, rules = JUDGED[kind]
+    run = context("gate", of=replace(release, strategy=strategy, gate=RULES))
+    if not previewed:
+        del run["ti"].facts["preview", "return_value"]
+    with pytest.raises(TaskDeferred) as deferral:
+        PredictionSensor(task_id="gate", preview=preview).wait(Handover(run))
+    _, kept = deferral.value.trigger.serialize()
+    assert from_dict(Release, kept["release"]).gate == rules
+    assert (kept["no_grpc"] == NO_GRPC_BESIDE) is preview
+
+
+NO_DOUBT = {"nobody is asked": (False, "ask"), "the model file says fail": (True, "fail")}
+
+
+@pytest.mark.parametrize(("asks", "then"), NO_DOUBT.values(), ids=NO_DOUBT)
+def test_doubt_means_no_where_nobody_is_asked(context, release, asks, then):
+    """Without a person's word, a gate in doubt fails and says what it doubts."""
+    run = context("gate", of=replace(release, gate=Gate(on_inconclusive=then)))
+    with pytest.raises(AirflowFailException, match=r"GateFailed: .*: there, which is not enough\. Next: "):
+        PredictionSensor(task_id="gate", asks=asks).decide(run, DOUBT)
+    assert Handover(run).said("gate")["outcome"] == "fail"
 
 
 FAILURES = {

@@ -1,12 +1,18 @@
+import base64
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 from airflow.sdk.module_loading import import_string
+from grpc_serving import DESCRIPTORS, request_of
 
 from slipway.facts import to_dict
+from slipway.quality import Baseline, LabelledImage, Measured
+from slipway.release import Gate, QualityFloor
 from slipway.triggers import AddressTrigger, JudgeTrigger, PredictionTrigger, RolloutTrigger
 from slipway.verdict import Verdict
 
@@ -92,7 +98,15 @@ async def test_looks_again_until_the_deadline(release):
 TRIGGERS = {
     RolloutTrigger: {"release_id": "abcdefabcdef", "uid": "u-1", "generation": 4},
     AddressTrigger: {},
-    PredictionTrigger: {"url": "http://x:8501", "version": 7, "golden_uri": "file:///store/golden.json"},
+    PredictionTrigger: {
+        "url": "http://x:8501",
+        "version": 7,
+        "golden_uri": "file:///store/golden.json",
+        "grpc": "x:8500",
+        "no_grpc": "",
+        "descriptors_uri": "file:///store/descriptors.bin",
+        "baseline": None,
+    },
 }
 
 
@@ -113,12 +127,19 @@ def predictions(label="3", confidence=0.95):
 
 @pytest.fixture
 def gate(release, store, case):
-    """Makes the gate's trigger for a URL, with one golden case in the store."""
+    """Makes the gate's trigger for a URL, with one golden case in the store; asks no garbage unless told to."""
     uri = store.put_json({"cases": [to_dict(case)]}, "golden.json")
 
-    def make(url, deadline=FAR):
+    def make(url, deadline=FAR, *, baseline=None, **rules):
+        judged = replace(release, gate=Gate(**{"garbage": False, **rules}))
         return PredictionTrigger(
-            release=to_dict(release), deadline=deadline, poll_s=0.001, url=url, version=7, golden_uri=uri
+            release=to_dict(judged),
+            deadline=deadline,
+            poll_s=0.001,
+            url=url,
+            version=7,
+            golden_uri=uri,
+            baseline=baseline,
         )
 
     return make
@@ -183,6 +204,123 @@ async def test_gate_waits_if_the_store_does_not_answer(release, http_server, sto
     (event,) = await events_of(trigger)
     assert event["outcome"] == "fail"
     assert event["reason"].startswith(f"time is up: could not look: StoreError: {store.uri}/gone.json: ")
+
+
+async def test_gate_says_that_grpc_was_not_asked(gate, http_server):
+    """An address that nobody knows is never passed over in silence."""
+    (event,) = await events_of(gate(http_server(predictions()).url))
+    assert event["reason"].endswith("gRPC was not asked: no address is known for it")
+
+
+@pytest.fixture
+def both(gate, store, case, http_server, grpc_server):
+    """Makes the gate's trigger for a server over REST that is right, and one over gRPC that answers so; the latter beside it."""
+
+    def make(*answers):
+        (Path(store.uri.removeprefix("file://")) / "descriptors.bin").write_bytes(DESCRIPTORS)
+        uri = store.put_json({"cases": [to_dict(replace(case, grpc_request=request_of("digits-vit")))]}, "golden.json")
+        server = grpc_server(*answers)
+        trigger = gate(http_server(predictions()).url)
+        trigger.golden_uri, trigger.grpc, trigger.descriptors_uri = uri, server.address, store.uri_of("descriptors.bin")
+        return trigger, server
+
+    return make
+
+
+async def test_gate_asks_every_round_over_grpc_too(both):
+    """Each round asks exactly the version over gRPC, on a new connection, and says how many answered."""
+    trigger, server = both(("3", 0.95, 7))
+    (event,) = await events_of(trigger)
+    assert event["outcome"] == "pass"
+    assert event["reason"].endswith("; 1 of 1 over gRPC, by the same version")
+    assert [seen.version for seen in server.seen] == [7, 7, 7]
+    assert len({seen.client for seen in server.seen}) == 3
+
+
+async def test_old_pods_over_grpc_are_waited_for(both):
+    """A pod that does not have the version breaks the row; rounds count from where all answers are the new one's."""
+    old = (grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(digits-vit, 7)")
+    trigger, server = both(("3", 0.95, 7), ("3", 0.95, 7), old, old, ("3", 0.95, 7))
+    (event,) = await events_of(trigger)
+    assert (event["outcome"], len(server.seen)) == ("pass", 7)
+
+
+async def test_another_versions_answer_over_grpc_fails(both):
+    """A server that answers for another version than it was asked proves nothing, however right it is."""
+    (event,) = await events_of(both(("3", 0.95, 6))[0])
+    assert (event["outcome"], event["reason"]) == ("fail", "over gRPC: version 7 was asked, version 6 answered")
+
+
+@pytest.mark.parametrize(
+    ("garbage", "outcome", "asked"),
+    [((400, "no image"), "pass", 6), (predictions(), "fail", 2)],
+    ids=["refused", "answered"],
+)
+async def test_garbage_is_asked_in_every_round(gate, http_server, garbage, outcome, asked):
+    """Something that is no image has to be refused at the public address too."""
+    server = http_server(*([predictions(), garbage] * 3))
+    (event,) = await events_of(gate(server.url, garbage=True))
+    assert (event["outcome"], len(server.seen)) == (outcome, asked)
+
+
+async def test_wrong_answers_are_borne_up_to_the_budget(gate, http_server):
+    """With a failure budget a wrong answer breaks the row, and one more than that is the end."""
+    server = http_server(predictions(), predictions("8"), predictions("8"), predictions())
+    (event,) = await events_of(gate(server.url, failures=1))
+    assert (event["outcome"], len(server.seen)) == ("fail", 3)
+    assert event["reason"].startswith("2 wrong answers, 1 allowed: ")
+    (event,) = await events_of(gate(http_server(predictions("8"), predictions()).url, failures=1))
+    assert event["outcome"] == "pass"
+
+
+async def test_flapping_is_given_up_by_the_error_budget(gate, http_server):
+    """A server that answers and does not in turn is given up before its time is."""
+    server = http_server(*([predictions(), (503, "soon")] * 3), predictions())
+    (event,) = await events_of(gate(server.url, errors=2))
+    assert (event["outcome"], len(server.seen)) == ("fail", 6)
+    assert event["reason"].startswith("3 rounds without all answers after one that passed, 2 allowed: ")
+
+
+async def test_times_are_measured_for_the_record(gate, http_server):
+    """What the answers took is in the event, judged or not."""
+    (event,) = await events_of(gate(http_server(predictions()).url))
+    assert event["found"]["latency_ms"] < 5000
+    assert event["found"]["quality"] is None
+
+
+@pytest.fixture
+def floor(store):
+    """Makes the bounds for a labelled set of so many threes in the store."""
+
+    def make(images, **bounds):
+        data = base64.urlsafe_b64encode(b"picture").decode()
+        found = [LabelledImage(name=f"3/{n:03}.png", label="3", data=data) for n in range(images)]
+        uri = store.put_json({"images": [to_dict(image) for image in found]}, "quality.json")
+        return QualityFloor(uri=uri, digest="sha256:5", **{"min_top1": None, "max_drop": None, **bounds})
+
+    return make
+
+
+QUALITY = {
+    "enough": (0, {"min_top1": 0.9}, "pass", "quality: 80 of 80 images told right (1.0000), 0.9 promised"),
+    "far too few": (40, {"min_top1": 0.9}, "fail", "quality: 40 of 80 images told right (0.5000), 0.9 promised"),
+    "within chance": (9, {"min_top1": 0.9}, "inconclusive", "quality: 71 of 80 images told right (0.8875), 0.9 promised"),
+    "worse than live": (30, {"max_drop": 0.02}, "fail", "quality: 50 of 80 right, the live release 79 (its record), at most 0.02 less allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", QUALITY)
+async def test_labelled_set_is_asked_once_the_rounds_have_passed(gate, floor, http_server, kind):
+    """Each image is asked once, of exactly this version; an image without an answer is asked again."""
+    wrong, bounds, outcome, words = QUALITY[kind]
+    server = http_server(*[predictions()] * 3, (503, "soon"), *[predictions("8")] * wrong, predictions())
+    live = Baseline(measured=Measured(digest="sha256:5", images=80, wrong=("3/079.png",)), source="its record")
+    (event,) = await events_of(gate(server.url, quality=floor(80, **bounds), baseline=to_dict(live)))
+    assert event["outcome"] == outcome
+    assert words in event["reason"]
+    assert len(server.seen) == 3 + 80 + 1
+    assert len(event["found"]["quality"]["wrong"]) == wrong
+    assert {seen.path for seen in server.seen} == {"/v1/models/digits-vit/versions/7:predict"}
 
 
 SEEN = yaml.safe_load(Path(__file__).with_name("doomed.yaml").read_text())["crash loop"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -79,3 +80,23 @@ def test_a_rollback_that_came_goes_on_to_the_address(rolling_back, leases):
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     assert deferral.value.method_name == "addressed"
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 660)]
+
+
+def test_a_rollback_is_asked_over_grpc_too(rolling_back, leases):
+    """What comes back has to answer where the first gate asked: over REST and over gRPC, by the same descriptors."""
+    found = {"url": "http://203.0.113.9:8501", "grpc": "203.0.113.9:8500"}
+    with pytest.raises(TaskDeferred) as deferral:
+        rollback().addressed(rolling_back, {"outcome": "pass", "reason": "there", "found": found})
+    _, kept = deferral.value.trigger.serialize()
+    assert found.items() <= kept.items()
+    assert (kept["version"], kept["descriptors_uri"]) == (7, "file:///store/exports/digits-vit/7/descriptors.bin")
+
+
+def test_a_rollback_behind_a_fixed_url_needs_no_address(rolling_back, leases, release):
+    """The model file's URL, and gRPC's address where it has one, are taken as they are."""
+    fixed = replace(release, address="https://models.example.com/", grpc_address="models.example.com:8500")
+    rolling_back["ti"].facts["rollback", UNDOING]["release"] = to_dict(fixed)
+    with pytest.raises(TaskDeferred) as deferral:
+        rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
+    _, kept = deferral.value.trigger.serialize()
+    assert (kept["url"], kept["grpc"]) == ("https://models.example.com", "models.example.com:8500")

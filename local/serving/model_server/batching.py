@@ -170,9 +170,10 @@ def _process(queue: Queue, batch: Batch, parameters: Parameters) -> None:
         metrics.QUEUING_LATENCY.add((time.monotonic() - task.enqueued_s) * 1e6, parameters.thread_pool_name)
     try:
         answers = _run(queue, batch, parameters)
-    except ServingError as error:
+    except Exception as error:  # whatever it is: a thread that ended here would leave its callers waiting
+        code = error.code if isinstance(error, ServingError) else "INTERNAL"
         for task in batch.tasks:
-            task.answer.set_exception(ServingError(error.code, error.message))
+            task.answer.set_exception(ServingError(code, str(error)))
         return
     for task, rows in zip(batch.tasks, answers, strict=True):
         task.answer.set_result(rows)
@@ -212,4 +213,6 @@ def _merged(name: str, batch: Batch, padding: int) -> np.ndarray:
             "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal "
             "dimensions starting with the first dim.",
         )
+    if len({value.dtype for value in values}) != 1:
+        raise invalid("Cannot concatenate tensors that have different data types.")
     return np.concatenate([*values, *[values[-1][:1]] * padding])

@@ -1,0 +1,57 @@
+"""One run of a DAG, followed and answered through Airflow's own API, as a person does in the UI."""
+
+import json
+import time
+
+from local.google_project import read_google_project
+
+LIMIT_S = 120 if read_google_project() is None else 1800
+READS_S = 6  # as a person does: an answer in the very second of the question is taken by Airflow for a lost task
+
+
+class Run:
+    """A run that begins now."""
+
+    def __init__(self, airflow_api, dag, **conf):
+        self.api = airflow_api
+        airflow_api(f"/dags/{dag}?update_mask=is_paused", "PATCH", {"is_paused": False})
+        made = airflow_api(f"/dags/{dag}/dagRuns", "POST", {"logical_date": None, "conf": conf})
+        self.id = made["dag_run_id"]
+        self.path = f"/dags/{dag}/dagRuns/{self.id}"
+
+    def states(self):
+        """The states of its tasks."""
+        tasks = self.api(f"{self.path}/taskInstances")["task_instances"]
+        return {task["task_id"]: task["state"] for task in tasks}
+
+    def wait(self, task, *states):
+        """Wait until a task is in one of these states."""
+        return until(lambda: self.states().get(task) in states, f"{task} is {states}")
+
+    def end(self):
+        """Wait for its end; its state."""
+        until(lambda: self.api(self.path)["state"] in {"success", "failed"}, "the run has ended")
+        return self.api(self.path)["state"]
+
+    def answer(self, option):
+        """Give a person's answer to the approval, when it asks; what it showed comes back."""
+        self.wait("approve", "awaiting_input")
+        asked = f"{self.path}/taskInstances/approve/-1/hitlDetails"
+        shown = self.api(asked)
+        time.sleep(READS_S)
+        self.api(asked, "PATCH", {"chosen_options": [option], "params_input": {}})
+        return shown
+
+    def log(self, task):
+        """What a task's first try said."""
+        content = self.api(f"{self.path}/taskInstances/{task}/logs/1?full_content=true")["content"]
+        return "\n".join(json.dumps(line, ensure_ascii=False) for line in content)
+
+
+def until(holds, what):
+    """Wait until something holds, a second at a time."""
+    end_s = time.monotonic() + LIMIT_S
+    while not (held := holds()):
+        assert time.monotonic() < end_s, f"not in {LIMIT_S} s: {what}"
+        time.sleep(1)
+    return held

@@ -1,0 +1,373 @@
+"""The gate against real servers behind a real Service, old pods and new; and a person's word, through the scheduler.
+
+The servers are pods of the image that a refresh has pushed; the version that each answers for is the name of a folder.
+"""
+
+import asyncio
+import itertools
+import json
+import re
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from dag_run import Run, until
+from trial_project import PROJECT, remove_images, trial_file
+
+from slipway.exam import examine_live
+from slipway.facts import from_dict, to_dict
+from slipway.model_file import QualitySettings
+from slipway.prediction import cases_from
+from slipway.quality import Baseline, pin_quality, read_images
+from slipway.release import Gate, Release
+from slipway.rollout import grpc_at, judge_address
+from slipway.store import Store, read_json
+from slipway.triggers import PredictionTrigger
+from slipway.verdict import Verdict
+
+OLD, NEW = 41, 42  # versions
+LABEL = "slipway.test/gate"
+SOON_S = 20
+PICTURES = 60
+DRAW = """
+import sys
+from pathlib import Path
+from train_digits import load_digits
+_, held_out = load_digits()
+for number, (picture, label) in enumerate(zip(held_out.pictures[:int(sys.argv[2])], held_out.labels)):
+    place = Path(sys.argv[1]) / str(label) / f"{number:03}.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(place)
+"""
+
+pytestmark = pytest.mark.stand
+
+
+def server(name, image, version, namespace, model="digits-vit"):
+    """A Deployment of one server that answers for this version, whatever version its image holds."""
+    moved = f"mkdir -p /tmp/models && cp -r /models/{model}/* /tmp/models/{version} && exec /usr/bin/tf_serving_entrypoint.sh"
+    pod = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "tfs-k8s",
+            "image": image,
+            "command": ["sh", "-c", f"{moved} --model_base_path=/tmp/models"],
+            "readinessProbe": {
+                "httpGet": {"path": f"/v1/models/{model}/versions/{version}", "port": 8501},
+                "periodSeconds": 1,
+            },
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }],
+    }  # fmt: skip
+    labels = {"app": "gate", "version": str(version)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "labels": {LABEL: "yes"}},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+
+
+def service(namespace):
+    """A Service in front of all of them, old and new."""
+    ports = [
+        {"name": "tf-serving-grpc", "port": 8500, "targetPort": 8500},
+        {"name": "tf-serving-restapi", "port": 8501, "targetPort": 8501},
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "gate", "namespace": namespace, "labels": {LABEL: "yes"}},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "gate"}, "ports": ports},
+    }
+
+
+class Served:
+    """The Service, its address, and the gate as a refresh defers to it."""
+
+    def __init__(self, record, kubectl, folder):
+        self.release = replace(from_dict(Release, record["release"]), gate_passes=3, store=f"file://{folder}/store")
+        self.export, self.kubectl, self.store = record["export"], kubectl, Store(self.release.store)
+        self.cases = cases_from(read_json(self.export["golden_uri"]))
+        found = until(self.found, "the Service has an address")
+        self.url, self.grpc = judge_address(found, name="gate", namespace="")[1], grpc_at(found)
+
+    def found(self):
+        """The Service as JSON, once it has an address."""
+        said = json.loads(self.kubectl("get", "service/gate", "-o", "json"))
+        return said if judge_address(said, name="gate", namespace="")[1] else None
+
+    def endpoints(self):
+        """How many pods the Service's EndpointSlices call ready."""
+        slices = json.loads(
+            self.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=gate", "-o", "json")
+        )
+        return sum(
+            len(one["addresses"])
+            for each in slices["items"]
+            for one in each["endpoints"] or ()
+            if one["conditions"]["ready"]
+        )
+
+    def gate(self, version, *, url=None, cases=None, limit_s=SOON_S, baseline=None, **rules):
+        """The trigger; a URL of its own has no gRPC."""
+        golden = self.export["golden_uri"]
+        if cases:
+            golden = self.store.put_json({"cases": [to_dict(case) for case in cases]}, "golden.json")
+        return PredictionTrigger(
+            release=to_dict(replace(self.release, gate=Gate(**rules))), url=url or self.url, version=version, golden_uri=golden,
+            grpc=None if url else self.grpc, descriptors_uri=self.export["descriptors_uri"],
+            baseline=to_dict(baseline) if baseline else None, deadline=time.time() + limit_s, poll_s=0.2,
+        )  # fmt: skip
+
+    def end(self, version, **how):
+        """How the gate ends."""
+        trigger = self.gate(version, **how)
+
+        async def first():
+            return (await anext(trigger.run())).payload
+
+        return SimpleNamespace(**asyncio.run(first()))
+
+
+@pytest.fixture(scope="module")
+def served(record, stand, kubectl, surroundings, tmp_path_factory):
+    """Old and new servers behind one Service, both ready; removed afterwards."""
+    image = f"{stand['registry']}/digits-vit@{record['digest']}"
+    namespace = stand["namespace"]
+    objects = [service(namespace), server("gate-old", image, OLD, namespace), server("gate-new", image, NEW, namespace)]
+    said = tmp_path_factory.mktemp("gate")
+    (said / "objects.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    try:
+        kubectl("apply", "-f", str(said / "objects.json"))
+        for name in ("gate-old", "gate-new"):
+            kubectl("rollout", "status", f"deployment/{name}", "--timeout=100s")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
+            yield Served(record, kubectl, said)
+    finally:
+        kubectl("delete", "deployment,service", "-l", f"{LABEL}=yes", "--wait=false")
+
+
+def test_answers_of_an_old_pod_are_never_counted(served):
+    """Behind a Service that sends to an old pod and a new one, right answers of the old one do not pass; when it is gone, the gate does."""
+    until(lambda: served.endpoints() == 2, "both pods are behind the Service")
+    mixed = served.end(NEW, limit_s=6)
+    assert (mixed.outcome, mixed.reason.split(":")[0]) == ("fail", "time is up")
+    assert re.search(r"HTTP 404: .*not found|NOT_FOUND: .*not found", mixed.reason), mixed.reason
+
+    async def drained():
+        looking = asyncio.create_task(anext(served.gate(NEW, limit_s=60).run()))
+        await asyncio.sleep(2)
+        seen = (looking.done(), served.endpoints())
+        await asyncio.to_thread(served.kubectl, "scale", "deployment/gate-old", "--replicas=0")
+        return seen, (await looking).payload
+
+    seen, event = asyncio.run(drained())
+    assert seen == (False, 2)
+    assert event["outcome"] == "pass", event
+    assert "3 of 3 over gRPC, by the same version" in event["reason"]
+    assert "garbage was refused with 400" in event["reason"]
+    served.kubectl("wait", "pod", "-l", f"app=gate,version={OLD}", "--for=delete", "--timeout=60s")
+
+
+def test_an_address_that_only_old_pods_answer_is_no_pass(served):
+    """Only the new server is left by now: a version that it does not have is waited for until time is up."""
+    end = served.end(OLD, limit_s=2)
+    assert end.outcome == "fail"
+    assert re.match(r"time is up: golden case '\w+': HTTP 404: .*not found", end.reason), end.reason
+
+
+def promised(case, **changes):
+    """The golden case with another promise, which 🤗's own answer does not gainsay."""
+    return replace(case, reference=None, **changes)
+
+
+def test_a_wrong_label_and_too_little_confidence_fail_at_once(served):
+    """What the real server says is held to each promise; a case of several labels passes with any of them."""
+    [three] = [case for case in served.cases if case.name == "three"]
+    wrong = served.end(NEW, cases=[promised(three, label="8")])
+    assert (wrong.outcome, wrong.reason.rsplit(": ", 1)[1]) == ("fail", "wrong label")
+    unsure = served.end(NEW, cases=[promised(three, min_confidence=1.0)])
+    assert (unsure.outcome, unsure.reason.rsplit(": ", 1)[1]) == ("fail", "too little confidence")
+    assert served.end(NEW, cases=[promised(three, label=("8", "3"))]).outcome == "pass"
+
+
+@contextmanager
+def between(url, *, every=0, delay_s=0.0):
+    """The URL of a proxy before a server that answers 503 to every so-manieth question, or passes each on late."""
+    numbers = itertools.count(1)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            number = next(numbers)
+            time.sleep(delay_s)
+            if every and number % every == 0:
+                status, said = 503, b"flapping"
+            else:
+                try:
+                    with urllib.request.urlopen(urllib.request.Request(url + self.path, body), timeout=20) as answer:
+                        status, said = answer.status, answer.read()
+                except urllib.error.HTTPError as refused:
+                    status, said = refused.code, refused.read()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            """Says nothing."""
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}"
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def test_flapping_answers_are_given_up(served):
+    """A server that does not answer every seventh question never has three rounds in a row; the error budget ends it early."""
+    with between(served.url, every=7) as url:
+        end = served.end(NEW, url=url, errors=2, limit_s=60)
+    assert end.outcome == "fail"
+    assert end.reason.startswith("3 rounds without all answers after one that passed, 2 allowed: ")
+
+
+def test_right_answers_that_come_late_are_doubt(served):
+    """Answers that are right and take 300 ms where 200 are promised leave the gate in doubt, in figures."""
+    with between(served.url, delay_s=0.3) as url:
+        end = served.end(NEW, url=url, latency_ms=200, limit_s=60)
+    assert end.outcome == "inconclusive"
+    assert re.search(r"95 of 100 answers within \d{3,4} ms, 200 promised, 3 times in a row", end.reason), end.reason
+    assert end.found["latency_ms"] >= 300
+
+
+@pytest.fixture(scope="module")
+def pictures(served, stand, tmp_path_factory):
+    """Digits that digits-vit was not trained on, as a labelled set: in the folders of their labels."""
+    folder = tmp_path_factory.mktemp("quality")
+    done = subprocess.run(
+        [stand["exporter_python"], "-c", DRAW, folder / "digits", str(PICTURES)],
+        capture_output=True, text=True, check=False, timeout=120, cwd=PROJECT / "include" / "model",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mislabelled(served, pictures):
+    """Makes the bounds for the same images, a third of whose labels are wrong."""
+
+    def make(**bounds):
+        good = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", **bounds), served.store, "m")
+        rows = [f"digits/{one.name},{one.label if place % 3 else '0'}" for place, one in enumerate(read_images(good))]
+        (pictures / "labels.csv").write_text("\n".join(["image,label", *rows]))
+        return pin_quality(pictures / "m.yaml", QualitySettings(set="labels.csv", **bounds), served.store, "m")
+
+    return make
+
+
+def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
+    """Digits that the model never saw are told well enough; where a third of the labels are wrong, they surely are not."""
+    good = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", min_top1=0.9), served.store, "m")
+    end = served.end(NEW, quality=good)
+    assert end.outcome == "pass", end.reason
+    assert end.found["quality"]["images"] == PICTURES
+    print(end.reason.rsplit("; ", 1)[1])
+    end = served.end(NEW, quality=mislabelled(min_top1=0.9))
+    assert end.outcome == "fail", end.reason
+    assert "0.9 promised" in end.reason
+
+
+def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
+    """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
+    floor = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", max_drop=0.02), served.store, "m")
+    release = replace(served.release, gate=Gate(quality=floor))
+    live = examine_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
+    assert live.source == f"asked at {served.url} before the run"
+    assert served.end(NEW, quality=floor, baseline=live).outcome == "pass"
+    all_right = Baseline(measured=replace(live.measured, wrong=()), source="its record")
+    end = served.end(NEW, quality=mislabelled(max_drop=0.02), baseline=all_right)
+    assert end.outcome == "fail", end.reason
+    assert f"right, the live release {PICTURES} (its record), at most 0.02 less allowed" in end.reason
+
+
+# --- a person's word --------------------------------------------------------------------------------------------------
+
+MODEL, DAG = "doubt", "refresh_doubt"
+
+
+@pytest.fixture(scope="module")
+def doubt(stand, kubectl, engine, airflow_api):
+    """A model file whose latency nobody can keep, in this checkout while its tests run; where it keeps its records."""
+    path = PROJECT / "include" / "served" / f"{MODEL}.yaml"
+    rules = {"gate__latency_ms": 1, "gate__ask_timeout_s": 3, "target__deployment": "tfs-doubt"}
+
+    def write(**changes):
+        path.write_text(yaml.safe_dump(trial_file(**{**rules, **changes})))
+
+    write()
+    try:
+        until(lambda: knows(airflow_api), f"Airflow knows {DAG}")
+        yield SimpleNamespace(write=write, records=Path(stand["store"].removeprefix("file://")) / "records" / MODEL)
+    finally:
+        path.unlink()
+        kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
+        remove_images(engine, MODEL)
+
+
+def knows(airflow_api):
+    """Whether Airflow has found the DAG."""
+    try:
+        return airflow_api(f"/dags/{DAG}/details")
+    except urllib.error.HTTPError:
+        return None
+
+
+def records(doubt):
+    """The model's records, oldest first."""
+    found = [json.loads(path.read_text()) for path in doubt.records.glob("*.json")]
+    return sorted(found, key=lambda record: record["opened"])
+
+
+def test_silence_means_no(doubt, airflow_api, kubectl):
+    """Nobody answers in time: the run is red before anything was applied, the preview is gone, and the record says why."""
+    run = Run(airflow_api, DAG)
+    assert run.end() == "failed"
+    states = run.states()
+    assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
+    [record] = records(doubt)
+    said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
+    assert record["verdicts"]["approve"]["reason"].startswith(said)
+    assert record["outcome"] == "failed"
+    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name") == ""
+
+
+def test_a_person_lets_a_release_pass(doubt, airflow_api):
+    """A gate in doubt asks with what it found; a yes lets the release replace the live one, and the record says whose it was."""
+    doubt.write(gate__ask_timeout_s=600)
+    run = Run(airflow_api, DAG)
+    shown = run.answer("Approve")
+    assert run.end() == "success"
+    record = records(doubt)[-1]
+    assert "1 promised, 3 times in a row" in shown["body"]
+    assert shown["subject"] == "Is version 1 of doubt good enough?"
+    assert record["outcome"] == "live"
+    for gate in ("preview_gate", "gate"):
+        assert record["verdicts"][gate]["outcome"] == "inconclusive"
+        assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
+    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
