@@ -18,13 +18,10 @@ def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, 
 
     One with a class of load balancers waits for that class, as Kubernetes has it.
     """
-    balanced = [
-        service
-        for service in services
-        if service["spec"].get("type") == "LoadBalancer" and not service["spec"].get("loadBalancerClass")
-    ]
-    given = {service["metadata"]["name"]: address_of(service) for service in balanced}
-    taken = {address for address in given.values() if address}
+    balanced = [service for service in services if service["spec"].get("type") == "LoadBalancer"]
+    taken = {address for service in balanced if (address := address_of(service))}
+    ours = [service for service in balanced if not service["spec"].get("loadBalancerClass")]
+    given = {service["metadata"]["name"]: address_of(service) for service in ours}
     free = (f"{prefix}.{host}" for host in range(1, LAST_HOST + 1) if f"{prefix}.{host}" not in taken)
     return {
         name: next(free)

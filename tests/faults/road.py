@@ -88,7 +88,7 @@ class Road:
     @classmethod
     def make(cls, root, surroundings, stand, kubectl, engine, *, model, **changes):
         """A road on which nothing has gone yet; three contents are there to be released."""
-        limits = {"gate__timeout_s": 20}
+        limits = {"gate__timeout_s": 60}
         file = trial_file(**{"target__deployment": f"tfs-{model}", "source__folder": f"{model}/a", **limits, **changes})
         file |= {"rollout_timeout_s": 300, "address_timeout_s": 30}
         project = copy_project(root / "project", model, file)

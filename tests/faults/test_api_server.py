@@ -30,7 +30,7 @@ def road(make_road, door, stand, tmp_path_factory):
     kubeconfig = tmp_path_factory.mktemp("door") / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(config))
     kubeconfig.chmod(0o600)
-    road = make_road("faults-api", gate__timeout_s=60)
+    road = make_road("faults-api")
     connection = json.loads(road.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
     connection["extra"]["kube_config_path"] = str(kubeconfig)
     road.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)

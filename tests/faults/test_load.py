@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.faults]
 @pytest.fixture(scope="module")
 def road(make_road):
     """A road on which A is live, with the drain of the base's manifests: 10 s."""
-    road = make_road("faults-load")
+    road = make_road("faults-load", target__strategy="preview")
 
     def drain(deployment):
         spec = deployment["spec"]["template"]["spec"]

@@ -26,7 +26,7 @@ def alone(stand):
 @pytest.fixture(scope="module")
 def road(make_road, alone):
     """A road on which A is live."""
-    road = make_road("faults-outages", gate__timeout_s=60)
+    road = make_road("faults-outages")
     road.run()
     yield road
     road.end()

@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.faults]
 
 def test_two_runs_at_once(make_road, tell):
     """The second run is told who holds the target, tries again by itself, and neither undoes or mixes what the other brings."""
-    one, two = make_road("faults-two"), make_road("faults-two")
+    one, two = (make_road("faults-two", target__strategy="preview") for _ in range(2))
     try:
         one.run()
         one.content("b")

@@ -26,7 +26,8 @@ def test_nothing_to_do_if_all_have_one():
 
 
 def test_nothing_for_a_class_of_its_own():
-    """A Service that names a class of load balancers waits for that class."""
-    other = service("other")
-    other["spec"]["loadBalancerClass"] = "example.com/nobody"
-    assert plan_addresses([other], "127.20.3") == {}
+    """A Service that names a class of load balancers waits for that class; what address it has is nobody else's."""
+    waiting, given = service("waiting"), service("given", address="127.20.3.1")
+    for other in (waiting, given):
+        other["spec"]["loadBalancerClass"] = "example.com/nobody"
+    assert plan_addresses([waiting, given, service("ours")], "127.20.3") == {"ours": "127.20.3.2"}
