@@ -281,9 +281,10 @@ class Road:
         assert self.debris() == []
         return self.serves()
 
-    def debris(self):
-        """What a run may have left behind, one a line; nothing where all is as it should be."""
-        return [*self._on_engine(), *self._on_disk(), *self._in_cluster(), *self._running(), *self._half_pushed()]
+    def debris(self, *, running=False):
+        """What a run may have left behind, one a line; nothing where all is as it should be. One that is `running` holds the Lease."""
+        in_cluster = [found for found in self._in_cluster() if not (running and found.startswith("Lease "))]
+        return [*self._on_engine(), *self._on_disk(), *in_cluster, *self._running(), *self._half_pushed()]
 
     def _on_engine(self):
         names = [name for found in self.engine.containers(all=True) for name in found["Names"]]
