@@ -85,7 +85,7 @@ def ref_of(manifest: Manifest) -> ObjectRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class Trial:
     """What an object is, and what the API server says an apply would make of it; None where there is, or would be, none."""
 
     name: str  # kind/name
@@ -93,20 +93,20 @@ class Preview:
     after: dict[str, Any] | None
 
 
-def preview_plan(release: Release, plan: ApplyPlan) -> list[Preview]:
+def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
     """What a plan would change, by the API server's own dry run. Writes nothing. Raises as `apply_plan` does."""
-    previews = []
+    trials = []
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
         for manifest in plan.apply:
             live = _check_ours(client, release, manifest)
             after = _apply(client, release, manifest, dry_run=True)
             name = name_of(manifest)
-            previews.append(Preview(name=name, before=live.to_dict() if live else None, after=after.to_dict()))
+            trials.append(Trial(name=name, before=live.to_dict() if live else None, after=after.to_dict()))
         for ref in plan.prune:
             live = _read(client, release.target, ref)
             if live is not None:
-                previews.append(Preview(name=str(ref), before=live.to_dict(), after=None))
-    return previews
+                trials.append(Trial(name=str(ref), before=live.to_dict(), after=None))
+    return trials
 
 
 def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> None:

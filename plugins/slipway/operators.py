@@ -124,11 +124,11 @@ class PlanOperator(StageOperator):
         from slipway.plan import differences, make_plan, missing_cluster
 
         release = run.release
-        plan, previews = make_plan(release, by_hand=run.by_hand)
+        plan, trials = make_plan(release, by_hand=run.by_hand)
         for line in plan.orphans:
             log.warning("plan: %s", line)
-        for preview in previews:
-            for line in differences(preview):
+        for trial in trials:
+            for line in differences(trial):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
         changes = plan.action != "nothing" and not run.context["params"].get("plan_only")

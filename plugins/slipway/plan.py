@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from slipway.apply import Preview, plan_apply, preview_plan
+from slipway.apply import Trial, plan_apply, try_plan
 from slipway.cluster import judge_cluster
 from slipway.exam import examine_live
 from slipway.export import Export
@@ -158,7 +158,7 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Preview]]:
+def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
     A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced.
@@ -179,13 +179,13 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Preview]]:
     objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
     if release.target.gke is None:  # a GKE target's preflight has asked already
         check_rights(release, objects)
-    previews = preview_plan(release, plan_apply(objects, history.objects))
-    differing = tuple(preview.name for preview in previews if differences(preview))
+    trials = try_plan(release, plan_apply(objects, history.objects))
+    differing = tuple(trial.name for trial in trials if differences(trial))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     plan = plan_refresh(release, history, health, differing, bad=bad)
     if plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
         plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
-    return replace(plan, orphans=orphans), previews
+    return replace(plan, orphans=orphans), trials
 
 
 def check_rights(release: Release, objects: list[Manifest]) -> None:
@@ -242,12 +242,10 @@ def find_url(release: Release) -> tuple[Verdict, str | None]:
     return judge_address(service, name=release.service, namespace=release.target.namespace)
 
 
-def differences(preview: Preview) -> list[str]:
+def differences(trial: Trial) -> list[str]:
     """A unified diff of what a dry run would change, without what changes by itself; no lines where nothing would."""
-    before, after = (_lines(state) for state in (preview.before, preview.after))
-    return list(
-        difflib.unified_diff(before, after, f"live {preview.name}", f"planned {preview.name}", lineterm="", n=2)
-    )
+    before, after = (_lines(state) for state in (trial.before, trial.after))
+    return list(difflib.unified_diff(before, after, f"live {trial.name}", f"planned {trial.name}", lineterm="", n=2))
 
 
 def _lines(state: dict[str, Any] | None) -> list[str]:

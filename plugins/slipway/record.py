@@ -141,12 +141,16 @@ def close_run(
 ) -> str:
     """Close this run's record with its tasks' verdicts and states, what was undone, and whose Lease was broken.
 
-    Its URI comes back.
-
-    Raises StoreError.
+    A run that was live, was cleared, and failed before it applied anything leaves its record as it was: what that tells of
+    is live still. The record's URI comes back. Raises StoreError.
     """
     store = Store(release.store)
     record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
+    if record["outcome"] == "live" and not proven and tasks.get("apply") != "success":
+        log.warning(
+            "record: cleared, and failed before it applied anything: release %s is live as before", record["release_id"]
+        )
+        return store.uri_of(record_key(release.model, release.run_id))
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
     return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
 

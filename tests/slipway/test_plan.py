@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.apply import Preview
+from slipway.apply import Trial
 from slipway.facts import to_dict
 from slipway.history import History, find_bad
 from slipway.plan import differences, plan_refresh
@@ -189,13 +189,13 @@ def test_no_difference_if_only_bookkeeping_changed():
     after = deployment(status={"replicas": 9})
     after["metadata"].update(resourceVersion="6", generation=3, managedFields=[], uid="v")
     after["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "5"
-    assert differences(Preview(name="deployment/tfs-server", before=deployment(), after=after)) == []
+    assert differences(Trial(name="deployment/tfs-server", before=deployment(), after=after)) == []
 
 
 def test_difference_is_shown_as_a_diff():
     """What an apply would change is a unified diff that names the object."""
     lines = differences(
-        Preview(name="deployment/tfs-server", before=deployment(), after=deployment(spec={"paused": True}))
+        Trial(name="deployment/tfs-server", before=deployment(), after=deployment(spec={"paused": True}))
     )
     assert lines[:2] == ["--- live deployment/tfs-server", "+++ planned deployment/tfs-server"]
     assert "-  paused: false" in lines
@@ -204,8 +204,8 @@ def test_difference_is_shown_as_a_diff():
 
 def test_new_and_pruned_objects_are_differences():
     """An object that an apply would create or delete is shown whole."""
-    created = differences(Preview(name="service/x", before=None, after=deployment()))
-    pruned = differences(Preview(name="service/x", before=deployment(), after=None))
+    created = differences(Trial(name="service/x", before=None, after=deployment()))
+    pruned = differences(Trial(name="service/x", before=deployment(), after=None))
     assert "+kind: Deployment" in created
     assert "-kind: Deployment" in pruned
 

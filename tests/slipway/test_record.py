@@ -129,6 +129,15 @@ def test_run_closed_with_what_its_tasks_left(release, store):
     assert record["objects"] == [to_dict(SERVICE)]
 
 
+def test_run_that_was_live_stays_so_if_it_is_cleared_and_never_applies(release, store):
+    """What an earlier try of the run has brought is live still: its record is what a rollback goes back to."""
+    write_record(store, opened_by(release, SERVICE))
+    close_run(release, {"gate": VERDICT}, {"apply": "success", "gate": "success"}, proven=True)
+    live = read_record(store, "digits-vit", release.run_id)
+    close_run(release, {}, {"export": "failed", "apply": "upstream_failed"}, proven=False)
+    assert read_record(store, "digits-vit", release.run_id) == live
+
+
 def test_run_closed_if_it_never_applied(release, store):
     """A run that failed before the cluster leaves a record too, without objects."""
     close_run(release, {}, {"export": "failed"}, proven=False)
