@@ -33,7 +33,7 @@ def tell(request):
 
 @pytest.fixture(scope="session")
 def make_road(tmp_path_factory, surroundings, stand, kubectl, engine):
-    """Makes a road for a model: `make_road(name, **changes of its file)`; taken away by `end`."""
+    """Makes a road for a model: `make_road(name, **changes of its file)`; taken away by `end`, or by the next of its name."""
 
     def make(model, **changes):
         root = tmp_path_factory.mktemp(model)

@@ -108,15 +108,21 @@ class Road:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root}/airflow.db",
         }  # fmt: skip
         environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
-        remove_images(engine, model)
         road = cls(root, stand, kubectl, engine, environment, model, project, Warm.start(environment))
+        road.clear()
         road.airflow("db", "migrate")
         return road
 
     def end(self):
         """Take away all that the road has made."""
         self.warm.end()
-        self.kubectl("delete", KINDS, "-l", f"slipway/model={self.model}", "--wait=false", "--ignore-not-found")
+        self.clear()
+
+    def clear(self):
+        """Nothing of the model on cluster and engine, also what a run of these tests left that was broken off."""
+        self.kubectl("delete", KINDS, "-l", f"slipway/model={self.model}", "--ignore-not-found")
+        for container in self.engine.containers(all=True, filters={"name": f"slipway-.*-{self.model}-"}):
+            self.engine.remove_container(container["Id"], force=True, v=True)
         remove_images(self.engine, self.model)
 
     # --- what is to be released ---------------------------------------------------------------------------------------
@@ -275,9 +281,10 @@ class Road:
         assert self.debris() == []
         return self.serves()
 
-    def debris(self):
-        """What a run may have left behind, one a line; nothing where all is as it should be."""
-        return [*self._on_engine(), *self._on_disk(), *self._in_cluster(), *self._running(), *self._half_pushed()]
+    def debris(self, *, running=False):
+        """What a run may have left behind, one a line; nothing where all is as it should be. One that is `running` holds the Lease."""
+        in_cluster = [found for found in self._in_cluster() if not (running and found.startswith("Lease "))]
+        return [*self._on_engine(), *self._on_disk(), *in_cluster, *self._running(), *self._half_pushed()]
 
     def _on_engine(self):
         names = [name for found in self.engine.containers(all=True) for name in found["Names"]]

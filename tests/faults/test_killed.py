@@ -72,7 +72,7 @@ def test_export(road, tell):
     export, good_s = kill_again_and_again(road, "export", forced(road))
     assert {**export, "card": None} == {**road.facts["export"], "card": None}
     assert [path.name for path in (road.root / "store" / "versions" / road.model).iterdir()] == ["1.json"]
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     tell(f"`export` killed {KILLS} times", "the same export, one version, no exporter left", good_s=good_s)
 
 
@@ -83,7 +83,7 @@ def test_build_image(road, tell):
     image, good_s = kill_again_and_again(road, "build_image", road.facts)
     assert {**image, "image_id": ""} == {**road.facts["build_image"], "image_id": ""}
     assert images(road) == {image["image_id"]}
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     road.facts["build_image"] = image
     tell(f"`build image` killed {KILLS} times", "one image with the same layer, no container", good_s=good_s)
 
@@ -92,7 +92,7 @@ def test_smoke_test(road, tell):
     """The next try takes the dead one's server away, asks a new one, and proves the same image."""
     proof, good_s = kill_again_and_again(road, "smoke_test", road.facts)
     assert proof["image"] == road.facts["build_image"]
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     road.facts["smoke_test"] = proof
     tell(f"`smoke test` killed {KILLS} times", "the same image proven, no container", good_s=good_s)
 
@@ -101,7 +101,7 @@ def test_push(road, tell):
     """The registry holds one image, whole, whose digest every try reports."""
     pushed, good_s = kill_again_and_again(road, "push", road.facts)
     assert (pushed["version"], pushed["release_id"]) == (1, result(road.task("push"))["release_id"])
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     road.facts["push"] = pushed
     tell(f"`push` killed {KILLS} times", "one image in the registry, whole", good_s=good_s)
 
@@ -113,7 +113,7 @@ def test_preview(road, tell):
         found, good_s = kill_again_and_again(road, task_id, road.facts)
         tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", "the same preview, gone in the end", good_s=good_s)
         road.facts[task_id] = found
-    assert road.debris() == []
+    assert road.debris(running=True) == []
 
 
 def test_apply(road, tell):
@@ -122,7 +122,7 @@ def test_apply(road, tell):
     assert result(road.task("apply")) == applied
     [record] = road.records().values()
     assert (record["outcome"], record["release_id"]) == ("open", applied["release_id"])
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     road.facts["apply"] = applied
     tell(f"`apply` killed {KILLS} times", "one record, each object once", good_s=good_s)
 
@@ -133,7 +133,7 @@ def test_waits(road, tell, task_id):
     found, good_s = kill_again_and_again(road, task_id, road.facts)
     road.facts[task_id] = found
     assert road.serves() == {"release": road.facts["apply"]["release_id"], "version": 1}
-    assert road.debris() == []
+    assert road.debris(running=True) == []
     tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", "the same verdict", good_s=good_s)
 
 
