@@ -20,12 +20,11 @@ class Answers:
         self.count = 0
 
         def changed(path, status, body):
-            if ":predict" not in path or (version is not None and f"/versions/{version}:" not in path):
+            asked = ":predict" in path and (version is None or f"/versions/{version}:" in path)
+            if not asked or status != 200:  # a garbage question is refused as it should be
                 return status, body
             self.count += 1
-            status, prediction = change(
-                self.count, status, json.loads(body)["predictions"][0] if status == 200 else None
-            )
+            status, prediction = change(self.count, status, json.loads(body)["predictions"][0])
             return status, json.dumps({"predictions": [prediction]}).encode()
 
         self.door.change = changed
