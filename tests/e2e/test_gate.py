@@ -315,7 +315,12 @@ MODEL, DAG = "doubt", "refresh_doubt"
 def doubt(stand, kubectl, engine, airflow_api):
     """A model file whose latency nobody can keep, in this checkout while its tests run; where it keeps its records."""
     path = PROJECT / "include" / "served" / f"{MODEL}.yaml"
-    rules = {"gate__latency_ms": 1, "gate__ask_timeout_s": 3, "target__deployment": "tfs-doubt"}
+    rules = {
+        "gate__latency_ms": 1,
+        "gate__ask_timeout_s": 3,
+        "target__deployment": "tfs-doubt",
+        "target__strategy": "preview",
+    }
 
     def write(**changes):
         path.write_text(yaml.safe_dump(trial_file(**{**rules, **changes})))

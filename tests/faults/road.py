@@ -220,15 +220,21 @@ class Road:
                     os.killpg(process.pid, signal.SIGKILL)
 
     def task(self, task_id, *, facts=None, run_id="test__1", kill_after_s=None, environment=None):
-        """One task as a worker runs it; with `kill_after_s` its process group is killed so long after its work began."""
-        place = self.root / "facts.json"
-        place.write_text(json.dumps(facts or self.facts))
+        """One task as a worker runs it; with `kill_after_s` its process group is killed so long after its work began.
+
+        What it leaves beside its result, its word and that it had the Lease, is with the facts for the tasks after it.
+        """
+        place, facts = self.root / "facts.json", self.facts if facts is None else facts
+        place.write_text(json.dumps(facts))
         began = self.root / "began"
         began.unlink(missing_ok=True)
-        return self.warm.run(
+        done = self.warm.run(
             WORKER, self.project, self.dag, task_id, run_id, place, timeout_s=RUN_LIMIT_S,
             environment={**self.environment, **(environment or {}), "WORKER_BEGAN": str(began)}, began=began, kill_after_s=kill_after_s,
         )  # fmt: skip
+        beside = re.findall(r"^(verdict|grpc|lease): (.*)$", done.stdout, re.MULTILINE)
+        facts.update({f"{task_id}/{key}": json.loads(value) for key, value in beside})
+        return done
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
