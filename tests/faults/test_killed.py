@@ -147,6 +147,23 @@ def test_record(road, tell):
     tell(f"`record` killed {KILLS} times", "one record, live", good_s=good_s)
 
 
+def test_resolve_plan_and_prune(road, tell):
+    """What is read is read again, and the Lease that a dead plan took is its own run's; what was pruned is gone once."""
+    facts = {name: fact for name, fact in forced(road).items() if not name.endswith("/lease")}  # a run that begins anew
+    for task_id, same in (
+        ("resolve", "the same release"),
+        ("plan", "the same plan"),
+        ("prune", "nothing more to prune"),
+    ):
+        road.took_s.setdefault(task_id, 2.0)
+        first = result(road.task(task_id, facts=facts))
+        found, good_s = kill_again_and_again(road, task_id, facts)
+        assert found == first if task_id != "prune" else set(found.values()) == {0}
+        tell(f"`{task_id}` killed {KILLS} times", same, good_s=good_s)
+    result(road.task("record", facts={**facts, "states": {"gate": "success", "record": "running"}}))
+    assert road.debris() == []
+
+
 def test_rollback(road, tell):
     """What a dead run applied is undone once, however often the rollback is killed: the good release serves, gated, recorded once."""
     good, dead = road.serves(), {"params": {}}
