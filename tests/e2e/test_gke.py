@@ -176,7 +176,7 @@ def xcom(airflow_api, task):
     value = airflow_api(f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/{task}/xcomEntries/return_value")[
         "value"
     ]
-    return json.loads(value) if str(value).startswith("{") else value
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def dump(database):
