@@ -137,7 +137,7 @@ def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
         _, [record] = story.run(green=False)
     overlay.write_text(good)
     reason = record["verdicts"]["preview_gate"]["reason"]
-    assert "golden case 'three': promised '4'" in reason
+    assert "golden case 'eight': promised '4'" in reason
     assert "wrong label" in reason
     assert record["tasks"]["apply"] == "upstream_failed"
     assert untouched(story) == before
@@ -177,7 +177,7 @@ def test_5_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
 
 @contextmanager
 def promised(story, label):
-    """Until the block ends, the kept golden cases promise that a three is told as something else."""
+    """Until the block ends, the kept golden cases promise that an image is told as something else."""
     [golden] = story.store.glob("exports/story/1/golden-*.json")
     good = golden.read_text()
     cases = json.loads(good)
