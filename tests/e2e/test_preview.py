@@ -31,7 +31,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     _, [place.first] = place.run()
     yield place
     place.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb", "-l", "slipway/model=story", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", "slipway/model=story", "--wait=false")
     remove_images(engine, "story")
 
 
