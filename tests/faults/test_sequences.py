@@ -13,7 +13,7 @@ pytestmark = pytest.mark.stand
 BAD_FLAG = {"args": ["--rest_api_port=none"]}
 TOO_SMALL = {"resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}}
 TOO_LARGE = {"resources": {"requests": {"cpu": "1000", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}}
-NEVER_READY = {"command": ["sleep", "1000"]}
+NEVER_READY = {"command": ["sh", "-c", "sleep 1000"]}  # the server's arguments come after it, and are the shell's
 NOBODY = {"op": "add", "path": "/spec/loadBalancerClass", "value": "example.com/nobody"}
 
 
