@@ -36,7 +36,7 @@ def planned(stand, release, monkeypatch, tmp_path):
         said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
         monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(said))
         target = Target(conn_id="tried", namespace=namespace or stand["namespace"])
-        return make_plan(replace(release, target=target, deployment="tfs-bad-input"))[0]
+        return make_plan(replace(release, target=target, deployment="tfs-bad-input"), by_hand=True)[0]
 
     return plan
 
