@@ -97,7 +97,12 @@ def test_the_one_that_lost_it_writes_and_undoes_nothing(met):
     """The refresh is red at its first write without a second try, has applied nothing, and its rollback stays out of the way."""
     state, tasks = met.ends["refresh"]
     lost = met.records[met.refresh]
-    assert (state, tasks["push"], tasks["preview"], tasks["apply"]) == ("failed", "success", "failed", "upstream_failed")
+    assert (state, tasks["push"], tasks["preview"], tasks["apply"]) == (
+        "failed",
+        "success",
+        "failed",
+        "upstream_failed",
+    )
     assert lost["verdicts"]["preview"]["reason"].startswith("LeaseLost: lease/slipway-tfs-server in ")
     assert (lost["outcome"], lost["objects"], lost["bad"], lost["undo"]) == ("failed", [], None, None)
     assert tasks["rollback"] == "skipped"
