@@ -46,7 +46,7 @@ def main(project, dag_id, task_id, run_id, facts_file):
     import os
 
     import refresh
-    from airflow.sdk.exceptions import TaskDeferred
+    from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
 
     facts = json.loads(Path(facts_file).read_text())
     task = getattr(refresh, dag_id).get_task(task_id)
@@ -65,6 +65,8 @@ def main(project, dag_id, task_id, run_id, facts_file):
     while True:
         try:
             return goes_on(context, *words)
+        except DownstreamTasksSkipped:
+            return context["ti"].pushed["return_value"]
         except TaskDeferred as deferred:
             words = (asyncio.run(first_event(through_the_database(deferred.trigger))),)
             goes_on = getattr(task, deferred.method_name)
