@@ -33,6 +33,15 @@ KIND_ORDER = (
 Manifest = dict[str, Any]
 
 
+class QuotingDumper(yaml.SafeDumper):
+    """Quotes what kubectl would read as a number and PyYAML would not: one release id in three hundred looks like 12e456789012."""
+
+
+QuotingDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def render_kustomization(
     release: Release, *, resources: str, reference: str, version: int | str, release_id: str, preview: bool = False
 ) -> dict[str, Any]:
@@ -104,7 +113,9 @@ def build_objects(
             release_id=release_id,
             preview=preview,
         )
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False), encoding="utf-8")
+        (folder / "kustomization.yaml").write_text(
+            yaml.dump(kustomization, Dumper=QuotingDumper, sort_keys=False), encoding="utf-8"
+        )
         return sorted(_kustomize(folder, overlay), key=apply_rank)
 
 
@@ -203,7 +214,7 @@ def name_of(manifest: Manifest) -> str:
 
 def to_yaml(objects: list[Manifest]) -> str:
     """The manifests as one YAML stream, as `kubectl apply -f` takes it."""
-    return yaml.safe_dump_all(objects, sort_keys=True, allow_unicode=True)
+    return str(yaml.dump_all(objects, Dumper=QuotingDumper, sort_keys=True, allow_unicode=True))
 
 
 def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:

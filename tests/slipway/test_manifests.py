@@ -471,3 +471,11 @@ def test_yaml_is_a_stream_that_kubectl_takes(release):
     """The kept manifests are the applied ones."""
     objects = list(rendered(release).values())
     assert objects == list(yaml.safe_load_all(to_yaml(objects)))
+
+
+@pytest.mark.parametrize("release_id", ["12e456789012", "123456789012", "000000000000"])
+def test_release_id_that_looks_like_a_number_is_text(release, release_id):
+    """Hex digits may all be decimal ones, or have one e among them: kubectl and PyYAML disagree on what is a number then."""
+    objects = render_manifests(release, reference=REFERENCE, version=7, release_id=release_id)
+    assert {manifest["metadata"]["labels"]["slipway/release"] for manifest in objects} == {release_id}
+    assert f"slipway/release: '{release_id}'" in to_yaml(objects)
