@@ -112,10 +112,6 @@ def percentile(times_ms: Sequence[float]) -> float:
 
 def judge_all(verdicts: Sequence[Verdict]) -> Verdict:
     """Several judgements as one: the first no, else the first not yet, else doubt, else yes, with all that was said."""
-    for outcome in ("fail", "wait"):
-        for verdict in verdicts:
-            if verdict.outcome == outcome:
-                return verdict
-    said = "; ".join(verdict.reason for verdict in verdicts)
-    doubts = [verdict for verdict in verdicts if verdict.outcome == "inconclusive"]
-    return Verdict.doubtful(said) if doubts else Verdict.passed(said)
+    together = judge_round(verdicts)
+    doubted = any(verdict.outcome == "inconclusive" for verdict in verdicts)
+    return Verdict.doubtful(together.reason) if doubted and together.outcome == "pass" else together

@@ -53,17 +53,13 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             title="Minimum confidence",
             description=f"For every golden case of this run, 0 to 1. Empty: {FROM_FILE}.",
         ),
-        "force": Param(
-            False,  # noqa: FBT003 - the default of a form's check box
-            type="boolean",
-            title="Force",
-            description="Export, build, smoke-test and push again, even where the result is known.",
+        "force": _check_box(
+            "Force",
+            "Export, build, smoke-test and push again, even where the result is known.",
         ),
-        "plan_only": Param(
-            False,  # noqa: FBT003 - likewise
-            type="boolean",
-            title="Plan only",
-            description="Say what a run would do, with the API server's dry-run diff, and write nothing.",
+        "plan_only": _check_box(
+            "Plan only",
+            "Say what a run would do, with the API server's dry-run diff, and write nothing.",
         ),
         **_break_lease(),
     }
@@ -86,11 +82,9 @@ def rollback_form() -> dict[str, Param]:
 def teardown_form() -> dict[str, Param]:
     """The Params of a teardown DAG."""
     return {
-        "with_others": Param(
-            False,  # noqa: FBT003 - the default of a form's check box
-            type="boolean",
-            title="With others",
-            description="Delete the cluster also where something else lives in it, or may, or another model file names it.",
+        "with_others": _check_box(
+            "With others",
+            "Delete the cluster also where something else lives in it, or may, or another model file names it.",
         ),
         **_break_lease(),
     }
@@ -99,13 +93,16 @@ def teardown_form() -> dict[str, Param]:
 def _break_lease() -> dict[str, Param]:
     """What every run has that writes to a target."""
     return {
-        "break_lease": Param(
-            False,  # noqa: FBT003 - the default of a form's check box
-            type="boolean",
-            title="Break lease",
-            description="Take the target from the run that holds its Lease. That run writes nothing more, and undoes nothing.",
+        "break_lease": _check_box(
+            "Break lease",
+            "Take the target from the run that holds its Lease. That run writes nothing more, and undoes nothing.",
         )
     }
+
+
+def _check_box(title: str, description: str) -> Param:
+    """A box that is empty unless somebody ticks it."""
+    return Param(False, type="boolean", title=title, description=description)  # noqa: FBT003 - its default
 
 
 def read_params(params: dict[str, Any]) -> RefreshParams:

@@ -16,7 +16,7 @@ from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, find_bad, plain, read_records, recorded
 from slipway.inspection import inspect_rights
-from slipway.manifests import BASE_IMAGE, Manifest, render_manifests
+from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.orphans import find_orphans
 from slipway.prediction import cases_from, judge_answer, judge_round
 from slipway.preflight import require
@@ -172,7 +172,7 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
     if absent := missing_cluster(release.target):  # nothing to ask, and nothing to lose
         return replace(plan_refresh(release, history, Verdict.failed(absent), (), bad=bad), orphans=orphans), []
     if good is None:
-        reference, version, release_id = f"{BASE_IMAGE}@sha256:{'0' * 64}", 0, "planned"
+        reference, version, release_id = BLANK_IMAGE, 0, "planned"
     else:
         pushed = kept(release, good)[1]
         reference, version, release_id = pushed.reference, pushed.version, pushed.release_id

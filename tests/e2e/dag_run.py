@@ -48,10 +48,10 @@ class Run:
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in content)
 
 
-def until(holds, what):
+def until(holds, what, limit_s=LIMIT_S):
     """Wait until something holds, a second at a time."""
-    end_s = time.monotonic() + LIMIT_S
+    end_s = time.monotonic() + limit_s
     while not (held := holds()):
-        assert time.monotonic() < end_s, f"not in {LIMIT_S} s: {what}"
+        assert time.monotonic() < end_s, f"not in {limit_s} s: {what}"
         time.sleep(1)
     return held

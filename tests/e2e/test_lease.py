@@ -4,26 +4,17 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dag_run import until
 
 PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 LIMIT_S = 240
 
 pytestmark = pytest.mark.stand
-
-
-def until(holds, what):
-    """Wait until something holds, a second at a time."""
-    end_s = time.monotonic() + LIMIT_S
-    while not (held := holds()):
-        assert time.monotonic() < end_s, f"not in {LIMIT_S} s: {what}"
-        time.sleep(1)
-    return held
 
 
 def trigger(airflow_api, dag, **conf):
@@ -35,7 +26,7 @@ def trigger(airflow_api, dag, **conf):
 
 def end_of(airflow_api, path):
     """Wait for a run's end: its state, and those of its tasks."""
-    until(lambda: airflow_api(path)["state"] in {"success", "failed"}, f"{path} has ended")
+    until(lambda: airflow_api(path)["state"] in {"success", "failed"}, f"{path} has ended", LIMIT_S)
     tasks = airflow_api(f"{path}/taskInstances")["task_instances"]
     return airflow_api(path)["state"], {task["task_id"]: task["state"] for task in tasks}
 
@@ -63,7 +54,7 @@ def met(record, surroundings, airflow_api, kubectl, stand, tmp_path_factory):  #
         )
         return found if found.endswith(run_id) else None
 
-    until(held, "the refresh holds the Lease")
+    until(held, "the refresh holds the Lease", LIMIT_S)
     elsewhere = plan_elsewhere(record, surroundings, tmp_path_factory.mktemp("elsewhere"))
     rollback = trigger(airflow_api, "rollback_digits_vit", release=record["release_id"], break_lease=True)
     ends = {"rollback": end_of(airflow_api, rollback), "refresh": end_of(airflow_api, refresh)}
