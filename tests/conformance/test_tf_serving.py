@@ -447,12 +447,11 @@ def test_server_that_cannot_start_ends_with_255(refused, name):
 
 @source("servables/tensorflow/saved_model_warmup_util.cc:116-130")
 def test_bad_warmup_says_what_is_wrong(refused):
-    """The log has the reason: a record that is none, one that fails, one too many, no TFRecord file."""
+    """The log has the reason: a record that is none, one that fails, one too many."""
     expected = {
         "warmup-unreadable": "Failed to parse warmup record",
         "warmup-failing": "no negatives please",
         "warmup-too-many": "Number of warmup records exceeds the maximum (1000)",
-        "warmup-no-tfrecord": "corrupted record",
     }
     for name, words in expected.items():
         wait_until(lambda server=refused[name]: server.exit_code() is not None, refused[name])
