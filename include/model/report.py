@@ -17,7 +17,7 @@ from typing import Any
 
 from export import export_checkpoint, quiet
 from golden import ExportedGraph, web_safe
-from parity import compare, one_level, summary
+from parity import compare, judge_parity, one_level, summary
 from pictures import Picture, report_set
 from reproducible import fix_hash_seed
 from request import Settings
@@ -89,12 +89,15 @@ def render_pixels(columns: Sequence[Column], pictures: Sequence[Picture]) -> Ite
 
 
 def measure_digits(pictures: Sequence[Picture], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
-    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗."""
+    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗; ends the program beyond the bounds."""
     from served_graph import ImageReader
 
     checkpoint = export_checkpoint(SERVED / "checkpoint", scratch / "digits-vit", Settings())
     graph = ExportedGraph(scratch / "digits-vit")
-    return summary(compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)), graph
+    found = compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)
+    if problem := judge_parity(found):
+        raise SystemExit(problem)
+    return summary(found), graph
 
 
 def render_signatures(graph: ExportedGraph) -> Iterator[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import transformers
-from export import export_checkpoint
+from export import export_checkpoint, prove_parity
 from golden import ExportedGraph, reference_chances
 from pictures import encoded, scene
 from PIL import Image
-from refused import ExportRefused
-from request import Settings
+from refused import ExportRefused, PromiseBroken
+from request import Folder, Request, Settings
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_sample_image
 from transformers import (
@@ -209,6 +209,19 @@ def meet_bad_images(folder: Path) -> dict[str, object]:
     return answers
 
 
+def break_parity(folder: Path) -> str:
+    """How an exporter ends whose graph resizes with another filter than the checkpoint's own processor."""
+    savedmodel = folder.with_name("other-filter")
+    checkpoint = export_checkpoint(folder, savedmodel, Settings())
+    checkpoint.processor.resample = 0
+    request = Request(model="vit", source=Folder(path=folder), golden=())
+    try:
+        prove_parity(request, checkpoint, ExportedGraph(savedmodel))
+    except PromiseBroken as broken:
+        return str(broken)
+    return "nothing is wrong"
+
+
 def main() -> None:
     """Try every checkpoint; the exporter's own progress lines go to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
@@ -216,6 +229,7 @@ def main() -> None:
     images = photos(root)
     folders = make(root)
     results = {name: trial(folder, images) for name, folder in folders.items()}
+    results["parity"] = break_parity(folders["vit"])
     results["bad-images"] = meet_bad_images(folders["vit"])
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])

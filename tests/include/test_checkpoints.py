@@ -55,6 +55,14 @@ def test_checkpoint_that_cannot_be_served_is_refused(checkpoint_trial, kind, say
     assert says in checkpoint_trial[kind]["refused"]
 
 
+def test_graph_that_is_not_as_its_processor_is_refused(checkpoint_trial):
+    """A graph that resizes with another filter than 🤗 is not exported: the worst image and both answers are said."""
+    said = checkpoint_trial["parity"]
+    assert "images are not as 🤗 has them; the worst is " in said
+    assert "the exported graph answers '" in said
+    assert "🤗's own model '" in said
+
+
 SAYS = {
     "empty": "is empty",
     "text": "is no JPEG, PNG, GIF, BMP or WebP image",
