@@ -7,7 +7,7 @@ a person clears begins anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +39,25 @@ class Hold:
     run: Handover
     place: Place
     me: Holder
+    had: bool  # whether a task has held it since the run was cleared last
 
     @classmethod
     def of(cls, run: Handover, subject: Release | Teardown) -> Hold | None:
-        """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's."""
+        """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's.
+
+        Raises InputRefused where this Airflow's name cannot be meant.
+        """
         if subject.temporary:
             return None
         place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
-        me = Holder(installation=subject.store_id, dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
-        return cls(run, place, me)
+        held = tuple(held_by(run))
+        had = any(said["place"] == to_dict(place) for said in held)
+        return cls(run, place, _held_as(held) or _named_now(run), had)
 
     def take(self, limit_s: int) -> None:
         """Take the Lease, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
-        had, breaks = self._was_held(), self._breaks
-        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks and not had, had=had)
+        breaks = self._breaks and not self.had
+        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
         log.info("%s: held until %s", self.place, held.until)
         own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
         self.run.leave(LEASE, {**to_dict(held), **own})
@@ -77,10 +82,6 @@ class Hold:
     def _breaks(self) -> bool:
         return bool(self.run.context["params"].get("break_lease"))
 
-    def _was_held(self) -> bool:
-        """Whether a task has held it since the run was cleared last."""
-        return any(said["place"] == to_dict(self.place) for said in held_by(self.run))
-
     def _is_over(self, holder: Holder) -> bool:
         """Whether Airflow says that a run has ended; of one that it does not know it cannot."""
         try:
@@ -89,6 +90,17 @@ class Hold:
             log.info("%s: what became of %s cannot be told: %s", self.place, holder, " ".join(str(error).split()))
             return False
         return str(getattr(state, "value", state)) in ENDED
+
+
+def _held_as(held: Sequence[dict[str, Any]]) -> Holder | None:
+    """The name by which a run has held a Lease before: it stays, whatever its Airflow is called by now."""
+    return Holder.of(held[0]["holder"]) if held else None
+
+
+def _named_now(run: Handover) -> Holder:
+    from slipway.resolve import read_installation
+
+    return Holder(installation=read_installation(), dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
 
 
 def hold_target(run: Handover, limit_s: int) -> None:
@@ -113,6 +125,12 @@ def give_back_leases(run: Handover) -> None:
             log.info("%s: %s", place, "given back" if given else "was not this run's any more")
         except SlipwayError as error:
             log.warning("%s: not given back: %s", place, error)
+
+
+def let_go(run: Handover) -> None:
+    """Give back what the first task has taken for nothing, as if the run had never held it."""
+    give_back_leases(run)
+    run.leave(LEASE, {})
 
 
 def broken_by(run: Handover) -> str | None:

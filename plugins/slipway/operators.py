@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
-from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target
+from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target, let_go
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -120,20 +120,23 @@ class PlanOperator(StageOperator):
         raise DownstreamTasksSkipped(tasks=unneeded)
 
     def make(self, run: Handover) -> Any:
-        """The Plan, its diff in the log. The target's Lease is taken where the run is going to change something there."""
+        """The Plan, its diff in the log. Where the run is going to change something, the plan is of what is there while it has the target."""
         from slipway.plan import differences, make_plan, missing_cluster
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
+        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        if changes and missing_cluster(release.target) is None:
+            hold_target(run, BUILD_S)
+            plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
+            if plan.action == "nothing":
+                let_go(run)
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for trial in trials:
             for line in differences(trial):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
-        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
-        if changes and missing_cluster(release.target) is None:
-            hold_target(run, BUILD_S)
         return plan
 
 

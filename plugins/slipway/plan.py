@@ -158,10 +158,11 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
+def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
-    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced.
+    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced. The live release is
+    asked the gate's labelled set where the target is `held`: before, another run may be replacing it.
     Raises StoreError, ManifestError, ApplyError.
     """
     records = read_records(Store(release.store), release.model)
@@ -183,7 +184,7 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
     differing = tuple(trial.name for trial in trials if differences(trial))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     plan = plan_refresh(release, history, health, differing, bad=bad)
-    if plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
+    if held and plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
         plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
     return replace(plan, orphans=orphans), trials
 

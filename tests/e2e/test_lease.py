@@ -65,12 +65,13 @@ def met(record, surroundings, airflow_api, kubectl, stand, tmp_path_factory):  #
     )
 
 
-def test_another_installation_is_told_who_and_until_when(met):
+def test_another_installation_is_told_who_and_until_when(met, airflow_api):
     """Its plan ends in one line with the holder, the time and the one command; a build beside another is not begun."""
     assert met.elsewhere.returncode != 0
+    named = airflow_api("/variables/slipway_installation")["value"]  # which its own first run has made up
     assert re.search(
         rf"TargetBusy: lease/slipway-tfs-server in \S+: held by run {re.escape(met.refresh)} of refresh_digits_vit "
-        r"\(installation [0-9a-f]{12}\), until 20\S+\. Next: .*airflow dags trigger refresh_digits_vit --conf "
+        rf"\(installation {named}\), until 20\S+\. Next: .*airflow dags trigger refresh_digits_vit --conf "
         r"'\{\"break_lease\": true\}'",
         met.elsewhere.stderr,
     )

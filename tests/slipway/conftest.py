@@ -13,10 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from slipway import holding
 from slipway.apply import Applied, ObjectRef
 from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.image import Image
+from slipway.lease import Held
 from slipway.prediction import GoldenCase, Reference
 from slipway.push import Pushed
 from slipway.record import closed, new_record, opened
@@ -190,6 +192,27 @@ def context_of():
         }
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _named(monkeypatch):
+    """The name of this Airflow among those that share a target."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "here")
+
+
+@pytest.fixture
+def leases(monkeypatch):
+    """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
+    asked, answers = [], []
+
+    def hold(place, me, *, limit_s, **_):
+        asked.append((place.name, me.dag_id, limit_s))
+        if answers:
+            raise answers.pop()
+        return Held(until="2026-11-24T08:00:00+00:00", broke=None)
+
+    monkeypatch.setattr(holding, "hold", hold)
+    return SimpleNamespace(asked=asked, answers=answers)
 
 
 @pytest.fixture(scope="session")

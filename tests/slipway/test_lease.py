@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from slipway import holding
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target
+from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target, let_go
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
 from slipway.target import Target
 
@@ -90,6 +91,40 @@ def test_taken_from_another_counts_and_begins_anew():
     assert taken["metadata"]["resourceVersion"] == "7"
     assert taken["metadata"]["labels"] == {"slipway/model": "digits-vit"}
     assert "resourceVersion" not in render_lease(PLACE, ME, None, now=NOW, limit_s=90, broke=None)["metadata"]
+
+
+def test_two_airflows_on_one_store_are_two(context_of, release, monkeypatch):
+    """What tells installations apart is each one's own name: neither the store nor a run's id, which two of one schedule share."""
+    run = Handover(context_of("plan"))
+    ours = Hold.of(run, release).me
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "there")
+    theirs = Hold.of(run, release).me
+    assert (ours.installation, theirs.installation) == ("here", "there")
+    assert (ours.dag_id, ours.run_id) == (theirs.dag_id, theirs.run_id)
+    assert judge_lease(lease(theirs), ours, now=NOW, is_over=lambda _: True).outcome == "wait"
+
+
+def test_a_run_keeps_the_name_that_it_first_held_by(context_of, release, monkeypatch, leases):
+    """An Airflow that is named anew while a run has a Lease takes it away from no run; a run that is cleared has the new one."""
+    run = Handover(context_of("plan", resolve=release))
+    hold_target(run, 60)
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "renamed")
+    later = Hold.of(run, release)
+    assert (later.me.installation, later.had) == ("here", True)
+    run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
+    later = Hold.of(run, release)
+    assert (later.me.installation, later.had) == ("renamed", False)
+
+
+def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch):
+    """A plan that finds nothing left to do gives its Lease back, and a task after it that needs one is no loser of it."""
+    given = []
+    monkeypatch.setattr(holding, "give_back", lambda place, holder: given.append((place.name, holder)) or True)
+    run = Handover(context_of("plan", resolve=release))
+    hold_target(run, 60)
+    let_go(run)
+    assert given == [("slipway-tfs-server", Hold.of(run, release).me.identity)]
+    assert Hold.of(run, release).had is False
 
 
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):

@@ -70,6 +70,32 @@ def test_lease_is_taken_only_to_change_something(context_of, release, monkeypatc
     assert skipped == (["export", "apply"] if params else writes)
 
 
+MEANWHILE = {
+    "nothing is left to do": ("nothing", ["export", "apply"]),
+    "another thing has to be done": ("manifests", ["export"]),
+}
+
+
+@pytest.mark.parametrize(("then", "unneeded"), MEANWHILE.values(), ids=MEANWHILE)
+def test_what_is_carried_out_was_read_while_the_target_is_held(context_of, release, monkeypatch, then, unneeded):
+    """A run that ended between the look and the Lease is seen: the plan is made anew, and what it needs no more is given back."""
+    done = []
+    plans = [Plan(action=action, reasons=(action,)) for action in ("everything", then)]
+
+    def make_plan(_release, *, by_hand, held=False):
+        done.append("held" if held else "looked")
+        return plans.pop(0), []
+
+    monkeypatch.setattr("slipway.plan.make_plan", make_plan)
+    monkeypatch.setattr(operators, "hold_target", lambda _run, _limit_s: done.append("take"))
+    monkeypatch.setattr(operators, "let_go", lambda _run: done.append("let go"))
+    context = context_of("plan", resolve=release)
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
+    assert done == ["looked", "take", "held", *(["let go"] if then == "nothing" else [])]
+    assert (list(skipped.value.tasks), Handover(context).plan.action) == (unneeded, then)
+
+
 BY_HAND = {"manual": True, "operator_triggered": True, "scheduled": False, "asset_triggered": False, "backfill": False}
 
 

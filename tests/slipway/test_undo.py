@@ -1,14 +1,11 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway import holding
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.lease import Held
 from slipway.record import read_record
 from slipway.undo import UNDOING, RollbackOperator
 
@@ -47,21 +44,6 @@ def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
     )
     record = read_record(store, release.model, release.run_id)
     assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", DOOM)
-
-
-@pytest.fixture
-def leases(monkeypatch):
-    """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
-    asked, answers = [], []
-
-    def hold(place, me, *, limit_s, **_):
-        asked.append((place.name, me.dag_id, limit_s))
-        if answers:
-            raise answers.pop()
-        return Held(until="2026-11-24T08:00:00+00:00", broke=None)
-
-    monkeypatch.setattr(holding, "hold", hold)
-    return SimpleNamespace(asked=asked, answers=answers)
 
 
 @pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run's no more")])
