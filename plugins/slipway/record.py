@@ -45,10 +45,9 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "cause": cause,
         "run_id": release.run_id,
         "outcome": "open",
-        "fingerprint": release.fingerprint,
         "opened": now.isoformat(),
         "closed": None,
-        "release": to_dict(release),
+        **_asked(release),
         "export": None,
         "pushed": None,
         "release_id": None,
@@ -68,6 +67,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
 def opened(
     record: Record,
     *,
+    release: Release,
     export: Export,
     pushed: Pushed,
     manifests: dict[str, str],
@@ -84,6 +84,7 @@ def opened(
         "opened": now.isoformat(),
         "closed": None,
         "bad": None,
+        **_asked(release),
         **_about(export, pushed),
         "manifests": manifests,
         "objects": [to_dict(ref) for ref in objects],
@@ -101,8 +102,13 @@ def previewed(
     return {**record, **about, "preview": [to_dict(ref) for ref in objects]}
 
 
+def _asked(release: Release) -> Record:
+    """What a record says of the release that its run was resolved to."""
+    return {"fingerprint": release.fingerprint, "release": to_dict(release)}
+
+
 def _about(export: Export, pushed: Pushed) -> Record:
-    """What a record says of the release that its run brings."""
+    """What a record says of what was made of it."""
     return {
         "export": to_dict(export),
         "pushed": to_dict(pushed),
@@ -130,6 +136,17 @@ def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
     return {"task": min(faults)[1], "reason": min(faults)[2]} if faults else None
 
 
+def mark_bad(release: Release, *, task: str, reason: str) -> None:
+    """Say in the run's record who found its release bad, before the run ends: it may be killed until then. Raises StoreError.
+
+    A record of what is live since an earlier try of the run tells of another release, and stays as it is.
+    """
+    store = Store(release.store)
+    record = begin_record(store, release, cause="refresh")
+    if record["outcome"] != "live":
+        write_record(store, {**record, "bad": {"task": task, "reason": reason}})
+
+
 def close_run(
     release: Release,
     verdicts: Record,
@@ -145,7 +162,7 @@ def close_run(
     is live still. The record's URI comes back. Raises StoreError.
     """
     store = Store(release.store)
-    record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
+    record = begin_record(store, release, cause="refresh")
     if record["outcome"] == "live" and not proven and tasks.get("apply") != "success":
         log.warning(
             "record: cleared, and failed before it applied anything: release %s is live as before", record["release_id"]
@@ -184,14 +201,14 @@ def read_record(store: Store, model: str, run_id: str) -> Record | None:
 def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
     """The run's record before it is opened: its own of an earlier try, or a new one, also where that cannot be read.
 
-    Raises StoreError.
+    What it lists as applied it goes on telling of; without that it is of the release as it is resolved now. Raises StoreError.
     """
     key = record_key(release.model, release.run_id)
     if store.exists(key):
         found = parsed(read_bytes(store.uri_of(key)))
         why = why_unread(found)
         if why is None:
-            return dict(found)
+            return dict(found) if found["objects"] else {**found, **_asked(release)}
         log.warning("%s: %s: begun anew", store.uri_of(key), why)
     return new_record(release, cause=cause, now=utc_now())
 

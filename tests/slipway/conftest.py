@@ -142,8 +142,10 @@ def record_of(release, export, pushed):
 
     def make(run_id, outcome="live", minutes=0, *, release_id=None, objects=(SERVICE, DEPLOYMENT), **changes):
         opened_at = datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        tried = replace(release, run_id=run_id, **changes)
         record = opened(
-            new_record(replace(release, run_id=run_id, **changes), now=opened_at),
+            new_record(tried, now=opened_at),
+            release=tried,
             export=export,
             pushed=replace(pushed, release_id=release_id or pushed.release_id),
             manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},

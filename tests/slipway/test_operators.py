@@ -14,6 +14,7 @@ from slipway.errors import (
     SmokeTestUnfinished,
 )
 from slipway.handover import Handover
+from slipway.history import read_records
 from slipway.operators import PlanOperator, PreviewOperator, RemovePreviewOperator, StageOperator
 from slipway.plan import Plan
 
@@ -168,9 +169,10 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
         (InputRefused("no store"), False),
     ],
 )
-def test_the_release_is_blamed_only_for_its_own(error, bad):
+def test_the_release_is_blamed_only_for_its_own(context_of, release, store, error, bad):
     """A wrong answer on the engine is the release's own; what ended the test before there was one is not."""
-    ti = TaskInstance()
+    context = context_of("smoke_test", resolve=release)
     with pytest.raises(AirflowFailException):
-        Refused(task_id="refused", error=error).execute({"ti": ti})
-    assert ti.left["verdict"].get("bad", False) is bad
+        Refused(task_id="refused", error=error).execute(context)
+    assert Handover(context).said("smoke_test").get("bad", False) is bad
+    assert bool(read_records(store, release.model).records) is bad

@@ -56,6 +56,14 @@ def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error
     assert (said["outcome"], said["reason"]) == ("fail", f"nothing is undone: {type(error).__name__}: {error}")
 
 
+def test_what_came_back_counts_only_while_the_target_is_the_runs(rolling_back, leases, release, store):
+    """A rollback whose Lease a person has broken during its gate records nothing as live: what serves is the breaker's to prove."""
+    leases.answers.append(LeaseLost("this run's no more"))
+    with pytest.raises(AirflowSkipException):
+        rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})
+    assert read_record(store, release.model, release.run_id) is None
+
+
 def test_a_rollback_that_came_goes_on_to_the_address(rolling_back, leases):
     """A rollout that passed is not the end: address and gate follow, the Lease renewed for as long as they may take."""
     with pytest.raises(TaskDeferred) as deferral:
