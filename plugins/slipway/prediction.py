@@ -70,6 +70,9 @@ class Answer:
 
     status: int
     body: str
+    denied: int = (
+        0  # 401 or 403 where it is not the server that was asked who refuses, but the API server on the way to it
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

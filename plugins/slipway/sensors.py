@@ -261,14 +261,15 @@ class PredictionSensor(JudgeSensor):
         return release.gate_timeout_s
 
     def blames_release(self, event: Fact) -> bool:
-        """Where an answer was wrong, or left a doubt that was not enough: not where none came in time."""
-        return event["outcome"] == "inconclusive" or event.get("late") is False
+        """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
+        return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("denied"))
 
     def explain(self, run: Handover, reason: str) -> str:
-        """What was asked, promised and answered, and the next command."""
+        """What was asked, promised and answered, and the next command, where the trigger knows no better one."""
         asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
         look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
-        return f"GateFailed: {asked}: {reason}. Next: {look}"
+        said, _, then = reason.partition(". Next: ")
+        return f"GateFailed: {asked}: {said}. Next: {then or look}"
 
 
 def why_no_grpc(release: Release) -> str:

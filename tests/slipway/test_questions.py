@@ -8,7 +8,7 @@ from grpc_serving import DESCRIPTORS, request_of
 
 from slipway import questions
 from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
-from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied
+from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied, way_in
 
 
 async def asked(way, *question):
@@ -107,7 +107,21 @@ def test_what_the_api_server_says_itself_is_no_answer_of_the_model(status):
         "code": status,
     }
     answer = read_proxied(status, json.dumps(said))
-    assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available") == answer
+    denied = status if status in {401, 403} else 0
+    assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available", denied=denied) == answer
+
+
+WAYS_IN = {
+    401: "put a token or certificate that is valid into the kubeconfig of connection kubernetes_default",
+    403: "give connection kubernetes_default a Role with the verbs get and create on services/proxy in namespace shop, "
+    "or set target.strategy to rolling",
+}
+
+
+@pytest.mark.parametrize(("denied", "then"), WAYS_IN.items())
+def test_who_is_not_let_through_is_told_the_way_in(release, denied, then):
+    """A login that is not taken wants a valid one; a right that is missing is named."""
+    assert then == way_in(release.target, denied)
 
 
 MODELS = {

@@ -106,6 +106,17 @@ def test_preview_gate_that_failed_names_where_it_asked(context):
     assert str(failure.value) == f"GateFailed: {asked}: time is up: not yet. Next: kubectl -n shop get --raw {asked}"
 
 
+def test_preview_gate_that_was_not_let_through_says_what_is_missing(context):
+    """The trigger's next step takes the place of the gate's own, in one line, and the release is not to blame."""
+    run, reason = context("preview_gate"), "the API server: HTTP 403: no. Next: give connection c a Role"
+    with pytest.raises(AirflowFailException) as failure:
+        PredictionSensor(task_id="preview_gate", preview=True).decide(
+            run, {**FAIL, "reason": reason, "late": False, "denied": True}
+        )
+    assert str(failure.value) == f"GateFailed: {PROXY}/v1/models/digits-vit/versions/7: {reason}"
+    assert "bad" not in Handover(run).said("preview_gate")
+
+
 def test_preview_that_does_not_come_is_explained_by_its_own_pods(context):
     """The pods that a failed preview is described by are not the live ones."""
     with pytest.raises(AirflowFailException) as failure:
