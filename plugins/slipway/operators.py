@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
-from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target, let_go
+from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, held_by, hold_target, let_go
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -313,21 +313,32 @@ class RemovePreviewOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped where the run has no release, or only plans."""
+        run = Handover(context)
+        if not (run.left("resolve") or run.left("choose")) or context["params"].get("plan_only"):
+            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
+        with one_line_failures(run):
+            removed = [str(ref) for ref in self._remove(run)]
+        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
+        return removed
+
+    @staticmethod
+    def _remove(run: Handover) -> Iterable[Any]:
+        """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
         from slipway.history import left_previews, read_records
         from slipway.preview import remove_previews
         from slipway.store import Store
 
-        run = Handover(context)
-        if run.left("resolve") is None or context["params"].get("plan_only"):
-            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
-        with one_line_failures(run):
-            release = run.release
-            records = read_records(Store(release.store), release.model).records
-            if left_previews(records, release.target):
-                hold_target(run, APPLY_S)  # what is left may be the preview of a run that writes now
-            removed = [str(ref) for ref in remove_previews(release, records)]
-        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
-        return removed
+        release = run.release
+        store, had = Store(release.store), any(held_by(run))
+        records = read_records(store, release.model).records
+        if not left_previews(records, release.target):
+            return remove_previews(release, records)  # which names what is left elsewhere
+        hold_target(run, APPLY_S)
+        try:
+            return remove_previews(release, read_records(store, release.model).records)  # as that run has ended since
+        finally:
+            if not had:
+                let_go(run)
 
 
 class ApplyOperator(TargetOperator):

@@ -4,7 +4,8 @@ import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway import operators
+from slipway import holding, operators
+from slipway.apply import ObjectRef
 from slipway.errors import (
     ClusterUnreachable,
     EngineUnreachable,
@@ -15,8 +16,11 @@ from slipway.errors import (
 )
 from slipway.handover import Handover
 from slipway.history import read_records
+from slipway.holding import hold_target
 from slipway.operators import PlanOperator, PreviewOperator, RemovePreviewOperator, StageOperator
 from slipway.plan import Plan
+from slipway.record import new_record, previewed, utc_now, write_record
+from slipway.store import Store
 
 
 class Refused(StageOperator):
@@ -159,6 +163,33 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
     context = {**context_of("remove_preview", resolve=release), "params": {}}
     assert RemovePreviewOperator(task_id="remove_preview").execute(context) == []
     assert Handover(context).said("remove_preview")["reason"] == "no preview is left"
+
+
+@pytest.mark.parametrize("strategy", ["preview", "rolling"])
+@pytest.mark.parametrize("planned", [False, True], ids=["nothing else to do", "with something to do"])
+def test_what_a_killed_run_left_is_removed_by_whichever_run_comes_next(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch, strategy, planned
+):
+    """Whatever the model file says by now, and whether the run has the target already or only for this: then it gives it back."""
+    store, deleted, given = Store(release.store), [], []
+    left = previewed(
+        new_record(replace(release, run_id="killed", strategy="preview"), now=utc_now()),
+        objects=[ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop")],
+        export=export, pushed=pushed,
+    )  # fmt: skip
+    write_record(store, left)
+    monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
+    monkeypatch.setattr(holding, "give_back", lambda place, _holder: given.append(place.name) or True)
+    context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
+    if planned:
+        context["ti"].task_id = "plan"
+        hold_target(Handover(context), 60)
+        context["ti"].task_id = "remove_preview"
+    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
+    assert [model for _, model, _ in deleted] == ["digits-vit"]
+    assert given == ([] if planned else ["slipway-tfs-server"])
+    [record] = read_records(store, release.model).records
+    assert record["preview"] == []
 
 
 @pytest.mark.parametrize(
