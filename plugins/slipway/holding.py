@@ -25,7 +25,7 @@ HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first
     "plan", "choose", "preview", "apply", "remove_objects", "rollback", "remove_preview",
     "gate", "wait_for_rollout", "wait_for_address", "wait_for_preview", "preview_gate", "approve",
 )  # fmt: skip
-BUILD_S = 3600  # from the plan to the apply: long enough for an export and a push, and looked at again by apply
+BUILD_S = 3600  # an export, a build, a smoke test or a push, each of them
 APPLY_S = 600  # a dry run and an apply of a few objects, each with tries of its own
 ENDED = frozenset({"success", "failed"})
 
@@ -112,6 +112,13 @@ def hold_target(run: Handover, limit_s: int) -> None:
 def renew_target(run: Handover, limit_s: int) -> None:
     """The same for a wait. Raises TargetBusy, LeaseLost, ApplyRefused."""
     if own := Hold.of(run, run.release):
+        own.renew(limit_s)
+
+
+def keep_target(run: Handover, limit_s: int) -> None:
+    """The same where the run has it: before its cluster is there, it does not. Raises TargetBusy, LeaseLost, ApplyRefused."""
+    own = Hold.of(run, run.release)
+    if own and own.had:
         own.renew(limit_s)
 
 

@@ -22,7 +22,17 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
-from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, held_by, hold_target, let_go
+from slipway.holding import (
+    APPLY_S,
+    BUILD_S,
+    Hold,
+    broken_by,
+    give_back_leases,
+    held_by,
+    hold_target,
+    keep_target,
+    let_go,
+)
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -60,9 +70,8 @@ def one_line_failures(run: Handover) -> Iterator[None]:
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
-    writes_s: int | None = (
-        None  # how long it may write to the target: for as long the target's Lease is taken, or renewed
-    )
+    writes_s: int | None = None  # how long it may write to the target: its Lease is taken, or renewed, for as long
+    keeps_s: int | None = None  # how long it may take, the target untouched: the Lease is renewed where the run has it
 
     def execute(self, context: Context) -> Fact:
         """The fact as a dict, for XCom."""
@@ -70,6 +79,8 @@ class StageOperator(BaseOperator):
         with one_line_failures(run):
             if self.writes_s is not None:
                 hold_target(run, self.writes_s)
+            if self.keeps_s is not None:
+                keep_target(run, self.keeps_s)
             return to_dict(self.make(run))
 
     @abstractmethod
@@ -191,6 +202,7 @@ class ExportOperator(StageOperator):
 
     template_fields: Sequence[str] = ("exporter_python",)
     ui_color = GREEN
+    keeps_s = BUILD_S
 
     def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -218,6 +230,7 @@ class BuildImageOperator(StageOperator):
     """Copies the model into a container of the serving image and commits it."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Image."""
@@ -235,6 +248,7 @@ class SmokeTestOperator(StageOperator):
     """Runs the image on the worker's engine and asks it every golden case over REST and gRPC, and garbage."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Proof. An engine that lacks the image builds it again."""
@@ -256,6 +270,7 @@ class PushOperator(StageOperator):
     """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Pushed image."""

@@ -9,13 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from slipway import holding
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target, let_go
+from slipway.holding import BUILD_S, LEASE, Hold, broken_by, give_back_leases, hold_target, keep_target, let_go
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
+from slipway.operators import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator, StageOperator
 from slipway.target import Target
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -114,6 +116,37 @@ def test_a_run_keeps_the_name_that_it_first_held_by(context_of, release, monkeyp
     run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
     later = Hold.of(run, release)
     assert (later.me.installation, later.had) == ("renamed", False)
+
+
+def test_what_builds_keeps_what_the_plan_has_taken(context_of, release, leases):
+    """Each task renews the Lease for its own limit, also one that does not touch the target; it takes none that the run has not."""
+    builds = (ExportOperator, BuildImageOperator, SmokeTestOperator, PushOperator)
+    assert {kind.keeps_s for kind in builds} == {BUILD_S}
+    run = Handover(context_of("plan", resolve=release))
+    keep_target(run, BUILD_S)
+    assert leases.asked == []
+    hold_target(run, 60)
+    keep_target(run, BUILD_S)
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (60, BUILD_S)]
+
+
+class Stage(StageOperator):
+    """A stage that does not touch the target."""
+
+    keeps_s = 60
+
+    def make(self, _run):
+        """Nothing."""
+        return {}
+
+
+def test_what_has_lost_the_target_builds_no_more(context_of, release, leases):
+    """A run whose Lease was broken ends at its next task: what it would build could not be brought."""
+    context = context_of("plan", resolve=release)
+    hold_target(Handover(context), 60)
+    leases.answers.append(LeaseLost("this run's no more"))
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
+        Stage(task_id="export").execute(context)
 
 
 def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch):
