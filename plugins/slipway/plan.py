@@ -113,7 +113,7 @@ def _why_not(bad: Record) -> str:
         else f"revision {short(bad['release']['source']['revision'])}"
     )
     return (
-        f"{what} was tried by run {bad['run_id']} at {bad['closed']} and is bad: {bad['bad']['task']}: "
+        f"{what} was tried by run {bad['run_id']} at {bad['closed'] or bad['opened']} and is bad: {bad['bad']['task']}: "
         f"{bad['bad']['reason'].split('. Next: ')[0]}; the schedule does not try it again until it changes. "
         f"Next: mend what the model file names, or trigger {dag_id(bad['model'])} by hand"
     )
