@@ -7,7 +7,7 @@ a person clears begins anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,9 @@ class Hold:
         if subject.temporary:
             return None
         place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
-        held = tuple(held_by(run))
-        had = any(said["place"] == to_dict(place) for said in held)
-        return cls(run, place, _held_as(held) or _named_now(run), had)
+        before = next((said for said in held_by(run) if said["place"] == to_dict(place)), None)
+        me = Holder.of(before["holder"]) if before else None  # a run keeps the name by which it held it first
+        return cls(run, place, me or _named_now(run), had=before is not None)
 
     def take(self, limit_s: int) -> None:
         """Take the Lease, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
@@ -90,11 +90,6 @@ class Hold:
             log.info("%s: what became of %s cannot be told: %s", self.place, holder, " ".join(str(error).split()))
             return False
         return str(getattr(state, "value", state)) in ENDED
-
-
-def _held_as(held: Sequence[dict[str, Any]]) -> Holder | None:
-    """The name by which a run has held a Lease before: it stays, whatever its Airflow is called by now."""
-    return Holder.of(held[0]["holder"]) if held else None
 
 
 def _named_now(run: Handover) -> Holder:
