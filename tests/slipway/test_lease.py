@@ -18,6 +18,7 @@ from slipway.handover import Handover
 from slipway.holding import BUILD_S, LEASE, Hold, broken_by, give_back_leases, hold_target, keep_target, let_go
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
 from slipway.operators import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator, StageOperator
+from slipway.sensors import PredictionSensor
 from slipway.target import Target
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -350,6 +351,17 @@ def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
     for lost in ({}, {"break_lease": True}):
         with pytest.raises(LeaseLost, match="broken, and nobody's now"):
             hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
+
+
+@pytest.mark.stand
+def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of):
+    """What answered right at the gate's end may be what the breaker has brought: the run that lost the target is not live."""
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    run = run_of("refresh_digits_vit", "r1", "gate")
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: .*now held by run r2 of rollback_digits_vit"):
+        PredictionSensor(task_id="gate").decide(run.context, {"outcome": "pass", "reason": "right", "found": None})
+    assert run.said("gate")["outcome"] == "fail"
 
 
 @pytest.mark.stand
