@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 class DoubtOperator(ApprovalOperator):
     """Asks a person where the gate was in doubt, and passes at once where it was not.
 
-    A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. An answer is taken once: a task that is tried again would ask again.
+    A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. An answer is
+    taken once: a task that is tried again would ask again.
     """
 
     ui_color = BLUE

@@ -130,7 +130,7 @@ def give_back_leases(run: Handover) -> None:
 
 
 def let_go(run: Handover) -> None:
-    """Give back what the first task has taken for nothing, as if the run had never held it."""
+    """Give back what this task alone has held, as if the run never had."""
     give_back_leases(run)
     run.leave(LEASE, {})
 

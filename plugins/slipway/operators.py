@@ -131,7 +131,7 @@ class PlanOperator(StageOperator):
         raise DownstreamTasksSkipped(tasks=unneeded)
 
     def make(self, run: Handover) -> Any:
-        """The Plan, its diff in the log. Where the run is going to change something, the plan is of what is there while it has the target."""
+        """The Plan, its diff in the log. One that changes something is made of what is there while the run has the target."""
         from slipway.plan import differences, make_plan, missing_cluster
 
         release = run.release

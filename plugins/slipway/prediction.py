@@ -70,9 +70,7 @@ class Answer:
 
     status: int
     body: str
-    denied: int = (
-        0  # 401 or 403 where it is not the server that was asked who refuses, but the API server on the way to it
-    )
+    denied: int = 0  # 401 or 403, of an API server on the way that does not let the question through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

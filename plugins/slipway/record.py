@@ -142,7 +142,7 @@ def mark_bad(release: Release, *, task: str, reason: str) -> None:
     A record of what is live since an earlier try of the run tells of another release, and stays as it is.
     """
     store = Store(release.store)
-    record = begin_record(store, release, cause="refresh")
+    record = _own_record(store, release)
     if record["outcome"] != "live":
         write_record(store, {**record, "bad": {"task": task, "reason": reason}})
 
@@ -162,7 +162,7 @@ def close_run(
     is live still. The record's URI comes back. Raises StoreError.
     """
     store = Store(release.store)
-    record = begin_record(store, release, cause="refresh")
+    record = _own_record(store, release)
     if record["outcome"] == "live" and not proven and tasks.get("apply") != "success":
         log.warning(
             "record: cleared, and failed before it applied anything: release %s is live as before", record["release_id"]
@@ -201,16 +201,27 @@ def read_record(store: Store, model: str, run_id: str) -> Record | None:
 def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
     """The run's record before it is opened: its own of an earlier try, or a new one, also where that cannot be read.
 
-    What it lists as applied it goes on telling of; without that it is of the release as it is resolved now. Raises StoreError.
+    Raises StoreError.
     """
     key = record_key(release.model, release.run_id)
     if store.exists(key):
         found = parsed(read_bytes(store.uri_of(key)))
         why = why_unread(found)
         if why is None:
-            return dict(found) if found["objects"] else {**found, **_asked(release)}
+            return _told_of(found, release)
         log.warning("%s: %s: begun anew", store.uri_of(key), why)
     return new_record(release, cause=cause, now=utc_now())
+
+
+def _own_record(store: Store, release: Release) -> Record:
+    """The run's record, or a new one where it has none. Raises StoreError, also where it cannot be read."""
+    record = read_record(store, release.model, release.run_id)
+    return _told_of(record, release) if record else new_record(release, now=utc_now())
+
+
+def _told_of(record: Record, release: Release) -> Record:
+    """A record of the release as it is resolved now, of which nothing is known; one that lists what was applied tells of that."""
+    return dict(record) if record["objects"] else {**record, **_asked(release), "bad": None}
 
 
 def parsed(data: bytes) -> Any:

@@ -115,8 +115,9 @@ def test_record_reopened_if_the_run_is_cleared(release):
 def test_record_is_of_the_release_that_is_applied(release, store):
     """A run that is cleared may be resolved to something else: its record tells of that as soon as it applies it, or never has."""
     newer = replace(release, manifests_hash="sha256:9")
-    write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
-    assert begin_record(store, newer, cause="refresh")["release"] == to_dict(newer)
+    mark_bad(release, task="smoke_test", reason="wrong label")
+    began = begin_record(store, newer, cause="refresh")
+    assert (began["release"], began["bad"]) == (to_dict(newer), None)
     write_record(store, opened_by(release, SERVICE))
     began = begin_record(store, newer, cause="refresh")
     assert began["release"]["manifests_hash"] == release.manifests_hash
