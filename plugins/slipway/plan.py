@@ -161,8 +161,9 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
 def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
-    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced. The live release is
-    asked the gate's labelled set where the target is `held`: before, another run may be replacing it.
+    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced. A first look asks
+    for the rights that the run needs; the live release is asked the gate's labelled set in the second, when the target is
+    `held` and nobody replaces it.
     Raises StoreError, ManifestError, ApplyError.
     """
     records = read_records(Store(release.store), release.model)
@@ -178,7 +179,7 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
         pushed = kept(release, good)[1]
         reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
     objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
-    if release.target.gke is None:  # a GKE target's preflight has asked already
+    if release.target.gke is None and not held:  # a GKE target's preflight has asked already
         check_rights(release, objects)
     trials = try_plan(release, plan_apply(objects, history.objects))
     differing = tuple(trial.name for trial in trials if differences(trial))
