@@ -28,9 +28,6 @@ def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> l
     one that only comes back has no preview. Where a preview fails, apply does not run. With `asks`, a person decides
     where the first gate is in doubt: before anything is applied, where there is a preview.
     """
-    removals: list[BaseOperator] = []
-    if preview:
-        removals = [RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown()]
     proof = APPROVE if asks and not preview else GATE
     return _chained(
         *(_preview_stages(asks=asks) if preview else ()),
@@ -38,7 +35,8 @@ def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> l
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
         # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
         RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **UNDO).as_teardown(),
-        *removals,
+        # Without a preview of its own too: a killed run may have left one, of before the model file said rolling.
+        RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown(),
         RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
     )
 

@@ -29,7 +29,7 @@ STORY = (
     "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
     "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
 )  # fmt: skip
-PREVIEW = ("preview", "wait_for_preview", "preview_gate", "remove_preview")
+PREVIEW = ("preview", "wait_for_preview", "preview_gate")
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
 schedule: "0 3 * * *"
@@ -173,7 +173,7 @@ def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
 
 
 def test_rolling_update_has_no_preview(dags_of):
-    """Where the model file says rolling, the graph is the story without the preview."""
+    """Where the model file says rolling, the graph is the story without the preview; what one left is removed all the same."""
     dag = dags_of(plain=GOOD + "target: {strategy: rolling}\n")["plain"]
     story = [task for task in STORY if task not in PREVIEW]
     downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
@@ -183,7 +183,7 @@ def test_rolling_update_has_no_preview(dags_of):
 def test_nothing_is_previewed_if_nothing_is_deployed(dag):
     """A run with nothing to do skips the preview; it still removes what a killed one left of one."""
     deploys = set(dag.get_task("plan").deploys)
-    assert set(PREVIEW) - deploys == {"remove_preview"}
+    assert {*PREVIEW, "remove_preview"} - deploys == {"remove_preview"}
 
 
 def test_no_preview_and_nothing_built_still_lead_to_apply(dag):
@@ -215,7 +215,11 @@ def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
     """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
     takes = ("remove_objects", "delete_cluster", "leftovers")
     made = {"preflight", "claim_cluster", "create_cluster"}
-    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback", *PREVIEW}
+    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {
+        "rollback",
+        "remove_preview",
+        *PREVIEW,
+    }
     assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
     for task in map(temporary.get_task, takes):
         assert task.is_teardown

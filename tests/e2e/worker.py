@@ -45,6 +45,7 @@ def main(project, dag_id, task_id, run_id, facts_file):
     sys.path[:0] = [str(Path(project) / "plugins"), str(Path(project) / "dags")]
     import os
 
+    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow to keep one
     import refresh
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
 
