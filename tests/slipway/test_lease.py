@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.errors import LeaseLost, TargetBusy
+from slipway.errors import ClusterUnreachable, LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target
@@ -24,6 +24,8 @@ OTHER = replace(ME, installation="bbbbbbbbbbbb")
 PLACE = Place(
     target=Target(conn_id="kubernetes_default", namespace="shop"), deployment="tfs-server", model="digits-vit"
 )
+
+LEFT = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
 
 
 def lease(holder, *, ago_s=10, duration_s=60, **changes):
@@ -93,12 +95,21 @@ def test_taken_from_another_counts_and_begins_anew():
 
 
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
-    """A record is written whether the cluster answers or not: what is not given back is over with its run."""
+    """Where another try would not help, as without the connection, it is over with its run."""
     run = Handover(context_of("record"))
-    left = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
-    run.context["ti"].facts["plan", LEASE] = left
+    run.context["ti"].facts["plan", LEASE] = LEFT
     give_back_leases(run)
     assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
+
+
+def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_of, connected, closed_url, caplog):
+    """The record's own retry gives it back a little later: others need not wait until it runs out."""
+    connected(SimpleNamespace(url=closed_url))
+    run = Handover(context_of("record"))
+    run.context["ti"].facts["plan", LEASE] = LEFT
+    with pytest.raises(ClusterUnreachable):
+        give_back_leases(run)
+    assert "not given back" in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------
