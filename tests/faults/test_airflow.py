@@ -17,7 +17,7 @@ DAG = "refresh_digits_vit"
 RUN_LIMIT_S = 300
 LABEL = "slipway/model=digits-vit"
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
 
 
 class Runs:
