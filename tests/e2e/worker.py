@@ -17,6 +17,7 @@ class TaskInstance:
     def __init__(self, dag_id, task_id, facts):
         self.dag_id, self.task_id, self.facts = dag_id, task_id, facts
         self.pushed = {}
+        self.try_number, self.max_tries = 1, 0
 
     def xcom_pull(self, *, task_ids, key="return_value"):
         """A fact by its task's name; by another key what a task has pushed, this one among them."""
