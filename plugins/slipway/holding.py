@@ -118,7 +118,11 @@ def keep_target(run: Handover, limit_s: int) -> None:
 
 
 def give_back_leases(run: Handover) -> None:
-    """Let others have what this run holds. What cannot be given back now is over with the run, and for others when it runs out."""
+    """Let others have what this run holds. Raises ClusterUnreachable, once the others are given back: it is worth another try.
+
+    What is never given back is over with the run, and for other installations when it runs out.
+    """
+    unreachable: SlipwayError | None = None
     held = {str(said["place"]): said for said in held_by(run)}
     for said in held.values():
         place = from_dict(Place, said["place"])
@@ -127,6 +131,9 @@ def give_back_leases(run: Handover) -> None:
             log.info("%s: %s", place, "given back" if given else "was not this run's any more")
         except SlipwayError as error:
             log.warning("%s: not given back: %s", place, error)
+            unreachable = error if error.worth_retrying else unreachable
+    if unreachable:
+        raise unreachable
 
 
 def let_go(run: Handover) -> None:

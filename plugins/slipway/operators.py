@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.errors import ClusterUnfit, SlipwayError
+from slipway.errors import ClusterUnfit, ClusterUnreachable, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
 from slipway.holding import (
@@ -428,7 +428,11 @@ class PruneOperator(BaseOperator):
 
 
 class RecordOperator(BaseOperator):
-    """Closes the run's record, pass or fail, and gives the target's Lease back; a teardown that cannot change the run's colour."""
+    """Closes the run's record, pass or fail, and gives the target's Lease back.
+
+    It is a leaf that counts beside `announce`: of a run that a person ends, Airflow runs the teardowns, skips the rest and
+    takes its colour from that, so that one that proved nothing would be green. It never turns a red run green.
+    """
 
     ui_color = GREY
 
@@ -438,19 +442,34 @@ class RecordOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
-        run = Handover(context)
+        run, states = Handover(context), task_states(context)
         try:
-            uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+            uri = self._close(run, states) if run.left("resolve") or run.left("choose") else None
         finally:
-            give_back_leases(run)
+            self._give_back(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
+        if states.get("announce") == "skipped":
+            where = f"record {uri}" if uri else context["run_id"]
+            raise AirflowFailException(
+                f"{where}: somebody ended the run before its release was proven. What served before does. "
+                f"Next: trigger {context['ti'].dag_id} again"
+            )
         return uri
 
-    def _close(self, run: Handover) -> str:
+    def _close(self, run: Handover, states: dict[str, str]) -> str:
         from slipway.record import close_run
 
-        states = task_states(run.context)
         verdicts = {task: said for task in states if (said := run.said(task))}
         proven = states.get(self.proof_task_id) == "success"
         undo, broke = run.left("rollback"), broken_by(run)
         return close_run(run.release, verdicts, states, proven=proven, undo=undo, broke=broke)
+
+    @staticmethod
+    def _give_back(run: Handover) -> None:
+        """Try again what could not be given back now; in the end it is no reason for a red run."""
+        ti = run.context["ti"]
+        try:
+            give_back_leases(run)
+        except ClusterUnreachable:
+            if ti.try_number <= ti.max_tries:
+                raise

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway import holding
-from slipway.errors import LeaseLost, TargetBusy
+from slipway.errors import ClusterUnreachable, LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.holding import BUILD_S, LEASE, Hold, broken_by, give_back_leases, hold_target, keep_target, let_go
@@ -28,6 +28,8 @@ OTHER = replace(ME, installation="bbbbbbbbbbbb")
 PLACE = Place(
     target=Target(conn_id="kubernetes_default", namespace="shop"), deployment="tfs-server", model="digits-vit"
 )
+
+LEFT = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
 
 
 def lease(holder, *, ago_s=10, duration_s=60, **changes):
@@ -162,12 +164,21 @@ def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch)
 
 
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
-    """A record is written whether the cluster answers or not: what is not given back is over with its run."""
+    """Where another try would not help, as without the connection, it is over with its run."""
     run = Handover(context_of("record"))
-    left = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
-    run.context["ti"].facts["plan", LEASE] = left
+    run.context["ti"].facts["plan", LEASE] = LEFT
     give_back_leases(run)
     assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
+
+
+def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_of, connected, closed_url, caplog):
+    """The record's own retry gives it back a little later: others need not wait until it runs out."""
+    connected(SimpleNamespace(url=closed_url))
+    run = Handover(context_of("record"))
+    run.context["ti"].facts["plan", LEASE] = LEFT
+    with pytest.raises(ClusterUnreachable):
+        give_back_leases(run)
+    assert "not given back" in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------

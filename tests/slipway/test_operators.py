@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from slipway.errors import (
 from slipway.handover import Handover
 from slipway.history import read_records
 from slipway.holding import hold_target
-from slipway.operators import PlanOperator, PreviewOperator, RemovePreviewOperator, StageOperator
+from slipway.operators import PlanOperator, PreviewOperator, RecordOperator, RemovePreviewOperator, StageOperator
 from slipway.plan import Plan
 from slipway.record import new_record, previewed, utc_now, write_record
 from slipway.store import Store
@@ -207,3 +208,44 @@ def test_the_release_is_blamed_only_for_its_own(context_of, release, store, erro
         Refused(task_id="refused", error=error).execute(context)
     assert Handover(context).said("smoke_test").get("bad", False) is bad
     assert bool(read_records(store, release.model).records) is bad
+
+
+ENDINGS = {
+    "live": ({"gate": "success", "announce": "success"}, "live"),
+    "red": ({"gate": "failed", "announce": "upstream_failed"}, "failed"),
+}
+
+
+@pytest.mark.parametrize(("states", "outcome"), ENDINGS.values(), ids=ENDINGS)
+def test_record_closes_a_run_that_has_ended_by_itself(context_of, release, store, states, outcome):
+    """Its colour is announce's; the record's task passes."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"apply": "success", **states}
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == [outcome]
+
+
+def test_a_run_that_a_person_ends_is_red(context_of, release, store):
+    """Airflow skips what has not begun, announce with it, and would call the run a success: nothing is proven, and the run says so."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"apply": "success", "gate": "skipped", "announce": "skipped", "rollback": "success"}
+    with pytest.raises(AirflowFailException, match="somebody ended the run before its release was proven"):
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["failed"]
+
+
+@pytest.mark.parametrize(("number", "fails"), [(1, True), (4, False)])
+def test_a_lease_that_is_never_given_back_is_no_reason_for_a_red_run(  # noqa: PLR0917
+    context_of, release, store, monkeypatch, number, fails
+):
+    """It is tried again as often as the record is; in the end the Lease runs out."""
+
+    def never(_run):
+        raise ClusterUnreachable("the API server is away")
+
+    monkeypatch.setattr(operators, "give_back_leases", never)
+    context = context_of("record", resolve=release)
+    context["ti"].states, context["ti"].try_number = {"gate": "success", "announce": "success"}, number
+    with pytest.raises(ClusterUnreachable) if fails else nullcontext():
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]
