@@ -48,12 +48,16 @@ test:  ## bring up the stand, then lint, types and every test
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
-	quick=$$(mktemp); $$dev/python -m pytest -m "not stand" --durations=5 >$$quick 2>&1 & other=$$!; failed=0; \
-	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not faults" --durations=15) || failed=1; \
-	wait $$other || failed=1; echo "== the other tests, which ran beside them"; cat $$quick; rm -f $$quick; exit $$failed
+	beside=$$(mktemp); failed=0; \
+	$$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$beside 2>&1 & other=$$!; \
+	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not (alongside or alone or faults)" --durations=15) || failed=1; \
+	wait $$other || failed=1; echo "== the tests that ran beside them"; cat $$beside; rm -f $$beside; \
+	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
 
-test-faults:  ## break things on the stand, nobody else on it, and write docs/faults.md's table again
-	@$(STAND) up; SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "stand or faults" tests/faults
+test-faults:  ## break things on the stand (about an hour, nobody else on it), and write docs/faults.md's table again
+	@$(STAND) up || exit 1; run() { SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
+	beside=$$(mktemp); failed=0; run "alongside" >$$beside 2>&1 & other=$$!; run "faults and not (alongside or alone)" || failed=1; \
+	wait $$other || failed=1; cat $$beside; rm -f $$beside; run "alone" || failed=1; exit $$failed
 
 times:  ## measure runs task by task and write docs/times.md again
 	@$(DEV)/python -m benchmarks.refresh_times

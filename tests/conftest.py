@@ -256,3 +256,31 @@ def digits_export(run_exporter, digits_request, tmp_path_factory):
     done = run_exporter(digits_request, out)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
+
+
+@pytest.fixture(scope="module")
+def gke():
+    """What the stand says of Google's side after `up --gke`: the emulator's addresses, or a real project's name."""
+    subprocess.run(
+        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
+    )
+    return json.loads(shown.stdout)["gke"]
+
+
+@pytest.fixture(scope="module")
+def google(gke):
+    """Tells the emulator of Google what to do, and what it knows. Tests that name it are left out against a real project."""
+    control = gke["control"]
+
+    def ask(method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
+            return json.load(answer)
+
+    ask.control = control
+    ask("POST", "/reset")
+    yield ask
+    ask("POST", "/reset")

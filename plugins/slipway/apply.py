@@ -265,10 +265,10 @@ def refusal(target: Target, where: str, status: int | None, body: str | bytes | 
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
-    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {_mend(target, status, message)}")
+    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {mend(target, status, message)}")
 
 
-def _mend(target: Target, status: int, message: str) -> str:
+def mend(target: Target, status: int, message: str) -> str:
     """What to do about a refusal that will not go away."""
     if status == UNAUTHORIZED or ANONYMOUS in message:
         return f"put a token or certificate that is valid into the kubeconfig of connection {target.conn_id}"

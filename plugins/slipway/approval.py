@@ -6,12 +6,12 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.exceptions import HITLRejectException, HITLTriggerEventError
+from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError, HITLTriggerEventError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.handover import Handover
-from slipway.holding import renew_target
+from slipway.holding import APPLY_S, renew_target
 from slipway.operators import BLUE, GRACE_S, one_line_failures
 from slipway.verdict import Verdict
 
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 class DoubtOperator(ApprovalOperator):
     """Asks a person where the gate was in doubt, and passes at once where it was not.
 
-    A rejection and a silence fail, which undoes the release. An answer is taken once: a task that is tried again would ask again.
+    A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. An answer is
+    taken once: a task that is tried again would ask again.
     """
 
     ui_color = BLUE
@@ -76,14 +77,18 @@ class DoubtOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """What was answered and by whom, for the record; anything but yes fails in one line."""
-        run, bad = Handover(context), False
+        run, bad = Handover(context), True
         try:
             super().execute_complete(context, event)
         except HITLRejectException:
-            refused, bad = f"{_who(event)} said no", True
-        except HITLTriggerEventError:
+            refused = f"{_who(event)} said no"
+        except HITLTimeoutError:
             refused = f"nobody answered within {run.release.gate.ask_timeout_s} s, which means no"
+        except HITLTriggerEventError as error:
+            refused, bad = f"Airflow could not ask: {' '.join(str(error).split())}", False
         else:
+            with one_line_failures(run):
+                renew_target(run, APPLY_S)  # what a person has said yes to may have been replaced since it was asked
             verdict = Verdict.passed(f"{_who(event)} said yes at {event['responded_at']}")
             log.info("approve: %s", verdict)
             run.say(verdict)

@@ -98,9 +98,10 @@ class RemoveObjectsOperator(DismantleOperator):
         run = Handover(context)
         with one_line_failures(run):
             now = survey_again(run.teardown, approved=run.left("look"))
+            if now.answers and (hold := Hold.of(run, now.teardown)):
+                hold.take(now.teardown.address_timeout_s + GRACE_S)
+                now = survey_again(run.teardown, approved=run.left("look"))  # another run may have ended since
             teardown = now.teardown
-            if now.answers and (hold := Hold.of(run, teardown)):
-                hold.take(teardown.address_timeout_s + GRACE_S)
             open_teardown(teardown)
             if now.answers:
                 remove_objects(teardown.target, teardown.model, teardown.objects)

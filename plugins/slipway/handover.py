@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, SlipwayError
 from slipway.facts import from_dict
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ VERDICT = "verdict"  # XCom's key for it, beside the fact
 RETURN_VALUE = "return_value"  # XCom's key for a task's result
 GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Handover:
@@ -46,10 +49,21 @@ class Handover:
     def say(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
         """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails.
 
-        It is `bad` where it is the release's fault.
+        It is `bad` where the schedule is not to try the release again: the record says so at once.
         """
         said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more, **({"bad": True} if bad else {})}
         self.leave(VERDICT, said)
+        if bad:
+            self._mark_bad(verdict.reason)
+
+    def _mark_bad(self, reason: str) -> None:
+        """In the record already, where the store takes it; `record` writes it again."""
+        from slipway.record import mark_bad
+
+        try:
+            mark_bad(self.release, task=self.context["ti"].task_id, reason=reason)
+        except SlipwayError as error:
+            log.warning("record: not marked bad before its end: %s", error)
 
     def said(self, task_id: str) -> dict[str, Any] | None:
         """The verdict that a task left, None where it left none."""

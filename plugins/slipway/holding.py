@@ -25,7 +25,7 @@ HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first
     "plan", "choose", "preview", "apply", "remove_objects", "rollback", "remove_preview",
     "gate", "wait_for_rollout", "wait_for_address", "wait_for_preview", "preview_gate", "approve",
 )  # fmt: skip
-BUILD_S = 3600  # from the plan to the apply: long enough for an export and a push, and looked at again by apply
+BUILD_S = 3600  # an export, a build, a smoke test or a push, each of them
 APPLY_S = 600  # a dry run and an apply of a few objects, each with tries of its own
 ENDED = frozenset({"success", "failed"})
 
@@ -39,20 +39,25 @@ class Hold:
     run: Handover
     place: Place
     me: Holder
+    had: bool  # whether a task has held it since the run was cleared last
 
     @classmethod
     def of(cls, run: Handover, subject: Release | Teardown) -> Hold | None:
-        """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's."""
+        """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's.
+
+        Raises InputRefused where this Airflow's name cannot be meant.
+        """
         if subject.temporary:
             return None
         place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
-        me = Holder(installation=subject.store_id, dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
-        return cls(run, place, me)
+        before = next((said for said in held_by(run) if said["place"] == to_dict(place)), None)
+        me = Holder.of(before["holder"]) if before else None  # a run keeps the name by which it held it first
+        return cls(run, place, me or _named_now(run), had=before is not None)
 
     def take(self, limit_s: int) -> None:
         """Take the Lease, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
-        had, breaks = self._was_held(), self._breaks
-        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks and not had, had=had)
+        breaks = self._breaks and not self.had
+        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
         log.info("%s: held until %s", self.place, held.until)
         own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
         self.run.leave(LEASE, {**to_dict(held), **own})
@@ -77,10 +82,6 @@ class Hold:
     def _breaks(self) -> bool:
         return bool(self.run.context["params"].get("break_lease"))
 
-    def _was_held(self) -> bool:
-        """Whether a task has held it since the run was cleared last."""
-        return any(said["place"] == to_dict(self.place) for said in held_by(self.run))
-
     def _is_over(self, holder: Holder) -> bool:
         """Whether Airflow says that a run has ended; of one that it does not know it cannot."""
         try:
@@ -89,6 +90,12 @@ class Hold:
             log.info("%s: what became of %s cannot be told: %s", self.place, holder, " ".join(str(error).split()))
             return False
         return str(getattr(state, "value", state)) in ENDED
+
+
+def _named_now(run: Handover) -> Holder:
+    from slipway.resolve import read_installation
+
+    return Holder(installation=read_installation(), dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
 
 
 def hold_target(run: Handover, limit_s: int) -> None:
@@ -103,8 +110,19 @@ def renew_target(run: Handover, limit_s: int) -> None:
         own.renew(limit_s)
 
 
+def keep_target(run: Handover, limit_s: int) -> None:
+    """The same where the run has it: before its cluster is there, it does not. Raises TargetBusy, LeaseLost, ApplyRefused."""
+    own = Hold.of(run, run.release)
+    if own and own.had:
+        own.renew(limit_s)
+
+
 def give_back_leases(run: Handover) -> None:
-    """Let others have what this run holds. What cannot be given back now is over with the run, and for others when it runs out."""
+    """Let others have what this run holds. Raises ClusterUnreachable, once the others are given back: it is worth another try.
+
+    What is never given back is over with the run, and for other installations when it runs out.
+    """
+    unreachable: SlipwayError | None = None
     held = {str(said["place"]): said for said in held_by(run)}
     for said in held.values():
         place = from_dict(Place, said["place"])
@@ -113,6 +131,15 @@ def give_back_leases(run: Handover) -> None:
             log.info("%s: %s", place, "given back" if given else "was not this run's any more")
         except SlipwayError as error:
             log.warning("%s: not given back: %s", place, error)
+            unreachable = error if error.worth_retrying else unreachable
+    if unreachable:
+        raise unreachable
+
+
+def let_go(run: Handover) -> None:
+    """Give back what this task alone has held, as if the run never had."""
+    give_back_leases(run)
+    run.leave(LEASE, {})
 
 
 def broken_by(run: Handover) -> str | None:

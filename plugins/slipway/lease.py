@@ -53,7 +53,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A run of an installation, which is known by its artifact store."""
+    """A run of an Airflow installation, which has a name of its own (`resolve.read_installation`)."""
 
     installation: str
     dag_id: str

@@ -127,6 +127,7 @@ def _bring(
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
     record = opened(
         begin_record(store, release, cause=cause),
+        release=release,
         export=export,
         pushed=pushed,
         manifests={"uri": rendered.uri, "hash": rendered.hash},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -19,10 +19,20 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.errors import ClusterUnfit, SlipwayError
+from slipway.errors import ClusterUnfit, ClusterUnreachable, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
-from slipway.holding import APPLY_S, BUILD_S, Hold, broken_by, give_back_leases, hold_target
+from slipway.holding import (
+    APPLY_S,
+    BUILD_S,
+    Hold,
+    broken_by,
+    give_back_leases,
+    held_by,
+    hold_target,
+    keep_target,
+    let_go,
+)
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -60,9 +70,8 @@ def one_line_failures(run: Handover) -> Iterator[None]:
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
-    writes_s: int | None = (
-        None  # how long it may write to the target: for as long the target's Lease is taken, or renewed
-    )
+    writes_s: int | None = None  # how long it may write to the target: its Lease is taken, or renewed, for as long
+    keeps_s: int | None = None  # how long it may take, the target untouched: the Lease is renewed where the run has it
 
     def execute(self, context: Context) -> Fact:
         """The fact as a dict, for XCom."""
@@ -70,6 +79,8 @@ class StageOperator(BaseOperator):
         with one_line_failures(run):
             if self.writes_s is not None:
                 hold_target(run, self.writes_s)
+            if self.keeps_s is not None:
+                keep_target(run, self.keeps_s)
             return to_dict(self.make(run))
 
     @abstractmethod
@@ -120,20 +131,23 @@ class PlanOperator(StageOperator):
         raise DownstreamTasksSkipped(tasks=unneeded)
 
     def make(self, run: Handover) -> Any:
-        """The Plan, its diff in the log. The target's Lease is taken where the run is going to change something there."""
+        """The Plan, its diff in the log. One that changes something is made of what is there while the run has the target."""
         from slipway.plan import differences, make_plan, missing_cluster
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
+        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        if changes and missing_cluster(release.target) is None:
+            hold_target(run, BUILD_S)
+            plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
+            if plan.action == "nothing":
+                let_go(run)
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for trial in trials:
             for line in differences(trial):
                 log.info("plan: %s", line)
         log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
-        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
-        if changes and missing_cluster(release.target) is None:
-            hold_target(run, BUILD_S)
         return plan
 
 
@@ -188,6 +202,7 @@ class ExportOperator(StageOperator):
 
     template_fields: Sequence[str] = ("exporter_python",)
     ui_color = GREEN
+    keeps_s = BUILD_S
 
     def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -215,6 +230,7 @@ class BuildImageOperator(StageOperator):
     """Copies the model into a container of the serving image and commits it."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Image."""
@@ -232,6 +248,7 @@ class SmokeTestOperator(StageOperator):
     """Runs the image on the worker's engine and asks it every golden case over REST and gRPC, and garbage."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Proof. An engine that lacks the image builds it again."""
@@ -253,6 +270,7 @@ class PushOperator(StageOperator):
     """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
 
     ui_color = YELLOW
+    keeps_s = BUILD_S
 
     def make(self, run: Handover) -> Any:
         """The Pushed image."""
@@ -310,21 +328,32 @@ class RemovePreviewOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped where the run has no release, or only plans."""
+        run = Handover(context)
+        if not (run.left("resolve") or run.left("choose")) or context["params"].get("plan_only"):
+            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
+        with one_line_failures(run):
+            removed = [str(ref) for ref in self._remove(run)]
+        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
+        return removed
+
+    @staticmethod
+    def _remove(run: Handover) -> Iterable[Any]:
+        """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
         from slipway.history import left_previews, read_records
         from slipway.preview import remove_previews
         from slipway.store import Store
 
-        run = Handover(context)
-        if run.left("resolve") is None or context["params"].get("plan_only"):
-            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
-        with one_line_failures(run):
-            release = run.release
-            records = read_records(Store(release.store), release.model).records
-            if left_previews(records, release.target):
-                hold_target(run, APPLY_S)  # what is left may be the preview of a run that writes now
-            removed = [str(ref) for ref in remove_previews(release, records)]
-        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
-        return removed
+        release = run.release
+        store, had = Store(release.store), any(held_by(run))
+        records = read_records(store, release.model).records
+        if not left_previews(records, release.target):
+            return remove_previews(release, records)  # which names what is left elsewhere
+        hold_target(run, APPLY_S)
+        try:
+            return remove_previews(release, read_records(store, release.model).records)  # as that run has ended since
+        finally:
+            if not had:
+                let_go(run)
 
 
 class ApplyOperator(TargetOperator):
@@ -399,7 +428,11 @@ class PruneOperator(BaseOperator):
 
 
 class RecordOperator(BaseOperator):
-    """Closes the run's record, pass or fail, and gives the target's Lease back; a teardown that cannot change the run's colour."""
+    """Closes the run's record, pass or fail, and gives the target's Lease back.
+
+    It is a leaf that counts beside `announce`: of a run that a person ends, Airflow runs the teardowns, skips the rest and
+    takes its colour from that, so that one that proved nothing would be green. It never turns a red run green.
+    """
 
     ui_color = GREY
 
@@ -409,19 +442,34 @@ class RecordOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record."""
-        run = Handover(context)
+        run, states = Handover(context), task_states(context)
         try:
-            uri = self._close(run) if run.left("resolve") or run.left("choose") else None
+            uri = self._close(run, states) if run.left("resolve") or run.left("choose") else None
         finally:
-            give_back_leases(run)
+            self._give_back(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
+        if states.get("announce") == "skipped":
+            where = f"record {uri}" if uri else context["run_id"]
+            raise AirflowFailException(
+                f"{where}: somebody ended the run before its release was proven. What served before does. "
+                f"Next: trigger {context['ti'].dag_id} again"
+            )
         return uri
 
-    def _close(self, run: Handover) -> str:
+    def _close(self, run: Handover, states: dict[str, str]) -> str:
         from slipway.record import close_run
 
-        states = task_states(run.context)
         verdicts = {task: said for task in states if (said := run.said(task))}
         proven = states.get(self.proof_task_id) == "success"
         undo, broke = run.left("rollback"), broken_by(run)
         return close_run(run.release, verdicts, states, proven=proven, undo=undo, broke=broke)
+
+    @staticmethod
+    def _give_back(run: Handover) -> None:
+        """Try again what could not be given back now; in the end it is no reason for a red run."""
+        ti = run.context["ti"]
+        try:
+            give_back_leases(run)
+        except ClusterUnreachable:
+            if ti.try_number <= ti.max_tries:
+                raise

@@ -113,7 +113,7 @@ def _why_not(bad: Record) -> str:
         else f"revision {short(bad['release']['source']['revision'])}"
     )
     return (
-        f"{what} was tried by run {bad['run_id']} at {bad['closed']} and is bad: {bad['bad']['task']}: "
+        f"{what} was tried by run {bad['run_id']} at {bad['closed'] or bad['opened']} and is bad: {bad['bad']['task']}: "
         f"{bad['bad']['reason'].split('. Next: ')[0]}; the schedule does not try it again until it changes. "
         f"Next: mend what the model file names, or trigger {dag_id(bad['model'])} by hand"
     )
@@ -158,10 +158,12 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
+def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
-    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced.
+    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced. A first look asks
+    for the rights that the run needs; the live release is asked the gate's labelled set in the second, when the target is
+    `held` and nobody replaces it.
     Raises StoreError, ManifestError, ApplyError.
     """
     records = read_records(Store(release.store), release.model)
@@ -177,13 +179,13 @@ def make_plan(release: Release, *, by_hand: bool) -> tuple[Plan, list[Trial]]:
         pushed = kept(release, good)[1]
         reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
     objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
-    if release.target.gke is None:  # a GKE target's preflight has asked already
+    if release.target.gke is None and not held:  # a GKE target's preflight has asked already
         check_rights(release, objects)
     trials = try_plan(release, plan_apply(objects, history.objects))
     differing = tuple(trial.name for trial in trials if differences(trial))
     health = judge_health(release, good) if good else Verdict.failed("there is none")
     plan = plan_refresh(release, history, health, differing, bad=bad)
-    if plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
+    if held and plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
         plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
     return replace(plan, orphans=orphans), trials
 

@@ -70,6 +70,7 @@ class Answer:
 
     status: int
     body: str
+    denied: int = 0  # 401 or 403, of an API server on the way that does not let the question through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

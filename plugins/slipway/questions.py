@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from slipway.apply import FORBIDDEN, UNAUTHORIZED, mend
 from slipway.prediction import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcPrediction, GrpcRefusal
 from slipway.target import Target
 
@@ -81,8 +82,17 @@ def read_proxied(status: int, body: str) -> Answer:
     except ValueError:
         said = None
     if isinstance(said, dict) and (said.get("kind"), said.get("apiVersion")) == ("Status", "v1"):
-        return Answer(status=0, body=f"the API server: HTTP {status}: {said.get('message')}")
+        denied = status if status in {UNAUTHORIZED, FORBIDDEN} else 0
+        return Answer(status=0, body=f"the API server: HTTP {status}: {said.get('message')}", denied=denied)
     return Answer(status=status, body=body)
+
+
+def way_in(target: Target, denied: int) -> str:
+    """What a person does so that the API server passes questions on."""
+    if denied == UNAUTHORIZED:
+        return mend(target, denied, "")
+    rights = f"a Role with the verbs get and create on services/proxy in namespace {target.namespace}"
+    return f"give connection {target.conn_id} {rights}, or set target.strategy to rolling"
 
 
 @cache

@@ -45,10 +45,9 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "cause": cause,
         "run_id": release.run_id,
         "outcome": "open",
-        "fingerprint": release.fingerprint,
         "opened": now.isoformat(),
         "closed": None,
-        "release": to_dict(release),
+        **_asked(release),
         "export": None,
         "pushed": None,
         "release_id": None,
@@ -68,6 +67,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
 def opened(
     record: Record,
     *,
+    release: Release,
     export: Export,
     pushed: Pushed,
     manifests: dict[str, str],
@@ -84,6 +84,7 @@ def opened(
         "opened": now.isoformat(),
         "closed": None,
         "bad": None,
+        **_asked(release),
         **_about(export, pushed),
         "manifests": manifests,
         "objects": [to_dict(ref) for ref in objects],
@@ -101,8 +102,13 @@ def previewed(
     return {**record, **about, "preview": [to_dict(ref) for ref in objects]}
 
 
+def _asked(release: Release) -> Record:
+    """What a record says of the release that its run was resolved to."""
+    return {"fingerprint": release.fingerprint, "release": to_dict(release)}
+
+
 def _about(export: Export, pushed: Pushed) -> Record:
-    """What a record says of the release that its run brings."""
+    """What a record says of what was made of it."""
     return {
         "export": to_dict(export),
         "pushed": to_dict(pushed),
@@ -130,6 +136,17 @@ def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
     return {"task": min(faults)[1], "reason": min(faults)[2]} if faults else None
 
 
+def mark_bad(release: Release, *, task: str, reason: str) -> None:
+    """Say in the run's record who found its release bad, before the run ends: it may be killed until then. Raises StoreError.
+
+    A record of what is live since an earlier try of the run tells of another release, and stays as it is.
+    """
+    store = Store(release.store)
+    record = _own_record(store, release)
+    if record["outcome"] != "live":
+        write_record(store, {**record, "bad": {"task": task, "reason": reason}})
+
+
 def close_run(
     release: Release,
     verdicts: Record,
@@ -145,7 +162,7 @@ def close_run(
     is live still. The record's URI comes back. Raises StoreError.
     """
     store = Store(release.store)
-    record = read_record(store, release.model, release.run_id) or new_record(release, now=utc_now())
+    record = _own_record(store, release)
     if record["outcome"] == "live" and not proven and tasks.get("apply") != "success":
         log.warning(
             "record: cleared, and failed before it applied anything: release %s is live as before", record["release_id"]
@@ -191,9 +208,20 @@ def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
         found = parsed(read_bytes(store.uri_of(key)))
         why = why_unread(found)
         if why is None:
-            return dict(found)
+            return _told_of(found, release)
         log.warning("%s: %s: begun anew", store.uri_of(key), why)
     return new_record(release, cause=cause, now=utc_now())
+
+
+def _own_record(store: Store, release: Release) -> Record:
+    """The run's record, or a new one where it has none. Raises StoreError, also where it cannot be read."""
+    record = read_record(store, release.model, release.run_id)
+    return _told_of(record, release) if record else new_record(release, now=utc_now())
+
+
+def _told_of(record: Record, release: Release) -> Record:
+    """A record of the release as it is resolved now, of which nothing is known; one that lists what was applied tells of that."""
+    return dict(record) if record["objects"] else {**record, **_asked(release), "bad": None}
 
 
 def parsed(data: bytes) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 from slipway.cluster import GkeCluster
 from slipway.engine import check_registry, engine_at, log_in, resolve_base
@@ -40,13 +41,16 @@ from slipway.objects import objects_hash
 from slipway.params import RefreshParams
 from slipway.preview import check_preview
 from slipway.quality import pin_quality
-from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
+from slipway.release import SHORT, ExportSettings, Gate, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
 from slipway.target import Target, connected_namespace
 
 REPOSITORY = re.compile(  # as the engine parses it
     r"((\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d+)?/)?[a-z0-9]+((\.|_{1,2}|-+|/)[a-z0-9]+)*"
 )
+
+INSTALLATION = "slipway_installation"  # the Variable
+INSTALLATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +84,25 @@ def read_settings() -> Settings:
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
     )
+
+
+def read_installation() -> str:
+    """The name of this Airflow among those that share a target, as the Variable has it; where it has none, it gets one.
+
+    All workers read it from Airflow's own database, where no other installation does. Two runs that make one up in the same
+    moment go on by different names, as two installations would: a run keeps the name by which it first held a Lease.
+    Raises InputRefused.
+    """
+    from airflow.sdk import Variable
+
+    name = str(Variable.get(INSTALLATION, default=None) or "")
+    if not name:
+        name = uuid4().hex[:SHORT]
+        Variable.set(INSTALLATION, name, description="Slipway: names this Airflow where several share a target")
+        log.info("Variable %s: set to %s", INSTALLATION, name)
+    if not INSTALLATION_NAME.fullmatch(name):
+        raise InputRefused(f"Variable {INSTALLATION}: {name!r} is no name. Next: use letters, digits, '.', '_' and '-'")
+    return name
 
 
 def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: str) -> Release:

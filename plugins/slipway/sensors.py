@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.facts import to_dict
 from slipway.handover import GRPC, Handover
-from slipway.holding import renew_target
+from slipway.holding import APPLY_S, renew_target
 from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -78,7 +78,7 @@ class JudgeSensor(BaseSensorOperator):
         return event["reason"]
 
     def blames_release(self, event: Fact) -> bool:  # noqa: ARG002 - what decides in sensors that do
-        """Whether a wait that failed has found the release itself at fault: the schedule does not try that one again."""
+        """Whether a wait that failed has found the release itself wanting: the schedule does not try that one again."""
         return False
 
     def execute(self, context: Context) -> Any:
@@ -95,9 +95,11 @@ class JudgeSensor(BaseSensorOperator):
         self.defer(trigger=self.trigger(run, times), method_name="decide", timeout=timedelta(seconds=limit_s + GRACE_S))
 
     def decide(self, context: Context, event: Fact) -> Any:
-        """Pass on what the trigger found, or fail with the reason."""
+        """Pass on what the trigger found, or fail with the reason; what it saw counts only where the target is still this run's."""
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
+        with one_line_failures(run):
+            renew_target(run, APPLY_S)
         if not self.accepts(run, verdict):
             doubt = ", which is not enough" if verdict.outcome == "inconclusive" else ""
             said = self.explain(run, f"{verdict.reason}{doubt}")
@@ -259,14 +261,15 @@ class PredictionSensor(JudgeSensor):
         return release.gate_timeout_s
 
     def blames_release(self, event: Fact) -> bool:
-        """Where an answer was wrong: not where none came in time."""
-        return event["outcome"] == "fail" and event.get("late") is False
+        """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
+        return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("denied"))
 
     def explain(self, run: Handover, reason: str) -> str:
-        """What was asked, promised and answered, and the next command."""
+        """What was asked, promised and answered, and the next command, where the trigger knows no better one."""
         asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
         look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
-        return f"GateFailed: {asked}: {reason}. Next: {look}"
+        said, _, then = reason.partition(". Next: ")
+        return f"GateFailed: {asked}: {said}. Next: {then or look}"
 
 
 def why_no_grpc(release: Release) -> str:

@@ -28,18 +28,17 @@ def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> l
     one that only comes back has no preview. Where a preview fails, apply does not run. With `asks`, a person decides
     where the first gate is in doubt: before anything is applied, where there is a preview.
     """
-    removals: list[BaseOperator] = []
-    if preview:
-        removals = [RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown()]
     proof = APPROVE if asks and not preview else GATE
     return _chained(
         *(_preview_stages(asks=asks) if preview else ()),
         *_proof_stages("none_failed", asks=asks and not preview),
         AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
-        # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts.
+        # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts. Beside it, not
+        # right below it, record is another.
         RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **UNDO).as_teardown(),
-        *removals,
-        RecordOperator(task_id="record", proof_task_id=proof).as_teardown(),
+        # Without a preview of its own too: a killed run may have left one, of before the model file said rolling.
+        RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=proof).as_teardown(on_failure_fail_dagrun=True),
     )
 
 
@@ -62,7 +61,9 @@ def temporary_stages(setups: list[BaseOperator], *, asks: bool = False) -> list[
             setups=setups, on_failure_fail_dagrun=True
         ),
         LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
-        RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(),
+        RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(
+            on_failure_fail_dagrun=True
+        ),
     )
 
 

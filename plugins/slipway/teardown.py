@@ -12,7 +12,7 @@ from slipway.errors import ClusterUnfit, InputRefused
 from slipway.facts import from_dict, to_dict
 from slipway.history import History, left_previews, read_history, read_records
 from slipway.record import Record, previewed, read_record, utc_now, write_record
-from slipway.release import Release, store_id
+from slipway.release import Release
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
@@ -55,11 +55,6 @@ class Teardown:
     def temporary(self) -> bool:
         """Whether the run has made the cluster for itself."""
         return self.claim is not None
-
-    @property
-    def store_id(self) -> str:
-        """The store in a few characters, as a Release says it."""
-        return store_id(self.store)
 
     @property
     def services(self) -> tuple[str, ...]:

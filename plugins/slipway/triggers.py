@@ -12,13 +12,13 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
-from slipway.doom import Looks, judge_doom, read_evidence
+from slipway.doom import APART_S, Looks, judge_doom, read_evidence
 from slipway.exam import AT_ONCE, Exam, gather_few
 from slipway.facts import from_dict, to_dict
 from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
 from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
 from slipway.quality import Baseline, judge_quality, read_images
-from slipway.questions import ask_at, ask_grpc
+from slipway.questions import ask_at, ask_grpc, way_in
 from slipway.release import Release
 from slipway.rollout import grpc_at, judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_bytes, read_json
@@ -35,6 +35,8 @@ class LookingTrigger(BaseTrigger):
     `deadline` is a Unix time, so that a trigger that starts again elsewhere has no more time than it had.
     What cannot be read (an API server restarting, say) means look again, with the words in the log.
     """
+
+    denied = False  # whether it failed because nobody let it look
 
     def __init__(self, *, deadline: float, poll_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
@@ -63,7 +65,8 @@ class LookingTrigger(BaseTrigger):
                 said = verdict.reason
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
-                yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late})
+                own = {"denied": True} if self.denied else {}
+                yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late, **own})
                 return
 
     async def _look(self) -> Verdict:
@@ -260,8 +263,11 @@ class AddressTrigger(JudgeTrigger):
 class PredictionTrigger(JudgeTrigger):
     """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
-    Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why.
+    Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
+    server that does not pass questions on for want of a right or a login is waited for as long as doom is: it may be starting.
     """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(
         self,
@@ -288,6 +294,8 @@ class PredictionTrigger(JudgeTrigger):
         self._exam: Exam | None = None
         self._cases: tuple[GoldenCase, ...] = ()
         self._descriptors = b""
+        self._denial: Answer | None = None  # of the look at hand
+        self._denied_since_s: float | None = None
 
     def serialize(self) -> tuple[str, Fact]:
         """For the database; what was seen so far starts anew with the trigger."""
@@ -304,6 +312,24 @@ class PredictionTrigger(JudgeTrigger):
 
     async def look(self, release: Release) -> Verdict:
         """One round; once enough have passed, some images of the labelled set."""
+        self._denial = None
+        return self._judge_denial(release, await self._look_on(release))
+
+    def _judge_denial(self, release: Release, verdict: Verdict) -> Verdict:
+        """What a look comes to; a no that says what is missing where the API server has denied all looks for a while."""
+        if self._denial is None or verdict.outcome != "wait":
+            self._denied_since_s = None
+            return verdict
+        now_s = self.clock()
+        if self._denied_since_s is None:
+            self._denied_since_s = now_s
+        self.denied = now_s - self._denied_since_s >= APART_S
+        if not self.denied:
+            return verdict
+        then = way_in(release.target, self._denial.denied)
+        return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
+
+    async def _look_on(self, release: Release) -> Verdict:
         if self._passed is None:
             await self._read()
             self._standing, verdict = judge_gate(
@@ -349,7 +375,9 @@ class PredictionTrigger(JudgeTrigger):
         )  # fmt: skip
 
     async def _ask(self, release: Release, body: str) -> Answer:
-        return await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
+        answer = await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
+        self._denial = answer if answer.denied else self._denial
+        return answer
 
     async def _ask_rest(self, release: Release, case: GoldenCase) -> Verdict:
         return judge_answer(case, await self._ask(release, case.rest_body))

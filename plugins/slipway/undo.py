@@ -108,8 +108,10 @@ class RollbackOperator(BaseOperator):
         self._defer(context, "PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
 
     def gated(self, context: Context, event: Fact) -> Fact:
-        """Record that the release is live again."""
+        """Record that the release is live again, where the target is still this run's."""
         undoing = self._undoing(context, event)
+        with one_line_failures(Handover(context)):
+            self._hold(context, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
         uri, release_id = self._close(undoing, event), undoing["applied"]["release_id"]
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}

@@ -29,7 +29,7 @@ STORY = (
     "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
     "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
 )  # fmt: skip
-PREVIEW = ("preview", "wait_for_preview", "preview_gate", "remove_preview")
+PREVIEW = ("preview", "wait_for_preview", "preview_gate")
 GOOD = """\
 source: {folder: digits-vit/checkpoint}
 schedule: "0 3 * * *"
@@ -160,7 +160,7 @@ def test_a_person_is_asked_after_the_first_gate_that_may_be_in_doubt(dags_of, ta
     assert "approve" in dag.get_task("plan").deploys
     tis = [Ran(task.task_id, "success") for task in dag.tasks]
     leaves = {leaf.task_id for leaf in DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)}
-    assert leaves == {"announce", *(["delete_cluster"] if "gke" in target else [])}
+    assert leaves == {"announce", "record", *(["delete_cluster"] if "gke" in target else [])}
 
 
 @pytest.mark.parametrize("rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["sure", "told to fail"])
@@ -173,7 +173,7 @@ def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
 
 
 def test_rolling_update_has_no_preview(dags_of):
-    """Where the model file says rolling, the graph is the story without the preview."""
+    """Where the model file says rolling, the graph is the story without the preview; what one left is removed all the same."""
     dag = dags_of(plain=GOOD + "target: {strategy: rolling}\n")["plain"]
     story = [task for task in STORY if task not in PREVIEW]
     downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
@@ -183,7 +183,7 @@ def test_rolling_update_has_no_preview(dags_of):
 def test_nothing_is_previewed_if_nothing_is_deployed(dag):
     """A run with nothing to do skips the preview; it still removes what a killed one left of one."""
     deploys = set(dag.get_task("plan").deploys)
-    assert set(PREVIEW) - deploys == {"remove_preview"}
+    assert {*PREVIEW, "remove_preview"} - deploys == {"remove_preview"}
 
 
 def test_no_preview_and_nothing_built_still_lead_to_apply(dag):
@@ -215,7 +215,11 @@ def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
     """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
     takes = ("remove_objects", "delete_cluster", "leftovers")
     made = {"preflight", "claim_cluster", "create_cluster"}
-    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {"rollback", *PREVIEW}
+    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {
+        "rollback",
+        "remove_preview",
+        *PREVIEW,
+    }
     assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
     for task in map(temporary.get_task, takes):
         assert task.is_teardown
@@ -226,10 +230,10 @@ def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
 
 
 def test_temporary_run_is_red_if_the_gate_or_the_deletion_failed(temporary):
-    """Two leaves count: announce, below the gate, and the deletion, without which the cluster goes on being billed."""
+    """The deletion is a leaf that counts too: without it the cluster goes on being billed."""
     tis = [Ran(task.task_id, "success") for task in temporary.tasks]
     leaves = DagRun(dag_id=temporary.dag_id)._tis_for_dagrun_state(dag=temporary, tis=tis)
-    assert {leaf.task_id for leaf in leaves} == {"announce", "delete_cluster"}
+    assert {leaf.task_id for leaf in leaves} == {"announce", "delete_cluster", "record"}
 
 
 def test_temporary_release_is_announced_to_nobody(temporary):
@@ -243,20 +247,20 @@ def test_clearing_a_task_makes_the_temporary_cluster_again(temporary):
     assert {"claim_cluster", "create_cluster", "gate", "remove_objects", "delete_cluster"} <= set(cleared)
 
 
-@pytest.mark.parametrize("task_id", ["rollback", "remove_preview", "record", "prune"])
+@pytest.mark.parametrize("task_id", ["rollback", "remove_preview", "prune"])
 def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
-    """Rollback, removal, record and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+    """Rollback, removal and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
     task = dag.get_task(task_id)
     assert task.is_teardown
     assert task.on_failure_fail_dagrun is False
     assert not any(task.is_setup for task in dag.tasks)
 
 
-def test_announce_gives_the_run_its_colour(dag):
-    """By Airflow's own reckoning the announcement below the gate is the one leaf that counts."""
+def test_announce_and_record_give_the_run_its_colour(dag):
+    """By Airflow's own reckoning the announcement below the gate counts, and the record, which knows if a person ended the run."""
     tis = [Ran(task.task_id, "success") for task in dag.tasks]
     leaves = DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)
-    assert [leaf.task_id for leaf in leaves] == ["announce"]
+    assert {leaf.task_id for leaf in leaves} == {"announce", "record"}
 
 
 def test_announce_alone_updates_the_asset(dag):

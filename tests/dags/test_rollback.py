@@ -15,8 +15,9 @@ def dag():
 
 
 def test_a_rollback_is_the_same_road(dag):
-    """After the choice come the very stages of a refresh, none left out."""
-    story = ("choose", "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "record")
+    """After the choice come the very stages of a refresh, none left out; it needs no preview, and removes what one left."""
+    proof = ("apply", "wait_for_rollout", "wait_for_address", "gate", "announce")
+    story = ("choose", *proof, "rollback", "remove_preview", "record")
     assert [task.task_id for task in dag.topological_sort()] == list(story)
 
 

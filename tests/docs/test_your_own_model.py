@@ -18,7 +18,7 @@ GUIDE = "docs/your-own-model.md"
 BLOCK = re.compile(r"(?P<yours><!-- yours -->\n)?```(?P<kind>sh|text)\n(?P<text>.*?)```", re.DOTALL)
 LIMIT_S = 480  # for all of the guide's blocks
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ NODE_AFTER_S = 8  # when a node is added
 BLIP_S = 16  # two looks are 10 s apart, and the kubelet has pulled twice by then
 LABEL = "slipway.test/fail-fast"
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 def deployment(name, image, *, namespace, pod=None, volumes=(), **container):

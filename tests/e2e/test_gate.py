@@ -358,7 +358,7 @@ def test_silence_means_no(doubt, airflow_api, kubectl):
     [record] = records(doubt)
     said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
     assert record["verdicts"]["approve"]["reason"].startswith(said)
-    assert record["outcome"] == "failed"
+    assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
     assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name") == ""
 
 

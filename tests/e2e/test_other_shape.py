@@ -13,7 +13,7 @@ from trial_project import PROJECT, remove_images
 
 from slipway.store import read_json
 
-pytestmark = [pytest.mark.stand, pytest.mark.model]
+pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model]
 
 MODEL = "shape"
 

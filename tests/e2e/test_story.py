@@ -24,7 +24,7 @@ MODEL = "story"
 RUN_LIMIT_S = 400
 BUILDS = ("exporter:", "smoke test:", "push: ")  # what a run that builds says in its log
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 class Story:

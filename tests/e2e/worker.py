@@ -17,6 +17,7 @@ class TaskInstance:
     def __init__(self, dag_id, task_id, facts):
         self.dag_id, self.task_id, self.facts = dag_id, task_id, facts
         self.pushed = {}
+        self.try_number, self.max_tries = 1, 0
 
     def xcom_pull(self, *, task_ids, key="return_value"):
         """A fact by its task's name; by another key what a task has pushed, this one among them."""
@@ -45,8 +46,10 @@ def main(project, dag_id, task_id, run_id, facts_file):
     sys.path[:0] = [str(Path(project) / "plugins"), str(Path(project) / "dags")]
     import os
 
+    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow to keep one
     import refresh
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
+    from airflow.sdk.execution_time.context import OutletEventAccessors
 
     facts = json.loads(Path(facts_file).read_text())
     task = getattr(refresh, dag_id).get_task(task_id)
@@ -55,6 +58,7 @@ def main(project, dag_id, task_id, run_id, facts_file):
     context = {
         "params": facts.get("params", {}),
         "run_id": run_id,
+        "outlet_events": OutletEventAccessors(),
         "ti": TaskInstance(dag_id, task_id, facts),
         "dag_run": SimpleNamespace(run_type=facts.get("run_type", "manual"), clear_number=0),
     }

@@ -12,6 +12,9 @@ import pytest
 from road import Road
 from table import PAGE, place
 
+from local.locks import locked
+from local.settings import settings_here
+
 
 @pytest.fixture
 def tell(request):
@@ -26,7 +29,8 @@ def tell(request):
         ]
         print("row:", *cells, sep=" | ")
         if os.environ.get("SLIPWAY_FAULTS_TABLE"):
-            PAGE.write_text(place(PAGE.read_text(), [cells]))
+            with locked(settings_here().home_run / "faults.lock"):
+                PAGE.write_text(place(PAGE.read_text(), [cells]))
 
     return row
 

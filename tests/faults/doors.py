@@ -3,10 +3,10 @@
 import json
 import socket
 import threading
-import urllib.error
-import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 CHUNK = 64 * 1024
 
@@ -126,42 +126,33 @@ class HttpDoor:
                 return
             reply(asked, status, {"Content-Type": "application/json"}, words)
             return
-        behind = self.behind() if callable(self.behind) else self.behind
-        request = urllib.request.Request(f"{behind}{asked.path}", body or None, method=asked.command)
-        for name, value in asked.headers.items():
-            if name.lower() not in {"transfer-encoding", "content-length", "connection", "accept-encoding"}:
-                request.add_unredirected_header(name, value)
-        try:
-            with OPENER.open(request, timeout=60) as answer:
+        behind = urlsplit(self.behind() if callable(self.behind) else self.behind)
+        dropped = {"transfer-encoding", "content-length", "connection", "accept-encoding"}
+        wanted = {name: value for name, value in asked.headers.items() if name.lower() not in dropped}
+        with closing(HTTPConnection(behind.netloc, timeout=60)) as connection:
+            try:
+                connection.request(asked.command, asked.path, body or None, wanted)
+                answer = connection.getresponse()
                 status, headers, data = answer.status, answer.headers, answer.read()
-        except urllib.error.HTTPError as error:
-            status, headers, data = error.code, error.headers, error.read()
-        except OSError as error:
-            status, headers, data = 502, {}, json.dumps({"error": str(error)}).encode()
+            except OSError as error:
+                status, headers, data = 502, {}, json.dumps({"error": str(error)}).encode()
         status, data = self.change(asked.path, status, data)
         reply(asked, status, headers, data, length=headers.get("Content-Length") if asked.command == "HEAD" else None)
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are the caller's to follow."""
-
-    def redirect_request(self, *_):
-        """Never."""
-
-
-OPENER = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
 
 
 def read_body(asked):
     """The body of a request, chunked or not."""
     if "chunked" in asked.headers.get("Transfer-Encoding", ""):
-        data = b""
-        while size := int(asked.rfile.readline().split(b";")[0], 16):
-            data += asked.rfile.read(size)
-            asked.rfile.readline()
-        asked.rfile.readline()
-        return data
+        return b"".join(read_chunks(asked.rfile))
     return asked.rfile.read(int(asked.headers.get("Content-Length") or 0))
+
+
+def read_chunks(file):
+    """The parts of a chunked body; the line after each, and after the last, is read too."""
+    while size := int(file.readline().split(b";")[0] or b"0", 16):
+        yield file.read(size)
+        file.readline()
+    file.readline()
 
 
 def reply(asked, status, headers, data, length=None):

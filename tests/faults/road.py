@@ -189,21 +189,18 @@ class Road:
 
     def run(self, dag=None, *, green=True, environment=None, **conf):
         """One run of the refresh DAG, or of another one."""
-        before, began, began_s = set(self.records()), time.time(), time.monotonic()
+        before, began = set(self.records()), time.time()
         code, log = self.airflow(
             "dags", "test", dag or self.dag, "-c", json.dumps(conf), check=False, environment=environment
         )
-        seconds = time.monotonic() - began_s
-        new = sorted(
-            (found for name, found in self.records().items() if name not in before), key=lambda found: found["opened"]
-        )
-        red = [said for record in new for said in record["verdicts"].items() if said[1]["outcome"] != "pass"]
-        assert green is None or (code == 0) is green, (red, log[-3000:])
-        return Run(code == 0, log, new, began, seconds)
+        run = Run(code == 0, log, self.records_since(before), began, time.time() - began)
+        red = [said for record in run.records for said in record["verdicts"].items() if said[1]["outcome"] != "pass"]
+        assert green is None or run.green is green, (red, log[-3000:])
+        return run
 
     @contextmanager
     def beside(self, dag=None, **conf):
-        """A run in a process of its own as long as the block; killed if it still goes then."""
+        """A run in a process of its own (a `Beside`) as long as the block; killed if it still goes then."""
         command = [sys.executable, "-m", "airflow", "dags", "test", dag or self.dag, "-c", json.dumps(conf)]
         log = self.root / f"beside-{uuid4().hex[:6]}.log"
         with (
@@ -212,9 +209,8 @@ class Road:
                 command, env=self.environment, stdout=said, stderr=said, start_new_session=True
             ) as process,
         ):
-            process.log = log
             try:
-                yield process
+                yield Beside(self, process, log, set(self.records()))
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -244,6 +240,11 @@ class Road:
             path.name: json.loads(path.read_text())
             for path in (self.root / "store" / "records" / self.model).glob("[!.]*.json")
         }
+
+    def records_since(self, before):
+        """The records that there are beside those of these names, in the order in which they were opened."""
+        new = [found for name, found in self.records().items() if name not in before]
+        return sorted(new, key=lambda found: found["opened"])
 
     def labels(self):
         """What the Deployment says of itself."""
@@ -338,6 +339,28 @@ class Road:
             wanted |= {part["digest"]: part["size"] for part in (manifest["config"], *manifest["layers"])}
         sizes = {digest: blob_size(f"{api}/blobs/{digest}") for digest in wanted}
         return [f"blob {digest}" for digest, size in wanted.items() if sizes[digest] != size]
+
+
+@dataclass
+class Beside:
+    """A run that goes on beside the test."""
+
+    road: Road
+    process: subprocess.Popen
+    log: Path
+    before: set
+    began: float = field(default_factory=time.time)  # Unix time
+
+    def says(self, words, *, seconds=150):
+        """Wait until its log has these words."""
+        eventually(lambda: words in self.log.read_text(), seconds=seconds, what=words)
+
+    def ends(self, *, green=True, seconds=300):
+        """What it was, once it has ended."""
+        code = self.process.wait(timeout=seconds)
+        log = self.log.read_text()
+        assert (code == 0) is green, log[-5000:]
+        return Run(green, log, self.road.records_since(self.before), self.began, time.time() - self.began)
 
 
 def read_json(url, **headers):

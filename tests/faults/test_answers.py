@@ -5,7 +5,7 @@ import json
 import pytest
 from doors import HttpDoor
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
 class Answers:

@@ -1,27 +1,18 @@
 """Each task killed with SIGKILL from outside, at seeded random instants of its work, and tried again: it converges to the same result."""
 
-import json
-import random
 import time
 
 import pytest
+from kills import KILLS, kill_again_and_again, result
 
 from slipway.image import LABEL_TITLE
 
-SEED = 20261124
-KILLS = 5
 BEFORE = ("resolve", "plan")
 BUILDS = ("export", "build_image", "smoke_test", "push")
 PREVIEWS = ("preview", "wait_for_preview", "preview_gate")
 DEPLOYS = ("apply", "wait_for_rollout", "wait_for_address", "gate")
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults]
-
-
-def result(done):
-    """What a task that ended well left."""
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +26,6 @@ def road(make_road):
         road.took_s[task_id] = time.monotonic() - began_s
     yield road
     road.end()
-
-
-def kill_again_and_again(road, task_id, facts, run_id="test__1"):
-    """Kill a task at seeded instants, each time on what the last one left; then let it run to its end, whose result comes back.
-
-    An instant that came when the task had ended already is drawn again from before it.
-    """
-    chance = random.Random(f"{SEED} {task_id}")  # noqa: S311 - to be repeated, not to be kept secret
-    killed, span_s = 0, road.took_s[task_id]
-    while killed < KILLS:
-        instant_s = chance.uniform(0.0, span_s)
-        done = road.task(task_id, facts=facts, run_id=run_id, kill_after_s=instant_s)
-        assert done.returncode in {-9, 0}, done.stderr[-3000:]
-        killed += done.returncode == -9
-        span_s = span_s if done.returncode else instant_s
-        said = f"kill {killed} of {KILLS}" if done.returncode else "had ended"
-        print(f"{task_id}: {said} at {instant_s:.3f} s of at most {span_s:.1f} s")
-    began_s = time.monotonic()
-    ended = result(road.task(task_id, facts=facts, run_id=run_id))
-    return ended, time.monotonic() - began_s
 
 
 def forced(road):
@@ -127,9 +98,10 @@ def test_apply(road, tell):
     tell(f"`apply` killed {KILLS} times", "one record, each object once", good_s=good_s)
 
 
-@pytest.mark.parametrize("task_id", ["wait_for_rollout", "wait_for_address", "gate"])
+@pytest.mark.parametrize("task_id", ["wait_for_rollout", "wait_for_address", "gate", "announce"])
 def test_waits(road, tell, task_id):
-    """A wait that begins anew finds the same."""
+    """A wait that begins anew finds the same, and what is announced is announced again."""
+    road.took_s.setdefault(task_id, 1.0)
     found, good_s = kill_again_and_again(road, task_id, road.facts)
     road.facts[task_id] = found
     assert road.serves() == {"release": road.facts["apply"]["release_id"], "version": 1}
@@ -166,6 +138,7 @@ def test_resolve_plan_and_prune(road, tell):
 
 def test_rollback(road, tell):
     """What a dead run applied is undone once, however often the rollback is killed: the good release serves, gated, recorded once."""
+    result(road.task("record", facts={**road.facts, "states": {"gate": "success", "record": "running"}}))
     good, dead = road.serves(), {"params": {}}
     with road.container(args=["--rest_api_port=none"]):
         for task_id in (*BEFORE, "apply"):

@@ -5,7 +5,6 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from road import eventually
 
 from local import shared
 from local.settings import settings_here
@@ -13,7 +12,7 @@ from local.supervision import start, stop
 
 DOWN_S = 30
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +55,12 @@ CASES = {
 def test_a_part_is_gone(road, alone, tell, part):
     """The run waits or tries again by itself and brings its release, and nothing is left of the first try."""
     fault, instant, down_s = CASES[part]
-    before = set(road.records())
     conf = {"force": True} if part in {"registry", "dockerd"} else {}
-    with road.container(env=[{"name": "ROUND", "value": part}]), road.beside(**conf) as process:
-        eventually(lambda: instant in process.log.read_text(), seconds=150, what=instant)
+    with road.container(env=[{"name": "ROUND", "value": part}]), road.beside(**conf) as beside:
+        beside.says(instant)
         began_s = time.monotonic()
         with gone(alone, part, down_s or DOWN_S):
             pass
-        code = process.wait(timeout=300)
-    log = process.log.read_text()
-    assert code == 0, log[-5000:]
-    [record] = [found for name, found in road.records().items() if name not in before]
-    assert record["outcome"] == "live"
-    assert road.serves() == {"release": record["release_id"], "version": 1}
-    assert road.debris() == []
+        run = beside.ends()
+    road.has_brought(run, version=1)
     tell(fault, "the release is live, one record", good_s=time.monotonic() - began_s)

@@ -1,9 +1,8 @@
 """Two installations that want one target at once: they take turns, and what serves in the end is one whole release."""
 
 import pytest
-from road import eventually
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
 def test_two_runs_at_once(make_road, tell):
@@ -12,11 +11,10 @@ def test_two_runs_at_once(make_road, tell):
     try:
         one.run()
         one.content("b")
-        with one.beside() as process:
-            eventually(lambda: "task_id=preview" in process.log.read_text(), seconds=150, what="the preview")
+        with one.beside() as beside:
+            beside.says("task_id=preview")
             second = two.run(green=None)
-            first_code = process.wait(timeout=300)
-        assert first_code == 0, process.log.read_text()[-5000:]
+            beside.ends()
         assert "TargetBusy" in second.log
         records = [*one.records().values(), *two.records().values()]
         live = max((record for record in records if record["outcome"] == "live"), key=lambda record: record["opened"])

@@ -213,6 +213,7 @@ def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
     eventually(lambda: states(checkout.supervisor(settings))["lock"] == RUNNING, seconds=10)
 
 
+@pytest.mark.alone
 def test_killed_shared_part_comes_back(stand):
     """The registry, killed, answers again by itself; while another checkout is up, breaking it is refused."""
     settings = settings_here()

@@ -13,10 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from slipway import holding
 from slipway.apply import Applied, ObjectRef
 from slipway.export import Export
 from slipway.facts import to_dict
 from slipway.image import Image
+from slipway.lease import Held
 from slipway.prediction import GoldenCase, Reference
 from slipway.push import Pushed
 from slipway.record import closed, new_record, opened
@@ -140,8 +142,10 @@ def record_of(release, export, pushed):
 
     def make(run_id, outcome="live", minutes=0, *, release_id=None, objects=(SERVICE, DEPLOYMENT), **changes):
         opened_at = datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        tried = replace(release, run_id=run_id, **changes)
         record = opened(
-            new_record(replace(release, run_id=run_id, **changes), now=opened_at),
+            new_record(tried, now=opened_at),
+            release=tried,
             export=export,
             pushed=replace(pushed, release_id=release_id or pushed.release_id),
             manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},
@@ -159,7 +163,8 @@ class Left:
 
     def __init__(self, task_id, **facts):
         self.task_id, self.dag_id = task_id, "refresh_digits_vit"
-        self.ended = set()
+        self.ended, self.states = set(), {}
+        self.try_number, self.max_tries = 1, 3
         self.facts = {(task, "return_value"): fact for task, fact in facts.items()}
 
     def xcom_pull(self, *, task_ids, key="return_value"):
@@ -169,6 +174,10 @@ class Left:
     def xcom_push(self, *, key, value):
         """Leave something of the task at hand."""
         self.facts[self.task_id, key] = value
+
+    def get_task_states(self, *, dag_id, run_ids):
+        """The states of the run's tasks."""
+        return dict.fromkeys(run_ids, self.states if dag_id == self.dag_id else {})
 
     def get_dagrun_state(self, dag_id, run_id):
         """What Airflow says of a run."""
@@ -190,6 +199,27 @@ def context_of():
         }
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _named(monkeypatch):
+    """The name of this Airflow among those that share a target."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "here")
+
+
+@pytest.fixture
+def leases(monkeypatch):
+    """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
+    asked, answers = [], []
+
+    def hold(place, me, *, limit_s, **_):
+        asked.append((place.name, me.dag_id, limit_s))
+        if answers:
+            raise answers.pop()
+        return Held(until="2026-11-24T08:00:00+00:00", broke=None)
+
+    monkeypatch.setattr(holding, "hold", hold)
+    return SimpleNamespace(asked=asked, answers=answers)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from slipway import approval
 from slipway.approval import DoubtOperator
+from slipway.errors import LeaseLost
 from slipway.handover import Handover
 from slipway.release import Gate
 from slipway.verdict import Verdict
@@ -101,24 +102,34 @@ def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
         assert [part for part in words if part not in asked["body"]] == []
 
 
-def test_a_yes_is_recorded_with_who_said_it(context):
+def test_a_yes_is_recorded_with_who_said_it(context, asked):
     """The record knows who let the release pass, and when."""
     run = context(Verdict.doubtful(DOUBT))
     operator().execute_complete(run, answer("Approve"))
     said = Handover(run).said("approve")
     assert (said["outcome"], said["reason"]) == ("pass", "ada said yes at 2026-11-24 08:00:00+00:00")
+    assert asked == {"lease_s": 600}
+
+
+def test_a_yes_to_what_another_run_has_replaced_meanwhile_is_none(context, leases):
+    """A person may answer half an hour after the gate: where the target is another run's by then, nothing was let through."""
+    leases.answers.append(LeaseLost("this run's no more"))
+    run = context(Verdict.doubtful(DOUBT))
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: this run's no more$"):
+        operator().execute_complete(run, answer("Approve"))
+    assert Handover(run).said("approve")["outcome"] == "fail"
 
 
 NOES = {
     "rejected": (answer("Reject"), "ada said no", True),
-    "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", None),
-    "broken": ({"error": "odd", "error_type": "unknown"}, "nobody answered within 60 s, which means no", None),
+    "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", True),
+    "broken": ({"error": "odd", "error_type": "unknown"}, r"Airflow could not ask: \{'error': 'odd'.*\}", None),
 }
 
 
 @pytest.mark.parametrize(("event", "words", "bad"), NOES.values(), ids=NOES)
 def test_anything_but_yes_means_no(context, event, words, bad):
-    """A rejection and a silence fail the task, without another try; only what a person rejected is remembered as bad."""
+    """A rejection and a silence fail the task, without another try, and are remembered; what Airflow broke off decides nothing."""
     run = context(Verdict.doubtful(DOUBT))
     with pytest.raises(AirflowFailException, match=rf"GateFailed: the gate was in doubt, and {words}\. Next: "):
         operator().execute_complete(run, event)

@@ -7,6 +7,7 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
 from slipway.handover import Handover
+from slipway.history import find_bad, read_records
 from slipway.plan import Plan
 from slipway.verdict import Verdict
 
@@ -53,6 +54,21 @@ def test_release_that_a_plan_brings_back(context_of, release, export, pushed):
     plan = Plan(action="restore", reasons=("not well",), export=export, pushed=pushed, release=back)
     assert Handover(context_of("apply", resolve=release, plan=plan)).release == back
     assert Handover(context_of("apply", resolve=release, plan=replace(plan, release=None))).release == release
+
+
+def test_a_bad_release_is_in_the_record_before_its_run_ends(context_of, release, store):
+    """A run that is killed between the verdict and its record leaves word of the bad release: the schedule knows it."""
+    Handover(context_of("smoke_test", resolve=release)).say(Verdict.failed("wrong label"), bad=True)
+    found = find_bad(read_records(store, release.model).records, release)
+    assert (found["outcome"], found["bad"]) == ("open", {"task": "smoke_test", "reason": "wrong label"})
+
+
+def test_a_store_that_does_not_take_the_mark_hides_no_verdict(context_of, release, caplog):
+    """What cannot be marked now is written by the record, at the run's end."""
+    run = Handover(context_of("gate", resolve=replace(release, store="file:///proc/nowhere")))
+    run.say(Verdict.failed("wrong label"), bad=True)
+    assert run.said("gate")["bad"] is True
+    assert "record: not marked bad before its end: " in caplog.text
 
 
 def test_verdict_is_left_beside_the_fact(context_of):

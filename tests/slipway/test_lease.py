@@ -9,12 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.errors import LeaseLost, TargetBusy
+from slipway import holding
+from slipway.errors import ClusterUnreachable, LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import LEASE, Hold, broken_by, give_back_leases, hold_target
+from slipway.holding import BUILD_S, LEASE, Hold, broken_by, give_back_leases, hold_target, keep_target, let_go
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
+from slipway.operators import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator, StageOperator
+from slipway.sensors import PredictionSensor
 from slipway.target import Target
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -24,6 +28,8 @@ OTHER = replace(ME, installation="bbbbbbbbbbbb")
 PLACE = Place(
     target=Target(conn_id="kubernetes_default", namespace="shop"), deployment="tfs-server", model="digits-vit"
 )
+
+LEFT = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
 
 
 def lease(holder, *, ago_s=10, duration_s=60, **changes):
@@ -92,13 +98,87 @@ def test_taken_from_another_counts_and_begins_anew():
     assert "resourceVersion" not in render_lease(PLACE, ME, None, now=NOW, limit_s=90, broke=None)["metadata"]
 
 
+def test_two_airflows_on_one_store_are_two(context_of, release, monkeypatch):
+    """What tells installations apart is each one's own name: neither the store nor a run's id, which two of one schedule share."""
+    run = Handover(context_of("plan"))
+    ours = Hold.of(run, release).me
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "there")
+    theirs = Hold.of(run, release).me
+    assert (ours.installation, theirs.installation) == ("here", "there")
+    assert (ours.dag_id, ours.run_id) == (theirs.dag_id, theirs.run_id)
+    assert judge_lease(lease(theirs), ours, now=NOW, is_over=lambda _: True).outcome == "wait"
+
+
+def test_a_run_keeps_the_name_that_it_first_held_by(context_of, release, monkeypatch, leases):
+    """An Airflow that is named anew while a run has a Lease takes it away from no run; a run that is cleared has the new one."""
+    run = Handover(context_of("plan", resolve=release))
+    hold_target(run, 60)
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "renamed")
+    later = Hold.of(run, release)
+    assert (later.me.installation, later.had) == ("here", True)
+    run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
+    later = Hold.of(run, release)
+    assert (later.me.installation, later.had) == ("renamed", False)
+
+
+def test_what_builds_keeps_what_the_plan_has_taken(context_of, release, leases):
+    """Each task renews the Lease for its own limit, also one that does not touch the target; it takes none that the run has not."""
+    builds = (ExportOperator, BuildImageOperator, SmokeTestOperator, PushOperator)
+    assert {kind.keeps_s for kind in builds} == {BUILD_S}
+    run = Handover(context_of("plan", resolve=release))
+    keep_target(run, BUILD_S)
+    assert leases.asked == []
+    hold_target(run, 60)
+    keep_target(run, BUILD_S)
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (60, BUILD_S)]
+
+
+class Stage(StageOperator):
+    """A stage that does not touch the target."""
+
+    keeps_s = 60
+
+    def make(self, _run):
+        """Nothing."""
+        return {}
+
+
+def test_what_has_lost_the_target_builds_no_more(context_of, release, leases):
+    """A run whose Lease was broken ends at its next task: what it would build could not be brought."""
+    context = context_of("plan", resolve=release)
+    hold_target(Handover(context), 60)
+    leases.answers.append(LeaseLost("this run's no more"))
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
+        Stage(task_id="export").execute(context)
+
+
+def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch):
+    """A plan that finds nothing left to do gives its Lease back, and a task after it that needs one is no loser of it."""
+    given = []
+    monkeypatch.setattr(holding, "give_back", lambda place, holder: given.append((place.name, holder)) or True)
+    run = Handover(context_of("plan", resolve=release))
+    hold_target(run, 60)
+    let_go(run)
+    assert given == [("slipway-tfs-server", Hold.of(run, release).me.identity)]
+    assert Hold.of(run, release).had is False
+
+
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
-    """A record is written whether the cluster answers or not: what is not given back is over with its run."""
+    """Where another try would not help, as without the connection, it is over with its run."""
     run = Handover(context_of("record"))
-    left = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": None}
-    run.context["ti"].facts["plan", LEASE] = left
+    run.context["ti"].facts["plan", LEASE] = LEFT
     give_back_leases(run)
     assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
+
+
+def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_of, connected, closed_url, caplog):
+    """The record's own retry gives it back a little later: others need not wait until it runs out."""
+    connected(SimpleNamespace(url=closed_url))
+    run = Handover(context_of("record"))
+    run.context["ti"].facts["plan", LEASE] = LEFT
+    with pytest.raises(ClusterUnreachable):
+        give_back_leases(run)
+    assert "not given back" in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------
@@ -282,6 +362,17 @@ def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
     for lost in ({}, {"break_lease": True}):
         with pytest.raises(LeaseLost, match="broken, and nobody's now"):
             hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
+
+
+@pytest.mark.stand
+def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of):
+    """What answered right at the gate's end may be what the breaker has brought: the run that lost the target is not live."""
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    run = run_of("refresh_digits_vit", "r1", "gate")
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: .*now held by run r2 of rollback_digits_vit"):
+        PredictionSensor(task_id="gate").decide(run.context, {"outcome": "pass", "reason": "right", "found": None})
+    assert run.said("gate")["outcome"] == "fail"
 
 
 @pytest.mark.stand

@@ -1,10 +1,12 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway import operators
+from slipway import holding, operators
+from slipway.apply import ObjectRef
 from slipway.errors import (
     ClusterUnreachable,
     EngineUnreachable,
@@ -14,8 +16,12 @@ from slipway.errors import (
     SmokeTestUnfinished,
 )
 from slipway.handover import Handover
-from slipway.operators import PlanOperator, PreviewOperator, RemovePreviewOperator, StageOperator
+from slipway.history import read_records
+from slipway.holding import hold_target
+from slipway.operators import PlanOperator, PreviewOperator, RecordOperator, RemovePreviewOperator, StageOperator
 from slipway.plan import Plan
+from slipway.record import new_record, previewed, utc_now, write_record
+from slipway.store import Store
 
 
 class Refused(StageOperator):
@@ -68,6 +74,32 @@ def test_lease_is_taken_only_to_change_something(context_of, release, monkeypatc
     assert asked == held
     writes = {"everything": [], "nothing": ["export", "apply"]}.get(action, ["export"])
     assert skipped == (["export", "apply"] if params else writes)
+
+
+MEANWHILE = {
+    "nothing is left to do": ("nothing", ["export", "apply"]),
+    "another thing has to be done": ("manifests", ["export"]),
+}
+
+
+@pytest.mark.parametrize(("then", "unneeded"), MEANWHILE.values(), ids=MEANWHILE)
+def test_what_is_carried_out_was_read_while_the_target_is_held(context_of, release, monkeypatch, then, unneeded):
+    """A run that ended between the look and the Lease is seen: the plan is made anew, and what it needs no more is given back."""
+    done = []
+    plans = [Plan(action=action, reasons=(action,)) for action in ("everything", then)]
+
+    def make_plan(_release, *, by_hand, held=False):
+        done.append("held" if held else "looked")
+        return plans.pop(0), []
+
+    monkeypatch.setattr("slipway.plan.make_plan", make_plan)
+    monkeypatch.setattr(operators, "hold_target", lambda _run, _limit_s: done.append("take"))
+    monkeypatch.setattr(operators, "let_go", lambda _run: done.append("let go"))
+    context = context_of("plan", resolve=release)
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
+    assert done == ["looked", "take", "held", *(["let go"] if then == "nothing" else [])]
+    assert (list(skipped.value.tasks), Handover(context).plan.action) == (unneeded, then)
 
 
 BY_HAND = {"manual": True, "operator_triggered": True, "scheduled": False, "asset_triggered": False, "backfill": False}
@@ -134,6 +166,33 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
     assert Handover(context).said("remove_preview")["reason"] == "no preview is left"
 
 
+@pytest.mark.parametrize("strategy", ["preview", "rolling"])
+@pytest.mark.parametrize("planned", [False, True], ids=["nothing else to do", "with something to do"])
+def test_what_a_killed_run_left_is_removed_by_whichever_run_comes_next(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch, strategy, planned
+):
+    """Whatever the model file says by now, and whether the run has the target already or only for this: then it gives it back."""
+    store, deleted, given = Store(release.store), [], []
+    left = previewed(
+        new_record(replace(release, run_id="killed", strategy="preview"), now=utc_now()),
+        objects=[ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop")],
+        export=export, pushed=pushed,
+    )  # fmt: skip
+    write_record(store, left)
+    monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
+    monkeypatch.setattr(holding, "give_back", lambda place, _holder: given.append(place.name) or True)
+    context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
+    if planned:
+        context["ti"].task_id = "plan"
+        hold_target(Handover(context), 60)
+        context["ti"].task_id = "remove_preview"
+    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
+    assert [model for _, model, _ in deleted] == ["digits-vit"]
+    assert given == ([] if planned else ["slipway-tfs-server"])
+    [record] = read_records(store, release.model).records
+    assert record["preview"] == []
+
+
 @pytest.mark.parametrize(
     ("error", "bad"),
     [
@@ -142,9 +201,51 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
         (InputRefused("no store"), False),
     ],
 )
-def test_the_release_is_blamed_only_for_its_own(error, bad):
+def test_the_release_is_blamed_only_for_its_own(context_of, release, store, error, bad):
     """A wrong answer on the engine is the release's own; what ended the test before there was one is not."""
-    ti = TaskInstance()
+    context = context_of("smoke_test", resolve=release)
     with pytest.raises(AirflowFailException):
-        Refused(task_id="refused", error=error).execute({"ti": ti})
-    assert ti.left["verdict"].get("bad", False) is bad
+        Refused(task_id="refused", error=error).execute(context)
+    assert Handover(context).said("smoke_test").get("bad", False) is bad
+    assert bool(read_records(store, release.model).records) is bad
+
+
+ENDINGS = {
+    "live": ({"gate": "success", "announce": "success"}, "live"),
+    "red": ({"gate": "failed", "announce": "upstream_failed"}, "failed"),
+}
+
+
+@pytest.mark.parametrize(("states", "outcome"), ENDINGS.values(), ids=ENDINGS)
+def test_record_closes_a_run_that_has_ended_by_itself(context_of, release, store, states, outcome):
+    """Its colour is announce's; the record's task passes."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"apply": "success", **states}
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == [outcome]
+
+
+def test_a_run_that_a_person_ends_is_red(context_of, release, store):
+    """Airflow skips what has not begun, announce with it, and would call the run a success: nothing is proven, and the run says so."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"apply": "success", "gate": "skipped", "announce": "skipped", "rollback": "success"}
+    with pytest.raises(AirflowFailException, match="somebody ended the run before its release was proven"):
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["failed"]
+
+
+@pytest.mark.parametrize(("number", "fails"), [(1, True), (4, False)])
+def test_a_lease_that_is_never_given_back_is_no_reason_for_a_red_run(  # noqa: PLR0917
+    context_of, release, store, monkeypatch, number, fails
+):
+    """It is tried again as often as the record is; in the end the Lease runs out."""
+
+    def never(_run):
+        raise ClusterUnreachable("the API server is away")
+
+    monkeypatch.setattr(operators, "give_back_leases", never)
+    context = context_of("record", resolve=release)
+    context["ti"].states, context["ti"].try_number = {"gate": "success", "announce": "success"}, number
+    with pytest.raises(ClusterUnreachable) if fails else nullcontext():
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]

@@ -162,17 +162,19 @@ def test_nothing_comes_back_if_there_is_no_good_one(told):
     assert told("B!", "B", ILL).action == "nothing"
 
 
-def test_what_a_killed_undo_left_is_finished(release, record_of):
-    """A run that died while it undid a bad release: the schedule brings the good one back, and not the bad one."""
+@pytest.mark.parametrize(("outcome", "undone"), [("failed", True), ("open", True), ("open", False)])
+def test_what_a_killed_undo_left_is_finished(release, record_of, outcome, undone):
+    """A run that died while it undid a bad release, or before: the schedule brings the good one back, and not the bad one."""
     bad = replace(release.source, revision=f"sha256:{'b' * 64}")
     records = [
         record_of("r0", "live", 0),
-        {**record_of("r1", "failed", 1, source=bad), "bad": GATE},
-        record_of("r1.undo", "open", 2),
+        {**record_of("r1", outcome, 1, source=bad), "bad": GATE},
+        *([record_of("r1.undo", "open", 2)] if undone else []),
     ]
     asked = replace(release, source=bad)
     plan = plan_refresh(asked, History(tuple(records)), WELL, (), bad=find_bad(records, asked))
     assert (plan.action, plan.reasons[1]) == ("restore", "an earlier run did not end well")
+    assert "was tried by run r1 at 2026-11-22T12:01:00+00:00 and is bad: gate: " in plan.reasons[0]
     assert plan.release.source == release.source
 
 

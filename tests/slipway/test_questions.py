@@ -1,14 +1,17 @@
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
 import pytest
+import yaml
 from grpc_serving import DESCRIPTORS, request_of
 
 from slipway import questions
 from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
-from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied
+from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied, way_in
 
 
 async def asked(way, *question):
@@ -107,7 +110,52 @@ def test_what_the_api_server_says_itself_is_no_answer_of_the_model(status):
         "code": status,
     }
     answer = read_proxied(status, json.dumps(said))
-    assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available") == answer
+    denied = status if status in {401, 403} else 0
+    assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available", denied=denied) == answer
+
+
+@pytest.fixture
+def as_account(stand, kubectl, monkeypatch, tmp_path):
+    """Lets the connection of the release be an account of the stand's cluster that has no right, or one with another token."""
+    name = f"no-rights-{os.getpid()}"
+    kubectl("create", "serviceaccount", name)
+    own = kubectl("create", "token", name).strip()
+
+    def connect(token=None):
+        config = yaml.safe_load(Path(stand["kubeconfig"]).read_text())
+        config["users"] = [{"name": user["name"], "user": {"token": token or own}} for user in config["users"]]
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(tmp_path / "kubeconfig")}}
+        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(said))
+
+    yield connect
+    kubectl("delete", "serviceaccount", name)
+
+
+@pytest.mark.stand
+async def test_a_real_api_server_says_which_right_is_missing(release, stand, as_account):
+    """An account that may not reach Services through the proxy is denied in words that name verb and resource; an unknown one is nobody."""
+    target = replace(release.target, namespace=stand["namespace"])
+    path = replace(release, target=target).preview.proxy_path
+    as_account()
+    answer = await ask_at(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")
+    assert answer.denied == 403
+    assert 'cannot create resource "services/proxy"' in answer.body
+    as_account("nobodys")
+    assert (await ask_at(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")).denied == 401
+
+
+WAYS_IN = {
+    401: "put a token or certificate that is valid into the kubeconfig of connection kubernetes_default",
+    403: "give connection kubernetes_default a Role with the verbs get and create on services/proxy in namespace shop, "
+    "or set target.strategy to rolling",
+}
+
+
+@pytest.mark.parametrize(("denied", "then"), WAYS_IN.items())
+def test_who_is_not_let_through_is_told_the_way_in(release, denied, then):
+    """A login that is not taken wants a valid one; a right that is missing is named."""
+    assert then == way_in(release.target, denied)
 
 
 MODELS = {

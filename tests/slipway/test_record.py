@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from slipway.record import (
     begin_record,
     close_run,
     closed,
+    mark_bad,
     new_record,
     opened,
     previewed,
@@ -40,6 +42,7 @@ def opened_by(release, *objects, minutes=0):
     """A record as it stands before the first write."""
     return opened(
         new_record(release, now=NOON),
+        release=release,
         export=EXPORT,
         pushed=PUSHED,
         manifests={"uri": "file:///store/m.yaml", "hash": "sha256:a"},
@@ -109,8 +112,29 @@ def test_record_begun_anew_if_it_cannot_be_read(release, store, caplog):
 def test_record_reopened_if_the_run_is_cleared(release):
     """A run that applies again is open again, and its record the newest."""
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
-    again = opened(ended, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
+    again = opened(ended, release=release, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
     assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
+
+
+def test_record_is_of_the_release_that_is_applied(release, store):
+    """A run that is cleared may be resolved to something else: its record tells of that as soon as it applies it, or never has."""
+    newer = replace(release, manifests_hash="sha256:9")
+    mark_bad(release, task="smoke_test", reason="wrong label")
+    began = begin_record(store, newer, cause="refresh")
+    assert (began["release"], began["bad"]) == (to_dict(newer), None)
+    write_record(store, opened_by(release, SERVICE))
+    began = begin_record(store, newer, cause="refresh")
+    assert began["release"]["manifests_hash"] == release.manifests_hash
+    again = opened(began, release=newer, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
+    assert (again["release"], again["fingerprint"]) == (to_dict(newer), newer.fingerprint)
+
+
+def test_what_is_live_is_not_marked_bad(release, store):
+    """A live run that is cleared and finds something newer bad before it applies it says nothing against what it brought."""
+    write_record(store, closed(opened_by(release, SERVICE), proven=True, verdicts={}, tasks={}, now=at(9)))
+    live = read_record(store, "digits-vit", release.run_id)
+    mark_bad(release, task="preview_gate", reason="wrong label")
+    assert read_record(store, "digits-vit", release.run_id) == live
 
 
 def test_record_is_found_by_its_run(release, store):

@@ -8,7 +8,16 @@ from slipway.export import content_hash
 from slipway.model_file import SERVED, GateSettings, GoldenImage, parse_model_file
 from slipway.quality import read_images
 from slipway.release import Gate, GoldenRequest, Source
-from slipway.resolve import Settings, image_repository, pin_gate, pin_golden, pin_source, read_settings, serving_image
+from slipway.resolve import (
+    Settings,
+    image_repository,
+    pin_gate,
+    pin_golden,
+    pin_source,
+    read_installation,
+    read_settings,
+    serving_image,
+)
 
 DIGITS = SERVED / "digits-vit.yaml"
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
@@ -187,6 +196,35 @@ def test_refused_if_the_store_is_no_uri(variables, store):
     variables(store=store, registry="r", serving_image="s")
     with pytest.raises(InputRefused, match=r"^Variable slipway_store: .*Next: "):
         read_settings()
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """The Variables of an Airflow's database, of which a process without a supervisor has none."""
+    import airflow.sdk
+
+    kept = {}
+    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION")
+    monkeypatch.setattr(airflow.sdk.Variable, "get", lambda key, default=None: kept.get(key, default))
+    monkeypatch.setattr(airflow.sdk.Variable, "set", lambda key, value, **_: kept.update({key: value}))
+    return kept
+
+
+def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
+    """All workers read the one that was made up first; a person's own is taken as it is."""
+    name = read_installation()
+    assert re.fullmatch("[0-9a-f]{12}", name)
+    assert (read_installation(), database) == (name, {"slipway_installation": name})
+    database["slipway_installation"] = "prod-eu.1"
+    assert read_installation() == "prod-eu.1"
+
+
+@pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])
+def test_refused_if_an_airflows_name_cannot_be_told_in_a_lease(database, name):
+    """The holder that a Lease names is read by its slashes."""
+    database["slipway_installation"] = name
+    with pytest.raises(InputRefused, match=r"^Variable slipway_installation: .*Next: "):
+        read_installation()
 
 
 def test_broken_neighbour_is_left_out_of_the_check(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway import sensors
+from slipway.errors import ClusterUnreachable, LeaseLost
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.preview import Previewed
@@ -17,6 +18,9 @@ FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}
 PASS = {"outcome": "pass", "reason": "there", "found": FOUND}
 FAIL = {"outcome": "fail", "reason": "time is up: not yet", "found": None}
 SENSORS = {"wait_for_rollout": RolloutSensor, "wait_for_address": AddressSensor, "gate": PredictionSensor}
+
+
+pytestmark = pytest.mark.usefixtures("leases")
 
 
 @pytest.fixture
@@ -102,6 +106,17 @@ def test_preview_gate_that_failed_names_where_it_asked(context):
     assert str(failure.value) == f"GateFailed: {asked}: time is up: not yet. Next: kubectl -n shop get --raw {asked}"
 
 
+def test_preview_gate_that_was_not_let_through_says_what_is_missing(context):
+    """The trigger's next step takes the place of the gate's own, in one line, and the release is not to blame."""
+    run, reason = context("preview_gate"), "the API server: HTTP 403: no. Next: give connection c a Role"
+    with pytest.raises(AirflowFailException) as failure:
+        PredictionSensor(task_id="preview_gate", preview=True).decide(
+            run, {**FAIL, "reason": reason, "late": False, "denied": True}
+        )
+    assert str(failure.value) == f"GateFailed: {PROXY}/v1/models/digits-vit/versions/7: {reason}"
+    assert "bad" not in Handover(run).said("preview_gate")
+
+
 def test_preview_that_does_not_come_is_explained_by_its_own_pods(context):
     """The pods that a failed preview is described by are not the live ones."""
     with pytest.raises(AirflowFailException) as failure:
@@ -121,7 +136,11 @@ def test_verdict_is_left_if_it_passed(context, task_id):
 BLAMES = {
     "wait_for_rollout": [({"found": True, "late": False}, True), ({"found": False, "late": False}, False)],
     "wait_for_address": [({"found": None, "late": True}, False)],
-    "gate": [({"found": None, "late": False}, True), ({"found": None, "late": True}, False)],
+    "gate": [
+        ({"found": None, "late": False}, True),
+        ({"found": None, "late": True}, False),
+        ({"found": None, "late": False, "outcome": "inconclusive"}, True),
+    ],
 }
 
 
@@ -129,7 +148,7 @@ BLAMES = {
     ("task_id", "event", "bad"), [(task, event, bad) for task, cases in BLAMES.items() for event, bad in cases]
 )
 def test_release_is_blamed_only_for_what_it_did(context, task_id, event, bad):
-    """A crash and a wrong answer are the release's own; an image, a node or an answer that did not come may come."""
+    """A crash, a wrong answer and a doubt are the release's own; an image, a node or an answer that did not come may come."""
     run = context(task_id)
     with pytest.raises(AirflowFailException):
         sensor(task_id).decide(run, {**FAIL, **event})
@@ -143,6 +162,24 @@ def test_lease_is_renewed_for_the_wait(context, monkeypatch):
     with pytest.raises(TaskDeferred):
         sensor("gate").execute(context("gate"))
     assert asked == [360]
+
+
+@pytest.mark.parametrize("outcome", [PASS, FAIL])
+@pytest.mark.parametrize("task_id", SENSORS)
+def test_what_was_seen_counts_only_while_the_target_is_the_runs(context, leases, task_id, outcome):
+    """A run whose Lease a person has broken meanwhile neither passes nor blames its release, whatever its wait has found."""
+    run = context(task_id)
+    leases.answers.append(LeaseLost("this run's no more"))
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
+        sensor(task_id).decide(run, {**outcome, "late": False})
+    said = Handover(run).said(task_id)
+    assert (said["outcome"], said["reason"], "bad" in said) == ("fail", "LeaseLost: this run's no more", False)
+
+
+def test_a_wait_that_ended_goes_on_if_its_lease_cannot_be_looked_at(context, leases):
+    """An API server that does not answer is no other run: what was found stands."""
+    leases.answers.append(ClusterUnreachable("no answer"))
+    assert sensor("gate").decide(context("gate"), PASS) == "there"
 
 
 def test_url_if_the_address_was_found(context):

@@ -188,6 +188,33 @@ async def test_gate_of_a_preview_asks_through_the_api_server(gate, release, http
     assert "came '8' at 0.9500: wrong label" in event["reason"]
 
 
+FORBIDDEN = (
+    'services "tfs-server-preview:8501" is forbidden: User "u" cannot create resource "services/proxy" in API group ""'
+)
+DENIED = (403, json.dumps({"kind": "Status", "apiVersion": "v1", "message": FORBIDDEN}))
+
+
+async def test_gate_of_a_preview_ends_if_it_is_not_let_through(gate, release, http_server, connected):
+    """An API server that passes no question on for want of a right is not asked until time is up: the line says which, and what to do."""
+    connected(http_server(DENIED))
+    trigger, looks = gate(release.preview.proxy_path), iter([0.0, 4.0, 8.0, 12.0])
+    trigger.clock = lambda: next(looks)
+    (event,) = await events_of(trigger)
+    assert (event["outcome"], event["late"], event["denied"]) == ("fail", False, True)
+    assert (
+        f"the API server: HTTP 403: {FORBIDDEN}, for 12 s. Next: give connection kubernetes_default " in event["reason"]
+    )
+
+
+async def test_gate_of_a_preview_bears_a_denial_that_passes(gate, release, http_server, connected):
+    """An API server that starts may refuse for a moment what it allows: the time counts anew with each look that was let through."""
+    connected(http_server(DENIED, DENIED, predictions(), DENIED, DENIED, predictions()))
+    trigger, looks = gate(release.preview.proxy_path), iter([0.0, 8.0, 100.0, 108.0])
+    trigger.clock = lambda: next(looks)
+    (event,) = await events_of(trigger)
+    assert (event["outcome"], "denied" in event) == ("pass", False)
+
+
 async def test_gate_waits_if_nobody_listens(gate, closed_url):
     """A refused connection is a wait until time is up, and then says so."""
     (event,) = await events_of(gate(closed_url, deadline=time.time() + 0.05))

@@ -1,14 +1,11 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway import holding
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.lease import Held
 from slipway.record import read_record
 from slipway.undo import UNDOING, RollbackOperator
 
@@ -49,21 +46,6 @@ def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
     assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", DOOM)
 
 
-@pytest.fixture
-def leases(monkeypatch):
-    """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
-    asked, answers = [], []
-
-    def hold(place, me, *, limit_s, **_):
-        asked.append((place.name, me.dag_id, limit_s))
-        if answers:
-            raise answers.pop()
-        return Held(until="2026-11-24T08:00:00+00:00", broke=None)
-
-    monkeypatch.setattr(holding, "hold", hold)
-    return SimpleNamespace(asked=asked, answers=answers)
-
-
 @pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run's no more")])
 def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error):
     """A run that does not have the Lease undoes nothing of what another may be doing, and the record will say so."""
@@ -72,6 +54,14 @@ def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     said = Handover(rolling_back).said("rollback")
     assert (said["outcome"], said["reason"]) == ("fail", f"nothing is undone: {type(error).__name__}: {error}")
+
+
+def test_what_came_back_counts_only_while_the_target_is_the_runs(rolling_back, leases, release, store):
+    """A rollback whose Lease a person has broken during its gate records nothing as live: what serves is the breaker's to prove."""
+    leases.answers.append(LeaseLost("this run's no more"))
+    with pytest.raises(AirflowSkipException):
+        rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})
+    assert read_record(store, release.model, release.run_id) is None
 
 
 def test_a_rollback_that_came_goes_on_to_the_address(rolling_back, leases):
