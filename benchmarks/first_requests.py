@@ -39,6 +39,10 @@ PAUSE_S = 0.25  # a server that has rested that long is slower once, whether or 
 ALIKE, BUSY = 20, 40  # requests after the first: with that pause before each, and then without
 MOST = 1.5  # times the median of those asked alike is what the first may take
 START_LIMIT_S = 120
+COLUMNS = (
+    "asked", "first", "others, asked alike", "others, without a pause", "first to those alike (least to most)",
+    f"first over {MOST}", f"others alike over {MOST}",
+)  # fmt: skip
 COLD = "records not replayed"
 
 
@@ -49,6 +53,7 @@ class Start:
     first: float
     alike: float  # asked as the first was
     busy: float  # asked without a pause
+    slow: int  # of those asked as the first was: how many took over MOST times their median
 
     @property
     def ratio(self) -> float:
@@ -210,8 +215,9 @@ def touch_grpc() -> None:
 def measure(ask: Callable[[], None]) -> Start:
     """The first request, others like it, and others without a pause."""
     first, *alike = [milliseconds(ask, after_s=PAUSE_S) for _ in range(1 + ALIKE)]
-    busy = [milliseconds(ask) for _ in range(BUSY)]
-    return Start(first=first, alike=statistics.median(alike), busy=statistics.median(busy))
+    busy, usual = [milliseconds(ask) for _ in range(BUSY)], statistics.median(alike)
+    slow = sum(one > MOST * usual for one in alike)
+    return Start(first=first, alike=usual, busy=statistics.median(busy), slow=slow)
 
 
 def milliseconds(ask: Callable[[], None], *, after_s: float = 0.0) -> float:
@@ -230,14 +236,14 @@ def middle(found: Sequence[Start], figure: str) -> float:
 def render(measured: Mapping[str, Sequence[Start]], where: str) -> str:
     """The table: a row for what is asked; medians over the starts, in milliseconds, and how the first compares."""
     starts = len(next(iter(measured.values())))
-    rows = [
-        "| asked | first | others, asked alike | others, without a pause | first to those asked alike: median, all starts |",
-        "| --- |" + " ---: |" * 4,
-    ]
+    rows = [f"| {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
     for row, found in measured.items():
-        times = (f"{middle(found, figure):.1f}" for figure in ("first", "alike", "busy"))
-        ratios = " ".join(f"{ratio:.2f}" for ratio in sorted(one.ratio for one in found))
-        rows.append(f"| {row} | {' | '.join(times)} | **{middle(found, 'ratio'):.2f}**: {ratios} |")
+        times = " | ".join(f"{middle(found, figure):.1f}" for figure in ("first", "alike", "busy"))
+        ratios = sorted(one.ratio for one in found)
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        first = f"{sum(ratio > MOST for ratio in ratios)} of {starts}"
+        others = f"{sum(one.slow for one in found)} of {starts * ALIKE}"
+        rows.append(f"| {row} | {times} | {spread} | {first} | {others} |")
     return f"Milliseconds, the medians of {starts} starts, on {where}.\n\n" + "\n".join(rows)
 
 
