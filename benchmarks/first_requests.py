@@ -78,9 +78,8 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         exports = {way: export(Path(folder), way) for way in ("refuse", "mark")}
         touch_grpc()
-        for number in range(
-            1, starts + 1
-        ):  # row by row within each, so that a busy minute of the machine meets them all
+        for number in range(1, starts + 1):
+            # All rows in turn, so that a busy minute of the machine meets each of them.
             for row, way, ask, flags in rows_of(exports):
                 with served(exports[way], *base_arguments(), *flags) as server:
                     found = measure(lambda ask=ask, server=server: ask(server))  # type: ignore[misc]
