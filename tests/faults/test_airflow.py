@@ -15,7 +15,7 @@ from local.supervision import pids
 
 DAG = "refresh_digits_vit"
 RUN_LIMIT_S = 300
-LABEL = "slipway/model=digits-vit"
+PICTURE = "include/served/digits-vit/golden/seven.png"
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
 
@@ -55,13 +55,16 @@ class Runs:
         found = [json.loads(path.read_text()) for path in self.records.glob("[!.]*.json")]
         return next(one for one in found if (one["run_id"], one["cause"]) == (self.run_id, "refresh"))
 
+    def asked(self):
+        """Address, path and image of a request for the model."""
+        service = json.loads(self.kubectl("get", "service/tfs-server", "-o", "json"))
+        address = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501"
+        return address, "/v1/models/digits-vit:predict", settings_here().checkout / PICTURE
+
     def serves(self):
         """The version that the public address says is available, and the Deployment's release."""
         labels = json.loads(self.kubectl("get", "deployment/tfs-server", "-o", "json"))["metadata"]["labels"]
-        service = json.loads(self.kubectl("get", "service/tfs-server", "-o", "json"))
-        address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
-        version = labels["slipway/version"]
-        said = read_json(f"http://{address}:8501/v1/models/digits-vit/versions/{version}")
+        said = read_json(f"{self.asked()[0]}/v1/models/digits-vit/versions/{labels['slipway/version']}")
         assert said["model_version_status"][0]["state"] == "AVAILABLE"
         return labels["slipway/release"]
 
