@@ -105,11 +105,13 @@ def test_a_workers_process_group_is_killed(runs, tell):
     tell("the process of `export` killed in Airflow", "tried again by itself, live", good_s=time.monotonic() - began_s)
 
 
-@pytest.mark.parametrize("mark", ["failed", "success"])
-def test_a_person_marks_the_run(runs, tell, mark):
+@pytest.mark.parametrize(
+    ("mark", "task"), [("failed", "wait_for_rollout"), ("success", "wait_for_rollout"), ("success", "gate")]
+)
+def test_a_person_marks_the_run(runs, tell, mark, task):
     """A run that a person ends in the middle is red whatever the person called it: its teardowns bring back what served, and record it."""
     good, path = runs.serves(), runs.start(force=True)
-    runs.reaches(path, "wait_for_rollout", "deferred")
+    runs.reaches(path, task, "deferred")
     runs.ask(path, "PATCH", {"state": mark})
     began_s = time.monotonic()
     assert runs.ends(path) == "failed"
@@ -118,7 +120,7 @@ def test_a_person_marks_the_run(runs, tell, mark):
     assert record["tasks"] | {"announce": "skipped", "rollback": "success"} == record["tasks"]
     assert runs.serves() == good
     tell(
-        f"a person marks the run {mark} in the middle",
+        f"a person marks the run {mark} during `{task}`",
         "the release before it serves, gated again; the run is red",
         good_s=time.monotonic() - began_s,
     )
