@@ -19,7 +19,14 @@ from slipway.errors import (
 from slipway.handover import VERDICT, Handover
 from slipway.history import read_records
 from slipway.holding import hold_target
-from slipway.operators import PlanOperator, PreviewOperator, RecordOperator, RemovePreviewOperator, StageOperator
+from slipway.operators import (
+    ApplyOperator,
+    PlanOperator,
+    PreviewOperator,
+    RecordOperator,
+    RemovePreviewOperator,
+    StageOperator,
+)
 from slipway.plan import Plan
 from slipway.record import new_record, previewed, utc_now, write_record
 from slipway.store import Store
@@ -209,6 +216,20 @@ def test_the_release_is_blamed_only_for_its_own(context_of, release, store, erro
         Refused(task_id="refused", error=error).execute(context)
     assert Handover(context).said("smoke_test").get("bad", False) is bad
     assert bool(read_records(store, release.model).records) is bad
+
+
+def test_apply_of_a_run_that_a_person_has_ended_writes_nothing(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch
+):
+    """Airflow stops a task some seconds after its run was ended; the rollback may have found nothing to undo by then."""
+    wrote = []
+    monkeypatch.setattr("slipway.live.make_live", lambda *_facts, check: check() or wrote.append(True))
+    plan = Plan(action="everything", reasons=())
+    context = context_of("apply", resolve=release, plan=plan, export=export, push=pushed)
+    context["ti"].states = {"announce": "skipped"}
+    with pytest.raises(AirflowFailException, match="somebody ended the run; nothing was written"):
+        ApplyOperator(task_id="apply").execute(context)
+    assert wrote == []
 
 
 PASSED, DOUBTED = {"outcome": "pass"}, {"outcome": "inconclusive"}
