@@ -9,7 +9,7 @@ DEV = $$($(STAND) env dev)/bin
 .PHONY: help demo demo-gke up down status doctor refresh check test test-faults times serving-times lock docs model-report
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
 	@echo 'Settings: MODEL=NAME (default digits-vit), FORCE=1; those of the stand: $(STAND) --help'
 
 demo: up  ## bring up the stand, refresh MODEL, and say where to look
@@ -41,6 +41,7 @@ check:  ## lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
+# What runs in the background would not hear Ctrl-C, which bash has such commands ignore: hence --default-signal.
 test:  ## bring up the stand, then lint, types and every test
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
 	    echo "== $$name: $$((SECONDS - began)) s"; }; \
@@ -49,13 +50,13 @@ test:  ## bring up the stand, then lint, types and every test
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
 	beside=$$(mktemp); failed=0; \
-	$$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$beside 2>&1 & other=$$!; \
+	env --default-signal=INT $$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$beside 2>&1 & other=$$!; \
 	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not (alongside or alone or faults)" --durations=15) || failed=1; \
 	wait $$other || failed=1; echo "== the tests that ran beside them"; cat $$beside; rm -f $$beside; \
 	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
 
 test-faults:  ## break things on the stand (about an hour, nobody else on it), and write docs/faults.md's table again
-	@$(STAND) up || exit 1; run() { SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
+	@$(STAND) up || exit 1; run() { env --default-signal=INT SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
 	beside=$$(mktemp); failed=0; run "alongside" >$$beside 2>&1 & other=$$!; run "faults and not (alongside or alone)" || failed=1; \
 	wait $$other || failed=1; cat $$beside; rm -f $$beside; run "alone" || failed=1; exit $$failed
 

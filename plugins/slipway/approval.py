@@ -93,7 +93,8 @@ class DoubtOperator(ApprovalOperator):
             log.info("approve: %s", verdict)
             run.say(verdict)
             return verdict.reason
-        said = f"GateFailed: the gate was in doubt, and {refused}. Next: mend the model, or its gate in the model file"
+        then = "mend the model, or its gate in the model file" if bad else "trigger again"
+        said = f"GateFailed: the gate was in doubt, and {refused}. Next: {then}"
         run.say(Verdict.failed(said), bad=bad)
         raise AirflowFailException(said)
 

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from slipway.facts import to_dict
 from slipway.handover import Handover
 from slipway.holding import Hold, broken_by, give_back_leases
-from slipway.operators import BLUE, GRACE_S, GREY, RED, Fact, StageOperator, one_line_failures, task_states
+from slipway.operators import BLUE, GRACE_S, GREY, RED, Fact, StageOperator, one_line_failures, task_states, verdicts_of
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -231,9 +231,8 @@ class RecordTeardownOperator(BaseOperator):
             log.info("record: nothing was touched; the first task's log says why")
             return None
         states = task_states(context)
-        verdicts = {task: said for task in states if (said := run.said(task))}
         left = run.left("leftovers") or []
-        uri = close_teardown(run.teardown, verdicts, states, left, broke=broken_by(run))
+        uri = close_teardown(run.teardown, verdicts_of(run, states), states, left, broke=broken_by(run))
         log.info("record: %s", uri or "nothing was touched")
         if states.get("delete_cluster") != "success":
             give_back_leases(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,10 @@ from slipway.errors import InputRefused
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
-from slipway.record import Record, has_changed_cluster, parsed, why_unread
+from slipway.record import Record, asked_of, has_changed_cluster, parsed, why_unread
 from slipway.release import Release
 from slipway.store import Store, read_bytes
 from slipway.target import Target
-
-OF_THE_RUN = frozenset(
-    {"run_id", "store", "force", "retention"}
-)  # of a Release: says nothing of what is going to serve
 
 log = logging.getLogger(__name__)
 
@@ -136,18 +132,6 @@ def find_bad(records: Iterable[Record], release: Release) -> Record | None:
     tried = [record for record in records if asked_of(record["release"]) == asked]
     judged = [record for record in tried if record["outcome"] in {"live", "proven"} or record.get("bad")]
     return judged[-1] if judged and judged[-1].get("bad") else None
-
-
-def asked_of(release: Mapping[str, Any]) -> Any:
-    """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
-    return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back: a record has lists where a fact has tuples. Whose token reads a source is no change."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if key != "token_conn_id"}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_current_history(store: Store, model: str) -> History:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import ClusterUnreachable, SlipwayError, TargetBusy
+from slipway.errors import SlipwayError, TargetBusy
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.lease import Holder, Place, busy, give_back, hold, look
@@ -63,10 +63,12 @@ class Hold:
         self.run.leave(LEASE, {**to_dict(held), **own})
 
     def renew(self, limit_s: int) -> None:
-        """The same for a wait, which only reads: an API server that does not answer now is no reason to end it."""
+        """The same for a wait, which only reads: an API server, or a Google, that does not answer now is no reason to end it."""
         try:
             self.take(limit_s)
-        except ClusterUnreachable as error:
+        except SlipwayError as error:
+            if isinstance(error, TargetBusy) or not error.worth_retrying:
+                raise
             log.warning("%s: not renewed: %s", self.place, error)
 
     def look(self) -> None:
@@ -118,7 +120,7 @@ def keep_target(run: Handover, limit_s: int) -> None:
 
 
 def give_back_leases(run: Handover) -> None:
-    """Let others have what this run holds. Raises ClusterUnreachable, once the others are given back: it is worth another try.
+    """Let others have what this run holds. Raises what is worth another try, once the others are given back.
 
     What is never given back is over with the run, and for other installations when it runs out.
     """

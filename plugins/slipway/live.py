@@ -72,21 +72,34 @@ def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str
     return _bring(release, export, pushed, rendered, cause="rollback", check=check)
 
 
-def judge_undo(history: History, *, run_id: str, proven: bool) -> Undo:
-    """What is to be undone after this run, whose gate passed if it is `proven`."""
+def judge_undo(history: History, *, run_id: str, proven: bool, applied: bool) -> Undo:
+    """What is to be undone after this run, which has `applied` something, and whose gate passed if it is `proven`.
+
+    A run that was live, and whose gate was cleared and does not pass any more, is undone where something can come back.
+    """
     newest = history.newest
     if history.torn_down:
         return Undo(action="nothing", reason="what was applied last was torn down")
-    if newest is None or history.settled or (proven and newest["run_id"] == run_id):
+    own = newest is not None and newest["run_id"] == run_id
+    refuted = history.settled and own and applied and not proven
+    if newest is None or (history.settled and not refuted) or (proven and own):
         return Undo(action="nothing", reason="what was applied last was proven live")
-    if history.good is None and history.unread:
+    good = History(history.records[:-1], history.unread).good
+    if good is None:
+        return _undo_alone(history, newest, refuted=refuted)
+    return Undo(
+        action="restore",
+        reason=f"release {newest['release_id']} of run {newest['run_id']} was not proven live",
+        good=good,
+    )
+
+
+def _undo_alone(history: History, newest: Record, *, refuted: bool) -> Undo:
+    """What is to be undone where no other release is known to be good."""
+    if history.unread:
         return Undo(action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}")
-    if history.good is not None:
-        return Undo(
-            action="restore",
-            reason=f"release {newest['release_id']} of run {newest['run_id']} was not proven live",
-            good=history.good,
-        )
+    if refuted:
+        return Undo(action="keep", reason="it was live until now, and there is none to go back to")
     if newest["release"]["keep_first"]:
         return Undo(action="keep", reason="the first release failed and is left for inspection, as the model file says")
     return Undo(action="remove", reason="the first release failed, and there is none to go back to")

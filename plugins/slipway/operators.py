@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.errors import ClusterUnfit, ClusterUnreachable, SlipwayError
+from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import to_dict
 from slipway.handover import RETURN_VALUE, Handover
 from slipway.holding import (
@@ -52,6 +52,20 @@ def task_states(context: Context) -> dict[str, str]:
     ti, run_id = context["ti"], context["run_id"]
     tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
     return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
+
+
+def is_proven(context: Context, proof_task_id: str) -> bool:
+    """Whether the gate has passed, or left a doubt that a person said yes to; a state alone may have been given by hand."""
+    run, states = Handover(context), task_states(context)
+    gate, asked = run.said("gate") or {}, run.said("approve") or {}
+    word = asked if gate.get("outcome") == "inconclusive" else gate
+    return states.get(proof_task_id) == "success" and word.get("outcome") == "pass"
+
+
+def verdicts_of(run: Handover, states: dict[str, str]) -> dict[str, Any]:
+    """What the tasks said that ran in this try of the run: one that did not may have left a word in an earlier try."""
+    ran = (task for task, state in states.items() if state in {"success", "failed"})
+    return {task: said for task in ran if (said := run.said(task))}
 
 
 @contextmanager
@@ -363,8 +377,15 @@ class ApplyOperator(TargetOperator):
         """What was Applied."""
         from slipway.live import make_live, restore
 
+        def check() -> None:
+            hold_target(run, APPLY_S)
+            if task_states(run.context).get("announce") == "skipped":  # and the rollback may have looked already
+                raise AirflowFailException(
+                    f"apply: somebody ended the run; nothing was written. Next: trigger {run.context['ti'].dag_id} again"
+                )
+
         manifests_uri = run.plan.manifests_uri
-        facts, check = (run.release, run.export, run.pushed), partial(hold_target, run, APPLY_S)
+        facts = (run.release, run.export, run.pushed)
         if manifests_uri is None:
             applied = make_live(*facts, check=check)
         else:
@@ -437,32 +458,35 @@ class RecordOperator(BaseOperator):
     ui_color = GREY
 
     def __init__(self, *, proof_task_id: str, **kwargs: Any) -> None:
-        super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
+        super().__init__(retries=30, retry_delay=timedelta(seconds=10), **kwargs)
         self.proof_task_id = proof_task_id
 
     def execute(self, context: Context) -> str | None:
-        """The record's URI; none where the run failed before there was a Release to record."""
+        """The record's URI; none where the run failed before there was a Release to record, or had nothing to do."""
         run, states = Handover(context), task_states(context)
+        planned = run.left("plan") or {}
+        if planned.get("action") == "nothing" or context["params"].get("plan_only"):
+            log.info("record: nothing was to be done")  # a person has cleared what the plan skipped
+            return None
+        proven = is_proven(context, self.proof_task_id)
         try:
-            uri = self._close(run, states) if run.left("resolve") or run.left("choose") else None
+            uri = self._close(run, states, proven=proven) if run.left("resolve") or run.left("choose") else None
         finally:
             self._give_back(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
-        if states.get("announce") == "skipped":
+        if not proven and states.get("announce") in {"skipped", "success"}:
             where = f"record {uri}" if uri else context["run_id"]
             raise AirflowFailException(
-                f"{where}: somebody ended the run before its release was proven. What served before does. "
-                f"Next: trigger {context['ti'].dag_id} again"
+                f"{where}: somebody ended the run, or a task of it, before its release was proven; {_left_live(run, states)}"
             )
         return uri
 
-    def _close(self, run: Handover, states: dict[str, str]) -> str:
+    @staticmethod
+    def _close(run: Handover, states: dict[str, str], *, proven: bool) -> str:
         from slipway.record import close_run
 
-        verdicts = {task: said for task in states if (said := run.said(task))}
-        proven = states.get(self.proof_task_id) == "success"
         undo, broke = run.left("rollback"), broken_by(run)
-        return close_run(run.release, verdicts, states, proven=proven, undo=undo, broke=broke)
+        return close_run(run.release, verdicts_of(run, states), states, proven=proven, undo=undo, broke=broke)
 
     @staticmethod
     def _give_back(run: Handover) -> None:
@@ -470,6 +494,20 @@ class RecordOperator(BaseOperator):
         ti = run.context["ti"]
         try:
             give_back_leases(run)
-        except ClusterUnreachable:
+        except SlipwayError:
             if ti.try_number <= ti.max_tries:
                 raise
+
+
+def _left_live(run: Handover, states: dict[str, str]) -> str:
+    """What a run that was ended by hand leaves, and what to do next."""
+    undone = (run.left("rollback") or {}).get("action") if states.get("rollback") == "success" else None
+    again = f"Next: trigger {run.context['ti'].dag_id} again"
+    if undone == "restore":
+        return f"the release before it serves again. {again}"
+    if undone == "remove":
+        return f"it was taken away again. {again}"
+    if states.get("apply") not in {"success", "failed"}:
+        return f"what serves was not touched. {again}"
+    look = run.release.target.kubectl(f"describe deployment {run.release.deployment}")
+    return f"what it applied was not undone. Next: {look}; then trigger {run.context['ti'].dag_id} again"

@@ -14,7 +14,7 @@ from slipway.cluster import judge_cluster
 from slipway.exam import examine_live
 from slipway.export import Export
 from slipway.facts import from_dict, to_dict
-from slipway.history import History, find_bad, plain, read_records, recorded
+from slipway.history import History, find_bad, read_records, recorded
 from slipway.inspection import inspect_rights
 from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.orphans import find_orphans
@@ -23,7 +23,7 @@ from slipway.preflight import require
 from slipway.push import Pushed
 from slipway.quality import Baseline
 from slipway.questions import ask
-from slipway.record import Record
+from slipway.record import Record, plain
 from slipway.release import LABEL_RELEASE, Release, dag_id, short
 from slipway.rollout import judge_address, judge_rollout, read
 from slipway.store import Store, read_json

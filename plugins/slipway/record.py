@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -33,6 +33,9 @@ SHAPE = {
 Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
+OF_THE_RUN = frozenset(
+    {"run_id", "store", "force", "retention"}
+)  # of a Release: says nothing of what is going to serve
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +142,11 @@ def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
 def mark_bad(release: Release, *, task: str, reason: str) -> None:
     """Say in the run's record who found its release bad, before the run ends: it may be killed until then. Raises StoreError.
 
-    A record of what is live since an earlier try of the run tells of another release, and stays as it is.
+    A record of what an earlier try of the run has applied may tell of another release, and stays as it is.
     """
     store = Store(release.store)
     record = _own_record(store, release)
-    if record["outcome"] != "live":
+    if record["outcome"] != "live" and _tells_of(record, release):
         write_record(store, {**record, "bad": {"task": task, "reason": reason}})
 
 
@@ -169,6 +172,8 @@ def close_run(
         )
         return store.uri_of(record_key(release.model, release.run_id))
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
+    if not _tells_of(record, release):
+        ended["bad"] = record["bad"]
     return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
 
 
@@ -222,6 +227,23 @@ def _own_record(store: Store, release: Release) -> Record:
 def _told_of(record: Record, release: Release) -> Record:
     """A record of the release as it is resolved now, of which nothing is known; one that lists what was applied tells of that."""
     return dict(record) if record["objects"] else {**record, **_asked(release), "bad": None}
+
+
+def _tells_of(record: Record, release: Release) -> bool:
+    """Whether a record is of just this release; one of an earlier try of a run that was cleared may be of another."""
+    return bool(asked_of(record["release"]) == asked_of(to_dict(release)))
+
+
+def asked_of(release: Mapping[str, Any]) -> Any:
+    """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
+    return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: a record has lists where a fact has tuples. Whose token reads a source is no change."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key != "token_conn_id"}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def parsed(data: bytes) -> Any:

@@ -262,7 +262,7 @@ class PredictionSensor(JudgeSensor):
 
     def blames_release(self, event: Fact) -> bool:
         """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
-        return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("denied"))
+        return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("unanswered"))
 
     def explain(self, run: Handover, reason: str) -> str:
         """What was asked, promised and answered, and the next command, where the trigger knows no better one."""

@@ -36,7 +36,7 @@ class LookingTrigger(BaseTrigger):
     What cannot be read (an API server restarting, say) means look again, with the words in the log.
     """
 
-    denied = False  # whether it failed because nobody let it look
+    unanswered = False  # whether it failed for want of answers
 
     def __init__(self, *, deadline: float, poll_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
@@ -65,7 +65,7 @@ class LookingTrigger(BaseTrigger):
                 said = verdict.reason
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
-                own = {"denied": True} if self.denied else {}
+                own = {"unanswered": True} if self.unanswered else {}
                 yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late, **own})
                 return
 
@@ -323,8 +323,8 @@ class PredictionTrigger(JudgeTrigger):
         now_s = self.clock()
         if self._denied_since_s is None:
             self._denied_since_s = now_s
-        self.denied = now_s - self._denied_since_s >= APART_S
-        if not self.denied:
+        self.unanswered = now_s - self._denied_since_s >= APART_S
+        if not self.unanswered:
             return verdict
         then = way_in(release.target, self._denial.denied)
         return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
@@ -332,9 +332,9 @@ class PredictionTrigger(JudgeTrigger):
     async def _look_on(self, release: Release) -> Verdict:
         if self._passed is None:
             await self._read()
-            self._standing, verdict = judge_gate(
-                self._standing, await self._round(release), release.gate, passes=release.gate_passes
-            )
+            latest = await self._round(release)
+            self._standing, verdict = judge_gate(self._standing, latest, release.gate, passes=release.gate_passes)
+            self.unanswered = verdict.outcome == "fail" and not latest.failures
             if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:
                 return verdict
             self._passed = verdict

@@ -15,7 +15,7 @@ from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.holding import APPLY_S, Hold
-from slipway.operators import GRACE_S, GREY, Fact, one_line_failures, task_states
+from slipway.operators import GRACE_S, GREY, Fact, is_proven, one_line_failures, task_states
 from slipway.release import Release
 from slipway.sensors import why_no_grpc
 from slipway.verdict import Verdict
@@ -59,11 +59,14 @@ class RollbackOperator(BaseOperator):
         from slipway.store import Store
 
         store = Store(read_settings().store)
-        proven = task_states(context).get(self.proof_task_id) == "success"
+        facts = {
+            "proven": is_proven(context, self.proof_task_id),
+            "applied": task_states(context).get("apply") == "success",
+        }
 
         def judge() -> tuple[Undo, Record]:
             history = read_current_history(store, self.model)
-            undo = judge_undo(history, run_id=context["run_id"], proven=proven)
+            undo = judge_undo(history, run_id=context["run_id"], **facts)
             log.info("rollback: %s: %s", undo.action, undo.reason)
             if undo.action == "nothing" or history.newest is None:
                 raise AirflowSkipException(undo.reason)

@@ -258,12 +258,22 @@ class Road:
         """The public address, as a URL of the REST port."""
         return f"http://{self.get(f'service/tfs-{self.model}')['status']['loadBalancer']['ingress'][0]['ip']}:8501"
 
+    def asked(self):
+        """Address, path and image of a request for the model; None where nothing is served yet."""
+        found = self.get("service", "-l", f"slipway/model={self.model}")["items"]
+        if not any(one["status"]["loadBalancer"].get("ingress") for one in found):
+            return None
+        return self.address(), f"/v1/models/{self.model}:predict", self.picture
+
+    @property
+    def picture(self):
+        """An image of a seven."""
+        return self.file.parent / self.model / "golden" / "seven.png"
+
     def serves(self):
         """The release and version that answer at the public address; the answer has been checked."""
         labels = self.labels()
-        picture = base64.urlsafe_b64encode(
-            (self.file.parent / self.model / "golden" / "seven.png").read_bytes()
-        ).decode()
+        picture = base64.urlsafe_b64encode(self.picture.read_bytes()).decode()
         path = f"/v1/models/{self.model}/versions/{labels['slipway/version']}:predict"
         body = json.dumps({"instances": [picture]}).encode()
         with urllib.request.urlopen(f"{self.address()}{path}", body, timeout=20) as answer:

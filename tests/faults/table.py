@@ -10,7 +10,7 @@ BEGIN, END = "<!-- measured by `make test-faults`; what stands between these mar
 HEAD = ["fault", "what must hold, and did", "detected after", "good again after", "requests lost"]
 
 
-def place(page, rows):
+def place_rows(page, rows):
     """The page with these rows (lists of cells) in its table; a row of the same fault is replaced, others stay."""
     before, rest = page.split(BEGIN)
     old, after = rest.split(END)

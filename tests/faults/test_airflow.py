@@ -15,7 +15,7 @@ from local.supervision import pids
 
 DAG = "refresh_digits_vit"
 RUN_LIMIT_S = 300
-LABEL = "slipway/model=digits-vit"
+PICTURE = "include/served/digits-vit/golden/seven.png"
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
 
@@ -55,13 +55,16 @@ class Runs:
         found = [json.loads(path.read_text()) for path in self.records.glob("[!.]*.json")]
         return next(one for one in found if (one["run_id"], one["cause"]) == (self.run_id, "refresh"))
 
+    def asked(self):
+        """Address, path and image of a request for the model."""
+        service = json.loads(self.kubectl("get", "service/tfs-server", "-o", "json"))
+        address = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501"
+        return address, "/v1/models/digits-vit:predict", settings_here().checkout / PICTURE
+
     def serves(self):
         """The version that the public address says is available, and the Deployment's release."""
         labels = json.loads(self.kubectl("get", "deployment/tfs-server", "-o", "json"))["metadata"]["labels"]
-        service = json.loads(self.kubectl("get", "service/tfs-server", "-o", "json"))
-        address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
-        version = labels["slipway/version"]
-        said = read_json(f"http://{address}:8501/v1/models/digits-vit/versions/{version}")
+        said = read_json(f"{self.asked()[0]}/v1/models/digits-vit/versions/{labels['slipway/version']}")
         assert said["model_version_status"][0]["state"] == "AVAILABLE"
         return labels["slipway/release"]
 
@@ -102,11 +105,13 @@ def test_a_workers_process_group_is_killed(runs, tell):
     tell("the process of `export` killed in Airflow", "tried again by itself, live", good_s=time.monotonic() - began_s)
 
 
-@pytest.mark.parametrize("mark", ["failed", "success"])
-def test_a_person_marks_the_run(runs, tell, mark):
+@pytest.mark.parametrize(
+    ("mark", "task"), [("failed", "wait_for_rollout"), ("success", "wait_for_rollout"), ("success", "gate")]
+)
+def test_a_person_marks_the_run(runs, tell, mark, task):
     """A run that a person ends in the middle is red whatever the person called it: its teardowns bring back what served, and record it."""
     good, path = runs.serves(), runs.start(force=True)
-    runs.reaches(path, "wait_for_rollout", "deferred")
+    runs.reaches(path, task, "deferred")
     runs.ask(path, "PATCH", {"state": mark})
     began_s = time.monotonic()
     assert runs.ends(path) == "failed"
@@ -115,7 +120,7 @@ def test_a_person_marks_the_run(runs, tell, mark):
     assert record["tasks"] | {"announce": "skipped", "rollback": "success"} == record["tasks"]
     assert runs.serves() == good
     tell(
-        f"a person marks the run {mark} in the middle",
+        f"a person marks the run {mark} during `{task}`",
         "the release before it serves, gated again; the run is red",
         good_s=time.monotonic() - began_s,
     )

@@ -51,11 +51,10 @@ def test_no_request_is_lost(road, under_load, tell):
 def check(road, tell, what, seen):
     """Hold what the client saw to the promise, and tell it."""
     for way, found in seen.items():
-        if isinstance(found, dict):
-            words = f"{len(found['failed'])} of {found['requests']} failed, {len(found['wrong'])} wrong"
-            shown = ", ".join(f"{part} {found[f'{part}_ms']:.0f} ms" for part in ("p50", "p90", "p99", "most"))
-            print(what, way, words, found["failed"][:3], found["wrong"][:3])
-            tell(f"steady load during a {what}: {way}", f"{words}; {shown}", lost=len(found["failed"]))
+        words = f"{len(found['failed'])} of {found['requests']} failed, {len(found['wrong'])} wrong"
+        shown = ", ".join(f"{part} {found[f'{part}_ms']:.0f} ms" for part in ("p50", "p90", "p99", "most"))
+        print(what, way, words, found["failed"][:3], found["wrong"][:3])
+        tell(f"steady load during a {what}: {way}", f"{words}; {shown}", lost=len(found["failed"]))
     for way in SHORT:
         assert seen[way]["requests"] > 50
         assert (seen[way]["failed"], seen[way]["wrong"]) == ([], [])

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,20 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway import holding
-from slipway.errors import ClusterUnreachable, LeaseLost, TargetBusy
+from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.holding import BUILD_S, LEASE, Hold, broken_by, give_back_leases, hold_target, keep_target, let_go
+from slipway.holding import (
+    BUILD_S,
+    LEASE,
+    Hold,
+    broken_by,
+    give_back_leases,
+    hold_target,
+    keep_target,
+    let_go,
+    renew_target,
+)
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
 from slipway.operators import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator, StageOperator
 from slipway.sensors import PredictionSensor
@@ -161,6 +172,21 @@ def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch)
     let_go(run)
     assert given == [("slipway-tfs-server", Hold.of(run, release).me.identity)]
     assert Hold.of(run, release).had is False
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"), [(ClusterUnreachable, False), (GoogleUnreachable, False), (TargetBusy, True), (LeaseLost, True)]
+)
+def test_a_wait_goes_on_if_its_lease_cannot_be_renewed_now(context_of, release, monkeypatch, caplog, error, ends):  # noqa: PLR0917
+    """An API server or a Google that is away is no reason to end it; a target that another run has is."""
+
+    def refuse(*_words, **_options):
+        raise error("away")
+
+    monkeypatch.setattr(holding, "hold", refuse)
+    with pytest.raises(error) if ends else nullcontext():
+        renew_target(Handover(context_of("gate", resolve=release)), 60)
+    assert ("not renewed" in caplog.text) is not ends
 
 
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):

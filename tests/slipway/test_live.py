@@ -35,6 +35,8 @@ UNDO = {
     "an earlier run failed and its undo too": ([("r0", "live"), ("r1", "failed"), ("r1.undo", "failed")], False, "restore", "r0"),
     "an earlier run failed and was undone": ([("r0", "live"), ("r1", "failed"), ("r1.undo", "live")], False, "nothing", None),
     "a first release failed": ([("now", "open")], False, "remove", None),
+    "this run was live, and its gate was cleared and failed": ([("r0", "live"), ("now", "live")], False, "restore", "r0"),
+    "likewise, and it was the first": ([("now", "live")], False, "keep", None),
 }  # fmt: skip
 
 
@@ -42,13 +44,19 @@ UNDO = {
 def test_undone_if_what_was_applied_last_was_not_proven(record_of, records, proven, action, good):
     """Whatever was applied last and not proven live is undone, by whichever run comes next."""
     history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
-    undo = judge_undo(history, run_id="now", proven=proven)
+    undo = judge_undo(history, run_id="now", proven=proven, applied=True)
     assert (undo.action, undo.good["run_id"] if undo.good else None) == (action, good)
+
+
+def test_a_cleared_run_that_applies_nothing_undoes_nothing(record_of):
+    """What it brought at its first try is live as before: the second failed before its apply."""
+    history = History((record_of("r0", "live", 0), record_of("now", "live", 1)))
+    assert judge_undo(history, run_id="now", proven=False, applied=False).action == "nothing"
 
 
 def test_first_release_is_left_if_the_model_file_says_so(record_of):
     """A first release that failed stays for inspection where `on_first_failure` is keep."""
-    undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False)
+    undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False, applied=True)
     assert undo.action == "keep"
 
 
@@ -72,7 +80,7 @@ def test_what_a_killed_run_left_is_understood(record_of, release, records, plann
     """
     history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
     assert plan_refresh(release, history, Verdict.passed("it answers"), ()).action == planned
-    assert judge_undo(history, run_id="now", proven=False).action == undone
+    assert judge_undo(history, run_id="now", proven=False, applied=True).action == undone
 
 
 def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
@@ -83,7 +91,9 @@ def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
 
 def test_nothing_is_removed_while_a_record_cannot_be_read(record_of):
     """A release that looks like a first one may have a good one before it, in a record that cannot be read: it stays."""
-    undo = judge_undo(History((record_of("now", "open"),), ("r0.json: no JSON object",)), run_id="now", proven=False)
+    undo = judge_undo(
+        History((record_of("now", "open"),), ("r0.json: no JSON object",)), run_id="now", proven=False, applied=True
+    )
     assert (undo.action, undo.reason) == (
         "keep",
         "the last good release may be in what cannot be read: r0.json: no JSON object",

@@ -10,15 +10,23 @@ from slipway.apply import ObjectRef
 from slipway.errors import (
     ClusterUnreachable,
     EngineUnreachable,
+    GoogleUnreachable,
     ImagePushRefused,
     InputRefused,
     SmokeTestFailed,
     SmokeTestUnfinished,
 )
-from slipway.handover import Handover
+from slipway.handover import VERDICT, Handover
 from slipway.history import read_records
 from slipway.holding import hold_target
-from slipway.operators import PlanOperator, PreviewOperator, RecordOperator, RemovePreviewOperator, StageOperator
+from slipway.operators import (
+    ApplyOperator,
+    PlanOperator,
+    PreviewOperator,
+    RecordOperator,
+    RemovePreviewOperator,
+    StageOperator,
+)
 from slipway.plan import Plan
 from slipway.record import new_record, previewed, utc_now, write_record
 from slipway.store import Store
@@ -210,42 +218,114 @@ def test_the_release_is_blamed_only_for_its_own(context_of, release, store, erro
     assert bool(read_records(store, release.model).records) is bad
 
 
+def test_apply_of_a_run_that_a_person_has_ended_writes_nothing(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch
+):
+    """Airflow stops a task some seconds after its run was ended; the rollback may have found nothing to undo by then."""
+    wrote = []
+    monkeypatch.setattr("slipway.live.make_live", lambda *_facts, check: check() or wrote.append(True))
+    plan = Plan(action="everything", reasons=())
+    context = context_of("apply", resolve=release, plan=plan, export=export, push=pushed)
+    context["ti"].states = {"announce": "skipped"}
+    with pytest.raises(AirflowFailException, match="somebody ended the run; nothing was written"):
+        ApplyOperator(task_id="apply").execute(context)
+    assert wrote == []
+
+
+PASSED, DOUBTED = {"outcome": "pass"}, {"outcome": "inconclusive"}
 ENDINGS = {
-    "live": ({"gate": "success", "announce": "success"}, "live"),
-    "red": ({"gate": "failed", "announce": "upstream_failed"}, "failed"),
+    "live": ({"gate": "success", "announce": "success"}, {"gate": PASSED}, "live"),
+    "red": ({"gate": "failed", "announce": "upstream_failed"}, {"gate": {"outcome": "fail"}}, "failed"),
+    "after a yes": ({"gate": "success", "announce": "success"}, {"gate": DOUBTED, "approve": PASSED}, "live"),
 }
 
 
-@pytest.mark.parametrize(("states", "outcome"), ENDINGS.values(), ids=ENDINGS)
-def test_record_closes_a_run_that_has_ended_by_itself(context_of, release, store, states, outcome):
-    """Its colour is announce's; the record's task passes."""
+def run_of(context_of, release, states, said):
+    """The context of `record` in a run whose tasks ended so, and left these words."""
     context = context_of("record", resolve=release)
     context["ti"].states = {"apply": "success", **states}
+    for task_id, verdict in said.items():
+        context["ti"].facts[task_id, VERDICT] = {"reason": "", "at": "2026-11-24T12:00:00+00:00", **verdict}
+    return context
+
+
+@pytest.mark.parametrize(("states", "said", "outcome"), ENDINGS.values(), ids=ENDINGS)
+def test_record_closes_a_run_that_has_ended_by_itself(context_of, release, store, states, said, outcome):  # noqa: PLR0917
+    """Its colour is announce's; the record's task passes."""
+    context = run_of(context_of, release, states, said)
     assert RecordOperator(task_id="record", proof_task_id="gate").execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == [outcome]
 
 
-def test_a_run_that_a_person_ends_is_red(context_of, release, store):
-    """Airflow skips what has not begun, announce with it, and would call the run a success: nothing is proven, and the run says so."""
-    context = context_of("record", resolve=release)
-    context["ti"].states = {"apply": "success", "gate": "skipped", "announce": "skipped", "rollback": "success"}
-    with pytest.raises(AirflowFailException, match="somebody ended the run before its release was proven"):
-        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+ENDED = {
+    "while it waits for the rollout": ({"gate": "skipped", "announce": "skipped"}, {}),
+    "while the gate asks": ({"gate": "success", "announce": "skipped"}, {}),
+    "by the gate's own state": ({"gate": "success", "announce": "success"}, {}),
+    "while a person is asked": ({"gate": "success", "approve": "success", "announce": "skipped"}, {"gate": DOUBTED}),
+}
+
+
+@pytest.mark.parametrize(("states", "said"), ENDED.values(), ids=ENDED)
+def test_a_run_that_a_person_ends_is_red_and_proves_nothing(context_of, release, store, states, said):
+    """A task that was marked a success has said nothing: the release is as unproven as in a run that was marked failed."""
+    context = run_of(context_of, release, {"rollback": "success", **states}, said)
+    context["ti"].facts["rollback", "return_value"] = {"action": "restore"}
+    with pytest.raises(AirflowFailException, match="before its release was proven; the release before it serves again"):
+        RecordOperator(task_id="record", proof_task_id="approve" if "approve" in states else "gate").execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == ["failed"]
 
 
+LEFT_LIVE = {
+    "taken away": ({"rollback": "success"}, {"action": "remove"}, "it was taken away again"),
+    "kept": ({"rollback": "success"}, {"action": "keep"}, "what it applied was not undone. Next: kubectl"),
+    "not undone": ({"rollback": "failed"}, None, "what it applied was not undone. Next: kubectl"),
+    "never applied": ({"rollback": "skipped", "apply": "skipped"}, None, "what serves was not touched. Next: trigger"),
+}
+
+
+@pytest.mark.parametrize(("states", "undone", "words"), LEFT_LIVE.values(), ids=LEFT_LIVE)
+def test_a_run_that_a_person_ends_says_what_serves(context_of, release, store, states, undone, words):  # noqa: PLR0917
+    """Whether rollback brought the last good release back, took a first one away, or could do neither."""
+    context = run_of(context_of, release, {"gate": "skipped", "announce": "skipped", **states}, {})
+    context["ti"].facts["rollback", "return_value"] = undone
+    with pytest.raises(AirflowFailException, match=words):
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+
+
+@pytest.mark.parametrize("facts", [{"plan": {"action": "nothing"}}, {}], ids=["nothing to do", "plan only"])
+def test_record_of_a_run_with_nothing_to_do_says_nothing(context_of, release, store, facts):
+    """Also where a person clears what its plan has skipped."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"announce": "skipped"}
+    for task_id, fact in facts.items():
+        context["ti"].facts[task_id, "return_value"] = fact
+    context["params"] = {} if facts else {"plan_only": True}
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context) is None
+    assert read_records(store, release.model).records == ()
+
+
+def test_a_word_of_an_earlier_try_counts_for_nothing(context_of, release, store):
+    """A run is cleared, resolves to something newer and fails before its smoke test: that one's old word is of the old release."""
+    said = {"smoke_test": {"outcome": "fail", "bad": True}}
+    context = run_of(context_of, release, {"smoke_test": "upstream_failed", "announce": "upstream_failed"}, said)
+    RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    [record] = read_records(store, release.model).records
+    assert (record["bad"], record["verdicts"]) == (None, {})
+
+
 @pytest.mark.parametrize(("number", "fails"), [(1, True), (4, False)])
+@pytest.mark.parametrize("error", [ClusterUnreachable, GoogleUnreachable])
 def test_a_lease_that_is_never_given_back_is_no_reason_for_a_red_run(  # noqa: PLR0917
-    context_of, release, store, monkeypatch, number, fails
+    context_of, release, store, monkeypatch, error, number, fails
 ):
     """It is tried again as often as the record is; in the end the Lease runs out."""
 
     def never(_run):
-        raise ClusterUnreachable("the API server is away")
+        raise error("away")
 
     monkeypatch.setattr(operators, "give_back_leases", never)
-    context = context_of("record", resolve=release)
-    context["ti"].states, context["ti"].try_number = {"gate": "success", "announce": "success"}, number
-    with pytest.raises(ClusterUnreachable) if fails else nullcontext():
+    context = run_of(context_of, release, *ENDINGS["live"][:2])
+    context["ti"].try_number = number
+    with pytest.raises(error) if fails else nullcontext():
         RecordOperator(task_id="record", proof_task_id="gate").execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]

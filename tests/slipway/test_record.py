@@ -137,6 +137,16 @@ def test_what_is_live_is_not_marked_bad(release, store):
     assert read_record(store, "digits-vit", release.run_id) == live
 
 
+def test_one_releases_fault_is_not_anothers(release, store):
+    """A run that applied one release, was cleared, and finds a newer one bad: the record that tells of the first blames nobody."""
+    write_record(store, opened_by(release, SERVICE))
+    newer = replace(release, manifests_hash="sha256:newer")
+    mark_bad(newer, task="smoke_test", reason="wrong label")
+    fault = {"outcome": "fail", "reason": "wrong label", "at": "2026-11-24T12:00:00+00:00", "bad": True}
+    close_run(newer, {"smoke_test": fault}, {"smoke_test": "failed"}, proven=False)
+    assert read_record(store, "digits-vit", release.run_id)["bad"] is None
+
+
 def test_record_is_found_by_its_run(release, store):
     """A written record is read again by model and run; a run without one has none."""
     assert read_record(store, "digits-vit", release.run_id) is None

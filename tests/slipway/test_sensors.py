@@ -111,7 +111,7 @@ def test_preview_gate_that_was_not_let_through_says_what_is_missing(context):
     run, reason = context("preview_gate"), "the API server: HTTP 403: no. Next: give connection c a Role"
     with pytest.raises(AirflowFailException) as failure:
         PredictionSensor(task_id="preview_gate", preview=True).decide(
-            run, {**FAIL, "reason": reason, "late": False, "denied": True}
+            run, {**FAIL, "reason": reason, "late": False, "unanswered": True}
         )
     assert str(failure.value) == f"GateFailed: {PROXY}/v1/models/digits-vit/versions/7: {reason}"
     assert "bad" not in Handover(run).said("preview_gate")

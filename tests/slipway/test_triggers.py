@@ -200,7 +200,7 @@ async def test_gate_of_a_preview_ends_if_it_is_not_let_through(gate, release, ht
     trigger, looks = gate(release.preview.proxy_path), iter([0.0, 4.0, 8.0, 12.0])
     trigger.clock = lambda: next(looks)
     (event,) = await events_of(trigger)
-    assert (event["outcome"], event["late"], event["denied"]) == ("fail", False, True)
+    assert (event["outcome"], event["late"], event["unanswered"]) == ("fail", False, True)
     assert (
         f"the API server: HTTP 403: {FORBIDDEN}, for 12 s. Next: give connection kubernetes_default " in event["reason"]
     )
@@ -212,7 +212,7 @@ async def test_gate_of_a_preview_bears_a_denial_that_passes(gate, release, http_
     trigger, looks = gate(release.preview.proxy_path), iter([0.0, 8.0, 100.0, 108.0])
     trigger.clock = lambda: next(looks)
     (event,) = await events_of(trigger)
-    assert (event["outcome"], "denied" in event) == ("pass", False)
+    assert (event["outcome"], "unanswered" in event) == ("pass", False)
 
 
 async def test_gate_waits_if_nobody_listens(gate, closed_url):
@@ -304,7 +304,7 @@ async def test_flapping_is_given_up_by_the_error_budget(gate, http_server):
     """A server that answers and does not in turn is given up before its time is."""
     server = http_server(*([predictions(), (503, "soon")] * 3), predictions())
     (event,) = await events_of(gate(server.url, errors=2))
-    assert (event["outcome"], len(server.seen)) == ("fail", 6)
+    assert (event["outcome"], len(server.seen), event["unanswered"]) == ("fail", 6, True)
     assert event["reason"].startswith("3 rounds without all answers after one that passed, 2 allowed: ")
 
 
