@@ -8,7 +8,8 @@ REQUEST.json:
   with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
   else the download is left there
    "golden": [{"name": "three", "image": "/…/three.png", "label": "3" or ["3", "8"], "min_confidence": 0.85}],
-   "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark"}, optional
+   "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark",
+                "warmup_batches": [1, 4]}, optional
    "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, as the card says it
 
 OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json,
@@ -49,10 +50,7 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.0.1"  # grows when the same checkpoint would give other bytes
-
-
-WARMUP_BATCHES = (1, 4)  # images in a request: one, as most clients send, and a few
+EXPORTER = "2.1.0"  # grows when the same checkpoint would give other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 
@@ -136,7 +134,7 @@ def warm_up(request: Request, savedmodel: Path) -> None:
     raw = {
         (signature, count): [images[place % len(images)] for place in range(count)]
         for signature in ("serving_default", "raw_bytes", "top_k")
-        for count in WARMUP_BATCHES
+        for count in request.settings.warmup_batches
     }
     requests = [
         predict_request(request.model, "string_input", [web_safe(image) for image in batch])

@@ -17,7 +17,7 @@ from typing import Any
 
 from export import export_checkpoint, quiet
 from golden import ExportedGraph, web_safe
-from parity import compare, one_level, summary
+from parity import compare, judge_parity, one_level, summary
 from pictures import Picture, report_set
 from reproducible import fix_hash_seed
 from request import Settings
@@ -25,6 +25,7 @@ from request import Settings
 BEGIN = "<!-- measured by `make model-report`; what stands between these marks is written over -->"
 END = "<!-- end of what is measured -->"
 SERVED = Path(__file__).resolve().parents[1] / "served" / "digits-vit"
+MOST_BYTES = 3 * 10**9  # of memory, for an export of ViT-B/16
 SHOWN = 24  # characters of a base64 text that the page shows
 
 
@@ -89,12 +90,15 @@ def render_pixels(columns: Sequence[Column], pictures: Sequence[Picture]) -> Ite
 
 
 def measure_digits(pictures: Sequence[Picture], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
-    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗."""
+    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗; ends the program beyond the bounds."""
     from served_graph import ImageReader
 
     checkpoint = export_checkpoint(SERVED / "checkpoint", scratch / "digits-vit", Settings())
     graph = ExportedGraph(scratch / "digits-vit")
-    return summary(compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)), graph
+    found = compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)
+    if problem := judge_parity(found):
+        raise SystemExit(problem)
+    return summary(found), graph
 
 
 def render_signatures(graph: ExportedGraph) -> Iterator[str]:
@@ -122,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 
 def measure_export(scratch: Path) -> dict[str, Any]:
-    """The card of an export of ViT-B/16 with random weights, by the exporter as a program."""
+    """The card of an export of ViT-B/16 with random weights, by the exporter as a program; ends this one if it took too much."""
     program = [sys.executable, __file__, "--make-vit-base", str(scratch / "vit-base")]
     subprocess.run(program, check=True)  # in a process of its own: its memory is not the exporter's
     request, out = scratch / "request.json", scratch / "out"
@@ -130,7 +134,10 @@ def measure_export(scratch: Path) -> dict[str, Any]:
     request.write_text(json.dumps({"model": "vit-base", "source": source, "golden": []}), encoding="utf-8")
     exporter = Path(__file__).with_name("export.py")
     subprocess.run([sys.executable, str(exporter), "--request", str(request), "--out", str(out)], check=True)
-    return json.loads((out / "card" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((out / "card" / "card.json").read_text(encoding="utf-8"))
+    if card["measured"]["peak_rss_bytes"] > MOST_BYTES:
+        raise SystemExit(f"ViT-B/16: the export took {card['measured']['peak_rss_bytes']:,} bytes of memory")
+    return card
 
 
 def make_vit_base(folder: Path) -> None:

@@ -64,6 +64,7 @@ class Settings:
     max_file_bytes: int = 16 * 1024 * 1024
     max_side: int = 8192  # pixels
     on_bad_image: str = "refuse"  # the whole request, or "mark" the image in its label
+    warmup_batches: tuple[int, ...] = (1, 4)  # images in a warmup request: one, as most clients send, and a few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +128,22 @@ def _origin(raw: Any) -> Origin:
 def _settings(raw: Any) -> Settings:
     fields = _fields(raw, "settings", required=set(), optional=set(asdict(Settings())))
     for name in sorted({"top_k", "max_file_bytes", "max_side"} & set(fields)):
-        value = fields[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ExportRefused(f"settings.{name}: {value!r} is not a whole number from 1 on. Next: mend it.")
+        if not _counts(fields[name]):
+            raise ExportRefused(f"settings.{name}: {fields[name]!r} is not a whole number from 1 on. Next: mend it.")
+    batches = fields.get("warmup_batches", list(Settings().warmup_batches))
+    if not isinstance(batches, list) or not batches or not all(map(_counts, batches)):
+        raise ExportRefused(
+            f"settings.warmup_batches: {batches!r} is not a list of whole numbers from 1 on. Next: mend it."
+        )
     if fields.get("on_bad_image", "refuse") not in {"refuse", "mark"}:
         raise ExportRefused(
             f"settings.on_bad_image: {fields['on_bad_image']!r} is not known. Next: use refuse or mark."
         )
-    return Settings(**fields)
+    return Settings(**{**fields, "warmup_batches": tuple(batches)})
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _source(raw: Any) -> Folder | Hub | Archive:

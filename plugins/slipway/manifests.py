@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from slipway.batching import joins_requests, largest_batch
 from slipway.errors import ManifestError
 from slipway.model_file import PROJECT
 from slipway.release import PREVIEW_SUFFIX, Release, digest_of, preview_name
@@ -156,7 +157,7 @@ def check_manifests(objects: list[Manifest], release: Release, *, reference: str
     for manifest in objects:
         _check_namespace(manifest, release)
     _check_deployment(deployments[0], release, reference=reference)
-    _check_batching(deployments[0], release)
+    _check_batching(deployments[0], objects, release)
     if not any(o["kind"] == "Service" and o["metadata"]["name"] == release.service for o in objects):
         raise ManifestError(f"overlay {release.overlay}: renders no Service {release.service}. Next: keep the base's")
 
@@ -194,16 +195,21 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
         )
 
 
-def _check_batching(deployment: Manifest, release: Release) -> None:
-    """A server that joins requests would fail them all for one bad image: then the graph has to mark it instead."""
-    containers = deployment["spec"]["template"]["spec"]["containers"]
-    words = [word for one in containers for word in (*one.get("command", ()), *one.get("args", ()))]
-    if release.source.kind == "savedmodel" or release.export.on_bad_image == "mark":  # an archive's graph is its own
+def _check_batching(deployment: Manifest, objects: list[Manifest], release: Release) -> None:
+    """What a server that joins requests needs of the export; of an archive's graph and warmup nothing is known."""
+    if release.source.kind == "savedmodel" or not joins_requests(deployment):
         return
-    if any(re.search(r"--enable_batching(?!\S*=(false|0)\b)(?![\w-])", word) for word in words):
+    if release.export.on_bad_image != "mark":
         raise ManifestError(
             f"overlay {release.overlay}: {name_of(deployment)} has --enable_batching, and one bad image would fail every "
             "request that is joined with it. Next: set export.on_bad_image to mark, or use another overlay"
+        )
+    limit, asked = largest_batch(deployment, objects), max(release.export.warmup_batches)
+    if limit is not None and asked > limit:
+        raise ManifestError(
+            f"overlay {release.overlay}: {name_of(deployment)} joins at most {limit} images (max_batch_size), and the export's "
+            f"warmup asks for {asked} at once: the server would not start. "
+            f"Next: raise max_batch_size to {asked}, or set export.warmup_batches to numbers up to {limit}"
         )
 
 

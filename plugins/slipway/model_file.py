@@ -170,6 +170,12 @@ class ExportSettings(_Part):
         default="refuse",
         description="`refuse` answers a request with a bad image with 400; `mark` says so in that image's label, as server-side batching needs it.",
     )
+    warmup_batches: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
+        default=(1, 4),
+        min_length=1,
+        max_length=10,
+        description="How many images the requests have that the server warms up with, each signature with each number; where it joins requests, at most its `max_batch_size`. Left out: 1 and 4.",
+    )
 
 
 class NodePoolSettings(_Part):

@@ -114,6 +114,7 @@ class ExportSettings:
     max_file_bytes: int = 16 * 1024 * 1024
     max_side: int = 8192  # pixels
     on_bad_image: Literal["refuse", "mark"] = "refuse"
+    warmup_batches: tuple[int, ...] = (1, 4)  # images in the requests that the server warms up with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,6 +193,7 @@ def refused(start):
         "warmup-no-tfrecord": ("warmup-no-tfrecord", once),
         "warmup-failing": ("warmup-failing", once),
         "warmup-too-many": ("warmup-too-many", once),
+        "warmup-large": ("warmup-large", once, "--enable_batching", "--batching_parameters_file={root}/batching.txt"),
         "no number": ("plain", "--grpc_max_threads=many"),
         "batching file alone": ("plain", "--batching_parameters_file={root}/batching.txt"),
         "no batching file": ("plain", "--enable_batching", "--batching_parameters_file={root}/nowhere.txt"),

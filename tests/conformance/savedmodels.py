@@ -86,13 +86,13 @@ class Sample(tf.Module):
         return {"y": x + nothing}
 
 
-def predictions(signature: str, x: float):
-    """A warmup record that asks one signature."""
+def predictions(signature: str, *x: float):
+    """A warmup record that asks one signature for these rows."""
     record = prediction_log_pb2.PredictionLog()
     request = record.predict_log.request
     request.model_spec.name = "sample"
     request.model_spec.signature_name = signature
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([x], tf.float32))
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(x, tf.float32))
     return record.SerializeToString()
 
 
@@ -120,6 +120,7 @@ def save_models(root: Path) -> None:
         "warmup-full": [good] * 1000,
         "warmup-too-many": [good] * 1001,
         "warmup-unreadable": [good, b"\xff\xff no record"],
+        "warmup-large": [predictions("", 1.0, 2.0, 3.0)],
         "warmup-failing": [good, predictions("no_negatives", -1.0)],
     }
     for name, records in warmups.items():

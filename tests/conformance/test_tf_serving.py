@@ -434,7 +434,7 @@ def test_full_queue_is_unavailable(batching, call, request_of):
 @source("model_servers/main.cc:341-346")
 @pytest.mark.parametrize(
     "name",
-    ["broken", "warmup-unreadable", "warmup-no-tfrecord", "warmup-failing", "warmup-too-many", "no number",
+    ["broken", "warmup-unreadable", "warmup-no-tfrecord", "warmup-failing", "warmup-too-many", "warmup-large", "no number",
      "batching file alone", "no batching file", "unknown field"],
 )  # fmt: skip
 def test_server_that_cannot_start_ends_with_255(refused, name):
@@ -447,16 +447,23 @@ def test_server_that_cannot_start_ends_with_255(refused, name):
 
 @source("servables/tensorflow/saved_model_warmup_util.cc:116-130")
 def test_bad_warmup_says_what_is_wrong(refused):
-    """The log has the reason: a record that is none, one that fails, one too many, no TFRecord file."""
+    """The log has the reason: a record that is none, one that fails, one too many."""
     expected = {
         "warmup-unreadable": "Failed to parse warmup record",
         "warmup-failing": "no negatives please",
         "warmup-too-many": "Number of warmup records exceeds the maximum (1000)",
-        "warmup-no-tfrecord": "corrupted record",
     }
     for name, words in expected.items():
         wait_until(lambda server=refused[name]: server.exit_code() is not None, refused[name])
         assert words in refused[name].log()
+
+
+@source("servables/tensorflow/saved_model_bundle_source_adapter.cc:77-83")
+def test_warmup_is_batched_like_any_request(refused):
+    """A record of three rows fails the load of a server that joins at most two."""
+    server = refused["warmup-large"]
+    wait_until(lambda: server.exit_code() is not None, server)
+    assert "Task size 3 is larger than maximum input batch size 2" in server.log()
 
 
 @source("util/retrier.cc:27-55")

@@ -8,18 +8,20 @@ under `bad-images` what each way of meeting bad images answers.
 import base64
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import transformers
-from export import export_checkpoint
+from export import export_checkpoint, prove_parity
 from golden import ExportedGraph, reference_chances
 from pictures import encoded, scene
 from PIL import Image
-from refused import ExportRefused
-from request import Settings
+from refused import ExportRefused, PromiseBroken
+from request import Folder, Request, Settings
 from safetensors.numpy import load_file, save_file
+from served_graph import load_checkpoint
 from sklearn.datasets import load_sample_image
 from transformers import (
     CLIPImageProcessor,
@@ -38,6 +40,8 @@ from transformers.modeling_tf_pytorch_utils import convert_tf_weight_name_to_pt_
 
 NAMES = {0: "Ägyptische Katze", 1: "dog", 2: "bird", 3: "fish"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+ELSEWHERE = ("vit-h5", "vit-pytorch")  # the same weights in other files
+SETTINGS = Settings(top_k=1000, max_file_bytes=200_000, max_side=2000)
 SIZE_64 = {"height": 64, "width": 64}
 
 
@@ -135,14 +139,18 @@ def photos(root: Path) -> list[Path]:
     return paths
 
 
-def trial(folder: Path, images: list[Path]) -> dict[str, object]:
+def exported(folder: Path) -> Path:
+    """Where a checkpoint's SavedModel is."""
+    return folder.with_name(folder.name + "-savedmodel")
+
+
+def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
     """What every signature and 🤗 itself say to all images at once, or the refusal."""
-    savedmodel = folder.with_name(folder.name + "-savedmodel")
     try:
-        checkpoint = export_checkpoint(folder, savedmodel, Settings(top_k=1000))
+        checkpoint = export_checkpoint(folder, exported(folder), SETTINGS)
     except ExportRefused as refused:
         return {"refused": str(refused)}
-    graph, files = ExportedGraph(savedmodel), [image.read_bytes() for image in images]
+    graph = ExportedGraph(exported(folder))
     return {
         "labels": list(checkpoint.labels),
         "reference": [reference_chances(checkpoint, data).tolist() for data in files],
@@ -150,6 +158,12 @@ def trial(folder: Path, images: list[Path]) -> dict[str, object]:
         "raw_bytes": shown(graph.call("raw_bytes", files)),
         "top_k": shown(graph.call("top_k", files)),
     }
+
+
+def references(folder: Path, files: list[bytes]) -> list[object]:
+    """What 🤗 says to each image with the weights in that folder."""
+    checkpoint = load_checkpoint(folder)
+    return [reference_chances(checkpoint, data).tolist() for data in files]
 
 
 def shown(outputs: dict[str, np.ndarray]) -> dict[str, object]:
@@ -179,7 +193,7 @@ def bad_images() -> dict[str, bytes]:
         "cut webp": webp[: len(webp) // 2],
         "png signature alone": png[:8],
         "bomb": bytes(bomb),
-        "large file": png + bytes(70_000),
+        "large file": png + bytes(200_000),
         "long side": encoded(scene(2001, 1), "PNG"),
         "animated webp": encoded(photo, "WEBP", save_all=True, append_images=[photo.rotate(180)]),
         "bmp of 16 bits": bmp[:28] + b"\x10" + bmp[29:],
@@ -189,9 +203,9 @@ def bad_images() -> dict[str, bytes]:
 def meet_bad_images(folder: Path) -> dict[str, object]:
     """For each way: what is said to each bad image between two good ones, and to broken base64."""
     good, answers = encoded(scene(90, 60), "JPEG"), {}
-    for way in ("refuse", "mark"):
-        savedmodel = folder.with_name(f"bad-images-{way}")
-        export_checkpoint(folder, savedmodel, Settings(max_file_bytes=65_536, max_side=2000, on_bad_image=way))
+    marking = folder.with_name("marking")
+    export_checkpoint(folder, marking, replace(SETTINGS, on_bad_image="mark"))
+    for way, savedmodel in {"refuse": exported(folder), "mark": marking}.items():
         graph = ExportedGraph(savedmodel)
 
         def ask(signature: str, files: list[bytes], graph: ExportedGraph = graph) -> object:
@@ -209,13 +223,27 @@ def meet_bad_images(folder: Path) -> dict[str, object]:
     return answers
 
 
+def break_parity(folder: Path) -> str:
+    """How an exporter ends whose graph resizes with another filter than the checkpoint's own processor."""
+    checkpoint = load_checkpoint(folder)
+    checkpoint.processor.resample = 0
+    request = Request(model="vit", source=Folder(path=folder), golden=(), settings=SETTINGS)
+    try:
+        prove_parity(request, checkpoint, ExportedGraph(exported(folder)))
+    except PromiseBroken as broken:
+        return str(broken)
+    return "nothing is wrong"
+
+
 def main() -> None:
     """Try every checkpoint; the exporter's own progress lines go to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
     root = Path(sys.argv[1])
-    images = photos(root)
+    files = [photo.read_bytes() for photo in photos(root)]
     folders = make(root)
-    results = {name: trial(folder, images) for name, folder in folders.items()}
+    results: dict[str, object] = {name: {"reference": references(folders.pop(name), files)} for name in ELSEWHERE}
+    results |= {name: trial(folder, files) for name, folder in folders.items()}
+    results["parity"] = break_parity(folders["vit"])
     results["bad-images"] = meet_bad_images(folders["vit"])
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])

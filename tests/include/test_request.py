@@ -37,9 +37,10 @@ def test_settings_and_origin_are_optional():
     """What is not said of the settings has its default; where the source is from may be told for the card."""
     assert Settings() == parse_request(request()).settings
     said = parse_request(
-        request(settings={"top_k": 2, "on_bad_image": "mark"}, origin={"location": "a", "revision": "b"})
+        request(settings={"top_k": 2, "warmup_batches": [1, 8]}, origin={"location": "a", "revision": "b"})
     )
-    assert (said.settings, said.origin) == (Settings(top_k=2, on_bad_image="mark"), Origin(location="a", revision="b"))
+    assert said.settings == Settings(top_k=2, warmup_batches=(1, 8))
+    assert said.origin == Origin(location="a", revision="b")
 
 
 def test_three_kinds_of_source_are_known():
@@ -73,6 +74,8 @@ def test_place_to_keep_a_download_is_optional(source):
         ({"settings": {"top_k": 0}}, "settings.top_k: 0 is not a whole number from 1 on"),
         ({"settings": {"max_side": True}}, "settings.max_side: True is not"),
         ({"settings": {"on_bad_image": "skip"}}, "settings.on_bad_image: 'skip' is not known"),
+        ({"settings": {"warmup_batches": []}}, "settings.warmup_batches: [] is not a list of whole numbers from 1 on"),
+        ({"settings": {"warmup_batches": [1, 0]}}, "settings.warmup_batches: [1, 0] is not"),
         ({"settings": {"quality": 1}}, "settings: quality is not known"),
         ({"origin": {"location": "a"}}, "origin: revision is missing"),
         ({"golden": [{**CASE, "min_confidence": 85}]}, "golden[0].min_confidence: 85 is not a number from 0 to 1"),

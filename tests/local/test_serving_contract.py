@@ -12,6 +12,7 @@ import json
 import os
 import urllib.parse
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 pytestmark = pytest.mark.model
 
+PAGE = Path(__file__).parents[2] / "docs" / "model.md"
 MODEL = "digits-vit"
 NAMES = ("three", "seven", "eight")
 ANSWER_LIMIT_S = 60
@@ -129,6 +131,40 @@ def test_golden_case_is_answered_over_rest(server, cases, name, path):
     assert status == 200, body
     (answer,) = body["predictions"]
     assert_answers(cases[name], answer)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "raw_bytes", "top_k"])
+def test_request_of_the_page_gets_the_answer_of_the_page(server, cases, signature):
+    """What docs/model.md shows of each signature, with the images whole, is what a server is asked and what it answers."""
+    _, _, shown = PAGE.read_text().partition(f"`{signature}`:\n```json\n")
+    request, answer = (json.loads(line) for line in shown.splitlines()[:2])
+    assert request["signature_name"] == signature
+    images = [base64.urlsafe_b64decode(cases[name]["image"]) for name in NAMES]
+    wholes = [whole(short, image) for short, image in zip(request["instances"], images, strict=False)]
+    status, body = server.predict({**request, "instances": wholes})
+    assert (status, rounded(body)) == (200, rounded(answer))
+
+
+def whole(short, image):
+    """An instance as the page shows it, with all of the image; the page shows how it begins."""
+    if isinstance(short, dict):
+        return {"b64": whole_text(short["b64"], base64.b64encode(image))}
+    return whole_text(short, base64.urlsafe_b64encode(image))
+
+
+def whole_text(short, text):
+    """The text that the page cuts short."""
+    assert text.decode().startswith(short.removesuffix("…"))
+    return text.decode()
+
+
+def rounded(value):
+    """A JSON value with its numbers to four digits: what is beyond differs from CPU to CPU."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def test_batch_is_answered_in_order(server, cases):

@@ -35,7 +35,9 @@ DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-serve
 @pytest.fixture
 def store(tmp_path):
     """An artifact store in a folder."""
-    return Store(f"file://{tmp_path}/store")
+    store = Store(f"file://{tmp_path}/store")
+    store.exists("records")  # Airflow sets its logging up when it is used first: not while a test listens
+    return store
 
 
 @pytest.fixture

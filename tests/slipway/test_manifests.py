@@ -259,6 +259,20 @@ def test_batching_is_found_in_an_overlay_of_ones_own(release, argument, is_refus
     return check_manifests(checked, replace(release, export=MARKS), reference=REFERENCE)
 
 
+def test_batch_smaller_than_the_warmup_is_refused(release, overlay):
+    """The server would refuse its own warmup and not start; with numbers that fit, the same overlay is taken."""
+    file = overlay().parent / "batching" / "batching.txt"
+    file.write_text(file.read_text().replace("128", "3"))
+    asked = replace(release, overlay="batching", export=MARKS)
+    with pytest.raises(ManifestError) as refused:
+        render(asked)
+    assert str(refused.value) == (
+        "overlay batching: deployment/tfs-server joins at most 3 images (max_batch_size), and the export's warmup asks for 4 "
+        "at once: the server would not start. Next: raise max_batch_size to 4, or set export.warmup_batches to numbers up to 3"
+    )
+    assert render(replace(asked, export=replace(MARKS, warmup_batches=(1, 3))))
+
+
 def test_archive_may_be_batched(release):
     """What an archive's graph does with bad images nobody here knows."""
     archive = replace(release, overlay="batching", source=replace(release.source, kind="savedmodel"))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from slipway.apply import ObjectRef
-from slipway.export import Export
+from slipway.export import Card, Export
 from slipway.facts import from_dict, to_dict
 from slipway.push import Pushed
 from slipway.record import (
@@ -25,7 +25,10 @@ from slipway.release import Release
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
 DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
-EXPORT = Export(version=7, content_hash="sha256:c", model_uri="m", golden_uri="g", descriptors_uri="d", report_uri="r")
+CARD = Card(uri="file:///store/README.md", digest="sha256:0", parity="32 of 32 labels equal", parameters=1, size=2)
+EXPORT = Export(
+    version=7, content_hash="sha256:c", model_uri="m", golden_uri="g", descriptors_uri="d", report_uri="r", card=CARD
+)
 PUSHED = Pushed(reference="r/digits-vit@sha256:d", digest="sha256:d", release_id="abcdefabcdef", version=7)
 VERDICT = {"outcome": "pass", "reason": "3 of 3 rounds in a row passed"}
 
@@ -69,6 +72,7 @@ def test_opened_record_tells_what_is_about_to_be_applied(release):
     assert (record["release_id"], record["version"], record["digest"]) == ("abcdefabcdef", 7, "sha256:d")
     assert record["manifests"] == {"uri": "file:///store/m.yaml", "hash": "sha256:a"}
     assert (from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])) == (EXPORT, PUSHED)
+    assert record["export"]["card"]["parity"] == "32 of 32 labels equal"
     assert record.keys() == new_record(release, now=NOON).keys()
 
 
