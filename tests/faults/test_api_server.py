@@ -57,8 +57,9 @@ def test_out_of_reach(road, door, tell, instant):
             beside.says(INSTANTS[instant])
         with door.shut_for_a_while(DOWN_S):
             pass
-        road.has_brought(beside.ends(), version=1)
-    tell(f"API server out of reach for 30 s during {instant}", "the release is live, one record")
+        run = beside.ends()
+    road.has_brought(run, version=1)
+    tell(f"API server out of reach for 30 s during {instant}", "the release is live, one record", good_s=run.seconds)
 
 
 def test_out_of_reach_during_the_rollback(road, door, tell):
@@ -71,4 +72,9 @@ def test_out_of_reach_during_the_rollback(road, door, tell):
         run = beside.ends(green=False)
     assert run.record("rollback")["outcome"] == "live"
     road.has_given_up(run, words="", good=good)
-    tell("API server out of reach for 30 s during the rollback", "the release before it serves, gated again")
+    tell(
+        "API server out of reach for 30 s during the rollback",
+        "the release before it serves, gated again",
+        run.detect_s(),
+        run.good_s(),
+    )
