@@ -16,7 +16,7 @@ from slipway.manifests import render_manifests, to_yaml
 from slipway.model_file import overlay_names
 from slipway.release import ExportSettings, Release
 
-pytestmark = [pytest.mark.stand, pytest.mark.alongside]
+pytestmark = pytest.mark.stand
 
 
 @pytest.fixture(scope="session")
