@@ -20,7 +20,7 @@ OWN = "deployment,replicaset,pod,service,endpointslice,hpa,pdb,configmap"
 LOOK_S = 0.2
 GONE_S = 60  # a pod drains for 10 s
 
-pytestmark = [pytest.mark.stand, pytest.mark.alongside]
+pytestmark = pytest.mark.stand
 
 
 @pytest.fixture(scope="module")

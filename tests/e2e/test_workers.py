@@ -33,7 +33,7 @@ TASKS = [
 ]
 TASK_LIMIT_S = 240
 
-pytestmark = [pytest.mark.stand, pytest.mark.alongside]
+pytestmark = pytest.mark.stand
 
 
 class Workers:
