@@ -257,7 +257,7 @@ def test_second_checkout_lives_beside_the_first(stand, tmp_path):
             assert first.rpartition(".")[0] != second.rpartition(".")[0]
             assert eventually(lambda: get(f"http://{second}/"), seconds=30)
         demos = [demo(folder) for folder in (PROJECT, clone)]
-        said = [running.communicate(timeout=300)[0] for running in demos]
+        said = [running.communicate(timeout=600)[0] for running in demos]
         assert [running.returncode for running in demos] == [0, 0], said
         for place in (stand, other):
             labels = kubectl(place, "get", "deployment", "tfs-server", "-o", "jsonpath={.metadata.labels}")
