@@ -20,6 +20,7 @@ from local.progress import step
 from local.settings import Settings
 from local.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop
 
+LOCK_S = 10
 ENGINE_S = 60
 
 
@@ -237,7 +238,18 @@ def held_alone(settings: Settings) -> Iterator[None]:
                     )
                 yield
         finally:
-            start(checkout.supervisor(settings), "lock")
+            use_shared(settings)
+
+
+def use_shared(settings: Settings) -> None:
+    """Say that this checkout uses the shared parts; when this is over, nobody stops them any more."""
+
+    def is_said() -> bool:
+        with locked_at_once(shared_lock(settings)) as free:
+            return not free
+
+    start(checkout.supervisor(settings), "lock")
+    wait_until(is_said, seconds=LOCK_S, what=f"{shared_lock(settings)}: not held")
 
 
 def shared_pids(settings: Settings) -> dict[str, int]:

@@ -39,7 +39,7 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
                 hosts.add_names(gke.HOSTS)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
-            start(checkout.supervisor(settings), "lock")  # from here on nobody stops the shared parts
+            shared.use_shared(settings)  # from here on nobody stops the shared parts
         _bring_up_checkout(settings, parts, slot)
     say(f"the stand is up after {time.monotonic() - began_s:.0f} s. Next: python3 -m local status")
 

@@ -16,7 +16,7 @@ import pytest
 from local import checkout, shared
 from local.cluster import pause_image
 from local.errors import StandError
-from local.locks import locked, shared_lock
+from local.locks import locked, locked_at_once, shared_lock
 from local.settings import settings_here
 from local.supervision import RUNNING, pids, states
 
@@ -230,6 +230,8 @@ def test_killed_shared_part_comes_back(stand):
         os.kill(old, signal.SIGKILL)
         eventually(lambda: shared.shared_pids(settings).get("registry", old) != old, seconds=30)
         assert eventually(lambda: shared.registry_answers(stand["registry"].split("/", maxsplit=1)[0]), seconds=30)
+    with locked_at_once(shared_lock(settings)) as free:
+        assert not free  # no other checkout's `down` finds them unused
 
 
 def demo(folder):
