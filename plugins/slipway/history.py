@@ -10,9 +10,9 @@ from typing import Any
 from slipway.apply import ObjectRef
 from slipway.errors import InputRefused
 from slipway.export import Export
-from slipway.facts import from_dict, to_dict
+from slipway.facts import from_dict
 from slipway.push import Pushed
-from slipway.record import Record, asked_of, has_changed_cluster, parsed, why_unread
+from slipway.record import Record, has_changed_cluster, parsed, tells_of, why_unread
 from slipway.release import Release
 from slipway.store import Store, read_bytes
 from slipway.target import Target
@@ -128,8 +128,7 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
 
 def find_bad(records: Iterable[Record], release: Release) -> Record | None:
     """The record of the last run that tried exactly this release here and found it bad; None where it was proven since."""
-    asked = asked_of(to_dict(release))
-    tried = [record for record in records if asked_of(record["release"]) == asked]
+    tried = [record for record in records if tells_of(record, release)]
     judged = [record for record in tried if record["outcome"] in {"live", "proven"} or record.get("bad")]
     return judged[-1] if judged and judged[-1].get("bad") else None
 

@@ -120,10 +120,11 @@ def keep_target(run: Handover, limit_s: int) -> None:
 
 
 def give_back_leases(run: Handover) -> None:
-    """Let others have what this run holds. Raises what is worth another try, once the others are given back.
+    """Let others have what this run holds. Raises what is worth another try, while the task has one, once the others are given back.
 
-    What is never given back is over with the run, and for other installations when it runs out.
+    What is never given back is no reason for a red task: it is over with the run, and for other installations when it runs out.
     """
+    ti = run.context["ti"]
     unreachable: SlipwayError | None = None
     held = {str(said["place"]): said for said in held_by(run)}
     for said in held.values():
@@ -134,7 +135,7 @@ def give_back_leases(run: Handover) -> None:
         except SlipwayError as error:
             log.warning("%s: not given back: %s", place, error)
             unreachable = error if error.worth_retrying else unreachable
-    if unreachable:
+    if unreachable and ti.try_number <= ti.max_tries:
         raise unreachable
 
 

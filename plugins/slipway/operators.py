@@ -54,9 +54,8 @@ def task_states(context: Context) -> dict[str, str]:
     return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
 
 
-def is_proven(context: Context, proof_task_id: str) -> bool:
+def is_proven(run: Handover, states: dict[str, str], proof_task_id: str) -> bool:
     """Whether the gate has passed, or left a doubt that a person said yes to; a state alone may have been given by hand."""
-    run, states = Handover(context), task_states(context)
     gate, asked = run.said("gate") or {}, run.said("approve") or {}
     word = asked if gate.get("outcome") == "inconclusive" else gate
     return states.get(proof_task_id) == "success" and word.get("outcome") == "pass"
@@ -468,11 +467,11 @@ class RecordOperator(BaseOperator):
         if planned.get("action") == "nothing" or context["params"].get("plan_only"):
             log.info("record: nothing was to be done")  # a person has cleared what the plan skipped
             return None
-        proven = is_proven(context, self.proof_task_id)
+        proven = is_proven(run, states, self.proof_task_id)
         try:
             uri = self._close(run, states, proven=proven) if run.left("resolve") or run.left("choose") else None
         finally:
-            self._give_back(run)
+            give_back_leases(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
         if not proven and states.get("announce") in {"skipped", "success"}:
             where = f"record {uri}" if uri else context["run_id"]
@@ -487,16 +486,6 @@ class RecordOperator(BaseOperator):
 
         undo, broke = run.left("rollback"), broken_by(run)
         return close_run(run.release, verdicts_of(run, states), states, proven=proven, undo=undo, broke=broke)
-
-    @staticmethod
-    def _give_back(run: Handover) -> None:
-        """Try again what could not be given back now; in the end it is no reason for a red run."""
-        ti = run.context["ti"]
-        try:
-            give_back_leases(run)
-        except SlipwayError:
-            if ti.try_number <= ti.max_tries:
-                raise
 
 
 def _left_live(run: Handover, states: dict[str, str]) -> str:

@@ -33,9 +33,8 @@ SHAPE = {
 Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
-OF_THE_RUN = frozenset(
-    {"run_id", "store", "force", "retention"}
-)  # of a Release: says nothing of what is going to serve
+# Fields of a Release that say nothing of what is going to serve.
+OF_THE_RUN = frozenset({"run_id", "store", "force", "retention"})
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +145,7 @@ def mark_bad(release: Release, *, task: str, reason: str) -> None:
     """
     store = Store(release.store)
     record = _own_record(store, release)
-    if record["outcome"] != "live" and _tells_of(record, release):
+    if record["outcome"] != "live" and tells_of(record, release):
         write_record(store, {**record, "bad": {"task": task, "reason": reason}})
 
 
@@ -172,7 +171,7 @@ def close_run(
         )
         return store.uri_of(record_key(release.model, release.run_id))
     ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
-    if not _tells_of(record, release):
+    if not tells_of(record, release):
         ended["bad"] = record["bad"]
     return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
 
@@ -229,12 +228,12 @@ def _told_of(record: Record, release: Release) -> Record:
     return dict(record) if record["objects"] else {**record, **_asked(release), "bad": None}
 
 
-def _tells_of(record: Record, release: Release) -> bool:
+def tells_of(record: Record, release: Release) -> bool:
     """Whether a record is of just this release; one of an earlier try of a run that was cleared may be of another."""
-    return bool(asked_of(record["release"]) == asked_of(to_dict(release)))
+    return bool(_asked_for(record["release"]) == _asked_for(to_dict(release)))
 
 
-def asked_of(release: Mapping[str, Any]) -> Any:
+def _asked_for(release: Mapping[str, Any]) -> Any:
     """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
     return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
 

@@ -59,14 +59,13 @@ class RollbackOperator(BaseOperator):
         from slipway.store import Store
 
         store = Store(read_settings().store)
-        facts = {
-            "proven": is_proven(context, self.proof_task_id),
-            "applied": task_states(context).get("apply") == "success",
-        }
+        states = task_states(context)
+        proven = is_proven(Handover(context), states, self.proof_task_id)
+        brought = states.get("apply") == "success"
 
         def judge() -> tuple[Undo, Record]:
             history = read_current_history(store, self.model)
-            undo = judge_undo(history, run_id=context["run_id"], **facts)
+            undo = judge_undo(history, run_id=context["run_id"], proven=proven, applied=brought)
             log.info("rollback: %s: %s", undo.action, undo.reason)
             if undo.action == "nothing" or history.newest is None:
                 raise AirflowSkipException(undo.reason)

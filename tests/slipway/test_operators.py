@@ -316,16 +316,18 @@ def test_a_word_of_an_earlier_try_counts_for_nothing(context_of, release, store)
 @pytest.mark.parametrize(("number", "fails"), [(1, True), (4, False)])
 @pytest.mark.parametrize("error", [ClusterUnreachable, GoogleUnreachable])
 def test_a_lease_that_is_never_given_back_is_no_reason_for_a_red_run(  # noqa: PLR0917
-    context_of, release, store, monkeypatch, error, number, fails
+    context_of, release, store, leases, monkeypatch, error, number, fails
 ):
     """It is tried again as often as the record is; in the end the Lease runs out."""
 
-    def never(_run):
+    def never(*_words):
         raise error("away")
 
-    monkeypatch.setattr(operators, "give_back_leases", never)
+    monkeypatch.setattr(holding, "give_back", never)
     context = run_of(context_of, release, *ENDINGS["live"][:2])
-    context["ti"].try_number = number
+    context["ti"].task_id = "plan"
+    hold_target(Handover(context), 60)
+    context["ti"].task_id, context["ti"].try_number = "record", number
     with pytest.raises(error) if fails else nullcontext():
         RecordOperator(task_id="record", proof_task_id="gate").execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]
