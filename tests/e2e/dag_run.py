@@ -5,7 +5,7 @@ import time
 
 from local.google_project import read_google_project
 
-LIMIT_S = 120 if read_google_project() is None else 1800
+LIMIT_S = 600 if read_google_project() is None else 1800
 READS_S = 6  # as a person does: an answer in the very second of the question is taken by Airflow for a lost task
 
 

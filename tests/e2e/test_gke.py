@@ -24,7 +24,7 @@ from local.google_project import read_google_project
 PROJECT = Path(__file__).parents[2]
 MODEL, DAG = "digits-vit-gke", "refresh_digits_vit_gke"
 CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
-LIMIT_S = 400 if read_google_project() is None else 3600
+LIMIT_S = 600 if read_google_project() is None else 3600
 SLOW_S = 25  # longer than export and build take, so that apply is seen to wait for the cluster
 HOLDS_A_SLOT = {"queued", "running"}
 

@@ -15,7 +15,7 @@ import pytest
 from test_story import Story, plan_of
 from trial_project import remove_images
 
-LIVE, PREVIEW = "tfs-story", "tfs-story-preview"
+MODEL, LIVE, PREVIEW = "previewed", "tfs-previewed", "tfs-previewed-preview"
 OWN = "deployment,replicaset,pod,service,endpointslice,hpa,pdb,configmap"
 LOOK_S = 0.2
 GONE_S = 60  # a pod drains for 10 s
@@ -26,13 +26,21 @@ pytestmark = pytest.mark.stand
 @pytest.fixture(scope="module")
 def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     """A model whose releases are previewed, its first one live; all that it made is removed afterwards."""
-    remove_images(engine, "story")
-    place = Story(tmp_path_factory.mktemp("preview"), surroundings, stand, kubectl, engine, target__strategy="preview")
+    remove_images(engine, MODEL)
+    place = Story(
+        tmp_path_factory.mktemp(MODEL),
+        MODEL,
+        surroundings,
+        stand=stand,
+        kubectl=kubectl,
+        engine=engine,
+        target__strategy="preview",
+    )
     _, [place.first] = place.run()
     yield place
     place.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", "slipway/model=story", "--wait=false")
-    remove_images(engine, "story")
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
+    remove_images(engine, MODEL)
 
 
 def objects(story, kinds, *words):
@@ -56,7 +64,7 @@ def wait_until_gone(story):
 def untouched(story):
     """What tells whether the live objects were changed, and their pods replaced."""
     deployment = json.loads(story.kubectl("get", f"deployment/{LIVE}", "-o", "json"))
-    pods = objects(story, "pods", "-l", "app=tfs-server,slipway/model=story")
+    pods = objects(story, "pods", "-l", f"app=tfs-server,slipway/model={MODEL}")
     return {
         "generation": deployment["metadata"]["generation"],
         "labels": deployment["metadata"]["labels"],
@@ -70,7 +78,7 @@ def watched(story):
     seen = SimpleNamespace(answers=[], endpoints=set(), beside=0)
     over = threading.Event()
     service = json.loads(story.kubectl("get", f"service/{LIVE}", "-o", "json"))
-    url = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501/v1/models/story"
+    url = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501/v1/models/{MODEL}"
 
     def look():
         while not over.wait(LOOK_S):
@@ -150,7 +158,7 @@ def test_4_a_preview_that_does_not_answer_changes_nothing_live(story):
     _, [record] = story.run(green=False)
     (story.overlay / "kustomization.yaml").write_text(good)
     reason = record["verdicts"]["preview_gate"]["reason"]
-    assert f"services/{PREVIEW}:8501/proxy/v1/models/story/versions/1" in reason
+    assert f"services/{PREVIEW}:8501/proxy/v1/models/{MODEL}/versions/1" in reason
     assert "the API server: HTTP 503" in reason
     assert f"Next: kubectl -n {story.stand['namespace']} get --raw /api/v1/" in reason
     assert {task: record["tasks"][task] for task in ("preview", "preview_gate", "apply", "rollback", "remove_preview")} == {
@@ -178,7 +186,7 @@ def test_5_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
 @contextmanager
 def promised(story, label):
     """Until the block ends, the kept golden cases promise that an image is told as something else."""
-    [golden] = story.store.glob("exports/story/1/golden-*.json")
+    [golden] = story.store.glob(f"exports/{MODEL}/1/golden-*.json")
     good = golden.read_text()
     cases = json.loads(good)
     golden.write_text(json.dumps({**cases, "cases": [{**cases["cases"][0], "label": label}, *cases["cases"][1:]]}))
@@ -191,7 +199,7 @@ def promised(story, label):
 def kill_while_previewing(story):
     """A run whose process dies when its preview is there, with no time to tidy up; its record comes back."""
     before = set(story.records())
-    command = [sys.executable, "-m", "airflow", "dags", "test", "refresh_story"]
+    command = [sys.executable, "-m", "airflow", "dags", "test", f"refresh_{MODEL}"]
     with subprocess.Popen(
         command, env=story.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:

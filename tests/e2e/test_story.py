@@ -21,7 +21,7 @@ from trial_project import copy_project, remove_images, trial_file
 from warm import Warm
 
 MODEL = "story"
-RUN_LIMIT_S = 400
+RUN_LIMIT_S = 600
 BUILDS = ("exporter:", "smoke test:", "push: ")  # what a run that builds says in its log
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
@@ -30,17 +30,18 @@ pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 class Story:
     """A project, an Airflow and an artifact store of its own; a release goes through them again and again."""
 
-    def __init__(self, root, surroundings, stand, kubectl, engine, **changes):
-        self.root, self.stand, self.kubectl, self.engine = root, stand, kubectl, engine
-        own = {"target__deployment": "tfs-story", "source__folder": "story/checkpoint", "gate__timeout_s": 10}
+    def __init__(self, root, model, surroundings, *, stand, kubectl, engine, **changes):
+        self.root, self.stand, self.kubectl, self.engine, self.model = root, stand, kubectl, engine, model
+        self.deployment = f"tfs-{model}"
+        own = {"target__deployment": self.deployment, "source__folder": f"{model}/checkpoint", "gate__timeout_s": 10}
         file = trial_file(**own, **changes)
-        self.project = copy_project(root / "project", MODEL, file)
+        self.project = copy_project(root / "project", model, file)
         served = self.project / "include" / "served"
-        (served / "digits-vit").rename(served / "story")
+        (served / "digits-vit").rename(served / model)
         (served / "digits-vit.yaml").unlink()
-        self.file = served / f"{MODEL}.yaml"
-        self.file.write_text(self.file.read_text().replace("digits-vit/golden", "story/golden"))
-        self.checkpoint = served / "story" / "checkpoint"
+        self.file = served / f"{model}.yaml"
+        self.file.write_text(self.file.read_text().replace("digits-vit/golden", f"{model}/golden"))
+        self.checkpoint = served / model / "checkpoint"
         self.overlay = self.project / "include" / "manifests" / "overlays" / "local"
         self.store = root / "store"
         self.environment = {
@@ -58,9 +59,9 @@ class Story:
         assert not check or done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.returncode, done.stdout + done.stderr
 
-    def run(self, dag="refresh_story", *, green=True, **conf):
-        """One run; its log comes back, and its record where it left one."""
-        before = set(self.records())
+    def run(self, dag=None, *, green=True, **conf):
+        """One run, of the refresh where no DAG is named; its log comes back, and its record where it left one."""
+        before, dag = set(self.records()), dag or f"refresh_{self.model}"
         code, log = self.airflow("dags", "test", dag, "-c", json.dumps(conf), check=False)
         assert (code == 0) is green, log[-6000:]
         new = [record for name, record in self.records().items() if name not in before]
@@ -69,7 +70,7 @@ class Story:
     def kill_after_apply(self):
         """A run whose process dies when it has written to the cluster, with no time to tidy up; its record comes back."""
         before = set(self.records())
-        command = [sys.executable, "-m", "airflow", "dags", "test", "refresh_story"]
+        command = [sys.executable, "-m", "airflow", "dags", "test", f"refresh_{self.model}"]
         with subprocess.Popen(
             command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as process:
@@ -105,21 +106,23 @@ class Story:
 
     def records(self):
         """Every record there is, by file name."""
-        return {path.name: json.loads(path.read_text()) for path in self.store.glob("records/story/*.json")}
+        return {path.name: json.loads(path.read_text()) for path in self.store.glob(f"records/{self.model}/*.json")}
 
     def labels(self):
         """What the Deployment says of itself."""
-        return json.loads(self.kubectl("get", "deployment/tfs-story", "-o", "json"))["metadata"]["labels"]
+        return json.loads(self.kubectl("get", f"deployment/{self.deployment}", "-o", "json"))["metadata"]["labels"]
 
     def live(self):
         """The Deployment's labels, and whether three independent clients agree on what serves."""
         labels = self.labels()
-        service = json.loads(self.kubectl("get", "service/tfs-story", "-o", "json"))
+        service = json.loads(self.kubectl("get", f"service/{self.deployment}", "-o", "json"))
         address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
-        assert "successfully rolled out" in self.kubectl("rollout", "status", "deployment/tfs-story", "--timeout=30s")
-        image = base64.urlsafe_b64encode((self.file.parent / "story" / "golden" / "seven.png").read_bytes()).decode()
+        assert "successfully rolled out" in self.kubectl(
+            "rollout", "status", f"deployment/{self.deployment}", "--timeout=30s"
+        )
+        image = base64.urlsafe_b64encode((self.file.parent / self.model / "golden" / "seven.png").read_bytes()).decode()
         body = json.dumps({"signature_name": "serving_default", "instances": [image]})
-        path = f"/v1/models/story/versions/{labels['slipway/version']}:predict"
+        path = f"/v1/models/{self.model}/versions/{labels['slipway/version']}:predict"
         answer = json.load(urllib.request.urlopen(f"http://{address}:8501{path}", body.encode(), timeout=20))
         assert answer["predictions"][0]["label"] == "7"
         return {"release": labels["slipway/release"], "version": int(labels["slipway/version"])}
@@ -127,7 +130,7 @@ class Story:
     def traces(self):
         """All that a run could have written: store, cluster, engine and registry."""
         objects = json.loads(
-            self.kubectl("get", "deployment,service,hpa,pdb", "-l", "slipway/model=story", "-o", "json")
+            self.kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={self.model}", "-o", "json")
         )
         return {
             "store": {str(path): path.stat().st_mtime_ns for path in self.store.rglob("*") if path.is_file()},
@@ -135,7 +138,7 @@ class Story:
             | {item["kind"] + " generation": item["metadata"].get("generation") for item in objects["items"]},
             "engine": sorted(
                 image["Id"]
-                for image in self.engine.images(filters={"label": f"org.opencontainers.image.title={MODEL}"})
+                for image in self.engine.images(filters={"label": f"org.opencontainers.image.title={self.model}"})
             ),
             "registry": self.registry(),
         }
@@ -158,14 +161,14 @@ class Story:
     def repository_url(self):
         """Where the registry's API has the model's images."""
         host, prefix = self.stand["registry"].split("/", 1)
-        return f"http://{host}/v2/{prefix}/{MODEL}"
+        return f"http://{host}/v2/{prefix}/{self.model}"
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     """The story's place; all that it made is removed afterwards."""
     remove_images(engine, MODEL)
-    place = Story(tmp_path_factory.mktemp("story"), surroundings, stand, kubectl, engine)
+    place = Story(tmp_path_factory.mktemp(MODEL), MODEL, surroundings, stand=stand, kubectl=kubectl, engine=engine)
     yield place
     place.warm.end()
     kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")

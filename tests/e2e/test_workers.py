@@ -31,7 +31,7 @@ TASKS = [
     "wait_for_address",
     "gate",
 ]
-TASK_LIMIT_S = 240
+TASK_LIMIT_S = 600
 
 pytestmark = pytest.mark.stand
 
