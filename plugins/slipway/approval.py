@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 class DoubtOperator(ApprovalOperator):
     """Asks a person where the gate was in doubt, and passes at once where it was not.
 
-    A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. An answer is
-    taken once: a task that is tried again would ask again.
+    A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. A task whose
+    worker died asks again: Airflow keeps no answer from one try to the next, and silence means no.
     """
 
     ui_color = BLUE
 
     def __init__(self, *, gate_task_id: str, preview: bool = False, **kwargs: Any) -> None:
-        super().__init__(subject="Is this release good enough?", fail_on_reject=True, retries=0, **kwargs)
+        super().__init__(subject="Is this release good enough?", fail_on_reject=True, **kwargs)
         self.gate_task_id = gate_task_id
         self.preview = preview
 

@@ -73,7 +73,7 @@ def _preview_stages(*, asks: bool) -> list[BaseOperator]:
         PreviewOperator(task_id="preview", trigger_rule="none_failed"),
         RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
         PredictionSensor(task_id=PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT),
-        *([DoubtOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True)] if asks else ()),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True, **WAIT)] if asks else ()),
     ]
 
 
@@ -83,7 +83,7 @@ def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:
         RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
         AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
         PredictionSensor(task_id=GATE, asks=asks, **WAIT),
-        *([DoubtOperator(task_id=APPROVE, gate_task_id=GATE)] if asks else ()),
+        *([DoubtOperator(task_id=APPROVE, gate_task_id=GATE, **WAIT)] if asks else ()),
     ]
 
 

@@ -15,13 +15,12 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from dag_run import Run, until
-from trial_project import PROJECT, remove_images, trial_file
+from doubtful import doubtful
+from trial_project import PROJECT
 
 from slipway.exam import examine_live
 from slipway.facts import from_dict, to_dict
@@ -308,67 +307,34 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
 
 # --- a person's word --------------------------------------------------------------------------------------------------
 
-MODEL, DAG = "doubt", "refresh_doubt"
-
 
 @pytest.fixture(scope="module")
 def doubt(stand, kubectl, engine, airflow_api):
-    """A model file whose latency nobody can keep, in this checkout while its tests run; where it keeps its records."""
-    path = PROJECT / "include" / "served" / f"{MODEL}.yaml"
-    rules = {
-        "gate__latency_ms": 1,
-        "gate__ask_timeout_s": 3,
-        "target__deployment": "tfs-doubt",
-        "target__strategy": "preview",
-    }
-
-    def write(**changes):
-        path.write_text(yaml.safe_dump(trial_file(**{**rules, **changes})))
-
-    write()
-    try:
-        until(lambda: knows(airflow_api), f"Airflow knows {DAG}")
-        yield SimpleNamespace(write=write, records=Path(stand["store"].removeprefix("file://")) / "records" / MODEL)
-    finally:
-        path.unlink()
-        kubectl("delete", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "--wait=false")
-        remove_images(engine, MODEL)
-
-
-def knows(airflow_api):
-    """Whether Airflow has found the DAG."""
-    try:
-        return airflow_api(f"/dags/{DAG}/details")
-    except urllib.error.HTTPError:
-        return None
-
-
-def records(doubt):
-    """The model's records, oldest first."""
-    found = [json.loads(path.read_text()) for path in doubt.records.glob("*.json")]
-    return sorted(found, key=lambda record: record["opened"])
+    """A model of which the gate is in doubt while these tests run."""
+    with doubtful("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
+        yield trial
 
 
 def test_silence_means_no(doubt, airflow_api, kubectl):
     """Nobody answers in time: the run is red before anything was applied, the preview is gone, and the record says why."""
-    run = Run(airflow_api, DAG)
+    run = Run(airflow_api, doubt.dag)
     assert run.end() == "failed"
     states = run.states()
     assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
-    [record] = records(doubt)
+    [record] = doubt.records()
     said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
     assert record["verdicts"]["approve"]["reason"].startswith(said)
     assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
-    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name") == ""
+    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={doubt.model}", "-o", "name") == ""
 
 
 def test_a_person_lets_a_release_pass(doubt, airflow_api):
     """A gate in doubt asks with what it found; a yes lets the release replace the live one, and the record says whose it was."""
     doubt.write(gate__ask_timeout_s=600)
-    run = Run(airflow_api, DAG)
+    run = Run(airflow_api, doubt.dag)
     shown = run.answer("Approve")
     assert run.end() == "success"
-    record = records(doubt)[-1]
+    record = doubt.records()[-1]
     assert "1 promised, 3 times in a row" in shown["body"]
     assert shown["subject"] == "Is version 1 of doubt good enough?"
     assert record["outcome"] == "live"

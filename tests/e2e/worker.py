@@ -1,4 +1,4 @@
-"""Runs one task of a refresh DAG the way a worker does, in a process and a home of its own.
+"""Runs one task of a DAG the way a worker does, in a process and a home of its own.
 
 `python worker.py PROJECT DAG_ID TASK_ID RUN_ID FACTS.json` prints the task's result as JSON on its last line. FACTS.json
 holds what earlier tasks left, by task id, as XCom would. A deferred task's trigger runs here to its first event.
@@ -7,6 +7,7 @@ holds what earlier tasks left, by task id, as XCom would. A deferred task's trig
 import asyncio
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,12 +48,12 @@ def main(project, dag_id, task_id, run_id, facts_file):
     import os
 
     os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow to keep one
-    import refresh
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     facts = json.loads(Path(facts_file).read_text())
-    task = getattr(refresh, dag_id).get_task(task_id)
+    dag_file = dag_id.partition("_")[0]  # each kind of DAG has a file of its name
+    task = getattr(import_module(dag_file), dag_id).get_task(task_id)
     if task_id == "export":
         task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
     context = {
@@ -78,8 +79,6 @@ def main(project, dag_id, task_id, run_id, facts_file):
 
 def through_the_database(trigger):
     """The trigger as a triggerer gets it: from its class path and its arguments as JSON."""
-    from importlib import import_module
-
     path, arguments = trigger.serialize()
     module, name = path.rsplit(".", 1)
     return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))

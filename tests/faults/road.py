@@ -130,7 +130,11 @@ class Road:
     @property
     def dag(self):
         """The refresh DAG's id."""
-        return f"refresh_{self.model.replace('-', '_')}"
+        return self.dag_of("refresh")
+
+    def dag_of(self, kind):
+        """The id of the model's DAG of a kind: `refresh`, `rollback` or `teardown`."""
+        return f"{kind}_{self.model.replace('-', '_')}"
 
     @property
     def file(self):
@@ -215,8 +219,8 @@ class Road:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def task(self, task_id, *, facts=None, run_id="test__1", kill_after_s=None, environment=None):
-        """One task as a worker runs it; with `kill_after_s` its process group is killed so long after its work began.
+    def task(self, task_id, *, dag="refresh", facts=None, run_id="test__1", kill_after_s=None, environment=None):
+        """One task of a kind of DAG as a worker runs it; with `kill_after_s` its process group is killed so long after its work began.
 
         What it leaves beside its result, its word and that it had the Lease, is with the facts for the tasks after it.
         """
@@ -225,7 +229,7 @@ class Road:
         began = self.root / "began"
         began.unlink(missing_ok=True)
         done = self.warm.run(
-            WORKER, self.project, self.dag, task_id, run_id, place, timeout_s=RUN_LIMIT_S,
+            WORKER, self.project, self.dag_of(dag), task_id, run_id, place, timeout_s=RUN_LIMIT_S,
             environment={**self.environment, **(environment or {}), "WORKER_BEGAN": str(began)}, began=began, kill_after_s=kill_after_s,
         )  # fmt: skip
         beside = re.findall(r"^(verdict|grpc|lease): (.*)$", done.stdout, re.MULTILINE)

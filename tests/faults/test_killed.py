@@ -152,3 +152,15 @@ def test_rollback(road, tell):
     assert road.serves() == good
     assert road.debris() == []
     tell(f"`rollback` killed {KILLS} times", "the good release serves, gated, recorded once", good_s=good_s)
+
+
+def test_choose(road, tell):
+    """A rollback by hand chooses the same release again, and the Lease that a dead try took is its own run's."""
+    good = road.serves()
+    road.took_s["choose"], facts = 2.0, {"params": {"release": good["release"]}}
+    facts["choose"], good_s = kill_again_and_again(road, "choose", facts, dag="rollback")
+    assert facts["choose"]["plan"]["pushed"]["release_id"] == good["release"]
+    result(road.task("record", dag="rollback", facts=facts))
+    assert road.serves() == good
+    assert road.debris() == []
+    tell(f"`choose` of a rollback killed {KILLS} times", "the same release", good_s=good_s)

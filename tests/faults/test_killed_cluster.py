@@ -19,7 +19,7 @@ def road(google, stand, kubectl, engine, tmp_path_factory):
     google("PUT", "/faults", {"operation_s": OPERATION_S})
     root = tmp_path_factory.mktemp(MODEL)
     road = Road.make(root, read_surroundings(stand), stand, kubectl, engine, model=MODEL, target__gke=TARGET)
-    road.took_s = dict.fromkeys(("resolve", "preflight", "plan", "claim_cluster", "leftovers"), 2.0)
+    road.took_s = dict.fromkeys(("resolve", "preflight", "plan", "claim_cluster", "look", "leftovers"), 2.0)
     road.took_s |= dict.fromkeys(("create_cluster", "remove_objects", "delete_cluster"), OPERATION_S + 6.0)
     for task_id in ("resolve", "preflight", "plan"):
         road.facts[task_id] = result(road.task(task_id))
@@ -45,6 +45,8 @@ def test_one_cluster_is_made(road, google, tell):
 
 def test_it_is_deleted_once(road, google, tell):
     """However often its remover is killed, Google is asked to delete it once, and nothing of the model is left."""
+    _, good_s = kill_again_and_again(road, "look", {"params": {"with_others": True}}, dag="teardown")
+    tell(f"`look` of a teardown killed {KILLS} times", "the same list", good_s=good_s)
     killed(road, tell, "remove_objects", "nothing of the model is left in the cluster")
     killed(road, tell, "delete_cluster", "no cluster, its deletion asked for once")
     killed(road, tell, "leftovers", "the same list")
