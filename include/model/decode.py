@@ -30,7 +30,8 @@ def read_image(data: Any, limits: Limits, *, catch: bool = False) -> tuple[Any, 
     """
     import tensorflow as tf
 
-    header = read_header(data)
+    size = tf.strings.length(data)
+    header = read_header(tf.strings.substr(data, 0, tf.where(size > limits.max_file_bytes, 64, size)))
     why = _objection(data, header, limits)
     black = tf.zeros([1, 1, 3], tf.uint8)
 
