@@ -34,7 +34,7 @@ Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 # Fields of a Release that say nothing of what is going to serve.
-OF_THE_RUN = frozenset({"run_id", "store", "force", "retention"})
+OF_THE_RUN = frozenset({"run_id", "store", "force", "retention", "installation"})
 
 log = logging.getLogger(__name__)
 
