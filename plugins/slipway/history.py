@@ -147,7 +147,7 @@ def read_current_history(store: Store, model: str) -> History:
 
 
 def choose_release(history: History, release_id: str | None) -> Record:
-    """The record of the release to go back to: the named one, else the one before the live one.
+    """The record of the release to go back to: the named one, else the last proven one before what was applied last.
 
     Raises InputRefused naming the releases there are.
     """
@@ -158,7 +158,8 @@ def choose_release(history: History, release_id: str | None) -> Record:
         if found is None:
             raise InputRefused(f"Param release: {release_id!r} was never proven live. Next: use one of {known}")
         return found
-    before = [record for record in proven if not history.good or record["release_id"] != history.good["release_id"]]
+    serves = history.newest["release_id"] if history.newest else None  # whether it was proven or not
+    before = [record for record in proven if record["release_id"] != serves]
     if not before:
         raise InputRefused(f"Param release: there is none before the live one to go back to. Next: name one of {known}")
     return before[0]

@@ -57,6 +57,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "content_hash": None,
         "digest": None,
         "manifests": None,
+        "found": False,
         "objects": [],
         "preview": [],
         "verdicts": {},
@@ -75,8 +76,9 @@ def opened(
     manifests: dict[str, str],
     objects: list[ObjectRef],
     now: datetime,
+    found: bool = False,
 ) -> Record:
-    """The record as it stands before the first write: what is about to be applied, and when.
+    """The record as it stands before the first write: what is about to be applied, when, and whether something was `found` there.
 
     A run that is cleared opens its record anew: what it applies is then the newest.
     """
@@ -89,8 +91,18 @@ def opened(
         **_asked(release),
         **_about(export, pushed),
         "manifests": manifests,
+        "found": found or record.get("found", False),  # a try after the first finds what that has applied
         "objects": [to_dict(ref) for ref in objects],
     }
+
+
+def keep_live(store: Store, record: Record) -> None:
+    """Keep what a record says of a release that is live, under a name of its own, before its run, cleared, opens it anew.
+
+    Without it a run that is cleared, and then fails, would have nothing to bring back. Raises StoreError.
+    """
+    if record["outcome"] == "live":
+        write_record(store, {**record, "run_id": f"{record['run_id']}.{record['opened']}"})
 
 
 def previewed(
