@@ -129,8 +129,13 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
 def find_bad(records: Iterable[Record], release: Release) -> Record | None:
     """The record of the last run that tried exactly this release here and found it bad; None where it was proven since."""
     tried = [record for record in records if tells_of(record, release)]
-    judged = [record for record in tried if record["outcome"] in {"live", "proven"} or record.get("bad")]
+    judged = list(filter(is_judged, tried))
     return judged[-1] if judged and judged[-1].get("bad") else None
+
+
+def is_judged(record: Record) -> bool:
+    """Whether a run has found out what its release is worth."""
+    return record["outcome"] in {"live", "proven"} or bool(record.get("bad"))
 
 
 def read_current_history(store: Store, model: str) -> History:

@@ -34,7 +34,7 @@ Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 # Fields of a Release that say nothing of what is going to serve.
-OF_THE_RUN = frozenset({"run_id", "store", "force", "retention"})
+OF_THE_RUN = frozenset({"run_id", "store", "force", "retention", "installation"})
 
 log = logging.getLogger(__name__)
 
@@ -242,10 +242,10 @@ def _told_of(record: Record, release: Release) -> Record:
 
 def tells_of(record: Record, release: Release) -> bool:
     """Whether a record is of just this release; one of an earlier try of a run that was cleared may be of another."""
-    return bool(_asked_for(record["release"]) == _asked_for(to_dict(release)))
+    return bool(asked_for(record["release"]) == asked_for(to_dict(release)))
 
 
-def _asked_for(release: Mapping[str, Any]) -> Any:
+def asked_for(release: Mapping[str, Any]) -> Any:
     """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
     return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
 

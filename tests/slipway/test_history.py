@@ -159,9 +159,8 @@ BAD = {"task": "gate", "reason": "wrong label"}
 
 def test_bad_only_if_this_very_release_was_found_so(record_of, release):
     """A record that blames the release is found by all that a person can mean by another one; what a run is does not count."""
-    found = find_bad(
-        [{**record_of("r1", "failed"), "bad": BAD}], replace(release, run_id="other", retention=Retention(releases=2))
-    )
+    another = replace(release, run_id="other", retention=Retention(releases=2), installation="there")
+    found = find_bad([{**record_of("r1", "failed"), "bad": BAD}], another)
     assert found["run_id"] == "r1"
     for change in ({"manifests_hash": "sha256:9"}, {"gate_passes": 1}, {"golden": ()}, {"rollout_timeout_s": 9}):
         assert find_bad([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None
