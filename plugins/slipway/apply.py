@@ -16,7 +16,7 @@ from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
 from slipway.manifests import Manifest, kind_rank, name_of
-from slipway.release import FIELD_MANAGER, LABEL_MODEL, Release
+from slipway.release import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE, Release
 from slipway.scratch import scratch_folder
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, cluster_client
 
@@ -109,21 +109,36 @@ def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
     return trials
 
 
-def remove_objects(target: Target, model: str, refs: tuple[ObjectRef, ...]) -> None:
-    """Delete objects of a model that a record lists, the last applied first.
+def is_there(target: Target, ref: ObjectRef) -> bool:
+    """Whether the cluster has the object, whoever made it."""
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
+        return _read(client, target, ref) is not None
 
-    What is gone already is passed over, and so is what bears another model's label by now, or none.
+
+def remove_objects(
+    target: Target, model: str, refs: tuple[ObjectRef, ...], *, releases: frozenset[str] | None = None
+) -> tuple[ObjectRef, ...]:
+    """Delete objects of a model that a record lists, the last applied first; with `releases` only those of one of these.
+
+    What is gone already is passed over. What bears another model's label by now, or none, is left, and comes back.
     """
+    left = []
     plan = plan_apply([], refs)
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         for ref in plan.prune:
             live = _read(client, target, ref)
             if live is None:
                 continue
-            if (live.metadata.labels or {}).get(LABEL_MODEL) != model:
+            labels = dict(live.metadata.labels or {})
+            if labels.get(LABEL_MODEL) != model:
                 log.warning("apply: %s is not of %s any more, and is left", ref, model)
-                continue
-            _delete(client, target, ref)
+                left.append(ref)
+            elif releases is not None and labels.get(LABEL_RELEASE) not in releases:
+                log.warning("apply: %s is of release %s, unknown here, and is left", ref, labels.get(LABEL_RELEASE))
+                left.append(ref)
+            else:
+                _delete(client, target, ref)
+    return tuple(left)
 
 
 def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:

@@ -129,8 +129,13 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
 def find_bad(records: Iterable[Record], release: Release) -> Record | None:
     """The record of the last run that tried exactly this release here and found it bad; None where it was proven since."""
     tried = [record for record in records if tells_of(record, release)]
-    judged = [record for record in tried if record["outcome"] in {"live", "proven"} or record.get("bad")]
+    judged = list(filter(is_judged, tried))
     return judged[-1] if judged and judged[-1].get("bad") else None
+
+
+def is_judged(record: Record) -> bool:
+    """Whether a run has found out what its release is worth."""
+    return record["outcome"] in {"live", "proven"} or bool(record.get("bad"))
 
 
 def read_current_history(store: Store, model: str) -> History:
@@ -142,7 +147,7 @@ def read_current_history(store: Store, model: str) -> History:
 
 
 def choose_release(history: History, release_id: str | None) -> Record:
-    """The record of the release to go back to: the named one, else the one before the live one.
+    """The record of the release to go back to: the named one, else the last proven one before what was applied last.
 
     Raises InputRefused naming the releases there are.
     """
@@ -153,7 +158,8 @@ def choose_release(history: History, release_id: str | None) -> Record:
         if found is None:
             raise InputRefused(f"Param release: {release_id!r} was never proven live. Next: use one of {known}")
         return found
-    before = [record for record in proven if not history.good or record["release_id"] != history.good["release_id"]]
+    serves = history.newest["release_id"] if history.newest else None  # whether it was proven or not
+    before = [record for record in proven if record["release_id"] != serves]
     if not before:
         raise InputRefused(f"Param release: there is none before the live one to go back to. Next: name one of {known}")
     return before[0]

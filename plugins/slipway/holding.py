@@ -1,7 +1,7 @@
 """A run's hold on its target: the Lease as the tasks of a run take it, renew it, find it lost, and give it back.
 
 That a task of this run has had it is left in XCom, with the number of times that the run was cleared until then: a run that
-a person clears begins anew.
+a person clears begins anew. A task that is tried again has lost what it left: what is still held then is known by its holder.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first
 )  # fmt: skip
 BUILD_S = 3600  # an export, a build, a smoke test or a push, each of them
 APPLY_S = 600  # a dry run and an apply of a few objects, each with tries of its own
+FORGOTTEN_TRIES = 6  # about a minute of the record's tries, for a Lease of which nobody knows that there is one
 ENDED = frozenset({"success", "failed"})
 
 log = logging.getLogger(__name__)
@@ -125,18 +126,43 @@ def give_back_leases(run: Handover) -> None:
     What is never given back is no reason for a red task: it is over with the run, and for other installations when it runs out.
     """
     ti = run.context["ti"]
-    unreachable: SlipwayError | None = None
     held = {str(said["place"]): said for said in held_by(run)}
-    for said in held.values():
-        place = from_dict(Place, said["place"])
-        try:
-            given = give_back(place, said["holder"])
-            log.info("%s: %s", place, "given back" if given else "was not this run's any more")
-        except SlipwayError as error:
-            log.warning("%s: not given back: %s", place, error)
-            unreachable = error if error.worth_retrying else unreachable
-    if unreachable and ti.try_number <= ti.max_tries:
-        raise unreachable
+    errors = [_give_back(from_dict(Place, said["place"]), said["holder"]) for said in held.values()]
+    tries = [(error, ti.max_tries) for error in errors]
+    tries.append((give_back_forgotten(run), min(ti.max_tries, FORGOTTEN_TRIES)))
+    for error, most in tries:
+        if error and error.worth_retrying and ti.try_number <= most:
+            raise error
+
+
+def give_back_forgotten(run: Handover) -> SlipwayError | None:
+    """Let others have the run's target where an earlier try took it, and its word of that is gone; what kept it from that."""
+    try:
+        subject = _subject(run)
+        own = Hold.of(run, subject) if subject else None
+    except SlipwayError as error:
+        log.warning("lease: whether the run has one cannot be told: %s", error)
+        return None
+    return _give_back(own.place, own.me.identity, known=False) if own and not own.had else None
+
+
+def _subject(run: Handover) -> Release | Teardown | None:
+    """What the run is about, as far as it knows."""
+    if run.left("look"):
+        return run.teardown
+    return run.release if run.left("resolve") or run.left("choose") else None
+
+
+def _give_back(place: Place, identity: str, *, known: bool = True) -> SlipwayError | None:
+    """Give a Lease back, `known` to have been this run's; what kept it from that."""
+    try:
+        given = give_back(place, identity)
+    except SlipwayError as error:
+        log.warning("%s: not given back%s: %s", place, "" if known else ", if it is this run's", error)
+        return error
+    if given or known:
+        log.info("%s: %s", place, "given back" if given else "was not this run's any more")
+    return None
 
 
 def let_go(run: Handover) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import yaml
 
-from slipway.apply import Applied, Check, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.apply import Applied, Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
 from slipway.errors import StoreError
 from slipway.export import Export
 from slipway.facts import from_dict
@@ -18,7 +18,7 @@ from slipway.manifests import Manifest, render_manifests, to_yaml
 from slipway.plan import Plan
 from slipway.preview import remove_previews
 from slipway.push import Pushed
-from slipway.record import Cause, Record, begin_record, opened, utc_now, write_record
+from slipway.record import Cause, Record, begin_record, keep_live, opened, utc_now, write_record
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.store import Store, read_bytes
@@ -84,7 +84,9 @@ def judge_undo(history: History, *, run_id: str, proven: bool, applied: bool) ->
     refuted = history.settled and own and applied and not proven
     if newest is None or (history.settled and not refuted) or (proven and own):
         return Undo(action="nothing", reason="what was applied last was proven live")
-    good = History(history.records[:-1], history.unread).good
+    # A record that is refuted says live until its run ends: it is not what a rollback that is tried again goes to.
+    others = [record for record in history.records[:-1] if record["run_id"] != run_id or proven or not applied]
+    good = History(tuple(others), history.unread).good
     if good is None:
         return _undo_alone(history, newest, refuted=refuted)
     return Undo(
@@ -100,17 +102,25 @@ def _undo_alone(history: History, newest: Record, *, refuted: bool) -> Undo:
         return Undo(action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}")
     if refuted:
         return Undo(action="keep", reason="it was live until now, and there is none to go back to")
+    if any(record.get("found") for record in history.records):
+        return Undo(
+            action="keep", reason="it took the place of a release that this store knows nothing of, and is left"
+        )
     if newest["release"]["keep_first"]:
         return Undo(action="keep", reason="the first release failed and is left for inspection, as the model file says")
     return Undo(action="remove", reason="the first release failed, and there is none to go back to")
 
 
-def remove_release(store: Store, record: Record) -> None:
-    """Take a first release away again; its record then lists no objects. Raises ApplyError, StoreError."""
-    refs = History((record,)).objects
+def remove_release(store: Store, history: History) -> None:
+    """Take away what was applied last, where no release was proven; its record then lists no objects.
+
+    What bears a release that no record tells of is another installation's, and is left. Raises ApplyError, StoreError.
+    """
+    record, refs = history.records[-1], history.objects
     release = from_dict(Release, record["release"])
-    remove_objects(release.target, release.model, refs)
-    write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs]})
+    known = frozenset(found["release_id"] for found in history.records)
+    left = remove_objects(release.target, release.model, refs, releases=known)
+    write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs if ref not in left]})
 
 
 def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
@@ -121,6 +131,12 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
         draft.write_text(text, encoding="utf-8")
         uri = Store(release.store).put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml")
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+
+
+def _serves(release: Release, rendered: Rendered) -> bool:
+    """Whether the cluster has the release's Deployment already."""
+    refs = [ref_of(manifest) for manifest in rendered.objects if manifest["kind"] == "Deployment"]
+    return any(is_there(release.target, ref) for ref in refs)
 
 
 def _bring(
@@ -138,14 +154,17 @@ def _bring(
     history = records.history.at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
+    begun = begin_record(store, release, cause=cause)
+    keep_live(store, begun)
     record = opened(
-        begin_record(store, release, cause=cause),
+        begun,
         release=release,
         export=export,
         pushed=pushed,
         manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
+        found=history.newest is None and _serves(release, rendered),
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)

@@ -406,7 +406,8 @@ class RetentionSettings(_Part):
         description="Releases that were proven live, the live one among them: each can come back, older ones are gone for good.",
     )
     records: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=50, description="Records of runs, whatever became of them, beside those of the kept releases."
+        default=50,
+        description="Records of runs, whatever became of them, beside those of the kept releases and of each that was found bad.",
     )
     registry: bool = Field(
         default=True,

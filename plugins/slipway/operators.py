@@ -27,6 +27,7 @@ from slipway.holding import (
     BUILD_S,
     Hold,
     broken_by,
+    give_back_forgotten,
     give_back_leases,
     held_by,
     hold_target,
@@ -155,6 +156,8 @@ class PlanOperator(StageOperator):
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
             if plan.action == "nothing":
                 let_go(run)
+        elif plan.action == "nothing" and run.context["ti"].try_number > 1:
+            give_back_forgotten(run)  # by an earlier try that had something to do; nothing comes after this one
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for trial in trials:

@@ -34,7 +34,7 @@ Outcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 # Fields of a Release that say nothing of what is going to serve.
-OF_THE_RUN = frozenset({"run_id", "store", "force", "retention"})
+OF_THE_RUN = frozenset({"run_id", "store", "force", "retention", "installation"})
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
         "content_hash": None,
         "digest": None,
         "manifests": None,
+        "found": False,
         "objects": [],
         "preview": [],
         "verdicts": {},
@@ -75,8 +76,9 @@ def opened(
     manifests: dict[str, str],
     objects: list[ObjectRef],
     now: datetime,
+    found: bool = False,
 ) -> Record:
-    """The record as it stands before the first write: what is about to be applied, and when.
+    """The record as it stands before the first write: what is about to be applied, when, and whether something was `found` there.
 
     A run that is cleared opens its record anew: what it applies is then the newest.
     """
@@ -89,8 +91,18 @@ def opened(
         **_asked(release),
         **_about(export, pushed),
         "manifests": manifests,
+        "found": found or record.get("found", False),  # a try after the first finds what that has applied
         "objects": [to_dict(ref) for ref in objects],
     }
+
+
+def keep_live(store: Store, record: Record) -> None:
+    """Keep what a record says of a release that is live, under a name of its own, before its run, cleared, opens it anew.
+
+    Without it a run that is cleared, and then fails, would have nothing to bring back. Raises StoreError.
+    """
+    if record["outcome"] == "live":
+        write_record(store, {**record, "run_id": f"{record['run_id']}.{record['opened']}"})
 
 
 def previewed(
@@ -230,10 +242,10 @@ def _told_of(record: Record, release: Release) -> Record:
 
 def tells_of(record: Record, release: Release) -> bool:
     """Whether a record is of just this release; one of an earlier try of a run that was cleared may be of another."""
-    return bool(_asked_for(record["release"]) == _asked_for(to_dict(release)))
+    return bool(asked_for(record["release"]) == asked_for(to_dict(release)))
 
 
-def _asked_for(release: Mapping[str, Any]) -> Any:
+def asked_for(release: Mapping[str, Any]) -> Any:
     """All of a release that a person can mean by another one; as JSON gives it back, so that a record's compares."""
     return plain({name: value for name, value in release.items() if name not in OF_THE_RUN})
 

@@ -150,6 +150,7 @@ class Release:
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port beside a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # whether it first runs beside the live one
+    installation: str | None = None  # the name of the Airflow whose run makes the cluster; None where it makes none
 
     @property
     def fingerprint(self) -> str:
@@ -234,8 +235,11 @@ class Release:
 
     @property
     def claim(self) -> str:
-        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it."""
-        return short(digest_of([self.store, self.model, self.run_id]))
+        """What a cluster is labelled with by the run that makes it, and by which a run that makes its own alone deletes it.
+
+        Runs of one schedule have one id in each Airflow, which may share the store too: the installation tells them apart.
+        """
+        return short(digest_of([self.installation, self.store, self.model, self.run_id]))
 
     @property
     def cluster_labels(self) -> dict[str, str]:

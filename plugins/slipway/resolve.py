@@ -151,6 +151,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         gate=pin_gate(path, file.gate, store),
         grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
+        installation=read_installation() if file.target.gke else None,
     )
     release = replace(release, manifests_hash=manifests_hash(release))
     if release.strategy == "preview":

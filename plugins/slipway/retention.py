@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from slipway.engine import engine
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.history import History, place_of, previewed_in, read_records
+from slipway.history import History, is_judged, place_of, previewed_in, read_records
 from slipway.image import LABEL_STORE, LABEL_TITLE, remove_images
-from slipway.record import Record, has_changed_cluster, record_key, write_record
+from slipway.record import Record, asked_for, has_changed_cluster, record_key, write_record
 from slipway.registry import repository_at
-from slipway.release import Release, Retention, Source, repository_of
+from slipway.release import Release, Retention, Source, digest_of, repository_of
 from slipway.store import Store
 
 log = logging.getLogger(__name__)
@@ -59,14 +59,21 @@ def plan_prune(
     """What goes beyond the retention. `records` are all of the model's, oldest first; `run` is that of the run at hand.
 
     At each target that the model was ever applied to, the newest proven releases stay, and what was applied last; so does
-    the record of a preview that is still there.
+    the record of a preview that is still there. Of a release that was found bad the record alone stays: without it the
+    schedule would try it again.
     """
     staying = [*_protected(records, retention), *filter(previewed_in, records)]
     if run is not None:
         staying.append(run)
     ids = {record["run_id"] for record in staying}
     releases = {record["release_id"] for record in staying if record["outcome"] == "live"}
-    others = [record for record in records if record["run_id"] not in ids and _is_harmless(record, releases)]
+    outdone: set[str] = set()  # with the proof that a release is good goes what blamed it before
+    for runs in _judged(records):
+        if not _is_harmless(runs[-1], releases):
+            outdone |= {record["run_id"] for record in runs} - ids
+        elif runs[-1].get("bad"):
+            ids.add(runs[-1]["run_id"])
+    others = [record for record in records if record["run_id"] not in ids | outdone and _is_harmless(record, releases)]
     readable = others[-retention.records :]
     ids |= {record["run_id"] for record in readable}
     versions = _versions(staying, holdings, retention)
@@ -102,6 +109,14 @@ def _protected(records: list[Record], retention: Retention) -> list[Record]:
         for record in (*history.proven()[: retention.releases], *history.records[-1:]):
             staying[record["run_id"]] = record
     return list(staying.values())
+
+
+def _judged(records: list[Record]) -> list[list[Record]]:
+    """For each release, told from others as `find_bad` does, the records of the runs that judged it; the last one counts."""
+    releases: dict[str, list[Record]] = {}
+    for record in filter(is_judged, records):
+        releases.setdefault(digest_of(asked_for(record["release"])), []).append(record)
+    return list(releases.values())
 
 
 def _is_harmless(record: Record, releases: Iterable[str]) -> bool:

@@ -23,8 +23,8 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.history import History
     from slipway.live import Undo
-    from slipway.record import Record
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
@@ -63,21 +63,21 @@ class RollbackOperator(BaseOperator):
         proven = is_proven(Handover(context), states, self.proof_task_id)
         brought = states.get("apply") == "success"
 
-        def judge() -> tuple[Undo, Record]:
+        def judge() -> tuple[Undo, History]:
             history = read_current_history(store, self.model)
             undo = judge_undo(history, run_id=context["run_id"], proven=proven, applied=brought)
             log.info("rollback: %s: %s", undo.action, undo.reason)
             if undo.action == "nothing" or history.newest is None:
                 raise AirflowSkipException(undo.reason)
-            return undo, history.newest
+            return undo, history
 
-        undo, newest = judge()
-        check = partial(self._hold, context, from_dict(Release, newest["release"]), APPLY_S)
+        undo, history = judge()
+        check = partial(self._hold, context, from_dict(Release, history.records[-1]["release"]), APPLY_S)
         if undo.action != "keep":
             check()
-            undo, newest = judge()  # another run may have ended since
+            undo, history = judge()  # another run may have ended since
         if undo.action == "remove":
-            remove_release(store, newest)
+            remove_release(store, history)
         if undo.good is None:
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)

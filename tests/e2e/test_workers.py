@@ -46,13 +46,14 @@ class Workers:
         self.facts = {"params": {}}
         self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
 
-    def run(self, task_id, *, check=True, facts=None):
-        """Run a task on a new worker; its exit is returned, its result kept."""
+    def run(self, task_id, *, check=True, facts=None, store=None):
+        """Run a task on a new worker, which may know another store; its exit is returned, its result kept."""
         home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
         (home / "tmp").mkdir(parents=True)
         project = copy_project(home / "project", self.model, self.model_file, beside=self.beside)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
         own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
+        own |= {"AIRFLOW_VAR_SLIPWAY_STORE": store} if store else {}
         done = self.warm.run(
             WORKER, project, f"refresh_{self.model}", task_id, "test__1", home / "facts.json",
             environment={**self.environment, **own}, directory=home, timeout_s=TASK_LIMIT_S,
@@ -175,10 +176,7 @@ def test_a_field_owned_elsewhere_is_named(trial, kubectl):
 
 def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, kubectl):
     """A rollout that cannot come says why in one line and names the next command; here the registry lacks the digest."""
-    missing = "sha256:" + "0" * 64
-    reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
-    pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
-    facts = {**trial.facts, "push": pushed}
+    facts = without_image(trial)
     applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
     trial.run("apply")
@@ -189,6 +187,14 @@ def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, k
     assert ": not found" in done.stderr
     assert "time is up" not in done.stderr
     assert "Next: kubectl -n" in done.stderr
+
+
+def without_image(trial):
+    """The facts of a run whose image the registry does not have."""
+    missing = "sha256:" + "0" * 64
+    reference = trial.facts["push"]["reference"].split("@")[0] + "@" + missing
+    pushed = {**trial.facts["push"], "reference": reference, "digest": missing, "release_id": "missing00000"}
+    return {**trial.facts, "push": pushed}
 
 
 def test_a_corrupt_savedmodel_is_caught_before_the_push(trial, tmp_path):
@@ -240,6 +246,46 @@ def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings,
     assert "wrong label" in records[0]["verdicts"]["gate"]["reason"]
     assert left == "", "a first release that failed is taken away again"
     assert records[0]["tasks"]["announce"] == "upstream_failed"
+
+
+FAILED = {"states": {"apply": "success", "wait_for_rollout": "failed", "rollback": "running"}}
+
+
+def serves(kubectl):
+    """The release that the trial's Deployment says it is."""
+    return json.loads(kubectl("get", "deployment/tfs-trial", "-o", "json"))["metadata"]["labels"]["slipway/release"]
+
+
+def test_a_run_that_was_live_and_is_cleared_brings_back_what_it_had(trial, kubectl):
+    """A first release that is live does not go because its run is tried again with something that fails: it comes back, gated."""
+    good = serves(kubectl)
+    trial.run("record", facts={**trial.facts, "states": {"gate": "success", "record": "running"}})
+    cleared = without_image(trial)
+    assert trial.run("apply", facts=cleared, check=False).returncode == 0
+    assert serves(kubectl) == "missing00000"
+    undone = json.loads(trial.run("rollback", facts={**cleared, **FAILED}).stdout.splitlines()[-1])
+    assert (undone["action"], undone["release"], serves(kubectl)) == ("restore", good, good)
+
+
+def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
+    """A run that finds the Deployment of an installation with another store does not delete it where its own release fails."""
+    good, store = serves(kubectl), f"file://{tmp_path}/store"
+    facts = without_image(trial)
+    facts |= {"resolve": {**facts["resolve"], "store": store}, **FAILED}
+    assert trial.run("apply", facts=facts, store=store, check=False).returncode == 0
+    kept = json.loads(trial.run("rollback", facts=facts, store=store).stdout.splitlines()[-1])
+    assert (kept["action"], serves(kubectl)) == ("keep", "missing00000")
+    assert "a release that this store knows nothing of" in kept["reason"]
+
+    trial.run("apply")  # the other installation has brought its own again
+    [path] = (tmp_path / "store" / "records" / "trial").glob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "found": False}))
+    done = trial.run("rollback", facts=facts, store=store)
+    assert json.loads(done.stdout.splitlines()[-1])["action"] == "remove"
+    assert (
+        f"deployment/tfs-trial is of release {good}, unknown here, and is left" in (done.stdout + done.stderr).lower()
+    )
+    assert serves(kubectl) == good
 
 
 class _Wrong(BaseHTTPRequestHandler):

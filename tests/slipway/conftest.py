@@ -300,7 +300,7 @@ def http_server():
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-            do_GET = do_POST  # noqa: N815 - the name is http.server's
+            do_GET = do_DELETE = do_POST  # noqa: N815 - the names are http.server's
 
             def log_message(self, *_):
                 """Says nothing."""

@@ -296,10 +296,13 @@ def test_claimed_again_by_the_run_that_made_it(google, in_run):
     assert said == f"{CLUSTER}: made by this run"
 
 
-@pytest.mark.parametrize("labels", [{}, {"slipway-run": "another0run0"}], ids=["nobody's", "another run's"])
-@pytest.mark.parametrize(
+EACH_TASK = pytest.mark.parametrize(
     "task", [ClaimClusterOperator, CreateClusterOperator, RemoveObjectsOperator, DeleteClusterOperator]
 )
+
+
+@pytest.mark.parametrize("labels", [{}, {"slipway-run": "another0run0"}], ids=["nobody's", "another run's"])
+@EACH_TASK
 def test_cluster_that_was_there_before_is_left_alone(google, in_run, labels, task):
     """No task of a run with a cluster of its own uses or deletes one that the run has not made."""
     put(google, "RUNNING", resourceLabels=labels)
@@ -307,6 +310,17 @@ def test_cluster_that_was_there_before_is_left_alone(google, in_run, labels, tas
         drive(task(task_id="one"), in_run("one"))
     assert google.clusters[PATH].status.name == "RUNNING"
     assert set(google.calls) == {"GetCluster"}
+
+
+@EACH_TASK
+def test_cluster_of_another_airflows_run_is_left_alone(google, in_run, temporary, task):
+    """Two Airflows that share store, schedule and model have runs of one id: neither takes the other's cluster for its own."""
+    ours, theirs = (replace(temporary, installation=name) for name in ("here", "there"))
+    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster", theirs))
+    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not made by this run.* left as it is"):
+        drive(task(task_id="one"), in_run("one", ours))
+    assert google.clusters[PATH].status.name == "RUNNING"
+    assert delete(in_run("delete_cluster", theirs)) == f"{CLUSTER}: gone"
 
 
 def test_creation_that_failed_is_deleted_too(google, in_run):

@@ -85,6 +85,12 @@ def test_release_before_the_live_one_if_none_is_named(three):
     assert choose_release(three, None)["release_id"] == "b" * 12
 
 
+def test_the_last_proven_release_if_what_serves_is_none(three, record_of):
+    """A release that was killed half-way serves: the one before it is the last that was proven."""
+    killed = History((*three.records, record_of("r3", "open", 3, release_id="c" * 12)))
+    assert choose_release(killed, None)["release_id"] == "a" * 12
+
+
 def test_named_release_if_it_was_proven(three):
     """A release that was proven live can come back, the live one included."""
     assert choose_release(three, "a" * 12)["run_id"] == "r2"
@@ -153,9 +159,8 @@ BAD = {"task": "gate", "reason": "wrong label"}
 
 def test_bad_only_if_this_very_release_was_found_so(record_of, release):
     """A record that blames the release is found by all that a person can mean by another one; what a run is does not count."""
-    found = find_bad(
-        [{**record_of("r1", "failed"), "bad": BAD}], replace(release, run_id="other", retention=Retention(releases=2))
-    )
+    another = replace(release, run_id="other", retention=Retention(releases=2), installation="there")
+    found = find_bad([{**record_of("r1", "failed"), "bad": BAD}], another)
     assert found["run_id"] == "r1"
     for change in ({"manifests_hash": "sha256:9"}, {"gate_passes": 1}, {"golden": ()}, {"rollout_timeout_s": 9}):
         assert find_bad([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None

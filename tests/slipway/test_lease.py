@@ -10,14 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from slipway import holding
+from slipway.dismantle import RecordTeardownOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
-from slipway.facts import to_dict
+from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
 from slipway.holding import (
     BUILD_S,
+    FORGOTTEN_TRIES,
     LEASE,
     Hold,
     broken_by,
@@ -28,9 +30,20 @@ from slipway.holding import (
     renew_target,
 )
 from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
-from slipway.operators import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator, StageOperator
+from slipway.operators import (
+    BuildImageOperator,
+    ExportOperator,
+    PlanOperator,
+    PushOperator,
+    RecordOperator,
+    SmokeTestOperator,
+    StageOperator,
+)
+from slipway.plan import Plan
+from slipway.release import Release
 from slipway.sensors import PredictionSensor
 from slipway.target import Target
+from slipway.teardown import Teardown
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 ME = Holder(installation="aaaaaaaaaaaa", dag_id="refresh_digits_vit", run_id="manual__2026-11-24T08:00:00+00:00")
@@ -205,6 +218,100 @@ def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_
     with pytest.raises(ClusterUnreachable):
         give_back_leases(run)
     assert "not given back" in caplog.text
+
+
+@pytest.fixture
+def forgotten(connected, http_server):
+    """A target where this holder has the Lease, of which the run's tasks say nothing; what the API server was asked."""
+
+    def have(holder):
+        spec = {"holderIdentity": holder, "renewTime": "2026-11-24T08:00:00.000000Z", "leaseDurationSeconds": BUILD_S}
+        found = {"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": spec}
+        server = http_server((200, json.dumps(found)), (200, "{}"))
+        connected(server)
+        return server.seen
+
+    return have
+
+
+def ends_nothing(context):
+    """A plan that comes to nothing."""
+    with pytest.raises(DownstreamTasksSkipped):
+        PlanOperator(task_id="plan", builds=["export"], deploys=["apply", "record"]).execute(context)
+
+
+def ends_red(context):
+    """The record of a run whose plan has failed in its last try."""
+    context["ti"].states = {"plan": "failed", "announce": "upstream_failed"}
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+
+
+def ends_teardown(context):
+    """The record of a teardown that could not delete the cluster."""
+    release = from_dict(Release, context["ti"].facts.pop(("resolve", "return_value")))
+    teardown = Teardown(
+        model=release.model, run_id="down", store=release.store, target=release.target, deployment=release.deployment,
+        objects=(), balancers=(), claim=None, address_timeout_s=600, cluster_timeout_s=600,
+    )  # fmt: skip
+    context["ti"].facts["look", "return_value"] = {"teardown": to_dict(teardown)}
+    context["ti"].states = {"remove_objects": "failed", "delete_cluster": "upstream_failed"}
+    RecordTeardownOperator(task_id="record").execute(context)
+
+
+@pytest.fixture(params=[ends_nothing, ends_red, ends_teardown])
+def end(request, context_of, release, monkeypatch):
+    """Ends a run of which an earlier try of a task took the Lease, and whose word of it Airflow has cleared."""
+    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), []))
+
+    def run(number=2):
+        context = context_of("plan" if request.param is ends_nothing else "record", resolve=release)
+        context["ti"].try_number = number
+        request.param(context)
+
+    run.of = request.param
+    return run
+
+
+def test_what_an_earlier_try_took_is_given_back_at_the_end(end, context_of, release, forgotten):
+    """Else a target would be busy for an hour for every other installation, with nobody there who writes."""
+    seen = forgotten(Hold.of(Handover(context_of("plan")), release).me.identity)
+    end()
+    assert [one.method for one in seen] == ["GET", "DELETE"]
+    assert json.loads(seen[1].body)["preconditions"] == {"uid": "u", "resourceVersion": "7"}
+
+
+@pytest.mark.parametrize("holder", [OTHER.identity, f"there/refresh_digits_vit/{ME.run_id}", ""])
+def test_what_another_has_is_not_given_back_at_the_end(end, forgotten, holder):
+    """Whoever has broken the Lease, or taken it since, keeps it; so does a run of the same id in another Airflow."""
+    seen = forgotten(holder)
+    end()
+    assert [one.method for one in seen] == ["GET"]
+
+
+def test_a_first_plan_that_finds_nothing_looks_at_no_lease(context_of, release, forgotten, monkeypatch):
+    """No try before it can have taken one."""
+    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), []))
+    seen = forgotten(OTHER.identity)
+    ends_nothing(context_of("plan", resolve=release))
+    assert seen == []
+
+
+@pytest.mark.parametrize(("number", "again"), [(2, True), (FORGOTTEN_TRIES + 1, False)])
+def test_a_target_out_of_reach_holds_up_no_end_for_a_lease_that_nobody_knows_of(  # noqa: PLR0917
+    end, connected, closed_url, caplog, number, again
+):
+    """A plan that found nothing ends at once; a record, which may be of a run that has it, looks again for a minute."""
+    connected(SimpleNamespace(url=closed_url))
+    with pytest.raises(ClusterUnreachable) if again and end.of is not ends_nothing else nullcontext():
+        end(number)
+    assert "not given back, if it is this run's" in caplog.text
+
+
+def test_an_airflow_whose_name_cannot_be_meant_holds_up_no_end(end, monkeypatch, caplog):
+    """It has no Lease: none was ever taken by that name."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "a/b")
+    end()
+    assert "whether the run has one cannot be told: Variable slipway_installation" in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ UNDO = {
     "a first release failed": ([("now", "open")], False, "remove", None),
     "this run was live, and its gate was cleared and failed": ([("r0", "live"), ("now", "live")], False, "restore", "r0"),
     "likewise, and it was the first": ([("now", "live")], False, "keep", None),
+    "likewise, and its rollback died": ([("r0", "live"), ("now", "live"), ("now.undo", "open")], False, "restore", "r0"),
+    "a rollback died after a run that never was live": ([("r0", "live"), ("now", "open"), ("now.undo", "open")], False, "restore", "r0"),
 }  # fmt: skip
 
 
@@ -58,6 +60,14 @@ def test_first_release_is_left_if_the_model_file_says_so(record_of):
     """A first release that failed stays for inspection where `on_first_failure` is keep."""
     undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False, applied=True)
     assert undo.action == "keep"
+
+
+def test_nothing_is_removed_that_another_store_may_know(record_of):
+    """A first release that took another's place stays, whichever of the store's runs comes next."""
+    found = {**record_of("r0", "failed", 0), "found": True}
+    undo = judge_undo(History((found, record_of("now", "open", 1))), run_id="now", proven=False, applied=True)
+    assert undo.action == "keep"
+    assert "this store knows nothing of" in undo.reason
 
 
 KILLED = {  # the records that a run leaves which dies there, what the next plan does, and the next rollback of a run that failed

@@ -12,6 +12,7 @@ from slipway.record import (
     begin_record,
     close_run,
     closed,
+    keep_live,
     mark_bad,
     new_record,
     opened,
@@ -114,6 +115,21 @@ def test_record_reopened_if_the_run_is_cleared(release):
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
     again = opened(ended, release=release, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
     assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
+
+
+def test_what_a_cleared_run_had_live_is_kept(release, store):
+    """Its record will tell of what it applies now; what it had live is told by another one, and only that."""
+    record = opened_by(release, DEPLOYMENT)
+    keep_live(store, record)
+    assert store.names("records/digits-vit") == []
+    live = closed(record, proven=True, verdicts={}, tasks={}, now=at(1))
+    for _ in range(2):
+        keep_live(store, live)
+    assert len(store.names("records/digits-vit")) == 1
+    assert read_record(store, "digits-vit", f"{release.run_id}.{live['opened']}") == {
+        **json.loads(json.dumps(live)),
+        "run_id": f"{release.run_id}.{live['opened']}",
+    }
 
 
 def test_record_is_of_the_release_that_is_applied(release, store):

@@ -1,4 +1,6 @@
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -6,6 +8,7 @@ from slipway import resolve as resolve_module
 from slipway.errors import InputRefused
 from slipway.export import content_hash
 from slipway.model_file import SERVED, GateSettings, GoldenImage, parse_model_file
+from slipway.params import RefreshParams
 from slipway.quality import read_images
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.resolve import (
@@ -20,6 +23,7 @@ from slipway.resolve import (
 )
 
 DIGITS = SERVED / "digits-vit.yaml"
+CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 
 
@@ -217,6 +221,22 @@ def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
     assert (read_installation(), database) == (name, {"slipway_installation": name})
     database["slipway_installation"] = "prod-eu.1"
     assert read_installation() == "prod-eu.1"
+
+
+@pytest.mark.parametrize(
+    ("target", "named"), [("{gke: {}}", "here"), ("{namespace: shop}", None)], ids=["a cluster", "none"]
+)
+def test_a_release_names_the_airflow_whose_run_makes_a_cluster(monkeypatch, tmp_path, google, store, target, named):  # noqa: PLR0917
+    """By that name it is known from a run of the same id in another Airflow; where no cluster is made, nobody needs one."""
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        f"source: {{savedmodel: 'https://example.com/m.tar.gz', sha256: '{'1' * 64}'}}\ntarget: {target}\n" + CASE
+    )
+    monkeypatch.setattr(resolve_module, "engine_at", lambda _conn_id: nullcontext())
+    for asked, answer in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
+        monkeypatch.setattr(resolve_module, asked, lambda *_words, answer=answer: answer)
+    said = replace(settings(), store=store.uri, namespace="shop")
+    assert resolve_module.resolve(path, RefreshParams(), said, run_id="r").installation == named
 
 
 @pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from slipway.facts import from_dict
+from slipway.history import find_bad
 from slipway.record import write_record
-from slipway.release import Gate, QualityFloor, Retention
+from slipway.release import Gate, QualityFloor, Release, Retention
 from slipway.retention import Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target
 
@@ -61,6 +63,41 @@ def test_failed_runs_do_not_push_out_good_ones(record_of):
     found = plan(records)
     assert [record["run_id"] for record in found.records] == ["bad2", "bad3"]
     assert "sha256:1" in found.digests
+
+
+def blamed(record):
+    """The record of a run that found its release bad."""
+    return {**record, "bad": {"task": "gate", "reason": "wrong"}}
+
+
+def test_a_bad_release_stays_known_however_many_runs_failed_since(record_of):
+    """Else the schedule would try it again. Of each such release the newest record stays, and nothing that it made."""
+    runs = [("bad1", 1), ("bad2", 2), ("again2", 2), *((f"down{n}", 3) for n in range(60))]
+    made = [
+        numbered(record_of, "good", "live", 0),
+        *(numbered(record_of, run, "failed", n, objects=()) for run, n in runs),
+    ]
+    records = [blamed(record) if record["version"] in {1, 2} else record for record in made]
+    holdings = replace(NOTHING_HELD, exports=frozenset(range(7)), manifests=frozenset({"r1.yaml", "r2.yaml"}))
+    found = plan(records, holdings)
+    assert [record["run_id"] for record in found.records] == ["bad2", *(f"down{n}" for n in range(59))]
+    assert found.digests == {"sha256:0"}
+    assert found.keys[:2] == ("manifests/digits-vit/r1.yaml", "manifests/digits-vit/r2.yaml")
+    assert {"exports/digits-vit/1", "exports/digits-vit/2"} <= set(found.keys)
+    left = [record for record in records if record not in found.records]
+    assert [find_bad(left, from_dict(Release, record["release"])) for record in made[1:3]] == [records[1], records[3]]
+
+
+@pytest.mark.parametrize("retired", [False, True], ids=["at once", "by the prune after a killed one"])
+def test_a_release_that_was_good_after_all_is_not_bad_once_that_is_forgotten(record_of, retired):
+    """What blamed it goes with the last record that says otherwise, also where newer failures would stay to be read."""
+    records = [blamed(numbered(record_of, "bad", "failed", 1, objects=()))]
+    records += [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
+    keeping = Retention(releases=2, records=50)
+    assert plan(records[:2], retention=keeping).records == ()
+    if retired:
+        records[:2] = [{**record, "outcome": "retired"} for record in records[:2]]
+    assert [record["run_id"] for record in plan(records, retention=keeping).records] == ["bad", "run1"]
 
 
 def test_record_of_a_preview_that_is_still_there_stays(record_of):
