@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # is float32's order of sums, which differs from CPU to CPU: under 0.00001 on the machine that exports. A wrong resize (no
 # antialias, another filter) moved digits-vit's confidence by up to 0.10, by 0.0025 on average.
 TOLERANCE = 0.01
-# TensorFlow's own decoder cuts off where PIL rounds: half of a CMYK picture's values are one level of 255 darker, and nothing
-# in the graph can mend it. That moved digits-vit's confidence by up to 0.023 (photographs, of which it knows nothing).
+# TensorFlow's own decoder cuts off where PIL rounds: a third of a CMYK photograph's values is one level of 255 darker, and
+# nothing in the graph can mend it. That moved digits-vit's confidence by up to 0.023 (photographs, of which it knows nothing).
 CMYK_TOLERANCE = 0.1
 
 

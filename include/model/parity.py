@@ -31,7 +31,7 @@ class Bounds:
 # One level is where a filter's weight ends in a half; float32's order of sums makes about 1e-6 of a probability.
 BOUNDS = Bounds(levels=1, difference=1e-3)
 # One level before the resize; bicubic and Lanczos, which sharpen, made three of it. What a model makes of a picture that is
-# half a level darker is its own: an untrained DeiT's probability moved by 0.43. So any number will do, but it must be one.
+# so much darker is its own: an untrained DeiT's probability moved by 0.43. So any number will do, but it must be one.
 CMYK_BOUNDS = Bounds(levels=4, difference=1)
 
 
