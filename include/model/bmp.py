@@ -85,4 +85,4 @@ def decode_bmp(data: Any, header: Header) -> Any:
         return tf.reshape(pixels, [found.height, found.width, found.bits // 8])[..., 2::-1]
 
     image = tf.cond(found.bits <= 8, looked_up, direct)  # noqa: PLR2004
-    return tf.cond(header.detail < 0, lambda: image, lambda: tf.reverse(image, [0]))
+    return tf.cond(header.detail[0] < 0, lambda: image, lambda: tf.reverse(image, [0]))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from golden import Answer, read_image
+from golden import Answer, Reference, read_image
 from request import GoldenImage
 from upright import upright_pixels
 
@@ -25,7 +25,7 @@ class GoldenFact:
 
     case: GoldenImage
     graph: Answer
-    reference: Answer | None
+    reference: Reference | None
 
 
 def write_card(folder: Path, facts: dict[str, Any], golden: Sequence[GoldenFact]) -> None:
@@ -123,13 +123,15 @@ def _answers(golden: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _parity(parity: dict[str, Any] | None) -> list[str]:
     if parity is None:
         return ["Not known: a SavedModel archive has no checkpoint to compare with."]
-    lines = (
-        f"On {parity['images']} images, golden ones and a built-in set: {parity['labels_equal']} labels equal, "
-        f"{parity['ties']} ties; probabilities apart by {parity['largest_difference']:.5f} at most, "
-        f"{parity['mean_difference']:.5f} on average; pixels by {parity['largest_levels']:g} of 255 levels at most."
-    )
+    lines = [
+        f"On {found['images']} {images}: {found['labels_equal']} labels equal, {found['ties']} ties; probabilities apart by "
+        f"{found['largest_difference']:.5f} at most, {found['mean_difference']:.5f} on average; "
+        f"pixels by {found['largest_levels']:g} of 255 levels at most."
+        for found, images in ((parity, "images, golden ones and a built-in set"), (parity["cmyk"], "images in CMYK"))
+        if found["images"]
+    ]
     rows = ((kind, f"{levels:g}") for kind, levels in parity["levels_by_kind"].items())
-    return [lines, "", *_table(("kind of file", "largest difference of a pixel, in levels"), rows)]
+    return [*lines, "", *_table(("kind of file", "largest difference of a pixel, in levels"), rows)]
 
 
 def _toolchain(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:

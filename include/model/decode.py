@@ -10,6 +10,11 @@ from bmp import decode_bmp, is_whole, layout
 from header import BMP, GIF, JPEG, PNG, UNKNOWN, WEBP, Header, read_header
 
 BROKEN = "is broken or cut short"
+ODD = {  # without apostrophes, before which TensorFlow writes backslashes
+    JPEG: "is a CMYK JPEG without the marker of Adobe that says how its colours are meant",
+    GIF: "is a GIF whose first frame is not the whole picture, only whole ones are read",
+    WEBP: "is an animated WebP, only still ones are read",
+}
 # The very texts that TensorFlow decodes: looked at first, because catching its error costs milliseconds.
 WEB_SAFE = "([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}(==)?|[A-Za-z0-9_-]{3}=?)?"
 
@@ -30,7 +35,8 @@ def read_image(data: Any, limits: Limits, *, catch: bool = False) -> tuple[Any, 
     """
     import tensorflow as tf
 
-    header = read_header(data)
+    size = tf.strings.length(data)
+    header = read_header(tf.strings.substr(data, 0, tf.where(size > limits.max_file_bytes, 64, size)))
     why = _objection(data, header, limits)
     black = tf.zeros([1, 1, 3], tf.uint8)
 
@@ -73,10 +79,10 @@ def _objection(data: Any, header: Header, limits: Limits) -> Any:
             tf.maximum(header.height, header.width) > limits.max_side,
             tf.strings.join(["has ", area, f" pixels, a side of {limits.max_side} is allowed"]),
         ),
-        ((header.kind == WEBP) & (header.detail != 0), "is an animated WebP, only still ones are read"),
+        (tf.minimum(header.height, header.width) < 1, BROKEN),
+        *((header.is_odd & (header.kind == kind), why) for kind, why in ODD.items()),
         ((header.kind == BMP) & ~bmp.is_plain, "is a BMP of a kind that is not read: compressed, or of 16 bits"),
         ((header.kind == BMP) & ~is_whole(data, bmp), BROKEN),
-        (tf.minimum(header.height, header.width) < 1, BROKEN),
     ]
     words = tf.constant("")
     for holds, why in reversed(found):
@@ -92,7 +98,10 @@ def _decoders(header: Header) -> list[Callable[[Any], Any]]:
         return tf.io.decode_png(data, channels=3)  # of 16 bits the upper 8
 
     def gif(data: Any) -> Any:
-        return tf.io.decode_gif(tf.strings.join([tf.strings.substr(data, 0, header.detail), b"\x3b"]))[0]
+        # Without the blocks before the frame: one of them makes a colour transparent, which TensorFlow paints black.
+        start, frame, end = tf.unstack(header.detail)
+        parts = [tf.strings.substr(data, 0, start), tf.strings.substr(data, frame, end - frame), b"\x3b"]
+        return tf.io.decode_gif(tf.strings.join(parts))[0]
 
     def webp(data: Any) -> Any:
         return tf.io.decode_webp(data)[0, ..., :3]

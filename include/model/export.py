@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.1.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.2.0"  # grows when the same checkpoint would give other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_files import SIGNATURE, predict_request
 from refused import ExportRefused
 from request import GoldenImage
-from upright import prepare, upright_pixels
+from upright import is_cmyk, prepare, upright_pixels
 
 if TYPE_CHECKING:
     from served_graph import Checkpoint
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # is float32's order of sums, which differs from CPU to CPU: under 0.00001 on the machine that exports. A wrong resize (no
 # antialias, another filter) moved digits-vit's confidence by up to 0.10, by 0.0025 on average.
 TOLERANCE = 0.01
+# TensorFlow's own decoder cuts off where PIL rounds: a third of a CMYK photograph's values is one level of 255 darker, and
+# nothing in the graph can mend it. That moved digits-vit's confidence by up to 0.023 (photographs, of which it knows nothing).
+CMYK_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +38,26 @@ class Answer:
         return f"{self.label!r} ({self.confidence:.4f})"
 
 
-def judge_case(case: GoldenImage, graph: Answer, reference: Answer | None) -> str | None:
-    """What is wrong with the exported graph's answer to a case, or None when promise and reference both hold."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference(Answer):
+    """🤗's own answer, and how far from it the served confidence may be."""
+
+    tolerance: float
+
+
+def judge_case(case: GoldenImage, graph: Answer, reference: Reference | None) -> str | None:
+    """What is wrong with the exported graph's answer to a case, or None when promise and reference both hold.
+
+    A NaN is within no bounds.
+    """
     promised = f"{' or '.join(map(repr, case.labels))} (at least {case.min_confidence})"
-    if reference and (reference.label not in case.labels or reference.confidence < case.min_confidence):
+    if reference and (reference.label not in case.labels or not reference.confidence >= case.min_confidence):
         return f"golden case {case.name}: 🤗's own model answers {reference}, promised is {promised}"
-    if reference and (graph.label != reference.label or abs(graph.confidence - reference.confidence) > TOLERANCE):
-        return f"golden case {case.name}: the exported graph answers {graph}, 🤗's own model {reference} ± {TOLERANCE}"
-    if graph.label not in case.labels or graph.confidence < case.min_confidence:
+    if reference and not (
+        graph.label == reference.label and abs(graph.confidence - reference.confidence) <= reference.tolerance
+    ):
+        return f"golden case {case.name}: the exported graph answers {graph}, 🤗's own model {reference} ± {reference.tolerance}"
+    if graph.label not in case.labels or not graph.confidence >= case.min_confidence:
         return f"golden case {case.name}: the exported graph answers {graph}, promised is {promised}"
     return None
 
@@ -77,16 +92,18 @@ def reference_chances(checkpoint: Checkpoint, data: bytes) -> Any:
     return chances / chances.sum()
 
 
-def reference_answer(checkpoint: Checkpoint, case: GoldenImage) -> Answer:
+def reference_answer(checkpoint: Checkpoint, case: GoldenImage) -> Reference:
     """🤗's answer to a case."""
+    image = read_image(case)
     try:
-        chances = reference_chances(checkpoint, read_image(case))
+        chances = reference_chances(checkpoint, image)
     except OSError as error:
         raise ExportRefused(
             f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF, BMP or WebP image."
         ) from error
     best = int(chances.argmax())
-    return Answer(label=checkpoint.labels[best], confidence=float(chances[best]))
+    tolerance = CMYK_TOLERANCE if is_cmyk(image) else TOLERANCE
+    return Reference(label=checkpoint.labels[best], confidence=float(chances[best]), tolerance=tolerance)
 
 
 class ExportedGraph:
@@ -122,7 +139,7 @@ class ExportedGraph:
         return Answer(label=label.decode(), confidence=float(confidence))
 
 
-def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, reference: Answer | None) -> None:
+def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, reference: Reference | None) -> None:
     """One case's folder: the REST body, the gRPC request and the promised answers."""
     image = read_image(case)
     folder.mkdir(parents=True)
@@ -133,6 +150,6 @@ def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, ref
         "name": case.name,
         "label": case.label,
         "min_confidence": case.min_confidence,
-        "reference": {**asdict(reference), "tolerance": TOLERANCE} if reference else None,
+        "reference": asdict(reference) if reference else None,
     }
     (folder / "case.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -5,20 +5,28 @@ Every function here takes any bytes at all and raises nothing: where the bytes m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 UNKNOWN, JPEG, PNG, GIF, BMP, WEBP = range(6)
 SEGMENTS = 1000  # of a JPEG, before its picture; a real one has a dozen
 BLOCKS = 70_000  # of a GIF, up to the end of its first frame: 255 bytes each
+NAMES = 8  # of a chunk that are looked at; pixels spell one by chance, once in four gigabytes
+EXIF_BYTES = 65_536  # at most
+NOTHING = (0, 0, 0)
 
 
 class Header(NamedTuple):
-    """Scalars of a graph. `detail` is the kind's own: where a GIF's first frame ends, whether a WebP is animated."""
+    """Tensors of a graph: scalars, and three numbers of the kind's own in `detail`.
+
+    Those are, of a GIF, where its blocks, its first frame and what follows that begin; of a BMP, its height with its sign.
+    """
 
     kind: Any
     height: Any
     width: Any
     orientation: Any  # 1 to 8, as EXIF numbers them
+    is_odd: Any  # a CMYK JPEG without Adobe's marker, a GIF whose first frame is not all of it, an animated WebP
     detail: Any
 
 
@@ -28,13 +36,17 @@ def read_header(data: Any) -> Header:
 
     raw = tf.concat([tf.io.decode_raw(data, tf.uint8), tf.zeros([64], tf.uint8)], axis=0)  # room to look past the end
     length = tf.strings.length(data)
+
+    def read_by(reader: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:
+        return tuple(tf.cast(value, tf.int32) for value in reader(data, raw, length))
+
     kind = _kind(raw)
     readers = [_unknown, _jpeg, _png, _gif, _bmp, _webp]
-    height, width, exif, detail = tf.switch_case(
-        kind, [lambda read=read: tuple(tf.cast(value, tf.int32) for value in read(raw, length)) for read in readers]
-    )
-    orientation = tf.cond(exif > 0, lambda: _orientation(raw[exif:length]), lambda: tf.constant(1))
-    return Header(kind, height, width, orientation, detail)
+    read = tf.switch_case(kind, [lambda reader=reader: read_by(reader) for reader in readers])
+    height, width, exif, is_odd, detail = read
+    end = tf.minimum(exif + EXIF_BYTES, length)
+    orientation = tf.cond(exif > 0, lambda: _orientation(raw[exif:end]), lambda: tf.constant(1))
+    return Header(kind, height, width, orientation, is_odd > 0, detail)
 
 
 def _kind(raw: Any) -> Any:
@@ -63,93 +75,95 @@ def number(raw: Any, at: Any, size: int, *, big: bool = False) -> Any:
 
 
 def _unknown(*_: Any) -> tuple[Any, ...]:
-    return 0, 0, 0, 0
+    return 0, 0, 0, 0, NOTHING
 
 
-def _jpeg(raw: Any, length: Any) -> tuple[Any, ...]:
-    """Walks from segment to segment up to the picture: the size is in one of them, the orientation in another."""
+def _jpeg(_: Any, raw: Any, length: Any) -> tuple[Any, ...]:
+    """Walks from segment to segment up to the picture: size, orientation and Adobe's marker are each in one of them."""
     import tensorflow as tf
 
     def goes_on(at: Any, count: Any, *_: Any) -> Any:
         return (at < length) & (count < SEGMENTS)
 
-    def step(at: Any, count: Any, height: Any, width: Any, exif: Any) -> tuple[Any, ...]:
+    def step(at: Any, count: Any, frame: Any, exif: Any, adobe: Any) -> tuple[Any, ...]:
         here = tf.cast(raw[at : at + 10], tf.int32)
         marker, size = here[1], here[2] * 256 + here[3]
         is_frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)  # noqa: PLR2004
         is_exif = (marker == 0xE1) & _says(raw, at + 4, b"Exif\0\0")  # noqa: PLR2004
+        is_adobe = (marker == 0xEE) & (size >= 14) & _says(raw, at + 4, b"Adobe")  # noqa: PLR2004
         is_end = (here[0] != 0xFF) | (marker == 0xDA) | (marker == 0xD9)  # noqa: PLR2004
         after = tf.where(marker == 0xFF, at + 1, at + 2 + size)  # noqa: PLR2004  # more than one FF is padding
         return (
             tf.where(is_end, length, after),
             count + 1,
-            tf.where(is_frame, here[5] * 256 + here[6], height),
-            tf.where(is_frame, here[7] * 256 + here[8], width),
+            tf.where(is_frame, [here[5] * 256 + here[6], here[7] * 256 + here[8], here[9]], frame),
             tf.where(is_exif & (exif == 0), at + 10, exif),
+            adobe | is_adobe,
         )
 
-    _, _, height, width, exif = tf.while_loop(goes_on, step, [tf.constant(value) for value in (2, 0, 0, 0, 0)])
-    return height, width, exif, 0
+    begin = (2, 0, tf.zeros([3], tf.int32), 0, tf.zeros([], tf.bool))
+    _, _, frame, exif, adobe = tf.while_loop(goes_on, step, begin)
+    return frame[0], frame[1], exif, (frame[2] == 4) & ~adobe, NOTHING  # noqa: PLR2004  # colours
 
 
-def _png(raw: Any, _: Any) -> tuple[Any, ...]:
-    return number(raw, 20, 4, big=True), number(raw, 16, 4, big=True), _find(raw, b"eXIf", 4), 0
+def _png(data: Any, raw: Any, _: Any) -> tuple[Any, ...]:
+    return number(raw, 20, 4, big=True), number(raw, 16, 4, big=True), _find(data, raw, b"eXIf", 0), 0, NOTHING
 
 
-def _find(raw: Any, words: bytes, after: int) -> Any:
-    """Where a chunk of this name with a TIFF header in it begins its content, `after` bytes behind its name; else 0."""
+def _find(data: Any, raw: Any, words: bytes, gap: int) -> Any:
+    """Where a chunk of this name has a TIFF header, `gap` bytes behind its name; 0 where none of the first few has."""
     import tensorflow as tf
 
-    signs = [*enumerate(words), *((after + at, code) for at, code in enumerate(b"II*\0"))]
-    other = [*enumerate(words), *((after + at, code) for at, code in enumerate(b"MM\0*"))]
-    room = tf.size(raw) - after - 4
-    found = [
-        tf.reduce_all(tf.stack([raw[at : room + at] == code for at, code in pattern]), axis=0)
-        for pattern in (signs, other)
-    ]
-    places = tf.where(found[0] | found[1])[:, 0] + after
-    return tf.reduce_max(tf.concat([places[:1], [tf.constant(0, tf.int64)]], axis=0))
+    # Bytes are not compared one by one: that takes dozens of times the file's size.
+    pieces = tf.raw_ops.StringSplitV2(input=[data], sep=words, maxsplit=NAMES).values
+    places = tf.cumsum(tf.strings.length(pieces) + len(words))[:-1] + gap
+    here = tf.gather(raw, places[:, None] + tf.range(4))
+    fits = [tf.reduce_all(here == tf.constant(list(order), tf.uint8), axis=1) for order in (b"II*\0", b"MM\0*")]
+    return tf.reduce_max(tf.concat([places[fits[0] | fits[1]][:1], [0]], axis=0))
 
 
-def _gif(raw: Any, length: Any) -> tuple[Any, ...]:
+def _gif(_: Any, raw: Any, length: Any) -> tuple[Any, ...]:
     """Walks from block to block to the end of the first frame: what comes after it is never decoded."""
     import tensorflow as tf
 
     def table(flags: Any) -> Any:
         return tf.where(flags & 0x80 > 0, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
-    def goes_on(at: Any, count: Any, inside: Any, framed: Any, _: Any) -> Any:
-        return (at < length) & (count < BLOCKS) & (inside | ~framed)
+    def goes_on(at: Any, count: Any, inside: Any, frame: Any) -> Any:
+        return (at < length) & (count < BLOCKS) & (inside | (frame == 0))
 
-    def step(at: Any, count: Any, inside: Any, framed: Any, size: Any) -> tuple[Any, ...]:
+    def step(at: Any, count: Any, inside: Any, frame: Any) -> tuple[Any, ...]:
         here = tf.cast(raw[at : at + 10], tf.int32)
         is_frame, is_extension = ~inside & (here[0] == 0x2C), ~inside & (here[0] == 0x21)  # noqa: PLR2004
         after = tf.where(inside, at + 1 + here[0], tf.where(is_frame, at + 11 + table(here[9]), at + 2))
-        reach = [here[3] + here[4] * 256 + here[7] + here[8] * 256, here[1] + here[2] * 256 + here[5] + here[6] * 256]
         return (
             tf.where(inside | is_frame | is_extension, after, length),
             count + 1,
             tf.where(inside, here[0] > 0, is_frame | is_extension),
-            framed | is_frame,
-            tf.where(is_frame, tf.maximum(size, reach), size),  # a frame may be larger than the picture says it is
+            tf.where(is_frame, at, frame),
         )
 
+    def sides(*places: Any) -> Any:
+        return tf.stack([tf.cast(number(raw, at, 2), tf.int32) for at in places])
+
     start = 13 + table(tf.cast(raw[10], tf.int32))
-    size = [tf.cast(number(raw, at, 2), tf.int32) for at in (8, 6)]
-    no = tf.zeros([], tf.bool)
-    end, *_, size = tf.while_loop(goes_on, step, [start, tf.constant(0), no, no, tf.stack(size)])
-    return size[0], size[1], 0, tf.minimum(end, length)
+    end, _, _, frame = tf.while_loop(goes_on, step, (start, 0, tf.zeros([], tf.bool), 0))
+    corner, extent = sides(frame + 3, frame + 1), sides(frame + 7, frame + 5)
+    size = tf.maximum(sides(8, 6), corner + extent)  # a frame may be larger than the picture says it is
+    is_part = tf.reduce_any((corner > 0) | (extent < size))
+    size = tf.where((frame > 0) & (frame + 10 <= length), size, 0)
+    return size[0], size[1], 0, is_part, (start, frame, tf.minimum(end, length))
 
 
-def _bmp(raw: Any, _: Any) -> tuple[Any, ...]:
+def _bmp(_: Any, raw: Any, __: Any) -> tuple[Any, ...]:
     import tensorflow as tf
 
     signed = tf.bitcast(tf.cast(number(raw, 22, 4), tf.uint32), tf.int32)  # below zero where rows go from top to bottom
     width = tf.bitcast(tf.cast(number(raw, 18, 4), tf.uint32), tf.int32)
-    return tf.abs(tf.maximum(signed, -(2**31) + 1)), tf.maximum(width, 0), 0, signed
+    return tf.abs(tf.maximum(signed, -(2**31) + 1)), tf.maximum(width, 0), 0, 0, (signed, 0, 0)
 
 
-def _webp(raw: Any, _: Any) -> tuple[Any, ...]:
+def _webp(data: Any, raw: Any, _: Any) -> tuple[Any, ...]:
     """Three kinds: with a canvas of its own (VP8X), lossless (VP8L), plain."""
     import tensorflow as tf
 
@@ -164,16 +178,16 @@ def _webp(raw: Any, _: Any) -> tuple[Any, ...]:
             [number(raw, 28, 2) % 2**14, number(raw, 26, 2) % 2**14],
         ),
     )
-    exif = tf.maximum(_find(raw, b"EXIF", 8), _find(raw, b"EXIF", 14))  # some writers put Exif\0\0 before it
+    exif = tf.maximum(_find(data, raw, b"EXIF", 4), _find(data, raw, b"EXIF", 10))  # some write Exif\0\0 first
     exif = tf.where(extended & (flags & 8 > 0), exif, tf.zeros_like(exif))
-    return sizes[0], sizes[1], exif, tf.where(extended, flags & 2, tf.zeros_like(flags))
+    return sizes[0], sizes[1], exif, extended & (flags & 2 > 0), NOTHING
 
 
 def _orientation(tiff: Any) -> Any:
     """The orientation in a TIFF header's first directory, 1 where it has none or makes no sense."""
     import tensorflow as tf
 
-    tiff = tf.concat([tiff[:65536], tf.zeros([16], tf.uint8)], axis=0)  # EXIF is 64 KB at most
+    tiff = tf.concat([tiff, tf.zeros([16], tf.uint8)], axis=0)
     room = tf.size(tiff, out_type=tf.int64) - 16
     is_big = _says(tiff, 0, b"MM\0*")
 

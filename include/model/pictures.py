@@ -89,7 +89,7 @@ def kinds_of(image: Any, name: str) -> Iterator[Picture]:
         "JPEG, full colour": lambda: encoded(image, "JPEG", quality=95, subsampling=0),
         "JPEG, progressive": lambda: encoded(image, "JPEG", quality=80, progressive=True),
         "JPEG, grey": lambda: encoded(grey, "JPEG"),
-        "JPEG, CMYK": lambda: encoded(image.convert("CMYK"), "JPEG"),
+        "JPEG, CMYK": lambda: encoded(cmyk(image), "JPEG"),
         "PNG": lambda: encoded(image, "PNG"),
         "PNG, alpha": lambda: encoded(alpha, "PNG"),
         "PNG, grey": lambda: encoded(grey, "PNG"),
@@ -99,6 +99,7 @@ def kinds_of(image: Any, name: str) -> Iterator[Picture]:
         "PNG, 16 bits": lambda: png_of_16_bits(image),
         "PNG, grey of 16 bits": lambda: png_of_16_bits(grey),
         "GIF": lambda: encoded(frames[0], "GIF"),
+        "GIF, transparent": lambda: encoded(palette, "GIF", transparency=palette.getpixel((0, 0))),
         "GIF, animated": lambda: encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "BMP": lambda: encoded(image, "BMP"),
         "BMP, 32 bits": lambda: encoded(alpha, "BMP"),
@@ -123,6 +124,16 @@ def scene(width: int, height: int) -> Any:
     soft = [(x * 255) // max(width, 1), (y * 255) // max(height, 1), ((x + y) * 127) // max(width + height, 1) + 64]
     hard = ((x // 17 + y // 11) % 2) * 60
     return Image.fromarray(np.clip(np.stack(soft, axis=-1) + (hard + noise)[..., None] - 40, 0, 255).astype(np.uint8))
+
+
+def cmyk(image: Any) -> Any:
+    """The picture in four colours as printers have it: what its three share is black's."""
+    import numpy as np
+    from PIL import Image
+
+    colours = 255 - np.asarray(image)
+    black = colours.min(axis=-1)
+    return Image.merge("CMYK", [*Image.fromarray(colours - black[..., None]).split(), Image.fromarray(black)])
 
 
 def exif(number: int) -> bytes:

@@ -111,6 +111,10 @@ def _resize(config: dict[str, Any], kind: str) -> Step:
 
 
 def _convnext_resize(config: dict[str, Any]) -> list[Step]:
+    if "shortest_edge" not in config["size"]:
+        raise ExportRefused(
+            f"preprocessor_config.json: size {config['size']} is not supported. Next: use shortest_edge, as ConvNeXt does."
+        )
     edge = int(config["size"]["shortest_edge"])
     if edge >= 384:  # noqa: PLR2004  # ConvNext's own rule: large inputs are not cropped
         return [Resize(height=edge, width=edge, filter=_filter(config))]

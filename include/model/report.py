@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from parity import compare, judge_parity, one_level, summary
 from pictures import Picture, report_set
 from reproducible import fix_hash_seed
 from request import Settings
+from upright import is_cmyk, prepare, upright_pixels
 
 BEGIN = "<!-- measured by `make model-report`; what stands between these marks is written over -->"
 END = "<!-- end of what is measured -->"
@@ -30,19 +32,19 @@ SHOWN = 24  # characters of a base64 text that the page shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A processor's largest differences by kind of file, in levels."""
+class Apart:
+    """How far a picture's values are from those of a processor, by the graph."""
 
-    name: str
-    levels: dict[str, float]
+    picture: Picture
+    levels: float  # the largest difference
+    values: int
+    others: int  # of these values, those that are not the same
 
 
-def measure_pixels(pictures: Sequence[Picture]) -> list[Column]:
+def measure_pixels(pictures: Sequence[Picture]) -> dict[str, list[Apart]]:
     """Every picture through every kind of processor, in the graph and by 🤗's own."""
-    from upright import upright_pixels
-
     seen = [(picture, upright_pixels(picture.data)) for picture in pictures]
-    return [Column(name=name, levels=_levels(processor, seen)) for name, processor in _processors().items()]
+    return {name: _apart(processor, seen) for name, processor in _processors().items()}
 
 
 def _processors() -> dict[str, Any]:
@@ -51,6 +53,9 @@ def _processors() -> dict[str, Any]:
     return {
         "ViT: 224 x 224, bilinear": ViTImageProcessor(),
         "Swin: 224 x 224, bicubic": ViTImageProcessor(resample=3),
+        "ViT: 224 x 224, Hamming": ViTImageProcessor(resample=5),
+        "ViT: 224 x 224, Lanczos": ViTImageProcessor(resample=1),
+        "ViT: 224 x 224, box": ViTImageProcessor(resample=4),
         "DeiT: 256 x 256, bicubic, crop": DeiTImageProcessor(),
         "ConvNeXt: shortest edge, bilinear, crop": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875),
         "MobileViT: shortest edge, bilinear, crop": MobileViTImageProcessor(
@@ -59,12 +64,11 @@ def _processors() -> dict[str, Any]:
     }
 
 
-def _levels(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> dict[str, float]:
+def _apart(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> list[Apart]:
     import numpy as np
     import tensorflow as tf
     from decode import Limits, read_image
     from preprocess import apply, plan_preprocess
-    from upright import prepare
 
     steps, defaults = plan_preprocess(type(processor).__name__, processor.to_dict()), Settings()
     limits = Limits(max_file_bytes=defaults.max_file_bytes, max_side=defaults.max_side)
@@ -73,20 +77,34 @@ def _levels(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> dict[str, fl
         input_signature=[tf.TensorSpec([], tf.string)],
         autograph=False,
     )
-    largest: dict[str, float] = {}
+    found = []
     for picture, pixels in seen:
-        apart = np.abs(ours(picture.data).numpy() - prepare(processor, pixels)[0]).max() / one_level(steps)
-        largest[picture.kind] = max(largest.get(picture.kind, 0.0), float(apart))
-    return largest
+        apart = np.abs(ours(picture.data).numpy() - prepare(processor, pixels)[0]) / one_level(steps)
+        others = int(np.count_nonzero(apart))
+        found.append(Apart(picture=picture, levels=float(apart.max()), values=apart.size, others=others))
+    return found
 
 
-def render_pixels(columns: Sequence[Column], pictures: Sequence[Picture]) -> Iterator[str]:
+def render_pixels(columns: dict[str, list[Apart]]) -> Iterator[str]:
     """The table of the largest differences by kind of file."""
-    yield "| kind of file | images | " + " | ".join(column.name for column in columns) + " |"
+    kinds = Counter(one.picture.kind for one in next(iter(columns.values())))
+    yield "| kind of file | images | " + " | ".join(columns) + " |"
     yield "| --- " * (len(columns) + 2) + "|"
-    for kind in sorted({picture.kind for picture in pictures}):
-        count = sum(picture.kind == kind for picture in pictures)
-        yield f"| {kind} | {count} | " + " | ".join(f"{column.levels[kind]:.3g}" for column in columns) + " |"
+    for kind, count in sorted(kinds.items()):
+        largest = [max(one.levels for one in found if one.picture.kind == kind) for found in columns.values()]
+        yield f"| {kind} | {count} | " + " | ".join(f"{levels:.3g}" for levels in largest) + " |"
+
+
+def render_others(columns: dict[str, list[Apart]]) -> Iterator[str]:
+    """How many values are not the same, where the decoder does not see to that already."""
+    for name, found in columns.items():
+        exact = [one for one in found if not is_cmyk(one.picture.data)]
+        others = [one.others for one in exact if one.others]
+        if others:
+            yield (
+                f"{name}: {sum(others)} of {sum(one.values for one in exact):,} values are not the same, "
+                f"in {len(others)} of the {len(exact)} pictures that are not in CMYK."
+            )
 
 
 def measure_digits(pictures: Sequence[Picture], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
@@ -153,7 +171,7 @@ def make_vit_base(folder: Path) -> None:
     ViTImageProcessor().save_pretrained(folder)
 
 
-def render(pictures: Sequence[Picture], columns: Sequence[Column], digits: dict[str, Any], card: dict[str, Any]) -> str:
+def render(columns: dict[str, list[Apart]], digits: dict[str, Any], card: dict[str, Any]) -> str:
     """All that is measured, but the signatures' requests and answers."""
     versions = ", ".join(f"{name} {version}" for name, version in card["toolchain"].items())
     measured = card["measured"]
@@ -161,13 +179,17 @@ def render(pictures: Sequence[Picture], columns: Sequence[Column], digits: dict[
         f"On {versions}.",
         "",
         "**Pixels.** The largest difference between what the graph makes of a file and what 🤗's own processor makes of it,",
-        f"in levels of 0 to 255, over {len(pictures)} files:",
+        f"in levels of 0 to 255, over {digits['images'] + digits['cmyk']['images']} files:",
         "",
-        *render_pixels(columns, pictures),
+        *render_pixels(columns),
         "",
-        "**Probabilities.** digits-vit from the SavedModel beside 🤗's processor and TensorFlow class, on the same",
-        f"{digits['images']} files: {digits['labels_equal']} labels equal, {digits['ties']} ties; probabilities apart by",
+        *render_others(columns),
+        "",
+        "**Probabilities.** digits-vit from the SavedModel beside 🤗's processor and TensorFlow class, on those",
+        f"{digits['images']} files that are not in CMYK: {digits['labels_equal']} labels equal, {digits['ties']} ties; probabilities apart by",
         f"{digits['largest_difference']:.5f} at most, {digits['mean_difference']:.5f} on average (both rounded upwards).",
+        f"On the {digits['cmyk']['images']} in CMYK: {digits['cmyk']['labels_equal']} labels equal, {digits['cmyk']['ties']} ties;",
+        f"{digits['cmyk']['largest_difference']:.5f} at most, {digits['cmyk']['mean_difference']:.5f} on average.",
         "",
         f"**Cost.** An export of ViT-B/16 ({card['parameters']:,} parameters, random weights, {card['bytes']:,} bytes of",
         f"SavedModel) took {measured['seconds']:.0f} s and {measured['peak_rss_bytes'] / 2**30:.2f} GiB at its peak:",
@@ -202,7 +224,7 @@ def main() -> None:
         card = measure_export(scratch)
         columns = measure_pixels(pictures)
         digits, graph = measure_digits(pictures, scratch)
-        text = render(pictures, columns, digits, card)
+        text = render(columns, digits, card)
         answers = "\n".join(render_signatures(graph))
     shown = f"{text}\n\n**A request and its answer** for each signature, digits-vit, bytes shortened:\n\n{answers}"
     asked.page.write_text(place(asked.page.read_text(encoding="utf-8"), shown), encoding="utf-8")

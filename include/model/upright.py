@@ -25,6 +25,14 @@ def upright_pixels(data: bytes) -> Any:
         return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
+def is_cmyk(data: bytes) -> bool:
+    """Whether the file has a printer's four colours, which TensorFlow mixes a little darker than PIL."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.mode == "CMYK"
+
+
 def prepare(processor: Any, pixels: Any) -> Any:
     """What the checkpoint's own processor makes of them, float32 (1, 3, height, width).
 

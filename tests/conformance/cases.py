@@ -61,6 +61,11 @@ def asks(signature, **body):
     return {"signature_name": signature, **body}
 
 
+def nested(depth):
+    """A number in so many lists."""
+    return [nested(depth - 1)] if depth else 1.0
+
+
 PATHS = [
     get("status", "g3doc/api_rest.md:447-465", MODEL, answer=THE_STATUS),
     get("status of a version", "g3doc/api_rest.md:30-34", f"{MODEL}/versions/7", answer=THE_STATUS),
@@ -131,6 +136,7 @@ ROWS = [
         "Encountered list at unexpected level: 1 expected < 1"),
     bad("a row that is shallower in places", f"{TENSOR}:395-403", asks("pairs", instances=[[[1.0], 2.0]]),
         "found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
+    bad("more dimensions than a tensor has", "tensorflow/core/framework/tensor_shape.h:61-63", {"instances": nested(300)}, ""),
     bad("an output without dimensions", f"{TENSOR}:986-989", asks("scalar", instances=[1.0]),
         "Tensor name: total has no shape information"),
     bad("outputs of different lengths", f"{TENSOR}:990-996", asks("uneven", instances=[1.0]), "has inconsistent batch size"),

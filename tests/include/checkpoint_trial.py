@@ -16,7 +16,7 @@ import tensorflow as tf
 import transformers
 from export import export_checkpoint, prove_parity
 from golden import ExportedGraph, reference_chances
-from pictures import encoded, scene
+from pictures import cmyk, encoded, scene
 from PIL import Image
 from refused import ExportRefused, PromiseBroken
 from request import Folder, Request, Settings
@@ -178,6 +178,7 @@ def bad_images() -> dict[str, bytes]:
     """Files that no model should be asked about, by what is wrong with them."""
     photo = scene(90, 60)
     jpeg, png, gif, bmp, webp = (encoded(photo, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
+    corner = gif[:6] + (100).to_bytes(2, "little") * 2 + gif[10:]  # says that it is larger than its frame
     bomb = bytearray(png)
     bomb[16:24] = (50_000).to_bytes(4, "big") * 2  # says that it is 50000 x 50000 pixels
     return {
@@ -195,9 +196,18 @@ def bad_images() -> dict[str, bytes]:
         "bomb": bytes(bomb),
         "large file": png + bytes(200_000),
         "long side": encoded(scene(2001, 1), "PNG"),
+        "gif without frame": gif[:13] + b"\x3b",
+        "part of a gif": corner,
+        "cmyk jpeg without adobe": without_segment(encoded(cmyk(photo), "JPEG"), b"\xff\xee"),
         "animated webp": encoded(photo, "WEBP", save_all=True, append_images=[photo.rotate(180)]),
         "bmp of 16 bits": bmp[:28] + b"\x10" + bmp[29:],
     }
+
+
+def without_segment(jpeg: bytes, marker: bytes) -> bytes:
+    """A JPEG without the first segment of that marker."""
+    before, _, after = jpeg.partition(marker)
+    return before + after[int.from_bytes(after[:2], "big") :]
 
 
 def meet_bad_images(folder: Path) -> dict[str, object]:
@@ -223,10 +233,16 @@ def meet_bad_images(folder: Path) -> dict[str, object]:
     return answers
 
 
-def break_parity(folder: Path) -> str:
-    """How an exporter ends whose graph resizes with another filter than the checkpoint's own processor."""
-    checkpoint = load_checkpoint(folder)
-    checkpoint.processor.resample = 0
+def break_parity(folder: Path) -> list[str]:
+    """How an exporter ends whose graph resizes with another filter than the processor, or is held to a model of NaNs."""
+    other, none = load_checkpoint(folder), load_checkpoint(folder)
+    other.processor.resample = 0
+    none.model.weights[-1].assign(none.model.weights[-1] * np.nan)
+    return [judged(checkpoint, folder) for checkpoint in (other, none)]
+
+
+def judged(checkpoint: object, folder: Path) -> str:
+    """How an export of this checkpoint ends that has written the graph of another."""
     request = Request(model="vit", source=Folder(path=folder), golden=(), settings=SETTINGS)
     try:
         prove_parity(request, checkpoint, ExportedGraph(exported(folder)))

@@ -40,3 +40,9 @@ def checkpoint_trial(model_python, tmp_path_factory):
     """For each kind of checkpoint: both answers to each photo, or the refusal; `other-signature` is a SavedModel."""
     folder = tmp_path_factory.mktemp("checkpoints")
     return run_trial(model_python, "checkpoint_trial.py", folder) | {"other-signature": folder / "other-signature"}
+
+
+@pytest.fixture(scope="session")
+def memory_trial(model_python, tmp_path_factory):
+    """For each large file: why it is not decoded, and how often its own size the peak of memory has grown by."""
+    return run_trial(model_python, "memory_trial.py", tmp_path_factory.mktemp("large"))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from decode import Limits, read_image
 from parity import one_level
-from pictures import Picture, at_many_sizes, built_in, kinds_of, rotated
+from pictures import Picture, at_many_sizes, built_in, encoded, kinds_of, rotated
 from PIL import Image
 from preprocess import apply, plan_preprocess
 from sklearn.datasets import load_sample_image
@@ -23,7 +23,16 @@ LIMITS = Limits(max_file_bytes=1 << 24, max_side=8192)
 
 def images() -> list[Picture]:
     """The built-in set, every kind of file and orientation of a photograph, and some of its sizes."""
-    return [*built_in(), *kinds_of(PHOTO, "photo"), *rotated(PHOTO, "photo"), *list(at_many_sizes(PHOTO, "photo"))[::3]]
+    alpha = PHOTO.convert("RGBA")
+    alpha.putalpha(PHOTO.convert("L"))
+    transparent = Picture("GIF, transparent", "photo of many alphas", encoded(alpha, "GIF"))
+    return [
+        transparent,
+        *built_in(),
+        *kinds_of(PHOTO, "photo"),
+        *rotated(PHOTO, "photo"),
+        *list(at_many_sizes(PHOTO, "photo"))[::3],
+    ]
 
 
 def processors() -> dict[str, object]:
@@ -62,8 +71,8 @@ def main() -> None:
         answer[name] = {}
         for image, data in pictures:
             theirs, got = prepare(processor, seen[image])[0], ours(data).numpy()
-            apart = np.abs(got - theirs).max() if got.shape == theirs.shape else np.inf
-            answer[name][image] = min(float(apart) / one_level(steps), 999.0)
+            apart = (np.abs(got - theirs) / one_level(steps)).max() if got.shape == theirs.shape else np.inf
+            answer[name][image] = min(float(apart), 999.0)
     print(json.dumps(answer))
 
 

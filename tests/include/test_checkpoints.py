@@ -56,10 +56,18 @@ def test_checkpoint_that_cannot_be_served_is_refused(checkpoint_trial, kind, say
 
 def test_graph_that_is_not_as_its_processor_is_refused(checkpoint_trial):
     """A graph that resizes with another filter than 🤗 is not exported: the worst image and both answers are said."""
-    said = checkpoint_trial["parity"]
+    said = checkpoint_trial["parity"][0]
     assert "images are not as 🤗 has them; the worst is " in said
     assert "the exported graph answers '" in said
     assert "🤗's own model '" in said
+
+
+def test_model_that_gives_no_numbers_is_refused(checkpoint_trial):
+    """A NaN is within no bounds: the export ends with one line, and every picture is bad."""
+    said = checkpoint_trial["parity"][1]
+    assert "26 of 26" in said
+    assert "(nan), nan apart" in said
+    assert "\n" not in said
 
 
 SAYS = {
@@ -72,6 +80,9 @@ SAYS = {
     "png signature alone": "is broken or cut short",
     "bomb": "has 50000 x 50000 pixels, a side of 2000 is allowed",
     "long side": "has 2001 x 1 pixels, a side of 2000 is allowed",
+    "gif without frame": "is broken or cut short",
+    "part of a gif": "is a GIF whose first frame is not the whole picture, only whole ones are read",
+    "cmyk jpeg without adobe": "is a CMYK JPEG without the marker of Adobe that says how its colours are meant",
     "animated webp": "is an animated WebP, only still ones are read",
     "bmp of 16 bits": "is a BMP of a kind that is not read: compressed, or of 16 bits",
 }

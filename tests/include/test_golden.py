@@ -6,36 +6,49 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from golden import Answer, judge_case, rest_body
+from golden import Answer, Reference, judge_case, rest_body
 from request import GoldenImage
 
 CASE = GoldenImage(name="three", image=Path("/three.png"), label="3", min_confidence=0.85)
 
 
+NAN = float("nan")
+
+
+def graph(label, confidence):
+    """The exported graph's answer."""
+    return Answer(label=label, confidence=confidence)
+
+
+def reference(label, confidence, tolerance=0.01):
+    """🤗's own answer."""
+    return Reference(label=label, confidence=confidence, tolerance=tolerance)
+
+
 @pytest.mark.parametrize(
-    ("graph", "reference", "says"),
+    ("answer", "own", "says"),
     [
-        (Answer(label="3", confidence=0.90), Answer(label="3", confidence=0.905), None),
-        (Answer(label="3", confidence=0.90), None, None),
-        (Answer(label="3", confidence=0.90), Answer(label="3", confidence=0.95), "the exported graph answers '3' (0.9"),
-        (Answer(label="8", confidence=0.90), Answer(label="3", confidence=0.90), "the exported graph answers '8' (0.9"),
+        (graph("3", 0.90), reference("3", 0.905), None),
+        (graph("3", 0.90), None, None),
         (
-            Answer(label="8", confidence=0.90),
-            None,
-            "the exported graph answers '8' (0.9000), promised is '3' (at least",
+            graph("3", 0.90),
+            reference("3", 0.95),
+            "the exported graph answers '3' (0.9000), 🤗's own model '3' (0.9500) ± 0.01",
         ),
-        (
-            Answer(label="3", confidence=0.80),
-            None,
-            "the exported graph answers '3' (0.8000), promised is '3' (at least",
-        ),
-        (Answer(label="8", confidence=0.90), Answer(label="8", confidence=0.90), "🤗's own model answers '8' (0.9000)"),
-        (Answer(label="3", confidence=0.84), Answer(label="3", confidence=0.84), "🤗's own model answers '3' (0.8400)"),
+        (graph("3", 0.90), reference("3", 0.95, tolerance=0.1), None),
+        (graph("8", 0.90), reference("3", 0.90), "the exported graph answers '8' (0.9"),
+        (graph("8", 0.90), None, "the exported graph answers '8' (0.9000), promised is '3' (at least"),
+        (graph("3", 0.80), None, "the exported graph answers '3' (0.8000), promised is '3' (at least"),
+        (graph("8", 0.90), reference("8", 0.90), "🤗's own model answers '8' (0.9000)"),
+        (graph("3", 0.84), reference("3", 0.84), "🤗's own model answers '3' (0.8400)"),
+        (graph("3", NAN), None, "the exported graph answers '3' (nan), promised is '3' (at least"),
+        (graph("3", NAN), reference("3", 0.90), "the exported graph answers '3' (nan), 🤗's own model '3' (0.9000)"),
+        (graph("3", 0.90), reference("3", NAN), "🤗's own model answers '3' (nan)"),
     ],
 )
-def test_case_holds_only_if_promise_and_reference_agree(graph, reference, says):
-    """A case that fails names itself and both answers; a case that holds has nothing to say."""
-    problem = judge_case(CASE, graph, reference)
+def test_case_holds_only_if_promise_and_reference_agree(answer, own, says):
+    """A case that fails names itself and both answers; one that holds has nothing to say; no NaN is near enough."""
+    problem = judge_case(CASE, answer, own)
     if says is None:
         assert problem is None
     else:
@@ -46,11 +59,10 @@ def test_case_holds_only_if_promise_and_reference_agree(graph, reference, says):
 def test_case_of_several_labels_holds_with_any_of_them():
     """Any of the labels keeps the promise, as long as 🤗's own model and the graph agree on it."""
     case = replace(CASE, label=("3", "8"))
-    eight, five = Answer(label="8", confidence=0.9), Answer(label="5", confidence=0.9)
-    assert judge_case(case, eight, eight) is None
-    assert judge_case(case, eight, None) is None
-    assert "promised is '3' or '8' (at least 0.85)" in judge_case(case, five, five)
-    assert "the exported graph answers '8'" in judge_case(case, eight, Answer(label="3", confidence=0.9))
+    assert judge_case(case, graph("8", 0.9), reference("8", 0.9)) is None
+    assert judge_case(case, graph("8", 0.9), None) is None
+    assert "promised is '3' or '8' (at least 0.85)" in judge_case(case, graph("5", 0.9), reference("5", 0.9))
+    assert "the exported graph answers '8'" in judge_case(case, graph("8", 0.9), reference("3", 0.9))
 
 
 def test_rest_body_is_the_seeds_request():

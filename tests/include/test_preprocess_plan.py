@@ -85,6 +85,7 @@ def test_processor_config_becomes_steps(processor, config, expected):
         ("ViTImageProcessor", {**SQUARE, "resample": 9}, "resample 9 is not supported"),
         ("ViTImageProcessor", {**SQUARE, "size": {"longest_edge": 9}}, "size {'longest_edge': 9} is not supported"),
         ("ViTImageProcessor", {**SQUARE, "size": {"shortest_edge": 9}}, "size {'shortest_edge': 9} is not supported"),
+        ("ConvNextImageProcessor", SQUARE, "size {'height': 224, 'width': 200} is not supported"),
         ("ViTImageProcessor", {**NUMBERS, "do_resize": False}, "neither do_resize"),
         ("ViTImageProcessor", {**SQUARE, **NUMBERS, "image_mean": [0.5]}, "image_mean has 1 values"),
         (

@@ -230,7 +230,13 @@ def test_path_is_read_in_any_case(server, cases):
         b'{"instances": ["aGVsbG8="], "inputs": ["aGVsbG8="]}',
         b'{"instances": [{"another_input": "aGVsbG8="}]}',
         b'{"instances": ["aGVsbG8="], "signature_name": "another"}',
+        *(
+            b"".join([b'{"instances": ', b"[" * deep, b'"aGVsbG8="', b"]" * deep, b"}"])
+            for deep in (32, 33, 64, 300, 900)
+        ),
+        b"[" * 988 + b"]" * 988,
     ],
+    ids=lambda body: body[:60].decode(),
 )
 def test_bad_request_is_400(server, body):
     """What cannot be read or predicted is 400, with the reason in `error`."""
@@ -393,10 +399,10 @@ def test_unknown_model_or_version_over_grpc_is_not_found(server, cases, messages
 
 
 def test_bad_input_over_grpc_is_invalid(cases, messages, predict):
-    """No image, no input, another input's name or type: INVALID_ARGUMENT each."""
+    """No image, no input, another input's name, type or number of dimensions: INVALID_ARGUMENT each."""
     good = messages("PredictRequest").FromString(cases["three"]["grpc"])
-    no_image, nothing, misnamed, mistyped = (messages("PredictRequest")() for _ in range(4))
-    for request in (no_image, nothing, misnamed, mistyped):
+    no_image, nothing, misnamed, mistyped, deep = (messages("PredictRequest")() for _ in range(5))
+    for request in (no_image, nothing, misnamed, mistyped, deep):
         request.CopyFrom(good)
     no_image.inputs["string_input"].string_val[0] = b"aGVsbG8="
     nothing.ClearField("inputs")
@@ -406,7 +412,9 @@ def test_bad_input_over_grpc_is_invalid(cases, messages, predict):
     mistyped.inputs["string_input"].dtype = 1  # DT_FLOAT
     mistyped.inputs["string_input"].tensor_shape.dim.add(size=1)
     mistyped.inputs["string_input"].float_val.append(1.0)
-    for request in (no_image, nothing, misnamed, mistyped):
+    for _ in range(39):
+        deep.inputs["string_input"].tensor_shape.dim.add(size=1)
+    for request in (no_image, nothing, misnamed, mistyped, deep):
         assert refused_code(lambda asked=request: predict(asked)) == grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensorflow_runtime import type_of
+from .tensorflow_runtime import DIMENSIONS, type_of
 from .words import ServingError, invalid
 
 INTEGERS = {"int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"}
@@ -83,7 +83,7 @@ def _check_keys(number: int, row: dict[str, Any], infos: dict[str, Any]) -> None
 
 def _stacked(name: str, values: list[Any], info: Any) -> np.ndarray:
     """The rows of one input: each a tensor of the same shape."""
-    dtype, shape, leaves = type_of(info), _shape(values[0]), []
+    dtype, shape, leaves = type_of(info), _shape(values)[1:], []
     for number, value in enumerate(values):
         try:
             leaves += _same_shaped(value, shape, dtype)
@@ -132,8 +132,10 @@ def _is_named(value: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    sizes = []
+    sizes: list[int] = []
     while isinstance(value, list):
+        if len(sizes) == DIMENSIONS:
+            raise invalid(f"Lists are nested deeper than {DIMENSIONS} levels")
         sizes.append(len(value))
         if not value:
             break
@@ -269,7 +271,10 @@ def _json_type(value: Any) -> str:
 
 
 def _debug(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:DEBUG_LENGTH]
+    try:
+        return json.dumps(value, ensure_ascii=False)[:DEBUG_LENGTH]
+    except RecursionError:
+        return "[…]"
 
 
 def _bad(value: Any, problem: str) -> ServingError:

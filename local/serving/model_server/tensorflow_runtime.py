@@ -16,6 +16,8 @@ from .words import CODE_NAMES, ServingError, invalid
 
 tf_logging.set_verbosity(tf_logging.ERROR)
 
+DIMENSIONS = 32  # of a tensor: TensorFlow knows 254, but crashes on an array of more than 32
+
 # Where a TensorProto keeps the values of each type (AsProtoField: one field of values, never tensor_content).
 VALUE_FIELDS = {
     "float32": "float_val",
@@ -77,6 +79,8 @@ def _as_serving_error(error: Any) -> ServingError:
 
 def array_of(alias: str, proto: Any) -> np.ndarray:
     """A TensorProto's values."""
+    if len(proto.tensor_shape.dim) > DIMENSIONS:
+        raise invalid(f"tensor parsing error: {alias}: more than {DIMENSIONS} dimensions")
     try:
         return np.asarray(tensor_util.MakeNdarray(proto))
     except (TypeError, ValueError) as error:
