@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 import transformers
 from export import export_checkpoint, prove_parity
-from golden import ExportedGraph, reference_chances
+from golden import ExportedGraph, reference_answer, reference_chances
 from pictures import cmyk, encoded, scene
 from PIL import Image
 from refused import ExportRefused, PromiseBroken
-from request import Folder, Request, Settings
+from request import Folder, GoldenImage, Request, Settings
 from safetensors.numpy import load_file, save_file
 from served_graph import load_checkpoint
 from sklearn.datasets import load_sample_image
@@ -251,6 +251,17 @@ def judged(checkpoint: object, folder: Path) -> str:
     return "nothing is wrong"
 
 
+def tolerances(folder: Path) -> list[float]:
+    """How far the served confidence may be from 🤗's own on a golden image in RGB, and on one in CMYK."""
+    checkpoint, image = load_checkpoint(folder), folder / "golden.jpg"
+    case = GoldenImage(name="scene", image=image, label="dog", min_confidence=0)
+    found = []
+    for picture in (scene(90, 60), cmyk(scene(90, 60))):
+        picture.save(image)
+        found.append(reference_answer(checkpoint, case).tolerance)
+    return found
+
+
 def main() -> None:
     """Try every checkpoint; the exporter's own progress lines go to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
@@ -260,6 +271,7 @@ def main() -> None:
     results: dict[str, object] = {name: {"reference": references(folders.pop(name), files)} for name in ELSEWHERE}
     results |= {name: trial(folder, files) for name, folder in folders.items()}
     results["parity"] = break_parity(folders["vit"])
+    results["tolerances"] = tolerances(folders["vit"])
     results["bad-images"] = meet_bad_images(folders["vit"])
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
