@@ -133,12 +133,6 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def _serves(release: Release, rendered: Rendered) -> bool:
-    """Whether the cluster has the release's Deployment already."""
-    refs = [ref_of(manifest) for manifest in rendered.objects if manifest["kind"] == "Deployment"]
-    return any(is_there(release.target, ref) for ref in refs)
-
-
 def _bring(
     release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
 ) -> Applied:
@@ -154,6 +148,7 @@ def _bring(
     history = records.history.at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
     refs = tuple(ref_of(manifest) for manifest in rendered.objects)
+    deployments = [ref for ref in refs if ref.kind == "Deployment"]
     begun = begin_record(store, release, cause=cause)
     keep_live(store, begun)
     record = opened(
@@ -164,7 +159,7 @@ def _bring(
         manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
-        found=history.newest is None and _serves(release, rendered),
+        found=history.newest is None and any(is_there(release.target, ref) for ref in deployments),
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)

@@ -38,9 +38,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     )
     _, [place.first] = place.run()
     yield place
-    place.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
-    remove_images(engine, MODEL)
+    place.end()
 
 
 def objects(story, kinds, *words):

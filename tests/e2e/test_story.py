@@ -53,6 +53,12 @@ class Story:
         self.warm = Warm.start(self.environment)
         self.airflow("db", "migrate")
 
+    def end(self):
+        """Take away all that it made; its pods may still drain."""
+        self.warm.end()
+        self.kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={self.model}", "--wait=false")
+        remove_images(self.engine, self.model)
+
     def airflow(self, *words, check=True):
         """An Airflow command; what it said comes back."""
         done = self.warm.run("airflow", *words, environment=self.environment, timeout_s=RUN_LIMIT_S)
@@ -170,9 +176,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
     remove_images(engine, MODEL)
     place = Story(tmp_path_factory.mktemp(MODEL), MODEL, surroundings, stand=stand, kubectl=kubectl, engine=engine)
     yield place
-    place.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
-    remove_images(engine, MODEL)
+    place.end()
 
 
 def plan_of(log):

@@ -47,19 +47,15 @@ class Question:
         """The task as Airflow has it."""
         return self.run.api(self.path)
 
-    def begins(self):
-        """The process that works on it, once there is one."""
+    def works(self, phase):
+        """The process in which it asks, or is answered, once there is one."""
+        if phase == "answered":
+            self.run.answer("Approve")
         end_s = time.monotonic() + LIMIT_S
         while not (pid := process_of(self.seen())):
             assert time.monotonic() < end_s, self.seen()
             time.sleep(LOOK_S)
         return pid
-
-    def works(self, phase):
-        """It asks, or is answered: the process that does it."""
-        if phase == "answered":
-            self.run.answer("Approve")
-        return self.begins()
 
     def state(self):
         """What became of a try whose process has ended."""
