@@ -9,14 +9,8 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
 from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import (
-    ModelFile,
-    is_previewed,
-    is_temporary,
-    may_be_in_doubt,
-    read_model_file,
-    served_files,
-)
+from slipway.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt, read_model_file, served_files
+from slipway.names import dag_id
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,
@@ -28,7 +22,6 @@ from slipway.operators import (
 )
 from slipway.params import refresh_form
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator, PreflightOperator
-from slipway.release import dag_id
 from slipway.stages import REMOVE_PREVIEW, WAIT, deploy_stages, temporary_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.

@@ -7,9 +7,9 @@ from datetime import timedelta
 from airflow.sdk import DAG, chain
 
 from slipway.model_file import served_files
+from slipway.names import rollback_dag_id
 from slipway.operators import ChooseOperator
 from slipway.params import rollback_form
-from slipway.release import rollback_dag_id
 from slipway.stages import deploy_stages
 
 DOC = """

@@ -17,8 +17,8 @@ from slipway.dismantle import (
 )
 from slipway.errors import InputRefused
 from slipway.model_file import read_model_file, served_files
+from slipway.names import teardown_dag_id
 from slipway.params import teardown_form
-from slipway.release import teardown_dag_id
 from slipway.stages import WAIT
 
 ANSWER_WITHIN = timedelta(days=1)  # what was seen is old news by then

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.facts import ObjectRef
+from slipway.kubernetes.client import cluster_client
 from slipway.manifests import Manifest, kind_rank, name_of
-from slipway.release import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE, Release
+from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
+from slipway.release import Release
 from slipway.scratch import scratch_folder
-from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
 ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API server lets such a one ask
@@ -26,35 +29,6 @@ ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API se
 Check = Callable[[], None]  # raises where another run may write by now
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectRef:
-    """An object in a cluster."""
-
-    api_version: str
-    kind: str
-    name: str
-    namespace: str
-
-    def __str__(self) -> str:
-        """As kubectl names it."""
-        return f"{self.kind.lower()}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """What an apply left in the cluster."""
-
-    release_id: str
-    reference: str  # the image, by digest
-    version: int
-    manifests_uri: str
-    manifests_hash: str  # sha256:… of the rendered manifests
-    objects: tuple[ObjectRef, ...]
-    pruned: tuple[ObjectRef, ...]
-    uid: str  # of the Deployment, as this apply's answer gave it
-    generation: int  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

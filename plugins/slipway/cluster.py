@@ -5,14 +5,13 @@ Clusters and operations come as dicts in the words of google.container.v1: snake
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
-Endpoint = Literal["public", "private", "dns"]
 OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]
 Seen = Mapping[str, Any]
 
@@ -20,71 +19,6 @@ CLOUD_PLATFORM = (
     "https://www.googleapis.com/auth/cloud-platform"  # what nodes may do is then said by their account's roles
 )
 DONE = "DONE"
-LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
-LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
-LABEL_MADE_FOR = "slipway-model"  # and for which model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GkeCluster:
-    """Which cluster of Google's it is, and by which of its endpoints it is reached."""
-
-    project: str
-    location: str  # a zone or a region
-    name: str
-    endpoint: Endpoint = "public"
-
-    @property
-    def parent(self) -> str:
-        """The location, as the API names it."""
-        return f"projects/{self.project}/locations/{self.location}"
-
-    @property
-    def path(self) -> str:
-        """The cluster, as the API names it."""
-        return f"{self.parent}/clusters/{self.name}"
-
-    @property
-    def region(self) -> str:
-        """The region that the location is, or is in."""
-        return region_of(self.location)
-
-    @property
-    def regional(self) -> bool:
-        """Whether its nodes are in several zones: as many of them in each as the spec counts."""
-        return self.region == self.location
-
-    def __str__(self) -> str:
-        """As people name it."""
-        return f"cluster {self.name} in {self.project}, {self.location}"
-
-    def gcloud(self, command: str) -> str:
-        """The gcloud command that a person would run next."""
-        return f"gcloud container clusters {command} {self.name} --location {self.location} --project {self.project}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodePool:
-    """Nodes of one kind; the two limits go together, and without them the pool stays as large as it is."""
-
-    name: str
-    machine_type: str
-    count: int
-    min_count: int | None = None
-    max_count: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSpec:
-    """The shape of a cluster that is made where there is none."""
-
-    node_pools: tuple[NodePool, ...]  # none: Autopilot
-    release_channel: str
-    workload_identity: bool
-    private_nodes: bool
-    labels: dict[str, str]
-    timeout_s: int
-    temporary: bool = False  # made by a run, and deleted by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +32,6 @@ class Drift:
     def __str__(self) -> str:
         """One line for a log."""
         return f"{self.field} is {self.found!r}, asked for {self.asked!r}"
-
-
-def region_of(location: str) -> str:
-    """The region of a zone; a region is its own."""
-    return re.sub(r"-[a-z]$", "", location)
 
 
 def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> dict[str, Any]:

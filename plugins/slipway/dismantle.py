@@ -20,7 +20,7 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.teardown import Teardown
+    from slipway.facts import Teardown
 
 LOOK_S = 5.0
 BODY = "body"  # XCom's key for what the approval shows
@@ -135,7 +135,7 @@ class DeleteClusterOperator(DismantleOperator):
     def execute(self, context: Context) -> Any:
         """Delete the cluster, as soon as Google would; nothing to do where it is gone."""
         from slipway.cluster import judge_deletable
-        from slipway.gke import find_cluster
+        from slipway.gke.lookup import find_cluster
         from slipway.teardown import check_claim, note_removed
 
         run = Handover(context)
@@ -174,7 +174,8 @@ class DeleteClusterOperator(DismantleOperator):
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKEDeleteClusterOperator
         from google.api_core.exceptions import FailedPrecondition
 
-        from slipway.gke import find_cluster, google_words
+        from slipway.gke.lookup import find_cluster
+        from slipway.google import google_words
 
         cluster = teardown.cluster
         provider = GKEDeleteClusterOperator(

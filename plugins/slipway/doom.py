@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.release import LABEL_RELEASE
+from slipway.names import LABEL_RELEASE
 from slipway.rollout import JsonObject, one_line
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
@@ -225,7 +225,7 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
     """What judges of doom look at; events and nodes only where they can matter. For triggers, which only read."""
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
 
-    from slipway.target import async_cluster_client
+    from slipway.kubernetes.client import async_cluster_client
 
     namespace, uid = target.namespace, deployment["metadata"]["uid"]
     labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TypeVar
 
 from slipway.errors import SlipwayError
+from slipway.facts import Baseline, Measured
 from slipway.prediction import Answer, is_not_yet
-from slipway.quality import Baseline, LabelledImage, Measured, is_told, measured_in, read_images
+from slipway.quality import LabelledImage, is_told, measured_in, read_images
 from slipway.questions import ask_async
 from slipway.record import Record
 from slipway.release import QualityFloor, Release

@@ -16,20 +16,21 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Card, Export, from_dict, to_dict
 from slipway.folders import content_hash, file_hash, write_layer
 from slipway.hub import hub_token
-from slipway.model_file import PROJECT, SERVED
+from slipway.names import digest_of, short
+from slipway.paths import PROJECT, SERVED
 from slipway.prediction import GoldenCase, Reference
 from slipway.quality import read_images
-from slipway.release import GoldenRequest, Release, digest_of, short
+from slipway.release import GoldenRequest, Release
 from slipway.scratch import scratch_folder, scratch_full
 from slipway.sources import bring_source, keep_source
 from slipway.store import Store, read_json
@@ -45,30 +46,6 @@ SHOWN_LABELS = 10
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """The model card and its key figures."""
-
-    uri: str  # of its page; card.json and the pictures are beside it
-    digest: str  # sha256:… of the card without what is measured anew each time
-    parity: str  # how near the exported graph is to 🤗, in one line
-    parameters: int | None  # none for a SavedModel archive
-    size: int  # of the SavedModel, in bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """What the exporter left, by URI in the store."""
-
-    version: int  # numbers the content: same content, same number
-    content_hash: str  # sha256:… of the SavedModel folder
-    model_uri: str  # a tar of the SavedModel with fixed times, ready to be an image layer
-    golden_uri: str  # JSON: the golden cases with their requests
-    descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
-    report_uri: str  # the exporter's own report
-    card: Card | None = None  # none in what an earlier Slipway exported
 
 
 def run_export(

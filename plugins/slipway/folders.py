@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from slipway.errors import ExportError
-from slipway.release import digest_of
+from slipway.names import digest_of
 
 FIXED_TIME_S = 0  # of every file in a tar, so that equal content is an equal tar
 

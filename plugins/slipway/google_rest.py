@@ -71,7 +71,7 @@ def google_rest(conn_id: str) -> Iterator[GoogleRest]:
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from google.auth.transport.requests import AuthorizedSession
 
-    from slipway.gke import google_words
+    from slipway.google import google_words
 
     with google_words(f"connection {conn_id}", conn_id):
         credentials = GoogleBaseHook(gcp_conn_id=conn_id).get_credentials()

@@ -13,15 +13,8 @@ from slipway.facts import from_dict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.apply import Applied
-    from slipway.export import Export
-    from slipway.image import Image
-    from slipway.plan import Plan
-    from slipway.preview import Previewed
-    from slipway.push import Pushed
+    from slipway.facts import Applied, Export, Image, Plan, Previewed, Proof, Pushed, Teardown
     from slipway.release import Release
-    from slipway.smoke import Proof
-    from slipway.teardown import Teardown
     from slipway.verdict import Verdict
 
 BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's types of runs
@@ -86,7 +79,8 @@ class Handover:
     @property
     def teardown(self) -> Teardown:
         """What `look` has found to be torn down, or what a run with a cluster of its own tears down."""
-        from slipway.teardown import Teardown, teardown_of
+        from slipway.facts import Teardown
+        from slipway.teardown import teardown_of
 
         looked = self.left("look")
         return from_dict(Teardown, looked["teardown"]) if looked else teardown_of(self.release)
@@ -94,49 +88,49 @@ class Handover:
     @property
     def plan(self) -> Plan:
         """What `plan` left, or `choose`."""
-        from slipway.plan import Plan
+        from slipway.facts import Plan
 
         return from_dict(Plan, self._chosen("plan") or self._needed("plan"))
 
     @property
     def export(self) -> Export:
         """What `export` left; where it was skipped, the live release's."""
-        from slipway.export import Export
+        from slipway.facts import Export
 
         return from_dict(Export, self._planned("export") or self._needed("export"))
 
     @property
     def image(self) -> Image:
         """What `build_image` left."""
-        from slipway.image import Image
+        from slipway.facts import Image
 
         return from_dict(Image, self._needed("build_image"))
 
     @property
     def proof(self) -> Proof:
         """What `smoke_test` left."""
-        from slipway.smoke import Proof
+        from slipway.facts import Proof
 
         return from_dict(Proof, self._needed("smoke_test"))
 
     @property
     def pushed(self) -> Pushed:
         """What `push` left; where it was skipped, the live release's."""
-        from slipway.push import Pushed
+        from slipway.facts import Pushed
 
         return from_dict(Pushed, self._planned("pushed") or self._needed("push"))
 
     @property
     def applied(self) -> Applied:
         """What `apply` left."""
-        from slipway.apply import Applied
+        from slipway.facts import Applied
 
         return from_dict(Applied, self._needed("apply"))
 
     @property
     def previewed(self) -> Previewed:
         """What `preview` left."""
-        from slipway.preview import Previewed
+        from slipway.facts import Previewed
 
         return from_dict(Previewed, self._needed("preview"))
 

@@ -7,11 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.apply import ObjectRef
 from slipway.errors import InputRefused
-from slipway.export import Export
-from slipway.facts import from_dict
-from slipway.push import Pushed
+from slipway.facts import Export, ObjectRef, Pushed, from_dict
 from slipway.record import Record, has_changed_cluster, parsed, tells_of, why_unread
 from slipway.release import Release
 from slipway.store import Store, read_bytes

@@ -17,8 +17,8 @@ from slipway.handover import Handover
 from slipway.lease import Holder, Place, busy, give_back, hold, look
 
 if TYPE_CHECKING:
+    from slipway.facts import Teardown
     from slipway.release import Release
-    from slipway.teardown import Teardown
 
 LEASE = "lease"  # XCom's key for what a task says of the Lease that it took or renewed
 HOLDERS = (  # the tasks that may be the first to hold it, the likeliest first

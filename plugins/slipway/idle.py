@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from slipway.cluster import LABEL_MADE_FOR, LABEL_STORE, GkeCluster
 from slipway.errors import InputRefused, SlipwayError
 from slipway.history import History, place_of, read_history
 from slipway.model_file import GkeSettings, read_model_file, served_files
+from slipway.names import LABEL_MODEL
 from slipway.prices import read_prices, shape_of_found, standing_cost
-from slipway.release import LABEL_MODEL, Release
+from slipway.release import Release
 from slipway.rollout import read
 from slipway.store import Store
-from slipway.target import Target
+from slipway.target import LABEL_MADE_FOR, LABEL_STORE, GkeCluster, Target
 
 NEW = timedelta(hours=1)  # the run that made it may not have come to use it
 
@@ -48,7 +48,7 @@ def find_idle_clusters(release: Release, left: Iterable[Target]) -> tuple[str, .
 
 
 def _look(release: Release, conn_id: str, project: str, named: Sequence[Named]) -> Iterator[str]:
-    from slipway.gke import list_clusters
+    from slipway.gke.lookup import list_clusters
 
     try:
         listed = list_clusters(conn_id, project)

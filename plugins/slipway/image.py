@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from slipway import __version__
 from slipway.engine import log_in, one_line, throwaway_container
 from slipway.errors import ImageBuildFailed
-from slipway.export import Export
+from slipway.facts import Export, Image
 from slipway.login import find_login
-from slipway.release import Release, digest_of
+from slipway.names import digest_of
+from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.store import fetch
 
@@ -26,16 +26,6 @@ LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built
 NO_SPACE = "no space left on device"  # in an engine's words
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """An image on an engine."""
-
-    image_id: str  # sha256:… of its configuration; differs between two commits of equal content
-    layer: str  # sha256:… of the model's layer, uncompressed; equal for equal content
-    reference: str  # repository:tag
-    version: int
 
 
 def build_key(release: Release, export: Export) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from slipway.cluster import ClusterSpec, GkeCluster, judge_cluster
+from slipway.cluster import judge_cluster
 from slipway.errors import ApplyRefused, ClusterRefused, SlipwayError
 from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
+from slipway.kubernetes.client import cluster_client
 from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.preflight import (
     APIS,
@@ -18,7 +19,6 @@ from slipway.preflight import (
     PUSH,
     REGISTRY_API,
     REGISTRY_WRITER,
-    Finding,
     Right,
     judge_apis,
     judge_permissions,
@@ -31,7 +31,8 @@ from slipway.preflight import (
 from slipway.prices import read_prices, shape_of_spec, standing_cost
 from slipway.quota import judge_quota, plan_everywhere, plan_needs
 from slipway.release import Release
-from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, ClusterSpec, GkeCluster, Target
+from slipway.verdict import Finding
 
 OF_GCR = {
     "gcr.io": "us",
@@ -131,7 +132,7 @@ def _review(namespace: str, right: Right) -> dict[str, Any]:
 
 
 def _find(target: Target, cluster: GkeCluster) -> tuple[dict[str, Any] | None, list[Finding]]:
-    from slipway.gke import find_cluster
+    from slipway.gke.lookup import find_cluster
 
     try:
         return find_cluster(target.conn_id, cluster), []

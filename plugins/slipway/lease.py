@@ -19,8 +19,9 @@ from typing import Any, Self
 
 from slipway.apply import CONFLICT, NOT_FOUND, refusal
 from slipway.errors import LeaseLost, TargetBusy
-from slipway.release import LABEL_MODEL, lease_name
-from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
+from slipway.kubernetes.client import cluster_client
+from slipway.names import LABEL_MODEL, lease_name
+from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
 API_VERSION = "coordination.k8s.io/v1"

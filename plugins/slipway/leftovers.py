@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slipway.cluster import GkeCluster
-from slipway.teardown import Balancer, Teardown
+from slipway.facts import Balancer, Teardown
+from slipway.target import GkeCluster
 
 Kind = Literal["forwarding-rules", "target-pools", "addresses", "disks"]  # gcloud's words
 Item = Mapping[str, Any]
@@ -131,7 +131,7 @@ def _described(item: Item) -> dict[str, Any]:
 
 def find_leftovers(teardown: Teardown) -> tuple[Leftover, ...]:
     """What Google still has of the cluster. Reads only. Raises ClusterRefused, GoogleUnreachable."""
-    from slipway.gke import list_compute
+    from slipway.gke.lookup import list_compute
 
     cluster = teardown.cluster
     found = {kind: list_compute(teardown.target.conn_id, cluster, name) for kind, name in LISTS.items()}

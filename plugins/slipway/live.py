@@ -9,15 +9,12 @@ from typing import Literal
 
 import yaml
 
-from slipway.apply import Applied, Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
+from slipway.apply import Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
 from slipway.errors import StoreError
-from slipway.export import Export
-from slipway.facts import from_dict
+from slipway.facts import Applied, Export, Pushed, from_dict
 from slipway.history import History, read_records
 from slipway.manifests import Manifest, render_manifests, to_yaml
-from slipway.plan import Plan
 from slipway.preview import remove_previews
-from slipway.push import Pushed
 from slipway.record import Cause, Record, begin_record, keep_live, opened, utc_now, write_record
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -33,14 +30,6 @@ class Rendered:
     objects: tuple[Manifest, ...]
     uri: str
     hash: str  # sha256:… of the YAML
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A recorded release that comes back."""
-
-    release: Release
-    plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def find_login(conn_id: str | None, *images: str) -> Login | None:
 def _google_login(conn_id: str, images: tuple[str, ...]) -> Login:
     from airflow.sdk.log import mask_secret
 
-    from slipway.gke import access_token
+    from slipway.google import access_token
 
     first, *others = map(image_host, images)
     hosts = dict.fromkeys((first, *(host for host in others if ARTIFACT_REGISTRY.fullmatch(host))))

@@ -12,8 +12,9 @@ import yaml
 
 from slipway.batching import joins_requests, largest_batch
 from slipway.errors import ManifestError
-from slipway.model_file import PROJECT
-from slipway.release import PREVIEW_SUFFIX, Release, digest_of, preview_name
+from slipway.names import PREVIEW_SUFFIX, digest_of, preview_name
+from slipway.paths import PROJECT
+from slipway.release import Release
 from slipway.scratch import scratch_folder
 
 MANIFESTS = PROJECT / "include" / "manifests"

@@ -13,13 +13,10 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from slipway.cluster import ClusterSpec, NodePool
 from slipway.errors import InputRefused
-from slipway.release import preview_name
-
-PROJECT = Path(__file__).resolve().parents[2]
-SERVED = PROJECT / "include" / "served"
-OVERLAYS = PROJECT / "include" / "manifests" / "overlays"
+from slipway.names import preview_name
+from slipway.paths import OVERLAYS, PROJECT, SERVED
+from slipway.target import ClusterSpec, NodePool
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix of ours
 SHA256_PATTERN = r"^[0-9a-f]{64}$"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from slipway.errors import ExportError, ResolveError, SlipwayError
-from slipway.release import digest_of
+from slipway.names import digest_of
 from slipway.scratch import is_full
 
 CHUNK_BYTES = 1024 * 1024

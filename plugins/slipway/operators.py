@@ -178,11 +178,11 @@ class ChooseOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Choice."""
+        from slipway.facts import Choice, Plan
         from slipway.history import choose_release, describe, read_current_history, recorded
-        from slipway.live import Choice
+        from slipway.names import dag_id
         from slipway.params import read_release
-        from slipway.plan import Plan, missing_cluster
-        from slipway.release import dag_id
+        from slipway.plan import missing_cluster
         from slipway.resolve import read_settings
         from slipway.store import Store
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from slipway.apply import ObjectRef
 from slipway.errors import SlipwayError
+from slipway.facts import ObjectRef
 from slipway.history import History, place_of, previewed_in, read_records
 from slipway.idle import find_idle_clusters
 from slipway.model_file import served_files
+from slipway.names import LABEL_MODEL, preview_name
 from slipway.record import Record
-from slipway.release import LABEL_MODEL, Release, preview_name
+from slipway.release import Release
 from slipway.rollout import read
 from slipway.store import Store
 from slipway.target import Target

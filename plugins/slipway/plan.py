@@ -4,51 +4,33 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import yaml
 
 from slipway.apply import Trial, plan_apply, try_plan
 from slipway.cluster import judge_cluster
 from slipway.exam import examine_live
-from slipway.export import Export
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.history import History, find_bad, read_records, recorded
 from slipway.inspection import inspect_rights
 from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.names import LABEL_RELEASE, dag_id, short
 from slipway.orphans import find_orphans
 from slipway.prediction import cases_from, judge_answer, judge_round
-from slipway.preflight import require
-from slipway.push import Pushed
-from slipway.quality import Baseline
 from slipway.questions import ask
 from slipway.record import Record, plain
-from slipway.release import LABEL_RELEASE, Release, dag_id, short
+from slipway.release import Release
 from slipway.rollout import judge_address, judge_rollout, read
 from slipway.store import Store, read_json
 from slipway.target import Target
-from slipway.verdict import Verdict
+from slipway.verdict import Verdict, require
 
-Action = Literal["nothing", "manifests", "everything", "restore"]
 VOLATILE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"  # the Deployment controller's own
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run is going to do, and why."""
-
-    action: Action
-    reasons: tuple[str, ...]
-    export: Export | None = None  # the live release's, where there is nothing to export
-    pushed: Pushed | None = None  # the live release's image under the new release's id, likewise
-    manifests_uri: str | None = None  # of a recorded release that comes back as it was
-    release: Release | None = None  # that one, where it is not the one that the run was triggered for
-    orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
-    baseline: Baseline | None = None  # how the live release tells the gate's labelled set, where it is compared with
 
 
 def plan_refresh(
@@ -202,7 +184,7 @@ def missing_cluster(target: Target) -> str | None:
     """Why a target's cluster cannot be asked yet; None where it can be, or where it is not ours to make."""
     if target.gke is None:
         return None
-    from slipway.gke import find_cluster
+    from slipway.gke.lookup import find_cluster
 
     verdict = judge_cluster(target.gke, find_cluster(target.conn_id, target.gke), None)
     return None if verdict.outcome == "pass" else verdict.reason

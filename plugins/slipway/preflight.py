@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from slipway.errors import PreflightFailed
 from slipway.google_rest import NOT_FOUND, Answer
+from slipway.verdict import Finding
 
-Outcome = Literal["ok", "warned", "missing"]
 Seen = Mapping[str, Any]
 
 CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
@@ -35,26 +34,6 @@ LEASE_VERBS = ("get", "create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    outcome: Outcome
-    said: str
-    then: str = ""  # the next command, or what to do
-
-    def __str__(self) -> str:
-        """One line for a log."""
-        return f"{self.said}{f'. Next: {self.then}' if self.then else ''}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preflight:
-    """All that was looked at."""
-
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
     """A verb on a kind of object in the namespace; one that is not needed serves what a failed run says, or a clean-up."""
 
@@ -66,17 +45,6 @@ class Right:
     def __str__(self) -> str:
         """As kubectl takes it."""
         return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
-
-
-def require(where: str, findings: Iterable[Finding]) -> None:
-    """Raise PreflightFailed, in one line, where something is missing."""
-    missing = [one for one in findings if one.outcome == "missing"]
-    if missing:
-        first = missing[0].then
-        raise PreflightFailed(
-            f"{where}: {'; '.join(one.said for one in missing)}. Next: {first}"
-            f"{'; the log has a line with what to do for each of the others' if missing[1:] else ''}"
-        )
 
 
 def judge_project(project: str, answer: Answer) -> Finding:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from slipway.apply import Check, ObjectRef, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.errors import ManifestError
-from slipway.export import Export
+from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
 from slipway.history import History, left_previews, place_of, previewed_in
 from slipway.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
-from slipway.plan import Plan
-from slipway.push import Pushed
+from slipway.names import preview_name
 from slipway.record import Record, begin_record, previewed, write_record
-from slipway.release import Release, preview_name
+from slipway.release import Release
 from slipway.store import Store
 
 # What pods may need. Whatever else an overlay brings scales, protects or exposes the live ones, and has no preview.
@@ -27,18 +25,6 @@ NEEDED = frozenset({"ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeCl
 PORT_FIELDS = ("name", "port", "targetPort", "protocol", "appProtocol")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Previewed:
-    """What runs beside the live release."""
-
-    release_id: str  # as the preview's pods bear it
-    reference: str  # the image, by digest
-    version: int
-    objects: tuple[ObjectRef, ...]
-    uid: str  # of the Deployment, as this apply's answer gave it
-    generation: int  # likewise
 
 
 def render_preview(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from slipway.cluster import ClusterSpec, region_of
 from slipway.errors import InputRefused
-from slipway.model_file import PROJECT
+from slipway.paths import PROJECT
 from slipway.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
+from slipway.target import ClusterSpec, region_of
 
 PRICES = PROJECT / "include" / "prices.yaml"
 HOURS_A_MONTH = 730

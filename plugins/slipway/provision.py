@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.cluster import LABEL_RUN, ClusterSpec, GkeCluster, judge_claim, plan_body, plan_drift
+from slipway.cluster import judge_claim, plan_body, plan_drift
 from slipway.errors import ClusterUnfit
 from slipway.facts import to_dict
 from slipway.handover import Handover
+from slipway.names import teardown_dag_id
 from slipway.operators import BLUE, GRACE_S, RED, Fact, StageOperator, one_line_failures
-from slipway.release import teardown_dag_id
+from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.preflight import Preflight
     from slipway.release import Release
+    from slipway.verdict import Preflight
 
 LOOK_S = 5.0
 LEVELS = {"ok": logging.INFO, "warned": logging.WARNING, "missing": logging.ERROR}
@@ -39,7 +40,7 @@ class PreflightOperator(StageOperator):
     def make(self, run: Handover) -> Preflight:
         """What was found, all of it in the log; red with one line where something is missing."""
         from slipway.inspection import inspect_target
-        from slipway.preflight import Preflight, require
+        from slipway.verdict import Preflight, require
 
         release, _, cluster = _asked(run)
         findings = inspect_target(release)
@@ -63,7 +64,7 @@ class ClaimClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Why the run may make the cluster and delete it."""
-        from slipway.gke import find_cluster
+        from slipway.gke.lookup import find_cluster
 
         run = Handover(context)
         with one_line_failures(run):
@@ -88,7 +89,7 @@ class CreateClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Make the cluster where there is none; then wait until it has been judged, also where an earlier try made it."""
-        from slipway.gke import find_cluster
+        from slipway.gke.lookup import find_cluster
 
         run = Handover(context)
         with one_line_failures(run):
@@ -104,7 +105,7 @@ class CreateClusterOperator(BaseOperator):
 
     def decide(self, context: Context, event: Fact) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
-        from slipway.gke import find_cluster
+        from slipway.gke.lookup import find_cluster
         from slipway.prices import read_prices, shape_of_found, standing_cost
 
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
@@ -141,7 +142,7 @@ class CreateClusterOperator(BaseOperator):
         """The provider's call to create. A cluster that somebody makes in the same moment is judged like any other."""
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
 
-        from slipway.gke import google_words
+        from slipway.google import google_words
 
         provider = GKECreateClusterOperator(
             task_id=self.task_id,

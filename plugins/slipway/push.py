@@ -5,30 +5,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from slipway.engine import log_in, one_line, refused_by_registry
 from slipway.errors import ImagePushRefused
-from slipway.export import Export
+from slipway.facts import Export, Proof, Pushed
 from slipway.image import ensure_image, has_image
 from slipway.login import find_login
 from slipway.release import Release
-from slipway.smoke import Proof, smoke_test
+from slipway.smoke import smoke_test
 
 GOOGLE_RIGHT = "artifactregistry."  # in the words of a registry that misses a right of IAM
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
-    """An image as the registry holds it."""
-
-    reference: str  # repository@digest
-    digest: str  # sha256:… of the manifest
-    release_id: str
-    version: int
 
 
 def push_image(client: Any, release: Release, export: Export, proof: Proof) -> Pushed:

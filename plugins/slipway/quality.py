@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputRefused
-from slipway.facts import from_dict, to_dict
-from slipway.model_file import PROJECT, QualitySettings
+from slipway.facts import Baseline, Measured, from_dict, to_dict
+from slipway.model_file import QualitySettings
+from slipway.names import SERVING_SIGNATURE, digest_of, short
+from slipway.paths import PROJECT
 from slipway.prediction import OK, Answer
-from slipway.release import SERVING_SIGNATURE, QualityFloor, digest_of, short
+from slipway.release import QualityFloor
 from slipway.store import Store, read_json
 from slipway.verdict import Verdict
 
@@ -41,33 +43,6 @@ class LabelledImage:
     def rest_body(self) -> str:
         """The body of the REST request."""
         return json.dumps({"signature_name": SERVING_SIGNATURE, "instances": [self.data]})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """How a release told a set."""
-
-    digest: str  # sha256:… of the set
-    images: int
-    wrong: tuple[str, ...]  # the names of those told wrong
-
-    @property
-    def right(self) -> int:
-        """How many were told right."""
-        return self.images - len(self.wrong)
-
-    def __str__(self) -> str:
-        """As a person reads it."""
-        return f"{self.right} of {self.images} images told right ({self.right / self.images:.4f})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """How the live release tells the set, and how that is known; or why it is not."""
-
-    measured: Measured | None
-    source: str
-    unknown: bool = False  # it serves, and could not be measured
 
 
 def pin_quality(path: Path, asked: QualitySettings, store: Store, model: str) -> QualityFloor:

@@ -50,7 +50,7 @@ async def ask_at(target: Target, url: str, path: str, body: str | None = None) -
 async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
     import aiohttp
 
-    from slipway.target import async_cluster_client
+    from slipway.kubernetes.client import async_cluster_client
 
     headers = {
         "Accept": "application/json",

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.cluster import ClusterSpec, NodePool
 from slipway.google_rest import Answer
-from slipway.preflight import Finding, unasked
+from slipway.preflight import unasked
+from slipway.target import ClusterSpec, NodePool
+from slipway.verdict import Finding
 
 ZONES_OF_A_REGION = 3  # GKE's default for a regional cluster's nodes
 BOOT_DISK_GB = 100  # GKE's default, a balanced persistent disk, which counts as SSD

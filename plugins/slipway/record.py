@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from slipway.apply import ObjectRef
-from slipway.export import Export
-from slipway.facts import to_dict
-from slipway.push import Pushed
-from slipway.release import Release, file_name
+from slipway.facts import Export, ObjectRef, Pushed, to_dict
+from slipway.names import file_name
+from slipway.release import Release
 from slipway.store import Store, read_bytes
 
 SCHEMA = 1

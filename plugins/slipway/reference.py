@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.model_file import PROJECT, ModelFile
+from slipway.model_file import ModelFile
+from slipway.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "model-file.md"
 BEGIN = "<!-- made from the schema by `make docs`; what stands between these marks is written over -->"

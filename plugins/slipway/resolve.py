@@ -13,17 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from slipway.cluster import GkeCluster
 from slipway.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.errors import InputRefused
 from slipway.export import exporter_hash
 from slipway.folders import content_hash
 from slipway.hub import COMMIT, hub_commit
+from slipway.kubernetes.client import connected_namespace
 from slipway.login import find_login, is_artifact_registry
 from slipway.manifests import manifests_hash
 from slipway.model_file import (
-    PROJECT,
-    SERVED,
     SERVING_IMAGE,
     ArchiveSource,
     FolderSource,
@@ -37,13 +35,15 @@ from slipway.model_file import (
     read_model_file,
     served_files,
 )
+from slipway.names import SHORT
 from slipway.objects import objects_hash
 from slipway.params import RefreshParams
+from slipway.paths import PROJECT, SERVED
 from slipway.preview import check_preview
 from slipway.quality import pin_quality
-from slipway.release import SHORT, ExportSettings, Gate, GoldenRequest, Release, Retention, Source
+from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
 from slipway.store import Store
-from slipway.target import Target, connected_namespace
+from slipway.target import GkeCluster, Target
 
 REPOSITORY = re.compile(  # as the engine parses it
     r"((\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d+)?/)?[a-z0-9]+((\.|_{1,2}|-+|/)[a-z0-9]+)*"
@@ -175,7 +175,7 @@ def find_target(asked: TargetSettings, settings: Settings) -> Target:
 
 
 def _connected_project(conn_id: str) -> str:
-    from slipway.gke import connected_project
+    from slipway.google import connected_project
 
     return connected_project(conn_id)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from slipway.release import LABEL_RELEASE, REST_PORT, Release
+from slipway.names import LABEL_RELEASE, REST_PORT
+from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
@@ -211,7 +212,7 @@ def read(target: Target, kind: str, name: str) -> JsonObject | None:
     from kubernetes.client.exceptions import ApiException
 
     from slipway.apply import refusal
-    from slipway.target import cluster_client
+    from slipway.kubernetes.client import cluster_client
 
     where = f"{kind.lower()}/{name}"
     with cluster_client(target) as client:
@@ -233,7 +234,7 @@ async def read_async(target: Target, kind: str, name: str) -> JsonObject | None:
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
     from kubernetes_asyncio.client.exceptions import ApiException
 
-    from slipway.target import async_cluster_client
+    from slipway.kubernetes.client import async_cluster_client
 
     async with async_cluster_client(target) as client:
         read = {
@@ -253,7 +254,7 @@ async def list_pods_async(target: Target, labels: dict[str, str]) -> list[JsonOb
     """The pods that bear these labels, as JSON; for triggers, which only read."""
     from kubernetes_asyncio.client import CoreV1Api
 
-    from slipway.target import async_cluster_client
+    from slipway.kubernetes.client import async_cluster_client
 
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     async with async_cluster_client(target) as client:

@@ -22,8 +22,7 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.apply import Applied
-    from slipway.preview import Previewed
+    from slipway.facts import Applied, Previewed
     from slipway.triggers import JudgeTrigger
 
 Fact = dict[str, Any]
@@ -146,8 +145,8 @@ class RolloutSensor(JudgeSensor):
 
     def explain(self, run: Handover, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
+        from slipway.kubernetes.client import cluster_client
         from slipway.rollout import diagnose, most_telling, next_command
-        from slipway.target import cluster_client
 
         release, release_id = self.release(run), self.applied(run).release_id
         try:

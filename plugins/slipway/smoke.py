@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from slipway.engine import engine_host, one_line, throwaway_container
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
-from slipway.export import Export
-from slipway.image import Image
+from slipway.facts import Export, Image, Proof
 from slipway.prediction import (
     GARBAGE_BODY,
     GoldenCase,
@@ -34,14 +32,6 @@ GRPC_PORT, REST_PORT = 8500, 8501
 LAST_LOG_LINES = 15
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """A smoke test that passed."""
-
-    image: Image
-    verdicts: tuple[Verdict, ...]
 
 
 def smoke_test(client: Any, release: Release, export: Export, image: Image) -> Proof:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from slipway.errors import ExportError
 from slipway.folders import content_hash, pack, unpack
-from slipway.model_file import SERVED
+from slipway.names import short
 from slipway.objects import fetch_objects
-from slipway.release import Release, Source, short
+from slipway.paths import SERVED
+from slipway.release import Release, Source
 from slipway.store import Store, fetch
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from airflow.sdk import Asset, BaseOperator, chain
 
 from slipway.approval import DoubtOperator
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
+from slipway.names import asset_uri
 from slipway.operators import AnnounceOperator, ApplyOperator, PreviewOperator, RecordOperator, RemovePreviewOperator
-from slipway.release import asset_uri
 from slipway.sensors import APPROVE, AddressSensor, PredictionSensor, RolloutSensor
 from slipway.undo import RollbackOperator
 

@@ -11,18 +11,19 @@ from typing import Any
 
 from slipway.apply import refusal
 from slipway.errors import ClusterInUse
-from slipway.facts import from_dict
+from slipway.facts import Balancer, Teardown, from_dict
 from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
+from slipway.kubernetes.client import cluster_client
 from slipway.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
-from slipway.preflight import require
+from slipway.names import LABEL_MODEL, dag_id
 from slipway.prices import read_prices, shape_of_found, standing_cost
-from slipway.release import LABEL_MODEL, dag_id
 from slipway.resolve import Settings, find_target, readable_files
 from slipway.store import Store
-from slipway.target import REQUEST_TIMEOUT_S, Target, cluster_client
-from slipway.teardown import Balancer, JsonObject, Teardown, check_claim
+from slipway.target import REQUEST_TIMEOUT_S, Target
+from slipway.teardown import JsonObject, check_claim
+from slipway.verdict import require
 
 ANSWERS = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
 SYSTEM = ("kube-", "gke-", "gmp-")  # how the names of Kubernetes' and Google's own namespaces begin
@@ -100,7 +101,7 @@ def survey_again(teardown: Teardown, *, approved: JsonObject | None) -> Survey:
 
     Raises ClusterInUse, ClusterUnfit and what `survey_model` raises.
     """
-    from slipway.gke import find_cluster
+    from slipway.gke.lookup import find_cluster
 
     found = find_cluster(teardown.target.conn_id, teardown.cluster)
     check_claim(teardown, found)
@@ -216,7 +217,7 @@ def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
 
     Raises InputRefused, ClusterError, ApplyError, StoreError.
     """
-    from slipway.gke import find_cluster
+    from slipway.gke.lookup import find_cluster
 
     model, file = path.stem, read_model_file(path)
     target, store = find_target(file.target, settings), Store(settings.store)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from slipway.apply import ObjectRef
-from slipway.cluster import GkeCluster, judge_claim
-from slipway.errors import ClusterUnfit, InputRefused
-from slipway.facts import from_dict, to_dict
+from slipway.cluster import judge_claim
+from slipway.errors import ClusterUnfit
+from slipway.facts import Balancer, Teardown, from_dict, to_dict
 from slipway.history import History, left_previews, read_history, read_records
 from slipway.record import Record, previewed, read_record, utc_now, write_record
 from slipway.release import Release
@@ -18,48 +16,6 @@ from slipway.target import Target
 from slipway.verdict import Verdict
 
 JsonObject = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Balancer:
-    """A Service of type LoadBalancer, by which what Google made for it is known when it is gone."""
-
-    service: str  # namespace/name
-    uid: str
-    address: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Teardown:
-    """What is going to be taken away: a model's recorded objects, then its cluster."""
-
-    model: str
-    run_id: str
-    store: str
-    target: Target
-    deployment: str
-    objects: tuple[ObjectRef, ...]  # in the order of their apply
-    balancers: tuple[Balancer, ...]  # of all Services in the cluster
-    claim: str | None  # of the run that made a temporary cluster, which alone may delete it
-    address_timeout_s: int  # how long a load balancer may take to be gone
-    cluster_timeout_s: int  # how long the cluster may take
-
-    @property
-    def cluster(self) -> GkeCluster:
-        """The cluster. Raises InputRefused where the target is none of Google's."""
-        if self.target.gke is None:
-            raise InputRefused(f"model {self.model}: its target is no GKE cluster. Next: remove its objects by hand")
-        return self.target.gke
-
-    @property
-    def temporary(self) -> bool:
-        """Whether the run has made the cluster for itself."""
-        return self.claim is not None
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        """The recorded Services by name."""
-        return tuple(ref.name for ref in self.objects if ref.kind == "Service")
 
 
 def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:

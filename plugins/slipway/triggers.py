@@ -14,16 +14,16 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.doom import APART_S, Looks, judge_doom, read_evidence
 from slipway.exam import AT_ONCE, Exam, gather_few
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Baseline, Teardown, from_dict, to_dict
 from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
+from slipway.kubernetes.client import server_version
 from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
-from slipway.quality import Baseline, judge_quality, read_images
+from slipway.quality import judge_quality, read_images
 from slipway.questions import ask_at, ask_grpc, way_in
 from slipway.release import Release
 from slipway.rollout import grpc_at, judge_address, judge_pods, judge_rollout, list_pods_async, read_async
 from slipway.store import read_bytes, read_json
-from slipway.target import server_version
-from slipway.teardown import Teardown, judge_removed
+from slipway.teardown import judge_removed
 from slipway.verdict import Verdict
 
 Fact = dict[str, Any]
@@ -139,7 +139,7 @@ class DeletionTrigger(TeardownTrigger):
 
     async def judge(self) -> Verdict:
         """Judge cluster and operation as they are now."""
-        from slipway.gke import look_at
+        from slipway.gke.lookup import look_at
 
         cluster = self._teardown.cluster
         found, operation = await look_at(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
@@ -169,7 +169,7 @@ class ClusterTrigger(JudgeTrigger):
 
     async def look(self, release: Release) -> Verdict:
         """Judge cluster and operation as they are now, then ask the API server who it is."""
-        from slipway.gke import look_at
+        from slipway.gke.lookup import look_at
 
         target = release.target
         assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger

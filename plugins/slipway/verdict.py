@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
+from slipway.errors import PreflightFailed
+
 Outcome = Literal["wait", "pass", "fail", "inconclusive"]
+FindingOutcome = Literal["ok", "warned", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +46,34 @@ class Verdict:
     def __str__(self) -> str:
         """One line for a log."""
         return f"{self.outcome}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    outcome: FindingOutcome
+    said: str
+    then: str = ""  # the next command, or what to do
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        return f"{self.said}{f'. Next: {self.then}' if self.then else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """All that was looked at."""
+
+    findings: tuple[Finding, ...]
+
+
+def require(where: str, findings: Iterable[Finding]) -> None:
+    """Raise PreflightFailed, in one line, where something is missing."""
+    missing = [one for one in findings if one.outcome == "missing"]
+    if missing:
+        first = missing[0].then
+        raise PreflightFailed(
+            f"{where}: {'; '.join(one.said for one in missing)}. Next: {first}"
+            f"{'; the log has a line with what to do for each of the others' if missing[1:] else ''}"
+        )

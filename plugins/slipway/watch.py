@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from slipway.errors import SlipwayError
 from slipway.model_file import HubSource, ModelFile
-from slipway.release import upstream_uri
+from slipway.names import upstream_uri
 
 SEEN = "seen"  # the key in the Asset's own state, which outlives the triggerer
 

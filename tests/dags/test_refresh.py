@@ -17,9 +17,9 @@ from slipway.approval import DoubtOperator
 from slipway.dismantle import RemoveObjectsOperator
 from slipway.holding import HOLDERS
 from slipway.model_file import read_model_file, served_files
+from slipway.names import dag_id
 from slipway.operators import ChooseOperator, PlanOperator, RemovePreviewOperator
 from slipway.params import RefreshParams, read_params, read_release
-from slipway.release import dag_id
 from slipway.sensors import JudgeSensor
 from slipway.undo import RollbackOperator
 

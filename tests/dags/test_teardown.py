@@ -9,8 +9,8 @@ from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway.model_file import read_model_file, served_files
+from slipway.names import teardown_dag_id
 from slipway.params import read_teardown
-from slipway.release import teardown_dag_id
 
 PROJECT = Path(__file__).parents[2]
 STORY = ["look", "approve", "remove_objects", "delete_cluster", "leftovers", "record"]

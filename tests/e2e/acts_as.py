@@ -5,8 +5,8 @@ import sys
 
 from kubernetes.client import AuthorizationV1Api, V1SelfSubjectAccessReview
 
-from slipway.cluster import GkeCluster
-from slipway.gke import access_token, kubernetes_client
+from slipway.google import access_token, kubernetes_client
+from slipway.target import GkeCluster
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 conn_id, namespace = sys.argv[1:]

@@ -9,8 +9,8 @@ from datetime import timedelta
 from google.auth import _helpers
 from kubernetes.client import ApiException, AuthenticationV1Api, V1SelfSubjectReview
 
-from slipway.cluster import GkeCluster
-from slipway.gke import kubernetes_client
+from slipway.google import kubernetes_client
+from slipway.target import GkeCluster
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 REMEMBERED_S = 12  # the API server keeps who a token is for ten seconds

@@ -23,10 +23,10 @@ from doubtful import doubtful
 from trial_project import PROJECT
 
 from slipway.exam import examine_live
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Baseline, from_dict, to_dict
 from slipway.model_file import QualitySettings
 from slipway.prediction import cases_from
-from slipway.quality import Baseline, pin_quality, read_images
+from slipway.quality import pin_quality, read_images
 from slipway.release import Gate, Release
 from slipway.rollout import grpc_at, judge_address
 from slipway.store import Store, read_json

@@ -14,16 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from slipway import holding
-from slipway.apply import Applied, ObjectRef
-from slipway.export import Export
-from slipway.facts import to_dict
-from slipway.image import Image
+from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
 from slipway.lease import Held
 from slipway.prediction import GoldenCase, Reference
-from slipway.push import Pushed
 from slipway.record import closed, new_record, opened
 from slipway.release import GoldenRequest, Release, Source
-from slipway.smoke import Proof
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
@@ -268,7 +263,7 @@ def google(emulator, monkeypatch):
         return "v1.34.4"
 
     monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
-    monkeypatch.setattr(import_module("slipway.gke"), "_endpoints", {})
+    monkeypatch.setattr(import_module("slipway.google"), "_endpoints", {})
     return state
 
 

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from slipway.apply import ObjectRef, plan_apply, ref_of, refusal
+from slipway.apply import plan_apply, ref_of, refusal
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.facts import ObjectRef
 from slipway.manifests import KIND_ORDER, apply_rank
 from slipway.target import Target
 

@@ -12,8 +12,9 @@ import yaml
 from kubernetes.client import CoreV1Api
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, InputRefused, PreflightFailed
+from slipway.kubernetes.client import cluster_client
 from slipway.plan import make_plan
-from slipway.target import Target, cluster_client
+from slipway.target import Target
 
 pytestmark = pytest.mark.stand
 

@@ -2,17 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.cluster import (
-    ClusterSpec,
-    Drift,
-    GkeCluster,
-    NodePool,
-    judge_cluster,
-    judge_gone,
-    newest_operation,
-    plan_body,
-    plan_drift,
-)
+from slipway.cluster import Drift, judge_cluster, judge_gone, newest_operation, plan_body, plan_drift
+from slipway.target import ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs-cluster")

@@ -12,21 +12,18 @@ from importlib import import_module
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.apply import ObjectRef
-from slipway.cluster import LABEL_RUN, GkeCluster
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
-from slipway.facts import to_dict
+from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.history import read_history
 from slipway.inspection import inspect_deletion
 from slipway.leftovers import balancer_name
 from slipway.model_file import GkeSettings
-from slipway.preflight import require
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.record import read_record, write_record
 from slipway.survey import Survey
-from slipway.target import Target
-from slipway.teardown import Balancer, Teardown
+from slipway.target import LABEL_RUN, GkeCluster, Target
+from slipway.verdict import require
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 PATH = CLUSTER.path

@@ -16,8 +16,9 @@ from kubernetes_asyncio.client.exceptions import ApiException
 
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
+from slipway.kubernetes.client import cluster_client, connected_namespace
 from slipway.rollout import read_async
-from slipway.target import Target, cluster_client, connected_namespace
+from slipway.target import Target
 from slipway.triggers import AddressTrigger
 
 pytestmark = pytest.mark.stand

@@ -21,9 +21,10 @@ from slipway.export import (
     run_export,
     write_layer,
 )
-from slipway.model_file import SERVED
+from slipway.names import short
+from slipway.paths import SERVED
 from slipway.prediction import cases_from
-from slipway.release import Gate, GoldenRequest, QualityFloor, short
+from slipway.release import Gate, GoldenRequest, QualityFloor
 from slipway.store import fetch, read_bytes, read_json
 
 CONTENT = {

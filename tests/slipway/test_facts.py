@@ -2,12 +2,9 @@ import json
 
 import pytest
 
-from slipway.apply import Applied, ObjectRef
 from slipway.errors import InputRefused
-from slipway.export import Export
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Applied, Export, ObjectRef, Proof, from_dict, to_dict
 from slipway.release import Release, Source
-from slipway.smoke import Proof
 from slipway.target import Target
 
 REF = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")

@@ -17,10 +17,11 @@ import pytest
 from slipway import export as export_module
 from slipway.engine import engine
 from slipway.errors import ImageBuildFailed, ScratchFull, StoreError
-from slipway.export import Export, keep_export, run_export
+from slipway.export import keep_export, run_export
+from slipway.facts import Export
 from slipway.folders import content_hash
 from slipway.image import build_image
-from slipway.model_file import SERVED
+from slipway.paths import SERVED
 from slipway.release import Source
 from slipway.store import Store
 

@@ -17,13 +17,14 @@ from kubernetes.client import VersionApi
 from kubernetes_asyncio.client import CoreV1Api
 
 from local.gke.tokens import who
-from slipway.cluster import GkeCluster, NodePool
 from slipway.errors import ClusterRefused, ClusterUnreachable, GoogleUnreachable, InputRefused, RegistryLoginRefused
-from slipway.gke import access_token, find_cluster, judge_refresh, kubernetes_client, limited
+from slipway.gke.lookup import find_cluster
+from slipway.google import access_token, judge_refresh, kubernetes_client, limited
+from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
 from slipway.login import find_login
 from slipway.model_file import check_unshared, parse_model_file
 from slipway.resolve import Settings, find_target
-from slipway.target import Target, async_cluster_client, cluster_client, server_version
+from slipway.target import GkeCluster, NodePool, Target
 
 GATE = {"golden": [{"name": "three", "image": "three.png", "label": "3"}]}
 SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
@@ -194,7 +195,7 @@ def test_google_is_asked_once_where_the_cluster_is(running):
     assert running.calls["GetCluster"] == 1
     kubernetes_client("google_cloud_default", replace(CLUSTER, endpoint="private")).close()
     assert running.calls["GetCluster"] == 2
-    with mock.patch("slipway.gke.ENDPOINT_KEPT_S", -1):
+    with mock.patch("slipway.google.ENDPOINT_KEPT_S", -1):
         kubernetes_client("google_cloud_default", CLUSTER).close()
     assert running.calls["GetCluster"] == 3
 

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from local.google_project import read_google_project
-from slipway.cluster import GkeCluster
-from slipway.gke import find_cluster, find_operation, list_clusters, list_compute
+from slipway.gke.lookup import find_cluster, find_operation, list_clusters, list_compute
 from slipway.inspection import inspect_deletion, inspect_target
 from slipway.leftovers import LISTS
 from slipway.model_file import GkeSettings
-from slipway.target import Target
+from slipway.target import GkeCluster, Target
 
 CONN = "google_cloud_default"
 

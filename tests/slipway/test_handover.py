@@ -5,10 +5,9 @@ from datetime import datetime
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.facts import to_dict
+from slipway.facts import Plan, to_dict
 from slipway.handover import Handover
 from slipway.history import find_bad, read_records
-from slipway.plan import Plan
 from slipway.verdict import Verdict
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.apply import ObjectRef
 from slipway.errors import InputRefused
+from slipway.facts import ObjectRef
 from slipway.history import (
     History,
     choose_release,

@@ -7,7 +7,8 @@ from hub_stub import REPO, REVISION
 from slipway.errors import HubUnreachable, InputRefused, ResolveError
 from slipway.facts import to_dict
 from slipway.hub import hub_commit, hub_token
-from slipway.model_file import SERVED, parse_model_file, read_model_file
+from slipway.model_file import parse_model_file, read_model_file
+from slipway.paths import SERVED
 from slipway.release import Source
 from slipway.resolve import pin_source
 

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from slipway import idle
-from slipway.cluster import GkeCluster
 from slipway.errors import ClusterUnreachable
 from slipway.idle import find_idle_clusters, judge_idle, named_clusters
 from slipway.record import write_record
 from slipway.store import Store
-from slipway.target import Target
+from slipway.target import GkeCluster, Target
 
 HERE = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.export import Card
+from slipway.facts import Card
 from slipway.image import LABEL_BUILD, build_key, plan_changes, plan_labels
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.cluster import GkeCluster
 from slipway.errors import GoogleUnreachable
 from slipway.inspection import artifact_repository, inspect_target
 from slipway.model_file import GkeSettings
 from slipway.provision import PreflightOperator
-from slipway.target import Target
+from slipway.target import GkeCluster, Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 
@@ -163,7 +162,7 @@ def test_google_in_trouble_is_tried_again(google, asked, context_of, monkeypatch
     def out_of_order(*_):
         raise GoogleUnreachable("503")
 
-    monkeypatch.setattr("slipway.gke.find_cluster", out_of_order)
+    monkeypatch.setattr("slipway.gke.lookup.find_cluster", out_of_order)
     with pytest.raises(GoogleUnreachable):
         PreflightOperator(task_id="preflight").execute(context_of("preflight", resolve=asked))
 

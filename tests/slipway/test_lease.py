@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 from slipway import holding
 from slipway.dismantle import RecordTeardownOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Plan, Teardown, from_dict, to_dict
 from slipway.handover import Handover
 from slipway.holding import (
     BUILD_S,
@@ -39,11 +39,9 @@ from slipway.operators import (
     SmokeTestOperator,
     StageOperator,
 )
-from slipway.plan import Plan
 from slipway.release import Release
 from slipway.sensors import PredictionSensor
 from slipway.target import Target
-from slipway.teardown import Teardown
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 ME = Holder(installation="aaaaaaaaaaaa", dag_id="refresh_digits_vit", run_id="manual__2026-11-24T08:00:00+00:00")

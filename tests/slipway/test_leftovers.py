@@ -2,11 +2,9 @@ import json
 
 import pytest
 
-from slipway.apply import ObjectRef
-from slipway.cluster import GkeCluster
+from slipway.facts import Balancer, ObjectRef, Teardown
 from slipway.leftovers import Leftover, balancer_name, plan_leftovers
-from slipway.target import Target
-from slipway.teardown import Balancer, Teardown
+from slipway.target import GkeCluster, Target
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs")
 UID = "0f9b6c1e-7c44-4b3b-9d5a-3f1d2c4b5a69"

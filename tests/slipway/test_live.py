@@ -2,8 +2,7 @@ from hashlib import sha256
 
 import pytest
 
-from slipway.apply import ObjectRef
-from slipway.facts import from_dict, to_dict
+from slipway.facts import ObjectRef, from_dict, to_dict
 from slipway.history import History, recorded
 from slipway.live import judge_undo, keep_manifests
 from slipway.plan import plan_refresh

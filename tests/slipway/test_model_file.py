@@ -6,7 +6,6 @@ import yaml
 from slipway.errors import InputRefused
 from slipway.model_file import (
     NAME_PATTERN,
-    SERVED,
     GoldenImage,
     check_unshared,
     golden_location,
@@ -16,6 +15,7 @@ from slipway.model_file import (
     read_model_file,
     served_files,
 )
+from slipway.paths import SERVED
 
 GOLDEN = {"name": "three", "image": "golden/three.png", "label": "3"}
 LEAST = {"source": {"folder": "checkpoint"}, "gate": {"golden": [GOLDEN]}}

@@ -6,7 +6,6 @@ from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from slipway import holding, operators
-from slipway.apply import ObjectRef
 from slipway.errors import (
     ClusterUnreachable,
     EngineUnreachable,
@@ -16,6 +15,7 @@ from slipway.errors import (
     SmokeTestFailed,
     SmokeTestUnfinished,
 )
+from slipway.facts import ObjectRef, Plan
 from slipway.handover import VERDICT, Handover
 from slipway.history import read_records
 from slipway.holding import hold_target
@@ -27,7 +27,6 @@ from slipway.operators import (
     RemovePreviewOperator,
     StageOperator,
 )
-from slipway.plan import Plan
 from slipway.record import new_record, previewed, utc_now, write_record
 from slipway.store import Store
 

@@ -1,7 +1,7 @@
 import json
 from dataclasses import replace
 
-from slipway.apply import ObjectRef
+from slipway.facts import ObjectRef
 from slipway.history import History
 from slipway.orphans import find_orphans
 from slipway.record import new_record, previewed, utc_now, write_record

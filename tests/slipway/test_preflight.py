@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.cluster import ClusterSpec, NodePool
 from slipway.errors import PreflightFailed
 from slipway.google_rest import Answer
 from slipway.preflight import (
-    Finding,
     Right,
     iam_resource,
     judge_apis,
@@ -18,8 +16,9 @@ from slipway.preflight import (
     kinds_of,
     plan_permissions,
     plan_rights,
-    require,
 )
+from slipway.target import ClusterSpec, NodePool
+from slipway.verdict import Finding, require
 
 POOL = NodePool(name="default-pool", machine_type="n1-standard-8", count=2)
 SPEC = ClusterSpec(

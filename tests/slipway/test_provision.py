@@ -12,12 +12,11 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.cluster import GkeCluster
 from slipway.errors import GoogleUnreachable
 from slipway.facts import to_dict
 from slipway.model_file import GkeSettings
 from slipway.provision import CreateClusterOperator
-from slipway.target import Target
+from slipway.target import GkeCluster, Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 
@@ -198,7 +197,7 @@ def test_the_provider_alone_deletes_a_live_cluster_if_it_may_not_create(google, 
 def test_never_deletes_if_it_may_not_create(google, run, monkeypatch):
     """Not even where somebody makes the cluster between the look and the create."""
     google.faults.deny = ["CreateCluster"]
-    monkeypatch.setattr(import_module("slipway.gke"), "find_cluster", lambda *_: put(google, "RUNNING"))
+    monkeypatch.setattr(import_module("slipway.gke.lookup"), "find_cluster", lambda *_: put(google, "RUNNING"))
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.create"):
         drive(run)
     assert google.calls["DeleteCluster"] == 0

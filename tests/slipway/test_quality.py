@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from slipway.errors import InputRefused
+from slipway.facts import Baseline, Measured
 from slipway.model_file import QualitySettings
 from slipway.prediction import Answer
 from slipway.quality import (
     MOST_IMAGES,
-    Baseline,
     LabelledImage,
-    Measured,
     is_told,
     judge_drop,
     judge_floor,

@@ -3,10 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from slipway.apply import ObjectRef
-from slipway.export import Card, Export
-from slipway.facts import from_dict, to_dict
-from slipway.push import Pushed
+from slipway.facts import Card, Export, ObjectRef, Pushed, from_dict, to_dict
 from slipway.record import (
     SCHEMA,
     begin_record,

@@ -3,7 +3,8 @@ import re
 import pytest
 import yaml
 
-from slipway.model_file import PROJECT, ModelFile, parse_model_file
+from slipway.model_file import ModelFile, parse_model_file
+from slipway.paths import PROJECT
 from slipway.reference import BEGIN, END, PAGE, place_reference, render_reference
 
 

@@ -23,18 +23,16 @@ from local.gke.registry import TokenServer, serve_tokens
 from local.gke.tokens import issuer_of
 from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
-from slipway.export import Export
-from slipway.facts import to_dict
+from slipway.facts import Export, Proof, to_dict
 from slipway.folders import write_layer
-from slipway.gke import access_token
+from slipway.google import access_token
 from slipway.image import build_image
-from slipway.model_file import SERVED
 from slipway.params import RefreshParams
+from slipway.paths import SERVED
 from slipway.push import push_image
 from slipway.record import new_record, utc_now
 from slipway.registry import repository_at
 from slipway.resolve import read_settings, resolve
-from slipway.smoke import Proof
 
 pytestmark = pytest.mark.stand
 

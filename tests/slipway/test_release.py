@@ -5,7 +5,8 @@ import pytest
 
 from slipway.facts import from_dict, to_dict
 from slipway.model_file import TargetSettings
-from slipway.release import Release, Source, asset_uri, dag_id, digest_of, file_name, repository_of, short
+from slipway.names import asset_uri, dag_id, digest_of, file_name, repository_of, short
+from slipway.release import Release, Source
 from slipway.target import Target
 
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # Kubernetes

@@ -7,8 +7,9 @@ import pytest
 from slipway import resolve as resolve_module
 from slipway.errors import InputRefused
 from slipway.export import content_hash
-from slipway.model_file import SERVED, GateSettings, GoldenImage, parse_model_file
+from slipway.model_file import GateSettings, GoldenImage, parse_model_file
 from slipway.params import RefreshParams
+from slipway.paths import SERVED
 from slipway.quality import read_images
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.resolve import (

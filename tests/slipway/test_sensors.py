@@ -7,9 +7,8 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway import sensors
 from slipway.errors import ClusterUnreachable, LeaseLost
-from slipway.facts import from_dict, to_dict
+from slipway.facts import Previewed, from_dict, to_dict
 from slipway.handover import Handover
-from slipway.preview import Previewed
 from slipway.release import Gate, QualityFloor, Release
 from slipway.sensors import NO_GRPC_BESIDE, AddressSensor, PredictionSensor, RolloutSensor, why_no_grpc
 

@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.apply import ObjectRef
-from slipway.cluster import GkeCluster
 from slipway.errors import ClusterInUse, InputRefused
+from slipway.facts import Balancer, ObjectRef, Teardown
 from slipway.survey import Survey, check_alone, check_unchanged, plan_balancers, plan_others, render_body
-from slipway.target import Target
-from slipway.teardown import Balancer, Teardown, judge_removed
+from slipway.target import GkeCluster, Target
+from slipway.teardown import judge_removed
 from slipway.verdict import Verdict
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs-cluster")

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from slipway.errors import InputRefused
-from slipway.target import connected_namespace
+from slipway.kubernetes.client import connected_namespace
 
 KUBECONFIG = {
     "apiVersion": "v1",

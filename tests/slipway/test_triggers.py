@@ -10,8 +10,8 @@ import yaml
 from airflow.sdk.module_loading import import_string
 from grpc_serving import DESCRIPTORS, request_of
 
-from slipway.facts import to_dict
-from slipway.quality import Baseline, LabelledImage, Measured
+from slipway.facts import Baseline, Measured, to_dict
+from slipway.quality import LabelledImage
 from slipway.release import Gate, QualityFloor
 from slipway.triggers import AddressTrigger, JudgeTrigger, PredictionTrigger, RolloutTrigger
 from slipway.verdict import Verdict

@@ -1,0 +1,9 @@
+"""Where the project's own folders are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+SERVED = PROJECT / "include" / "served"
+OVERLAYS = PROJECT / "include" / "manifests" / "overlays"
