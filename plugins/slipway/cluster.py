@@ -5,15 +5,15 @@ Clusters and operations come as dicts in the words of google.container.v1: snake
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slipway.facts import JsonObject
 from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
 OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]
-Seen = Mapping[str, Any]
 
 CLOUD_PLATFORM = (
     "https://www.googleapis.com/auth/cloud-platform"  # what nodes may do is then said by their account's roles
@@ -67,7 +67,7 @@ def _pool_body(pool: NodePool, spec: ClusterSpec) -> dict[str, Any]:
     return body
 
 
-def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: Seen) -> tuple[Drift, ...]:
+def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: JsonObject) -> tuple[Drift, ...]:
     """Every field that was asked for and is something else, field by field; what nobody asked for is nobody's drift.
 
     How many nodes a pool has now is left out where a pool scales: that number is the autoscaler's.
@@ -90,17 +90,17 @@ def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: Seen) -> tuple[Dri
     return tuple(drift)
 
 
-def _names(pools: Sequence[Seen]) -> set[str]:
+def _names(pools: Sequence[JsonObject]) -> set[str]:
     return {str(pool["name"]) for pool in pools}
 
 
-def _compared(pool: Seen) -> dict[str, Any]:
+def _compared(pool: JsonObject) -> dict[str, Any]:
     if "autoscaling" in pool:
         return {field: value for field, value in pool.items() if field != "initial_node_count"}
     return {**pool, "autoscaling": {"enabled": False}}
 
 
-def _compare(prefix: str, asked: Seen, found: Seen | None) -> list[Drift]:
+def _compare(prefix: str, asked: JsonObject, found: JsonObject | None) -> list[Drift]:
     drift: list[Drift] = []
     for field, wanted in asked.items():
         there = (found or {}).get(field)
@@ -114,7 +114,7 @@ def _compare(prefix: str, asked: Seen, found: Seen | None) -> list[Drift]:
     return drift
 
 
-def judge_cluster(cluster: GkeCluster, found: Seen | None, operation: Seen | None) -> Verdict:
+def judge_cluster(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
     """Whether the cluster may be used; `operation` is the newest one that created it, as far as Google remembers.
 
     An operation that is DONE has ended, not succeeded: its error and the cluster's state say how.
@@ -136,7 +136,7 @@ def judge_cluster(cluster: GkeCluster, found: Seen | None, operation: Seen | Non
     return Verdict.failed(f"{cluster}: {status}{said}{reason}")
 
 
-def judge_gone(cluster: GkeCluster, found: Seen | None) -> Verdict:
+def judge_gone(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
     """Whether a cluster that was being deleted has gone, so that its name is free."""
     if found is None:
         return Verdict.passed(f"{cluster}: gone")
@@ -145,7 +145,7 @@ def judge_gone(cluster: GkeCluster, found: Seen | None) -> Verdict:
     return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else made it again")
 
 
-def judge_claim(cluster: GkeCluster, found: Seen | None, claim: str) -> Verdict:
+def judge_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Verdict:
     """Whether a run may make this cluster, use it and delete it: there is none, or the run has made it itself."""
     if found is None or found["status"] == "STOPPING":
         return Verdict.passed(f"{cluster}: there is none, the run makes it")
@@ -156,14 +156,14 @@ def judge_claim(cluster: GkeCluster, found: Seen | None, claim: str) -> Verdict:
     )
 
 
-def judge_deletable(cluster: GkeCluster, found: Seen | None) -> Verdict:
+def judge_deletable(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
     """Whether Google would take a call to delete it now; while something else goes on there it takes none."""
     if found is not None and found["status"] in {"PROVISIONING", "RECONCILING"}:
         return Verdict.wait(f"{cluster}: {found['status']}, it can be deleted when that has ended")
     return Verdict.passed(f"{cluster}: {found['status'] if found else 'gone already'}")
 
 
-def judge_deleted(cluster: GkeCluster, found: Seen | None, operation: Seen | None) -> Verdict:
+def judge_deleted(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
     """Whether a cluster that is being deleted has gone; `operation` is the newest one that deletes it.
 
     An operation that is DONE has ended, not succeeded: its error says how.
@@ -175,7 +175,7 @@ def judge_deleted(cluster: GkeCluster, found: Seen | None, operation: Seen | Non
     return Verdict.wait(f"{cluster}: {found['status']}, being deleted")
 
 
-def newest_operation(cluster: GkeCluster, operations: Sequence[Seen], kind: OperationKind) -> Seen | None:
+def newest_operation(cluster: GkeCluster, operations: Sequence[JsonObject], kind: OperationKind) -> JsonObject | None:
     """The newest operation of a kind on this cluster, of all that a location remembers; also one that an earlier try began."""
     ours = [
         operation for operation in operations if operation["operation_type"] == kind and _is_about(operation, cluster)
@@ -183,13 +183,13 @@ def newest_operation(cluster: GkeCluster, operations: Sequence[Seen], kind: Oper
     return max(ours, key=lambda operation: str(operation["start_time"]), default=None)
 
 
-def _is_about(operation: Seen, cluster: GkeCluster) -> bool:
+def _is_about(operation: JsonObject, cluster: GkeCluster) -> bool:
     # A link names the project by its number, and a zone's cluster may be below `zones/`: location and name are what is left.
     link = str(operation["target_link"])
     return link.endswith(f"/{cluster.location}/clusters/{cluster.name}")
 
 
-def said_error(operation: Seen | None) -> str | None:
+def said_error(operation: JsonObject | None) -> str | None:
     """The error of an operation that has ended with one."""
     if operation is None or operation["status"] != DONE:
         return None
@@ -197,7 +197,7 @@ def said_error(operation: Seen | None) -> str | None:
     return str(error.get("message") or operation.get("status_message") or "") or None
 
 
-def _said(found: Seen) -> str:
+def _said(found: JsonObject) -> str:
     """What the cluster says of its state, from the conditions where it has no message."""
     conditions = "; ".join(str(one.get("message") or one.get("code")) for one in found.get("conditions") or ())
     said = found.get("status_message") or conditions

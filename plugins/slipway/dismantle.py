@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.facts import to_dict
+from slipway.facts import JsonObject, to_dict
 from slipway.handover import Handover
 from slipway.holding import Hold, broken_by, give_back_leases
-from slipway.operators import BLUE, GRACE_S, GREY, RED, Fact, StageOperator, one_line_failures, task_states, verdicts_of
+from slipway.operators import BLUE, GRACE_S, GREY, RED, StageOperator, one_line_failures, task_states, verdicts_of
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class LookOperator(StageOperator):
         super().__init__(**kwargs)
         self.model_file = model_file
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """The Survey as a dict; what the approval shows is beside it."""
         survey = super().execute(context)
         context["ti"].xcom_push(key=BODY, value=survey["body"])
@@ -75,7 +75,7 @@ class DismantleOperator(BaseOperator):
             timeout=timedelta(seconds=limit_s + GRACE_S),
         )
 
-    def _passed(self, run: Handover, event: Fact, next_step: str) -> Verdict:
+    def _passed(self, run: Handover, event: JsonObject, next_step: str) -> Verdict:
         """The verdict of a wait that has passed; one that has not fails the task."""
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
@@ -112,7 +112,7 @@ class RemoveObjectsOperator(DismantleOperator):
         self._wait("RemovalTrigger", teardown, teardown.address_timeout_s)
         return None
 
-    def decide(self, context: Context, event: Fact) -> str:
+    def decide(self, context: Context, event: JsonObject) -> str:
         """Write down that nothing is left; or fail with what is."""
         from slipway.teardown import note_removed
 
@@ -155,7 +155,7 @@ class DeleteClusterOperator(DismantleOperator):
         self._wait("DeletionTrigger", teardown, teardown.cluster_timeout_s, asked=verdict.outcome == "pass")
         return None
 
-    def decide(self, context: Context, event: Fact) -> Any:
+    def decide(self, context: Context, event: JsonObject) -> Any:
         """Say that it is gone, or fail with Google's words; where it has only become deletable, delete it."""
         from slipway.teardown import note_removed
 
@@ -202,7 +202,7 @@ class LeftoversOperator(BaseOperator):
 
     ui_color = GREY
 
-    def execute(self, context: Context) -> list[Fact]:
+    def execute(self, context: Context) -> list[JsonObject]:
         """The leftovers, each with its command; nothing is deleted."""
         from slipway.leftovers import find_leftovers
 

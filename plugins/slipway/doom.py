@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slipway.facts import JsonObject
 from slipway.names import LABEL_RELEASE
-from slipway.rollout import JsonObject, one_line
+from slipway.rollout import one_line
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
@@ -231,12 +232,12 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
     labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
     async with async_cluster_client(target) as client:
         apps, core = AppsV1Api(client), CoreV1Api(client)
-        replica_sets = await _items(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
-        pods = await _items(client, core.list_namespaced_pod, namespace, label_selector=labels)
+        replica_sets = await items_async(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
+        pods = await items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
         evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
         if wants_events(evidence.pods):
             of_pods = "involvedObject.kind=Pod"
-            events = await _items(client, core.list_namespaced_event, namespace, field_selector=of_pods)
+            events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
             evidence = replace(evidence, events=tuple(events))
         doom = find_doom(evidence)
         return replace(evidence, nodes=await _nodes(client, core)) if doom and doom.unplaced else evidence
@@ -248,13 +249,14 @@ async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
 
     client.set_default_header("Accept", METADATA_ALONE)
     try:
-        return tuple(await _items(client, core.list_node))
+        return tuple(await items_async(client, core.list_node))
     except ApiException as error:
         if error.status == FORBIDDEN:
             return ()
         raise
 
 
-async def _items(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
+async def items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
+    """The items of a list call of `kubernetes_asyncio`, as JSON."""
     answer = await call(*words, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
     return list(client.sanitize_for_serialization(answer)["items"])

@@ -14,6 +14,7 @@ from slipway.target import GkeCluster, Target
 from slipway.verdict import Verdict
 
 T = TypeVar("T")
+JsonObject = dict[str, Any]  # a Kubernetes object, a body of Google's APIs, a fact as XCom carries it
 
 
 def to_dict(fact: Any) -> dict[str, Any]:

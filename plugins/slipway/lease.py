@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from slipway.apply import CONFLICT, NOT_FOUND, refusal
 from slipway.errors import LeaseLost, TargetBusy
+from slipway.facts import JsonObject
 from slipway.kubernetes.client import cluster_client
 from slipway.names import LABEL_MODEL, lease_name
 from slipway.target import REQUEST_TIMEOUT_S, Target
@@ -29,7 +30,6 @@ BROKE = "slipway/broke"  # the annotation that says whose Lease this one was bef
 MARGIN_S = 30  # API servers of one cluster have clocks of their own, and answers give whole seconds
 LOOKS = 20  # more runs than ever want one target in the same moment
 
-JsonObject = dict[str, Any]
 
 log = logging.getLogger(__name__)
 

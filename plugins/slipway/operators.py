@@ -20,7 +20,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from slipway.errors import ClusterUnfit, SlipwayError
-from slipway.facts import to_dict
+from slipway.facts import JsonObject, to_dict
 from slipway.handover import RETURN_VALUE, Handover
 from slipway.holding import (
     APPLY_S,
@@ -39,7 +39,6 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
-Fact = dict[str, Any]
 
 GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
 
@@ -87,7 +86,7 @@ class StageOperator(BaseOperator):
     writes_s: int | None = None  # how long it may write to the target: its Lease is taken, or renewed, for as long
     keeps_s: int | None = None  # how long it may take, the target untouched: the Lease is renewed where the run has it
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""
         run = Handover(context)
         with one_line_failures(run):
@@ -132,7 +131,7 @@ class PlanOperator(StageOperator):
         self.builds = list(builds)
         self.deploys = list(deploys)
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """The Plan as a dict; what it does not need is skipped from here."""
         plan = super().execute(context)
         everything = [*self.builds, *self.deploys]
@@ -306,7 +305,7 @@ class TargetOperator(StageOperator):
     ui_color = RED
     writes_s = APPLY_S
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""
         from slipway.apply import ensure_namespace
 
@@ -408,11 +407,11 @@ class AnnounceOperator(BaseOperator):
         super().__init__(outlets=[announces] if announces else [], **kwargs)
         self.announces = announces
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """What was announced."""
         run = Handover(context)
         applied = run.applied
-        said: Fact = {
+        said: JsonObject = {
             "release": applied.release_id,
             "image": applied.reference,
             "version": applied.version,
@@ -432,7 +431,7 @@ class PruneOperator(BaseOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(retries=0, **kwargs)  # what stays is pruned by the next run
 
-    def execute(self, context: Context) -> Fact:
+    def execute(self, context: Context) -> JsonObject:
         """What was Pruned; skipped where the run has no release."""
         from slipway.retention import prune
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from slipway.facts import JsonObject
 from slipway.google_rest import NOT_FOUND, Answer
 from slipway.verdict import Finding
-
-Seen = Mapping[str, Any]
 
 CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
     "roles/container.admin", "roles/iam.serviceAccountUser", "roles/artifactregistry.writer",
@@ -145,7 +143,7 @@ def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> t
     )
 
 
-def kinds_of(objects: Iterable[Seen]) -> tuple[tuple[str, str], ...]:
+def kinds_of(objects: Iterable[JsonObject]) -> tuple[tuple[str, str], ...]:
     """Each (group, kind) among manifests, once, in their order."""
     return tuple(dict.fromkeys((_group(str(one["apiVersion"])), str(one["kind"])) for one in objects))
 

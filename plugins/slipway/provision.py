@@ -13,10 +13,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from slipway.cluster import judge_claim, plan_body, plan_drift
 from slipway.errors import ClusterUnfit
-from slipway.facts import to_dict
+from slipway.facts import JsonObject, to_dict
 from slipway.handover import Handover
 from slipway.names import teardown_dag_id
-from slipway.operators import BLUE, GRACE_S, RED, Fact, StageOperator, one_line_failures
+from slipway.operators import BLUE, GRACE_S, RED, StageOperator, one_line_failures
 from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
@@ -103,7 +103,7 @@ class CreateClusterOperator(BaseOperator):
                 log.info("create cluster: %s is there: %s", cluster, found["status"])
         self._wait(release, spec, gone=leaving)
 
-    def decide(self, context: Context, event: Fact) -> Any:
+    def decide(self, context: Context, event: JsonObject) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
         from slipway.prices import read_prices, shape_of_found, standing_cost

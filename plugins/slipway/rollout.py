@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from slipway.facts import JsonObject
 from slipway.names import LABEL_RELEASE, REST_PORT
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
@@ -18,8 +19,6 @@ LAST_LOG_LINES = 10
 SHOWN_PODS = 3
 LOG = " log: "  # between a pod's name and a line that it wrote
 GRPC_PORT_NAME = "tf-serving-grpc"
-
-JsonObject = dict[str, Any]
 
 
 def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, namespace: str) -> Verdict:
@@ -172,15 +171,16 @@ def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
     from kubernetes.client import CoreV1Api
 
     core, namespace = CoreV1Api(api_client), release.target.namespace
-    pods = _items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
-    events = _items(core.list_namespaced_event, namespace)
+    pods = items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
+    events = items(core.list_namespaced_event, namespace)
     lines = explain_pods(pods, events, deployment=release.deployment)
     for pod in pods[:SHOWN_PODS]:
         lines += [f"pod/{pod['metadata']['name']}{LOG}{line}" for line in _last_log_lines(core, pod)]
     return lines
 
 
-def _items(call: Any, namespace: str, **selectors: str) -> list[JsonObject]:
+def items(call: Any, namespace: str, **selectors: str) -> list[JsonObject]:
+    """The items of a list call of `kubernetes`, as JSON."""
     answer = call(namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
     return list(json.loads(answer.data)["items"])
 

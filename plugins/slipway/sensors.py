@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.facts import to_dict
+from slipway.facts import JsonObject, to_dict
 from slipway.handover import GRPC, Handover
 from slipway.holding import APPLY_S, renew_target
 from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from slipway.facts import Applied, Previewed
     from slipway.triggers import JudgeTrigger
 
-Fact = dict[str, Any]
 
 APPROVE = "approve"  # the task that asks a person where the first gate is in doubt
 NO_GRPC_BESIDE = "a preview is asked through the API server, which passes on REST alone"
@@ -72,11 +71,11 @@ class JudgeSensor(BaseSensorOperator):
     def explain(self, run: Handover, reason: str) -> str:
         """What a failed wait says: where, what, what next."""
 
-    def result(self, run: Handover, event: Fact) -> Any:  # noqa: ARG002 - the address leaves two things
+    def result(self, run: Handover, event: JsonObject) -> Any:  # noqa: ARG002 - the address leaves two things
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
-    def blames_release(self, event: Fact) -> bool:  # noqa: ARG002 - what decides in sensors that do
+    def blames_release(self, event: JsonObject) -> bool:  # noqa: ARG002 - what decides in sensors that do
         """Whether a wait that failed has found the release itself wanting: the schedule does not try that one again."""
         return False
 
@@ -93,7 +92,7 @@ class JudgeSensor(BaseSensorOperator):
         times: Times = {"deadline": time.time() + limit_s, "poll_s": self.poll_s}
         self.defer(trigger=self.trigger(run, times), method_name="decide", timeout=timedelta(seconds=limit_s + GRACE_S))
 
-    def decide(self, context: Context, event: Fact) -> Any:
+    def decide(self, context: Context, event: JsonObject) -> Any:
         """Pass on what the trigger found, or fail with the reason; what it saw counts only where the target is still this run's."""
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
@@ -111,7 +110,7 @@ class JudgeSensor(BaseSensorOperator):
         """Whether the run goes on."""
         return verdict.outcome == "pass"
 
-    def more(self, event: Fact) -> Fact:  # noqa: ARG002 - most waits measure nothing
+    def more(self, event: JsonObject) -> JsonObject:  # noqa: ARG002 - most waits measure nothing
         """What the record keeps beside the verdict."""
         return {}
 
@@ -139,7 +138,7 @@ class RolloutSensor(JudgeSensor):
         """The model file's limit."""
         return release.rollout_timeout_s
 
-    def blames_release(self, event: Fact) -> bool:
+    def blames_release(self, event: JsonObject) -> bool:
         """Where its own containers end: not where an image, a ConfigMap, a node or a right is missing."""
         return bool(event["found"])
 
@@ -186,7 +185,7 @@ class AddressSensor(JudgeSensor):
         """The model file's limit."""
         return release.address_timeout_s
 
-    def result(self, run: Handover, event: Fact) -> Any:
+    def result(self, run: Handover, event: JsonObject) -> Any:
         """The URL; where gRPC is asked is beside it."""
         found = event["found"]
         run.context["ti"].xcom_push(key=GRPC, value=found["grpc"])
@@ -251,7 +250,7 @@ class PredictionSensor(JudgeSensor):
         may_doubt = said.get("outcome") == "pass" or (self.asks and run.release.gate.on_inconclusive == "ask")
         return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_doubt)
 
-    def more(self, event: Fact) -> Fact:
+    def more(self, event: JsonObject) -> JsonObject:
         """How long answers took, and how the labelled set was told."""
         return {"measured": event["found"]}
 
@@ -259,7 +258,7 @@ class PredictionSensor(JudgeSensor):
         """The model file's limit."""
         return release.gate_timeout_s
 
-    def blames_release(self, event: Fact) -> bool:
+    def blames_release(self, event: JsonObject) -> bool:
         """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
         return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("unanswered"))
 

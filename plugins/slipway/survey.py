@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.apply import refusal
 from slipway.errors import ClusterInUse
-from slipway.facts import Balancer, Teardown, from_dict
+from slipway.facts import Balancer, JsonObject, Teardown, from_dict
 from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
 from slipway.kubernetes.client import cluster_client
@@ -22,7 +22,7 @@ from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.resolve import Settings, find_target, readable_files
 from slipway.store import Store
 from slipway.target import REQUEST_TIMEOUT_S, Target
-from slipway.teardown import JsonObject, check_claim
+from slipway.teardown import check_claim
 from slipway.verdict import require
 
 ANSWERS = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer

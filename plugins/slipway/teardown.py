@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from slipway.cluster import judge_claim
 from slipway.errors import ClusterUnfit
-from slipway.facts import Balancer, Teardown, from_dict, to_dict
+from slipway.facts import Balancer, JsonObject, Teardown, from_dict, to_dict
 from slipway.history import History, left_previews, read_history, read_records
 from slipway.record import Record, previewed, read_record, utc_now, write_record
 from slipway.release import Release
 from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
-
-JsonObject = dict[str, Any]
 
 
 def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:
@@ -27,7 +24,7 @@ def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verd
     return Verdict.passed(f"no Service of the model is left in {target.namespace}")
 
 
-def check_claim(teardown: Teardown, found: Mapping[str, Any] | None) -> None:
+def check_claim(teardown: Teardown, found: JsonObject | None) -> None:
     """Refuse, for a run that made its own cluster, to touch one that it has not made. Raises ClusterUnfit."""
     if teardown.claim is None or found is None:
         return

@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.doom import APART_S, Looks, judge_doom, read_evidence
 from slipway.exam import AT_ONCE, Exam, gather_few
-from slipway.facts import Baseline, Teardown, from_dict, to_dict
+from slipway.facts import Baseline, JsonObject, Teardown, from_dict, to_dict
 from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
 from slipway.kubernetes.client import server_version
 from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
@@ -25,8 +25,6 @@ from slipway.rollout import grpc_at, judge_address, judge_pods, judge_rollout, l
 from slipway.store import read_bytes, read_json
 from slipway.teardown import judge_removed
 from slipway.verdict import Verdict
-
-Fact = dict[str, Any]
 
 
 class LookingTrigger(BaseTrigger):
@@ -75,14 +73,14 @@ class LookingTrigger(BaseTrigger):
         except Exception as error:
             return Verdict.wait(f"could not look: {_words(error)}")
 
-    def _arguments(self) -> Fact:
+    def _arguments(self) -> JsonObject:
         return {"deadline": self.deadline, "poll_s": self.poll_s}
 
 
 class JudgeTrigger(LookingTrigger):
     """Looks at what has become of a release."""
 
-    def __init__(self, *, release: Fact, **kwargs: Any) -> None:
+    def __init__(self, *, release: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.release = release
 
@@ -94,14 +92,14 @@ class JudgeTrigger(LookingTrigger):
         """One look at the release."""
         return await self.look(from_dict(Release, self.release))
 
-    def _arguments(self) -> Fact:
+    def _arguments(self) -> JsonObject:
         return {"release": self.release, **super()._arguments()}
 
 
 class TeardownTrigger(LookingTrigger):
     """Looks at what is being torn down."""
 
-    def __init__(self, *, teardown: Fact, **kwargs: Any) -> None:
+    def __init__(self, *, teardown: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.teardown = teardown
 
@@ -109,14 +107,14 @@ class TeardownTrigger(LookingTrigger):
     def _teardown(self) -> Teardown:
         return from_dict(Teardown, self.teardown)
 
-    def _arguments(self) -> Fact:
+    def _arguments(self) -> JsonObject:
         return {"teardown": self.teardown, **super()._arguments()}
 
 
 class RemovalTrigger(TeardownTrigger):
     """Waits until the recorded Services are gone: one whose load balancer is being taken away stays until that is."""
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
         return "slipway.triggers.RemovalTrigger", self._arguments()
 
@@ -133,7 +131,7 @@ class DeletionTrigger(TeardownTrigger):
         super().__init__(**kwargs)
         self.asked = asked
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
         return "slipway.triggers.DeletionTrigger", {**self._arguments(), "asked": self.asked}
 
@@ -161,9 +159,9 @@ class ClusterTrigger(JudgeTrigger):
     def __init__(self, *, gone: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.gone = gone
-        self._found: Fact | None = None
+        self._found: JsonObject | None = None
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
         return "slipway.triggers.ClusterTrigger", {**self._arguments(), "gone": self.gone}
 
@@ -204,7 +202,7 @@ class RolloutTrigger(JudgeTrigger):
         self.generation = generation
         self._looks = Looks()
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
         own = {"release_id": self.release_id, "uid": self.uid, "generation": self.generation}
         return "slipway.triggers.RolloutTrigger", {**self._arguments(), **own}
@@ -221,7 +219,7 @@ class RolloutTrigger(JudgeTrigger):
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
         return judge_pods(pods, release_id=self.release_id, namespace=namespace)
 
-    async def _look_for_doom(self, release: Release, deployment: Fact, waiting: Verdict) -> Verdict:
+    async def _look_for_doom(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
         try:
             evidence = await read_evidence(release.target, deployment, self.release_id)
         except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
@@ -241,9 +239,9 @@ class AddressTrigger(JudgeTrigger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._found: Fact | None = None
+        self._found: JsonObject | None = None
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
         return "slipway.triggers.AddressTrigger", self._arguments()
 
@@ -278,7 +276,7 @@ class PredictionTrigger(JudgeTrigger):
         grpc: str | None = None,
         no_grpc: str = "no address is known for it",
         descriptors_uri: str | None = None,
-        baseline: Fact | None = None,
+        baseline: JsonObject | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -297,7 +295,7 @@ class PredictionTrigger(JudgeTrigger):
         self._denial: Answer | None = None  # of the look at hand
         self._denied_since_s: float | None = None
 
-    def serialize(self) -> tuple[str, Fact]:
+    def serialize(self) -> tuple[str, JsonObject]:
         """For the database; what was seen so far starts anew with the trigger."""
         own = {
             "url": self.url,

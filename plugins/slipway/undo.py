@@ -12,10 +12,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.errors import LeaseLost, TargetBusy
-from slipway.facts import from_dict, to_dict
+from slipway.facts import JsonObject, from_dict, to_dict
 from slipway.handover import Handover
 from slipway.holding import APPLY_S, Hold
-from slipway.operators import GRACE_S, GREY, Fact, is_proven, one_line_failures, task_states
+from slipway.operators import GRACE_S, GREY, is_proven, one_line_failures, task_states
 from slipway.release import Release
 from slipway.sensors import why_no_grpc
 from slipway.verdict import Verdict
@@ -82,7 +82,7 @@ class RollbackOperator(BaseOperator):
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
         applied = restore(release, export, pushed, undo.good["manifests"]["uri"], check=check)
-        undoing: Fact = {
+        undoing: JsonObject = {
             "release": to_dict(release),
             "export": to_dict(export),
             "applied": to_dict(applied),
@@ -92,7 +92,7 @@ class RollbackOperator(BaseOperator):
         own = {name: undoing["applied"][name] for name in ("release_id", "uid", "generation")}
         return self._defer(context, "RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
 
-    def rolled_out(self, context: Context, event: Fact) -> Any:
+    def rolled_out(self, context: Context, event: JsonObject) -> Any:
         """Go on to the address, which the release's fixed URL makes short."""
         undoing = self._undoing(context, event)
         release = undoing["release"]
@@ -101,7 +101,7 @@ class RollbackOperator(BaseOperator):
             return self.addressed(context, {**event, "found": found})
         return self._defer(context, "AddressTrigger", "addressed", undoing, release["address_timeout_s"])
 
-    def addressed(self, context: Context, event: Fact) -> None:
+    def addressed(self, context: Context, event: JsonObject) -> None:
         """Go on to the gate."""
         undoing = self._undoing(context, event)
         export, found = undoing["export"], event["found"]
@@ -109,7 +109,7 @@ class RollbackOperator(BaseOperator):
         own |= {**found, "no_grpc": why_no_grpc(from_dict(Release, undoing["release"]))}
         self._defer(context, "PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
 
-    def gated(self, context: Context, event: Fact) -> Fact:
+    def gated(self, context: Context, event: JsonObject) -> JsonObject:
         """Record that the release is live again, where the target is still this run's."""
         undoing = self._undoing(context, event)
         with one_line_failures(Handover(context)):
@@ -133,7 +133,9 @@ class RollbackOperator(BaseOperator):
             log.warning("rollback: %s", said)
             raise AirflowSkipException(said) from error
 
-    def _defer(self, context: Context, trigger: str, method_name: str, undoing: Fact, limit_s: int, **own: Any) -> None:
+    def _defer(
+        self, context: Context, trigger: str, method_name: str, undoing: JsonObject, limit_s: int, **own: Any
+    ) -> None:
         from slipway import triggers
 
         with one_line_failures(Handover(context)):
@@ -146,11 +148,11 @@ class RollbackOperator(BaseOperator):
             timeout=timedelta(seconds=limit_s + GRACE_S),
         )
 
-    def _undoing(self, context: Context, event: Fact) -> Fact:
+    def _undoing(self, context: Context, event: JsonObject) -> JsonObject:
         """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
         from slipway.rollout import next_command
 
-        undoing: Fact = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
+        undoing: JsonObject = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("rollback: %s", verdict)
         if verdict.outcome == "pass":
@@ -165,7 +167,7 @@ class RollbackOperator(BaseOperator):
         raise AirflowFailException(said)
 
     @staticmethod
-    def _close(undoing: Fact, event: Fact) -> str:
+    def _close(undoing: JsonObject, event: JsonObject) -> str:
         from slipway.record import close_run
 
         release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"

@@ -13,12 +13,11 @@ from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher, CronTriggerTim
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from slipway.errors import SlipwayError
+from slipway.facts import JsonObject
 from slipway.model_file import HubSource, ModelFile
 from slipway.names import upstream_uri
 
 SEEN = "seen"  # the key in the Asset's own state, which outlives the triggerer
-
-Fact = dict[str, str]
 
 
 def watched_schedule(model: str, file: ModelFile) -> list[Asset] | AssetOrTimeSchedule:
@@ -73,7 +72,7 @@ class HubTrigger(BaseEventTrigger):
                 await self._remember(found)  # after the event: twice is harmless, never is not
             await asyncio.sleep(self.poll_s)
 
-    async def _look(self) -> Fact | None:
+    async def _look(self) -> JsonObject | None:
         """What the revision names now; None where it cannot be told, in words that the log has once."""
         from slipway.hub import hub_commit
 
@@ -95,7 +94,7 @@ class HubTrigger(BaseEventTrigger):
                 self.log.warning("the Asset's state cannot be read: %s", error)
         return self._seen
 
-    async def _remember(self, found: Fact) -> None:
+    async def _remember(self, found: JsonObject) -> None:
         self._seen = found
         if self.asset_state_store is not None:
             try:
