@@ -91,7 +91,7 @@ class RemoveObjectsOperator(DismantleOperator):
 
     def execute(self, context: Context) -> Any:
         """Remove them. Where the cluster is gone, or has no API server that answers, there is nothing to remove."""
-        from slipway.apply import remove_objects
+        from slipway.kubernetes.apply import remove_objects
         from slipway.survey import survey_again
         from slipway.teardown import open_teardown
 

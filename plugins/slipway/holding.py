@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.errors import SlipwayError, TargetBusy
 from slipway.facts import from_dict, to_dict
 from slipway.handover import Handover
-from slipway.lease import Holder, Place, busy, give_back, hold, look
+from slipway.kubernetes.lease import Holder, Place, busy, give_back, hold, look
 
 if TYPE_CHECKING:
     from slipway.facts import Teardown

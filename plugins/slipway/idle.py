@@ -10,11 +10,11 @@ from typing import Any
 
 from slipway.errors import InputRefused, SlipwayError
 from slipway.history import History, place_of, read_history
+from slipway.kubernetes.api import read
 from slipway.model_file import GkeSettings, read_model_file, served_files
 from slipway.names import LABEL_MODEL
 from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.release import Release
-from slipway.rollout import read
 from slipway.store import Store
 from slipway.target import LABEL_MADE_FOR, LABEL_STORE, GkeCluster, Target
 

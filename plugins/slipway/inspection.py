@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from slipway.cluster import judge_cluster
-from slipway.errors import ApplyRefused, ClusterRefused, SlipwayError
+from slipway.errors import ClusterRefused, SlipwayError
 from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
-from slipway.kubernetes.client import cluster_client
-from slipway.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
 from slipway.preflight import (
     APIS,
     CONTAINER_ADMIN,
@@ -19,19 +19,15 @@ from slipway.preflight import (
     PUSH,
     REGISTRY_API,
     REGISTRY_WRITER,
-    Right,
     judge_apis,
     judge_permissions,
     judge_project,
-    judge_rights,
-    kinds_of,
     plan_permissions,
-    plan_rights,
 )
 from slipway.prices import read_prices, shape_of_spec, standing_cost
 from slipway.quota import judge_quota, plan_everywhere, plan_needs
 from slipway.release import Release
-from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, ClusterSpec, GkeCluster, Target
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding
 
 OF_GCR = {
@@ -82,53 +78,9 @@ def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -
         yield Finding(outcome="ok", said=f"namespace {target.namespace}: made in it by apply")
 
 
-def inspect_rights(release: Release, objects: Iterable[Manifest]) -> list[Finding]:
-    """What the connection may do in the namespace of the release, asked right by right.
-
-    A review of rules in their place is not complete where something else than RBAC decides, as IAM does on GKE.
-    Raises ClusterUnreachable, InputRefused where the connection cannot be meant.
-    """
-    target = release.target
-    rights = plan_rights(kinds_of(objects), preview=release.strategy == "preview")
-    try:
-        allowed = dict(_reviews(target, rights))
-    except ApplyRefused as error:
-        return [_unasked_rights(target, error)]
-    then = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then a Role with them, and a RoleBinding"
-    return judge_rights(target.namespace, allowed, grant=then)
-
-
-def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
-    return Finding(outcome="warned", said=f"rights in namespace {target.namespace}: could not be asked: {error}")
-
-
 def render_planned(release: Release) -> list[Manifest]:
     """The release's manifests before there is an image, for what kinds of objects they are."""
     return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
-
-
-def _reviews(target: Target, rights: Sequence[Right]) -> Iterator[tuple[Right, bool]]:
-    from kubernetes.client import AuthorizationV1Api
-    from kubernetes.client.exceptions import ApiException
-
-    from slipway.apply import refusal
-
-    with cluster_client(target) as client:
-        reviews = AuthorizationV1Api(client)
-        for right in rights:
-            try:
-                answer = reviews.create_self_subject_access_review(
-                    _review(target.namespace, right), _request_timeout=REQUEST_TIMEOUT_S
-                )
-            except ApiException as error:
-                raise refusal(target, "selfsubjectaccessreview", error.status, error.body) from error
-            yield right, bool(answer.status.allowed)
-
-
-def _review(namespace: str, right: Right) -> dict[str, Any]:
-    resource, _, subresource = right.resource.partition("/")
-    asked = {"namespace": namespace, "group": right.group, "resource": resource, "verb": right.verb}
-    return {"spec": {"resourceAttributes": {**asked, **({"subresource": subresource} if subresource else {})}}}
 
 
 def _find(target: Target, cluster: GkeCluster) -> tuple[dict[str, Any] | None, list[Finding]]:

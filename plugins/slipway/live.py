@@ -9,11 +9,11 @@ from typing import Literal
 
 import yaml
 
-from slipway.apply import Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed, from_dict
 from slipway.history import History, read_records
-from slipway.manifests import Manifest, render_manifests, to_yaml
+from slipway.kubernetes.apply import Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
+from slipway.kubernetes.manifests import Manifest, render_manifests, to_yaml
 from slipway.preview import remove_previews
 from slipway.record import Cause, Record, begin_record, keep_live, opened, utc_now, write_record
 from slipway.release import Release

@@ -307,7 +307,7 @@ class TargetOperator(StageOperator):
 
     def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""
-        from slipway.apply import ensure_namespace
+        from slipway.kubernetes.apply import ensure_namespace
 
         run = Handover(context)
         with one_line_failures(run):

@@ -8,11 +8,11 @@ from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
 from slipway.history import History, place_of, previewed_in, read_records
 from slipway.idle import find_idle_clusters
+from slipway.kubernetes.api import read
 from slipway.model_file import served_files
 from slipway.names import LABEL_MODEL, preview_name
 from slipway.record import Record
 from slipway.release import Release
-from slipway.rollout import read
 from slipway.store import Store
 from slipway.target import Target
 

@@ -7,10 +7,9 @@ that may do all that a run does need not be allowed to read quotas.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from slipway.facts import JsonObject
 from slipway.google_rest import NOT_FOUND, Answer
+from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, plural
 from slipway.verdict import Finding
 
 CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
@@ -25,24 +24,7 @@ APIS = ("container.googleapis.com", "compute.googleapis.com")
 REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' accounts, and pods that act as accounts
 
-PREVIEWED = ("deployments", "services")  # of the preview, whatever the overlay brings besides
 SERVICE_PROXY = "container.services.proxy"
-APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' word, and IAM's for the same
-LEASE_VERBS = ("get", "create", "update", "delete")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Right:
-    """A verb on a kind of object in the namespace; one that is not needed serves what a failed run says, or a clean-up."""
-
-    group: str
-    resource: str  # deployments, pods/log
-    verb: str
-    needed: bool = True
-
-    def __str__(self) -> str:
-        """As kubectl takes it."""
-        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
 
 
 def judge_project(project: str, answer: Answer) -> Finding:
@@ -122,67 +104,10 @@ def plan_permissions(
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 
-def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> tuple[Right, ...]:
-    """The rights in the namespace that apply, the waits and the rollback use, for these (group, kind) of objects.
-
-    A preview is asked through the API server, and is to be removed.
-    """
-    applied = [(group, plural(kind.lower())) for group, kind in kinds]
-    return (
-        *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
-        Right(group="", resource="pods", verb="list"),
-        *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
-        *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
-        *(
-            Right(group=group, resource=resource, verb="delete", needed=preview and resource in PREVIEWED)
-            for group, resource in applied
-        ),
-        *([Right(group="", resource="services/proxy", verb="get", needed=False)] if preview else ()),
-        Right(group="", resource="events", verb="list", needed=False),
-        Right(group="", resource="pods/log", verb="get", needed=False),
-    )
-
-
-def kinds_of(objects: Iterable[JsonObject]) -> tuple[tuple[str, str], ...]:
-    """Each (group, kind) among manifests, once, in their order."""
-    return tuple(dict.fromkeys((_group(str(one["apiVersion"])), str(one["kind"])) for one in objects))
-
-
-def _group(api_version: str) -> str:
-    return api_version.rpartition("/")[0]
-
-
-def plural(kind: str) -> str:
-    """A kind's resource, as Kubernetes' own clients guess it without asking."""
-    if kind.endswith("s"):
-        return f"{kind}es"
-    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-
-
 def iam_resource(group: str, kind: str) -> str:
     """What IAM calls objects of a kind: `horizontalPodAutoscalers`; those that GKE does not know itself have one name."""
     known = group in {"", "apps", "autoscaling", "batch", "policy"} or group.endswith(".k8s.io")
     return plural(kind[0].lower() + kind[1:]) if known else "thirdPartyObjects"
-
-
-def judge_rights(namespace: str, allowed: Mapping[Right, bool], *, grant: str) -> list[Finding]:
-    """Which rights the connection does not have in the namespace."""
-    lacking = [right for right, may in allowed.items() if not may]
-    needed = [str(right) for right in lacking if right.needed]
-    useful = [str(right) for right in lacking if not right.needed]
-    found = []
-    if needed:
-        found.append(
-            Finding(outcome="missing", said=f"no right in namespace {namespace} to {', '.join(needed)}", then=grant)
-        )
-    if useful:
-        said = (
-            f"no right in namespace {namespace} to {', '.join(useful)}: pruning, or what a failed run says, may lack it"
-        )
-        found.append(Finding(outcome="warned", said=said, then=grant))
-    return found or [
-        Finding(outcome="ok", said=f"rights in namespace {namespace}: all {len(allowed)} that the run uses")
-    ]
 
 
 def unasked(what: str, answer: Answer) -> Finding:

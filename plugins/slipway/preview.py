@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from slipway.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
 from slipway.history import History, left_previews, place_of, previewed_in
-from slipway.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
+from slipway.kubernetes.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
 from slipway.names import preview_name
 from slipway.record import Record, begin_record, previewed, write_record
 from slipway.release import Release

@@ -19,8 +19,8 @@ from slipway.export import exporter_hash
 from slipway.folders import content_hash
 from slipway.hub import COMMIT, hub_commit
 from slipway.kubernetes.client import connected_namespace
+from slipway.kubernetes.manifests import manifests_hash
 from slipway.login import find_login, is_artifact_registry
-from slipway.manifests import manifests_hash
 from slipway.model_file import (
     SERVING_IMAGE,
     ArchiveSource,

@@ -145,7 +145,7 @@ class RolloutSensor(JudgeSensor):
     def explain(self, run: Handover, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
         from slipway.kubernetes.client import cluster_client
-        from slipway.rollout import diagnose, most_telling, next_command
+        from slipway.kubernetes.diagnosis import diagnose, most_telling, next_command
 
         release, release_id = self.release(run), self.applied(run).release_id
         try:

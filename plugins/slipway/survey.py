@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from slipway.apply import refusal
 from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
 from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
+from slipway.kubernetes.api import refusal
 from slipway.kubernetes.client import cluster_client
-from slipway.manifests import kind_rank
+from slipway.kubernetes.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
 from slipway.prices import read_prices, shape_of_found, standing_cost

@@ -150,7 +150,7 @@ class RollbackOperator(BaseOperator):
 
     def _undoing(self, context: Context, event: JsonObject) -> JsonObject:
         """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
-        from slipway.rollout import next_command
+        from slipway.kubernetes.diagnosis import next_command
 
         undoing: JsonObject = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])

@@ -24,11 +24,11 @@ from trial_project import PROJECT
 
 from slipway.exam import examine_live
 from slipway.facts import Baseline, from_dict, to_dict
+from slipway.kubernetes.rollout import grpc_at, judge_address
 from slipway.model_file import QualitySettings
 from slipway.prediction import cases_from
 from slipway.quality import pin_quality, read_images
 from slipway.release import Gate, Release
-from slipway.rollout import grpc_at, judge_address
 from slipway.store import Store, read_json
 from slipway.triggers import PredictionTrigger
 from slipway.verdict import Verdict

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway import manifests
 from slipway.facts import from_dict
-from slipway.manifests import render_manifests, to_yaml
+from slipway.kubernetes import manifests
+from slipway.kubernetes.manifests import render_manifests, to_yaml
 from slipway.model_file import overlay_names
 from slipway.release import ExportSettings, Release
 

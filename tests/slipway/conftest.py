@@ -15,7 +15,7 @@ import pytest
 
 from slipway import holding
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
-from slipway.lease import Held
+from slipway.kubernetes.lease import Held
 from slipway.prediction import GoldenCase, Reference
 from slipway.record import closed, new_record, opened
 from slipway.release import GoldenRequest, Release, Source

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from slipway.apply import plan_apply, ref_of, refusal
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
 from slipway.facts import ObjectRef
-from slipway.manifests import KIND_ORDER, apply_rank
+from slipway.kubernetes.api import refusal
+from slipway.kubernetes.apply import plan_apply, ref_of
+from slipway.kubernetes.manifests import KIND_ORDER, apply_rank
 from slipway.target import Target
 
 TARGET = Target(conn_id="kubernetes_default", namespace="shop")

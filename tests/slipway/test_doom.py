@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.doom import APART_S, Evidence, Looks, find_doom, gather, judge_doom, wants_events
+from slipway.kubernetes.stuck import APART_S, Evidence, Looks, find_doom, gather, judge_doom, wants_events
 from slipway.verdict import Verdict
 
 SEEN = yaml.safe_load(Path(__file__).with_name("doomed.yaml").read_text())

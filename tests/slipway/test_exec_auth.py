@@ -16,8 +16,8 @@ from kubernetes_asyncio.client.exceptions import ApiException
 
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
+from slipway.kubernetes.api import read_async
 from slipway.kubernetes.client import cluster_client, connected_namespace
-from slipway.rollout import read_async
 from slipway.target import Target
 from slipway.triggers import AddressTrigger
 

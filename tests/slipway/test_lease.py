@@ -29,7 +29,7 @@ from slipway.holding import (
     let_go,
     renew_target,
 )
-from slipway.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
+from slipway.kubernetes.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
 from slipway.operators import (
     BuildImageOperator,
     ExportOperator,

@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 import yaml
 
-from slipway import manifests
 from slipway.errors import ManifestError
-from slipway.manifests import (
+from slipway.kubernetes import manifests
+from slipway.kubernetes.manifests import (
     KIND_ORDER,
     apply_rank,
     check_manifests,

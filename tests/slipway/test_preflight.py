@@ -6,17 +6,8 @@ import pytest
 
 from slipway.errors import PreflightFailed
 from slipway.google_rest import Answer
-from slipway.preflight import (
-    Right,
-    iam_resource,
-    judge_apis,
-    judge_permissions,
-    judge_project,
-    judge_rights,
-    kinds_of,
-    plan_permissions,
-    plan_rights,
-)
+from slipway.kubernetes.rights import Right, judge_rights, kinds_of, plan_rights
+from slipway.preflight import iam_resource, judge_apis, judge_permissions, judge_project, plan_permissions
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding, require
 

@@ -10,8 +10,9 @@ import yaml
 from grpc_serving import DESCRIPTORS, request_of
 
 from slipway import questions
+from slipway.kubernetes.proxy import ask_at, read_proxied, way_in
 from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
-from slipway.questions import ask, ask_async, ask_at, ask_grpc, read_proxied, way_in
+from slipway.questions import ask, ask_async, ask_grpc
 
 
 async def asked(way, *question):

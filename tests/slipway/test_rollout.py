@@ -1,6 +1,7 @@
 import pytest
 
-from slipway.rollout import explain_pods, grpc_at, judge_address, judge_rollout, next_command, release_selector
+from slipway.kubernetes.diagnosis import explain_pods, next_command
+from slipway.kubernetes.rollout import grpc_at, judge_address, judge_rollout, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"

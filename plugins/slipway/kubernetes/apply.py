@@ -7,24 +7,21 @@ before anything is written.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.errors import ApplyRefused
 from slipway.facts import ObjectRef
+from slipway.kubernetes.api import NOT_FOUND, refusal
 from slipway.kubernetes.client import cluster_client
-from slipway.manifests import Manifest, kind_rank, name_of
+from slipway.kubernetes.manifests import Manifest, kind_rank, name_of
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
-
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
-ANONYMOUS = "system:anonymous"  # who asks without credentials, where the API server lets such a one ask
 
 Check = Callable[[], None]  # raises where another run may write by now
 
@@ -234,43 +231,3 @@ def _api_words(target: Target, where: str) -> Iterator[Any]:
         raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
     except ApiException as error:
         raise refusal(target, where, error.status, error.body) from error
-
-
-def refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
-    """What an API server's refusal is, by its status and its Status object."""
-    said = _status(body)
-    message = (
-        said.get("message") or (body.decode(errors="replace") if isinstance(body, bytes) else body) or "no reason given"
-    )
-    causes = (said.get("details") or {}).get("causes") or []
-    owners = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
-    message = " ".join(message.split()).rstrip(".")
-    place = f"{where} in {target.namespace}"
-    if status == CONFLICT and owners:
-        owned = "; ".join(f"{cause['field']}: {cause['message']}" for cause in owners)
-        return FieldOwnedElsewhere(
-            f"{place}: {owned}. Next: stop that manager from setting the field, or take it out of the manifests: "
-            f"{target.kubectl(f'get {where} -o yaml --show-managed-fields')}"
-        )
-    if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
-        return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
-    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {mend(target, status, message)}")
-
-
-def mend(target: Target, status: int, message: str) -> str:
-    """What to do about a refusal that will not go away."""
-    if status == UNAUTHORIZED or ANONYMOUS in message:
-        return f"put a token or certificate that is valid into the kubeconfig of connection {target.conn_id}"
-    if status == FORBIDDEN:
-        return f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}, and give it the rights"
-    if status == NOT_FOUND and message.startswith("namespaces "):
-        return f"kubectl create namespace {target.namespace}, or mend target.namespace or connection {target.conn_id}"
-    return f"mend the overlay, connection {target.conn_id} or its rights"
-
-
-def _status(body: str | bytes | None) -> dict[str, Any]:
-    try:
-        said = json.loads(body or b"{}")
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}

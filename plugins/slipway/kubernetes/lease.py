@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
-from slipway.apply import CONFLICT, NOT_FOUND, refusal
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject
+from slipway.kubernetes.api import CONFLICT, NOT_FOUND, refusal
 from slipway.kubernetes.client import cluster_client
 from slipway.names import LABEL_MODEL, lease_name
 from slipway.target import REQUEST_TIMEOUT_S, Target

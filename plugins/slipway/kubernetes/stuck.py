@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 from slipway.facts import JsonObject
+from slipway.kubernetes.rollout import one_line
 from slipway.names import LABEL_RELEASE
-from slipway.rollout import one_line
-from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
 APART_S = 10  # between the two looks: longer than a pod is in any state that it only passes through
 ENDS = 2  # a server whose model is in its image has nothing to wait for: what ended twice ends again
 FORBIDDEN = 403
-METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
 REVISION = "deployment.kubernetes.io/revision"
 
 BLIP = re.compile(  # a registry or a network in trouble, which may come back
@@ -220,43 +217,3 @@ def _growth(evidence: Evidence) -> frozenset[str]:
     return frozenset(node["metadata"]["uid"] for node in evidence.nodes) | {
         f"{event['metadata'].get('uid')} {event.get('count')}" for event in promised
     }
-
-
-async def read_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
-    """What judges of doom look at; events and nodes only where they can matter. For triggers, which only read."""
-    from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
-
-    from slipway.kubernetes.client import async_cluster_client
-
-    namespace, uid = target.namespace, deployment["metadata"]["uid"]
-    labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
-    async with async_cluster_client(target) as client:
-        apps, core = AppsV1Api(client), CoreV1Api(client)
-        replica_sets = await items_async(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
-        pods = await items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
-        evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
-        if wants_events(evidence.pods):
-            of_pods = "involvedObject.kind=Pod"
-            events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
-            evidence = replace(evidence, events=tuple(events))
-        doom = find_doom(evidence)
-        return replace(evidence, nodes=await _nodes(client, core)) if doom and doom.unplaced else evidence
-
-
-async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
-    """The nodes' metadata; none where the account may not list them: then the autoscaler's events alone tell of more."""
-    from kubernetes_asyncio.client.exceptions import ApiException
-
-    client.set_default_header("Accept", METADATA_ALONE)
-    try:
-        return tuple(await items_async(client, core.list_node))
-    except ApiException as error:
-        if error.status == FORBIDDEN:
-            return ()
-        raise
-
-
-async def items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
-    """The items of a list call of `kubernetes_asyncio`, as JSON."""
-    answer = await call(*words, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
-    return list(client.sanitize_for_serialization(answer)["items"])

@@ -1,0 +1,139 @@
+"""What pods, events and logs say about a rollout that failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from slipway.facts import JsonObject
+from slipway.kubernetes.api import items, items_async
+from slipway.kubernetes.rollout import one_line, release_selector
+from slipway.kubernetes.stuck import FORBIDDEN, Evidence, find_doom, gather, wants_events
+from slipway.release import Release
+from slipway.target import REQUEST_TIMEOUT_S, Target
+
+LAST_LOG_LINES = 10
+SHOWN_PODS = 3
+LOG = " log: "  # between a pod's name and a line that it wrote
+
+
+def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment: str) -> list[str]:
+    """What the pods and their events say of a rollout that does not come, one reason a line, most telling first."""
+    lines = []
+    for pod in pods[:SHOWN_PODS]:
+        name, status = pod["metadata"]["name"], pod.get("status", {})
+        lines += [f"pod/{name}: {line}" for line in _pod_reasons(status)]
+    names = {pod["metadata"]["name"] for pod in pods}
+    for event in events:
+        involved = event.get("involvedObject", {})
+        ours = involved.get("name") in names or (
+            involved.get("kind") == "ReplicaSet" and str(involved.get("name")).rpartition("-")[0] == deployment
+        )
+        if event.get("type") == "Warning" and ours:
+            lines.append(
+                f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {one_line(event.get('message'))}"
+            )
+    return list(dict.fromkeys(lines))
+
+
+def _pod_reasons(status: JsonObject) -> list[str]:
+    lines = [
+        f"{condition.get('reason')}: {one_line(condition.get('message'))}"
+        for condition in status.get("conditions", [])
+        if condition["type"] == "PodScheduled" and condition["status"] == "False"
+    ]
+    for container in status.get("containerStatuses", []):
+        state = container.get("state", {})
+        last = container.get("lastState", {}).get("terminated")
+        if waiting := state.get("waiting"):
+            lines.append(f"{waiting.get('reason')}: {one_line(waiting.get('message'))}")
+        if ended := state.get("terminated") or last:
+            lines.append(
+                f"{ended.get('reason')}: exit code {ended.get('exitCode')}, {container.get('restartCount', 0)} restarts"
+            )
+        elif state.get("running") and not container.get("ready"):
+            lines.append(f"running, not ready, {container.get('restartCount', 0)} restarts")
+    return lines
+
+
+def next_command(release: Release, release_id: str, reason: str = "") -> str:
+    """The command that a person runs next to look at the pods, or at the ReplicaSet that may not make any."""
+    kind = "replicasets" if "replicaset/" in reason else "pods"
+    return release.target.kubectl(f"describe {kind} -l {release_selector(release_id)}")
+
+
+def most_telling(found: list[str], reason: str) -> str:
+    """What to add of a diagnosis to a reason: its first line; a server's last words where the reason names the pod."""
+    last_words = [line for line in found if LOG in line][-1:]
+    return next(iter(last_words if "pod/" in reason or "replicaset/" in reason else found), "")
+
+
+def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
+    """Reasons from pods, events and the last log lines of a release whose rollout failed. Reads only."""
+    from kubernetes.client import CoreV1Api
+
+    core, namespace = CoreV1Api(api_client), release.target.namespace
+    pods = items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
+    events = items(core.list_namespaced_event, namespace)
+    lines = explain_pods(pods, events, deployment=release.deployment)
+    for pod in pods[:SHOWN_PODS]:
+        lines += [f"pod/{pod['metadata']['name']}{LOG}{line}" for line in _last_log_lines(core, pod)]
+    return lines
+
+
+def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
+    """The last lines of the pod's container, of its previous start where it has been restarted; none where there are none."""
+    from kubernetes.client.exceptions import ApiException
+
+    restarted = any(
+        container.get("restartCount", 0) for container in pod.get("status", {}).get("containerStatuses", [])
+    )
+    try:
+        answer = core.read_namespaced_pod_log(
+            pod["metadata"]["name"],
+            pod["metadata"]["namespace"],
+            tail_lines=LAST_LOG_LINES,
+            previous=restarted,
+            _preload_content=False,
+            _request_timeout=REQUEST_TIMEOUT_S,
+        )
+    except ApiException:
+        return []
+    return [line for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
+
+
+METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
+
+
+async def read_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
+    """What judges of doom look at; events and nodes only where they can matter. For triggers, which only read."""
+    from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
+
+    from slipway.kubernetes.client import async_cluster_client
+
+    namespace, uid = target.namespace, deployment["metadata"]["uid"]
+    labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
+    async with async_cluster_client(target) as client:
+        apps, core = AppsV1Api(client), CoreV1Api(client)
+        replica_sets = await items_async(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
+        pods = await items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
+        evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
+        if wants_events(evidence.pods):
+            of_pods = "involvedObject.kind=Pod"
+            events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
+            evidence = replace(evidence, events=tuple(events))
+        doom = find_doom(evidence)
+        return replace(evidence, nodes=await _nodes(client, core)) if doom and doom.unplaced else evidence
+
+
+async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
+    """The nodes' metadata; none where the account may not list them: then the autoscaler's events alone tell of more."""
+    from kubernetes_asyncio.client.exceptions import ApiException
+
+    client.set_default_header("Accept", METADATA_ALONE)
+    try:
+        return tuple(await items_async(client, core.list_node))
+    except ApiException as error:
+        if error.status == FORBIDDEN:
+            return ()
+        raise
