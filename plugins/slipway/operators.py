@@ -269,7 +269,7 @@ class SmokeTestOperator(StageOperator):
         """The Proof. An engine that lacks the image builds it again."""
         from slipway.engine import engine
         from slipway.image import ensure_image, has_image
-        from slipway.prediction import judge_round
+        from slipway.serving.golden import judge_round
         from slipway.smoke import smoke_test
 
         release, export, image = run.release, run.export, run.image

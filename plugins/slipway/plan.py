@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from slipway.cluster import judge_cluster
-from slipway.exam import examine_live
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.history import History, find_bad, read_records, recorded
 from slipway.kubernetes.api import read
@@ -20,10 +19,11 @@ from slipway.kubernetes.rights import inspect_rights
 from slipway.kubernetes.rollout import judge_address, judge_rollout
 from slipway.names import LABEL_RELEASE, dag_id, short
 from slipway.orphans import find_orphans
-from slipway.prediction import cases_from, judge_answer, judge_round
-from slipway.questions import ask
 from slipway.record import Record, plain
 from slipway.release import Release
+from slipway.serving.client import ask
+from slipway.serving.evaluation import examine_live
+from slipway.serving.golden import cases_from, judge_answer, judge_round
 from slipway.store import Store, read_json
 from slipway.target import Target
 from slipway.verdict import Verdict, require

@@ -10,7 +10,9 @@ from typing import Any
 from slipway.engine import engine_host, one_line, throwaway_container
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.facts import Export, Image, Proof
-from slipway.prediction import (
+from slipway.release import Release
+from slipway.serving.client import ask, grpc_client
+from slipway.serving.golden import (
     GARBAGE_BODY,
     GoldenCase,
     cases_from,
@@ -20,8 +22,6 @@ from slipway.prediction import (
     judge_status,
     judge_version,
 )
-from slipway.questions import ask, grpc_client
-from slipway.release import Release
 from slipway.store import read_bytes, read_json
 from slipway.verdict import Verdict
 

@@ -12,19 +12,28 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
-from slipway.exam import AT_ONCE, Exam, gather_few
 from slipway.facts import Baseline, JsonObject, Teardown, from_dict, to_dict
-from slipway.judgement import Round, Standing, judge_all, judge_gate, percentile
 from slipway.kubernetes.api import list_pods_async, read_async
 from slipway.kubernetes.client import server_version
 from slipway.kubernetes.diagnosis import read_evidence
 from slipway.kubernetes.proxy import ask_at, way_in
 from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
 from slipway.kubernetes.stuck import APART_S, Looks, judge_doom
-from slipway.prediction import GARBAGE_BODY, Answer, GoldenCase, cases_from, judge_answer, judge_garbage, judge_spoken
-from slipway.quality import judge_quality, read_images
-from slipway.questions import ask_grpc
 from slipway.release import Release
+from slipway.serving.accuracy import judge_quality
+from slipway.serving.client import ask_grpc
+from slipway.serving.evaluation import AT_ONCE, Exam, gather_few
+from slipway.serving.gate import Round, Standing, judge_all, judge_gate, percentile
+from slipway.serving.golden import (
+    GARBAGE_BODY,
+    Answer,
+    GoldenCase,
+    cases_from,
+    judge_answer,
+    judge_garbage,
+    judge_spoken,
+)
+from slipway.serving.labelled_set import read_images
 from slipway.store import read_bytes, read_json
 from slipway.teardown import judge_removed
 from slipway.verdict import Verdict

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slipway.batching import largest_batch
+from slipway.serving.batching import largest_batch
 
 TEXT = "# max_batch_size { value: 1 }\nmax_batch_size { value: 3 } num_batch_threads { value: 2 }\n"
 

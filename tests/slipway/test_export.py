@@ -23,8 +23,8 @@ from slipway.export import (
 )
 from slipway.names import short
 from slipway.paths import SERVED
-from slipway.prediction import cases_from
 from slipway.release import Gate, GoldenRequest, QualityFloor
+from slipway.serving.golden import cases_from
 from slipway.store import fetch, read_bytes, read_json
 
 CONTENT = {

@@ -1,7 +1,7 @@
 import pytest
 
-from slipway.judgement import Round, Standing, judge_all, judge_gate, judge_latency, percentile
 from slipway.release import Gate
+from slipway.serving.gate import Round, Standing, judge_all, judge_gate, judge_latency, percentile
 from slipway.verdict import Verdict
 
 PASS, WAIT, FAIL, DOUBT = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f"), Verdict.doubtful("d")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import to_dict
-from slipway.prediction import (
+from slipway.serving.golden import (
     GARBAGE_BODY,
     MARK,
     Answer,

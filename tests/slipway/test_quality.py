@@ -7,21 +7,18 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.facts import Baseline, Measured
 from slipway.model_file import QualitySettings
-from slipway.prediction import Answer
-from slipway.quality import (
-    MOST_IMAGES,
-    LabelledImage,
+from slipway.release import QualityFloor
+from slipway.serving.accuracy import (
     is_told,
     judge_drop,
     judge_floor,
     judge_quality,
     measured_in,
     paired_difference,
-    pin_quality,
-    read_images,
     wilson,
 )
-from slipway.release import QualityFloor
+from slipway.serving.golden import Answer
+from slipway.serving.labelled_set import MOST_IMAGES, LabelledImage, pin_quality, read_images
 
 
 def measured(images, *wrong):

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from grpc_serving import DESCRIPTORS, request_of
 
-from slipway import questions
 from slipway.kubernetes.proxy import ask_at, read_proxied, way_in
-from slipway.prediction import Answer, GrpcPrediction, GrpcRefusal
-from slipway.questions import ask, ask_async, ask_grpc
+from slipway.serving import client as questions
+from slipway.serving.client import ask, ask_async, ask_grpc
+from slipway.serving.golden import Answer, GrpcPrediction, GrpcRefusal
 
 
 async def asked(way, *question):

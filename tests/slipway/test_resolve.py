@@ -10,7 +10,6 @@ from slipway.export import content_hash
 from slipway.model_file import GateSettings, GoldenImage, parse_model_file
 from slipway.params import RefreshParams
 from slipway.paths import SERVED
-from slipway.quality import read_images
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.resolve import (
     Settings,
@@ -22,6 +21,7 @@ from slipway.resolve import (
     read_settings,
     serving_image,
 )
+from slipway.serving.labelled_set import read_images
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"

@@ -11,8 +11,8 @@ from airflow.sdk.module_loading import import_string
 from grpc_serving import DESCRIPTORS, request_of
 
 from slipway.facts import Baseline, Measured, to_dict
-from slipway.quality import LabelledImage
 from slipway.release import Gate, QualityFloor
+from slipway.serving.labelled_set import LabelledImage
 from slipway.triggers import AddressTrigger, JudgeTrigger, PredictionTrigger, RolloutTrigger
 from slipway.verdict import Verdict
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from slipway.batching import joins_requests, largest_batch
 from slipway.errors import ManifestError
 from slipway.names import PREVIEW_SUFFIX, digest_of, preview_name
 from slipway.paths import PROJECT
 from slipway.release import Release
 from slipway.scratch import scratch_folder
+from slipway.serving.batching import joins_requests, largest_batch
 
 MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them

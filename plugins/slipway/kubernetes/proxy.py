@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, mend
-from slipway.prediction import REQUEST_TIMEOUT_S, Answer
-from slipway.questions import _no_answer, ask_async
+from slipway.serving.client import _no_answer, ask_async
+from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer
 from slipway.target import Target
 
 

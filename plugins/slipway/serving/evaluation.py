@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from slipway.errors import SlipwayError
 from slipway.facts import Baseline, Measured
-from slipway.prediction import Answer, is_not_yet
-from slipway.quality import LabelledImage, is_told, measured_in, read_images
-from slipway.questions import ask_async
 from slipway.record import Record
 from slipway.release import QualityFloor, Release
+from slipway.serving.accuracy import is_told, measured_in
+from slipway.serving.client import ask_async
+from slipway.serving.golden import Answer, is_not_yet
+from slipway.serving.labelled_set import LabelledImage, read_images
 from slipway.verdict import Verdict
 
 AT_ONCE = 4  # a release at its gate may have one replica, and users

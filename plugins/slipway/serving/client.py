@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from slipway.prediction import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcPrediction, GrpcRefusal
+from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcPrediction, GrpcRefusal
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 

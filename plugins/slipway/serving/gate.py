@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from slipway.prediction import judge_round
 from slipway.release import Gate
+from slipway.serving.golden import judge_round
 from slipway.verdict import Verdict
 
 SLOW_TRIES = (
