@@ -28,12 +28,12 @@ from slipway.folders import content_hash, file_hash, write_layer
 from slipway.hub import hub_token
 from slipway.names import digest_of, short
 from slipway.paths import PROJECT, SERVED
+from slipway.records.store import Store, read_json
 from slipway.release import GoldenRequest, Release
 from slipway.scratch import scratch_folder, scratch_full
 from slipway.serving.golden import GoldenCase, Reference
 from slipway.serving.labelled_set import read_images
 from slipway.sources import bring_source, keep_source
-from slipway.store import Store, read_json
 
 EXPORTER = PROJECT / "include" / "model" / "export.py"
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile puts it

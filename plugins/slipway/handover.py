@@ -51,7 +51,7 @@ class Handover:
 
     def _mark_bad(self, reason: str) -> None:
         """In the record already, where the store takes it; `record` writes it again."""
-        from slipway.record import mark_bad
+        from slipway.records.record import mark_bad
 
         try:
             mark_bad(self.release, task=self.context["ti"].task_id, reason=reason)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputRefused, SlipwayError
-from slipway.history import History, place_of, read_history
 from slipway.kubernetes.api import read
 from slipway.model_file import GkeSettings, read_model_file, served_files
 from slipway.names import LABEL_MODEL
 from slipway.prices import read_prices, shape_of_found, standing_cost
+from slipway.records.history import History, place_of, read_history
+from slipway.records.store import Store
 from slipway.release import Release
-from slipway.store import Store
 from slipway.target import LABEL_MADE_FOR, LABEL_STORE, GkeCluster, Target
 
 NEW = timedelta(hours=1)  # the run that made it may not have come to use it

@@ -16,12 +16,14 @@ from slipway.errors import ImageBuildFailed
 from slipway.facts import Export, Image
 from slipway.login import find_login
 from slipway.names import digest_of
+from slipway.records.store import fetch
 from slipway.release import Release
 from slipway.scratch import scratch_folder
-from slipway.store import fetch
 
 LABEL_TITLE = "org.opencontainers.image.title"
-LABEL_STORE = "slipway.store"  # whose releases the image belongs to: another installation may share engine and registry
+LABEL_STORE = (
+    "slipway.records.store"  # whose releases the image belongs to: another installation may share engine and registry
+)
 LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
 NO_SPACE = "no space left on device"  # in an engine's words
 

@@ -11,14 +11,14 @@ import yaml
 
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed, from_dict
-from slipway.history import History, read_records
 from slipway.kubernetes.apply import Check, apply_plan, is_there, plan_apply, ref_of, remove_objects
 from slipway.kubernetes.manifests import Manifest, render_manifests, to_yaml
 from slipway.preview import remove_previews
-from slipway.record import Cause, Record, begin_record, keep_live, opened, utc_now, write_record
+from slipway.records.history import History, read_records
+from slipway.records.record import Cause, Record, begin_record, keep_live, opened, utc_now, write_record
+from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
-from slipway.store import Store, read_bytes
 
 log = logging.getLogger(__name__)
 

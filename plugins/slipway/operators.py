@@ -178,12 +178,12 @@ class ChooseOperator(StageOperator):
     def make(self, run: Handover) -> Any:
         """The Choice."""
         from slipway.facts import Choice, Plan
-        from slipway.history import choose_release, describe, read_current_history, recorded
         from slipway.names import dag_id
         from slipway.params import read_release
         from slipway.plan import missing_cluster
+        from slipway.records.history import choose_release, describe, read_current_history, recorded
+        from slipway.records.store import Store
         from slipway.resolve import read_settings
-        from slipway.store import Store
 
         wanted, store = read_release(dict(run.context["params"])), read_settings().store
 
@@ -320,9 +320,9 @@ class PreviewOperator(TargetOperator):
 
     def make(self, run: Handover) -> Any:
         """What is Previewed; skipped where the release needs none."""
-        from slipway.history import read_history
         from slipway.preview import start_preview, why_none
-        from slipway.store import Store
+        from slipway.records.history import read_history
+        from slipway.records.store import Store
 
         release = run.release
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
@@ -354,9 +354,9 @@ class RemovePreviewOperator(BaseOperator):
     @staticmethod
     def _remove(run: Handover) -> Iterable[Any]:
         """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
-        from slipway.history import left_previews, read_records
         from slipway.preview import remove_previews
-        from slipway.store import Store
+        from slipway.records.history import left_previews, read_records
+        from slipway.records.store import Store
 
         release = run.release
         store, had = Store(release.store), any(held_by(run))
@@ -484,7 +484,7 @@ class RecordOperator(BaseOperator):
 
     @staticmethod
     def _close(run: Handover, states: dict[str, str], *, proven: bool) -> str:
-        from slipway.record import close_run
+        from slipway.records.record import close_run
 
         undo, broke = run.left("rollback"), broken_by(run)
         return close_run(run.release, verdicts_of(run, states), states, proven=proven, undo=undo, broke=broke)

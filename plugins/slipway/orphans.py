@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
-from slipway.history import History, place_of, previewed_in, read_records
 from slipway.idle import find_idle_clusters
 from slipway.kubernetes.api import read
 from slipway.model_file import served_files
 from slipway.names import LABEL_MODEL, preview_name
-from slipway.record import Record
+from slipway.records.history import History, place_of, previewed_in, read_records
+from slipway.records.record import Record
+from slipway.records.store import Store
 from slipway.release import Release
-from slipway.store import Store
 from slipway.target import Target
 
 

@@ -11,7 +11,6 @@ import yaml
 
 from slipway.cluster import judge_cluster
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
-from slipway.history import History, find_bad, read_records, recorded
 from slipway.kubernetes.api import read
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
@@ -19,12 +18,13 @@ from slipway.kubernetes.rights import inspect_rights
 from slipway.kubernetes.rollout import judge_address, judge_rollout
 from slipway.names import LABEL_RELEASE, dag_id, short
 from slipway.orphans import find_orphans
-from slipway.record import Record, plain
+from slipway.records.history import History, find_bad, read_records, recorded
+from slipway.records.record import Record, plain
+from slipway.records.store import Store, read_json
 from slipway.release import Release
 from slipway.serving.client import ask
 from slipway.serving.evaluation import examine_live
 from slipway.serving.golden import cases_from, judge_answer, judge_round
-from slipway.store import Store, read_json
 from slipway.target import Target
 from slipway.verdict import Verdict, require
 

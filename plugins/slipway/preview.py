@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
-from slipway.history import History, left_previews, place_of, previewed_in
 from slipway.kubernetes.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
 from slipway.names import preview_name
-from slipway.record import Record, begin_record, previewed, write_record
+from slipway.records.history import History, left_previews, place_of, previewed_in
+from slipway.records.record import Record, begin_record, previewed, write_record
+from slipway.records.store import Store
 from slipway.release import Release
-from slipway.store import Store
 
 # What pods may need. Whatever else an overlay brings scales, protects or exposes the live ones, and has no preview.
 NEEDED = frozenset({"ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding"})

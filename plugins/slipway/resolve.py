@@ -40,9 +40,9 @@ from slipway.objects import objects_hash
 from slipway.params import RefreshParams
 from slipway.paths import PROJECT, SERVED
 from slipway.preview import check_preview
+from slipway.records.store import Store
 from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
 from slipway.serving.labelled_set import pin_quality
-from slipway.store import Store
 from slipway.target import GkeCluster, Target
 
 REPOSITORY = re.compile(  # as the engine parses it

@@ -10,6 +10,7 @@ from typing import Any
 from slipway.engine import engine_host, one_line, throwaway_container
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.facts import Export, Image, Proof
+from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
 from slipway.serving.client import ask, grpc_client
 from slipway.serving.golden import (
@@ -22,7 +23,6 @@ from slipway.serving.golden import (
     judge_status,
     judge_version,
 )
-from slipway.store import read_bytes, read_json
 from slipway.verdict import Verdict
 
 SMOKE_TIMEOUT_S = 300  # TensorFlow's start and the load of a large model on a busy worker

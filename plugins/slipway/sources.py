@@ -14,8 +14,8 @@ from slipway.folders import content_hash, pack, unpack
 from slipway.names import short
 from slipway.objects import fetch_objects
 from slipway.paths import SERVED
+from slipway.records.store import Store, fetch
 from slipway.release import Release, Source
-from slipway.store import Store, fetch
 
 log = logging.getLogger(__name__)
 

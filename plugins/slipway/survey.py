@@ -11,7 +11,6 @@ from typing import Any
 
 from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
-from slipway.history import left_previews, previewed_in, read_records
 from slipway.inspection import inspect_deletion
 from slipway.kubernetes.api import refusal
 from slipway.kubernetes.client import cluster_client
@@ -19,8 +18,9 @@ from slipway.kubernetes.manifests import kind_rank
 from slipway.model_file import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
 from slipway.prices import read_prices, shape_of_found, standing_cost
+from slipway.records.history import left_previews, previewed_in, read_records
+from slipway.records.store import Store
 from slipway.resolve import Settings, find_target, readable_files
-from slipway.store import Store
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.teardown import check_claim
 from slipway.verdict import require

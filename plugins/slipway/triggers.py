@@ -19,6 +19,7 @@ from slipway.kubernetes.diagnosis import read_evidence
 from slipway.kubernetes.proxy import ask_at, way_in
 from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
 from slipway.kubernetes.stuck import APART_S, Looks, judge_doom
+from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
 from slipway.serving.accuracy import judge_quality
 from slipway.serving.client import ask_grpc
@@ -34,7 +35,6 @@ from slipway.serving.golden import (
     judge_spoken,
 )
 from slipway.serving.labelled_set import read_images
-from slipway.store import read_bytes, read_json
 from slipway.teardown import judge_removed
 from slipway.verdict import Verdict
 

@@ -23,8 +23,8 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.history import History
     from slipway.live import Undo
+    from slipway.records.history import History
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
@@ -53,10 +53,10 @@ class RollbackOperator(BaseOperator):
             return self._undo(context)
 
     def _undo(self, context: Context) -> Any:
-        from slipway.history import read_current_history, recorded
         from slipway.live import judge_undo, remove_release, restore
+        from slipway.records.history import read_current_history, recorded
+        from slipway.records.store import Store
         from slipway.resolve import read_settings
-        from slipway.store import Store
 
         store = Store(read_settings().store)
         states = task_states(context)
@@ -168,7 +168,7 @@ class RollbackOperator(BaseOperator):
 
     @staticmethod
     def _close(undoing: JsonObject, event: JsonObject) -> str:
-        from slipway.record import close_run
+        from slipway.records.record import close_run
 
         release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
         verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}

@@ -25,11 +25,11 @@ from trial_project import PROJECT
 from slipway.facts import Baseline, from_dict, to_dict
 from slipway.kubernetes.rollout import grpc_at, judge_address
 from slipway.model_file import QualitySettings
+from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import examine_live
 from slipway.serving.golden import cases_from
 from slipway.serving.labelled_set import pin_quality, read_images
-from slipway.store import Store, read_json
 from slipway.triggers import PredictionTrigger
 from slipway.verdict import Verdict
 

@@ -11,7 +11,7 @@ import pytest
 from test_workers import TASKS, Workers
 from trial_project import PROJECT, remove_images
 
-from slipway.store import read_json
+from slipway.records.store import read_json
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model]
 

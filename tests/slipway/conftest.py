@@ -16,10 +16,10 @@ import pytest
 from slipway import holding
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
 from slipway.kubernetes.lease import Held
-from slipway.record import closed, new_record, opened
+from slipway.records.record import closed, new_record, opened
+from slipway.records.store import Store
 from slipway.release import GoldenRequest, Release, Source
 from slipway.serving.golden import GoldenCase, Reference
-from slipway.store import Store
 from slipway.target import Target
 from slipway.verdict import Verdict
 

@@ -15,12 +15,12 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
-from slipway.history import read_history
 from slipway.inspection import inspect_deletion
 from slipway.leftovers import balancer_name
 from slipway.model_file import GkeSettings
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
-from slipway.record import read_record, write_record
+from slipway.records.history import read_history
+from slipway.records.record import read_record, write_record
 from slipway.survey import Survey
 from slipway.target import LABEL_RUN, GkeCluster, Target
 from slipway.verdict import require

@@ -23,9 +23,9 @@ from slipway.export import (
 )
 from slipway.names import short
 from slipway.paths import SERVED
+from slipway.records.store import fetch, read_bytes, read_json
 from slipway.release import Gate, GoldenRequest, QualityFloor
 from slipway.serving.golden import cases_from
-from slipway.store import fetch, read_bytes, read_json
 
 CONTENT = {
     "saved_model.pb": b"graph",

@@ -22,8 +22,8 @@ from slipway.facts import Export
 from slipway.folders import content_hash
 from slipway.image import build_image
 from slipway.paths import SERVED
+from slipway.records.store import Store
 from slipway.release import Source
-from slipway.store import Store
 
 pytestmark = pytest.mark.stand  # mounts, as the stand does
 

@@ -7,7 +7,7 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.facts import Plan, to_dict
 from slipway.handover import Handover
-from slipway.history import find_bad, read_records
+from slipway.records.history import find_bad, read_records
 from slipway.verdict import Verdict
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.facts import ObjectRef
-from slipway.history import (
+from slipway.records.history import (
     History,
     choose_release,
     describe,
@@ -15,7 +15,7 @@ from slipway.history import (
     read_current_history,
     read_history,
 )
-from slipway.record import write_record
+from slipway.records.record import write_record
 from slipway.release import Retention
 from slipway.target import Target
 

@@ -9,8 +9,8 @@ import pytest
 from slipway import idle
 from slipway.errors import ClusterUnreachable
 from slipway.idle import find_idle_clusters, judge_idle, named_clusters
-from slipway.record import write_record
-from slipway.store import Store
+from slipway.records.record import write_record
+from slipway.records.store import Store
 from slipway.target import GkeCluster, Target
 
 HERE = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")

@@ -3,11 +3,11 @@ from hashlib import sha256
 import pytest
 
 from slipway.facts import ObjectRef, from_dict, to_dict
-from slipway.history import History, recorded
 from slipway.live import judge_undo, keep_manifests
 from slipway.plan import plan_refresh
+from slipway.records.history import History, recorded
+from slipway.records.store import read_bytes
 from slipway.release import Gate, QualityFloor
-from slipway.store import read_bytes
 from slipway.verdict import Verdict
 
 SERVICE, DEPLOYMENT, OLD = (

@@ -6,9 +6,9 @@ from slipway.errors import ExportError, ResolveError
 from slipway.folders import content_hash
 from slipway.model_file import parse_model_file
 from slipway.objects import fetch_objects, objects_hash
+from slipway.records.store import Store
 from slipway.release import Source
 from slipway.resolve import pin_source
-from slipway.store import Store
 
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slipway import errors
-from slipway.record import new_record
+from slipway.records.record import new_record
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]

@@ -17,7 +17,6 @@ from slipway.errors import (
 )
 from slipway.facts import ObjectRef, Plan
 from slipway.handover import VERDICT, Handover
-from slipway.history import read_records
 from slipway.holding import hold_target
 from slipway.operators import (
     ApplyOperator,
@@ -27,8 +26,9 @@ from slipway.operators import (
     RemovePreviewOperator,
     StageOperator,
 )
-from slipway.record import new_record, previewed, utc_now, write_record
-from slipway.store import Store
+from slipway.records.history import read_records
+from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.records.store import Store
 
 
 class Refused(StageOperator):

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import to_dict
-from slipway.history import History, find_bad
 from slipway.kubernetes.apply import Trial
 from slipway.plan import differences, plan_refresh
+from slipway.records.history import History, find_bad
 from slipway.verdict import Verdict
 
 WELL = Verdict.passed("it answers")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from slipway.facts import Card, Export, ObjectRef, Pushed, from_dict, to_dict
-from slipway.record import (
+from slipway.records.record import (
     SCHEMA,
     begin_record,
     close_run,

@@ -30,7 +30,7 @@ from slipway.image import build_image
 from slipway.params import RefreshParams
 from slipway.paths import SERVED
 from slipway.push import push_image
-from slipway.record import new_record, utc_now
+from slipway.records.record import new_record, utc_now
 from slipway.registry import repository_at
 from slipway.resolve import read_settings, resolve
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from slipway.facts import from_dict
-from slipway.history import find_bad
-from slipway.record import write_record
+from slipway.records.history import find_bad
+from slipway.records.record import write_record
 from slipway.release import Gate, QualityFloor, Release, Retention
 from slipway.retention import Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from slipway.records.store import Store
 from slipway.scratch import scratch_folder
-from slipway.store import Store
 
 HOLDS_A_FOLDER = """
 import sys, tempfile

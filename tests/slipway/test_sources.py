@@ -11,9 +11,9 @@ from slipway.errors import ExportError, SourceUnreachable
 from slipway.export import exporter_hash, run_export
 from slipway.folders import content_hash
 from slipway.objects import objects_hash
+from slipway.records.store import Store, read_json
 from slipway.release import GoldenRequest, Source
 from slipway.sources import bring_source
-from slipway.store import Store, read_json
 
 LABELS = {"three": "3", "seven": "7", "eight": "8"}
 GOLDEN = tuple(

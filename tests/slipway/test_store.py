@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slipway.errors import StoreError
-from slipway.store import Store, fetch, read_bytes, read_json
+from slipway.records.store import Store, fetch, read_bytes, read_json
 
 PLACES = ["folder", pytest.param("bucket", marks=pytest.mark.stand)]
 

@@ -6,7 +6,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.handover import Handover
-from slipway.record import read_record
+from slipway.records.record import read_record
 from slipway.undo import UNDOING, RollbackOperator
 
 DOOM = (

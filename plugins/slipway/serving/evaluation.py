@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from slipway.errors import SlipwayError
 from slipway.facts import Baseline, Measured
-from slipway.record import Record
+from slipway.records.record import Record
 from slipway.release import QualityFloor, Release
 from slipway.serving.accuracy import is_told, measured_in
 from slipway.serving.client import ask_async

@@ -15,8 +15,8 @@ from slipway.facts import from_dict, to_dict
 from slipway.model_file import QualitySettings
 from slipway.names import SERVING_SIGNATURE, digest_of, short
 from slipway.paths import PROJECT
+from slipway.records.store import Store, read_json
 from slipway.release import QualityFloor
-from slipway.store import Store, read_json
 
 MOST_IMAGES = 1000
 MOST_BYTES = 64 * 1024 * 1024  # the triggerer holds them all

@@ -9,9 +9,9 @@ from typing import Any
 
 from slipway.errors import InputRefused
 from slipway.facts import Export, ObjectRef, Pushed, from_dict
-from slipway.record import Record, has_changed_cluster, parsed, tells_of, why_unread
+from slipway.records.record import Record, has_changed_cluster, parsed, tells_of, why_unread
+from slipway.records.store import Store, read_bytes
 from slipway.release import Release
-from slipway.store import Store, read_bytes
 from slipway.target import Target
 
 log = logging.getLogger(__name__)

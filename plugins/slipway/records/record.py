@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
 from slipway.names import file_name
+from slipway.records.store import Store, read_bytes
 from slipway.release import Release
-from slipway.store import Store, read_bytes
 
 SCHEMA = 1
 SHAPE = {
