@@ -8,8 +8,9 @@ from pathlib import Path
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
 from slipway.errors import InputRefused
-from slipway.export import DEFAULT_EXPORTER_PYTHON
-from slipway.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt, read_model_file, served_files
+from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
+from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt
+from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 from slipway.operators import (
     BuildImageOperator,

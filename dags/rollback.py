@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from slipway.model_file import served_files
+from slipway.model.served import served_files
 from slipway.names import rollback_dag_id
 from slipway.operators import ChooseOperator
 from slipway.params import rollback_form

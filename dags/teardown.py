@@ -16,7 +16,7 @@ from slipway.dismantle import (
     RemoveObjectsOperator,
 )
 from slipway.errors import InputRefused
-from slipway.model_file import read_model_file, served_files
+from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 from slipway.params import teardown_form
 from slipway.stages import WAIT

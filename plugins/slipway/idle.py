@@ -10,7 +10,8 @@ from typing import Any
 
 from slipway.errors import InputRefused, SlipwayError
 from slipway.kubernetes.api import read
-from slipway.model_file import GkeSettings, read_model_file, served_files
+from slipway.model.served import read_model_file, served_files
+from slipway.model.target_settings import GkeSettings
 from slipway.names import LABEL_MODEL
 from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.records.history import History, place_of, read_history

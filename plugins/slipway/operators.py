@@ -226,13 +226,13 @@ class ExportOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Export."""
-        from slipway.export import run_export
+        from slipway.model.export import run_export
 
         return run_export(run.release, python=self.exporter_python, started=self._started)
 
     def on_kill(self) -> None:
         """The exporter ends with its task."""
-        from slipway.export import end_exporter
+        from slipway.model.exporter import end_exporter
 
         if self._process is not None:
             end_exporter(self._process)

@@ -8,7 +8,7 @@ from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
 from slipway.idle import find_idle_clusters
 from slipway.kubernetes.api import read
-from slipway.model_file import served_files
+from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name
 from slipway.records.history import History, place_of, previewed_in, read_records
 from slipway.records.record import Record

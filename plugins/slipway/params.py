@@ -8,7 +8,8 @@ from typing import Any
 from airflow.sdk import Param
 
 from slipway.errors import InputRefused
-from slipway.model_file import ModelFile, overlay_names
+from slipway.model.model_file import ModelFile
+from slipway.model.served import overlay_names
 
 FROM_FILE = "as the model file says"
 

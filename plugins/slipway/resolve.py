@@ -15,28 +15,18 @@ from uuid import uuid4
 
 from slipway.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.errors import InputRefused
-from slipway.export import exporter_hash
-from slipway.folders import content_hash
-from slipway.hub import COMMIT, hub_commit
 from slipway.kubernetes.client import connected_namespace
 from slipway.kubernetes.manifests import manifests_hash
 from slipway.login import find_login, is_artifact_registry
-from slipway.model_file import (
-    SERVING_IMAGE,
-    ArchiveSource,
-    FolderSource,
-    GateSettings,
-    GoldenImage,
-    HubSource,
-    ModelFile,
-    TargetSettings,
-    check_unshared,
-    is_previewed,
-    read_model_file,
-    served_files,
-)
+from slipway.model.bucket import objects_hash
+from slipway.model.content import content_hash
+from slipway.model.exporter import exporter_hash
+from slipway.model.hub import COMMIT, hub_commit
+from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, is_previewed
+from slipway.model.served import check_unshared, read_model_file, served_files
+from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
+from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
-from slipway.objects import objects_hash
 from slipway.params import RefreshParams
 from slipway.paths import PROJECT, SERVED
 from slipway.preview import check_preview

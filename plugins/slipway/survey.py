@@ -15,7 +15,7 @@ from slipway.inspection import inspect_deletion
 from slipway.kubernetes.api import refusal
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import kind_rank
-from slipway.model_file import read_model_file, sharing_cluster
+from slipway.model.served import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
 from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.records.history import left_previews, previewed_in, read_records

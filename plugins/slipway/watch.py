@@ -14,7 +14,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject
-from slipway.model_file import HubSource, ModelFile
+from slipway.model.model_file import ModelFile
+from slipway.model.source_settings import HubSource
 from slipway.names import upstream_uri
 
 SEEN = "seen"  # the key in the Asset's own state, which outlives the triggerer
@@ -74,7 +75,7 @@ class HubTrigger(BaseEventTrigger):
 
     async def _look(self) -> JsonObject | None:
         """What the revision names now; None where it cannot be told, in words that the log has once."""
-        from slipway.hub import hub_commit
+        from slipway.model.hub import hub_commit
 
         try:
             commit = await asyncio.to_thread(hub_commit, self.repo, self.revision, token_conn_id=self.token_conn_id)

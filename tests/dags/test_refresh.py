@@ -12,11 +12,11 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway import model_file
 from slipway.approval import DoubtOperator
 from slipway.dismantle import RemoveObjectsOperator
 from slipway.holding import HOLDERS
-from slipway.model_file import read_model_file, served_files
+from slipway.model import model_file
+from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 from slipway.operators import ChooseOperator, PlanOperator, RemovePreviewOperator
 from slipway.params import RefreshParams, read_params, read_release

@@ -8,7 +8,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway.model_file import read_model_file, served_files
+from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 from slipway.params import read_teardown
 

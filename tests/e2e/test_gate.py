@@ -24,7 +24,7 @@ from trial_project import PROJECT
 
 from slipway.facts import Baseline, from_dict, to_dict
 from slipway.kubernetes.rollout import grpc_at, judge_address
-from slipway.model_file import QualitySettings
+from slipway.model.model_file import QualitySettings
 from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import examine_live

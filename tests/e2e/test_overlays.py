@@ -13,7 +13,7 @@ import yaml
 from slipway.facts import from_dict
 from slipway.kubernetes import manifests
 from slipway.kubernetes.manifests import render_manifests, to_yaml
-from slipway.model_file import overlay_names
+from slipway.model.served import overlay_names
 from slipway.release import ExportSettings, Release
 
 pytestmark = pytest.mark.stand

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hub_stub import REPO, REVISION
 
-from slipway.folders import write_layer
+from slipway.model.content import write_layer
 
 pytestmark = pytest.mark.model
 

@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from local.errors import StandError
 from local.refresh import dag_id, explain, parse_params, plan_changes, render_log
-from slipway.model_file import overlay_names
+from slipway.model.served import overlay_names
 from slipway.params import refresh_form
 
 

@@ -17,7 +17,7 @@ from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFaile
 from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.inspection import inspect_deletion
 from slipway.leftovers import balancer_name
-from slipway.model_file import GkeSettings
+from slipway.model.target_settings import GkeSettings
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record

@@ -8,19 +8,18 @@ from hashlib import sha256
 
 import pytest
 
-from slipway import export as export_module
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
-from slipway.export import (
+from slipway.model import export as export_module
+from slipway.model.export import (
     check_labels,
     claim_version,
     content_hash,
-    exporter_hash,
-    golden_bytes,
     inputs_hash,
     keep_export,
     run_export,
     write_layer,
 )
+from slipway.model.exporter import exporter_hash, golden_bytes
 from slipway.names import short
 from slipway.paths import SERVED
 from slipway.records.store import fetch, read_bytes, read_json

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from slipway.errors import ExportError
-from slipway.folders import content_hash, pack, unpack
+from slipway.model.content import content_hash, pack, unpack
 
 CONTENT = {"config.json": b"{}", "model.safetensors": b"\x00weights", "nested/ätna.txt": b"x"}
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import docker
 import pytest
 
-from slipway import export as export_module
 from slipway.engine import engine
 from slipway.errors import ImageBuildFailed, ScratchFull, StoreError
-from slipway.export import keep_export, run_export
 from slipway.facts import Export
-from slipway.folders import content_hash
 from slipway.image import build_image
+from slipway.model import export as export_module
+from slipway.model.content import content_hash
+from slipway.model.export import keep_export, run_export
 from slipway.paths import SERVED
 from slipway.records.store import Store
 from slipway.release import Source

@@ -22,7 +22,7 @@ from slipway.gke.lookup import find_cluster
 from slipway.google import access_token, judge_refresh, kubernetes_client, limited
 from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
 from slipway.login import find_login
-from slipway.model_file import check_unshared, parse_model_file
+from slipway.model.served import check_unshared, parse_model_file
 from slipway.resolve import Settings, find_target
 from slipway.target import GkeCluster, NodePool, Target
 

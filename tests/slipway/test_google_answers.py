@@ -11,7 +11,7 @@ from local.google_project import read_google_project
 from slipway.gke.lookup import find_cluster, find_operation, list_clusters, list_compute
 from slipway.inspection import inspect_deletion, inspect_target
 from slipway.leftovers import LISTS
-from slipway.model_file import GkeSettings
+from slipway.model.target_settings import GkeSettings
 from slipway.target import GkeCluster, Target
 
 CONN = "google_cloud_default"

@@ -6,8 +6,8 @@ from hub_stub import REPO, REVISION
 
 from slipway.errors import HubUnreachable, InputRefused, ResolveError
 from slipway.facts import to_dict
-from slipway.hub import hub_commit, hub_token
-from slipway.model_file import parse_model_file, read_model_file
+from slipway.model.hub import hub_commit, hub_token
+from slipway.model.served import parse_model_file, read_model_file
 from slipway.paths import SERVED
 from slipway.release import Source
 from slipway.resolve import pin_source
@@ -172,7 +172,7 @@ def test_refused_if_there_is_no_connection():
 
 def test_token_connection_does_not_decide_what_is_exported(release):
     """The same revision read with another token is the same export."""
-    from slipway.export import inputs_hash
+    from slipway.model.export import inputs_hash
 
     source = Source(kind="hub", location=REPO, revision=REVISION)
     mine, yours = (replace(release, source=replace(source, token_conn_id=name)) for name in ("mine", "yours"))

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.errors import GoogleUnreachable
 from slipway.inspection import artifact_repository, inspect_target
-from slipway.model_file import GkeSettings
+from slipway.model.target_settings import GkeSettings
 from slipway.provision import PreflightOperator
 from slipway.target import GkeCluster, Target
 

@@ -4,7 +4,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.login import find_login, is_artifact_registry
-from slipway.model_file import parse_model_file
+from slipway.model.served import parse_model_file
 from slipway.resolve import Settings, find_target, registry_connection
 
 PKG = "europe-docker.pkg.dev/p/models/vit"

@@ -18,7 +18,7 @@ from slipway.kubernetes.manifests import (
     render_manifests,
     to_yaml,
 )
-from slipway.model_file import overlay_names
+from slipway.model.served import overlay_names
 from slipway.release import ExportSettings
 from slipway.target import Target
 

@@ -4,17 +4,16 @@ import pytest
 import yaml
 
 from slipway.errors import InputRefused
-from slipway.model_file import (
-    NAME_PATTERN,
-    GoldenImage,
+from slipway.model.model_file import is_previewed
+from slipway.model.served import (
     check_unshared,
     golden_location,
-    is_previewed,
     overlay_names,
     parse_model_file,
     read_model_file,
     served_files,
 )
+from slipway.model.source_settings import NAME_PATTERN, GoldenImage
 from slipway.paths import SERVED
 
 GOLDEN = {"name": "three", "image": "golden/three.png", "label": "3"}

@@ -3,9 +3,9 @@ import shutil
 import pytest
 
 from slipway.errors import ExportError, ResolveError
-from slipway.folders import content_hash
-from slipway.model_file import parse_model_file
-from slipway.objects import fetch_objects, objects_hash
+from slipway.model.bucket import fetch_objects, objects_hash
+from slipway.model.content import content_hash
+from slipway.model.served import parse_model_file
 from slipway.records.store import Store
 from slipway.release import Source
 from slipway.resolve import pin_source

@@ -4,7 +4,7 @@ import pytest
 from airflow.sdk import ParamsDict
 
 from slipway.errors import InputRefused
-from slipway.model_file import overlay_names, parse_model_file
+from slipway.model.served import overlay_names, parse_model_file
 from slipway.params import FROM_FILE, RefreshParams, read_params, read_release, refresh_form, rollback_form
 
 HUB = parse_model_file(

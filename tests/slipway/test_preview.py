@@ -10,7 +10,7 @@ from slipway.errors import ManifestError
 from slipway.facts import ObjectRef, Plan
 from slipway.kubernetes import manifests
 from slipway.kubernetes.manifests import render_manifests
-from slipway.model_file import overlay_names
+from slipway.model.served import overlay_names
 from slipway.preview import check_apart, check_preview, plan_preview, remove_previews, render_preview, why_none
 from slipway.records.history import History, previewed_in, read_history, read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record

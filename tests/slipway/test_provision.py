@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway.errors import GoogleUnreachable
 from slipway.facts import to_dict
-from slipway.model_file import GkeSettings
+from slipway.model.target_settings import GkeSettings
 from slipway.provision import CreateClusterOperator
 from slipway.target import GkeCluster, Target
 

@@ -6,7 +6,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.facts import Baseline, Measured
-from slipway.model_file import QualitySettings
+from slipway.model.model_file import QualitySettings
 from slipway.release import QualityFloor
 from slipway.serving.accuracy import (
     is_told,

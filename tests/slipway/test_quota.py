@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.google_rest import Answer
-from slipway.model_file import GkeSettings
+from slipway.model.target_settings import GkeSettings
 from slipway.quota import Need, cpu_metric, judge_quota, plan_everywhere, plan_needs
 from slipway.target import NodePool
 

@@ -3,9 +3,10 @@ import re
 import pytest
 import yaml
 
-from slipway.model_file import ModelFile, parse_model_file
+from slipway.model.model_file import ModelFile
+from slipway.model.reference import BEGIN, END, PAGE, place_reference, render_reference
+from slipway.model.served import parse_model_file
 from slipway.paths import PROJECT
-from slipway.reference import BEGIN, END, PAGE, place_reference, render_reference
 
 
 @pytest.fixture(scope="module")

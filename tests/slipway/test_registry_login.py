@@ -24,9 +24,9 @@ from local.gke.tokens import issuer_of
 from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.facts import Export, Proof, to_dict
-from slipway.folders import write_layer
 from slipway.google import access_token
 from slipway.image import build_image
+from slipway.model.content import write_layer
 from slipway.params import RefreshParams
 from slipway.paths import SERVED
 from slipway.push import push_image

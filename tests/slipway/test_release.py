@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import from_dict, to_dict
-from slipway.model_file import TargetSettings
+from slipway.model.target_settings import TargetSettings
 from slipway.names import asset_uri, dag_id, digest_of, file_name, repository_of, short
 from slipway.release import Release, Source
 from slipway.target import Target

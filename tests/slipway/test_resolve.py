@@ -6,8 +6,10 @@ import pytest
 
 from slipway import resolve as resolve_module
 from slipway.errors import InputRefused
-from slipway.export import content_hash
-from slipway.model_file import GateSettings, GoldenImage, parse_model_file
+from slipway.model.export import content_hash
+from slipway.model.model_file import GateSettings
+from slipway.model.served import parse_model_file
+from slipway.model.source_settings import GoldenImage
 from slipway.params import RefreshParams
 from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source

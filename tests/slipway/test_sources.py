@@ -8,12 +8,13 @@ import pytest
 from hub_stub import REPO, REVISION
 
 from slipway.errors import ExportError, SourceUnreachable
-from slipway.export import exporter_hash, run_export
-from slipway.folders import content_hash
-from slipway.objects import objects_hash
+from slipway.model.bucket import objects_hash
+from slipway.model.content import content_hash
+from slipway.model.export import run_export
+from slipway.model.exporter import exporter_hash
+from slipway.model.sources import bring_source
 from slipway.records.store import Store, read_json
 from slipway.release import GoldenRequest, Source
-from slipway.sources import bring_source
 
 LABELS = {"three": "3", "seven": "7", "eight": "8"}
 GOLDEN = tuple(
@@ -45,7 +46,7 @@ def test_refused_if_the_objects_changed_since(release_of, store, digits_checkpoi
 
 def test_copy_is_read_if_the_store_has_one(release_of, store, digits_checkpoint, tmp_path):
     """A revision that is kept is not looked for upstream."""
-    from slipway.folders import pack
+    from slipway.model.content import pack
 
     release = release_of(kind="objects", location="file:///gone", revision=content_hash(digits_checkpoint))
     store.put_file(pack(digits_checkpoint, tmp_path / "copy.tar"), release.source.kept_key("digits-vit"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slipway.errors import InputRefused
 from slipway.facts import from_dict, to_dict
-from slipway.model_file import QualitySettings
+from slipway.model.model_file import QualitySettings
 from slipway.names import SERVING_SIGNATURE, digest_of, short
 from slipway.paths import PROJECT
 from slipway.records.store import Store, read_json

@@ -10,9 +10,9 @@ import logging
 from pathlib import Path
 
 from slipway.errors import ExportError
-from slipway.folders import content_hash, pack, unpack
+from slipway.model.bucket import fetch_objects
+from slipway.model.content import content_hash, pack, unpack
 from slipway.names import short
-from slipway.objects import fetch_objects
 from slipway.paths import SERVED
 from slipway.records.store import Store, fetch
 from slipway.release import Release, Source

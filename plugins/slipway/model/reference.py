@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.model_file import ModelFile
+from slipway.model.model_file import ModelFile
 from slipway.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "model-file.md"

@@ -1,0 +1,162 @@
+"""What a model file says about its target."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from slipway.model.source_settings import Name, Seconds, Url, _Part
+from slipway.target import ClusterSpec, NodePool
+
+
+class NodePoolSettings(_Part):
+    """Nodes of one kind."""
+
+    name: Name = Field(default="default-pool", description="The pool's name.")
+    machine_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")] = Field(
+        default="n1-standard-8",
+        description="Compute Engine's name for the kind of machine.",
+        json_schema_extra={"form": "machine type"},
+    )
+    count: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=2, description="Nodes to begin with; in a region, of each of its zones."
+    )
+    min_count: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="The autoscaler's lower limit; goes with `max_count`."
+    )
+    max_count: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="The autoscaler's upper limit. Left out: the pool does not scale."
+    )
+
+    @model_validator(mode="after")
+    def _limits_hold_the_count(self) -> NodePoolSettings:
+        if (self.min_count is None) != (self.max_count is None):
+            raise ValueError("min_count and max_count go together: give both or neither")
+        if (
+            self.min_count is not None
+            and self.max_count is not None
+            and not self.min_count <= self.count <= self.max_count
+        ):
+            raise ValueError(f"count {self.count} is not between min_count and max_count")
+        return self
+
+
+class GkeSettings(_Part):
+    """A GKE cluster: found by its name, made where there is none, never changed."""
+
+    conn_id: str = Field(
+        default="google_cloud_default", description="A connection of type google_cloud_platform; it may impersonate."
+    )
+    project: str | None = Field(default=None, description="Google's project. Left out: the connection's.")
+    location: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+[0-9]+(-[a-z])?$")] = Field(
+        default="us-central1-a", description="A zone, or a region.", json_schema_extra={"form": "zone or region"}
+    )
+    cluster: Name = Field(default="tfs-cluster", description="The cluster's name.")
+    autopilot: bool = Field(default=False, description="Google runs the nodes; then there are no pools to name.")
+    node_pools: Annotated[tuple[NodePoolSettings, ...], Field(min_length=1)] = Field(
+        default=(NodePoolSettings(),), description="The nodes. Left out: one pool as below."
+    )
+    release_channel: Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"] = Field(
+        default="REGULAR", description="How soon Google upgrades it."
+    )
+    workload_identity: bool = Field(default=True, description="Pods may act as Google service accounts, without keys.")
+    private_nodes: bool = Field(default=False, description="Nodes have no addresses of their own on the internet.")
+    endpoint: Literal["public", "private", "dns"] = Field(
+        default="public", description="How Airflow reaches the API server; `private` needs a worker in the network."
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels for the bill.")
+    timeout_s: Seconds = Field(
+        default=1800, description="How long it may take to be there, or to be gone; Google takes five minutes."
+    )
+    temporary: bool = Field(
+        default=False,
+        description="Each run makes the cluster, proves the release on it and deletes it again, pass or fail; see [gke.md](gke.md#a-cluster-for-one-run).",
+    )
+
+    @model_validator(mode="after")
+    def _autopilot_has_no_pools(self) -> GkeSettings:
+        if self.autopilot and "node_pools" in self.model_fields_set:
+            raise ValueError("autopilot has no node_pools: leave one of them out")
+        return self
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """The shape of the cluster as a fact."""
+        pools = () if self.autopilot else self.node_pools
+        return ClusterSpec(
+            node_pools=tuple(NodePool(**pool.model_dump()) for pool in pools),
+            release_channel=self.release_channel,
+            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot's clusters always have it
+            private_nodes=self.private_nodes,
+            labels=dict(self.labels),
+            timeout_s=self.timeout_s,
+            temporary=self.temporary,
+        )
+
+
+class TargetSettings(_Part):
+    """Where the model is served."""
+
+    gke: GkeSettings | None = Field(
+        default=None,
+        description="A GKE cluster, made where there is none, in place of `conn_id`; `target: gke` alone means all defaults.",
+    )
+
+    conn_id: str = Field(default="kubernetes_default", description="A connection of type kubernetes: the cluster.")
+    namespace: Name | None = Field(
+        default=None,
+        description="Where the objects live. Left out: the connection's namespace; with `gke` the Variable `slipway_namespace`, or `default`.",
+    )
+    deployment: Name = Field(
+        default="tfs-server",
+        description="The Deployment's name; Service, HorizontalPodAutoscaler and budget bear it too.",
+    )
+    overlay: str | None = Field(
+        default=None,
+        description="A folder of `include/manifests/overlays`, see [overlays.md](overlays.md). Left out: the base alone.",
+    )
+    address: Url | None = Field(
+        default=None,
+        description="A fixed URL in place of the Service's address, where something stands before the Service.",
+    )
+    grpc_address: Annotated[str, Field(pattern=r"^([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")] | None = Field(
+        default=None,
+        description="Where the gate asks over gRPC beside `address`, without TLS. Left out: not there.",
+        json_schema_extra={"form": "host:port"},
+    )
+    strategy: Literal["preview", "rolling"] = Field(
+        default="preview",
+        description="`preview`: a new release first runs beside the live one, without users, and passes its gate there; `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
+    )
+    unschedulable_grace_s: Seconds = Field(
+        default=300,
+        description="How long a pod may fit no node before the rollout fails; counted anew when a node is added or the cluster autoscaler begins to add some.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gke_alone_means_all_defaults(cls, given: Any) -> Any:
+        return {"gke": {}} if given == "gke" else given
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> TargetSettings:
+        if self.gke is not None and "conn_id" in self.model_fields_set:
+            raise ValueError("conn_id and gke name two clusters: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _grpc_goes_with_an_address(self) -> TargetSettings:
+        if self.grpc_address is not None and self.address is None:
+            raise ValueError("grpc_address goes with address: without it the Service says both")
+        return self
+
+    @field_validator("address")
+    @classmethod
+    def _has_a_host(cls, address: str | None) -> str | None:
+        if address is not None:
+            parts = urlsplit(address)
+            if not parts.hostname or parts.port == 0:  # a port that is no number is a ValueError of its own
+                raise ValueError("names no host, or port 0")
+        return address
