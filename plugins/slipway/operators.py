@@ -249,8 +249,8 @@ class BuildImageOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Image."""
-        from slipway.engine import engine
-        from slipway.image import ensure_image
+        from slipway.image.build import ensure_image
+        from slipway.image.engine import engine
 
         release = run.release
         with engine(release) as client:
@@ -267,10 +267,10 @@ class SmokeTestOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Proof. An engine that lacks the image builds it again."""
-        from slipway.engine import engine
-        from slipway.image import ensure_image, has_image
+        from slipway.image.build import ensure_image, has_image
+        from slipway.image.engine import engine
+        from slipway.image.smoke_test import smoke_test
         from slipway.serving.golden import judge_round
-        from slipway.smoke import smoke_test
 
         release, export, image = run.release, run.export, run.image
         with engine(release) as client:
@@ -289,8 +289,8 @@ class PushOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Pushed image."""
-        from slipway.engine import engine
-        from slipway.push import push_image
+        from slipway.image.engine import engine
+        from slipway.image.push import push_image
 
         release = run.release
         with engine(release) as client:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from slipway.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.errors import InputRefused
+from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
+from slipway.image.registry_login import find_login, is_artifact_registry
 from slipway.kubernetes.client import connected_namespace
 from slipway.kubernetes.manifests import manifests_hash
-from slipway.login import find_login, is_artifact_registry
 from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash

@@ -10,15 +10,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from slipway.engine import engine
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.image import LABEL_STORE, LABEL_TITLE, remove_images
+from slipway.image.build import LABEL_STORE, LABEL_TITLE, remove_images
+from slipway.image.engine import engine
+from slipway.image.registry import repository_at
 from slipway.names import digest_of, repository_of
 from slipway.records.history import History, is_judged, place_of, previewed_in, read_records
 from slipway.records.record import Record, asked_for, has_changed_cluster, record_key, write_record
 from slipway.records.store import Store
-from slipway.registry import repository_at
 from slipway.release import Release, Retention, Source
 
 log = logging.getLogger(__name__)

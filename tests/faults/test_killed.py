@@ -5,7 +5,7 @@ import time
 import pytest
 from kills import KILLS, kill_again_and_again, result
 
-from slipway.image import LABEL_TITLE
+from slipway.image.build import LABEL_TITLE
 
 BEFORE = ("resolve", "plan")
 BUILDS = ("export", "build_image", "smoke_test", "push")

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import docker
 import pytest
 
-from slipway.engine import engine_at, refused_by_registry, remove_container
 from slipway.errors import EngineUnreachable, RegistryLoginRefused, RegistryUnreachable
-from slipway.login import GOOGLE_USER, Login
+from slipway.image.engine import engine_at, refused_by_registry, remove_container
+from slipway.image.registry_login import GOOGLE_USER, Login
 
 # As Docker Engine 20.10 and 28 word them.
 LOGIN = [

@@ -14,10 +14,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from slipway.engine import engine
 from slipway.errors import ImageBuildFailed, ScratchFull, StoreError
 from slipway.facts import Export
-from slipway.image import build_image
+from slipway.image.build import build_image
+from slipway.image.engine import engine
 from slipway.model import export as export_module
 from slipway.model.content import content_hash
 from slipway.model.export import keep_export, run_export

@@ -20,8 +20,8 @@ from local.gke.tokens import who
 from slipway.errors import ClusterRefused, ClusterUnreachable, GoogleUnreachable, InputRefused, RegistryLoginRefused
 from slipway.gke.lookup import find_cluster
 from slipway.google import access_token, judge_refresh, kubernetes_client, limited
+from slipway.image.registry_login import find_login
 from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
-from slipway.login import find_login
 from slipway.model.served import check_unshared, parse_model_file
 from slipway.resolve import Settings, find_target
 from slipway.target import GkeCluster, NodePool, Target

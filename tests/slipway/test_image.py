@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import Card
-from slipway.image import LABEL_BUILD, build_key, plan_changes, plan_labels
+from slipway.image.build import LABEL_BUILD, build_key, plan_changes, plan_labels
 
 
 def test_labels_tell_where_the_image_is_from(release, export):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.login import find_login, is_artifact_registry
+from slipway.image.registry_login import find_login, is_artifact_registry
 from slipway.model.served import parse_model_file
 from slipway.resolve import Settings, find_target, registry_connection
 

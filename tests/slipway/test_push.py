@@ -1,7 +1,7 @@
 import pytest
 
 from slipway.errors import ImagePushRefused
-from slipway.push import judge_push
+from slipway.image.push import judge_push
 
 DIGEST = f"sha256:{'d' * 64}"
 AUX = {"progressDetail": {}, "aux": {"Tag": "v7", "Digest": DIGEST, "Size": 1}}

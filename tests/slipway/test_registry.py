@@ -1,6 +1,6 @@
 import pytest
 
-from slipway.registry import parse_challenge, repository_url
+from slipway.image.registry import parse_challenge, repository_url
 
 URLS = {
     "127.0.0.1:28500/shop/vit": "http://127.0.0.1:28500/v2/shop/vit/",

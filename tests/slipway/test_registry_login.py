@@ -21,17 +21,17 @@ from local.gke.identity import make_identity
 from local.gke.part import render_auth
 from local.gke.registry import TokenServer, serve_tokens
 from local.gke.tokens import issuer_of
-from slipway.engine import engine
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.facts import Export, Proof, to_dict
 from slipway.google import access_token
-from slipway.image import build_image
+from slipway.image.build import build_image
+from slipway.image.engine import engine
+from slipway.image.push import push_image
+from slipway.image.registry import repository_at
 from slipway.model.content import write_layer
 from slipway.params import RefreshParams
 from slipway.paths import SERVED
-from slipway.push import push_image
 from slipway.records.record import new_record, utc_now
-from slipway.registry import repository_at
 from slipway.resolve import read_settings, resolve
 
 pytestmark = pytest.mark.stand

@@ -11,10 +11,10 @@ import logging
 from typing import Any
 
 from slipway import __version__
-from slipway.engine import log_in, one_line, throwaway_container
 from slipway.errors import ImageBuildFailed
 from slipway.facts import Export, Image
-from slipway.login import find_login
+from slipway.image.engine import log_in, one_line, throwaway_container
+from slipway.image.registry_login import find_login
 from slipway.names import digest_of
 from slipway.records.store import fetch
 from slipway.release import Release

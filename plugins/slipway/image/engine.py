@@ -19,7 +19,7 @@ from slipway.errors import (
     RegistryUnreachable,
     ResolveError,
 )
-from slipway.login import Login, find_connection
+from slipway.image.registry_login import Login, find_connection
 from slipway.release import Release
 
 ENGINE_TIMEOUT_S = 600  # a commit of a large layer is one answer

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from slipway.engine import engine_host, one_line, throwaway_container
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.facts import Export, Image, Proof
+from slipway.image.engine import engine_host, one_line, throwaway_container
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
 from slipway.serving.client import ask, grpc_client

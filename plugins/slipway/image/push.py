@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from slipway.engine import log_in, one_line, refused_by_registry
 from slipway.errors import ImagePushRefused
 from slipway.facts import Export, Proof, Pushed
-from slipway.image import ensure_image, has_image
-from slipway.login import find_login
+from slipway.image.build import ensure_image, has_image
+from slipway.image.engine import log_in, one_line, refused_by_registry
+from slipway.image.registry_login import find_login
+from slipway.image.smoke_test import smoke_test
 from slipway.release import Release
-from slipway.smoke import smoke_test
 
 GOOGLE_RIGHT = "artifactregistry."  # in the words of a registry that misses a right of IAM
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.engine import one_line
 from slipway.errors import RegistryUnusable
-from slipway.login import Login, find_login
+from slipway.image.engine import one_line
+from slipway.image.registry_login import Login, find_login
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
