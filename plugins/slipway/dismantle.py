@@ -134,7 +134,7 @@ class DeleteClusterOperator(DismantleOperator):
 
     def execute(self, context: Context) -> Any:
         """Delete the cluster, as soon as Google would; nothing to do where it is gone."""
-        from slipway.cluster import judge_deletable
+        from slipway.gke.cluster import judge_deletable
         from slipway.gke.lookup import find_cluster
         from slipway.teardown import check_claim, note_removed
 
@@ -204,7 +204,7 @@ class LeftoversOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[JsonObject]:
         """The leftovers, each with its command; nothing is deleted."""
-        from slipway.leftovers import find_leftovers
+        from slipway.gke.leftovers import find_leftovers
 
         run = Handover(context)
         with one_line_failures(run):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
-from slipway.idle import find_idle_clusters
+from slipway.gke.idle_clusters import find_idle_clusters
 from slipway.kubernetes.api import read
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name

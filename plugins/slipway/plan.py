@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from slipway.cluster import judge_cluster
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
+from slipway.gke.cluster import judge_cluster
 from slipway.kubernetes.api import read
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests

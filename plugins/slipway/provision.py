@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.cluster import judge_claim, plan_body, plan_drift
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject, to_dict
+from slipway.gke.cluster import judge_claim, plan_body, plan_drift
 from slipway.handover import Handover
 from slipway.names import teardown_dag_id
 from slipway.operators import BLUE, GRACE_S, RED, StageOperator, one_line_failures
@@ -39,7 +39,7 @@ class PreflightOperator(StageOperator):
 
     def make(self, run: Handover) -> Preflight:
         """What was found, all of it in the log; red with one line where something is missing."""
-        from slipway.inspection import inspect_target
+        from slipway.gke.preflight import inspect_target
         from slipway.verdict import Preflight, require
 
         release, _, cluster = _asked(run)
@@ -106,7 +106,7 @@ class CreateClusterOperator(BaseOperator):
     def decide(self, context: Context, event: JsonObject) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
-        from slipway.prices import read_prices, shape_of_found, standing_cost
+        from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 
         run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)

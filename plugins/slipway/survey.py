@@ -11,13 +11,13 @@ from typing import Any
 
 from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
-from slipway.inspection import inspect_deletion
+from slipway.gke.preflight import inspect_deletion
+from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 from slipway.kubernetes.api import refusal
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import kind_rank
 from slipway.model.served import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
-from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.records.history import left_previews, previewed_in, read_records
 from slipway.records.store import Store
 from slipway.resolve import Settings, find_target, readable_files

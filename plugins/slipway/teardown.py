@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.cluster import judge_claim
 from slipway.errors import ClusterUnfit
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict, to_dict
+from slipway.gke.cluster import judge_claim
 from slipway.records.history import History, left_previews, read_history, read_records
 from slipway.records.record import Record, previewed, read_record, utc_now, write_record
 from slipway.records.store import Store

@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from slipway.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.facts import Baseline, JsonObject, Teardown, from_dict, to_dict
+from slipway.gke.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.kubernetes.api import list_pods_async, read_async
 from slipway.kubernetes.client import server_version
 from slipway.kubernetes.diagnosis import read_evidence

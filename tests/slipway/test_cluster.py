@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.cluster import Drift, judge_cluster, judge_gone, newest_operation, plan_body, plan_drift
+from slipway.gke.cluster import Drift, judge_cluster, judge_gone, newest_operation, plan_body, plan_drift
 from slipway.target import ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 

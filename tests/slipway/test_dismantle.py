@@ -15,8 +15,8 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
-from slipway.inspection import inspect_deletion
-from slipway.leftovers import balancer_name
+from slipway.gke.leftovers import balancer_name
+from slipway.gke.preflight import inspect_deletion
 from slipway.model.target_settings import GkeSettings
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.records.history import read_history

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from local.google_project import read_google_project
+from slipway.gke.leftovers import LISTS
 from slipway.gke.lookup import find_cluster, find_operation, list_clusters, list_compute
-from slipway.inspection import inspect_deletion, inspect_target
-from slipway.leftovers import LISTS
+from slipway.gke.preflight import inspect_deletion, inspect_target
 from slipway.model.target_settings import GkeSettings
 from slipway.target import GkeCluster, Target
 

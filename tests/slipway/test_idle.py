@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from slipway import idle
 from slipway.errors import ClusterUnreachable
-from slipway.idle import find_idle_clusters, judge_idle, named_clusters
+from slipway.gke import idle_clusters as idle
+from slipway.gke.idle_clusters import find_idle_clusters, judge_idle, named_clusters
 from slipway.records.record import write_record
 from slipway.records.store import Store
 from slipway.target import GkeCluster, Target

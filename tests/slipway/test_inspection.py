@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.errors import GoogleUnreachable
-from slipway.inspection import artifact_repository, inspect_target
+from slipway.gke.preflight import artifact_repository, inspect_target
 from slipway.model.target_settings import GkeSettings
 from slipway.provision import PreflightOperator
 from slipway.target import GkeCluster, Target

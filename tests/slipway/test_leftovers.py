@@ -3,7 +3,7 @@ import json
 import pytest
 
 from slipway.facts import Balancer, ObjectRef, Teardown
-from slipway.leftovers import Leftover, balancer_name, plan_leftovers
+from slipway.gke.leftovers import Leftover, balancer_name, plan_leftovers
 from slipway.target import GkeCluster, Target
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs")

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import PreflightFailed
+from slipway.gke.permissions import iam_resource, judge_apis, judge_permissions, judge_project, plan_permissions
 from slipway.google_rest import Answer
 from slipway.kubernetes.rights import Right, judge_rights, kinds_of, plan_rights
-from slipway.preflight import iam_resource, judge_apis, judge_permissions, judge_project, plan_permissions
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding, require
 

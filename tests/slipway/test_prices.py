@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
+from slipway.gke.prices import Shape, machine_price, read_prices, shape_of_found, shape_of_spec, standing_cost
 from slipway.model.target_settings import GkeSettings
-from slipway.prices import Shape, machine_price, read_prices, shape_of_found, shape_of_spec, standing_cost
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from slipway.gke.quota import Need, cpu_metric, judge_quota, plan_everywhere, plan_needs
 from slipway.google_rest import Answer
 from slipway.model.target_settings import GkeSettings
-from slipway.quota import Need, cpu_metric, judge_quota, plan_everywhere, plan_needs
 from slipway.target import NodePool
 
 POOL = NodePool(name="default-pool", machine_type="n1-standard-8", count=2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from slipway.cluster import OperationKind, newest_operation
 from slipway.errors import ClusterRefused, GoogleUnreachable
+from slipway.gke.cluster import OperationKind, newest_operation
 from slipway.google import cluster_hook, google_words
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputRefused, SlipwayError
+from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 from slipway.kubernetes.api import read
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
 from slipway.names import LABEL_MODEL
-from slipway.prices import read_prices, shape_of_found, standing_cost
 from slipway.records.history import History, place_of, read_history
 from slipway.records.store import Store
 from slipway.release import Release

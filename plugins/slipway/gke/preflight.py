@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from slipway.cluster import judge_cluster
 from slipway.errors import ClusterRefused, SlipwayError
-from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
-from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
-from slipway.preflight import (
+from slipway.gke.cluster import judge_cluster
+from slipway.gke.permissions import (
     APIS,
     CONTAINER_ADMIN,
     DELETE,
@@ -24,8 +21,11 @@ from slipway.preflight import (
     judge_project,
     plan_permissions,
 )
-from slipway.prices import read_prices, shape_of_spec, standing_cost
-from slipway.quota import judge_quota, plan_everywhere, plan_needs
+from slipway.gke.prices import read_prices, shape_of_spec, standing_cost
+from slipway.gke.quota import judge_quota, plan_everywhere, plan_needs
+from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding

@@ -12,8 +12,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from slipway.errors import InputRefused
+from slipway.gke.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
 from slipway.paths import PROJECT
-from slipway.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
 from slipway.target import ClusterSpec, region_of
 
 PRICES = PROJECT / "include" / "prices.yaml"

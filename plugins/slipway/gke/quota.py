@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slipway.gke.permissions import unasked
 from slipway.google_rest import Answer
-from slipway.preflight import unasked
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding
 
