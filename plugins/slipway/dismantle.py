@@ -46,8 +46,8 @@ class LookOperator(StageOperator):
     def make(self, run: Handover) -> Any:
         """The Survey."""
         from slipway.params import read_teardown
-        from slipway.resolve import read_settings
-        from slipway.survey import check_alone, survey_model
+        from slipway.steps.settings import read_settings
+        from slipway.steps.teardown_plan import check_alone, survey_model
 
         with_others = read_teardown(dict(run.context["params"]))
         survey = survey_model(Path(self.model_file), read_settings(), run_id=run.context["run_id"])
@@ -92,8 +92,8 @@ class RemoveObjectsOperator(DismantleOperator):
     def execute(self, context: Context) -> Any:
         """Remove them. Where the cluster is gone, or has no API server that answers, there is nothing to remove."""
         from slipway.kubernetes.apply import remove_objects
-        from slipway.survey import survey_again
-        from slipway.teardown import open_teardown
+        from slipway.steps.teardown import open_teardown
+        from slipway.steps.teardown_plan import survey_again
 
         run = Handover(context)
         with one_line_failures(run):
@@ -114,7 +114,7 @@ class RemoveObjectsOperator(DismantleOperator):
 
     def decide(self, context: Context, event: JsonObject) -> str:
         """Write down that nothing is left; or fail with what is."""
-        from slipway.teardown import note_removed
+        from slipway.steps.teardown import note_removed
 
         run = Handover(context)
         teardown = run.teardown
@@ -136,7 +136,7 @@ class DeleteClusterOperator(DismantleOperator):
         """Delete the cluster, as soon as Google would; nothing to do where it is gone."""
         from slipway.gke.cluster import judge_deletable
         from slipway.gke.lookup import find_cluster
-        from slipway.teardown import check_claim, note_removed
+        from slipway.steps.teardown import check_claim, note_removed
 
         run = Handover(context)
         with one_line_failures(run):
@@ -157,7 +157,7 @@ class DeleteClusterOperator(DismantleOperator):
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Say that it is gone, or fail with Google's words; where it has only become deletable, delete it."""
-        from slipway.teardown import note_removed
+        from slipway.steps.teardown import note_removed
 
         run = Handover(context)
         teardown = run.teardown
@@ -225,7 +225,7 @@ class RecordTeardownOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where nothing was touched."""
-        from slipway.teardown import close_teardown
+        from slipway.steps.teardown import close_teardown
 
         run = Handover(context)
         if run.left("look") is None:

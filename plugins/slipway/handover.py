@@ -80,7 +80,7 @@ class Handover:
     def teardown(self) -> Teardown:
         """What `look` has found to be torn down, or what a run with a cluster of its own tears down."""
         from slipway.facts import Teardown
-        from slipway.teardown import teardown_of
+        from slipway.steps.teardown import teardown_of
 
         looked = self.left("look")
         return from_dict(Teardown, looked["teardown"]) if looked else teardown_of(self.release)

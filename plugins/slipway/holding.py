@@ -96,7 +96,7 @@ class Hold:
 
 
 def _named_now(run: Handover) -> Holder:
-    from slipway.resolve import read_installation
+    from slipway.steps.settings import read_installation
 
     return Holder(installation=read_installation(), dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
 

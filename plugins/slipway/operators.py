@@ -113,7 +113,8 @@ class ResolveOperator(StageOperator):
     def make(self, run: Handover) -> Any:
         """The Release."""
         from slipway.params import read_params
-        from slipway.resolve import read_settings, resolve
+        from slipway.steps.resolve import resolve
+        from slipway.steps.settings import read_settings
 
         params = read_params(dict(run.context["params"]))
         release = resolve(Path(self.model_file), params, read_settings(), run_id=run.context["run_id"])
@@ -145,7 +146,7 @@ class PlanOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Plan, its diff in the log. One that changes something is made of what is there while the run has the target."""
-        from slipway.plan import differences, make_plan, missing_cluster
+        from slipway.steps.plan import differences, make_plan, missing_cluster
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
@@ -180,10 +181,10 @@ class ChooseOperator(StageOperator):
         from slipway.facts import Choice, Plan
         from slipway.names import dag_id
         from slipway.params import read_release
-        from slipway.plan import missing_cluster
         from slipway.records.history import choose_release, describe, read_current_history, recorded
         from slipway.records.store import Store
-        from slipway.resolve import read_settings
+        from slipway.steps.plan import missing_cluster
+        from slipway.steps.settings import read_settings
 
         wanted, store = read_release(dict(run.context["params"])), read_settings().store
 
@@ -320,9 +321,9 @@ class PreviewOperator(TargetOperator):
 
     def make(self, run: Handover) -> Any:
         """What is Previewed; skipped where the release needs none."""
-        from slipway.preview import start_preview, why_none
         from slipway.records.history import read_history
         from slipway.records.store import Store
+        from slipway.steps.preview import start_preview, why_none
 
         release = run.release
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
@@ -354,9 +355,9 @@ class RemovePreviewOperator(BaseOperator):
     @staticmethod
     def _remove(run: Handover) -> Iterable[Any]:
         """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
-        from slipway.preview import remove_previews
         from slipway.records.history import left_previews, read_records
         from slipway.records.store import Store
+        from slipway.steps.preview import remove_previews
 
         release = run.release
         store, had = Store(release.store), any(held_by(run))
@@ -376,7 +377,7 @@ class ApplyOperator(TargetOperator):
 
     def make(self, run: Handover) -> Any:
         """What was Applied."""
-        from slipway.live import make_live, restore
+        from slipway.steps.deploy import make_live, restore
 
         def check() -> None:
             hold_target(run, APPLY_S)
@@ -433,7 +434,7 @@ class PruneOperator(BaseOperator):
 
     def execute(self, context: Context) -> JsonObject:
         """What was Pruned; skipped where the run has no release."""
-        from slipway.retention import prune
+        from slipway.steps.prune import prune
 
         run = Handover(context)
         if run.left("resolve") is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from airflow.sdk import Param
@@ -10,20 +10,9 @@ from airflow.sdk import Param
 from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile
 from slipway.model.served import overlay_names
+from slipway.steps.settings import RefreshParams
 
 FROM_FILE = "as the model file says"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshParams:
-    """What a person asked for in the form; None means what the model file says."""
-
-    revision: str | None = None
-    overlay: str | None = None
-    min_confidence: float | None = None  # 0..1
-    force: bool = False
-    plan_only: bool = False
-    break_lease: bool = False
 
 
 def refresh_form(file: ModelFile | None) -> dict[str, Param]:

@@ -35,7 +35,7 @@ from slipway.serving.golden import (
     judge_spoken,
 )
 from slipway.serving.labelled_set import read_images
-from slipway.teardown import judge_removed
+from slipway.steps.teardown import judge_removed
 from slipway.verdict import Verdict
 
 

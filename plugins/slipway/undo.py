@@ -23,8 +23,8 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.live import Undo
     from slipway.records.history import History
+    from slipway.steps.rollback import Undo
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
@@ -53,10 +53,11 @@ class RollbackOperator(BaseOperator):
             return self._undo(context)
 
     def _undo(self, context: Context) -> Any:
-        from slipway.live import judge_undo, remove_release, restore
         from slipway.records.history import read_current_history, recorded
         from slipway.records.store import Store
-        from slipway.resolve import read_settings
+        from slipway.steps.deploy import restore
+        from slipway.steps.rollback import judge_undo, remove_release
+        from slipway.steps.settings import read_settings
 
         store = Store(read_settings().store)
         states = task_states(context)

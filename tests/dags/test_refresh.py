@@ -19,8 +19,9 @@ from slipway.model import model_file
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 from slipway.operators import ChooseOperator, PlanOperator, RemovePreviewOperator
-from slipway.params import RefreshParams, read_params, read_release
+from slipway.params import read_params, read_release
 from slipway.sensors import JudgeSensor
+from slipway.steps.settings import RefreshParams
 from slipway.undo import RollbackOperator
 
 PROJECT = Path(__file__).parents[2]

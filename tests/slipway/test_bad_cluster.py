@@ -13,7 +13,7 @@ from kubernetes.client import CoreV1Api
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, InputRefused, PreflightFailed
 from slipway.kubernetes.client import cluster_client
-from slipway.plan import make_plan
+from slipway.steps.plan import make_plan
 from slipway.target import Target
 
 pytestmark = pytest.mark.stand

@@ -21,7 +21,7 @@ from slipway.model.target_settings import GkeSettings
 from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
-from slipway.survey import Survey
+from slipway.steps.teardown_plan import Survey
 from slipway.target import LABEL_RUN, GkeCluster, Target
 from slipway.verdict import require
 

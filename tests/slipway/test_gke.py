@@ -23,7 +23,7 @@ from slipway.google import access_token, judge_refresh, kubernetes_client, limit
 from slipway.image.registry_login import find_login
 from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
 from slipway.model.served import check_unshared, parse_model_file
-from slipway.resolve import Settings, find_target
+from slipway.steps.settings import Settings, find_target
 from slipway.target import GkeCluster, NodePool, Target
 
 GATE = {"golden": [{"name": "three", "image": "three.png", "label": "3"}]}

@@ -10,7 +10,7 @@ from slipway.model.hub import hub_commit, hub_token
 from slipway.model.served import parse_model_file, read_model_file
 from slipway.paths import SERVED
 from slipway.release import Source
-from slipway.resolve import pin_source
+from slipway.steps.resolve import pin_source
 
 OLDER = "2e4d" * 10
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}

@@ -259,7 +259,9 @@ def ends_teardown(context):
 @pytest.fixture(params=[ends_nothing, ends_red, ends_teardown])
 def end(request, context_of, release, monkeypatch):
     """Ends a run of which an earlier try of a task took the Lease, and whose word of it Airflow has cleared."""
-    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), []))
+    monkeypatch.setattr(
+        "slipway.steps.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), [])
+    )
 
     def run(number=2):
         context = context_of("plan" if request.param is ends_nothing else "record", resolve=release)
@@ -288,7 +290,9 @@ def test_what_another_has_is_not_given_back_at_the_end(end, forgotten, holder):
 
 def test_a_first_plan_that_finds_nothing_looks_at_no_lease(context_of, release, forgotten, monkeypatch):
     """No try before it can have taken one."""
-    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), []))
+    monkeypatch.setattr(
+        "slipway.steps.plan.make_plan", lambda _release, **_: (Plan(action="nothing", reasons=("so",)), [])
+    )
     seen = forgotten(OTHER.identity)
     ends_nothing(context_of("plan", resolve=release))
     assert seen == []

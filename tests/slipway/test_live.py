@@ -3,11 +3,12 @@ from hashlib import sha256
 import pytest
 
 from slipway.facts import ObjectRef, from_dict, to_dict
-from slipway.live import judge_undo, keep_manifests
-from slipway.plan import plan_refresh
 from slipway.records.history import History, recorded
 from slipway.records.store import read_bytes
 from slipway.release import Gate, QualityFloor
+from slipway.steps.deploy import keep_manifests
+from slipway.steps.plan import plan_refresh
+from slipway.steps.rollback import judge_undo
 from slipway.verdict import Verdict
 
 SERVICE, DEPLOYMENT, OLD = (

@@ -5,7 +5,8 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.image.registry_login import find_login, is_artifact_registry
 from slipway.model.served import parse_model_file
-from slipway.resolve import Settings, find_target, registry_connection
+from slipway.steps.resolve import registry_connection
+from slipway.steps.settings import Settings, find_target
 
 PKG = "europe-docker.pkg.dev/p/models/vit"
 SERVING = "us-docker.pkg.dev/p/mirror/serving:2.20.0"

@@ -8,7 +8,7 @@ from slipway.model.content import content_hash
 from slipway.model.served import parse_model_file
 from slipway.records.store import Store
 from slipway.release import Source
-from slipway.resolve import pin_source
+from slipway.steps.resolve import pin_source
 
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 

@@ -68,7 +68,7 @@ def test_lease_is_taken_only_to_change_something(context_of, release, monkeypatc
     """A plan takes the target until its apply where there will be one; a run that writes nothing takes nothing."""
     asked = []
     plan = Plan(action=action, reasons=("so",))
-    monkeypatch.setattr("slipway.plan.make_plan", lambda _release, **_: (plan, []))
+    monkeypatch.setattr("slipway.steps.plan.make_plan", lambda _release, **_: (plan, []))
     monkeypatch.setattr(operators, "hold_target", lambda _run, limit_s: asked.append(limit_s))
     context = context_of("plan", resolve=release)
     context["params"] = params
@@ -99,7 +99,7 @@ def test_what_is_carried_out_was_read_while_the_target_is_held(context_of, relea
         done.append("held" if held else "looked")
         return plans.pop(0), []
 
-    monkeypatch.setattr("slipway.plan.make_plan", make_plan)
+    monkeypatch.setattr("slipway.steps.plan.make_plan", make_plan)
     monkeypatch.setattr(operators, "hold_target", lambda _run, _limit_s: done.append("take"))
     monkeypatch.setattr(operators, "let_go", lambda _run: done.append("let go"))
     context = context_of("plan", resolve=release)
@@ -186,7 +186,7 @@ def test_what_a_killed_run_left_is_removed_by_whichever_run_comes_next(  # noqa:
         export=export, pushed=pushed,
     )  # fmt: skip
     write_record(store, left)
-    monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
+    monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *words: deleted.append(words))
     monkeypatch.setattr(holding, "give_back", lambda place, _holder: given.append(place.name) or True)
     context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
     if planned:
@@ -222,7 +222,7 @@ def test_apply_of_a_run_that_a_person_has_ended_writes_nothing(  # noqa: PLR0917
 ):
     """Airflow stops a task some seconds after its run was ended; the rollback may have found nothing to undo by then."""
     wrote = []
-    monkeypatch.setattr("slipway.live.make_live", lambda *_facts, check: check() or wrote.append(True))
+    monkeypatch.setattr("slipway.steps.deploy.make_live", lambda *_facts, check: check() or wrote.append(True))
     plan = Plan(action="everything", reasons=())
     context = context_of("apply", resolve=release, plan=plan, export=export, push=pushed)
     context["ti"].states = {"announce": "skipped"}

@@ -2,9 +2,9 @@ import json
 from dataclasses import replace
 
 from slipway.facts import ObjectRef
-from slipway.orphans import find_orphans
 from slipway.records.history import History
 from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.steps.orphans import find_orphans
 
 BESIDE = [
     ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop"),

@@ -5,7 +5,8 @@ from airflow.sdk import ParamsDict
 
 from slipway.errors import InputRefused
 from slipway.model.served import overlay_names, parse_model_file
-from slipway.params import FROM_FILE, RefreshParams, read_params, read_release, refresh_form, rollback_form
+from slipway.params import FROM_FILE, read_params, read_release, refresh_form, rollback_form
+from slipway.steps.settings import RefreshParams
 
 HUB = parse_model_file(
     {

@@ -5,8 +5,8 @@ import pytest
 
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
-from slipway.plan import differences, plan_refresh
 from slipway.records.history import History, find_bad
+from slipway.steps.plan import differences, plan_refresh
 from slipway.verdict import Verdict
 
 WELL = Verdict.passed("it answers")

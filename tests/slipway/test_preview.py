@@ -11,10 +11,10 @@ from slipway.facts import ObjectRef, Plan
 from slipway.kubernetes import manifests
 from slipway.kubernetes.manifests import render_manifests
 from slipway.model.served import overlay_names
-from slipway.preview import check_apart, check_preview, plan_preview, remove_previews, render_preview, why_none
 from slipway.records.history import History, previewed_in, read_history, read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record
 from slipway.release import ExportSettings
+from slipway.steps.preview import check_apart, check_preview, plan_preview, remove_previews, render_preview, why_none
 from slipway.target import Target
 
 OF = {"reference": f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}", "version": 7, "release_id": "abcdefabcdef"}
@@ -213,7 +213,7 @@ def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, re
     leave("mine")
     leave("moved", target=Target(conn_id="gone", namespace="old"))
     deleted = []
-    monkeypatch.setattr("slipway.preview.remove_objects", lambda *words: deleted.append(words))
+    monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *words: deleted.append(words))
     with caplog.at_level(logging.WARNING):
         assert remove_previews(release, read_records(store, "digits-vit").records) == PREVIEWED_REFS * 2
     assert deleted == [(release.target, "digits-vit", PREVIEWED_REFS)] * 2

@@ -29,10 +29,10 @@ from slipway.image.engine import engine
 from slipway.image.push import push_image
 from slipway.image.registry import repository_at
 from slipway.model.content import write_layer
-from slipway.params import RefreshParams
 from slipway.paths import SERVED
 from slipway.records.record import new_record, utc_now
-from slipway.resolve import read_settings, resolve
+from slipway.steps.resolve import resolve
+from slipway.steps.settings import RefreshParams, read_settings
 
 pytestmark = pytest.mark.stand
 

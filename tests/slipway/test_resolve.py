@@ -4,26 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from slipway import resolve as resolve_module
 from slipway.errors import InputRefused
 from slipway.model.export import content_hash
 from slipway.model.model_file import GateSettings
 from slipway.model.served import parse_model_file
 from slipway.model.source_settings import GoldenImage
-from slipway.params import RefreshParams
 from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
-from slipway.resolve import (
-    Settings,
-    image_repository,
-    pin_gate,
-    pin_golden,
-    pin_source,
-    read_installation,
-    read_settings,
-    serving_image,
-)
 from slipway.serving.labelled_set import read_images
+from slipway.steps import resolve as resolve_module
+from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, serving_image
+from slipway.steps.settings import RefreshParams, Settings, read_installation, read_settings
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"

@@ -8,7 +8,7 @@ from slipway.facts import from_dict
 from slipway.records.history import find_bad
 from slipway.records.record import write_record
 from slipway.release import Gate, QualityFloor, Release, Retention
-from slipway.retention import Holdings, plan_prune, prune, read_holdings
+from slipway.steps.prune import Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target
 
 NOTHING_HELD = Holdings(exports=frozenset(), inputs={}, sources=frozenset(), manifests=frozenset())

@@ -4,9 +4,9 @@ import pytest
 
 from slipway.errors import ClusterInUse, InputRefused
 from slipway.facts import Balancer, ObjectRef, Teardown
-from slipway.survey import Survey, check_alone, check_unchanged, plan_balancers, plan_others, render_body
+from slipway.steps.teardown import judge_removed
+from slipway.steps.teardown_plan import Survey, check_alone, check_unchanged, plan_balancers, plan_others, render_body
 from slipway.target import GkeCluster, Target
-from slipway.teardown import judge_removed
 from slipway.verdict import Verdict
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs-cluster")

@@ -20,9 +20,10 @@ from slipway.model.served import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
 from slipway.records.history import left_previews, previewed_in, read_records
 from slipway.records.store import Store
-from slipway.resolve import Settings, find_target, readable_files
+from slipway.steps.resolve import readable_files
+from slipway.steps.settings import Settings, find_target
+from slipway.steps.teardown import check_claim
 from slipway.target import REQUEST_TIMEOUT_S, Target
-from slipway.teardown import check_claim
 from slipway.verdict import require
 
 ANSWERS = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer

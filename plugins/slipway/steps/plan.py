@@ -11,20 +11,17 @@ import yaml
 
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.cluster import judge_cluster
-from slipway.kubernetes.api import read
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.kubernetes.rights import inspect_rights
-from slipway.kubernetes.rollout import judge_address, judge_rollout
-from slipway.names import LABEL_RELEASE, dag_id, short
-from slipway.orphans import find_orphans
+from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad, read_records, recorded
 from slipway.records.record import Record, plain
-from slipway.records.store import Store, read_json
+from slipway.records.store import Store
 from slipway.release import Release
-from slipway.serving.client import ask
 from slipway.serving.evaluation import examine_live
-from slipway.serving.golden import cases_from, judge_answer, judge_round
+from slipway.steps.health import find_url, judge_health
+from slipway.steps.orphans import find_orphans
 from slipway.target import Target
 from slipway.verdict import Verdict, require
 
@@ -189,42 +186,6 @@ def missing_cluster(target: Target) -> str | None:
 
     verdict = judge_cluster(target.gke, find_cluster(target.conn_id, target.gke), None)
     return None if verdict.outcome == "pass" else verdict.reason
-
-
-def judge_health(release: Release, good: Record) -> Verdict:
-    """Whether the recorded release is what runs, has been rolled out, and answers its golden cases right now."""
-    deployment = read(release.target, "Deployment", release.deployment)
-    if deployment is None:
-        return Verdict.failed(f"deployment/{release.deployment} is gone")
-    metadata = deployment["metadata"]
-    labelled = metadata.get("labels", {}).get(LABEL_RELEASE)
-    if labelled != good["release_id"]:
-        return Verdict.failed(
-            f"deployment/{release.deployment} is labelled {labelled}, the record says {good['release_id']}"
-        )
-    rolled_out = judge_rollout(
-        deployment, uid=metadata["uid"], generation=metadata["generation"], namespace=release.target.namespace
-    )
-    if rolled_out.outcome != "pass":
-        return rolled_out
-    return _judge_answers(release, good)
-
-
-def _judge_answers(release: Release, good: Record) -> Verdict:
-    verdict, url = find_url(release)
-    if url is None:
-        return verdict
-    path = f"{release.version_path(good['version'])}:predict"
-    cases = cases_from(read_json(good["export"]["golden_uri"]))
-    return judge_round([judge_answer(case, ask(url, path, case.rest_body)) for case in cases])
-
-
-def find_url(release: Release) -> tuple[Verdict, str | None]:
-    """Where the live release is asked right now: the fixed URL, or the Service's; why nowhere, where there is none."""
-    if release.address is not None:
-        return Verdict.passed(release.address), release.address.rstrip("/")
-    service = read(release.target, "Service", release.service)
-    return judge_address(service, name=release.service, namespace=release.target.namespace)
 
 
 def differences(trial: Trial) -> list[str]:

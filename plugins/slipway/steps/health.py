@@ -1,0 +1,49 @@
+"""Whether the live release is healthy."""
+
+from __future__ import annotations
+
+from slipway.kubernetes.api import read
+from slipway.kubernetes.rollout import judge_address, judge_rollout
+from slipway.names import LABEL_RELEASE
+from slipway.records.record import Record
+from slipway.records.store import read_json
+from slipway.release import Release
+from slipway.serving.client import ask
+from slipway.serving.golden import cases_from, judge_answer, judge_round
+from slipway.verdict import Verdict
+
+
+def judge_health(release: Release, good: Record) -> Verdict:
+    """Whether the recorded release is what runs, has been rolled out, and answers its golden cases right now."""
+    deployment = read(release.target, "Deployment", release.deployment)
+    if deployment is None:
+        return Verdict.failed(f"deployment/{release.deployment} is gone")
+    metadata = deployment["metadata"]
+    labelled = metadata.get("labels", {}).get(LABEL_RELEASE)
+    if labelled != good["release_id"]:
+        return Verdict.failed(
+            f"deployment/{release.deployment} is labelled {labelled}, the record says {good['release_id']}"
+        )
+    rolled_out = judge_rollout(
+        deployment, uid=metadata["uid"], generation=metadata["generation"], namespace=release.target.namespace
+    )
+    if rolled_out.outcome != "pass":
+        return rolled_out
+    return _judge_answers(release, good)
+
+
+def _judge_answers(release: Release, good: Record) -> Verdict:
+    verdict, url = find_url(release)
+    if url is None:
+        return verdict
+    path = f"{release.version_path(good['version'])}:predict"
+    cases = cases_from(read_json(good["export"]["golden_uri"]))
+    return judge_round([judge_answer(case, ask(url, path, case.rest_body)) for case in cases])
+
+
+def find_url(release: Release) -> tuple[Verdict, str | None]:
+    """Where the live release is asked right now: the fixed URL, or the Service's; why nowhere, where there is none."""
+    if release.address is not None:
+        return Verdict.passed(release.address), release.address.rstrip("/")
+    service = read(release.target, "Service", release.service)
+    return judge_address(service, name=release.service, namespace=release.target.namespace)

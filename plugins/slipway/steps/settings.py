@@ -1,0 +1,101 @@
+"""What a run reads from Airflow's Variables, connections and its form."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from uuid import uuid4
+
+from slipway.errors import InputRefused
+from slipway.kubernetes.client import connected_namespace
+from slipway.model.target_settings import TargetSettings
+from slipway.names import SHORT
+from slipway.target import GkeCluster, Target
+
+log = logging.getLogger(__name__)
+INSTALLATION = "slipway_installation"  # the Variable
+INSTALLATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What this Airflow says of its surroundings, from Variables."""
+
+    store: str  # slipway_store: URI of the artifact store
+    registry: str | None  # slipway_registry: prefix of image repositories
+    registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
+    namespace: str | None = None  # slipway_namespace: of GKE targets whose model files name none
+    serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
+
+
+def read_settings() -> Settings:
+    """The settings of this Airflow. Raises InputRefused naming the Variable that is missing."""
+    from airflow.sdk import Variable
+
+    store = Variable.get("slipway_store", default=None)
+    if not store:
+        raise InputRefused(
+            "Variable slipway_store: not set. Next: set it to the artifact store's URI, such as gs://google_cloud_default@BUCKET/slipway"
+        )
+    if "://" not in store:
+        raise InputRefused(f"Variable slipway_store: {store!r} is no URI. Next: write a folder as file:///path")
+    return Settings(
+        store=store,
+        registry=Variable.get("slipway_registry", default=None),
+        registry_conn_id=Variable.get("slipway_registry_conn_id", default=None),
+        namespace=Variable.get("slipway_namespace", default=None),
+        serving_image=Variable.get("slipway_serving_image", default=None),
+    )
+
+
+def read_installation() -> str:
+    """The name of this Airflow among those that share a target, as the Variable has it; where it has none, it gets one.
+
+    All workers read it from Airflow's own database, where no other installation does. Two runs that make one up in the same
+    moment go on by different names, as two installations would: a run keeps the name by which it first held a Lease.
+    Raises InputRefused.
+    """
+    from airflow.sdk import Variable
+
+    name = str(Variable.get(INSTALLATION, default=None) or "")
+    if not name:
+        name = uuid4().hex[:SHORT]
+        Variable.set(INSTALLATION, name, description="Slipway: names this Airflow where several share a target")
+        log.info("Variable %s: set to %s", INSTALLATION, name)
+    if not INSTALLATION_NAME.fullmatch(name):
+        raise InputRefused(f"Variable {INSTALLATION}: {name!r} is no name. Next: use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def find_target(asked: TargetSettings, settings: Settings) -> Target:
+    """Where the model is served. Raises InputRefused where a connection does not say what the model file leaves open."""
+    if asked.gke is None:
+        return Target(conn_id=asked.conn_id, namespace=asked.namespace or connected_namespace(asked.conn_id))
+    gke = asked.gke
+    cluster = GkeCluster(
+        project=gke.project or _connected_project(gke.conn_id),
+        location=gke.location,
+        name=gke.cluster,
+        endpoint=gke.endpoint,
+    )
+    namespace = asked.namespace or settings.namespace or "default"
+    return Target(kind="gke", conn_id=gke.conn_id, namespace=namespace, gke=cluster)
+
+
+def _connected_project(conn_id: str) -> str:
+    from slipway.google import connected_project
+
+    return connected_project(conn_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshParams:
+    """What a person asked for in the form; None means what the model file says."""
+
+    revision: str | None = None
+    overlay: str | None = None
+    min_confidence: float | None = None  # 0..1
+    force: bool = False
+    plan_only: bool = False
+    break_lease: bool = False
