@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[ModelFile | None, str]:
 def _schedule(model: str, file: ModelFile | None) -> str | list[Asset] | AssetOrTimeSchedule | None:
     if file is None or file.watch is None:
         return file.schedule if file else None
-    from slipway.watch import watched_schedule
+    from slipway.dag.triggers.hub import watched_schedule
 
     return watched_schedule(model, file)
 

@@ -65,7 +65,7 @@ class DismantleOperator(BaseOperator):
     ui_color = RED
 
     def _wait(self, trigger: str, teardown: Teardown, limit_s: int, **own: Any) -> None:
-        from slipway import triggers
+        from slipway.dag.triggers import polling as triggers
 
         self.defer(
             trigger=getattr(triggers, trigger)(

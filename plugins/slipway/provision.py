@@ -161,7 +161,7 @@ class CreateClusterOperator(BaseOperator):
                 log.info("create cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
 
     def _wait(self, release: Release, spec: ClusterSpec, *, gone: bool) -> None:
-        from slipway.triggers import ClusterTrigger
+        from slipway.dag.triggers.gke import ClusterTrigger
 
         self.defer(
             trigger=ClusterTrigger(

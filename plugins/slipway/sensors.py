@@ -22,8 +22,8 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from slipway.dag.triggers.polling import JudgeTrigger
     from slipway.facts import Applied, Previewed
-    from slipway.triggers import JudgeTrigger
 
 
 APPROVE = "approve"  # the task that asks a person where the first gate is in doubt
@@ -123,7 +123,7 @@ class RolloutSensor(JudgeSensor):
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Deployment."""
-        from slipway.triggers import RolloutTrigger
+        from slipway.dag.triggers.rollout import RolloutTrigger
 
         applied = self.applied(run)
         return RolloutTrigger(
@@ -177,7 +177,7 @@ class AddressSensor(JudgeSensor):
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Judges the Service."""
-        from slipway.triggers import AddressTrigger
+        from slipway.dag.triggers.rollout import AddressTrigger
 
         return AddressTrigger(release=to_dict(run.release), **times)
 
@@ -213,7 +213,7 @@ class PredictionSensor(JudgeSensor):
 
     def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
         """Asks the golden questions."""
-        from slipway.triggers import PredictionTrigger
+        from slipway.dag.triggers.gate import PredictionTrigger
 
         release, export = run.release, run.export
         return PredictionTrigger(

@@ -137,7 +137,7 @@ class RollbackOperator(BaseOperator):
     def _defer(
         self, context: Context, trigger: str, method_name: str, undoing: JsonObject, limit_s: int, **own: Any
     ) -> None:
-        from slipway import triggers
+        from slipway.dag.triggers import polling as triggers
 
         with one_line_failures(Handover(context)):
             self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S, waits=True)

@@ -309,7 +309,7 @@ def test_watched_model_runs_for_a_new_commit(dags_of, schedule):
     dag.validate()
     stored = json.dumps(DagSerialization.to_dict(dag))
     assert "x-slipway://upstream/watched" in stored
-    assert "slipway.watch.HubTrigger" in stored
+    assert "slipway.dag.triggers.hub.HubTrigger" in stored
     assert ("0 3 * * *" in stored) is (schedule is not None)
 
 

@@ -18,11 +18,11 @@ import pytest
 
 from local.cluster import pause_image
 from local.settings import settings_here
+from slipway.dag.triggers.rollout import RolloutTrigger
 from slipway.facts import to_dict
 from slipway.release import Release, Source
 from slipway.sensors import RolloutSensor
 from slipway.target import Target
-from slipway.triggers import RolloutTrigger
 
 SOON_S = 60  # the promise, from the apply to the trigger's event
 LIMIT_S = 150

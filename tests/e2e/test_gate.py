@@ -22,6 +22,7 @@ from dag_run import Run, until
 from doubtful import doubtful
 from trial_project import PROJECT
 
+from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.facts import Baseline, from_dict, to_dict
 from slipway.kubernetes.rollout import grpc_at, judge_address
 from slipway.model.model_file import QualitySettings
@@ -30,7 +31,6 @@ from slipway.release import Gate, Release
 from slipway.serving.evaluation import examine_live
 from slipway.serving.golden import cases_from
 from slipway.serving.labelled_set import pin_quality, read_images
-from slipway.triggers import PredictionTrigger
 from slipway.verdict import Verdict
 
 OLD, NEW = 41, 42  # versions

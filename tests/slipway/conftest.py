@@ -262,7 +262,7 @@ def google(emulator, monkeypatch):
     async def answers(_target):
         return "v1.34.4"
 
-    monkeypatch.setattr(import_module("slipway.triggers"), "server_version", answers)
+    monkeypatch.setattr(import_module("slipway.dag.triggers.polling"), "server_version", answers)
     monkeypatch.setattr(import_module("slipway.google"), "_endpoints", {})
     return state
 

@@ -14,12 +14,12 @@ import yaml
 from kubernetes.client import AuthenticationV1Api, CoreV1Api, RbacAuthorizationV1Api, V1SelfSubjectReview
 from kubernetes_asyncio.client.exceptions import ApiException
 
+from slipway.dag.triggers.rollout import AddressTrigger
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
 from slipway.kubernetes.api import read_async
 from slipway.kubernetes.client import cluster_client, connected_namespace
 from slipway.target import Target
-from slipway.triggers import AddressTrigger
 
 pytestmark = pytest.mark.stand
 

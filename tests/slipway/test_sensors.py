@@ -47,10 +47,10 @@ def sensor(task_id):
 
 
 DEFERRED = {
-    "wait_for_rollout": ("slipway.triggers.RolloutTrigger", 900, {"uid": "u-1", "generation": 4}),
-    "wait_for_address": ("slipway.triggers.AddressTrigger", 600, {}),
+    "wait_for_rollout": ("slipway.dag.triggers.rollout.RolloutTrigger", 900, {"uid": "u-1", "generation": 4}),
+    "wait_for_address": ("slipway.dag.triggers.rollout.AddressTrigger", 600, {}),
     "gate": (
-        "slipway.triggers.PredictionTrigger",
+        "slipway.dag.triggers.gate.PredictionTrigger",
         300,
         {
             "url": ADDRESS,
@@ -90,7 +90,7 @@ def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, 
     with pytest.raises(TaskDeferred) as deferral:
         kind(task_id="it", preview=True).wait(Handover(context("it")))
     path, kept = deferral.value.trigger.serialize()
-    assert path in {"slipway.triggers.RolloutTrigger", "slipway.triggers.PredictionTrigger"}
+    assert path in {"slipway.dag.triggers.rollout.RolloutTrigger", "slipway.dag.triggers.gate.PredictionTrigger"}
     assert {
         "release": to_dict(replace(release, deployment="tfs-server-preview")),
         **LOOKS_AT_PREVIEW[kind],

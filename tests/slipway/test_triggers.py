@@ -10,10 +10,12 @@ import yaml
 from airflow.sdk.module_loading import import_string
 from grpc_serving import DESCRIPTORS, request_of
 
+from slipway.dag.triggers.gate import PredictionTrigger
+from slipway.dag.triggers.polling import JudgeTrigger
+from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
 from slipway.facts import Baseline, Measured, to_dict
 from slipway.release import Gate, QualityFloor
 from slipway.serving.labelled_set import LabelledImage
-from slipway.triggers import AddressTrigger, JudgeTrigger, PredictionTrigger, RolloutTrigger
 from slipway.verdict import Verdict
 
 FAR = 4_000_000_000.0

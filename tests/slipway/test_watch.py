@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from hub_stub import REPO, REVISION
 
-from slipway.watch import HubTrigger
+from slipway.dag.triggers.hub import HubTrigger
 
 OLDER = "2e4d" * 10
 

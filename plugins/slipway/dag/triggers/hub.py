@@ -61,7 +61,7 @@ class HubTrigger(BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """For the database, and for telling equal watchers; a token is never in it."""
         named = {"repo": self.repo, "revision": self.revision, "token_conn_id": self.token_conn_id}
-        return "slipway.watch.HubTrigger", {**named, "poll_s": self.poll_s}
+        return "slipway.dag.triggers.hub.HubTrigger", {**named, "poll_s": self.poll_s}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look for ever."""

@@ -1,0 +1,185 @@
+"""The trigger that sends the golden requests until the gate has decided."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from slipway.dag.triggers.polling import JudgeTrigger
+from slipway.facts import Baseline, JsonObject, from_dict, to_dict
+from slipway.kubernetes.proxy import ask_at, way_in
+from slipway.kubernetes.stuck import APART_S
+from slipway.records.store import read_bytes, read_json
+from slipway.release import Release
+from slipway.serving.accuracy import judge_quality
+from slipway.serving.client import ask_grpc
+from slipway.serving.evaluation import AT_ONCE, Exam, gather_few
+from slipway.serving.gate import Round, Standing, judge_all, judge_gate, percentile
+from slipway.serving.golden import (
+    GARBAGE_BODY,
+    Answer,
+    GoldenCase,
+    cases_from,
+    judge_answer,
+    judge_garbage,
+    judge_spoken,
+)
+from slipway.serving.labelled_set import read_images
+from slipway.verdict import Verdict
+
+
+class PredictionTrigger(JudgeTrigger):
+    """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
+
+    Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
+    server that does not pass questions on for want of a right or a login is waited for as long as doom is: it may be starting.
+    """
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        version: int,
+        golden_uri: str,
+        grpc: str | None = None,
+        no_grpc: str = "no address is known for it",
+        descriptors_uri: str | None = None,
+        baseline: JsonObject | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.url = url
+        self.version = version
+        self.golden_uri = golden_uri
+        self.grpc = grpc
+        self.no_grpc = no_grpc
+        self.descriptors_uri = descriptors_uri
+        self.baseline = baseline
+        self._standing = Standing()
+        self._passed: Verdict | None = None  # what the rounds came to
+        self._exam: Exam | None = None
+        self._cases: tuple[GoldenCase, ...] = ()
+        self._descriptors = b""
+        self._denial: Answer | None = None  # of the look at hand
+        self._denied_since_s: float | None = None
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database; what was seen so far starts anew with the trigger."""
+        own = {
+            "url": self.url,
+            "version": self.version,
+            "golden_uri": self.golden_uri,
+            "grpc": self.grpc,
+            "no_grpc": self.no_grpc,
+            "descriptors_uri": self.descriptors_uri,
+            "baseline": self.baseline,
+        }
+        return "slipway.dag.triggers.gate.PredictionTrigger", {**self._arguments(), **own}
+
+    async def look(self, release: Release) -> Verdict:
+        """One round; once enough have passed, some images of the labelled set."""
+        self._denial = None
+        return self._judge_denial(release, await self._look_on(release))
+
+    def _judge_denial(self, release: Release, verdict: Verdict) -> Verdict:
+        """What a look comes to; a no that says what is missing where the API server has denied all looks for a while."""
+        if self._denial is None or verdict.outcome != "wait":
+            self._denied_since_s = None
+            return verdict
+        now_s = self.clock()
+        if self._denied_since_s is None:
+            self._denied_since_s = now_s
+        self.unanswered = now_s - self._denied_since_s >= APART_S
+        if not self.unanswered:
+            return verdict
+        then = way_in(release.target, self._denial.denied)
+        return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
+
+    async def _look_on(self, release: Release) -> Verdict:
+        if self._passed is None:
+            await self._read()
+            latest = await self._round(release)
+            self._standing, verdict = judge_gate(self._standing, latest, release.gate, passes=release.gate_passes)
+            self.unanswered = verdict.outcome == "fail" and not latest.failures
+            if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:
+                return verdict
+            self._passed = verdict
+        return await self._examine(release, self._passed)
+
+    def found(self) -> Any:
+        """What was measured, for the record."""
+        times_ms = self._standing.times_ms
+        return {
+            "latency_ms": round(percentile(times_ms)) if times_ms else None,
+            "quality": to_dict(self._exam.measured) if self._exam and self._exam.told else None,
+        }
+
+    async def _read(self) -> None:
+        if not self._cases:
+            self._cases = cases_from(await asyncio.to_thread(read_json, self.golden_uri))
+        if self.grpc and self.descriptors_uri and not self._descriptors:
+            self._descriptors = await asyncio.to_thread(read_bytes, self.descriptors_uri)
+
+    async def _round(self, release: Release) -> Round:
+        """Every golden case over REST and gRPC, each on a connection of its own, and garbage.
+
+        One after another where it matters how long they take: a server that is asked much at once answers each later.
+        """
+        at_once = AT_ONCE if release.gate.latency_ms is None else 1
+        times_ms: list[float] = []
+        timed = [
+            *(_timed(partial(self._ask_rest, release, case), times_ms) for case in self._cases),
+            *(_timed(partial(self._ask_grpc, case), times_ms) for case in self._cases if self.grpc),
+        ]
+        verdicts = await gather_few(timed, at_once=at_once)
+        return Round(
+            rest=tuple(verdicts[: len(self._cases)]),
+            grpc=tuple(verdicts[len(self._cases) :]),
+            others=(*(() if self.grpc else (Verdict.passed(f"gRPC was not asked: {self.no_grpc}"),)),
+                    *([await self._ask_garbage(release)] if release.gate.garbage else ())),
+            times_ms=tuple(times_ms),
+        )  # fmt: skip
+
+    async def _ask(self, release: Release, body: str) -> Answer:
+        answer = await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
+        self._denial = answer if answer.denied else self._denial
+        return answer
+
+    async def _ask_rest(self, release: Release, case: GoldenCase) -> Verdict:
+        return judge_answer(case, await self._ask(release, case.rest_body))
+
+    async def _ask_grpc(self, case: GoldenCase) -> Verdict:
+        assert self.grpc is not None  # noqa: S101 - who calls has looked
+        said = await asyncio.to_thread(ask_grpc, self.grpc, self._descriptors, case, self.version)
+        return judge_spoken(case, self.version, said)
+
+    async def _ask_garbage(self, release: Release) -> Verdict:
+        return judge_garbage(await self._ask(release, GARBAGE_BODY), marks=release.marks_garbage, live=True)
+
+    async def _examine(self, release: Release, passed: Verdict) -> Verdict:
+        floor = release.gate.quality
+        assert floor is not None  # noqa: S101 - who calls has looked
+        if self._exam is None:
+            self._exam = Exam(floor, await asyncio.to_thread(read_images, floor))
+        asked = await self._exam.go_on(partial(self._ask, release))
+        if asked.outcome == "wait":
+            return asked
+        live = from_dict(Baseline, self.baseline) if self.baseline else None
+        return judge_all([passed, *judge_quality(floor, self._exam.measured, live)])
+
+
+def _timed(call: Callable[[], Awaitable[Verdict]], times_ms: list[float]) -> Callable[[], Awaitable[Verdict]]:
+    """The call, its time put down in milliseconds."""
+
+    async def timed() -> Verdict:
+        began = time.monotonic()
+        verdict = await call()
+        times_ms.append((time.monotonic() - began) * 1000)
+        return verdict
+
+    return timed

@@ -1,0 +1,99 @@
+"""Triggers that wait for a GKE cluster and for what a teardown deletes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slipway.dag.triggers.polling import JudgeTrigger, LookingTrigger
+from slipway.facts import JsonObject, Teardown, from_dict
+from slipway.gke.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
+from slipway.kubernetes.api import read_async
+from slipway.kubernetes.client import server_version
+from slipway.release import Release
+from slipway.steps.teardown import judge_removed
+from slipway.verdict import Verdict
+
+
+class TeardownTrigger(LookingTrigger):
+    """Looks at what is being torn down."""
+
+    def __init__(self, *, teardown: JsonObject, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.teardown = teardown
+
+    @property
+    def _teardown(self) -> Teardown:
+        return from_dict(Teardown, self.teardown)
+
+    def _arguments(self) -> JsonObject:
+        return {"teardown": self.teardown, **super()._arguments()}
+
+
+class RemovalTrigger(TeardownTrigger):
+    """Waits until the recorded Services are gone: one whose load balancer is being taken away stays until that is."""
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database."""
+        return "slipway.dag.triggers.gke.RemovalTrigger", self._arguments()
+
+    async def judge(self) -> Verdict:
+        """Judge the Services as they are now."""
+        target = self._teardown.target
+        return judge_removed([await read_async(target, "Service", name) for name in self._teardown.services], target)
+
+
+class DeletionTrigger(TeardownTrigger):
+    """Waits until a GKE cluster is gone; or, with `asked` false, until Google would take a call to delete it."""
+
+    def __init__(self, *, asked: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asked = asked
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database."""
+        return "slipway.dag.triggers.gke.DeletionTrigger", {**self._arguments(), "asked": self.asked}
+
+    async def judge(self) -> Verdict:
+        """Judge cluster and operation as they are now."""
+        from slipway.gke.lookup import look_at
+
+        cluster = self._teardown.cluster
+        found, operation = await look_at(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
+        return judge_deleted(cluster, found, operation) if self.asked else judge_deletable(cluster, found)
+
+    def found(self) -> Any:
+        """Whether it was asked to go, and so is gone."""
+        return self.asked
+
+
+class ClusterTrigger(JudgeTrigger):
+    """Waits until a GKE cluster is RUNNING and its API server answers; or, with `gone`, until one that is being deleted is."""
+
+    def __init__(self, *, gone: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gone = gone
+        self._found: JsonObject | None = None
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database."""
+        return "slipway.dag.triggers.gke.ClusterTrigger", {**self._arguments(), "gone": self.gone}
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge cluster and operation as they are now, then ask the API server who it is."""
+        from slipway.gke.lookup import look_at
+
+        target = release.target
+        assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger
+        found, operation = await look_at(target.conn_id, target.gke, "CREATE_CLUSTER")
+        if self.gone:
+            return judge_gone(target.gke, found)
+        verdict = judge_cluster(target.gke, found, operation)
+        if verdict.outcome != "pass":
+            return verdict
+        version = await server_version(target)
+        self._found = {"version": version, "endpoint": (found or {}).get("endpoint")}
+        return Verdict.passed(f"{verdict.reason}, Kubernetes {version} answers")
+
+    def found(self) -> Any:
+        """The API server's version and the cluster's endpoint."""
+        return self._found

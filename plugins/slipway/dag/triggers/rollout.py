@@ -1,0 +1,87 @@
+"""Triggers that wait for a Deployment and for a Service's address."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from slipway.dag.triggers.polling import JudgeTrigger, _words
+from slipway.facts import JsonObject
+from slipway.kubernetes.api import list_pods_async, read_async
+from slipway.kubernetes.diagnosis import read_evidence
+from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
+from slipway.kubernetes.stuck import Looks, judge_doom
+from slipway.release import Release
+from slipway.verdict import Verdict
+
+
+class RolloutTrigger(JudgeTrigger):
+    """Waits until the Deployment is what the apply that was answered with this uid and generation said.
+
+    And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
+    be told by. One that will not come fails as soon as two looks have seen so; they begin anew with the trigger.
+    """
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, *, release_id: str, uid: str, generation: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.release_id = release_id
+        self.uid = uid
+        self.generation = generation
+        self._looks = Looks()
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database."""
+        own = {"release_id": self.release_id, "uid": self.uid, "generation": self.generation}
+        return "slipway.dag.triggers.rollout.RolloutTrigger", {**self._arguments(), **own}
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge the Deployment as it is now, then its pods."""
+        deployment = await read_async(release.target, "Deployment", release.deployment)
+        namespace = release.target.namespace
+        verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
+        if verdict.outcome == "fail" or deployment is None:
+            return verdict
+        if verdict.outcome == "wait":
+            return await self._look_for_doom(release, deployment, verdict)
+        pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
+        return judge_pods(pods, release_id=self.release_id, namespace=namespace)
+
+    async def _look_for_doom(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
+        try:
+            evidence = await read_evidence(release.target, deployment, self.release_id)
+        except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
+            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
+        self._looks, verdict = judge_doom(
+            self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
+        )
+        return verdict
+
+    def found(self) -> Any:
+        """Whether it is the release's own fault that it does not come."""
+        return bool(self._looks.doom and self._looks.doom.blames_release)
+
+
+class AddressTrigger(JudgeTrigger):
+    """Waits until the Service has an address."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._found: JsonObject | None = None
+
+    def serialize(self) -> tuple[str, JsonObject]:
+        """For the database."""
+        return "slipway.dag.triggers.rollout.AddressTrigger", self._arguments()
+
+    async def look(self, release: Release) -> Verdict:
+        """Judge the Service as it is now."""
+        service = await read_async(release.target, "Service", release.service)
+        verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
+        if service is not None and url is not None:
+            self._found = {"url": url, "grpc": grpc_at(service)}
+        return verdict
+
+    def found(self) -> Any:
+        """The URL of the REST port, and host:port of gRPC's."""
+        return self._found
