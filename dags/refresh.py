@@ -7,23 +7,17 @@ from pathlib import Path
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, chain
 
+from slipway.dag.forms import refresh_form
+from slipway.dag.graph import REMOVE_PREVIEW, WAIT, deploy_stages, temporary_stages
+from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
+from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator, PreflightOperator
+from slipway.dag.tasks.plan import PlanOperator, ResolveOperator
+from slipway.dag.tasks.record import PruneOperator
 from slipway.errors import InputRefused
 from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
-from slipway.operators import (
-    BuildImageOperator,
-    ExportOperator,
-    PlanOperator,
-    PruneOperator,
-    PushOperator,
-    ResolveOperator,
-    SmokeTestOperator,
-)
-from slipway.params import refresh_form
-from slipway.provision import ClaimClusterOperator, CreateClusterOperator, PreflightOperator
-from slipway.stages import REMOVE_PREVIEW, WAIT, deploy_stages, temporary_stages
 
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"

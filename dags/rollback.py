@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
+from slipway.dag.forms import rollback_form
+from slipway.dag.graph import deploy_stages
+from slipway.dag.tasks.plan import ChooseOperator
 from slipway.model.served import served_files
 from slipway.names import rollback_dag_id
-from slipway.operators import ChooseOperator
-from slipway.params import rollback_form
-from slipway.stages import deploy_stages
 
 DOC = """
 ### {model}: back to a recorded release

@@ -8,7 +8,9 @@ from pathlib import Path
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, chain
 
-from slipway.dismantle import (
+from slipway.dag.forms import teardown_form
+from slipway.dag.graph import WAIT
+from slipway.dag.tasks.teardown import (
     DeleteClusterOperator,
     LeftoversOperator,
     LookOperator,
@@ -18,8 +20,6 @@ from slipway.dismantle import (
 from slipway.errors import InputRefused
 from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
-from slipway.params import teardown_form
-from slipway.stages import WAIT
 
 ANSWER_WITHIN = timedelta(days=1)  # what was seen is old news by then
 

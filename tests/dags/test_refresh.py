@@ -12,17 +12,18 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway.approval import DoubtOperator
-from slipway.dismantle import RemoveObjectsOperator
-from slipway.holding import HOLDERS
+from slipway.dag.forms import read_params, read_release
+from slipway.dag.run_lease import HOLDERS
+from slipway.dag.tasks.deploy import RemovePreviewOperator
+from slipway.dag.tasks.gate import DoubtOperator
+from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
+from slipway.dag.tasks.rollback import RollbackOperator
+from slipway.dag.tasks.teardown import RemoveObjectsOperator
+from slipway.dag.tasks.waits import JudgeSensor
 from slipway.model import model_file
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
-from slipway.operators import ChooseOperator, PlanOperator, RemovePreviewOperator
-from slipway.params import read_params, read_release
-from slipway.sensors import JudgeSensor
 from slipway.steps.settings import RefreshParams
-from slipway.undo import RollbackOperator
 
 PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"

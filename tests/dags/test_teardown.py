@@ -8,9 +8,9 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
+from slipway.dag.forms import read_teardown
 from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
-from slipway.params import read_teardown
 
 PROJECT = Path(__file__).parents[2]
 STORY = ["look", "approve", "remove_objects", "delete_cluster", "leftovers", "record"]

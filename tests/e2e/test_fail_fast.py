@@ -18,10 +18,10 @@ import pytest
 
 from local.cluster import pause_image
 from local.settings import settings_here
+from slipway.dag.tasks.waits import RolloutSensor
 from slipway.dag.triggers.rollout import RolloutTrigger
 from slipway.facts import to_dict
 from slipway.release import Release, Source
-from slipway.sensors import RolloutSensor
 from slipway.target import Target
 
 SOON_S = 60  # the promise, from the apply to the trigger's event

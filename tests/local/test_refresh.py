@@ -8,8 +8,8 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from local.errors import StandError
 from local.refresh import dag_id, explain, parse_params, plan_changes, render_log
+from slipway.dag.forms import refresh_form
 from slipway.model.served import overlay_names
-from slipway.params import refresh_form
 
 
 def test_params_are_json_where_they_can_be():

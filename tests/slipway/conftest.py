@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway import holding
+from slipway.dag import run_lease as holding
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
 from slipway.kubernetes.lease import Held
 from slipway.records.record import closed, new_record, opened

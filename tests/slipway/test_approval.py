@@ -5,10 +5,10 @@ import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
-from slipway import approval
-from slipway.approval import DoubtOperator
+from slipway.dag.run import Handover
+from slipway.dag.tasks import gate as approval
+from slipway.dag.tasks.gate import DoubtOperator
 from slipway.errors import LeaseLost
-from slipway.handover import Handover
 from slipway.release import Gate
 from slipway.verdict import Verdict
 

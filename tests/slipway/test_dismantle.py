@@ -12,13 +12,13 @@ from importlib import import_module
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
+from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
+from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.gke.leftovers import balancer_name
 from slipway.gke.preflight import inspect_deletion
 from slipway.model.target_settings import GkeSettings
-from slipway.provision import ClaimClusterOperator, CreateClusterOperator
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
 from slipway.steps.teardown_plan import Survey

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
+from slipway.dag.run import Handover
 from slipway.errors import InputRefused
 from slipway.facts import Plan, to_dict
-from slipway.handover import Handover
 from slipway.records.history import find_bad, read_records
 from slipway.verdict import Verdict
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.errors import GoogleUnreachable
 from slipway.gke.preflight import artifact_repository, inspect_target
 from slipway.model.target_settings import GkeSettings
-from slipway.provision import PreflightOperator
 from slipway.target import GkeCluster, Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"

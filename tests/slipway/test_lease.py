@@ -12,12 +12,9 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from slipway import holding
-from slipway.dismantle import RecordTeardownOperator
-from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
-from slipway.facts import Plan, Teardown, from_dict, to_dict
-from slipway.handover import Handover
-from slipway.holding import (
+from slipway.dag import run_lease as holding
+from slipway.dag.run import Handover
+from slipway.dag.run_lease import (
     BUILD_S,
     FORGOTTEN_TRIES,
     LEASE,
@@ -29,18 +26,16 @@ from slipway.holding import (
     let_go,
     renew_target,
 )
+from slipway.dag.stage import StageOperator
+from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
+from slipway.dag.tasks.gate import PredictionSensor
+from slipway.dag.tasks.plan import PlanOperator
+from slipway.dag.tasks.record import RecordOperator
+from slipway.dag.tasks.teardown import RecordTeardownOperator
+from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
+from slipway.facts import Plan, Teardown, from_dict, to_dict
 from slipway.kubernetes.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
-from slipway.operators import (
-    BuildImageOperator,
-    ExportOperator,
-    PlanOperator,
-    PushOperator,
-    RecordOperator,
-    SmokeTestOperator,
-    StageOperator,
-)
 from slipway.release import Release
-from slipway.sensors import PredictionSensor
 from slipway.target import Target
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)

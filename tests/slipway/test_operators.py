@@ -5,7 +5,14 @@ import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway import holding, operators
+from slipway.dag import run_lease as holding
+from slipway.dag import stage as operators
+from slipway.dag.run import VERDICT, Handover
+from slipway.dag.run_lease import hold_target
+from slipway.dag.stage import StageOperator
+from slipway.dag.tasks.deploy import ApplyOperator, PreviewOperator, RemovePreviewOperator
+from slipway.dag.tasks.plan import PlanOperator
+from slipway.dag.tasks.record import RecordOperator
 from slipway.errors import (
     ClusterUnreachable,
     EngineUnreachable,
@@ -16,16 +23,6 @@ from slipway.errors import (
     SmokeTestUnfinished,
 )
 from slipway.facts import ObjectRef, Plan
-from slipway.handover import VERDICT, Handover
-from slipway.holding import hold_target
-from slipway.operators import (
-    ApplyOperator,
-    PlanOperator,
-    PreviewOperator,
-    RecordOperator,
-    RemovePreviewOperator,
-    StageOperator,
-)
 from slipway.records.history import read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record
 from slipway.records.store import Store

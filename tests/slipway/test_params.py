@@ -3,9 +3,9 @@ import json
 import pytest
 from airflow.sdk import ParamsDict
 
+from slipway.dag.forms import FROM_FILE, read_params, read_release, refresh_form, rollback_form
 from slipway.errors import InputRefused
 from slipway.model.served import overlay_names, parse_model_file
-from slipway.params import FROM_FILE, read_params, read_release, refresh_form, rollback_form
 from slipway.steps.settings import RefreshParams
 
 HUB = parse_model_file(

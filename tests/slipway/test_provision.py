@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from slipway.dag.tasks.cluster import CreateClusterOperator
 from slipway.errors import GoogleUnreachable
 from slipway.facts import to_dict
 from slipway.model.target_settings import GkeSettings
-from slipway.provision import CreateClusterOperator
 from slipway.target import GkeCluster, Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"

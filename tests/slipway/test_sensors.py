@@ -5,12 +5,13 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway import sensors
+from slipway.dag.run import Handover
+from slipway.dag.tasks import waits as sensors
+from slipway.dag.tasks.gate import NO_GRPC_BESIDE, PredictionSensor, why_no_grpc
+from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.errors import ClusterUnreachable, LeaseLost
 from slipway.facts import Previewed, from_dict, to_dict
-from slipway.handover import Handover
 from slipway.release import Gate, QualityFloor, Release
-from slipway.sensors import NO_GRPC_BESIDE, AddressSensor, PredictionSensor, RolloutSensor, why_no_grpc
 
 ADDRESS = "http://203.0.113.9:8501"
 FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from slipway.dag.run import Handover
+from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
-from slipway.handover import Handover
 from slipway.records.record import read_record
-from slipway.undo import UNDOING, RollbackOperator
 
 DOOM = (
     "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: ErrImagePull: x: not found, for 12 s"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from slipway.dag.run import Handover
+from slipway.dag.run_lease import APPLY_S, Hold
+from slipway.dag.stage import GRACE_S, GREY, is_proven, one_line_failures, task_states
+from slipway.dag.tasks.gate import why_no_grpc
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject, from_dict, to_dict
-from slipway.handover import Handover
-from slipway.holding import APPLY_S, Hold
-from slipway.operators import GRACE_S, GREY, is_proven, one_line_failures, task_states
 from slipway.release import Release
-from slipway.sensors import why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:

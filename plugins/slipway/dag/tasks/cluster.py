@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from slipway.dag.run import Handover
+from slipway.dag.stage import BLUE, GRACE_S, RED, StageOperator, one_line_failures
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_claim, plan_body, plan_drift
-from slipway.handover import Handover
 from slipway.names import teardown_dag_id
-from slipway.operators import BLUE, GRACE_S, RED, StageOperator, one_line_failures
 from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 

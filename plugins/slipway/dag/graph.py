@@ -7,12 +7,13 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, chain
 
-from slipway.approval import DoubtOperator
-from slipway.dismantle import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
+from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
+from slipway.dag.tasks.gate import APPROVE, DoubtOperator, PredictionSensor
+from slipway.dag.tasks.record import RecordOperator
+from slipway.dag.tasks.rollback import RollbackOperator
+from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
+from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.names import asset_uri
-from slipway.operators import AnnounceOperator, ApplyOperator, PreviewOperator, RecordOperator, RemovePreviewOperator
-from slipway.sensors import APPROVE, AddressSensor, PredictionSensor, RolloutSensor
-from slipway.undo import RollbackOperator
 
 GATE, PREVIEW_GATE, REMOVE_PREVIEW = "gate", "preview_gate", "remove_preview"
 # A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.

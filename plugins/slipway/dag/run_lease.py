@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slipway.dag.run import Handover
 from slipway.errors import SlipwayError, TargetBusy
 from slipway.facts import from_dict, to_dict
-from slipway.handover import Handover
 from slipway.kubernetes.lease import Holder, Place, busy, give_back, hold, look
 
 if TYPE_CHECKING:

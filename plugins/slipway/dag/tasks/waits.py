@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from slipway.dag.run import GRPC, Handover
+from slipway.dag.run_lease import APPLY_S, renew_target
+from slipway.dag.stage import GRACE_S, RED, one_line_failures
 from slipway.facts import JsonObject, to_dict
-from slipway.handover import GRPC, Handover
-from slipway.holding import APPLY_S, renew_target
-from slipway.operators import BLUE, GRACE_S, RED, one_line_failures
 from slipway.release import Release
 from slipway.verdict import Verdict
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from slipway.dag.triggers.polling import JudgeTrigger
     from slipway.facts import Applied, Previewed
 
-
-APPROVE = "approve"  # the task that asks a person where the first gate is in doubt
-NO_GRPC_BESIDE = "a preview is asked through the API server, which passes on REST alone"
 
 log = logging.getLogger(__name__)
 
@@ -195,83 +191,3 @@ class AddressSensor(JudgeSensor):
         """The reason and the next command."""
         release = run.release
         return f"AddressMissing: {reason}. Next: {release.target.kubectl(f'describe service {release.service}')}"
-
-
-class PredictionSensor(JudgeSensor):
-    """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
-
-    A preview, which has no address, is asked the same through the API server. With `asks`, a task after it asks a person
-    where the gate is in doubt; else doubt means no.
-    """
-
-    ui_color = BLUE
-    poll_s = 1.0
-
-    def __init__(self, *, asks: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.asks = asks
-
-    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
-        """Asks the golden questions."""
-        from slipway.dag.triggers.gate import PredictionTrigger
-
-        release, export = run.release, run.export
-        return PredictionTrigger(
-            release=to_dict(self.judged(run)),
-            url=self.url(run),
-            version=export.version,
-            golden_uri=export.golden_uri,
-            grpc=None if self.preview else run.grpc_address,
-            no_grpc=NO_GRPC_BESIDE if self.preview else why_no_grpc(release),
-            descriptors_uri=export.descriptors_uri,
-            baseline=run.baseline,
-            **times,
-        )
-
-    def judged(self, run: Handover) -> Release:
-        """The release by the rules that this gate judges it by.
-
-        After a preview the labelled set has been told by the very same image. A release that had none is known to be good.
-        """
-        release = self.release(run)
-        if self.preview or release.strategy == "rolling":
-            return release
-        was_previewed = run.left("preview") is not None
-        gate = replace(release.gate, quality=None) if was_previewed else release.gate.promises_only
-        return replace(release, gate=gate)
-
-    def url(self, run: Handover) -> str:
-        """Where the questions go; without a host, to the API server."""
-        return self.release(run).proxy_path if self.preview else run.address
-
-    def accepts(self, run: Handover, verdict: Verdict) -> bool:
-        """A pass; doubt where a person is asked next, or has said yes before."""
-        said = run.said(APPROVE) or {}
-        may_doubt = said.get("outcome") == "pass" or (self.asks and run.release.gate.on_inconclusive == "ask")
-        return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_doubt)
-
-    def more(self, event: JsonObject) -> JsonObject:
-        """How long answers took, and how the labelled set was told."""
-        return {"measured": event["found"]}
-
-    def time_limit_s(self, release: Release) -> int:
-        """The model file's limit."""
-        return release.gate_timeout_s
-
-    def blames_release(self, event: JsonObject) -> bool:
-        """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
-        return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("unanswered"))
-
-    def explain(self, run: Handover, reason: str) -> str:
-        """What was asked, promised and answered, and the next command, where the trigger knows no better one."""
-        asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
-        look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"
-        said, _, then = reason.partition(". Next: ")
-        return f"GateFailed: {asked}: {said}. Next: {then or look}"
-
-
-def why_no_grpc(release: Release) -> str:
-    """Why the gate knows no address for gRPC, where it knows none."""
-    if release.address:
-        return "the model file gives target.address without target.grpc_address"
-    return f"service/{release.service} has no port tf-serving-grpc"

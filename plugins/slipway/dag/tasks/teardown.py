@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from slipway.dag.run import Handover
+from slipway.dag.run_lease import Hold, broken_by, give_back_leases
+from slipway.dag.stage import BLUE, GRACE_S, GREY, RED, StageOperator, one_line_failures, task_states, verdicts_of
 from slipway.facts import JsonObject, to_dict
-from slipway.handover import Handover
-from slipway.holding import Hold, broken_by, give_back_leases
-from slipway.operators import BLUE, GRACE_S, GREY, RED, StageOperator, one_line_failures, task_states, verdicts_of
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LookOperator(StageOperator):
 
     def make(self, run: Handover) -> Any:
         """The Survey."""
-        from slipway.params import read_teardown
+        from slipway.dag.forms import read_teardown
         from slipway.steps.settings import read_settings
         from slipway.steps.teardown_plan import check_alone, survey_model
 

@@ -1,0 +1,89 @@
+"""The refresh DAG's tasks as operators: each takes facts of earlier tasks, leaves one of its own, and decides nothing.
+
+Facts are pulled by the names of tasks, not passed as arguments: so the graph in the UI is the story and not its wiring.
+Constructors only assign. What must not be tried again becomes AirflowFailException, in one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from slipway.dag.run import Handover
+from slipway.dag.run_lease import (
+    hold_target,
+    keep_target,
+)
+from slipway.errors import SlipwayError
+from slipway.facts import JsonObject, to_dict
+from slipway.verdict import Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
+
+GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
+
+log = logging.getLogger(__name__)
+
+
+def task_states(context: Context) -> dict[str, str]:
+    """The states of this run's other tasks, by their names."""
+    ti, run_id = context["ti"], context["run_id"]
+    tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
+    return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
+
+
+def is_proven(run: Handover, states: dict[str, str], proof_task_id: str) -> bool:
+    """Whether the gate has passed, or left a doubt that a person said yes to; a state alone may have been given by hand."""
+    gate, asked = run.said("gate") or {}, run.said("approve") or {}
+    word = asked if gate.get("outcome") == "inconclusive" else gate
+    return states.get(proof_task_id) == "success" and word.get("outcome") == "pass"
+
+
+def verdicts_of(run: Handover, states: dict[str, str]) -> dict[str, Any]:
+    """What the tasks said that ran in this try of the run: one that did not may have left a word in an earlier try."""
+    ran = (task for task, state in states.items() if state in {"success", "failed"})
+    return {task: said for task in ran if (said := run.said(task))}
+
+
+@contextmanager
+def one_line_failures(run: Handover) -> Iterator[None]:
+    """What went wrong goes to the record in the words that the log ends with; what will not go away is not tried again."""
+    try:
+        yield
+    except SlipwayError as error:
+        said = f"{type(error).__name__}: {error}"
+        run.say(Verdict.failed(said), bad=error.blames_release)
+        if error.worth_retrying:
+            raise
+        raise AirflowFailException(said) from error
+
+
+class StageOperator(BaseOperator):
+    """A task that makes one fact of others."""
+
+    writes_s: int | None = None  # how long it may write to the target: its Lease is taken, or renewed, for as long
+    keeps_s: int | None = None  # how long it may take, the target untouched: the Lease is renewed where the run has it
+
+    def execute(self, context: Context) -> JsonObject:
+        """The fact as a dict, for XCom."""
+        run = Handover(context)
+        with one_line_failures(run):
+            if self.writes_s is not None:
+                hold_target(run, self.writes_s)
+            if self.keeps_s is not None:
+                keep_target(run, self.keeps_s)
+            return to_dict(self.make(run))
+
+    @abstractmethod
+    def make(self, run: Handover) -> Any:
+        """The fact."""

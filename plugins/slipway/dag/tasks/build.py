@@ -1,0 +1,101 @@
+"""The tasks that export the model and build, test and push its image."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from slipway.dag.run import Handover
+from slipway.dag.run_lease import BUILD_S
+from slipway.dag.stage import GREEN, YELLOW, StageOperator
+
+log = logging.getLogger(__name__)
+
+
+class ExportOperator(StageOperator):
+    """Writes a SavedModel with pre- and post-processing inside, and golden answers, in the exporter's own interpreter."""
+
+    template_fields: Sequence[str] = ("exporter_python",)
+    ui_color = GREEN
+    keeps_s = BUILD_S
+
+    def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exporter_python = exporter_python
+        self._process: subprocess.Popen[str] | None = None
+
+    def make(self, run: Handover) -> Any:
+        """The Export."""
+        from slipway.model.export import run_export
+
+        return run_export(run.release, python=self.exporter_python, started=self._started)
+
+    def on_kill(self) -> None:
+        """The exporter ends with its task."""
+        from slipway.model.exporter import end_exporter
+
+        if self._process is not None:
+            end_exporter(self._process)
+
+    def _started(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+
+class BuildImageOperator(StageOperator):
+    """Copies the model into a container of the serving image and commits it."""
+
+    ui_color = YELLOW
+    keeps_s = BUILD_S
+
+    def make(self, run: Handover) -> Any:
+        """The Image."""
+        from slipway.image.build import ensure_image
+        from slipway.image.engine import engine
+
+        release = run.release
+        with engine(release) as client:
+            image = ensure_image(client, release, run.export)
+        log.info("image: %s is %s", image.reference, image.image_id)
+        return image
+
+
+class SmokeTestOperator(StageOperator):
+    """Runs the image on the worker's engine and asks it every golden case over REST and gRPC, and garbage."""
+
+    ui_color = YELLOW
+    keeps_s = BUILD_S
+
+    def make(self, run: Handover) -> Any:
+        """The Proof. An engine that lacks the image builds it again."""
+        from slipway.image.build import ensure_image, has_image
+        from slipway.image.engine import engine
+        from slipway.image.smoke_test import smoke_test
+        from slipway.serving.golden import judge_round
+
+        release, export, image = run.release, run.export, run.image
+        with engine(release) as client:
+            if not has_image(client, image):
+                image = ensure_image(client, release, export)
+            proof = smoke_test(client, release, export, image)
+        run.say(judge_round(proof.verdicts))
+        return proof
+
+
+class PushOperator(StageOperator):
+    """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
+
+    ui_color = YELLOW
+    keeps_s = BUILD_S
+
+    def make(self, run: Handover) -> Any:
+        """The Pushed image."""
+        from slipway.image.engine import engine
+        from slipway.image.push import push_image
+
+        release = run.release
+        with engine(release) as client:
+            pushed = push_image(client, release, run.export, run.proof)
+        log.info("push: %s", pushed.reference)
+        return pushed
