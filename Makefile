@@ -67,7 +67,7 @@ serving-times:  ## measure the first request after a start, and marking bad imag
 	@$(DEV)/python -m benchmarks.first_requests
 
 docs:  ## write the model file's reference again from its schema
-	@PYTHONPATH=plugins $(DEV)/python -m slipway.reference
+	@PYTHONPATH=plugins $(DEV)/python -m slipway.model.reference
 
 model-report:  ## measure the exported graph against 🤗 again, and write the figures into docs/model.md
 	@$$($(STAND) env model)/bin/python include/model/report.py docs/model.md

@@ -13,7 +13,7 @@ from slipway.dag.graph import WAIT
 from slipway.dag.tasks.teardown import (
     DeleteClusterOperator,
     LeftoversOperator,
-    LookOperator,
+    PlanTeardownOperator,
     RecordTeardownOperator,
     RemoveObjectsOperator,
 )
@@ -47,7 +47,7 @@ def teardown_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "teardown"],
     ) as dag:
-        look = LookOperator(task_id="look", model_file=str(path))
+        look = PlanTeardownOperator(task_id="look", model_file=str(path))
         approve = ApprovalOperator(
             task_id="approve",
             subject=f"Delete the cluster of {model}?",

@@ -35,13 +35,13 @@ def access_token(conn_id: str) -> str:
     """
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
-    with google_words(f"connection {conn_id}", conn_id):
+    with google_errors(f"connection {conn_id}", conn_id):
         return _make_token(GoogleBaseHook(gcp_conn_id=conn_id).get_credentials())
 
 
 def connected_project(conn_id: str) -> str:
     """The project that a Google connection names. Raises InputRefused where there is no connection, or no project."""
-    with google_words(f"connection {conn_id}", conn_id):
+    with google_errors(f"connection {conn_id}", conn_id):
         project = cluster_hook(conn_id, None).project_id
     if not project:
         raise InputRefused(
@@ -54,12 +54,12 @@ def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
     """A `kubernetes.client.ApiClient` on the cluster, from GKEKubernetesHook: a token that has expired is made anew."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesHook
 
-    with google_words(str(cluster), conn_id):
+    with google_errors(str(cluster), conn_id):
         url, ca = endpoint(conn_id, cluster)
         hook = GKEKubernetesHook(
             cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
         )
-        return limited(hook.get_conn(), lambda: token_words(str(cluster), conn_id))
+        return limited(hook.get_conn(), lambda: token_errors(str(cluster), conn_id))
 
 
 @asynccontextmanager
@@ -96,7 +96,7 @@ def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nu
 
 
 @contextmanager
-def google_words(where: str, conn_id: str) -> Iterator[None]:
+def google_errors(where: str, conn_id: str) -> Iterator[None]:
     """Google's refusal as one line of ours."""
     from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
     from google.api_core import exceptions as api
@@ -105,7 +105,7 @@ def google_words(where: str, conn_id: str) -> Iterator[None]:
         return " ".join(str(getattr(error, "message", None) or error).split())
 
     try:
-        with token_words(where, conn_id):
+        with token_errors(where, conn_id):
             yield
     except AirflowNotFoundException as error:
         raise InputRefused(
@@ -126,7 +126,7 @@ def google_words(where: str, conn_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def token_words(where: str, conn_id: str) -> Iterator[None]:
+def token_errors(where: str, conn_id: str) -> Iterator[None]:
     """Why Google gives a connection no token, as one line of ours."""
     from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 
@@ -202,7 +202,7 @@ def forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
 def _ask_endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
     from airflow.providers.google.cloud.operators.kubernetes_engine import GKEClusterAuthDetails
 
-    with google_words(str(cluster), conn_id):
+    with google_errors(str(cluster), conn_id):
         url, ca = GKEClusterAuthDetails(
             cluster_name=cluster.name,
             project_id=cluster.project,

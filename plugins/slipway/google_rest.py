@@ -17,7 +17,7 @@ NOT_ANSWERED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class GoogleAnswer:
     """What a REST API answered."""
 
     status: int  # HTTP's; 0: nobody answered
@@ -41,15 +41,15 @@ class GoogleRest:
     request: Callable[..., Any]  # method, URL, and requests' own options
     universe: str
 
-    def get(self, api: str, path: str, **query: Any) -> Answer:
+    def get(self, api: str, path: str, **query: Any) -> GoogleAnswer:
         """What an API says of a resource: `get("compute", "/compute/v1/projects/shop")`."""
         return self._ask("GET", api, path, params=query)
 
-    def post(self, api: str, path: str, body: dict[str, Any]) -> Answer:
+    def post(self, api: str, path: str, body: dict[str, Any]) -> GoogleAnswer:
         """What an API answers to a body."""
         return self._ask("POST", api, path, json=body)
 
-    def _ask(self, method: str, api: str, path: str, **options: Any) -> Answer:
+    def _ask(self, method: str, api: str, path: str, **options: Any) -> GoogleAnswer:
         from google.auth.exceptions import GoogleAuthError
         from requests.exceptions import RequestException
 
@@ -57,12 +57,12 @@ class GoogleRest:
         try:
             answer = self.request(method, url, timeout=QUESTION_S, max_allowed_time=QUESTION_S, **options)
         except (RequestException, GoogleAuthError) as error:
-            return Answer(status=NOT_ANSWERED, body={"error": {"message": f"{type(error).__name__}: {error}"}})
+            return GoogleAnswer(status=NOT_ANSWERED, body={"error": {"message": f"{type(error).__name__}: {error}"}})
         try:
             body = answer.json()
         except ValueError:
             body = {"error": {"message": answer.text[:200]}}
-        return Answer(status=answer.status_code, body=body if isinstance(body, dict) else {})
+        return GoogleAnswer(status=answer.status_code, body=body if isinstance(body, dict) else {})
 
 
 @contextmanager
@@ -71,9 +71,9 @@ def google_rest(conn_id: str) -> Iterator[GoogleRest]:
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from google.auth.transport.requests import AuthorizedSession
 
-    from slipway.google import google_words
+    from slipway.google import google_errors
 
-    with google_words(f"connection {conn_id}", conn_id):
+    with google_errors(f"connection {conn_id}", conn_id):
         credentials = GoogleBaseHook(gcp_conn_id=conn_id).get_credentials()
     session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # Google left it untyped
     try:

@@ -22,7 +22,7 @@ from slipway.names import (
     short,
     store_id,
 )
-from slipway.target import LABEL_MADE_FOR, LABEL_RUN, LABEL_STORE, ClusterSpec, Target
+from slipway.target import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_RUN, CLUSTER_LABEL_STORE, ClusterSpec, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class GoldenRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QualityFloor:
+class QualityBounds:
     """A labelled set, pinned by its content, and how many of its images have to be told right."""
 
     uri: str  # the set in the artifact store, as it was when the run was resolved
@@ -84,7 +84,7 @@ class Gate:
     )
     latency_ms: int | None = None
     garbage: bool = True
-    quality: QualityFloor | None = None
+    quality: QualityBounds | None = None
     on_inconclusive: Literal["ask", "fail"] = "ask"
     ask_timeout_s: int = 1800
 
@@ -104,7 +104,7 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportSettings:
+class ExportOptions:
     """What the served graph takes and gives; of a SavedModel archive, which brings its graph, nothing of this is true."""
 
     top_k: int = 5
@@ -141,7 +141,7 @@ class Release:
     force: bool
     keep_first: bool  # a first release that fails is left for inspection
     retention: Retention = Retention()
-    export: ExportSettings = ExportSettings()
+    export: ExportOptions = ExportOptions()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
     unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
     gate: Gate = Gate()
@@ -241,7 +241,7 @@ class Release:
     @property
     def cluster_labels(self) -> dict[str, str]:
         """What a cluster says of who made it; nobody's drift where one bears them not."""
-        return {LABEL_STORE: self.store_id, LABEL_MADE_FOR: self.model, LABEL_RUN: self.claim}
+        return {CLUSTER_LABEL_STORE: self.store_id, CLUSTER_LABEL_MODEL: self.model, CLUSTER_LABEL_RUN: self.claim}
 
     @property
     def asset_uri(self) -> str:

@@ -25,9 +25,9 @@ class Target:
 
 
 Endpoint = Literal["public", "private", "dns"]
-LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
-LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
-LABEL_MADE_FOR = "slipway-model"  # and for which model
+CLUSTER_LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
+CLUSTER_LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
+CLUSTER_LABEL_MODEL = "slipway-model"  # and for which model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

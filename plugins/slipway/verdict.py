@@ -35,7 +35,7 @@ class Verdict:
         return cls(outcome="fail", reason=reason)
 
     @classmethod
-    def doubtful(cls, reason: str) -> Self:
+    def inconclusive(cls, reason: str) -> Self:
         """Neither right nor wrong by what could be measured: a person has to say."""
         return cls(outcome="inconclusive", reason=reason)
 

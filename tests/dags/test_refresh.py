@@ -15,12 +15,12 @@ from airflow.serialization.serialized_objects import DagSerialization
 from slipway.dag.forms import read_params, read_release
 from slipway.dag.run_lease import HOLDERS
 from slipway.dag.tasks.deploy import RemovePreviewOperator
-from slipway.dag.tasks.gate import DoubtOperator
+from slipway.dag.tasks.gate import ApproveOperator
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import RemoveObjectsOperator
-from slipway.dag.tasks.waits import JudgeSensor
-from slipway.model import model_file
+from slipway.dag.tasks.waits import WaitSensor
+from slipway.model import served
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 from slipway.steps.settings import RefreshParams
@@ -97,7 +97,7 @@ def dags_of(monkeypatch, tmp_path):
         paths = [tmp_path / f"{name}.yaml" for name in sorted(texts)]
         for path in paths:
             path.write_text(texts[path.stem])
-        monkeypatch.setattr(model_file, "served_files", lambda: paths)
+        monkeypatch.setattr(served, "served_files", lambda: paths)
         made = runpy.run_path(str(FILE))
         return {path.stem: made[dag_id(path.stem)] for path in paths}
 
@@ -340,7 +340,7 @@ def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
 def test_whoever_may_hold_the_target_first_is_known(bag, dags_of):
     """A run finds out whether it has held its target from what these tasks left: none that takes the Lease is missing."""
     takes = (
-        PlanOperator, ChooseOperator, JudgeSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, DoubtOperator,
+        PlanOperator, ChooseOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, ApproveOperator,
     )  # fmt: skip
     dags = [*bag.dags.values(), *dags_of(doubtful=DOUBTFUL).values()]
     tasks = [task for dag in dags for task in dag.tasks]

@@ -28,7 +28,7 @@ from slipway.kubernetes.rollout import grpc_at, judge_address
 from slipway.model.model_file import QualitySettings
 from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
-from slipway.serving.evaluation import examine_live
+from slipway.serving.evaluation import evaluate_live
 from slipway.serving.golden import cases_from
 from slipway.serving.labelled_set import pin_quality, read_images
 from slipway.verdict import Verdict
@@ -296,7 +296,7 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
     floor = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", max_drop=0.02), served.store, "m")
     release = replace(served.release, gate=Gate(quality=floor))
-    live = examine_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
+    live = evaluate_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
     assert live.source == f"asked at {served.url} before the run"
     assert served.end(NEW, quality=floor, baseline=live).outcome == "pass"
     all_right = Baseline(measured=replace(live.measured, wrong=()), source="its record")

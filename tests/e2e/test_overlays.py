@@ -14,7 +14,7 @@ from slipway.facts import from_dict
 from slipway.kubernetes import manifests
 from slipway.kubernetes.manifests import render_manifests, to_yaml
 from slipway.model.served import overlay_names
-from slipway.release import ExportSettings, Release
+from slipway.release import ExportOptions, Release
 
 pytestmark = pytest.mark.stand
 
@@ -42,7 +42,7 @@ def objects_of(record, stand):
     def render(overlay):
         release = from_dict(Release, record["release"])
         return render_manifests(
-            replace(release, overlay=overlay, deployment="tfs-dry-run", export=ExportSettings(on_bad_image="mark")),
+            replace(release, overlay=overlay, deployment="tfs-dry-run", export=ExportOptions(on_bad_image="mark")),
             reference=f"{stand['registry']}/digits-vit@{record['digest']}",
             version=record["version"],
             release_id=record["release_id"],

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.dag import run_lease as holding
+from slipway.dag import run_lease
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
 from slipway.kubernetes.lease import Held
 from slipway.records.record import closed, new_record, opened
@@ -209,13 +209,13 @@ def leases(monkeypatch):
     """What is asked of the target's Lease in place of the API server, and what that answers: nothing, or an error."""
     asked, answers = [], []
 
-    def hold(place, me, *, limit_s, **_):
+    def acquire(place, me, *, limit_s, **_):
         asked.append((place.name, me.dag_id, limit_s))
         if answers:
             raise answers.pop()
         return Held(until="2026-11-24T08:00:00+00:00", broke=None)
 
-    monkeypatch.setattr(holding, "hold", hold)
+    monkeypatch.setattr(run_lease, "acquire", acquire)
     return SimpleNamespace(asked=asked, answers=answers)
 
 
@@ -262,7 +262,7 @@ def google(emulator, monkeypatch):
     async def answers(_target):
         return "v1.34.4"
 
-    monkeypatch.setattr(import_module("slipway.dag.triggers.polling"), "server_version", answers)
+    monkeypatch.setattr(import_module("slipway.dag.triggers.gke"), "server_version", answers)
     monkeypatch.setattr(import_module("slipway.google"), "_endpoints", {})
     return state
 

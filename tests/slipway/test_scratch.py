@@ -22,7 +22,7 @@ with scratch_folder("export") as folder:
 HOLDS_A_DRAFT = """
 import sys
 from pathlib import Path
-from slipway.store import _draft
+from slipway.records.store import _draft
 with _draft(Path(sys.argv[1])) as draft:
     draft.write_text("half")
     print(draft, flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator, chain
 
 from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
-from slipway.dag.tasks.gate import APPROVE, DoubtOperator, PredictionSensor
+from slipway.dag.tasks.gate import APPROVE, ApproveOperator, PredictionSensor
 from slipway.dag.tasks.record import RecordOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
@@ -74,7 +74,7 @@ def _preview_stages(*, asks: bool) -> list[BaseOperator]:
         PreviewOperator(task_id="preview", trigger_rule="none_failed"),
         RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
         PredictionSensor(task_id=PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT),
-        *([DoubtOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True, **WAIT)] if asks else ()),
+        *([ApproveOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True, **WAIT)] if asks else ()),
     ]
 
 
@@ -84,7 +84,7 @@ def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:
         RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
         AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
         PredictionSensor(task_id=GATE, asks=asks, **WAIT),
-        *([DoubtOperator(task_id=APPROVE, gate_task_id=GATE, **WAIT)] if asks else ()),
+        *([ApproveOperator(task_id=APPROVE, gate_task_id=GATE, **WAIT)] if asks else ()),
     ]
 
 

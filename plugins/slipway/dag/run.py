@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class Run:
     """The facts of one run. Each property raises InputRefused where its task left nothing."""
 
     context: Context
@@ -39,7 +39,7 @@ class Handover:
         """Leave something of this task beside its fact."""
         self.context["ti"].xcom_push(key=key, value=value)
 
-    def say(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
+    def report(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
         """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails.
 
         It is `bad` where the schedule is not to try the release again: the record says so at once.
@@ -58,7 +58,7 @@ class Handover:
         except SlipwayError as error:
             log.warning("record: not marked bad before its end: %s", error)
 
-    def said(self, task_id: str) -> dict[str, Any] | None:
+    def verdict_of(self, task_id: str) -> dict[str, Any] | None:
         """The verdict that a task left, None where it left none."""
         found: dict[str, Any] | None = self.left(task_id, key=VERDICT)
         return found

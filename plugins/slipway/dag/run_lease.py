@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipway.dag.run import Handover
+from slipway.dag.run import Run
 from slipway.errors import SlipwayError, TargetBusy
 from slipway.facts import from_dict, to_dict
-from slipway.kubernetes.lease import Holder, Place, busy, give_back, hold, look
+from slipway.kubernetes.lease import Holder, Place, acquire, busy, check, return_lease
 
 if TYPE_CHECKING:
     from slipway.facts import Teardown
@@ -34,16 +34,16 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class RunLease:
     """What one run has to do with the Lease of what it writes to."""
 
-    run: Handover
+    run: Run
     place: Place
     me: Holder
     had: bool  # whether a task has held it since the run was cleared last
 
     @classmethod
-    def of(cls, run: Handover, subject: Release | Teardown) -> Hold | None:
+    def of(cls, run: Run, subject: Release | Teardown) -> RunLease | None:
         """The hold on a release's or a teardown's target; None where the cluster is the run's own, and nobody else's.
 
         Raises InputRefused where this Airflow's name cannot be meant.
@@ -55,10 +55,10 @@ class Hold:
         me = Holder.of(before["holder"]) if before else None  # a run keeps the name by which it held it first
         return cls(run, place, me or _named_now(run), had=before is not None)
 
-    def take(self, limit_s: int) -> None:
+    def acquire(self, limit_s: int) -> None:
         """Take the Lease, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
         breaks = self._breaks and not self.had
-        held = hold(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
+        held = acquire(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
         log.info("%s: held until %s", self.place, held.until)
         own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
         self.run.leave(LEASE, {**to_dict(held), **own})
@@ -66,15 +66,15 @@ class Hold:
     def renew(self, limit_s: int) -> None:
         """The same for a wait, which only reads: an API server, or a Google, that does not answer now is no reason to end it."""
         try:
-            self.take(limit_s)
+            self.acquire(limit_s)
         except SlipwayError as error:
             if isinstance(error, TargetBusy) or not error.worth_retrying:
                 raise
             log.warning("%s: not renewed: %s", self.place, error)
 
-    def look(self) -> None:
+    def check_free(self) -> None:
         """Refuse where another run has the Lease, unless this one is there to break it. Raises TargetBusy, ApplyError."""
-        verdict = look(self.place, self.me, is_over=self._is_over)
+        verdict = check(self.place, self.me, is_over=self._is_over)
         if verdict.outcome == "pass":
             return
         if not self._breaks:
@@ -95,68 +95,68 @@ class Hold:
         return str(getattr(state, "value", state)) in ENDED
 
 
-def _named_now(run: Handover) -> Holder:
-    from slipway.steps.settings import read_installation
+def _named_now(run: Run) -> Holder:
+    from slipway.steps.settings import ensure_installation
 
-    return Holder(installation=read_installation(), dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
+    return Holder(installation=ensure_installation(), dag_id=run.context["ti"].dag_id, run_id=run.context["run_id"])
 
 
-def hold_target(run: Handover, limit_s: int) -> None:
+def acquire_lease(run: Run, limit_s: int) -> None:
     """Take the Lease of the release's target, or renew it, for as long as this. Raises TargetBusy, LeaseLost, ApplyError."""
-    if own := Hold.of(run, run.release):
-        own.take(limit_s)
+    if own := RunLease.of(run, run.release):
+        own.acquire(limit_s)
 
 
-def renew_target(run: Handover, limit_s: int) -> None:
+def renew_lease(run: Run, limit_s: int) -> None:
     """The same for a wait. Raises TargetBusy, LeaseLost, ApplyRefused."""
-    if own := Hold.of(run, run.release):
+    if own := RunLease.of(run, run.release):
         own.renew(limit_s)
 
 
-def keep_target(run: Handover, limit_s: int) -> None:
+def renew_held_lease(run: Run, limit_s: int) -> None:
     """The same where the run has it: before its cluster is there, it does not. Raises TargetBusy, LeaseLost, ApplyRefused."""
-    own = Hold.of(run, run.release)
+    own = RunLease.of(run, run.release)
     if own and own.had:
         own.renew(limit_s)
 
 
-def give_back_leases(run: Handover) -> None:
+def return_leases(run: Run) -> None:
     """Let others have what this run holds. Raises what is worth another try, while the task has one, once the others are given back.
 
     What is never given back is no reason for a red task: it is over with the run, and for other installations when it runs out.
     """
     ti = run.context["ti"]
     held = {str(said["place"]): said for said in held_by(run)}
-    errors = [_give_back(from_dict(Place, said["place"]), said["holder"]) for said in held.values()]
+    errors = [_return(from_dict(Place, said["place"]), said["holder"]) for said in held.values()]
     tries = [(error, ti.max_tries) for error in errors]
-    tries.append((give_back_forgotten(run), min(ti.max_tries, FORGOTTEN_TRIES)))
+    tries.append((return_forgotten_lease(run), min(ti.max_tries, FORGOTTEN_TRIES)))
     for error, most in tries:
         if error and error.worth_retrying and ti.try_number <= most:
             raise error
 
 
-def give_back_forgotten(run: Handover) -> SlipwayError | None:
+def return_forgotten_lease(run: Run) -> SlipwayError | None:
     """Let others have the run's target where an earlier try took it, and its word of that is gone; what kept it from that."""
     try:
         subject = _subject(run)
-        own = Hold.of(run, subject) if subject else None
+        own = RunLease.of(run, subject) if subject else None
     except SlipwayError as error:
         log.warning("lease: whether the run has one cannot be told: %s", error)
         return None
-    return _give_back(own.place, own.me.identity, known=False) if own and not own.had else None
+    return _return(own.place, own.me.identity, known=False) if own and not own.had else None
 
 
-def _subject(run: Handover) -> Release | Teardown | None:
+def _subject(run: Run) -> Release | Teardown | None:
     """What the run is about, as far as it knows."""
     if run.left("look"):
         return run.teardown
     return run.release if run.left("resolve") or run.left("choose") else None
 
 
-def _give_back(place: Place, identity: str, *, known: bool = True) -> SlipwayError | None:
+def _return(place: Place, identity: str, *, known: bool = True) -> SlipwayError | None:
     """Give a Lease back, `known` to have been this run's; what kept it from that."""
     try:
-        given = give_back(place, identity)
+        given = return_lease(place, identity)
     except SlipwayError as error:
         log.warning("%s: not given back%s: %s", place, "" if known else ", if it is this run's", error)
         return error
@@ -165,23 +165,23 @@ def _give_back(place: Place, identity: str, *, known: bool = True) -> SlipwayErr
     return None
 
 
-def let_go(run: Handover) -> None:
+def return_own_lease(run: Run) -> None:
     """Give back what this task alone has held, as if the run never had."""
-    give_back_leases(run)
+    return_leases(run)
     run.leave(LEASE, {})
 
 
-def broken_by(run: Handover) -> str | None:
+def broken_by(run: Run) -> str | None:
     """Whose Lease this run has broken."""
     return next((str(said["broke"]) for said in held_by(run) if said["broke"]), None)
 
 
-def held_by(run: Handover) -> Iterator[dict[str, Any]]:
+def held_by(run: Run) -> Iterator[dict[str, Any]]:
     """What the tasks of a run say of Leases that they have held since it was cleared last."""
     left = (run.left(task, key=LEASE) for task in HOLDERS)
     return (said for said in left if said and said["attempt"] == attempt(run))
 
 
-def attempt(run: Handover) -> int:
+def attempt(run: Run) -> int:
     """How often a run was cleared."""
     return run.context["dag_run"].clear_number or 0

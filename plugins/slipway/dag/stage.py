@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.dag.run import Handover
+from slipway.dag.run import Run
 from slipway.dag.run_lease import (
-    hold_target,
-    keep_target,
+    acquire_lease,
+    renew_held_lease,
 )
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject, to_dict
@@ -42,27 +42,27 @@ def task_states(context: Context) -> dict[str, str]:
     return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
 
 
-def is_proven(run: Handover, states: dict[str, str], proof_task_id: str) -> bool:
+def is_proven(run: Run, states: dict[str, str], proof_task_id: str) -> bool:
     """Whether the gate has passed, or left a doubt that a person said yes to; a state alone may have been given by hand."""
-    gate, asked = run.said("gate") or {}, run.said("approve") or {}
+    gate, asked = run.verdict_of("gate") or {}, run.verdict_of("approve") or {}
     word = asked if gate.get("outcome") == "inconclusive" else gate
     return states.get(proof_task_id) == "success" and word.get("outcome") == "pass"
 
 
-def verdicts_of(run: Handover, states: dict[str, str]) -> dict[str, Any]:
+def verdicts_of(run: Run, states: dict[str, str]) -> dict[str, Any]:
     """What the tasks said that ran in this try of the run: one that did not may have left a word in an earlier try."""
     ran = (task for task, state in states.items() if state in {"success", "failed"})
-    return {task: said for task in ran if (said := run.said(task))}
+    return {task: said for task in ran if (said := run.verdict_of(task))}
 
 
 @contextmanager
-def one_line_failures(run: Handover) -> Iterator[None]:
+def reported_failures(run: Run) -> Iterator[None]:
     """What went wrong goes to the record in the words that the log ends with; what will not go away is not tried again."""
     try:
         yield
     except SlipwayError as error:
         said = f"{type(error).__name__}: {error}"
-        run.say(Verdict.failed(said), bad=error.blames_release)
+        run.report(Verdict.failed(said), bad=error.blames_release)
         if error.worth_retrying:
             raise
         raise AirflowFailException(said) from error
@@ -76,14 +76,14 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             if self.writes_s is not None:
-                hold_target(run, self.writes_s)
+                acquire_lease(run, self.writes_s)
             if self.keeps_s is not None:
-                keep_target(run, self.keeps_s)
+                renew_held_lease(run, self.keeps_s)
             return to_dict(self.make(run))
 
     @abstractmethod
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The fact."""

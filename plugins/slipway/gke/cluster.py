@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from slipway.facts import JsonObject
-from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster, NodePool
+from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
 OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]
@@ -149,7 +149,7 @@ def judge_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Ve
     """Whether a run may make this cluster, use it and delete it: there is none, or the run has made it itself."""
     if found is None or found["status"] == "STOPPING":
         return Verdict.passed(f"{cluster}: there is none, the run makes it")
-    if (found.get("resource_labels") or {}).get(LABEL_RUN) == claim:
+    if (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == claim:
         return Verdict.passed(f"{cluster}: made by this run")
     return Verdict.failed(
         f"{cluster}: was not made by this run, and a temporary cluster is the run's own: it is left as it is"

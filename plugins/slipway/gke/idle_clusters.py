@@ -17,7 +17,7 @@ from slipway.names import LABEL_MODEL
 from slipway.records.history import History, place_of, read_history
 from slipway.records.store import Store
 from slipway.release import Release
-from slipway.target import LABEL_MADE_FOR, LABEL_STORE, GkeCluster, Target
+from slipway.target import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, GkeCluster, Target
 
 NEW = timedelta(hours=1)  # the run that made it may not have come to use it
 
@@ -85,12 +85,12 @@ def cluster_of(project: str, found: Mapping[str, Any]) -> GkeCluster:
 
 def is_ours(found: Mapping[str, Any], store_id: str) -> bool:
     """Whether a cluster was made by a Slipway of this store."""
-    return (found.get("resource_labels") or {}).get(LABEL_STORE) == store_id
+    return (found.get("resource_labels") or {}).get(CLUSTER_LABEL_STORE) == store_id
 
 
 def made_for(found: Mapping[str, Any]) -> str:
     """The model whose run made a cluster."""
-    return str((found.get("resource_labels") or {}).get(LABEL_MADE_FOR))
+    return str((found.get("resource_labels") or {}).get(CLUSTER_LABEL_MODEL))
 
 
 def judge_idle(found: Mapping[str, Any], users: Sequence[str], *, used: bool, now: datetime) -> str | None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.errors import ClusterRefused, GoogleUnreachable
 from slipway.gke.cluster import OperationKind, newest_operation
-from slipway.google import cluster_hook, google_words
+from slipway.google import cluster_hook, google_errors
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
 if TYPE_CHECKING:
-    from slipway.google_rest import Answer
+    from slipway.google_rest import GoogleAnswer
 
 
 def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
@@ -19,7 +19,7 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> dict[str, Any] | None:
     from google.api_core.exceptions import NotFound
     from google.cloud.container_v1.types import Cluster
 
-    with google_words(str(cluster), conn_id):
+    with google_errors(str(cluster), conn_id):
         try:
             found = cluster_hook(conn_id, cluster).get_cluster(name=cluster.name, project_id=cluster.project)
         except NotFound:
@@ -31,7 +31,7 @@ def list_clusters(conn_id: str, project: str) -> list[dict[str, Any]]:
     """Every cluster of a project, wherever it is. Raises ClusterRefused, GoogleUnreachable."""
     from google.cloud.container_v1.types import Cluster
 
-    with google_words(f"clusters of {project}", conn_id):
+    with google_errors(f"clusters of {project}", conn_id):
         client = cluster_hook(conn_id, None).get_cluster_manager_client()
         listed = client.list_clusters(parent=f"projects/{project}/locations/-", timeout=REQUEST_TIMEOUT_S).clusters
     return [dict(Cluster.to_dict(one, use_integers_for_enums=False)) for one in listed]
@@ -44,7 +44,7 @@ def find_operation(conn_id: str, cluster: GkeCluster, kind: OperationKind) -> di
     """
     from google.cloud.container_v1.types import Operation
 
-    with google_words(str(cluster), conn_id):
+    with google_errors(str(cluster), conn_id):
         client = cluster_hook(conn_id, cluster).get_cluster_manager_client()
         listed = client.list_operations(parent=cluster.parent, timeout=REQUEST_TIMEOUT_S).operations
     found = newest_operation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed], kind)
@@ -79,7 +79,7 @@ def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> dict[str, 
             page = {"pageToken": str(answer.body["nextPageToken"])}
 
 
-def _refused(where: str, conn_id: str, answer: Answer) -> Exception:
+def _refused(where: str, conn_id: str, answer: GoogleAnswer) -> Exception:
     """What a REST API's refusal is, by its status."""
     if answer.status in {0, 429} or answer.status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return GoogleUnreachable(f"{where}: {answer.refusal}. Next: look at status.cloud.google.com")

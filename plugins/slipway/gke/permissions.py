@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from slipway.google_rest import NOT_FOUND, Answer
+from slipway.google_rest import NOT_FOUND, GoogleAnswer
 from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, plural
 from slipway.verdict import Finding
 
@@ -27,7 +27,7 @@ IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' acc
 SERVICE_PROXY = "container.services.proxy"
 
 
-def judge_project(project: str, answer: Answer) -> Finding:
+def judge_project(project: str, answer: GoogleAnswer) -> Finding:
     """Whether the project is there; Google does not tell one that is not there from one that may not be seen."""
     state = answer.body.get("state")
     if answer.refusal is None:
@@ -43,7 +43,7 @@ def judge_project(project: str, answer: Answer) -> Finding:
     return unasked(f"project {project}", answer)
 
 
-def judge_apis(project: str, needed: Sequence[str], answer: Answer) -> list[Finding]:
+def judge_apis(project: str, needed: Sequence[str], answer: GoogleAnswer) -> list[Finding]:
     """Which of the APIs that the run calls are not enabled."""
     if answer.refusal is not None:
         return [unasked(f"enabled APIs of {project}", answer)]
@@ -61,7 +61,7 @@ def judge_apis(project: str, needed: Sequence[str], answer: Answer) -> list[Find
     return [*found, *([Finding(outcome="ok", said=f"APIs enabled in {project}: {', '.join(on)}")] if on else [])]
 
 
-def judge_permissions(where: str, needed: Mapping[str, str], answer: Answer, *, grant: str) -> list[Finding]:
+def judge_permissions(where: str, needed: Mapping[str, str], answer: GoogleAnswer, *, grant: str) -> list[Finding]:
     """Which permissions the account does not have on a resource, by the role that has them.
 
     `needed` gives each permission its role, `grant` is the command that gives a role to the account.
@@ -110,6 +110,6 @@ def iam_resource(group: str, kind: str) -> str:
     return plural(kind[0].lower() + kind[1:]) if known else "thirdPartyObjects"
 
 
-def unasked(what: str, answer: Answer) -> Finding:
+def unasked(what: str, answer: GoogleAnswer) -> Finding:
     """That something could not be asked, in the words of the refusal: a warning."""
     return Finding(outcome="warned", said=f"{what}: could not be asked: {answer.refusal}")

@@ -23,7 +23,7 @@ from slipway.gke.permissions import (
 )
 from slipway.gke.prices import read_prices, shape_of_spec, standing_cost
 from slipway.gke.quota import judge_quota, plan_everywhere, plan_needs
-from slipway.google_rest import NOT_FOUND, Answer, GoogleRest, google_rest
+from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
 from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
 from slipway.release import Release
@@ -178,7 +178,7 @@ def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -
         yield from judge_quota("all regions", cluster.project, everywhere, google.get("compute", base))
 
 
-def _judge_machine(name: str, zone: str, answer: Answer) -> Iterator[Finding]:
+def _judge_machine(name: str, zone: str, answer: GoogleAnswer) -> Iterator[Finding]:
     if answer.status == NOT_FOUND:
         then = f"gcloud compute machine-types list --zones {zone}; mend target.gke.node_pools"
         yield Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)
@@ -186,7 +186,7 @@ def _judge_machine(name: str, zone: str, answer: Answer) -> Iterator[Finding]:
         yield Finding(outcome="warned", said=f"CPUs of machine type {name}: could not be asked: {answer.refusal}")
 
 
-def _first_zone(region: Answer) -> str:
+def _first_zone(region: GoogleAnswer) -> str:
     zones = region.body.get("zones") or [""]
     return str(zones[0]).rpartition("/")[2]
 

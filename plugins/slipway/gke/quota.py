@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.gke.permissions import unasked
-from slipway.google_rest import Answer
+from slipway.google_rest import GoogleAnswer
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding
 
@@ -61,7 +61,7 @@ def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
     return [Need(metric="CPUS_ALL_REGIONS", amount=amount, what=what)] if counted else []
 
 
-def judge_quota(where: str, project: str, needs: Iterable[Need], answer: Answer) -> list[Finding]:
+def judge_quota(where: str, project: str, needs: Iterable[Need], answer: GoogleAnswer) -> list[Finding]:
     """Whether what the spec asks for is left of each quota; a quota that is not listed there is none that could be asked."""
     if answer.refusal is not None:
         return [unasked(f"quota of {where}", answer)]

@@ -20,11 +20,11 @@ from slipway.records.store import fetch
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
-LABEL_TITLE = "org.opencontainers.image.title"
-LABEL_STORE = (
+IMAGE_LABEL_TITLE = "org.opencontainers.image.title"
+IMAGE_LABEL_STORE = (
     "slipway.records.store"  # whose releases the image belongs to: another installation may share engine and registry
 )
-LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
+IMAGE_LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
 NO_SPACE = "no space left on device"  # in an engine's words
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
     """The labels that the image carries: OCI's own, and ours."""
     card = export.card
     return {
-        LABEL_TITLE: release.model,
+        IMAGE_LABEL_TITLE: release.model,
         "org.opencontainers.image.source": release.source.url,
         "org.opencontainers.image.revision": release.source.revision,
         "org.opencontainers.image.version": str(export.version),
@@ -50,14 +50,14 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
         "slipway.content": export.content_hash,
         "slipway.exporter": release.exporter,
         "slipway.package": __version__,
-        LABEL_STORE: release.store_id,
+        IMAGE_LABEL_STORE: release.store_id,
         **({"slipway.card": card.digest, "slipway.parity": card.parity} if card else {}),
     }
 
 
 def plan_changes(release: Release, export: Export) -> list[str]:
     """The commit's changes, in the Dockerfile's words."""
-    labels = {**plan_labels(release, export), LABEL_BUILD: build_key(release, export)}
+    labels = {**plan_labels(release, export), IMAGE_LABEL_BUILD: build_key(release, export)}
     return [f"ENV MODEL_NAME={release.model}", *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
 
 
@@ -68,7 +68,7 @@ def ensure_image(client: Any, release: Release, export: Export) -> Image:
     """
     key = build_key(release, export)
     if not release.force:
-        for known in client.images(filters={"label": f"{LABEL_BUILD}={key}"}):
+        for known in client.images(filters={"label": f"{IMAGE_LABEL_BUILD}={key}"}):
             log.info("image: the engine has it already: %s", known["Id"])
             return _image(client, known["Id"], release, export)
     return build_image(client, release, export)
@@ -92,7 +92,7 @@ def remove_images(client: Any, release: Release, *, keep: frozenset[str]) -> lis
     """
     from docker.errors import APIError
 
-    ours = [f"{LABEL_TITLE}={release.model}", f"{LABEL_STORE}={release.store_id}"]
+    ours = [f"{IMAGE_LABEL_TITLE}={release.model}", f"{IMAGE_LABEL_STORE}={release.store_id}"]
     removed = []
     for found in client.images(filters={"label": ours}):
         digests = {known.split("@", 1)[1] for known in found["RepoDigests"] or () if "@" in known}

@@ -80,7 +80,7 @@ def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
     return trials
 
 
-def is_there(target: Target, ref: ObjectRef) -> bool:
+def exists(target: Target, ref: ObjectRef) -> bool:
     """Whether the cluster has the object, whoever made it."""
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         return _read(client, target, ref) is not None
@@ -146,7 +146,7 @@ def ensure_namespace(target: Target) -> None:
     ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         if _read(client, target, ref) is None:
-            with _api_words(target, str(ref)) as resource_of:
+            with api_errors(target, str(ref)) as resource_of:
                 body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
                 resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
@@ -168,7 +168,7 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
 
 
 def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
-    with _api_words(target, str(ref)) as resource_of:
+    with api_errors(target, str(ref)) as resource_of:
         try:
             return resource_of(client, ref).get(
                 name=ref.name, namespace=ref.namespace or None, _request_timeout=REQUEST_TIMEOUT_S
@@ -181,7 +181,7 @@ def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
 
 def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) -> Any:
     ref = ref_of(manifest)
-    with _api_words(release.target, str(ref)) as resource_of:
+    with api_errors(release.target, str(ref)) as resource_of:
         return client.server_side_apply(
             resource_of(client, ref),
             body=manifest,
@@ -194,7 +194,7 @@ def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) 
 
 
 def _delete(client: Any, target: Target, ref: ObjectRef) -> None:
-    with _api_words(target, str(ref)) as resource_of:
+    with api_errors(target, str(ref)) as resource_of:
         try:
             resource_of(client, ref).delete(
                 name=ref.name,
@@ -214,13 +214,13 @@ def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
     from kubernetes.dynamic import DynamicClient
 
     with scratch_folder("discovery") as folder:
-        with _api_words(target, f"cluster {api_client.configuration.host}"):
+        with api_errors(target, f"cluster {api_client.configuration.host}"):
             client = DynamicClient(api_client, cache_file=str(folder / "discovery.json"))
         yield client
 
 
 @contextmanager
-def _api_words(target: Target, where: str) -> Iterator[Any]:
+def api_errors(target: Target, where: str) -> Iterator[Any]:
     """An API server's refusal as one line of ours, and a look-up of an object's resource."""
     from kubernetes.client.exceptions import ApiException
     from kubernetes.dynamic.exceptions import ResourceNotFoundError

@@ -8,7 +8,7 @@ from typing import Any
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import items, items_async
 from slipway.kubernetes.rollout import one_line, release_selector
-from slipway.kubernetes.stuck import FORBIDDEN, Evidence, find_doom, gather, wants_events
+from slipway.kubernetes.stuck import FORBIDDEN, Evidence, find_stuck, gather, wants_events
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
@@ -122,8 +122,8 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
             of_pods = "involvedObject.kind=Pod"
             events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
             evidence = replace(evidence, events=tuple(events))
-        doom = find_doom(evidence)
-        return replace(evidence, nodes=await _nodes(client, core)) if doom and doom.unplaced else evidence
+        stuck = find_stuck(evidence)
+        return replace(evidence, nodes=await _nodes(client, core)) if stuck and stuck.unplaced else evidence
 
 
 async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:

@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A run of an Airflow installation, which has a name of its own (`resolve.read_installation`)."""
+    """A run of an Airflow installation, which has a name of its own (`resolve.ensure_installation`)."""
 
     installation: str
     dag_id: str
@@ -168,7 +168,7 @@ def render_lease(
     return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
-def hold(
+def acquire(
     place: Place,
     me: Holder,
     *,
@@ -201,14 +201,14 @@ def hold(
     raise TargetBusy(f"{place}: {LOOKS} others were quicker. Next: clear the task")
 
 
-def look(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
+def check(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
     """Whether this run could have the Lease now; nothing is written. Raises ApplyRefused, ClusterUnreachable."""
     with _leases(place) as leases:
         found, now = leases.read()
     return judge_lease(found, me, now=now, is_over=is_over)
 
 
-def give_back(place: Place, identity: str) -> bool:
+def return_lease(place: Place, identity: str) -> bool:
     """Remove a holder's Lease; one that is another's by now stays. Raises ApplyRefused, ClusterUnreachable."""
     with _leases(place) as leases:
         found, _ = leases.read()

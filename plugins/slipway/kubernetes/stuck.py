@@ -1,4 +1,4 @@
-"""Doom: what of a rollout will not come by waiting, told by the newest ReplicaSet and its pods in their own words.
+"""Stuck: what of a rollout will not come by waiting, told by the newest ReplicaSet and its pods in their own words.
 
 Only a release of which no pod is in a fair way is doomed, and only if it looks doomed twice: one look may meet a moment
 between two others. Everything that judges here reads plain JSON as the API server gives it.
@@ -51,7 +51,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doom:
+class Stuck:
     """Why waiting will not help; `unplaced` where a node may still come."""
 
     reason: str
@@ -63,42 +63,42 @@ class Doom:
 class Looks:
     """What the looks until now have seen."""
 
-    doom: Doom | None = None
+    stuck: Stuck | None = None
     since_s: float = 0.0
     growth: frozenset[str] = frozenset()  # nodes, and the autoscaler's promises of more
 
 
-def judge_doom(
+def judge_stuck(
     before: Looks, evidence: Evidence, waiting: Verdict, *, now_s: float, grace_s: float
 ) -> tuple[Looks, Verdict]:
     """What to hand to the next look, and the rollout's own verdict, or what the pods make of it.
 
-    Doom counts when it was seen `APART_S` before too. Where a pod fits no node, `grace_s` has to go by in which neither a
+    Stuck counts when it was seen `APART_S` before too. Where a pod fits no node, `grace_s` has to go by in which neither a
     node was added nor the cluster autoscaler has begun to add one.
     """
-    doom, growth = find_doom(evidence), _growth(evidence)
-    if doom is None:
+    stuck, growth = find_stuck(evidence), _growth(evidence)
+    if stuck is None:
         return Looks(), waiting
-    same = before.doom is not None and before.doom.unplaced == doom.unplaced
-    grown = doom.unplaced and bool(growth - before.growth)
+    same = before.stuck is not None and before.stuck.unplaced == stuck.unplaced
+    grown = stuck.unplaced and bool(growth - before.growth)
     since_s = before.since_s if same and not grown else now_s
-    looks = Looks(doom=doom, since_s=since_s, growth=growth)
-    said, limit_s = f"{waiting.reason}; {doom.reason}", max(APART_S, grace_s) if doom.unplaced else APART_S
+    looks = Looks(stuck=stuck, since_s=since_s, growth=growth)
+    said, limit_s = f"{waiting.reason}; {stuck.reason}", max(APART_S, grace_s) if stuck.unplaced else APART_S
     if now_s - since_s < limit_s:
         return looks, Verdict.wait(f"{said} (counts after {limit_s:.0f} s)")
     return looks, Verdict.failed(f"{said}, for {now_s - since_s:.0f} s")
 
 
-def find_doom(evidence: Evidence) -> Doom | None:
+def find_stuck(evidence: Evidence) -> Stuck | None:
     """The doom of a release, None where there is none or where any of its pods is in a fair way."""
     pods = [pod for pod in evidence.pods if _stays(pod)]
-    dooms = [_doom_of_pod(pod, evidence.events) for pod in pods]
-    found = [doom for doom in dooms if doom is not None]
-    if len(found) < len(dooms):
+    reasons = [_stuck_pod(pod, evidence.events) for pod in pods]
+    found = [stuck for stuck in reasons if stuck is not None]
+    if len(found) < len(reasons):
         return None
     if not found:
         return _refusal(evidence.replica_set, leaving=evidence.leaving) if evidence.replica_set else None
-    found.sort(key=lambda doom: doom.unplaced)
+    found.sort(key=lambda stuck: stuck.unplaced)
     return replace(found[0], unplaced=found[-1].unplaced)
 
 
@@ -121,24 +121,24 @@ def _stays(pod: JsonObject) -> bool:
     return not pod["metadata"].get("deletionTimestamp") and pod["status"].get("phase") in {"Pending", "Running"}
 
 
-def _refusal(replica_set: JsonObject, *, leaving: bool) -> Doom | None:
+def _refusal(replica_set: JsonObject, *, leaving: bool) -> Stuck | None:
     """What the API server says to a ReplicaSet that may not make a single pod."""
     for condition in replica_set.get("status", {}).get("conditions", []):
         words = one_line(condition.get("message"))
         waits = UNANSWERED.search(words) or (leaving and "exceeded quota" in words)
         if condition["type"] == "ReplicaFailure" and REFUSED.search(words) and not waits:
-            return Doom(reason=f"replicaset/{replica_set['metadata']['name']}: {condition.get('reason')}: {words}")
+            return Stuck(reason=f"replicaset/{replica_set['metadata']['name']}: {condition.get('reason')}: {words}")
     return None
 
 
-def _doom_of_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Doom | None:
+def _stuck_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Stuck | None:
     name, status = f"pod/{pod['metadata']['name']}", pod["status"]
     if unplaced := _unplaced(status):
-        return Doom(reason=f"{name}: Unschedulable: {one_line(unplaced.get('message'))}", unplaced=True)
+        return Stuck(reason=f"{name}: Unschedulable: {one_line(unplaced.get('message'))}", unplaced=True)
     own = [event for event in events if event["involvedObject"].get("uid") == pod["metadata"]["uid"]]
     for container in _containers(status):
-        if words := _doom_of_container(container, own):
-            return Doom(reason=f"{name}: {words}", blames_release=words.startswith(CRASH_LOOP))
+        if words := _stuck_container(container, own):
+            return Stuck(reason=f"{name}: {words}", blames_release=words.startswith(CRASH_LOOP))
     return None
 
 
@@ -151,7 +151,7 @@ def _containers(status: JsonObject) -> list[JsonObject]:
     return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
-def _doom_of_container(container: JsonObject, events: list[JsonObject]) -> str | None:
+def _stuck_container(container: JsonObject, events: list[JsonObject]) -> str | None:
     """The words of a container that will not run, None of one that may."""
     waiting = container.get("state", {}).get("waiting", {})
     reason, words = waiting.get("reason", ""), one_line(waiting.get("message"))

@@ -1,6 +1,6 @@
 """The model file's reference: a table of every field, made from its schema and written into docs/model-file.md.
 
-python -m slipway.reference
+python -m slipway.model.reference
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slipway.facts import Baseline, Measured, from_dict
-from slipway.release import QualityFloor
+from slipway.release import QualityBounds
 from slipway.serving.golden import OK, Answer
 from slipway.serving.labelled_set import LabelledImage
 from slipway.verdict import Verdict
@@ -20,7 +20,7 @@ Z = 1.959964  # the normal distribution's, for 95 of 100
 NAMED = 3  # images that a message names
 
 
-def is_told(image: LabelledImage, answer: Answer) -> bool:
+def is_correct(image: LabelledImage, answer: Answer) -> bool:
     """Whether an answer names the image's label first; a refusal does not."""
     try:
         label = json.loads(answer.body)["predictions"][0]["label"] if answer.status == OK else None
@@ -29,7 +29,7 @@ def is_told(image: LabelledImage, answer: Answer) -> bool:
     return bool(label == image.label)
 
 
-def judge_quality(floor: QualityFloor, now: Measured, live: Baseline | None) -> list[Verdict]:
+def judge_accuracy(floor: QualityBounds, now: Measured, live: Baseline | None) -> list[Verdict]:
     """What a measurement is worth: against the bound, and against the live release, where the model file says so."""
     verdicts = []
     if floor.min_top1 is not None:
@@ -49,7 +49,7 @@ def judge_floor(now: Measured, min_top1: float) -> Verdict:
         return Verdict.passed(said)
     _, most = wilson(now.right, now.images)
     said = f"{said}, {most:.4f} is the most that chance allows{_named(now.wrong)}"
-    return Verdict.failed(said) if most < min_top1 else Verdict.doubtful(said)
+    return Verdict.failed(said) if most < min_top1 else Verdict.inconclusive(said)
 
 
 def judge_drop(now: Measured, live: Baseline | None, max_drop: float) -> Verdict:
@@ -60,7 +60,7 @@ def judge_drop(now: Measured, live: Baseline | None, max_drop: float) -> Verdict
     if live is None or live.measured is None:
         why = live.source if live else "there is no live release"
         said = f"quality: not compared with the live release: {why}"
-        return Verdict.doubtful(said) if live and live.unknown else Verdict.passed(said)
+        return Verdict.inconclusive(said) if live and live.unknown else Verdict.passed(said)
     lost = sorted(set(now.wrong) - set(live.measured.wrong))
     won = sorted(set(live.measured.wrong) - set(now.wrong))
     said = f"quality: {now.right} of {now.images} right, the live release {live.measured.right} ({live.source})"
@@ -68,7 +68,7 @@ def judge_drop(now: Measured, live: Baseline | None, max_drop: float) -> Verdict
         return Verdict.passed(f"{said}, at most {max_drop:g} less allowed")
     least, _ = paired_difference(len(lost), len(won), now.images)
     said = f"{said}, at most {max_drop:g} less allowed, {least:.4f} less is the least that chance allows{_named(lost)}"
-    return Verdict.failed(said) if least > max_drop else Verdict.doubtful(said)
+    return Verdict.failed(said) if least > max_drop else Verdict.inconclusive(said)
 
 
 def wilson(right: int, images: int) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from typing import TypeVar
 from slipway.errors import SlipwayError
 from slipway.facts import Baseline, Measured
 from slipway.records.record import Record
-from slipway.release import QualityFloor, Release
-from slipway.serving.accuracy import is_told, measured_in
+from slipway.release import QualityBounds, Release
+from slipway.serving.accuracy import is_correct, measured_in
 from slipway.serving.client import ask_async
 from slipway.serving.golden import Answer, is_not_yet
 from slipway.serving.labelled_set import LabelledImage, read_images
@@ -30,10 +30,10 @@ Ask = Callable[[str], Awaitable[Answer]]
 log = logging.getLogger(__name__)
 
 
-class Exam:
+class Evaluation:
     """One release and one set: which images it has told, and how."""
 
-    def __init__(self, floor: QualityFloor, images: Sequence[LabelledImage]) -> None:
+    def __init__(self, floor: QualityBounds, images: Sequence[LabelledImage]) -> None:
         self.floor = floor
         self.images = images
         self.told: dict[str, bool] = {}  # right or not, by the image's name
@@ -44,7 +44,7 @@ class Exam:
         answers = await gather_few([partial(ask, image.rest_body) for image in left], at_once=AT_ONCE)
         for image, answer in zip(left, answers, strict=True):
             if not is_not_yet(answer):
-                self.told[image.name] = is_told(image, answer)
+                self.told[image.name] = is_correct(image, answer)
         missing = [answer for answer in answers if is_not_yet(answer)]
         said = f"quality: {len(self.told)} of {len(self.images)} images have an answer"
         if len(self.told) == len(self.images):
@@ -69,7 +69,7 @@ async def gather_few(calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: in
     return list(await asyncio.gather(*map(one, calls)))
 
 
-def examine_live(release: Release, good: Record | None, health: Verdict, url: str | None) -> Baseline | None:
+def evaluate_live(release: Release, good: Record | None, health: Verdict, url: str | None) -> Baseline | None:
     """How the live release tells the set: as its record says, else as it answers now at `url`. None where nobody compares."""
     floor = release.gate.quality
     if floor is None or floor.max_drop is None or good is None:
@@ -79,15 +79,15 @@ def examine_live(release: Release, good: Record | None, health: Verdict, url: st
     if health.outcome != "pass" or url is None:
         return Baseline(measured=None, source=f"it is not well: {health.reason}")
     try:
-        measured = asyncio.run(_examine(release, floor, int(good["version"]), url))
+        measured = asyncio.run(_evaluate(release, floor, int(good["version"]), url))
     except (SlipwayError, TimeoutError) as error:
         return Baseline(measured=None, source=str(error), unknown=True)
     log.info("plan: the live release at %s: %s", url, measured)
     return Baseline(measured=measured, source=f"asked at {url} before the run")
 
 
-async def _examine(release: Release, floor: QualityFloor, version: int, url: str) -> Measured:
-    exam, deadline = Exam(floor, read_images(floor)), time.monotonic() + LIVE_LIMIT_S
+async def _evaluate(release: Release, floor: QualityBounds, version: int, url: str) -> Measured:
+    exam, deadline = Evaluation(floor, read_images(floor)), time.monotonic() + LIVE_LIMIT_S
     ask = partial(ask_async, url, f"{release.version_path(version)}:predict")
     while (verdict := await exam.go_on(ask)).outcome != "pass":
         if time.monotonic() > deadline:

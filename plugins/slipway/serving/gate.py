@@ -78,7 +78,7 @@ def judge_gate(standing: Standing, latest: Round, gate: Gate, *, passes: int) ->
     standing = replace(standing, slow=standing.slow + 1)
     if standing.slow < SLOW_TRIES:
         return standing.broken, Verdict.wait(f"asked again, {standing.slow} of {SLOW_TRIES} times: {late.reason}")
-    return standing, Verdict.doubtful(f"{said}; {late.reason}, {standing.slow} times in a row")
+    return standing, Verdict.inconclusive(f"{said}; {late.reason}, {standing.slow} times in a row")
 
 
 def _judge_failure(standing: Standing, latest: Round, gate: Gate) -> tuple[Standing, Verdict]:
@@ -102,7 +102,7 @@ def judge_latency(times_ms: Sequence[float], limit_ms: int | None) -> Verdict:
         return Verdict.passed("")
     found = percentile(times_ms)
     said = f"95 of 100 answers within {found:.0f} ms, {limit_ms} promised"
-    return Verdict.passed(said) if found <= limit_ms else Verdict.doubtful(said)
+    return Verdict.passed(said) if found <= limit_ms else Verdict.inconclusive(said)
 
 
 def percentile(times_ms: Sequence[float]) -> float:
@@ -114,4 +114,4 @@ def judge_all(verdicts: Sequence[Verdict]) -> Verdict:
     """Several judgements as one: the first no, else the first not yet, else doubt, else yes, with all that was said."""
     together = judge_round(verdicts)
     doubted = any(verdict.outcome == "inconclusive" for verdict in verdicts)
-    return Verdict.doubtful(together.reason) if doubted and together.outcome == "pass" else together
+    return Verdict.inconclusive(together.reason) if doubted and together.outcome == "pass" else together

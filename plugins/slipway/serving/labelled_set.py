@@ -16,7 +16,7 @@ from slipway.model.model_file import QualitySettings
 from slipway.names import SERVING_SIGNATURE, digest_of, short
 from slipway.paths import PROJECT
 from slipway.records.store import Store, read_json
-from slipway.release import QualityFloor
+from slipway.release import QualityBounds
 
 MOST_IMAGES = 1000
 MOST_BYTES = 64 * 1024 * 1024  # the triggerer holds them all
@@ -36,7 +36,7 @@ class LabelledImage:
         return json.dumps({"signature_name": SERVING_SIGNATURE, "instances": [self.data]})
 
 
-def pin_quality(path: Path, asked: QualitySettings, store: Store, model: str) -> QualityFloor:
+def pin_quality(path: Path, asked: QualitySettings, store: Store, model: str) -> QualityBounds:
     """The set that a model file names, kept in the store by its content. Raises InputRefused, StoreError."""
     images = tuple(_read_set(path, asked.set))
     facts = [to_dict(image) for image in images]
@@ -44,10 +44,10 @@ def pin_quality(path: Path, asked: QualitySettings, store: Store, model: str) ->
     key = f"quality/{model}/{short(digest)}.json"
     if not store.exists(key):
         store.put_json({"images": facts}, key)
-    return QualityFloor(uri=store.uri_of(key), digest=digest, min_top1=asked.min_top1, max_drop=asked.max_drop)
+    return QualityBounds(uri=store.uri_of(key), digest=digest, min_top1=asked.min_top1, max_drop=asked.max_drop)
 
 
-def read_images(floor: QualityFloor) -> tuple[LabelledImage, ...]:
+def read_images(floor: QualityBounds) -> tuple[LabelledImage, ...]:
     """The images of a pinned set. Raises StoreError."""
     return tuple(from_dict(LabelledImage, image) for image in read_json(floor.uri)["images"])
 

@@ -10,7 +10,7 @@ import yaml
 
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed
-from slipway.kubernetes.apply import Check, apply_plan, is_there, plan_apply, ref_of
+from slipway.kubernetes.apply import Check, apply_plan, exists, plan_apply, ref_of
 from slipway.kubernetes.manifests import Manifest, render_manifests, to_yaml
 from slipway.records.history import read_records
 from slipway.records.record import Cause, begin_record, keep_live, opened, utc_now, write_record
@@ -31,7 +31,7 @@ class Rendered:
     hash: str  # sha256:… of the YAML
 
 
-def make_live(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
+def deploy(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
     """Apply the release's manifests with this image, `check` called before the first write; what was applied comes back.
 
     Raises ManifestError, ApplyError, StoreError.
@@ -42,7 +42,7 @@ def make_live(release: Release, export: Export, pushed: Pushed, *, check: Check)
     return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check)
 
 
-def restore(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
+def redeploy(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
     """Apply a recorded release again, its manifests as they were stored. Raises ApplyError, StoreError."""
     data = read_bytes(manifests_uri)
     rendered = Rendered(
@@ -87,7 +87,7 @@ def _bring(
         manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
-        found=history.newest is None and any(is_there(release.target, ref) for ref in deployments),
+        found=history.newest is None and any(exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)

@@ -13,7 +13,7 @@ from slipway.serving.golden import cases_from, judge_answer, judge_round
 from slipway.verdict import Verdict
 
 
-def judge_health(release: Release, good: Record) -> Verdict:
+def check_health(release: Release, good: Record) -> Verdict:
     """Whether the recorded release is what runs, has been rolled out, and answers its golden cases right now."""
     deployment = read(release.target, "Deployment", release.deployment)
     if deployment is None:

@@ -19,8 +19,8 @@ from slipway.records.history import History, find_bad, read_records, recorded
 from slipway.records.record import Record, plain
 from slipway.records.store import Store
 from slipway.release import Release
-from slipway.serving.evaluation import examine_live
-from slipway.steps.health import find_url, judge_health
+from slipway.serving.evaluation import evaluate_live
+from slipway.steps.health import check_health, find_url
 from slipway.steps.orphans import find_orphans
 from slipway.target import Target
 from slipway.verdict import Verdict, require
@@ -163,10 +163,10 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
         check_rights(release, objects)
     trials = try_plan(release, plan_apply(objects, history.objects))
     differing = tuple(trial.name for trial in trials if differences(trial))
-    health = judge_health(release, good) if good else Verdict.failed("there is none")
+    health = check_health(release, good) if good else Verdict.failed("there is none")
     plan = plan_refresh(release, history, health, differing, bad=bad)
     if held and plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
-        plan = replace(plan, baseline=examine_live(release, good, health, find_url(release)[1]))
+        plan = replace(plan, baseline=evaluate_live(release, good, health, find_url(release)[1]))
     return replace(plan, orphans=orphans), trials
 
 

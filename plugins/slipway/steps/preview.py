@@ -90,7 +90,7 @@ def _selectors(live: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, str]]
             yield manifest, selector.get("matchLabels") or {}
 
 
-def why_none(release: Release, plan: Plan, history: History) -> str | None:
+def why_no_preview(release: Release, plan: Plan, history: History) -> str | None:
     """Why a release is applied without a preview; None where it gets one.
 
     What was proven live and only comes back, as after somebody deleted it, is known to be good, and is waited for.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.image.build import LABEL_STORE, LABEL_TITLE, remove_images
+from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_images
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
 from slipway.names import digest_of, repository_of
@@ -206,7 +206,10 @@ def _prune_repository(
     with repository_at(repository, registry_conn_id) as found:
         gone: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
         for image in found.tagged(without=keep):
-            ours = image.labels.get(LABEL_TITLE) == release.model and image.labels.get(LABEL_STORE) == release.store_id
+            ours = (
+                image.labels.get(IMAGE_LABEL_TITLE) == release.model
+                and image.labels.get(IMAGE_LABEL_STORE) == release.store_id
+            )
             if ours or image.digest in gone:
                 gone[image.digest] = (*gone.get(image.digest, ()), image.tag)
         for digest, tags in sorted(gone.items()):

@@ -25,10 +25,10 @@ from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
-from slipway.release import ExportSettings, Gate, GoldenRequest, Release, Retention, Source
+from slipway.release import ExportOptions, Gate, GoldenRequest, Release, Retention, Source
 from slipway.serving.labelled_set import pin_quality
 from slipway.steps.preview import check_preview
-from slipway.steps.settings import RefreshParams, Settings, find_target, read_installation
+from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_target
 from slipway.target import Target
 
 REPOSITORY = re.compile(  # as the engine parses it
@@ -79,13 +79,13 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         force=params.force,
         keep_first=file.on_first_failure == "keep",
         retention=Retention(**file.retention.model_dump()),
-        export=ExportSettings(**file.export.model_dump()),
+        export=ExportOptions(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
         gate=pin_gate(path, file.gate, store),
         grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
-        installation=read_installation() if file.target.gke else None,
+        installation=ensure_installation() if file.target.gke else None,
     )
     release = replace(release, manifests_hash=manifests_hash(release))
     if release.strategy == "preview":

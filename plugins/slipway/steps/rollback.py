@@ -14,7 +14,7 @@ from slipway.release import Release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undo:
+class RollbackPlan:
     """What a run that did not end well calls for."""
 
     action: Literal["nothing", "restore", "remove", "keep"]
@@ -22,43 +22,47 @@ class Undo:
     good: Record | None = None
 
 
-def judge_undo(history: History, *, run_id: str, proven: bool, applied: bool) -> Undo:
+def plan_rollback(history: History, *, run_id: str, proven: bool, applied: bool) -> RollbackPlan:
     """What is to be undone after this run, which has `applied` something, and whose gate passed if it is `proven`.
 
     A run that was live, and whose gate was cleared and does not pass any more, is undone where something can come back.
     """
     newest = history.newest
     if history.torn_down:
-        return Undo(action="nothing", reason="what was applied last was torn down")
+        return RollbackPlan(action="nothing", reason="what was applied last was torn down")
     own = newest is not None and newest["run_id"] == run_id
     refuted = history.settled and own and applied and not proven
     if newest is None or (history.settled and not refuted) or (proven and own):
-        return Undo(action="nothing", reason="what was applied last was proven live")
+        return RollbackPlan(action="nothing", reason="what was applied last was proven live")
     # A record that is refuted says live until its run ends: it is not what a rollback that is tried again goes to.
     others = [record for record in history.records[:-1] if record["run_id"] != run_id or proven or not applied]
     good = History(tuple(others), history.unread).good
     if good is None:
-        return _undo_alone(history, newest, refuted=refuted)
-    return Undo(
+        return _plan_without_good(history, newest, refuted=refuted)
+    return RollbackPlan(
         action="restore",
         reason=f"release {newest['release_id']} of run {newest['run_id']} was not proven live",
         good=good,
     )
 
 
-def _undo_alone(history: History, newest: Record, *, refuted: bool) -> Undo:
+def _plan_without_good(history: History, newest: Record, *, refuted: bool) -> RollbackPlan:
     """What is to be undone where no other release is known to be good."""
     if history.unread:
-        return Undo(action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}")
+        return RollbackPlan(
+            action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}"
+        )
     if refuted:
-        return Undo(action="keep", reason="it was live until now, and there is none to go back to")
+        return RollbackPlan(action="keep", reason="it was live until now, and there is none to go back to")
     if any(record.get("found") for record in history.records):
-        return Undo(
+        return RollbackPlan(
             action="keep", reason="it took the place of a release that this store knows nothing of, and is left"
         )
     if newest["release"]["keep_first"]:
-        return Undo(action="keep", reason="the first release failed and is left for inspection, as the model file says")
-    return Undo(action="remove", reason="the first release failed, and there is none to go back to")
+        return RollbackPlan(
+            action="keep", reason="the first release failed and is left for inspection, as the model file says"
+        )
+    return RollbackPlan(action="remove", reason="the first release failed, and there is none to go back to")
 
 
 def remove_release(store: Store, history: History) -> None:

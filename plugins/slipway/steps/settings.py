@@ -49,7 +49,7 @@ def read_settings() -> Settings:
     )
 
 
-def read_installation() -> str:
+def ensure_installation() -> str:
     """The name of this Airflow among those that share a target, as the Variable has it; where it has none, it gets one.
 
     All workers read it from Airflow's own database, where no other installation does. Two runs that make one up in the same

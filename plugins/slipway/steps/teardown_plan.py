@@ -1,4 +1,4 @@
-"""A survey: what a teardown would take away, what else lives in the cluster, and whether it may go."""
+"""A plan: what a teardown would take away, what else lives in the cluster, and whether it may go."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class TeardownPlan:
     """What a teardown finds before it asks."""
 
     teardown: Teardown
@@ -84,35 +84,35 @@ def _address(service: JsonObject) -> str | None:
     return given[0].get("ip")
 
 
-def check_alone(survey: Survey, *, with_others: bool) -> None:
+def check_alone(plan: TeardownPlan, *, with_others: bool) -> None:
     """Refuse a cluster that is not the model's alone, unless the form says so. Raises ClusterInUse."""
-    reasons = [f"{other} lives there" for other in survey.others]
-    reasons += [f"include/served/{name}.yaml names it too" for name in survey.sharing]
-    if survey.blind:
-        reasons.append(f"what else lives there cannot be seen: {survey.blind}")
+    reasons = [f"{other} lives there" for other in plan.others]
+    reasons += [f"include/served/{name}.yaml names it too" for name in plan.sharing]
+    if plan.blind:
+        reasons.append(f"what else lives there cannot be seen: {plan.blind}")
     if reasons and not with_others:
         raise ClusterInUse(
-            f"{survey.teardown.cluster}: {'; '.join(reasons)}. Next: remove or move what is not {survey.teardown.model}'s, "
+            f"{plan.teardown.cluster}: {'; '.join(reasons)}. Next: remove or move what is not {plan.teardown.model}'s, "
             "or trigger with the Param with_others, which deletes the cluster with all of it"
         )
 
 
-def survey_again(teardown: Teardown, *, approved: JsonObject | None) -> Survey:
-    """What is there now, just before it is taken away: of an approved Survey nothing more than that.
+def replan_teardown(teardown: Teardown, *, approved: JsonObject | None) -> TeardownPlan:
+    """What is there now, just before it is taken away: of an approved TeardownPlan nothing more than that.
 
-    Raises ClusterInUse, ClusterUnfit and what `survey_model` raises.
+    Raises ClusterInUse, ClusterUnfit and what `plan_teardown` raises.
     """
     from slipway.gke.lookup import find_cluster
 
     found = find_cluster(teardown.target.conn_id, teardown.cluster)
     check_claim(teardown, found)
-    now = survey_cluster(teardown, found, sharing=())
+    now = plan_cluster_teardown(teardown, found, sharing=())
     if approved:
-        check_unchanged(from_dict(Survey, approved), now)
+        check_unchanged(from_dict(TeardownPlan, approved), now)
     return now
 
 
-def check_unchanged(approved: Survey, now: Survey) -> None:
+def check_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
     """Refuse a cluster in which more lives than was approved to go. Raises ClusterInUse."""
     if new := sorted(set(now.others) - set(approved.others)):
         raise ClusterInUse(
@@ -120,22 +120,22 @@ def check_unchanged(approved: Survey, now: Survey) -> None:
         )
 
 
-def render_body(survey: Survey) -> str:
+def render_body(plan: TeardownPlan) -> str:
     """What a person reads before they approve, as Markdown."""
-    teardown, cluster = survey.teardown, survey.teardown.cluster
-    if survey.status is None:
+    teardown, cluster = plan.teardown, plan.teardown.cluster
+    if plan.status is None:
         lines = [f"There is no {cluster}. Approve to have leftovers searched for."]
     else:
         objects = sorted(teardown.objects, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
         lines = ["**Deleted, in this order:**", ""]
         lines += [f"- `{ref}` in {ref.namespace}" for ref in objects]
         lines += [f"- the load balancer of {one.service}, {one.address or 'no address'}" for one in teardown.balancers]
-        lines += [f"- **{cluster}**, {survey.status}; {survey.cost}"]
-    if survey.others or survey.blind or survey.sharing:
+        lines += [f"- **{cluster}**, {plan.status}; {plan.cost}"]
+    if plan.others or plan.blind or plan.sharing:
         lines += ["", f"**NOT {teardown.model}'s, AND DELETED WITH THE CLUSTER:**", ""]
-        lines += [f"- {other}" for other in survey.others]
-        lines += [f"- perhaps more, which cannot be seen: {survey.blind}"] if survey.blind else []
-        lines += [f"- what the model file of {name} puts there" for name in survey.sharing]
+        lines += [f"- {other}" for other in plan.others]
+        lines += [f"- perhaps more, which cannot be seen: {plan.blind}"] if plan.blind else []
+        lines += [f"- what the model file of {name} puts there" for name in plan.sharing]
     lines += [
         "",
         "Images, exports and records stay. Forwarding rules, addresses and disks that Google leaves are listed afterwards.",
@@ -192,7 +192,9 @@ def _listed(call: Any, *words: str) -> list[JsonObject]:
     return list(json.loads(answer.data)["items"])
 
 
-def survey_cluster(teardown: Teardown, found: Mapping[str, Any] | None, *, sharing: tuple[str, ...]) -> Survey:
+def plan_cluster_teardown(
+    teardown: Teardown, found: Mapping[str, Any] | None, *, sharing: tuple[str, ...]
+) -> TeardownPlan:
     """What a teardown would take away; `found` is the cluster as Google describes it. Reads only."""
     items: list[JsonObject] = []
     blind: str | None = None
@@ -202,7 +204,7 @@ def survey_cluster(teardown: Teardown, found: Mapping[str, Any] | None, *, shari
     elif found:
         blind = f"the cluster is {status}"
     seen = replace(teardown, balancers=plan_balancers(items))
-    survey = Survey(
+    plan = TeardownPlan(
         teardown=seen,
         status=status,
         cost=str(standing_cost(read_prices(), shape_of_found(found))) if found else None,
@@ -210,10 +212,10 @@ def survey_cluster(teardown: Teardown, found: Mapping[str, Any] | None, *, shari
         blind=blind,
         sharing=sharing if found else (),
     )
-    return replace(survey, body=render_body(survey))
+    return replace(plan, body=render_body(plan))
 
 
-def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
+def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPlan:
     """What tearing a model's cluster down would take away. Reads only.
 
     Raises InputRefused, ClusterError, ApplyError, StoreError.
@@ -240,4 +242,4 @@ def survey_model(path: Path, settings: Settings, *, run_id: str) -> Survey:
     found = find_cluster(target.conn_id, teardown.cluster)
     if found:
         require(str(teardown.cluster), inspect_deletion(target, teardown.cluster))
-    return survey_cluster(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))
+    return plan_cluster_teardown(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))

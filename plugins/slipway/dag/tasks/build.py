@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from slipway.dag.run import Handover
+from slipway.dag.run import Run
 from slipway.dag.run_lease import BUILD_S
 from slipway.dag.stage import GREEN, YELLOW, StageOperator
 
@@ -26,7 +26,7 @@ class ExportOperator(StageOperator):
         self.exporter_python = exporter_python
         self._process: subprocess.Popen[str] | None = None
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Export."""
         from slipway.model.export import run_export
 
@@ -49,7 +49,7 @@ class BuildImageOperator(StageOperator):
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Image."""
         from slipway.image.build import ensure_image
         from slipway.image.engine import engine
@@ -67,7 +67,7 @@ class SmokeTestOperator(StageOperator):
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Proof. An engine that lacks the image builds it again."""
         from slipway.image.build import ensure_image, has_image
         from slipway.image.engine import engine
@@ -79,7 +79,7 @@ class SmokeTestOperator(StageOperator):
             if not has_image(client, image):
                 image = ensure_image(client, release, export)
             proof = smoke_test(client, release, export, image)
-        run.say(judge_round(proof.verdicts))
+        run.report(judge_round(proof.verdicts))
         return proof
 
 
@@ -89,7 +89,7 @@ class PushOperator(StageOperator):
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Pushed image."""
         from slipway.image.engine import engine
         from slipway.image.push import push_image

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.dag.run import Handover
-from slipway.dag.stage import BLUE, GRACE_S, RED, StageOperator, one_line_failures
+from slipway.dag.run import Run
+from slipway.dag.stage import BLUE, GRACE_S, RED, StageOperator, reported_failures
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_claim, plan_body, plan_drift
 from slipway.names import teardown_dag_id
-from slipway.target import LABEL_RUN, ClusterSpec, GkeCluster
+from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PreflightOperator(StageOperator):
 
     ui_color = BLUE
 
-    def make(self, run: Handover) -> Preflight:
+    def make(self, run: Run) -> Preflight:
         """What was found, all of it in the log; red with one line where something is missing."""
         from slipway.gke.preflight import inspect_target
         from slipway.verdict import Preflight, require
@@ -48,7 +48,7 @@ class PreflightOperator(StageOperator):
             log.log(LEVELS[one.outcome], "preflight: %s", one)
         require(str(cluster), findings)
         unasked = sum(one.outcome == "warned" for one in findings)
-        run.say(
+        run.report(
             Verdict.passed(f"nothing is missing; {len(findings) - unasked} of {len(findings)} are sure to be there")
         )
         return Preflight(findings=findings)
@@ -66,13 +66,13 @@ class ClaimClusterOperator(BaseOperator):
         """Why the run may make the cluster and delete it."""
         from slipway.gke.lookup import find_cluster
 
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             release, _, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)
             _check_claim(release, cluster, found)
         verdict = judge_claim(cluster, found, release.claim)
-        run.say(verdict)
+        run.report(verdict)
         log.info("claim cluster: %s", verdict)
         return verdict.reason
 
@@ -91,8 +91,8 @@ class CreateClusterOperator(BaseOperator):
         """Make the cluster where there is none; then wait until it has been judged, also where an earlier try made it."""
         from slipway.gke.lookup import find_cluster
 
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             release, spec, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)
             _check_claim(release, cluster, found)
@@ -108,28 +108,28 @@ class CreateClusterOperator(BaseOperator):
         from slipway.gke.lookup import find_cluster
         from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 
-        run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
+        run, verdict = Run(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
-        with one_line_failures(run):
+        with reported_failures(run):
             release, spec, cluster = _asked(run)
         if verdict.outcome != "pass":
             said = f"ClusterUnfit: {verdict.reason}. Next: {cluster.gcloud('describe')}"
-            run.say(Verdict.failed(said))
+            run.report(Verdict.failed(said))
             raise AirflowFailException(said)
         if event["found"] is None:  # the name is free again
             return self.execute(context)
-        with one_line_failures(run):
+        with reported_failures(run):
             found = find_cluster(release.target.conn_id, cluster) or {}
             _check_claim(release, cluster, found or None)
             drift = plan_drift(cluster, spec, found)
-            made = (found.get("resource_labels") or {}).get(LABEL_RUN) == release.claim
+            made = (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == release.claim
             cost = str(standing_cost(read_prices(), shape_of_found(found))) if found else "gone again"
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
         paid = f"; {'made by this run, ' if made else ''}{cost}"
         log.info("create cluster: %s%s", cluster, paid)
-        run.say(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
+        run.report(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
         return {
             "cluster": cluster.path,
             "drift": [to_dict(one) for one in drift],
@@ -142,7 +142,7 @@ class CreateClusterOperator(BaseOperator):
         """The provider's call to create. A cluster that somebody makes in the same moment is judged like any other."""
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
 
-        from slipway.google import google_words
+        from slipway.google import google_errors
 
         provider = GKECreateClusterOperator(
             task_id=self.task_id,
@@ -154,7 +154,7 @@ class CreateClusterOperator(BaseOperator):
             delete_cluster_on_failure=False,
         )
         log.info("create cluster: %s", cluster)
-        with google_words(str(cluster), release.target.conn_id):
+        with google_errors(str(cluster), release.target.conn_id):
             try:
                 provider.execute(context)
             except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
@@ -172,7 +172,7 @@ class CreateClusterOperator(BaseOperator):
         )
 
 
-def _asked(run: Handover) -> tuple[Release, ClusterSpec, GkeCluster]:
+def _asked(run: Run) -> tuple[Release, ClusterSpec, GkeCluster]:
     """The release with the cluster that it asks for. Skipped where it asks for none any more."""
     release = run.release
     if release.cluster is None or release.target.gke is None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.dag.run import Handover
-from slipway.dag.run_lease import APPLY_S, held_by, hold_target, let_go
-from slipway.dag.stage import GREEN, GREY, RED, StageOperator, one_line_failures, task_states
+from slipway.dag.run import Run
+from slipway.dag.run_lease import APPLY_S, acquire_lease, held_by, return_own_lease
+from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures, task_states
 from slipway.facts import JsonObject
 from slipway.verdict import Verdict
 
@@ -32,8 +32,8 @@ class TargetOperator(StageOperator):
         """The fact as a dict, for XCom."""
         from slipway.kubernetes.apply import ensure_namespace
 
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             ensure_namespace(run.release.target)
         return super().execute(context)
 
@@ -41,17 +41,17 @@ class TargetOperator(StageOperator):
 class PreviewOperator(TargetOperator):
     """Runs the release beside the live one, where no user's request reaches it."""
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """What is Previewed; skipped where the release needs none."""
         from slipway.records.history import read_history
         from slipway.records.store import Store
-        from slipway.steps.preview import start_preview, why_none
+        from slipway.steps.preview import start_preview, why_no_preview
 
         release = run.release
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
-        if reason := why_none(release, run.plan, history):
+        if reason := why_no_preview(release, run.plan, history):
             raise AirflowSkipException(f"no preview: {reason}")
-        previewed = start_preview(release, run.export, run.pushed, check=partial(hold_target, run, APPLY_S))
+        previewed = start_preview(release, run.export, run.pushed, check=partial(acquire_lease, run, APPLY_S))
         log.info("preview: release %s runs as %s", previewed.release_id, release.preview.deployment)
         return previewed
 
@@ -66,16 +66,16 @@ class RemovePreviewOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped where the run has no release, or only plans."""
-        run = Handover(context)
+        run = Run(context)
         if not (run.left("resolve") or run.left("choose")) or context["params"].get("plan_only"):
             raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
-        with one_line_failures(run):
+        with reported_failures(run):
             removed = [str(ref) for ref in self._remove(run)]
-        run.say(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
+        run.report(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
         return removed
 
     @staticmethod
-    def _remove(run: Handover) -> Iterable[Any]:
+    def _remove(run: Run) -> Iterable[Any]:
         """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
         from slipway.records.history import left_previews, read_records
         from slipway.records.store import Store
@@ -86,23 +86,23 @@ class RemovePreviewOperator(BaseOperator):
         records = read_records(store, release.model).records
         if not left_previews(records, release.target):
             return remove_previews(release, records)  # which names what is left elsewhere
-        hold_target(run, APPLY_S)
+        acquire_lease(run, APPLY_S)
         try:
             return remove_previews(release, read_records(store, release.model).records)  # as that run has ended since
         finally:
             if not had:
-                let_go(run)
+                return_own_lease(run)
 
 
 class ApplyOperator(TargetOperator):
     """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """What was Applied."""
-        from slipway.steps.deploy import make_live, restore
+        from slipway.steps.deploy import deploy, redeploy
 
         def check() -> None:
-            hold_target(run, APPLY_S)
+            acquire_lease(run, APPLY_S)
             if task_states(run.context).get("announce") == "skipped":  # and the rollback may have looked already
                 raise AirflowFailException(
                     f"apply: somebody ended the run; nothing was written. Next: trigger {run.context['ti'].dag_id} again"
@@ -110,10 +110,7 @@ class ApplyOperator(TargetOperator):
 
         manifests_uri = run.plan.manifests_uri
         facts = (run.release, run.export, run.pushed)
-        if manifests_uri is None:
-            applied = make_live(*facts, check=check)
-        else:
-            applied = restore(*facts, manifests_uri, check=check)
+        applied = deploy(*facts, check=check) if manifests_uri is None else redeploy(*facts, manifests_uri, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
@@ -132,7 +129,7 @@ class AnnounceOperator(BaseOperator):
 
     def execute(self, context: Context) -> JsonObject:
         """What was announced."""
-        run = Handover(context)
+        run = Run(context)
         applied = run.applied
         said: JsonObject = {
             "release": applied.release_id,

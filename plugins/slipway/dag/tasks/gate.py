@@ -11,10 +11,10 @@ from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeo
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.dag.run import Handover
-from slipway.dag.run_lease import APPLY_S, renew_target
-from slipway.dag.stage import BLUE, GRACE_S, one_line_failures
-from slipway.dag.tasks.waits import JudgeSensor, Times
+from slipway.dag.run import Run
+from slipway.dag.run_lease import APPLY_S, renew_lease
+from slipway.dag.stage import BLUE, GRACE_S, reported_failures
+from slipway.dag.tasks.waits import Times, WaitSensor
 from slipway.facts import JsonObject, to_dict
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -22,7 +22,7 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.dag.triggers.polling import JudgeTrigger
+    from slipway.dag.triggers.polling import ReleaseTrigger
 
 BODY = """\
 The gate asked version {version} of **{model}**, release `{release_id}`, {where}. It gave no wrong answer that the model
@@ -38,7 +38,7 @@ THEN = "*Approve*: the release {yes}. *Reject*, or no answer within {minutes:g} 
 log = logging.getLogger(__name__)
 
 
-class DoubtOperator(ApprovalOperator):
+class ApproveOperator(ApprovalOperator):
     """Asks a person where the gate was in doubt, and passes at once where it was not.
 
     A rejection and a silence fail, which undoes the release, and are remembered: the schedule does not ask again. A task whose
@@ -54,21 +54,21 @@ class DoubtOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Ask, with what the gate said; nothing where it was sure."""
-        run = Handover(context)
-        said = run.said(self.gate_task_id)
+        run = Run(context)
+        said = run.verdict_of(self.gate_task_id)
         if said is None or said["outcome"] != "inconclusive":
             log.info("approve: the gate was not in doubt, nobody is asked")
             return "the gate was not in doubt"
         limit_s = run.release.gate.ask_timeout_s
-        with one_line_failures(run):
-            renew_target(run, limit_s + GRACE_S)
+        with reported_failures(run):
+            renew_lease(run, limit_s + GRACE_S)
         self.subject = f"Is version {run.pushed.version} of {run.release.model} good enough?"
         self.body = self._body(run, said["reason"], limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
         log.info("approve: asking for %d s: %s", limit_s, said["reason"])
         return super().execute(context)
 
-    def _body(self, run: Handover, doubt: str, limit_s: int) -> str:
+    def _body(self, run: Run, doubt: str, limit_s: int) -> str:
         yes, no = ("replaces the live one", "it goes, and nothing has changed")
         if not self.preview:
             yes, no = ("stays, and counts as proven live", "it goes, and the last good release serves")
@@ -83,7 +83,7 @@ class DoubtOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """What was answered and by whom, for the record; anything but yes fails in one line."""
-        run, bad = Handover(context), True
+        run, bad = Run(context), True
         try:
             super().execute_complete(context, event)
         except HITLRejectException:
@@ -93,15 +93,15 @@ class DoubtOperator(ApprovalOperator):
         except HITLTriggerEventError as error:
             refused, bad = f"Airflow could not ask: {' '.join(str(error).split())}", False
         else:
-            with one_line_failures(run):
-                renew_target(run, APPLY_S)  # what a person has said yes to may have been replaced since it was asked
+            with reported_failures(run):
+                renew_lease(run, APPLY_S)  # what a person has said yes to may have been replaced since it was asked
             verdict = Verdict.passed(f"{_who(event)} said yes at {event['responded_at']}")
             log.info("approve: %s", verdict)
-            run.say(verdict)
+            run.report(verdict)
             return verdict.reason
         then = "mend the model, or its gate in the model file" if bad else "trigger again"
         said = f"GateFailed: the gate was in doubt, and {refused}. Next: {then}"
-        run.say(Verdict.failed(said), bad=bad)
+        run.report(Verdict.failed(said), bad=bad)
         raise AirflowFailException(said)
 
 
@@ -114,7 +114,7 @@ APPROVE = "approve"  # the task that asks a person where the first gate is in do
 NO_GRPC_BESIDE = "a preview is asked through the API server, which passes on REST alone"
 
 
-class PredictionSensor(JudgeSensor):
+class PredictionSensor(WaitSensor):
     """The gate: the golden cases at the public address, several rounds in a row, of exactly the released version.
 
     A preview, which has no address, is asked the same through the API server. With `asks`, a task after it asks a person
@@ -128,7 +128,7 @@ class PredictionSensor(JudgeSensor):
         super().__init__(**kwargs)
         self.asks = asks
 
-    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
+    def trigger(self, run: Run, times: Times) -> ReleaseTrigger:
         """Asks the golden questions."""
         from slipway.dag.triggers.gate import PredictionTrigger
 
@@ -145,7 +145,7 @@ class PredictionSensor(JudgeSensor):
             **times,
         )
 
-    def judged(self, run: Handover) -> Release:
+    def judged(self, run: Run) -> Release:
         """The release by the rules that this gate judges it by.
 
         After a preview the labelled set has been told by the very same image. A release that had none is known to be good.
@@ -157,13 +157,13 @@ class PredictionSensor(JudgeSensor):
         gate = replace(release.gate, quality=None) if was_previewed else release.gate.promises_only
         return replace(release, gate=gate)
 
-    def url(self, run: Handover) -> str:
+    def url(self, run: Run) -> str:
         """Where the questions go; without a host, to the API server."""
         return self.release(run).proxy_path if self.preview else run.address
 
-    def accepts(self, run: Handover, verdict: Verdict) -> bool:
+    def accepts(self, run: Run, verdict: Verdict) -> bool:
         """A pass; doubt where a person is asked next, or has said yes before."""
-        said = run.said(APPROVE) or {}
+        said = run.verdict_of(APPROVE) or {}
         may_doubt = said.get("outcome") == "pass" or (self.asks and run.release.gate.on_inconclusive == "ask")
         return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and may_doubt)
 
@@ -179,7 +179,7 @@ class PredictionSensor(JudgeSensor):
         """Where an answer was wrong, or left a doubt that was not enough: not where none came, in time or at all."""
         return event["outcome"] == "inconclusive" or (event.get("late") is False and not event.get("unanswered"))
 
-    def explain(self, run: Handover, reason: str) -> str:
+    def explain(self, run: Run, reason: str) -> str:
         """What was asked, promised and answered, and the next command, where the trigger knows no better one."""
         asked = f"{self.url(run)}{run.release.version_path(run.export.version)}"
         look = run.release.target.kubectl(f"get --raw {asked}") if self.preview else f"curl {asked}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from slipway.dag.run import RETURN_VALUE, Handover
-from slipway.dag.run_lease import APPLY_S, BUILD_S, Hold, give_back_forgotten, hold_target, let_go
+from slipway.dag.run import RETURN_VALUE, Run
+from slipway.dag.run_lease import APPLY_S, BUILD_S, RunLease, acquire_lease, return_forgotten_lease, return_own_lease
 from slipway.dag.stage import BLUE, StageOperator
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject
@@ -29,7 +29,7 @@ class ResolveOperator(StageOperator):
         super().__init__(**kwargs)
         self.model_file = model_file
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Release."""
         from slipway.dag.forms import read_params
         from slipway.steps.resolve import resolve
@@ -63,7 +63,7 @@ class PlanOperator(StageOperator):
         context["ti"].xcom_push(key=RETURN_VALUE, value=plan)
         raise DownstreamTasksSkipped(tasks=unneeded)
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Plan, its diff in the log. One that changes something is made of what is there while the run has the target."""
         from slipway.steps.plan import differences, make_plan, missing_cluster
 
@@ -71,12 +71,12 @@ class PlanOperator(StageOperator):
         plan, trials = make_plan(release, by_hand=run.by_hand)
         changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
         if changes and missing_cluster(release.target) is None:
-            hold_target(run, BUILD_S)
+            acquire_lease(run, BUILD_S)
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
             if plan.action == "nothing":
-                let_go(run)
+                return_own_lease(run)
         elif plan.action == "nothing" and run.context["ti"].try_number > 1:
-            give_back_forgotten(run)  # by an earlier try that had something to do; nothing comes after this one
+            return_forgotten_lease(run)  # by an earlier try that had something to do; nothing comes after this one
         for line in plan.orphans:
             log.warning("plan: %s", line)
         for trial in trials:
@@ -95,7 +95,7 @@ class ChooseOperator(StageOperator):
         super().__init__(**kwargs)
         self.model = model
 
-    def make(self, run: Handover) -> Any:
+    def make(self, run: Run) -> Any:
         """The Choice."""
         from slipway.dag.forms import read_release
         from slipway.facts import Choice, Plan
@@ -117,8 +117,8 @@ class ChooseOperator(StageOperator):
         release = recorded(record, run_id=run.context["run_id"], store=store)[0]
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
-        if hold := Hold.of(run, release):
-            hold.take(APPLY_S)
+        if lease := RunLease.of(run, release):
+            lease.acquire(APPLY_S)
         record = choose()[1]  # another run may have ended since
         release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
         log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.dag.run import Handover
-from slipway.dag.run_lease import broken_by, give_back_leases
-from slipway.dag.stage import GREY, is_proven, one_line_failures, task_states, verdicts_of
+from slipway.dag.run import Run
+from slipway.dag.run_lease import broken_by, return_leases
+from slipway.dag.stage import GREY, is_proven, reported_failures, task_states, verdicts_of
 from slipway.facts import JsonObject, to_dict
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class PruneOperator(BaseOperator):
         """What was Pruned; skipped where the run has no release."""
         from slipway.steps.prune import prune
 
-        run = Handover(context)
+        run = Run(context)
         if run.left("resolve") is None:
             raise AirflowSkipException("there is no release, so there is nothing to prune for")
         built, pushed = run.left("build_image"), run.left("push")
         images = [built["image_id"] if built else None, pushed["digest"] if pushed else None]
-        with one_line_failures(run):
+        with reported_failures(run):
             pruned = prune(run.release, images=frozenset(filter(None, images)))
         log.info(
             "prune: %d records, %d artifacts in the store, %d images on the engine, %d in the registry",
@@ -60,7 +60,7 @@ class RecordOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """The record's URI; none where the run failed before there was a Release to record, or had nothing to do."""
-        run, states = Handover(context), task_states(context)
+        run, states = Run(context), task_states(context)
         planned = run.left("plan") or {}
         if planned.get("action") == "nothing" or context["params"].get("plan_only"):
             log.info("record: nothing was to be done")  # a person has cleared what the plan skipped
@@ -69,7 +69,7 @@ class RecordOperator(BaseOperator):
         try:
             uri = self._close(run, states, proven=proven) if run.left("resolve") or run.left("choose") else None
         finally:
-            give_back_leases(run)
+            return_leases(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
         if not proven and states.get("announce") in {"skipped", "success"}:
             where = f"record {uri}" if uri else context["run_id"]
@@ -79,14 +79,14 @@ class RecordOperator(BaseOperator):
         return uri
 
     @staticmethod
-    def _close(run: Handover, states: dict[str, str], *, proven: bool) -> str:
+    def _close(run: Run, states: dict[str, str], *, proven: bool) -> str:
         from slipway.records.record import close_run
 
         undo, broke = run.left("rollback"), broken_by(run)
         return close_run(run.release, verdicts_of(run, states), states, proven=proven, undo=undo, broke=broke)
 
 
-def _left_live(run: Handover, states: dict[str, str]) -> str:
+def _left_live(run: Run, states: dict[str, str]) -> str:
     """What a run that was ended by hand leaves, and what to do next."""
     undone = (run.left("rollback") or {}).get("action") if states.get("rollback") == "success" else None
     again = f"Next: trigger {run.context['ti'].dag_id} again"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.dag.run import Handover
-from slipway.dag.run_lease import APPLY_S, Hold
-from slipway.dag.stage import GRACE_S, GREY, is_proven, one_line_failures, task_states
+from slipway.dag.run import Run
+from slipway.dag.run_lease import APPLY_S, RunLease
+from slipway.dag.stage import GRACE_S, GREY, is_proven, reported_failures, task_states
 from slipway.dag.tasks.gate import why_no_grpc
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject, from_dict, to_dict
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from slipway.records.history import History
-    from slipway.steps.rollback import Undo
+    from slipway.steps.rollback import RollbackPlan
 
 UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
 LOOK_S = 4.0
@@ -49,24 +49,24 @@ class RollbackOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """What was undone, once it has been; skipped where there is nothing to undo."""
-        with one_line_failures(Handover(context)):
+        with reported_failures(Run(context)):
             return self._undo(context)
 
     def _undo(self, context: Context) -> Any:
         from slipway.records.history import read_current_history, recorded
         from slipway.records.store import Store
-        from slipway.steps.deploy import restore
-        from slipway.steps.rollback import judge_undo, remove_release
+        from slipway.steps.deploy import redeploy
+        from slipway.steps.rollback import plan_rollback, remove_release
         from slipway.steps.settings import read_settings
 
         store = Store(read_settings().store)
         states = task_states(context)
-        proven = is_proven(Handover(context), states, self.proof_task_id)
+        proven = is_proven(Run(context), states, self.proof_task_id)
         brought = states.get("apply") == "success"
 
-        def judge() -> tuple[Undo, History]:
+        def judge() -> tuple[RollbackPlan, History]:
             history = read_current_history(store, self.model)
-            undo = judge_undo(history, run_id=context["run_id"], proven=proven, applied=brought)
+            undo = plan_rollback(history, run_id=context["run_id"], proven=proven, applied=brought)
             log.info("rollback: %s: %s", undo.action, undo.reason)
             if undo.action == "nothing" or history.newest is None:
                 raise AirflowSkipException(undo.reason)
@@ -82,7 +82,7 @@ class RollbackOperator(BaseOperator):
         if undo.good is None:
             return {"action": undo.action, "reason": undo.reason}
         release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
-        applied = restore(release, export, pushed, undo.good["manifests"]["uri"], check=check)
+        applied = redeploy(release, export, pushed, undo.good["manifests"]["uri"], check=check)
         undoing: JsonObject = {
             "release": to_dict(release),
             "export": to_dict(export),
@@ -113,7 +113,7 @@ class RollbackOperator(BaseOperator):
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
         """Record that the release is live again, where the target is still this run's."""
         undoing = self._undoing(context, event)
-        with one_line_failures(Handover(context)):
+        with reported_failures(Run(context)):
             self._hold(context, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
         uri, release_id = self._close(undoing, event), undoing["applied"]["release_id"]
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
@@ -122,29 +122,29 @@ class RollbackOperator(BaseOperator):
     @staticmethod
     def _hold(context: Context, release: Release, limit_s: int, *, waits: bool = False) -> None:
         """Take the Lease of what is undone, or renew it for a wait; skipped, and said, where it is another run's."""
-        run = Handover(context)
-        hold = Hold.of(run, release)
-        if hold is None:
+        run = Run(context)
+        lease = RunLease.of(run, release)
+        if lease is None:
             return
         try:
-            (hold.renew if waits else hold.take)(limit_s)
+            (lease.renew if waits else lease.acquire)(limit_s)
         except (TargetBusy, LeaseLost) as error:
             said = f"nothing is undone: {type(error).__name__}: {error}"
-            run.say(Verdict.failed(said))
+            run.report(Verdict.failed(said))
             log.warning("rollback: %s", said)
             raise AirflowSkipException(said) from error
 
     def _defer(
         self, context: Context, trigger: str, method_name: str, undoing: JsonObject, limit_s: int, **own: Any
     ) -> None:
-        from slipway.dag.triggers import polling as triggers
+        from slipway.dag.triggers.gate import PredictionTrigger
+        from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
 
-        with one_line_failures(Handover(context)):
+        kinds = {kind.__name__: kind for kind in (RolloutTrigger, AddressTrigger, PredictionTrigger)}
+        with reported_failures(Run(context)):
             self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S, waits=True)
         self.defer(
-            trigger=getattr(triggers, trigger)(
-                release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own
-            ),
+            trigger=kinds[trigger](release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own),
             method_name=method_name,
             timeout=timedelta(seconds=limit_s + GRACE_S),
         )
@@ -164,7 +164,7 @@ class RollbackOperator(BaseOperator):
             f"RollbackFailed: release {release_id}: {verdict.reason}. "
             f"Next: {next_command(release, release_id, verdict.reason)}"
         )
-        Handover(context).say(Verdict.failed(said))
+        Run(context).report(Verdict.failed(said))
         raise AirflowFailException(said)
 
     @staticmethod

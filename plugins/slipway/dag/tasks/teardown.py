@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.dag.run import Handover
-from slipway.dag.run_lease import Hold, broken_by, give_back_leases
-from slipway.dag.stage import BLUE, GRACE_S, GREY, RED, StageOperator, one_line_failures, task_states, verdicts_of
+from slipway.dag.run import Run
+from slipway.dag.run_lease import RunLease, broken_by, return_leases
+from slipway.dag.stage import BLUE, GRACE_S, GREY, RED, StageOperator, reported_failures, task_states, verdicts_of
 from slipway.facts import JsonObject, to_dict
 from slipway.verdict import Verdict
 
@@ -28,7 +28,7 @@ BODY = "body"  # XCom's key for what the approval shows
 log = logging.getLogger(__name__)
 
 
-class LookOperator(StageOperator):
+class PlanTeardownOperator(StageOperator):
     """Looks at what a teardown would take away, and refuses a cluster that is not the model's alone."""
 
     ui_color = BLUE
@@ -38,69 +38,69 @@ class LookOperator(StageOperator):
         self.model_file = model_file
 
     def execute(self, context: Context) -> JsonObject:
-        """The Survey as a dict; what the approval shows is beside it."""
-        survey = super().execute(context)
-        context["ti"].xcom_push(key=BODY, value=survey["body"])
-        return survey
+        """The TeardownPlan as a dict; what the approval shows is beside it."""
+        plan = super().execute(context)
+        context["ti"].xcom_push(key=BODY, value=plan["body"])
+        return plan
 
-    def make(self, run: Handover) -> Any:
-        """The Survey."""
+    def make(self, run: Run) -> Any:
+        """The TeardownPlan."""
         from slipway.dag.forms import read_teardown
         from slipway.steps.settings import read_settings
-        from slipway.steps.teardown_plan import check_alone, survey_model
+        from slipway.steps.teardown_plan import check_alone, plan_teardown
 
         with_others = read_teardown(dict(run.context["params"]))
-        survey = survey_model(Path(self.model_file), read_settings(), run_id=run.context["run_id"])
-        for line in survey.body.splitlines():
+        plan = plan_teardown(Path(self.model_file), read_settings(), run_id=run.context["run_id"])
+        for line in plan.body.splitlines():
             log.info("look: %s", line)
-        check_alone(survey, with_others=with_others)
-        if survey.answers and (hold := Hold.of(run, survey.teardown)):
-            hold.look()
-        return survey
+        check_alone(plan, with_others=with_others)
+        if plan.answers and (lease := RunLease.of(run, plan.teardown)):
+            lease.check_free()
+        return plan
 
 
-class DismantleOperator(BaseOperator):
+class TeardownOperator(BaseOperator):
     """A task that takes something away, and waits, deferred, until it is gone."""
 
     ui_color = RED
 
     def _wait(self, trigger: str, teardown: Teardown, limit_s: int, **own: Any) -> None:
-        from slipway.dag.triggers import polling as triggers
+        from slipway.dag.triggers import gke
 
         self.defer(
-            trigger=getattr(triggers, trigger)(
+            trigger=getattr(gke, trigger)(
                 teardown=to_dict(teardown), deadline=time.time() + limit_s, poll_s=LOOK_S, **own
             ),
             method_name="decide",
             timeout=timedelta(seconds=limit_s + GRACE_S),
         )
 
-    def _passed(self, run: Handover, event: JsonObject, next_step: str) -> Verdict:
+    def _passed(self, run: Run, event: JsonObject, next_step: str) -> Verdict:
         """The verdict of a wait that has passed; one that has not fails the task."""
         verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
         if verdict.outcome != "pass":
             said = f"TeardownIncomplete: {verdict.reason}. Next: {next_step}"
-            run.say(Verdict.failed(said))
+            run.report(Verdict.failed(said))
             raise AirflowFailException(said)
         return verdict
 
 
-class RemoveObjectsOperator(DismantleOperator):
+class RemoveObjectsOperator(TeardownOperator):
     """Deletes the model's recorded objects, the last applied first, and waits until their load balancers are gone."""
 
     def execute(self, context: Context) -> Any:
         """Remove them. Where the cluster is gone, or has no API server that answers, there is nothing to remove."""
         from slipway.kubernetes.apply import remove_objects
         from slipway.steps.teardown import open_teardown
-        from slipway.steps.teardown_plan import survey_again
+        from slipway.steps.teardown_plan import replan_teardown
 
-        run = Handover(context)
-        with one_line_failures(run):
-            now = survey_again(run.teardown, approved=run.left("look"))
-            if now.answers and (hold := Hold.of(run, now.teardown)):
-                hold.take(now.teardown.address_timeout_s + GRACE_S)
-                now = survey_again(run.teardown, approved=run.left("look"))  # another run may have ended since
+        run = Run(context)
+        with reported_failures(run):
+            now = replan_teardown(run.teardown, approved=run.left("look"))
+            if now.answers and (lease := RunLease.of(run, now.teardown)):
+                lease.acquire(now.teardown.address_timeout_s + GRACE_S)
+                now = replan_teardown(run.teardown, approved=run.left("look"))  # another run may have ended since
             teardown = now.teardown
             open_teardown(teardown)
             if now.answers:
@@ -116,16 +116,16 @@ class RemoveObjectsOperator(DismantleOperator):
         """Write down that nothing is left; or fail with what is."""
         from slipway.steps.teardown import note_removed
 
-        run = Handover(context)
+        run = Run(context)
         teardown = run.teardown
         verdict = self._passed(run, event, teardown.target.kubectl("describe services"))
-        with one_line_failures(run):
+        with reported_failures(run):
             note_removed(teardown)
-        run.say(verdict)
+        run.report(verdict)
         return verdict.reason
 
 
-class DeleteClusterOperator(DismantleOperator):
+class DeleteClusterOperator(TeardownOperator):
     """Runs the provider's GKEDeleteClusterOperator, and waits, deferred, until the cluster is gone.
 
     Of the provider's operator only the call to delete is kept: its own wait takes an operation that is DONE for one that
@@ -138,8 +138,8 @@ class DeleteClusterOperator(DismantleOperator):
         from slipway.gke.lookup import find_cluster
         from slipway.steps.teardown import check_claim, note_removed
 
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             teardown = run.teardown
             cluster = teardown.cluster
             found = find_cluster(teardown.target.conn_id, cluster)
@@ -148,7 +148,7 @@ class DeleteClusterOperator(DismantleOperator):
             log.info("delete cluster: %s", verdict)
             if found is None:
                 note_removed(teardown)
-                run.say(verdict)
+                run.report(verdict)
                 return verdict.reason
             if verdict.outcome == "pass" and found["status"] != "STOPPING":
                 self._delete(context, teardown)
@@ -159,14 +159,14 @@ class DeleteClusterOperator(DismantleOperator):
         """Say that it is gone, or fail with Google's words; where it has only become deletable, delete it."""
         from slipway.steps.teardown import note_removed
 
-        run = Handover(context)
+        run = Run(context)
         teardown = run.teardown
         verdict = self._passed(run, event, teardown.cluster.gcloud("describe"))
         if not event["found"]:
             return self.execute(context)
-        with one_line_failures(run):
+        with reported_failures(run):
             note_removed(teardown)
-        run.say(verdict)
+        run.report(verdict)
         return verdict.reason
 
     def _delete(self, context: Context, teardown: Teardown) -> None:
@@ -175,7 +175,7 @@ class DeleteClusterOperator(DismantleOperator):
         from google.api_core.exceptions import FailedPrecondition
 
         from slipway.gke.lookup import find_cluster
-        from slipway.google import google_words
+        from slipway.google import google_errors
 
         cluster = teardown.cluster
         provider = GKEDeleteClusterOperator(
@@ -186,7 +186,7 @@ class DeleteClusterOperator(DismantleOperator):
             gcp_conn_id=teardown.target.conn_id,
             deferrable=True,
         )
-        with google_words(str(cluster), teardown.target.conn_id):
+        with google_errors(str(cluster), teardown.target.conn_id):
             try:
                 provider.execute(context)
             except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
@@ -206,12 +206,12 @@ class LeftoversOperator(BaseOperator):
         """The leftovers, each with its command; nothing is deleted."""
         from slipway.gke.leftovers import find_leftovers
 
-        run = Handover(context)
-        with one_line_failures(run):
+        run = Run(context)
+        with reported_failures(run):
             found = find_leftovers(run.teardown)
         for one in found:
             log.warning("leftovers: %s", one)
-        run.say(Verdict.passed(f"{len(found)} left: {'; '.join(map(str, found))}" if found else "nothing is left"))
+        run.report(Verdict.passed(f"{len(found)} left: {'; '.join(map(str, found))}" if found else "nothing is left"))
         return [{**to_dict(one), "command": one.command} for one in found]
 
 
@@ -227,7 +227,7 @@ class RecordTeardownOperator(BaseOperator):
         """The record's URI; none where nothing was touched."""
         from slipway.steps.teardown import close_teardown
 
-        run = Handover(context)
+        run = Run(context)
         if run.left("look") is None:
             log.info("record: nothing was touched; the first task's log says why")
             return None
@@ -236,5 +236,5 @@ class RecordTeardownOperator(BaseOperator):
         uri = close_teardown(run.teardown, verdicts_of(run, states), states, left, broke=broken_by(run))
         log.info("record: %s", uri or "nothing was touched")
         if states.get("delete_cluster") != "success":
-            give_back_leases(run)
+            return_leases(run)
         return uri

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from slipway.dag.run import GRPC, Handover
-from slipway.dag.run_lease import APPLY_S, renew_target
-from slipway.dag.stage import GRACE_S, RED, one_line_failures
+from slipway.dag.run import GRPC, Run
+from slipway.dag.run_lease import APPLY_S, renew_lease
+from slipway.dag.stage import GRACE_S, RED, reported_failures
 from slipway.facts import JsonObject, to_dict
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -21,7 +21,7 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.dag.triggers.polling import JudgeTrigger
+    from slipway.dag.triggers.polling import ReleaseTrigger
     from slipway.facts import Applied, Previewed
 
 
@@ -35,7 +35,7 @@ class Times(TypedDict):
     poll_s: float
 
 
-class JudgeSensor(BaseSensorOperator):
+class WaitSensor(BaseSensorOperator):
     """Defers to a trigger; what the trigger found is the task's result, its verdict goes to the record.
 
     With `preview` it looks at the release as it first runs beside the live one.
@@ -47,16 +47,16 @@ class JudgeSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.preview = preview
 
-    def release(self, run: Handover) -> Release:
+    def release(self, run: Run) -> Release:
         """The release under the name that it is looked at by."""
         return run.release.preview if self.preview else run.release
 
-    def applied(self, run: Handover) -> Applied | Previewed:
+    def applied(self, run: Run) -> Applied | Previewed:
         """What the task before has applied of it."""
         return run.previewed if self.preview else run.applied
 
     @abstractmethod
-    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
+    def trigger(self, run: Run, times: Times) -> ReleaseTrigger:
         """The trigger that waits."""
 
     @abstractmethod
@@ -64,10 +64,10 @@ class JudgeSensor(BaseSensorOperator):
         """How long to wait."""
 
     @abstractmethod
-    def explain(self, run: Handover, reason: str) -> str:
+    def explain(self, run: Run, reason: str) -> str:
         """What a failed wait says: where, what, what next."""
 
-    def result(self, run: Handover, event: JsonObject) -> Any:  # noqa: ARG002 - the address leaves two things
+    def result(self, run: Run, event: JsonObject) -> Any:  # noqa: ARG002 - the address leaves two things
         """What a passed wait leaves for later tasks."""
         return event["reason"]
 
@@ -77,12 +77,12 @@ class JudgeSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Renew the target's Lease for as long as the wait may take, then defer."""
-        run = Handover(context)
-        with one_line_failures(run):
-            renew_target(run, self.time_limit_s(run.release) + GRACE_S)
+        run = Run(context)
+        with reported_failures(run):
+            renew_lease(run, self.time_limit_s(run.release) + GRACE_S)
         self.wait(run)
 
-    def wait(self, run: Handover) -> None:
+    def wait(self, run: Run) -> None:
         """Defer until the trigger has decided."""
         limit_s = self.time_limit_s(run.release)
         times: Times = {"deadline": time.time() + limit_s, "poll_s": self.poll_s}
@@ -90,19 +90,19 @@ class JudgeSensor(BaseSensorOperator):
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Pass on what the trigger found, or fail with the reason; what it saw counts only where the target is still this run's."""
-        run, verdict = Handover(context), Verdict(outcome=event["outcome"], reason=event["reason"])
+        run, verdict = Run(context), Verdict(outcome=event["outcome"], reason=event["reason"])
         log.info("%s", verdict)
-        with one_line_failures(run):
-            renew_target(run, APPLY_S)
+        with reported_failures(run):
+            renew_lease(run, APPLY_S)
         if not self.accepts(run, verdict):
             doubt = ", which is not enough" if verdict.outcome == "inconclusive" else ""
             said = self.explain(run, f"{verdict.reason}{doubt}")
-            run.say(Verdict.failed(said), bad=self.blames_release(event), **self.more(event))
+            run.report(Verdict.failed(said), bad=self.blames_release(event), **self.more(event))
             raise AirflowFailException(said)
-        run.say(verdict, **self.more(event))
+        run.report(verdict, **self.more(event))
         return self.result(run, event)
 
-    def accepts(self, run: Handover, verdict: Verdict) -> bool:  # noqa: ARG002 - the gate's doubt depends on the run
+    def accepts(self, run: Run, verdict: Verdict) -> bool:  # noqa: ARG002 - the gate's doubt depends on the run
         """Whether the run goes on."""
         return verdict.outcome == "pass"
 
@@ -111,13 +111,13 @@ class JudgeSensor(BaseSensorOperator):
         return {}
 
 
-class RolloutSensor(JudgeSensor):
+class RolloutSensor(WaitSensor):
     """Waits until the Deployment is what was applied, by kubectl's own rules, or will not be."""
 
     ui_color = RED
     poll_s = 4.0
 
-    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
+    def trigger(self, run: Run, times: Times) -> ReleaseTrigger:
         """Judges the Deployment."""
         from slipway.dag.triggers.rollout import RolloutTrigger
 
@@ -138,7 +138,7 @@ class RolloutSensor(JudgeSensor):
         """Where its own containers end: not where an image, a ConfigMap, a node or a right is missing."""
         return bool(event["found"])
 
-    def explain(self, run: Handover, reason: str) -> str:
+    def explain(self, run: Run, reason: str) -> str:
         """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
         from slipway.kubernetes.client import cluster_client
         from slipway.kubernetes.diagnosis import diagnose, most_telling, next_command
@@ -157,7 +157,7 @@ class RolloutSensor(JudgeSensor):
         return f"RolloutFailed: {reason}{shown}. Next: {next_command(release, release_id, reason)}"
 
 
-class AddressSensor(JudgeSensor):
+class AddressSensor(WaitSensor):
     """Waits until the Service can be reached from outside; leaves the URL of the REST port."""
 
     ui_color = RED
@@ -165,13 +165,13 @@ class AddressSensor(JudgeSensor):
 
     def execute(self, context: Context) -> Any:
         """The model file's fixed URL where it has one; else defer."""
-        run = Handover(context)
+        run = Run(context)
         release = run.release
         if not release.address:
             return super().execute(context)
         return self.result(run, {"found": {"url": release.address.rstrip("/"), "grpc": release.grpc_address}})
 
-    def trigger(self, run: Handover, times: Times) -> JudgeTrigger:
+    def trigger(self, run: Run, times: Times) -> ReleaseTrigger:
         """Judges the Service."""
         from slipway.dag.triggers.rollout import AddressTrigger
 
@@ -181,13 +181,13 @@ class AddressSensor(JudgeSensor):
         """The model file's limit."""
         return release.address_timeout_s
 
-    def result(self, run: Handover, event: JsonObject) -> Any:
+    def result(self, run: Run, event: JsonObject) -> Any:
         """The URL; where gRPC is asked is beside it."""
         found = event["found"]
         run.context["ti"].xcom_push(key=GRPC, value=found["grpc"])
         return found["url"]
 
-    def explain(self, run: Handover, reason: str) -> str:
+    def explain(self, run: Run, reason: str) -> str:
         """The reason and the next command."""
         release = run.release
         return f"AddressMissing: {reason}. Next: {release.target.kubectl(f'describe service {release.service}')}"

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from slipway.dag.triggers.polling import JudgeTrigger
+from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.facts import Baseline, JsonObject, from_dict, to_dict
 from slipway.kubernetes.proxy import ask_at, way_in
 from slipway.kubernetes.stuck import APART_S
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
-from slipway.serving.accuracy import judge_quality
+from slipway.serving.accuracy import judge_accuracy
 from slipway.serving.client import ask_grpc
-from slipway.serving.evaluation import AT_ONCE, Exam, gather_few
+from slipway.serving.evaluation import AT_ONCE, Evaluation, gather_few
 from slipway.serving.gate import Round, Standing, judge_all, judge_gate, percentile
 from slipway.serving.golden import (
     GARBAGE_BODY,
@@ -31,7 +31,7 @@ from slipway.serving.labelled_set import read_images
 from slipway.verdict import Verdict
 
 
-class PredictionTrigger(JudgeTrigger):
+class PredictionTrigger(ReleaseTrigger):
     """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
     Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
@@ -62,7 +62,7 @@ class PredictionTrigger(JudgeTrigger):
         self.baseline = baseline
         self._standing = Standing()
         self._passed: Verdict | None = None  # what the rounds came to
-        self._exam: Exam | None = None
+        self._evaluation: Evaluation | None = None
         self._cases: tuple[GoldenCase, ...] = ()
         self._descriptors = b""
         self._denial: Answer | None = None  # of the look at hand
@@ -109,14 +109,14 @@ class PredictionTrigger(JudgeTrigger):
             if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:
                 return verdict
             self._passed = verdict
-        return await self._examine(release, self._passed)
+        return await self._evaluate(release, self._passed)
 
     def found(self) -> Any:
         """What was measured, for the record."""
         times_ms = self._standing.times_ms
         return {
             "latency_ms": round(percentile(times_ms)) if times_ms else None,
-            "quality": to_dict(self._exam.measured) if self._exam and self._exam.told else None,
+            "quality": to_dict(self._evaluation.measured) if self._evaluation and self._evaluation.told else None,
         }
 
     async def _read(self) -> None:
@@ -161,16 +161,16 @@ class PredictionTrigger(JudgeTrigger):
     async def _ask_garbage(self, release: Release) -> Verdict:
         return judge_garbage(await self._ask(release, GARBAGE_BODY), marks=release.marks_garbage, live=True)
 
-    async def _examine(self, release: Release, passed: Verdict) -> Verdict:
+    async def _evaluate(self, release: Release, passed: Verdict) -> Verdict:
         floor = release.gate.quality
         assert floor is not None  # noqa: S101 - who calls has looked
-        if self._exam is None:
-            self._exam = Exam(floor, await asyncio.to_thread(read_images, floor))
-        asked = await self._exam.go_on(partial(self._ask, release))
+        if self._evaluation is None:
+            self._evaluation = Evaluation(floor, await asyncio.to_thread(read_images, floor))
+        asked = await self._evaluation.go_on(partial(self._ask, release))
         if asked.outcome == "wait":
             return asked
         live = from_dict(Baseline, self.baseline) if self.baseline else None
-        return judge_all([passed, *judge_quality(floor, self._exam.measured, live)])
+        return judge_all([passed, *judge_accuracy(floor, self._evaluation.measured, live)])
 
 
 def _timed(call: Callable[[], Awaitable[Verdict]], times_ms: list[float]) -> Callable[[], Awaitable[Verdict]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.dag.triggers.polling import JudgeTrigger, LookingTrigger
+from slipway.dag.triggers.polling import PollingTrigger, ReleaseTrigger
 from slipway.facts import JsonObject, Teardown, from_dict
 from slipway.gke.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
 from slipway.kubernetes.api import read_async
@@ -14,7 +14,7 @@ from slipway.steps.teardown import judge_removed
 from slipway.verdict import Verdict
 
 
-class TeardownTrigger(LookingTrigger):
+class TeardownTrigger(PollingTrigger):
     """Looks at what is being torn down."""
 
     def __init__(self, *, teardown: JsonObject, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class DeletionTrigger(TeardownTrigger):
         return self.asked
 
 
-class ClusterTrigger(JudgeTrigger):
+class ClusterTrigger(ReleaseTrigger):
     """Waits until a GKE cluster is RUNNING and its API server answers; or, with `gone`, until one that is being deleted is."""
 
     def __init__(self, *, gone: bool, **kwargs: Any) -> None:

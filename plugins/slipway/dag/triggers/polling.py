@@ -15,7 +15,7 @@ from slipway.release import Release
 from slipway.verdict import Verdict
 
 
-class LookingTrigger(BaseTrigger):
+class PollingTrigger(BaseTrigger):
     """Looks every `poll_s` seconds; a verdict of pass or fail, or the end of time, is the event.
 
     `deadline` is a Unix time, so that a trigger that starts again elsewhere has no more time than it had.
@@ -65,7 +65,7 @@ class LookingTrigger(BaseTrigger):
         return {"deadline": self.deadline, "poll_s": self.poll_s}
 
 
-class JudgeTrigger(LookingTrigger):
+class ReleaseTrigger(PollingTrigger):
     """Looks at what has become of a release."""
 
     def __init__(self, *, release: JsonObject, **kwargs: Any) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from slipway.dag.triggers.polling import JudgeTrigger, _words
+from slipway.dag.triggers.polling import ReleaseTrigger, _words
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import list_pods_async, read_async
 from slipway.kubernetes.diagnosis import read_evidence
 from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
-from slipway.kubernetes.stuck import Looks, judge_doom
+from slipway.kubernetes.stuck import Looks, judge_stuck
 from slipway.release import Release
 from slipway.verdict import Verdict
 
 
-class RolloutTrigger(JudgeTrigger):
+class RolloutTrigger(ReleaseTrigger):
     """Waits until the Deployment is what the apply that was answered with this uid and generation said.
 
     And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
@@ -44,26 +44,26 @@ class RolloutTrigger(JudgeTrigger):
         if verdict.outcome == "fail" or deployment is None:
             return verdict
         if verdict.outcome == "wait":
-            return await self._look_for_doom(release, deployment, verdict)
+            return await self._check_stuck(release, deployment, verdict)
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
         return judge_pods(pods, release_id=self.release_id, namespace=namespace)
 
-    async def _look_for_doom(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
+    async def _check_stuck(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
         try:
             evidence = await read_evidence(release.target, deployment, self.release_id)
         except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
             return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
-        self._looks, verdict = judge_doom(
+        self._looks, verdict = judge_stuck(
             self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
         )
         return verdict
 
     def found(self) -> Any:
         """Whether it is the release's own fault that it does not come."""
-        return bool(self._looks.doom and self._looks.doom.blames_release)
+        return bool(self._looks.stuck and self._looks.stuck.blames_release)
 
 
-class AddressTrigger(JudgeTrigger):
+class AddressTrigger(ReleaseTrigger):
     """Waits until the Service has an address."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -101,4 +101,4 @@ def test_refused_if_the_page_has_no_marks(page):
 def test_make_docs_writes_the_page():
     """The command that the page names is there."""
     assert "make docs" in BEGIN
-    assert "-m slipway.reference" in (PROJECT / "Makefile").read_text()
+    assert "-m slipway.model.reference" in (PROJECT / "Makefile").read_text()

@@ -12,19 +12,19 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from slipway.dag import run_lease as holding
-from slipway.dag.run import Handover
+from slipway.dag import run_lease
+from slipway.dag.run import Run
 from slipway.dag.run_lease import (
     BUILD_S,
     FORGOTTEN_TRIES,
     LEASE,
-    Hold,
+    RunLease,
+    acquire_lease,
     broken_by,
-    give_back_leases,
-    hold_target,
-    keep_target,
-    let_go,
-    renew_target,
+    renew_held_lease,
+    renew_lease,
+    return_leases,
+    return_own_lease,
 )
 from slipway.dag.stage import StageOperator
 from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
@@ -34,7 +34,17 @@ from slipway.dag.tasks.record import RecordOperator
 from slipway.dag.tasks.teardown import RecordTeardownOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, LeaseLost, TargetBusy
 from slipway.facts import Plan, Teardown, from_dict, to_dict
-from slipway.kubernetes.lease import MARGIN_S, Holder, Lease, Place, give_back, hold, judge_lease, look, render_lease
+from slipway.kubernetes.lease import (
+    MARGIN_S,
+    Holder,
+    Lease,
+    Place,
+    acquire,
+    check,
+    judge_lease,
+    render_lease,
+    return_lease,
+)
 from slipway.release import Release
 from slipway.target import Target
 
@@ -117,10 +127,10 @@ def test_taken_from_another_counts_and_begins_anew():
 
 def test_two_airflows_on_one_store_are_two(context_of, release, monkeypatch):
     """What tells installations apart is each one's own name: neither the store nor a run's id, which two of one schedule share."""
-    run = Handover(context_of("plan"))
-    ours = Hold.of(run, release).me
+    run = Run(context_of("plan"))
+    ours = RunLease.of(run, release).me
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "there")
-    theirs = Hold.of(run, release).me
+    theirs = RunLease.of(run, release).me
     assert (ours.installation, theirs.installation) == ("here", "there")
     assert (ours.dag_id, ours.run_id) == (theirs.dag_id, theirs.run_id)
     assert judge_lease(lease(theirs), ours, now=NOW, is_over=lambda _: True).outcome == "wait"
@@ -128,13 +138,13 @@ def test_two_airflows_on_one_store_are_two(context_of, release, monkeypatch):
 
 def test_a_run_keeps_the_name_that_it_first_held_by(context_of, release, monkeypatch, leases):
     """An Airflow that is named anew while a run has a Lease takes it away from no run; a run that is cleared has the new one."""
-    run = Handover(context_of("plan", resolve=release))
-    hold_target(run, 60)
+    run = Run(context_of("plan", resolve=release))
+    acquire_lease(run, 60)
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "renamed")
-    later = Hold.of(run, release)
+    later = RunLease.of(run, release)
     assert (later.me.installation, later.had) == ("here", True)
     run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
-    later = Hold.of(run, release)
+    later = RunLease.of(run, release)
     assert (later.me.installation, later.had) == ("renamed", False)
 
 
@@ -142,11 +152,11 @@ def test_what_builds_keeps_what_the_plan_has_taken(context_of, release, leases):
     """Each task renews the Lease for its own limit, also one that does not touch the target; it takes none that the run has not."""
     builds = (ExportOperator, BuildImageOperator, SmokeTestOperator, PushOperator)
     assert {kind.keeps_s for kind in builds} == {BUILD_S}
-    run = Handover(context_of("plan", resolve=release))
-    keep_target(run, BUILD_S)
+    run = Run(context_of("plan", resolve=release))
+    renew_held_lease(run, BUILD_S)
     assert leases.asked == []
-    hold_target(run, 60)
-    keep_target(run, BUILD_S)
+    acquire_lease(run, 60)
+    renew_held_lease(run, BUILD_S)
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (60, BUILD_S)]
 
 
@@ -163,7 +173,7 @@ class Stage(StageOperator):
 def test_what_has_lost_the_target_builds_no_more(context_of, release, leases):
     """A run whose Lease was broken ends at its next task: what it would build could not be brought."""
     context = context_of("plan", resolve=release)
-    hold_target(Handover(context), 60)
+    acquire_lease(Run(context), 60)
     leases.answers.append(LeaseLost("this run's no more"))
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
         Stage(task_id="export").execute(context)
@@ -172,12 +182,12 @@ def test_what_has_lost_the_target_builds_no_more(context_of, release, leases):
 def test_what_is_let_go_was_never_held(context_of, release, leases, monkeypatch):
     """A plan that finds nothing left to do gives its Lease back, and a task after it that needs one is no loser of it."""
     given = []
-    monkeypatch.setattr(holding, "give_back", lambda place, holder: given.append((place.name, holder)) or True)
-    run = Handover(context_of("plan", resolve=release))
-    hold_target(run, 60)
-    let_go(run)
-    assert given == [("slipway-tfs-server", Hold.of(run, release).me.identity)]
-    assert Hold.of(run, release).had is False
+    monkeypatch.setattr(run_lease, "return_lease", lambda place, holder: given.append((place.name, holder)) or True)
+    run = Run(context_of("plan", resolve=release))
+    acquire_lease(run, 60)
+    return_own_lease(run)
+    assert given == [("slipway-tfs-server", RunLease.of(run, release).me.identity)]
+    assert RunLease.of(run, release).had is False
 
 
 @pytest.mark.parametrize(
@@ -189,27 +199,27 @@ def test_a_wait_goes_on_if_its_lease_cannot_be_renewed_now(context_of, release, 
     def refuse(*_words, **_options):
         raise error("away")
 
-    monkeypatch.setattr(holding, "hold", refuse)
+    monkeypatch.setattr(run_lease, "acquire", refuse)
     with pytest.raises(error) if ends else nullcontext():
-        renew_target(Handover(context_of("gate", resolve=release)), 60)
+        renew_lease(Run(context_of("gate", resolve=release)), 60)
     assert ("not renewed" in caplog.text) is not ends
 
 
 def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
     """Where another try would not help, as without the connection, it is over with its run."""
-    run = Handover(context_of("record"))
+    run = Run(context_of("record"))
     run.context["ti"].facts["plan", LEASE] = LEFT
-    give_back_leases(run)
+    return_leases(run)
     assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
 
 
 def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_of, connected, closed_url, caplog):
     """The record's own retry gives it back a little later: others need not wait until it runs out."""
     connected(SimpleNamespace(url=closed_url))
-    run = Handover(context_of("record"))
+    run = Run(context_of("record"))
     run.context["ti"].facts["plan", LEASE] = LEFT
     with pytest.raises(ClusterUnreachable):
-        give_back_leases(run)
+        return_leases(run)
     assert "not given back" in caplog.text
 
 
@@ -269,7 +279,7 @@ def end(request, context_of, release, monkeypatch):
 
 def test_what_an_earlier_try_took_is_given_back_at_the_end(end, context_of, release, forgotten):
     """Else a target would be busy for an hour for every other installation, with nobody there who writes."""
-    seen = forgotten(Hold.of(Handover(context_of("plan")), release).me.identity)
+    seen = forgotten(RunLease.of(Run(context_of("plan")), release).me.identity)
     end()
     assert [one.method for one in seen] == ["GET", "DELETE"]
     assert json.loads(seen[1].body)["preconditions"] == {"uid": "u", "resourceVersion": "7"}
@@ -361,7 +371,7 @@ def test_ten_contenders_have_one_holder(stand, place):
     def contend(holder, begin, ended):
         begin.wait()
         try:
-            hold(place, holder, limit_s=60, is_over=never)
+            acquire(place, holder, limit_s=60, is_over=never)
             ended[holder] = "holds"
         except TargetBusy as error:
             ended[holder] = str(error)
@@ -385,28 +395,28 @@ def test_ten_contenders_have_one_holder(stand, place):
 @pytest.mark.stand
 def test_another_has_it_only_when_it_has_run_out(stand, place):
     """Another installation's Lease is refused with who, until when and the one command; run out, it is taken."""
-    held = hold(place, OTHER, limit_s=60, is_over=never)
+    held = acquire(place, OTHER, limit_s=60, is_over=never)
     with pytest.raises(TargetBusy) as refused:
-        hold(place, ME, limit_s=60, is_over=lambda _: True)
+        acquire(place, ME, limit_s=60, is_over=lambda _: True)
     assert f"held by {OTHER}, until" in str(refused.value)
     assert "airflow dags trigger refresh_digits_vit --conf '{\"break_lease\": true}'" in str(refused.value)
-    assert look(place, ME, is_over=never).outcome == "wait"
+    assert check(place, ME, is_over=never).outcome == "wait"
     assert datetime.fromisoformat(held.until) > datetime.now(UTC)
     run_out(stand, place)
-    hold(place, ME, limit_s=60, is_over=never)
+    acquire(place, ME, limit_s=60, is_over=never)
     assert holder_of(stand, place) == ME.identity
-    assert give_back(place, OTHER.identity) is False
-    assert give_back(place, ME.identity) is True
-    assert look(place, ME, is_over=never).reason == "free"
+    assert return_lease(place, OTHER.identity) is False
+    assert return_lease(place, ME.identity) is True
+    assert check(place, ME, is_over=never).reason == "free"
 
 
 @pytest.mark.stand
 def test_a_mates_is_taken_as_soon_as_its_run_has_ended(stand, place):
     """A run of the same installation that was killed holds up nobody once Airflow knows that it has ended."""
-    hold(place, MATE, limit_s=3600, is_over=never)
+    acquire(place, MATE, limit_s=3600, is_over=never)
     with pytest.raises(TargetBusy):
-        hold(place, ME, limit_s=60, is_over=never)
-    hold(place, ME, limit_s=60, is_over=lambda holder: holder == MATE)
+        acquire(place, ME, limit_s=60, is_over=never)
+    acquire(place, ME, limit_s=60, is_over=lambda holder: holder == MATE)
     assert holder_of(stand, place) == ME.identity
 
 
@@ -424,14 +434,14 @@ def test_a_lease_without_a_time_waits_for_a_person(stand, place):
         input=json.dumps(said), text=True, check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     with pytest.raises(TargetBusy, match="held by 'me', without saying until when"):
-        hold(place, ME, limit_s=60, is_over=never)
-    assert hold(place, ME, limit_s=60, is_over=never, breaks=True).broke == "'me', without saying until when"
+        acquire(place, ME, limit_s=60, is_over=never)
+    assert acquire(place, ME, limit_s=60, is_over=never, breaks=True).broke == "'me', without saying until when"
 
 
 @pytest.mark.stand
 def test_a_renewal_that_met_another_looks_again(stand, place):
     """Somebody else's write between our look and ours is seen, never overwritten: the look is repeated and holds."""
-    hold(place, ME, limit_s=60, is_over=never)
+    acquire(place, ME, limit_s=60, is_over=never)
     asked = []
 
     def is_over(_holder):
@@ -441,7 +451,7 @@ def test_a_renewal_that_met_another_looks_again(stand, place):
             kubectl(stand, "annotate", "--overwrite", "lease", place.name, f"touched={len(asked)}")
         return True
 
-    hold(place, MATE, limit_s=60, is_over=is_over)
+    acquire(place, MATE, limit_s=60, is_over=is_over)
     assert len(asked) == 3
     assert holder_of(stand, place) == MATE.identity
 
@@ -456,7 +466,7 @@ def run_of(place, stand, release, context_of, record_of):
         context = runs.setdefault((dag_id, run_id), context_of(task_id, resolve=asked))
         context["ti"].task_id, context["ti"].dag_id = task_id, dag_id
         context.update(run_id=run_id, params={**context["params"], **params})
-        return Handover(context)
+        return Run(context)
 
     return make
 
@@ -464,64 +474,64 @@ def run_of(place, stand, release, context_of, record_of):
 @pytest.mark.stand
 def test_a_run_holds_from_its_plan_to_its_record(stand, place, run_of):
     """A run's tasks renew one Lease, another run is refused until it is given back, and nothing is left of it then."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    acquire_lease(run_of("refresh_digits_vit", "r1", "plan"), 60)
     with pytest.raises(TargetBusy):
-        hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
-    hold_target(run_of("refresh_digits_vit", "r1", "apply"), 600)
+        acquire_lease(run_of("rollback_digits_vit", "r2", "choose"), 60)
+    acquire_lease(run_of("refresh_digits_vit", "r1", "apply"), 600)
     spec = json.loads(kubectl(stand, "get", "lease", place.name, "-o", "json"))["spec"]
     assert (spec["leaseDurationSeconds"], spec["leaseTransitions"]) == (600, 0)
-    give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
+    return_leases(run_of("refresh_digits_vit", "r1", "record"))
     assert place.name not in kubectl(stand, "get", "leases", "-o", "name")
-    hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
+    acquire_lease(run_of("rollback_digits_vit", "r2", "choose"), 60)
 
 
 @pytest.mark.stand
 def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
     """The one that breaks it remembers whose it was; the other writes no more, also once the breaker is done and gone."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "apply"), 60)
+    acquire_lease(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    acquire_lease(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    acquire_lease(run_of("rollback_digits_vit", "r2", "apply"), 60)
     assert broken_by(run_of("rollback_digits_vit", "r2", "record")).startswith(
         "run r1 of refresh_digits_vit (installation "
     )
     with pytest.raises(LeaseLost, match="now held by run r2 of rollback_digits_vit"):
-        hold_target(run_of("refresh_digits_vit", "r1", "apply"), 60)
-    give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
+        acquire_lease(run_of("refresh_digits_vit", "r1", "apply"), 60)
+    return_leases(run_of("refresh_digits_vit", "r1", "record"))
     assert "rollback_digits_vit" in holder_of(stand, place)
-    give_back_leases(run_of("rollback_digits_vit", "r2", "record"))
+    return_leases(run_of("rollback_digits_vit", "r2", "record"))
     for lost in ({}, {"break_lease": True}):
         with pytest.raises(LeaseLost, match="broken, and nobody's now"):
-            hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
+            acquire_lease(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
 
 
 @pytest.mark.stand
 def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of):
     """What answered right at the gate's end may be what the breaker has brought: the run that lost the target is not live."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    acquire_lease(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    acquire_lease(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
     run = run_of("refresh_digits_vit", "r1", "gate")
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: .*now held by run r2 of rollback_digits_vit"):
         PredictionSensor(task_id="gate").decide(run.context, {"outcome": "pass", "reason": "right", "found": None})
-    assert run.said("gate")["outcome"] == "fail"
+    assert run.verdict_of("gate")["outcome"] == "fail"
 
 
 @pytest.mark.stand
 def test_a_cleared_run_begins_anew(place, run_of):
     """A run that had given its Lease back, or lost it, may have it again when a person clears it."""
     run = run_of("refresh_digits_vit", "r1", "plan")
-    hold_target(run, 60)
-    give_back_leases(run)
+    acquire_lease(run, 60)
+    return_leases(run)
     with pytest.raises(LeaseLost):
-        hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+        acquire_lease(run_of("refresh_digits_vit", "r1", "gate"), 60)
     run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
-    hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+    acquire_lease(run_of("refresh_digits_vit", "r1", "gate"), 60)
 
 
 @pytest.mark.stand
 def test_a_teardown_looks_before_it_asks(place, run_of):
     """A teardown is refused while a refresh runs, before a person is asked, and is not where it is there to break that."""
     refresh = run_of("refresh_digits_vit", "r1", "plan")
-    hold_target(refresh, 60)
+    acquire_lease(refresh, 60)
     with pytest.raises(TargetBusy, match="trigger teardown_digits_vit --conf"):
-        Hold.of(run_of("teardown_digits_vit", "r2", "look"), refresh.release).look()
-    Hold.of(run_of("teardown_digits_vit", "r3", "look", break_lease=True), refresh.release).look()
+        RunLease.of(run_of("teardown_digits_vit", "r2", "look"), refresh.release).check_free()
+    RunLease.of(run_of("teardown_digits_vit", "r3", "look", break_lease=True), refresh.release).check_free()

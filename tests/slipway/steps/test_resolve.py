@@ -14,7 +14,7 @@ from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
 from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, serving_image
-from slipway.steps.settings import RefreshParams, Settings, read_installation, read_settings
+from slipway.steps.settings import RefreshParams, Settings, ensure_installation, read_settings
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
@@ -210,11 +210,11 @@ def database(monkeypatch):
 
 def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
     """All workers read the one that was made up first; a person's own is taken as it is."""
-    name = read_installation()
+    name = ensure_installation()
     assert re.fullmatch("[0-9a-f]{12}", name)
-    assert (read_installation(), database) == (name, {"slipway_installation": name})
+    assert (ensure_installation(), database) == (name, {"slipway_installation": name})
     database["slipway_installation"] = "prod-eu.1"
-    assert read_installation() == "prod-eu.1"
+    assert ensure_installation() == "prod-eu.1"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_refused_if_an_airflows_name_cannot_be_told_in_a_lease(database, name):
     """The holder that a Lease names is read by its slashes."""
     database["slipway_installation"] = name
     with pytest.raises(InputRefused, match=r"^Variable slipway_installation: .*Next: "):
-        read_installation()
+        ensure_installation()
 
 
 def test_broken_neighbour_is_left_out_of_the_check(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from slipway.facts import from_dict
 from slipway.records.history import find_bad
 from slipway.records.record import write_record
-from slipway.release import Gate, QualityFloor, Release, Retention
+from slipway.release import Gate, QualityBounds, Release, Retention
 from slipway.steps.prune import Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target
 
@@ -148,7 +148,7 @@ def test_a_release_that_is_not_kept_is_not_offered(record_of):
 def test_labelled_sets_stay_with_the_releases_that_were_asked_them(record_of):
     """A set that no kept record names is removed; a record of an earlier Slipway names none."""
     floors = [
-        QualityFloor(uri=f"file:///store/quality/digits-vit/{n}.json", digest="x", min_top1=0.9, max_drop=None)
+        QualityBounds(uri=f"file:///store/quality/digits-vit/{n}.json", digest="x", min_top1=0.9, max_drop=None)
         for n in range(4)
     ]
     records = [numbered(record_of, f"run{n}", "live", n, gate=Gate(quality=floors[n])) for n in range(1, 4)]

@@ -167,7 +167,7 @@ def test_drafts_are_no_names(store):
 
 WRITE = """
 import sys
-from slipway.store import Store
+from slipway.records.store import Store
 store = Store(sys.argv[1])
 print(store.claim("versions/1.json", {}), store.claim("versions/2.json", {}), store.put_json({"n": 2}, "a.json"))
 """
@@ -180,7 +180,7 @@ def test_what_others_write_is_seen(any_store):
     assert any_store.names("versions") == ["1.json"]
     assert not any_store.exists("versions/2.json")
     assert any_store.read_json("a.json") == {"n": 1}
-    path = os.pathsep.join([str(Path(__file__).parents[2] / "plugins"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[3] / "plugins"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", WRITE, any_store.uri],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},

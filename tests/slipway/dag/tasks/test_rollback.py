@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from slipway.dag.run import Handover
+from slipway.dag.run import Run
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
@@ -52,7 +52,7 @@ def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error
     leases.answers.append(error)
     with pytest.raises(AirflowSkipException):
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
-    said = Handover(rolling_back).said("rollback")
+    said = Run(rolling_back).verdict_of("rollback")
     assert (said["outcome"], said["reason"]) == ("fail", f"nothing is undone: {type(error).__name__}: {error}")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from slipway.errors import PreflightFailed
 from slipway.gke.permissions import iam_resource, judge_apis, judge_permissions, judge_project, plan_permissions
-from slipway.google_rest import Answer
+from slipway.google_rest import GoogleAnswer
 from slipway.kubernetes.rights import Right, judge_rights, kinds_of, plan_rights
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding, require
@@ -16,7 +16,7 @@ SPEC = ClusterSpec(
     node_pools=(POOL,), release_channel="REGULAR", workload_identity=True, private_nodes=False, labels={}, timeout_s=60
 )
 CPUS = {"n1-standard-8": 8, "n2-highmem-4": 4}
-DENIED = Answer(status=403, body={"error": {"message": "The caller does not have\npermission."}})
+DENIED = GoogleAnswer(status=403, body={"error": {"message": "The caller does not have\npermission."}})
 KINDS = (("", "Service"), ("apps", "Deployment"))
 
 
@@ -27,10 +27,10 @@ def said(findings):
 
 def test_project_is_there_or_not():
     """ACTIVE is there; one that is being deleted, or that Google does not know, is not; one that may not be seen is unknown."""
-    assert judge_project("shop", Answer(status=200, body={"state": "ACTIVE"})).outcome == "ok"
-    leaving = judge_project("shop", Answer(status=200, body={"state": "DELETE_REQUESTED"}))
+    assert judge_project("shop", GoogleAnswer(status=200, body={"state": "ACTIVE"})).outcome == "ok"
+    leaving = judge_project("shop", GoogleAnswer(status=200, body={"state": "DELETE_REQUESTED"}))
     assert (leaving.outcome, leaving.then) == ("missing", "gcloud projects undelete shop")
-    assert judge_project("shop", Answer(status=404, body={})).outcome == "missing"
+    assert judge_project("shop", GoogleAnswer(status=404, body={})).outcome == "missing"
     assert said([judge_project("shop", DENIED)]) == [
         ("warned", "project shop: could not be asked: HTTP 403: The caller does not have permission")
     ]
@@ -44,7 +44,7 @@ def test_apis_that_are_off_are_named_with_the_command_that_enables_them():
         "iam.googleapis.com": "DISABLED",
     }
     body = {"services": [{"name": f"projects/42/services/{api}", "state": state} for api, state in states.items()]}
-    found = judge_apis("shop", list(states), Answer(status=200, body=body))
+    found = judge_apis("shop", list(states), GoogleAnswer(status=200, body=body))
     assert said(found) == [
         ("missing", "API compute.googleapis.com is not enabled in shop"),
         ("warned", "API iam.googleapis.com is not enabled in shop"),
@@ -57,13 +57,13 @@ def test_permissions_that_are_not_there_by_the_role_that_has_them():
     """One finding a role; to act as the nodes' account may be granted on that account alone."""
     needed = plan_permissions((), create=True, ready=True)
     had = {"permissions": [one for one in needed if "create" not in one and "actAs" not in one]}
-    found = judge_permissions("project shop", needed, Answer(status=200, body=had), grant="grant")
+    found = judge_permissions("project shop", needed, GoogleAnswer(status=200, body=had), grant="grant")
     assert [(one.outcome, one.then) for one in found] == [
         ("missing", "grant --role=roles/container.admin"),
         ("warned", "grant --role=roles/iam.serviceAccountUser"),
     ]
     assert found[0].said == "no permission container.clusters.create on project shop"
-    assert judge_permissions("it", {"a": "r"}, Answer(status=200, body={}), grant="g")[0].outcome == "missing"
+    assert judge_permissions("it", {"a": "r"}, GoogleAnswer(status=200, body={}), grant="g")[0].outcome == "missing"
     assert judge_permissions("it", {"a": "r"}, DENIED, grant="g")[0].outcome == "warned"
 
 

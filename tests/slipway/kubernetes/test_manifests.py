@@ -19,12 +19,12 @@ from slipway.kubernetes.manifests import (
     to_yaml,
 )
 from slipway.model.served import overlay_names
-from slipway.release import ExportSettings
+from slipway.release import ExportOptions
 from slipway.target import Target
 
 REFERENCE = f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}"
 SELECTOR = {"app": "tfs-server", "slipway/model": "digits-vit"}
-MARKS = ExportSettings(on_bad_image="mark")
+MARKS = ExportOptions(on_bad_image="mark")
 ALL_LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef"}
 
 

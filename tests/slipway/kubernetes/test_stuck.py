@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.kubernetes.stuck import APART_S, Evidence, Looks, find_doom, gather, judge_doom, wants_events
+from slipway.kubernetes.stuck import APART_S, Evidence, Looks, find_stuck, gather, judge_stuck, wants_events
 from slipway.verdict import Verdict
 
-SEEN = yaml.safe_load(Path(__file__).with_name("doomed.yaml").read_text())
+SEEN = yaml.safe_load(Path(__file__).with_name("stuck.yaml").read_text())
 WAITING = Verdict.wait("deployment/tfs-server in shop: 0 of 1 updated replicas are available")
 MISSING = f"127.0.0.1:28500/nothing/here@sha256:{'0' * 64}"
 NO_KEY = "couldn't find key nope in ConfigMap shop/kube-root-ca.crt"
@@ -100,10 +100,10 @@ DOOMED = {
 @pytest.mark.parametrize(("evidence", "begin", "end"), DOOMED.values(), ids=DOOMED)
 def test_doomed_in_the_pods_own_words(evidence, begin, end):
     """What will not come by waiting is named with its pod, in its own words."""
-    doom = find_doom(evidence)
-    assert doom.reason.startswith(f"pod/{evidence.pods[0]['metadata']['name']}: {begin}")
-    assert doom.reason.endswith(end)
-    assert doom.unplaced is ("Unschedulable" in begin)
+    stuck = find_stuck(evidence)
+    assert stuck.reason.startswith(f"pod/{evidence.pods[0]['metadata']['name']}: {begin}")
+    assert stuck.reason.endswith(end)
+    assert stuck.unplaced is ("Unschedulable" in begin)
 
 
 def refused(message):
@@ -125,9 +125,9 @@ REFUSED = {
 @pytest.mark.parametrize(("evidence", "words"), REFUSED.values(), ids=REFUSED)
 def test_doomed_if_no_pod_is_admitted(evidence, words):
     """A ReplicaSet that may not make its pods is doomed in the API server's words."""
-    doom = find_doom(evidence)
-    assert doom.reason.startswith("replicaset/d-admission-9c7775774: FailedCreate: ")
-    assert words in doom.reason
+    stuck = find_stuck(evidence)
+    assert stuck.reason.startswith("replicaset/d-admission-9c7775774: FailedCreate: ")
+    assert words in stuck.reason
 
 
 def ready(evidence):
@@ -177,14 +177,14 @@ HOPEFUL = {
 @pytest.mark.parametrize("evidence", HOPEFUL.values(), ids=HOPEFUL)
 def test_not_doomed_if_it_may_come(evidence):
     """A registry's blip, a busy node, one end, or one pod that is well: waiting may help."""
-    assert find_doom(evidence) is None
+    assert find_stuck(evidence) is None
 
 
 def judged(*looks, grace_s=60):
     """The verdicts of looks one after the other, each given as its time and what it saw."""
     before, verdicts = Looks(), []
     for now_s, evidence in looks:
-        before, verdict = judge_doom(before, evidence, WAITING, now_s=now_s, grace_s=grace_s)
+        before, verdict = judge_stuck(before, evidence, WAITING, now_s=now_s, grace_s=grace_s)
         verdicts.append(verdict)
     return verdicts
 
@@ -216,7 +216,7 @@ SEQUENCES = {
     "two looks apart": ([(0, CRASHES), (APART_S, CRASHES)], "wait fail"),
     "every four seconds": ([(4 * n, CRASHES) for n in range(4)], "wait wait wait fail"),
     "a look between that saw none": ([(0, CRASHES), (4, Evidence()), (8, CRASHES), (12, CRASHES), (18, CRASHES)], "wait wait wait wait fail"),
-    "another doom": ([(0, seen("command missing")), (12, CRASHES)], "wait fail"),
+    "another stuck": ([(0, seen("command missing")), (12, CRASHES)], "wait fail"),
     "a blip, however long": ([(30 * n, DOWN) for n in range(10)], " ".join(["wait"] * 10)),
     "within the grace": ([(0, unplaced(NODE)), (59, unplaced(NODE))], "wait wait"),
     "beyond the grace": ([(0, unplaced(NODE)), (60, unplaced(NODE))], "wait fail"),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import Card
-from slipway.image.build import LABEL_BUILD, build_key, plan_changes, plan_labels
+from slipway.image.build import IMAGE_LABEL_BUILD, build_key, plan_changes, plan_labels
 
 
 def test_labels_tell_where_the_image_is_from(release, export):
@@ -31,7 +31,7 @@ def test_changes_set_the_model_and_labels_alone(release, export):
     changes = plan_changes(release, export)
     assert changes[0] == "ENV MODEL_NAME=digits-vit"
     assert all(change.startswith("LABEL ") for change in changes[1:])
-    assert f'LABEL {LABEL_BUILD}="{build_key(release, export)}"' in changes
+    assert f'LABEL {IMAGE_LABEL_BUILD}="{build_key(release, export)}"' in changes
     assert len(changes) == len(plan_labels(release, export)) + 2
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
-from slipway.model import export as export_module
+from slipway.model import exporter
 from slipway.model.export import (
     check_labels,
     claim_version,
@@ -23,7 +23,7 @@ from slipway.model.exporter import exporter_hash, golden_bytes
 from slipway.names import short
 from slipway.paths import SERVED
 from slipway.records.store import fetch, read_bytes, read_json
-from slipway.release import Gate, GoldenRequest, QualityFloor
+from slipway.release import Gate, GoldenRequest, QualityBounds
 from slipway.serving.golden import cases_from
 
 CONTENT = {
@@ -134,7 +134,7 @@ def test_refused_if_the_labelled_set_has_another_label(release, labels_known, st
     """An image of the set is held to the model's labels too."""
     image = {"name": "eigth/a.png", "label": "eigth", "data": "aQ=="}
     uri = store.put_json({"images": [image]}, "quality.json")
-    asked = Gate(quality=QualityFloor(uri=uri, digest="x", min_top1=0.9, max_drop=None))
+    asked = Gate(quality=QualityBounds(uri=uri, digest="x", min_top1=0.9, max_drop=None))
     with pytest.raises(ExportError, match=r"^gate\.quality\.set: eigth/a\.png: 'eigth' is none of the model's "):
         check_labels(replace(release, gate=asked), labels_known([str(n) for n in range(11)]))
 
@@ -243,7 +243,7 @@ def exporter(monkeypatch, tmp_path):
     def write(source):
         program = tmp_path / "program.py"
         program.write_text(source)
-        monkeypatch.setattr(export_module, "EXPORTER", program)
+        monkeypatch.setattr(exporter, "EXPORTER", program)
 
     return write
 

@@ -5,11 +5,11 @@ import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from slipway.dag import run_lease as holding
-from slipway.dag import stage as operators
-from slipway.dag.run import VERDICT, Handover
-from slipway.dag.run_lease import hold_target
+from slipway.dag import run_lease
+from slipway.dag.run import VERDICT, Run
+from slipway.dag.run_lease import acquire_lease
 from slipway.dag.stage import StageOperator
+from slipway.dag.tasks import plan as plan_tasks
 from slipway.dag.tasks.deploy import ApplyOperator, PreviewOperator, RemovePreviewOperator
 from slipway.dag.tasks.plan import PlanOperator
 from slipway.dag.tasks.record import RecordOperator
@@ -66,7 +66,7 @@ def test_lease_is_taken_only_to_change_something(context_of, release, monkeypatc
     asked = []
     plan = Plan(action=action, reasons=("so",))
     monkeypatch.setattr("slipway.steps.plan.make_plan", lambda _release, **_: (plan, []))
-    monkeypatch.setattr(operators, "hold_target", lambda _run, limit_s: asked.append(limit_s))
+    monkeypatch.setattr(plan_tasks, "acquire_lease", lambda _run, limit_s: asked.append(limit_s))
     context = context_of("plan", resolve=release)
     context["params"] = params
     operator = PlanOperator(task_id="plan", builds=["export"], deploys=["apply"])
@@ -97,13 +97,13 @@ def test_what_is_carried_out_was_read_while_the_target_is_held(context_of, relea
         return plans.pop(0), []
 
     monkeypatch.setattr("slipway.steps.plan.make_plan", make_plan)
-    monkeypatch.setattr(operators, "hold_target", lambda _run, _limit_s: done.append("take"))
-    monkeypatch.setattr(operators, "let_go", lambda _run: done.append("let go"))
+    monkeypatch.setattr(plan_tasks, "acquire_lease", lambda _run, _limit_s: done.append("take"))
+    monkeypatch.setattr(plan_tasks, "return_own_lease", lambda _run: done.append("let go"))
     context = context_of("plan", resolve=release)
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
     assert done == ["looked", "take", "held", *(["let go"] if then == "nothing" else [])]
-    assert (list(skipped.value.tasks), Handover(context).plan.action) == (unneeded, then)
+    assert (list(skipped.value.tasks), Run(context).plan.action) == (unneeded, then)
 
 
 BY_HAND = {"manual": True, "operator_triggered": True, "scheduled": False, "asset_triggered": False, "backfill": False}
@@ -114,7 +114,7 @@ def test_who_triggered_a_run(context_of, run_type, by_hand):
     """A person, or a DAG that triggers this one, may try again what the schedule and an Asset may not."""
     context = context_of("plan")
     context["dag_run"].run_type = DagRunType(run_type)
-    assert Handover(context).by_hand is by_hand
+    assert Run(context).by_hand is by_hand
 
 
 @pytest.mark.parametrize("error", [InputRefused("m.yaml: source: missing. Next: give one"), ImagePushRefused("denied")])
@@ -150,7 +150,7 @@ def test_preview_is_skipped_with_its_reason(context_of, release, export, pushed)
     """A release that gets no preview skips the task, and with it what looks at one."""
     facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
     with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
-        PreviewOperator(task_id="preview").make(Handover(context_of("preview", **facts, export=export, push=pushed)))
+        PreviewOperator(task_id="preview").make(Run(context_of("preview", **facts, export=export, push=pushed)))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_removal_says_that_there_was_nothing_to_remove(context_of, release):
     """Whether `apply` has made room already or there never was a preview, the record says that none is left."""
     context = {**context_of("remove_preview", resolve=release), "params": {}}
     assert RemovePreviewOperator(task_id="remove_preview").execute(context) == []
-    assert Handover(context).said("remove_preview")["reason"] == "no preview is left"
+    assert Run(context).verdict_of("remove_preview")["reason"] == "no preview is left"
 
 
 @pytest.mark.parametrize("strategy", ["preview", "rolling"])
@@ -184,11 +184,11 @@ def test_what_a_killed_run_left_is_removed_by_whichever_run_comes_next(  # noqa:
     )  # fmt: skip
     write_record(store, left)
     monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *words: deleted.append(words))
-    monkeypatch.setattr(holding, "give_back", lambda place, _holder: given.append(place.name) or True)
+    monkeypatch.setattr(run_lease, "return_lease", lambda place, _holder: given.append(place.name) or True)
     context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
     if planned:
         context["ti"].task_id = "plan"
-        hold_target(Handover(context), 60)
+        acquire_lease(Run(context), 60)
         context["ti"].task_id = "remove_preview"
     assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
     assert [model for _, model, _ in deleted] == ["digits-vit"]
@@ -210,7 +210,7 @@ def test_the_release_is_blamed_only_for_its_own(context_of, release, store, erro
     context = context_of("smoke_test", resolve=release)
     with pytest.raises(AirflowFailException):
         Refused(task_id="refused", error=error).execute(context)
-    assert Handover(context).said("smoke_test").get("bad", False) is bad
+    assert Run(context).verdict_of("smoke_test").get("bad", False) is bad
     assert bool(read_records(store, release.model).records) is bad
 
 
@@ -219,7 +219,7 @@ def test_apply_of_a_run_that_a_person_has_ended_writes_nothing(  # noqa: PLR0917
 ):
     """Airflow stops a task some seconds after its run was ended; the rollback may have found nothing to undo by then."""
     wrote = []
-    monkeypatch.setattr("slipway.steps.deploy.make_live", lambda *_facts, check: check() or wrote.append(True))
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, check: check() or wrote.append(True))
     plan = Plan(action="everything", reasons=())
     context = context_of("apply", resolve=release, plan=plan, export=export, push=pushed)
     context["ti"].states = {"announce": "skipped"}
@@ -319,10 +319,10 @@ def test_a_lease_that_is_never_given_back_is_no_reason_for_a_red_run(  # noqa: P
     def never(*_words):
         raise error("away")
 
-    monkeypatch.setattr(holding, "give_back", never)
+    monkeypatch.setattr(run_lease, "return_lease", never)
     context = run_of(context_of, release, *ENDINGS["live"][:2])
     context["ti"].task_id = "plan"
-    hold_target(Handover(context), 60)
+    acquire_lease(Run(context), 60)
     context["ti"].task_id, context["ti"].try_number = "record", number
     with pytest.raises(error) if fails else nullcontext():
         RecordOperator(task_id="record", proof_task_id="gate").execute(context)

@@ -7,12 +7,12 @@ import pytest
 from slipway.errors import InputRefused
 from slipway.facts import Baseline, Measured
 from slipway.model.model_file import QualitySettings
-from slipway.release import QualityFloor
+from slipway.release import QualityBounds
 from slipway.serving.accuracy import (
-    is_told,
+    is_correct,
+    judge_accuracy,
     judge_drop,
     judge_floor,
-    judge_quality,
     measured_in,
     paired_difference,
     wilson,
@@ -98,8 +98,8 @@ def test_nothing_to_compare_with_is_said(live, outcome, words):
 
 def test_only_what_the_model_file_asks_is_judged():
     """A bound, a comparison, or both."""
-    floor = QualityFloor(uri="u", digest="sha256:5", min_top1=None, max_drop=0.1)
-    (verdict,) = judge_quality(floor, measured(10, 1), None)
+    floor = QualityBounds(uri="u", digest="sha256:5", min_top1=None, max_drop=0.1)
+    (verdict,) = judge_accuracy(floor, measured(10, 1), None)
     assert "not compared" in verdict.reason
 
 
@@ -115,7 +115,7 @@ ANSWERS = {
 @pytest.mark.parametrize(("status", "body", "told"), ANSWERS.values(), ids=ANSWERS)
 def test_told_right_is_the_label_alone(status, body, told):
     """How sure the model is does not matter; an image that it refuses is told wrong."""
-    assert told is is_told(IMAGE, Answer(status=status, body=json.dumps(body)))
+    assert told is is_correct(IMAGE, Answer(status=status, body=json.dumps(body)))
     assert json.loads(IMAGE.rest_body) == {"signature_name": "serving_default", "instances": ["aW1hZ2U="]}
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from slipway.errors import ClusterUnreachable
-from slipway.gke import idle_clusters as idle
+from slipway.gke import idle_clusters
 from slipway.gke.idle_clusters import find_idle_clusters, judge_idle, named_clusters
 from slipway.records.record import write_record
 from slipway.records.store import Store
@@ -30,11 +30,11 @@ def asked(release):
 def served(monkeypatch, tmp_path):
     """Has these model files and no others: `served(name=text)`; `look` reads what is in a cluster in their place."""
 
-    def have(look=idle.read, **texts):
-        monkeypatch.setattr(idle, "read", look)
+    def have(look=idle_clusters.read, **texts):
+        monkeypatch.setattr(idle_clusters, "read", look)
         for name, text in texts.items():
             (tmp_path / f"{name}.yaml").write_text(FILE + text)
-        monkeypatch.setattr(idle, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
+        monkeypatch.setattr(idle_clusters, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
         return sorted(tmp_path.glob("*.yaml"))
 
     have()

@@ -5,10 +5,10 @@ import pytest
 from slipway.facts import ObjectRef, from_dict, to_dict
 from slipway.records.history import History, recorded
 from slipway.records.store import read_bytes
-from slipway.release import Gate, QualityFloor
+from slipway.release import Gate, QualityBounds
 from slipway.steps.deploy import keep_manifests
 from slipway.steps.plan import plan_refresh
-from slipway.steps.rollback import judge_undo
+from slipway.steps.rollback import plan_rollback
 from slipway.verdict import Verdict
 
 SERVICE, DEPLOYMENT, OLD = (
@@ -46,26 +46,28 @@ UNDO = {
 def test_undone_if_what_was_applied_last_was_not_proven(record_of, records, proven, action, good):
     """Whatever was applied last and not proven live is undone, by whichever run comes next."""
     history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
-    undo = judge_undo(history, run_id="now", proven=proven, applied=True)
+    undo = plan_rollback(history, run_id="now", proven=proven, applied=True)
     assert (undo.action, undo.good["run_id"] if undo.good else None) == (action, good)
 
 
 def test_a_cleared_run_that_applies_nothing_undoes_nothing(record_of):
     """What it brought at its first try is live as before: the second failed before its apply."""
     history = History((record_of("r0", "live", 0), record_of("now", "live", 1)))
-    assert judge_undo(history, run_id="now", proven=False, applied=False).action == "nothing"
+    assert plan_rollback(history, run_id="now", proven=False, applied=False).action == "nothing"
 
 
 def test_first_release_is_left_if_the_model_file_says_so(record_of):
     """A first release that failed stays for inspection where `on_first_failure` is keep."""
-    undo = judge_undo(History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False, applied=True)
+    undo = plan_rollback(
+        History((record_of("now", "open", keep_first=True),)), run_id="now", proven=False, applied=True
+    )
     assert undo.action == "keep"
 
 
 def test_nothing_is_removed_that_another_store_may_know(record_of):
     """A first release that took another's place stays, whichever of the store's runs comes next."""
     found = {**record_of("r0", "failed", 0), "found": True}
-    undo = judge_undo(History((found, record_of("now", "open", 1))), run_id="now", proven=False, applied=True)
+    undo = plan_rollback(History((found, record_of("now", "open", 1))), run_id="now", proven=False, applied=True)
     assert undo.action == "keep"
     assert "this store knows nothing of" in undo.reason
 
@@ -90,7 +92,7 @@ def test_what_a_killed_run_left_is_understood(record_of, release, records, plann
     """
     history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
     assert plan_refresh(release, history, Verdict.passed("it answers"), ()).action == planned
-    assert judge_undo(history, run_id="now", proven=False, applied=True).action == undone
+    assert plan_rollback(history, run_id="now", proven=False, applied=True).action == undone
 
 
 def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
@@ -101,7 +103,7 @@ def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
 
 def test_nothing_is_removed_while_a_record_cannot_be_read(record_of):
     """A release that looks like a first one may have a good one before it, in a record that cannot be read: it stays."""
-    undo = judge_undo(
+    undo = plan_rollback(
         History((record_of("now", "open"),), ("r0.json: no JSON object",)), run_id="now", proven=False, applied=True
     )
     assert (undo.action, undo.reason) == (
@@ -120,7 +122,7 @@ def test_recorded_release_comes_back_as_another_runs_work(release, export, pushe
 
 def test_recorded_release_is_asked_its_promises_alone(record_of):
     """What comes back was judged when it was new: neither its latency nor a labelled set can keep it away."""
-    floor = QualityFloor(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+    floor = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
     record = record_of("old", gate=Gate(latency_ms=5, quality=floor, failures=2))
     back, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
     assert back.gate == Gate(failures=2)

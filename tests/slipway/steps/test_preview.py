@@ -13,12 +13,19 @@ from slipway.kubernetes.manifests import render_manifests
 from slipway.model.served import overlay_names
 from slipway.records.history import History, previewed_in, read_history, read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record
-from slipway.release import ExportSettings
-from slipway.steps.preview import check_apart, check_preview, plan_preview, remove_previews, render_preview, why_none
+from slipway.release import ExportOptions
+from slipway.steps.preview import (
+    check_apart,
+    check_preview,
+    plan_preview,
+    remove_previews,
+    render_preview,
+    why_no_preview,
+)
 from slipway.target import Target
 
 OF = {"reference": f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}", "version": 7, "release_id": "abcdefabcdef"}
-MARKS = ExportSettings(on_bad_image="mark")
+MARKS = ExportOptions(on_bad_image="mark")
 SELECTOR = {"app": "tfs-server-preview", "slipway/model": "digits-vit"}
 LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef-preview"}
 
@@ -192,7 +199,7 @@ def test_previewed_unless_it_is_known_to_be_good(release, export, pushed, record
     """What is new is previewed, also new manifests; what only comes back is not kept waiting."""
     action, strategy, release_id, words = WHY[case]
     plan = Plan(action=action, reasons=(), export=export, pushed=replace(pushed, release_id=release_id))
-    why = why_none(replace(release, strategy=strategy), plan, History((record_of("good"),)))
+    why = why_no_preview(replace(release, strategy=strategy), plan, History((record_of("good"),)))
     assert (why is None) if words is None else words in why
 
 

@@ -11,17 +11,17 @@ from airflow.sdk.module_loading import import_string
 from grpc_serving import DESCRIPTORS, request_of
 
 from slipway.dag.triggers.gate import PredictionTrigger
-from slipway.dag.triggers.polling import JudgeTrigger
+from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
 from slipway.facts import Baseline, Measured, to_dict
-from slipway.release import Gate, QualityFloor
+from slipway.release import Gate, QualityBounds
 from slipway.serving.labelled_set import LabelledImage
 from slipway.verdict import Verdict
 
 FAR = 4_000_000_000.0
 
 
-class Looking(JudgeTrigger):
+class Looking(ReleaseTrigger):
     """Says its verdicts in turn; an exception among them is raised."""
 
     def __init__(self, *, says, **kwargs):
@@ -325,7 +325,7 @@ def floor(store):
         data = base64.urlsafe_b64encode(b"picture").decode()
         found = [LabelledImage(name=f"3/{n:03}.png", label="3", data=data) for n in range(images)]
         uri = store.put_json({"images": [to_dict(image) for image in found]}, "quality.json")
-        return QualityFloor(uri=uri, digest="sha256:5", **{"min_top1": None, "max_drop": None, **bounds})
+        return QualityBounds(uri=uri, digest="sha256:5", **{"min_top1": None, "max_drop": None, **bounds})
 
     return make
 
@@ -352,7 +352,7 @@ async def test_labelled_set_is_asked_once_the_rounds_have_passed(gate, floor, ht
     assert {seen.path for seen in server.seen} == {"/v1/models/digits-vit/versions/7:predict"}
 
 
-SEEN = yaml.safe_load(Path(__file__).with_name("doomed.yaml").read_text())["crash loop"]
+SEEN = yaml.safe_load((Path(__file__).parents[2] / "kubernetes" / "stuck.yaml").read_text())["crash loop"]
 DEPLOYMENT = {
     "metadata": {"name": "tfs-server", "uid": SEEN["replica_set"]["metadata"]["ownerReferences"][0]["uid"], "generation": 4},
     "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "tfs-server"}}, "template": {}},

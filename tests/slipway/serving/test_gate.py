@@ -4,7 +4,7 @@ from slipway.release import Gate
 from slipway.serving.gate import Round, Standing, judge_all, judge_gate, judge_latency, percentile
 from slipway.verdict import Verdict
 
-PASS, WAIT, FAIL, DOUBT = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f"), Verdict.doubtful("d")
+PASS, WAIT, FAIL, DOUBT = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f"), Verdict.inconclusive("d")
 GATE = Gate()
 
 
@@ -74,7 +74,9 @@ def test_right_and_late_is_doubt_after_three_tries():
     gate = Gate(latency_ms=500)
     said = "95 of 100 answers within 600 ms, 500 promised"
     assert after([SLOW] * 3, gate)[1] == Verdict.wait(f"asked again, 1 of 3 times: {said}")
-    assert after([SLOW] * 9, gate)[1] == Verdict.doubtful(f"3 of 3 rounds in a row passed; p; {said}, 3 times in a row")
+    assert after([SLOW] * 9, gate)[1] == Verdict.inconclusive(
+        f"3 of 3 rounds in a row passed; p; {said}, 3 times in a row"
+    )
     assert after([*[SLOW] * 6, *[GOOD] * 3], gate)[1] == Verdict.passed(
         "3 of 3 rounds in a row passed; p; 95 of 100 answers within 10 ms, 500 promised"
     )
@@ -113,7 +115,7 @@ def test_a_round_is_everything_that_was_asked():
 
 ALL = [
     ([PASS, PASS], Verdict.passed("p; p")),
-    ([PASS, DOUBT], Verdict.doubtful("p; d")),
+    ([PASS, DOUBT], Verdict.inconclusive("p; d")),
     ([DOUBT, FAIL], FAIL),
     ([DOUBT, WAIT], WAIT),
 ]

@@ -21,8 +21,8 @@ from slipway.gke.preflight import inspect_deletion
 from slipway.model.target_settings import GkeSettings
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
-from slipway.steps.teardown_plan import Survey
-from slipway.target import LABEL_RUN, GkeCluster, Target
+from slipway.steps.teardown_plan import TeardownPlan
+from slipway.target import CLUSTER_LABEL_RUN, GkeCluster, Target
 from slipway.verdict import require
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
@@ -54,10 +54,10 @@ def looked(context_of, teardown):
     """Makes the context of a task after `look`: `looked("delete_cluster")`."""
 
     def make(task_id, *, others=()):
-        survey = Survey(
+        plan = TeardownPlan(
             teardown=teardown, status="RUNNING", cost=None, others=others, blind=None, sharing=(), body="Delete it?"
         )
-        return {**context_of(task_id, look=survey), "task": None}
+        return {**context_of(task_id, look=plan), "task": None}
 
     return make
 
@@ -282,7 +282,7 @@ def test_temporary_cluster_is_claimed_made_and_deleted(google, in_run, temporary
     """The run labels what it makes, and by that label alone it deletes it."""
     drive(ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
     drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
-    assert google.clusters[PATH].resource_labels[LABEL_RUN] == temporary.claim
+    assert google.clusters[PATH].resource_labels[CLUSTER_LABEL_RUN] == temporary.claim
     assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone"
 
 
@@ -380,9 +380,9 @@ def test_leftovers_refused_in_one_line(google, looked):
 
 
 def test_survey_can_be_handed_on(looked, teardown):
-    """A Survey survives the way through XCom."""
+    """A TeardownPlan survives the way through XCom."""
     from slipway.facts import from_dict
 
     left = looked("approve")["ti"].facts["look", "return_value"]
-    assert from_dict(Survey, json.loads(json.dumps(left))).teardown == teardown
-    assert to_dict(from_dict(Survey, left)) == left
+    assert from_dict(TeardownPlan, json.loads(json.dumps(left))).teardown == teardown
+    assert to_dict(from_dict(TeardownPlan, left)) == left

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.gke.quota import Need, cpu_metric, judge_quota, plan_everywhere, plan_needs
-from slipway.google_rest import Answer
+from slipway.google_rest import GoogleAnswer
 from slipway.model.target_settings import GkeSettings
 from slipway.target import NodePool
 
@@ -42,12 +42,14 @@ QUOTA = {"quotas": [{"metric": "CPUS", "limit": 24.0, "usage": 16.0}]}
 def test_quota_is_enough_or_not(amount, outcome):
     """What is used already does not count; exactly what is left is enough."""
     [found] = judge_quota(
-        "region r", "shop", [Need(metric="CPUS", amount=amount, what="nodes")], Answer(status=200, body=QUOTA)
+        "region r", "shop", [Need(metric="CPUS", amount=amount, what="nodes")], GoogleAnswer(status=200, body=QUOTA)
     )
     assert (found.outcome, found.said) == (outcome, f"quota CPUS of region r: {amount} for nodes: 8 of 24 are free")
 
 
 def test_quota_that_is_not_listed_is_a_warning():
     """Newer families' quotas are not among a region's."""
-    [found] = judge_quota("r", "shop", [Need(metric="C4_CPUS", amount=1, what="x")], Answer(status=200, body=QUOTA))
+    [found] = judge_quota(
+        "r", "shop", [Need(metric="C4_CPUS", amount=1, what="x")], GoogleAnswer(status=200, body=QUOTA)
+    )
     assert found.outcome == "warned"

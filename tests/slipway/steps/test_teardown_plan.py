@@ -5,7 +5,14 @@ import pytest
 from slipway.errors import ClusterInUse, InputRefused
 from slipway.facts import Balancer, ObjectRef, Teardown
 from slipway.steps.teardown import judge_removed
-from slipway.steps.teardown_plan import Survey, check_alone, check_unchanged, plan_balancers, plan_others, render_body
+from slipway.steps.teardown_plan import (
+    TeardownPlan,
+    check_alone,
+    check_unchanged,
+    plan_balancers,
+    plan_others,
+    render_body,
+)
 from slipway.target import GkeCluster, Target
 from slipway.verdict import Verdict
 
@@ -26,7 +33,7 @@ TEARDOWN = Teardown(
     address_timeout_s=600,
     cluster_timeout_s=1800,
 )
-SURVEY = Survey(
+SURVEY = TeardownPlan(
     teardown=TEARDOWN,
     status="RUNNING",
     cost="about $0.90 per hour to leave standing",
@@ -90,10 +97,10 @@ NOT_ALONE = {
 @pytest.mark.parametrize(("changes", "words"), NOT_ALONE.values(), ids=NOT_ALONE)
 def test_refused_unless_the_form_says_so(changes, words):
     """A cluster that is not the model's alone goes only where a person has said so, and the line says who is there."""
-    survey = replace(SURVEY, **changes)
+    plan = replace(SURVEY, **changes)
     with pytest.raises(ClusterInUse, match=words):
-        check_alone(survey, with_others=False)
-    check_alone(survey, with_others=True)
+        check_alone(plan, with_others=False)
+    check_alone(plan, with_others=True)
 
 
 def test_passed_if_the_model_is_alone():

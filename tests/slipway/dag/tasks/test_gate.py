@@ -5,9 +5,9 @@ import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
-from slipway.dag.run import Handover
+from slipway.dag.run import Run
 from slipway.dag.tasks import gate as approval
-from slipway.dag.tasks.gate import DoubtOperator
+from slipway.dag.tasks.gate import ApproveOperator
 from slipway.errors import LeaseLost
 from slipway.release import Gate
 from slipway.verdict import Verdict
@@ -36,14 +36,14 @@ def context(context_of, release, pushed):
 def asked(monkeypatch):
     """What Airflow is told to ask, and for how long the target's Lease is renewed."""
     told = {}
-    monkeypatch.setattr(approval, "renew_target", lambda _run, limit_s: told.update(lease_s=limit_s))
+    monkeypatch.setattr(approval, "renew_lease", lambda _run, limit_s: told.update(lease_s=limit_s))
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **question: told.update(question))
     return told
 
 
 def operator(**where):
     """The task."""
-    return DoubtOperator(task_id="approve", gate_task_id="gate", **where)
+    return ApproveOperator(task_id="approve", gate_task_id="gate", **where)
 
 
 def answer(option):
@@ -62,13 +62,13 @@ def test_nobody_is_asked_if_the_gate_was_sure(context, asked):
     run = context(Verdict.passed("3 of 3"))
     assert operator().execute(run) == "the gate was not in doubt"
     assert asked == {}
-    assert Handover(run).said("approve") is None
+    assert Run(run).verdict_of("approve") is None
 
 
 def test_a_person_is_shown_what_the_gate_doubts(context, asked):
     """The question names release, version and address, and each thing that the gate found; it has the model file's limit."""
     with pytest.raises(TaskAwaitingInput) as parked:
-        operator().execute(context(Verdict.doubtful(DOUBT)))
+        operator().execute(context(Verdict.inconclusive(DOUBT)))
     assert parked.value.timeout == timedelta(seconds=60)
     assert asked["subject"] == "Is version 7 of digits-vit good enough?"
     assert asked["options"] == ["Approve", "Reject"]
@@ -98,15 +98,15 @@ def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
         (False, (f"at {ADDRESS}", "*Approve*: the release stays", "it goes, and the last good release serves.")),
     ):
         with pytest.raises(TaskAwaitingInput):
-            operator(preview=preview).execute(context(Verdict.doubtful(DOUBT)))
+            operator(preview=preview).execute(context(Verdict.inconclusive(DOUBT)))
         assert [part for part in words if part not in asked["body"]] == []
 
 
 def test_a_yes_is_recorded_with_who_said_it(context, asked):
     """The record knows who let the release pass, and when."""
-    run = context(Verdict.doubtful(DOUBT))
+    run = context(Verdict.inconclusive(DOUBT))
     operator().execute_complete(run, answer("Approve"))
-    said = Handover(run).said("approve")
+    said = Run(run).verdict_of("approve")
     assert (said["outcome"], said["reason"]) == ("pass", "ada said yes at 2026-11-24 08:00:00+00:00")
     assert asked == {"lease_s": 600}
 
@@ -114,10 +114,10 @@ def test_a_yes_is_recorded_with_who_said_it(context, asked):
 def test_a_yes_to_what_another_run_has_replaced_meanwhile_is_none(context, leases):
     """A person may answer half an hour after the gate: where the target is another run's by then, nothing was let through."""
     leases.answers.append(LeaseLost("this run's no more"))
-    run = context(Verdict.doubtful(DOUBT))
+    run = context(Verdict.inconclusive(DOUBT))
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: this run's no more$"):
         operator().execute_complete(run, answer("Approve"))
-    assert Handover(run).said("approve")["outcome"] == "fail"
+    assert Run(run).verdict_of("approve")["outcome"] == "fail"
 
 
 NOES = {
@@ -130,8 +130,8 @@ NOES = {
 @pytest.mark.parametrize(("event", "words", "bad"), NOES.values(), ids=NOES)
 def test_anything_but_yes_means_no(context, event, words, bad):
     """A rejection and a silence fail the task, without another try, and are remembered; what Airflow broke off decides nothing."""
-    run = context(Verdict.doubtful(DOUBT))
+    run = context(Verdict.inconclusive(DOUBT))
     with pytest.raises(AirflowFailException, match=rf"GateFailed: the gate was in doubt, and {words}\. Next: "):
         operator().execute_complete(run, event)
-    said = Handover(run).said("approve")
+    said = Run(run).verdict_of("approve")
     assert (said["outcome"], said.get("bad")) == ("fail", bad)

@@ -5,13 +5,13 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.dag.run import Handover
-from slipway.dag.tasks import waits as sensors
+from slipway.dag.run import Run
+from slipway.dag.tasks import waits
 from slipway.dag.tasks.gate import NO_GRPC_BESIDE, PredictionSensor, why_no_grpc
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.errors import ClusterUnreachable, LeaseLost
 from slipway.facts import Previewed, from_dict, to_dict
-from slipway.release import Gate, QualityFloor, Release
+from slipway.release import Gate, QualityBounds, Release
 
 ADDRESS = "http://203.0.113.9:8501"
 FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}
@@ -70,7 +70,7 @@ def test_deferred_at_once(context, release, task_id):
     """A wait holds no worker: it defers to its trigger with the model file's limit, Airflow's own limit behind it."""
     trigger, limit_s, own = DEFERRED[task_id]
     with pytest.raises(TaskDeferred) as deferral:
-        sensor(task_id).wait(Handover(context(task_id)))
+        sensor(task_id).wait(Run(context(task_id)))
     path, kept = deferral.value.trigger.serialize()
     assert trigger == path
     assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
@@ -89,7 +89,7 @@ LOOKS_AT_PREVIEW = {
 def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, kind):
     """What looks at a preview is what looks at the live release, under the preview's name."""
     with pytest.raises(TaskDeferred) as deferral:
-        kind(task_id="it", preview=True).wait(Handover(context("it")))
+        kind(task_id="it", preview=True).wait(Run(context("it")))
     path, kept = deferral.value.trigger.serialize()
     assert path in {"slipway.dag.triggers.rollout.RolloutTrigger", "slipway.dag.triggers.gate.PredictionTrigger"}
     assert {
@@ -114,7 +114,7 @@ def test_preview_gate_that_was_not_let_through_says_what_is_missing(context):
             run, {**FAIL, "reason": reason, "late": False, "unanswered": True}
         )
     assert str(failure.value) == f"GateFailed: {PROXY}/v1/models/digits-vit/versions/7: {reason}"
-    assert "bad" not in Handover(run).said("preview_gate")
+    assert "bad" not in Run(run).verdict_of("preview_gate")
 
 
 def test_preview_that_does_not_come_is_explained_by_its_own_pods(context):
@@ -129,7 +129,7 @@ def test_verdict_is_left_if_it_passed(context, task_id):
     """A wait that passed leaves its verdict for the record."""
     run = context(task_id)
     sensor(task_id).decide(run, PASS)
-    said = Handover(run).said(task_id)
+    said = Run(run).verdict_of(task_id)
     assert (said["outcome"], said["reason"]) == ("pass", "there")
 
 
@@ -152,13 +152,13 @@ def test_release_is_blamed_only_for_what_it_did(context, task_id, event, bad):
     run = context(task_id)
     with pytest.raises(AirflowFailException):
         sensor(task_id).decide(run, {**FAIL, **event})
-    assert Handover(run).said(task_id).get("bad", False) is bad
+    assert Run(run).verdict_of(task_id).get("bad", False) is bad
 
 
 def test_lease_is_renewed_for_the_wait(context, monkeypatch):
     """A wait holds the target for as long as it may take, Airflow's own limit included."""
     asked = []
-    monkeypatch.setattr(sensors, "renew_target", lambda _run, limit_s: asked.append(limit_s))
+    monkeypatch.setattr(waits, "renew_lease", lambda _run, limit_s: asked.append(limit_s))
     with pytest.raises(TaskDeferred):
         sensor("gate").execute(context("gate"))
     assert asked == [360]
@@ -172,7 +172,7 @@ def test_what_was_seen_counts_only_while_the_target_is_the_runs(context, leases,
     leases.answers.append(LeaseLost("this run's no more"))
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
         sensor(task_id).decide(run, {**outcome, "late": False})
-    said = Handover(run).said(task_id)
+    said = Run(run).verdict_of(task_id)
     assert (said["outcome"], said["reason"], "bad" in said) == ("fail", "LeaseLost: this run's no more", False)
 
 
@@ -186,7 +186,7 @@ def test_url_if_the_address_was_found(context):
     """The address's wait leaves the URL, and beside it where gRPC is asked."""
     run = context("wait_for_address")
     assert sensor("wait_for_address").decide(run, PASS) == ADDRESS
-    assert Handover(run).grpc_address == "203.0.113.9:8500"
+    assert Run(run).grpc_address == "203.0.113.9:8500"
 
 
 def test_fixed_url_needs_no_wait(context, release):
@@ -194,7 +194,7 @@ def test_fixed_url_needs_no_wait(context, release):
     fixed = replace(release, address="https://models.example.com/", grpc_address="models.example.com:8500")
     run = context("wait_for_address", of=fixed)
     assert sensor("wait_for_address").execute(run) == "https://models.example.com"
-    assert Handover(run).grpc_address == "models.example.com:8500"
+    assert Run(run).grpc_address == "models.example.com:8500"
 
 
 def test_gate_says_why_it_cannot_ask_over_grpc(release):
@@ -210,7 +210,7 @@ def test_doubt_is_left_to_a_person(context):
     """A gate that is followed by the question passes with its doubt, and with what it measured, for the record."""
     run = context("gate")
     PredictionSensor(task_id="gate", asks=True).decide(run, DOUBT)
-    said = Handover(run).said("gate")
+    said = Run(run).verdict_of("gate")
     assert (said["outcome"], said["measured"]["latency_ms"]) == ("inconclusive", 900)
 
 
@@ -219,10 +219,10 @@ def test_doubt_is_left_where_a_person_has_said_yes_before(context, release):
     run = context("gate", of=replace(release, strategy="preview"))
     run["ti"].facts["approve", "verdict"] = {"outcome": "pass", "reason": "ada said yes"}
     PredictionSensor(task_id="gate").decide(run, DOUBT)
-    assert Handover(run).said("gate")["outcome"] == "inconclusive"
+    assert Run(run).verdict_of("gate")["outcome"] == "inconclusive"
 
 
-FLOOR = QualityFloor(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+FLOOR = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
 RULES = Gate(latency_ms=5, quality=FLOOR, failures=2)
 JUDGED = {
     "beside the live one": ("preview", True, True, RULES),
@@ -240,7 +240,7 @@ def test_each_gate_judges_what_has_not_been_judged(context, release, kind):
     if not previewed:
         del run["ti"].facts["preview", "return_value"]
     with pytest.raises(TaskDeferred) as deferral:
-        PredictionSensor(task_id="gate", preview=preview).wait(Handover(run))
+        PredictionSensor(task_id="gate", preview=preview).wait(Run(run))
     _, kept = deferral.value.trigger.serialize()
     assert from_dict(Release, kept["release"]).gate == rules
     assert (kept["no_grpc"] == NO_GRPC_BESIDE) is preview
@@ -255,7 +255,7 @@ def test_doubt_means_no_where_nobody_is_asked(context, release, asks, then):
     run = context("gate", of=replace(release, gate=Gate(on_inconclusive=then)))
     with pytest.raises(AirflowFailException, match=r"GateFailed: .*: there, which is not enough\. Next: "):
         PredictionSensor(task_id="gate", asks=asks).decide(run, DOUBT)
-    assert Handover(run).said("gate")["outcome"] == "fail"
+    assert Run(run).verdict_of("gate")["outcome"] == "fail"
 
 
 FAILURES = {
@@ -272,7 +272,7 @@ def test_failed_in_one_line_with_the_next_command(context, task_id, message):
     with pytest.raises(AirflowFailException) as failure:
         sensor(task_id).decide(run, FAIL)
     assert message == str(failure.value)
-    said = Handover(run).said(task_id)
+    said = Run(run).verdict_of(task_id)
     assert (said["outcome"], said["reason"]) == ("fail", message)
 
 
