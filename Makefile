@@ -38,7 +38,7 @@ refresh:  ## run MODEL's DAG and follow it; FORCE=1 does every step again
 
 check:  ## lint, types and the tests that need no stand
 	@set -e; dev=$(DEV); \
-	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && \
+	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
 # What runs in the background would not hear Ctrl-C, which bash has such commands ignore: hence --default-signal.
@@ -49,6 +49,7 @@ test:  ## bring up the stand, then lint, types and every test
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
+	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
 	beside=$$(mktemp); failed=0; \
 	env --default-signal=INT $$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$beside 2>&1 & other=$$!; \
 	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not (alongside or alone or faults)" --durations=15) || failed=1; \

@@ -25,7 +25,6 @@ from trial_project import PROJECT
 from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.facts import Baseline, from_dict, to_dict
 from slipway.kubernetes.rollout import grpc_at, judge_address
-from slipway.model.model_file import QualitySettings
 from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import evaluate_live
@@ -272,17 +271,17 @@ def mislabelled(served, pictures):
     """Makes the bounds for the same images, a third of whose labels are wrong."""
 
     def make(**bounds):
-        good = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", **bounds), served.store, "m")
+        good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", **bounds)
         rows = [f"digits/{one.name},{one.label if place % 3 else '0'}" for place, one in enumerate(read_images(good))]
         (pictures / "labels.csv").write_text("\n".join(["image,label", *rows]))
-        return pin_quality(pictures / "m.yaml", QualitySettings(set="labels.csv", **bounds), served.store, "m")
+        return pin_quality(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
 
     return make
 
 
 def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
     """Digits that the model never saw are told well enough; where a third of the labels are wrong, they surely are not."""
-    good = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", min_top1=0.9), served.store, "m")
+    good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
     end = served.end(NEW, quality=good)
     assert end.outcome == "pass", end.reason
     assert end.found["quality"]["images"] == PICTURES
@@ -294,7 +293,7 @@ def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
 
 def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
-    floor = pin_quality(pictures / "m.yaml", QualitySettings(set="digits", max_drop=0.02), served.store, "m")
+    floor = pin_quality(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
     release = replace(served.release, gate=Gate(quality=floor))
     live = evaluate_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
     assert live.source == f"asked at {served.url} before the run"

@@ -36,7 +36,7 @@ class Ran(NamedTuple):
 
 FIND = """
 import sys
-from slipway.cluster import GkeCluster
+from slipway.target import GkeCluster
 from slipway.gke import find_cluster
 project, location, name = sys.argv[1:]
 print(find_cluster("google_cloud_default", GkeCluster(project=project, location=location, name=name)) is not None)

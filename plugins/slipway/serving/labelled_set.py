@@ -12,7 +12,6 @@ from pathlib import Path
 
 from slipway.errors import InputRefused
 from slipway.facts import from_dict, to_dict
-from slipway.model.model_file import QualitySettings
 from slipway.names import SERVING_SIGNATURE, digest_of, short
 from slipway.paths import PROJECT
 from slipway.records.store import Store, read_json
@@ -36,15 +35,17 @@ class LabelledImage:
         return json.dumps({"signature_name": SERVING_SIGNATURE, "instances": [self.data]})
 
 
-def pin_quality(path: Path, asked: QualitySettings, store: Store, model: str) -> QualityBounds:
+def pin_quality(
+    path: Path, name: str, store: Store, model: str, *, min_top1: float | None = None, max_drop: float | None = None
+) -> QualityBounds:
     """The set that a model file names, kept in the store by its content. Raises InputRefused, StoreError."""
-    images = tuple(_read_set(path, asked.set))
+    images = tuple(_read_set(path, name))
     facts = [to_dict(image) for image in images]
     digest = digest_of(facts)
     key = f"quality/{model}/{short(digest)}.json"
     if not store.exists(key):
         store.put_json({"images": facts}, key)
-    return QualityBounds(uri=store.uri_of(key), digest=digest, min_top1=asked.min_top1, max_drop=asked.max_drop)
+    return QualityBounds(uri=store.uri_of(key), digest=digest, min_top1=min_top1, max_drop=max_drop)
 
 
 def read_images(floor: QualityBounds) -> tuple[LabelledImage, ...]:

@@ -20,12 +20,12 @@ from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
 from slipway.model.hub import COMMIT, hub_commit
-from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, is_previewed
+from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, QualitySettings, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
-from slipway.release import ExportOptions, Gate, GoldenRequest, Release, Retention, Source
+from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_quality
 from slipway.steps.preview import check_preview
 from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_target
@@ -194,10 +194,14 @@ def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
         errors=asked.errors,
         latency_ms=asked.latency_ms,
         garbage=asked.garbage,
-        quality=pin_quality(path, asked.quality, store, path.stem) if asked.quality else None,
+        quality=_pin_quality(path, asked.quality, store) if asked.quality else None,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,
     )
+
+
+def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBounds:
+    return pin_quality(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

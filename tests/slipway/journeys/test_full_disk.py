@@ -18,7 +18,6 @@ from slipway.errors import ImageBuildFailed, ScratchFull, StoreError
 from slipway.facts import Export
 from slipway.image.build import build_image
 from slipway.image.engine import engine
-from slipway.model import exporter
 from slipway.model.content import content_hash
 from slipway.model.export import keep_export, run_export
 from slipway.paths import SERVED
@@ -130,7 +129,7 @@ def test_worker_named_if_the_exporter_has_no_room(temporary, store, release, mon
     """Whatever the exporter blames, a full temporary folder is what the line names; it is empty again, and the store too."""
     folder = temporary(1024)
     (tmp_path / "program.py").write_text(WRITE)
-    monkeypatch.setattr(exporter, "EXPORTER", tmp_path / "program.py")
+    monkeypatch.setattr("slipway.model.exporter.EXPORTER", tmp_path / "program.py")
     source = Source(kind="hub", location="me/vit", revision="a" * 40)
     refused(ScratchFull, folder, run_export, replace(release, source=source), python=sys.executable)
     assert files_of(folder) == []

@@ -9,7 +9,6 @@ from hashlib import sha256
 import pytest
 
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
-from slipway.model import exporter
 from slipway.model.export import (
     check_labels,
     claim_version,
@@ -243,7 +242,7 @@ def exporter(monkeypatch, tmp_path):
     def write(source):
         program = tmp_path / "program.py"
         program.write_text(source)
-        monkeypatch.setattr(exporter, "EXPORTER", program)
+        monkeypatch.setattr("slipway.model.exporter.EXPORTER", program)
 
     return write
 

@@ -6,7 +6,6 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.facts import Baseline, Measured
-from slipway.model.model_file import QualitySettings
 from slipway.release import QualityBounds
 from slipway.serving.accuracy import (
     is_correct,
@@ -133,17 +132,17 @@ def served(tmp_path):
     return write
 
 
-def settings(name):
-    """A set of this name with a bound."""
-    return QualitySettings(set=name, min_top1=0.9)
+def pin(path, name, store):
+    """A set of this name, pinned with a bound."""
+    return pin_quality(path, name, store, "m", min_top1=0.9)
 
 
 def test_folder_and_table_are_the_same_set(served, store):
     """Whether labels are folders or a table's column, what is kept is the same, by its content."""
     path = served(q__3__a="three", q__8__b="eight", q__labels_csv="image,label\n3/a,3\n8/b,8\n")
-    by_table = pin_quality(path, settings("q/labels.csv"), store, "m")
+    by_table = pin(path, "q/labels.csv", store)
     Path(path.parent / "q/labels.csv").unlink()
-    assert by_table == pin_quality(path, settings("q"), store, "m")
+    assert by_table == pin(path, "q", store)
     assert [(image.name, image.label) for image in read_images(by_table)] == [("3/a", "3"), ("8/b", "8")]
     assert store.names("quality/m") == [f"{by_table.digest.removeprefix('sha256:')[:12]}.json"]
 
@@ -153,7 +152,7 @@ def test_another_set_if_an_image_or_a_label_changes(served, store):
     digests = set()
     for label, text in (("3", "three"), ("8", "three"), ("3", "other")):
         path = served(q__a=text, q__l_csv=f"image,label\na,{label}\n")
-        digests.add(pin_quality(path, settings("q/l.csv"), store, "m").digest)
+        digests.add(pin(path, "q/l.csv", store).digest)
     assert len(digests) == 3
 
 
@@ -171,7 +170,7 @@ REFUSED = {
 def test_refused_in_one_line(served, store, files, name, words):
     """A set that cannot be meant is refused before anything is built."""
     with pytest.raises(InputRefused) as refusal:
-        pin_quality(served(**files), settings(name), store, "m")
+        pin(served(**files), name, store)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert "Next: " in str(refusal.value)
@@ -181,7 +180,7 @@ def test_refused_if_there_are_too_many(served, store):
     """The triggerer holds them all."""
     path = served(**{f"q__3__{n}": "x" for n in range(MOST_IMAGES + 1)})
     with pytest.raises(InputRefused, match="has 1001 images"):
-        pin_quality(path, settings("q"), store, "m")
+        pin(path, "q", store)
 
 
 def test_measurement_is_found_in_a_record():

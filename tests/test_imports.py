@@ -1,0 +1,56 @@
+"""The import check of `make check` refuses what runs against the direction of imports."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def check(tmp_path):
+    """A copy of the package, and the import check as `make check` runs it there."""
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    shutil.copytree(PROJECT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run():
+        return subprocess.run(
+            [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "plugins")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return tmp_path / "plugins" / "slipway", run
+
+
+def test_package_passes(check):
+    """The package as it is has no import that runs the wrong way."""
+    _, run = check
+    done = run()
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("records/store.py", "from slipway.dag.run import Run", "slipway.records.store -> slipway.dag.run"),
+        (
+            "image/push.py",
+            "def f():\n    from slipway.kubernetes import apply",
+            "slipway.image.push -> slipway.kubernetes.apply",
+        ),
+        ("errors.py", "import slipway.names", "slipway.errors -> slipway.names"),
+    ],
+)
+def test_a_wrong_import_is_refused(check, module, line, words):
+    """An import that runs upwards, also inside a function, fails the check, which names it."""
+    package, run = check
+    path = package / module
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    done = run()
+    assert done.returncode == 1
+    assert words in done.stdout
