@@ -18,12 +18,12 @@ PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "
 
 
 class ImageSettings(_Part):
-    """Where the image is made and where it goes."""
+    """Where the image is built and where it is pushed."""
 
-    base: str = Field(default=SERVING_IMAGE, description="The image that the model is put into.")
+    base: str = Field(default=SERVING_IMAGE, description="The base image, which the model is copied into.")
     repository: str | None = Field(
         default=None,
-        description="Where the image goes, without a tag. Left out: the Variable `slipway_registry`, `/` and the model's name.",
+        description="Where the image is pushed, without a tag. If left out: the Variable `slipway_registry`, `/` and the model's name.",
     )
     engine_conn_id: str = Field(
         default="docker_default",
@@ -31,15 +31,15 @@ class ImageSettings(_Part):
     )
     registry_conn_id: str | None = Field(
         default=None,
-        description="The connection that logs in to the registry: of type docker, with host, login and password; or of type google_cloud_platform, by a short-lived token. Left out: [see below](#logins).",
+        description="The connection for the registry's login: of type docker, with host, login and password; or of type google_cloud_platform, with a short-lived token. If left out: [see below](#logins).",
     )
 
 
 class ExportSettings(_Part):
-    """What the served graph takes and gives; a SavedModel archive brings its own graph, and these change nothing there."""
+    """What the served graph accepts and returns. No effect on a SavedModel archive, which brings its own graph."""
 
     top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=5, description="Labels that the signature `top_k` gives; all of them where the model has fewer."
+        default=5, description="How many labels the signature `top_k` returns; all if the model has fewer."
     )
     max_file_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = Field(
         default=16 * 1024 * 1024, description="The largest image file that is decoded, in bytes."
@@ -49,27 +49,27 @@ class ExportSettings(_Part):
     )
     on_bad_image: Literal["refuse", "mark"] = Field(
         default="refuse",
-        description="`refuse` answers a request with a bad image with 400; `mark` says so in that image's label, as server-side batching needs it.",
+        description="What happens to a bad image. `refuse`: the request gets 400. `mark`: the image's label says so, which server-side batching needs.",
     )
     warmup_batches: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         default=(1, 4),
         min_length=1,
         max_length=10,
-        description="How many images the requests have that the server warms up with, each signature with each number; where it joins requests, at most its `max_batch_size`. Left out: 1 and 4.",
+        description="Sizes of the warmup requests, in images; each signature gets each size. With server-side batching, at most its `max_batch_size`. If left out: 1 and 4.",
     )
 
 
 class QualitySettings(_Part):
-    """A labelled set of images, and how many of them have to be told right before a release counts."""
+    """A labelled set of images, and how many of them a release must classify correctly."""
 
     set: Annotated[str, Field(min_length=1)] = Field(
-        description="The set, relative to the model file: a folder with a folder of images for each label, or a CSV file of `image,label` with the images' paths relative to it."
+        description="The set, relative to the model file: a folder with one folder of images per label, or a CSV file of `image,label` with the images' paths relative to it."
     )
     min_top1: Share | None = Field(
-        default=None, description="The share of its images that has to be told right, from 0 to 1."
+        default=None, description="The least share of its images that must be classified correctly, from 0 to 1."
     )
     max_drop: Share | None = Field(
-        default=None, description="How much smaller that share may be than the live release's on the same images."
+        default=None, description="How far that share may be below the live release's on the same images."
     )
 
     @model_validator(mode="after")
@@ -80,35 +80,35 @@ class QualitySettings(_Part):
 
 
 class GateSettings(_Part):
-    """What has to be answered before a release counts."""
+    """What must pass before a release counts as live."""
 
     golden: Annotated[tuple[GoldenImage, ...], Field(min_length=1)] = Field(
-        description="Images whose answers are promised; every one must hold before a release counts."
+        description="Images with the answers that the model must give; every case must pass."
     )
     passes: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=3, description="Rounds in a row, each on new connections."
+        default=3, description="How many rounds in a row must pass, each on new connections."
     )
-    timeout_s: Seconds = Field(default=300, description="How long the gate asks before it says no.")
+    timeout_s: Seconds = Field(default=300, description="How long the gate tries before it fails.")
     failures: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=0, description="Wrong answers that the gate bears before it says no; the rounds in a row begin anew."
+        default=0, description="How many wrong answers the gate tolerates; each starts the count of rounds again."
     )
     errors: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         default=None,
-        description="Rounds that the gate bears in which no answer came to some question (no connection, 404, 429, 5xx), once a round has passed. Left out: as many as come in `timeout_s`.",
+        description="How many rounds with a missing answer (no connection, 404, 429, 5xx) the gate tolerates, once a round has passed. If left out: any number within `timeout_s`.",
     )
     latency_ms: Annotated[int, Field(ge=1, le=60_000)] | None = Field(
         default=None,
-        description="What 95 of 100 answers may take at most, in milliseconds, each with its connection. Left out: not judged.",
+        description="Upper limit for the 95th percentile of the answer times, in milliseconds, each including its connection. If left out: not judged.",
     )
     garbage: bool = Field(
-        default=True, description="Whether each round also asks something that is no image, which has to be refused."
+        default=True, description="Whether each round also sends something that is not an image, which must be refused."
     )
     quality: QualitySettings | None = Field(
-        default=None, description="How well a labelled set has to be told. Left out: not asked."
+        default=None, description="How much of a labelled set must be classified correctly. If left out: not tested."
     )
     on_inconclusive: Literal["ask", "fail"] = Field(
         default="ask",
-        description="What follows where the gate is in doubt, see [gate.md](gate.md): `ask` a person, or `fail`.",
+        description="What follows if the gate's result is inconclusive, see [gate.md](gate.md#inconclusive): `ask` a person, or `fail`.",
     )
     ask_timeout_s: Seconds = Field(default=1800, description="How long a person has to answer; no answer means no.")
 
@@ -121,56 +121,56 @@ class GateSettings(_Part):
 
 
 class WatchSettings(_Part):
-    """How a Hub model is watched for new commits between the runs of the schedule."""
+    """How often the Hub is polled for new commits between the runs of the schedule."""
 
     poll_s: Annotated[int, Field(ge=10, le=24 * 3600)] = Field(
-        default=600, description="How often the triggerer asks the Hub, in seconds."
+        default=600, description="How often the triggerer polls the Hub, in seconds."
     )
 
 
 class RetentionSettings(_Part):
-    """How much of the past is kept; what goes beyond it is pruned after each run that brought something."""
+    """How much of the past is kept. What exceeds it is pruned after each run that applied something."""
 
     releases: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=10,
-        description="Releases that were proven live, the live one among them: each can come back, older ones are gone for good.",
+        description="Releases that were proven live, including the live one. A rollback to each is possible; older ones are gone for good.",
     )
     records: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=50,
-        description="Records of runs, whatever became of them, beside those of the kept releases and of each that was found bad.",
+        description="Records of other runs, passed or failed. The records of kept and of bad releases are kept in addition.",
     )
     registry: bool = Field(
         default=True,
-        description="Whether old images are deleted from the registry too; `false` where it has rules of its own.",
+        description="Whether old images are deleted from the registry too; `false` if the registry has its own rules.",
     )
 
 
 class ModelFile(_Part):
-    """One served model, as its file says."""
+    """One served model, as its file describes it."""
 
-    description: str = Field(default="", description="What people read in the Airflow UI.")
+    description: str = Field(default="", description="The text that people see in the Airflow UI.")
     source: Source = Field(description="Where the model comes from.")
     export: ExportSettings = ExportSettings()
     image: ImageSettings = ImageSettings()
     target: TargetSettings = TargetSettings()
     gate: GateSettings
-    rollout_timeout_s: Seconds = Field(default=900, description="How long new pods may take to be ready.")
+    rollout_timeout_s: Seconds = Field(default=900, description="How long new pods may take to become ready.")
     address_timeout_s: Seconds = Field(
         default=600,
         description="How long the Service may take to get an address; a cloud's load balancer takes one to two minutes.",
     )
     on_first_failure: Literal["remove", "keep"] = Field(
         default="remove",
-        description="What becomes of a first release that fails, which has none to go back to; `keep` leaves it for inspection.",
+        description="What happens to a first release that fails, because it has no predecessor; `keep` leaves it for inspection.",
     )
     retention: RetentionSettings = RetentionSettings()
     schedule: str | None = Field(
         default=None,
-        description='When it runs by itself: a cron expression, or a preset such as `"@weekly"`. Left out: by hand only.',
+        description='When it runs by itself: a cron expression, or a preset such as `"@weekly"`. If left out: only by hand.',
     )
     watch: WatchSettings | None = Field(
         default=None,
-        description="A run for each new commit of a Hub model's branch. Left out: the schedule alone notices new revisions.",
+        description="Starts a run for each new commit on a Hub model's branch. If left out: only the schedule notices new revisions.",
     )
 
     @field_validator("schedule")

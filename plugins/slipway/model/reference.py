@@ -1,4 +1,4 @@
-"""The model file's reference: a table of every field, made from its schema and written into docs/model-file.md.
+"""The model file's reference: a table of all fields, generated from the schema into docs/model-file.md.
 
 python -m slipway.model.reference
 """
@@ -13,14 +13,14 @@ from slipway.model.model_file import ModelFile
 from slipway.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "model-file.md"
-BEGIN = "<!-- made from the schema by `make docs`; what stands between these marks is written over -->"
-END = "<!-- end of what is made -->"
+BEGIN = "<!-- generated from the schema by `make docs`; edits between these marks are lost -->"
+END = "<!-- end of the generated part -->"
 TYPES = {
     "string": "text",
     "integer": "whole number",
     "number": "number",
     "boolean": "`true` or `false`",
-    "map": "names with texts",
+    "map": "names and texts",
 }
 
 Schema = Mapping[str, Any]
@@ -28,36 +28,36 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One field, as a person looks it up."""
+    """One field of the model file."""
 
-    field: str  # as refusals name it: target.namespace
+    field: str  # its path, as error messages name it: target.namespace
     takes: str
     default: str
     meaning: str
 
     def __str__(self) -> str:
-        """The row of a Markdown table."""
+        """Return the row of a Markdown table."""
         cells = (f"`{self.field}`", self.takes, self.default, self.meaning)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def render_reference(schema: Schema) -> str:
-    """The table of all fields, in the schema's order."""
-    rows = [str(row) for row in _rows(schema, schema, prefix="", need="needed")]
-    return "\n".join(["| field | takes | default | says |", "| --- | --- | --- | --- |", *rows])
+    """Return the table of all fields, in the schema's order."""
+    rows = [str(row) for row in _rows(schema, schema, prefix="", need="required")]
+    return "\n".join(["| field | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
 def place_reference(page: str, table: str) -> str:
-    """The page with this table between its marks. Raises ValueError where the page has no marks."""
+    """Return the page with this table between its marks. Raises ValueError if the page has no marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{PAGE}: has no marks for the table. Next: put in a line {BEGIN} and, below it, {END}")
+        raise ValueError(f"{PAGE}: has no marks for the table. Next: add a line {BEGIN} and, below it, {END}")
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 
 
 def _rows(part: Schema, schema: Schema, *, prefix: str, need: str) -> Iterator[Row]:
-    """The rows of an object's fields and of what lies below them; `need` stands where a field has no default."""
+    """Yield the rows of an object's fields and of all fields below; `need` is the default of a required field."""
     for name, field in part.get("properties", {}).items():
         path = f"{prefix}{name}"
         found = _followed(field, schema)
@@ -68,11 +68,11 @@ def _rows(part: Schema, schema: Schema, *, prefix: str, need: str) -> Iterator[R
         yield from _rows(items, schema, prefix=f"{path}[].", need=need)
         for variant in variants:
             kind, *_ = variant["required"]
-            yield from _rows(variant, schema, prefix=f"{path}.", need=f"needed with `{kind}`")
+            yield from _rows(variant, schema, prefix=f"{path}.", need=f"required with `{kind}`")
 
 
 def _followed(field: Schema, schema: Schema) -> Schema:
-    """A field's schema with its reference resolved, also where it may be left out; what stands beside it wins."""
+    """Return a field's schema with its reference resolved, also of an optional field; the field's own keys win."""
     options = [one for one in field.get("anyOf", ()) if one.get("type") != "null"]
     if len(options) == 1 and "$ref" in options[0]:
         field = {**{name: value for name, value in field.items() if name != "anyOf"}, **options[0]}
@@ -108,7 +108,7 @@ def _default(field: Schema, part: Schema, name: str, need: str) -> str:
 
 
 def _meaning(field: Schema) -> str:
-    """The description's first paragraph, in one line."""
+    """Return the description's first paragraph as one line."""
     return " ".join(str(field.get("description", "")).split("\n\n")[0].split())
 
 

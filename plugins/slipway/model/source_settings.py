@@ -31,7 +31,7 @@ class FolderSource(_Part):
     """A checkpoint folder, relative to the model file or by URI; its revision is the hash of its content."""
 
     folder: str = Field(
-        description="A checkpoint folder below `include/served`, or its URI in an object store; its revision is the hash of its content."
+        description="A checkpoint folder below `include/served`, or its URI in an object store. Its revision is the hash of its content."
     )
 
     @property
@@ -54,10 +54,10 @@ class HubSource(_Part):
     """
 
     hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] = Field(
-        description="A model of the Hugging Face Hub: `owner/name`.", json_schema_extra={"form": "name on the Hub"}
+        description="A model on the Hugging Face Hub: `owner/name`.", json_schema_extra={"form": "name on the Hub"}
     )
     revision: Annotated[str, Field(min_length=1)] = Field(
-        default="main", description="Branch, tag or commit; pinned to the commit when a run starts."
+        default="main", description="Branch, tag or commit. Each run pins it to a commit at its start."
     )
     token_conn_id: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="A connection whose password is a Hub token, for private and gated models."
@@ -70,7 +70,7 @@ class ArchiveSource(_Part):
     savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")] = Field(
         description="URL of a SavedModel as `tar.gz`.", json_schema_extra={"form": "http, https or file URL"}
     )
-    sha256: Sha256 = Field(description="What the archive is held to.")
+    sha256: Sha256 = Field(description="The archive's hash, which is checked.")
 
 
 def _source_kind(value: Any) -> str | None:
@@ -95,14 +95,14 @@ Source = Annotated[
 class GoldenImage(_Part):
     """An image whose answer is promised. `image` is a path relative to the model file, or a URL with its sha256."""
 
-    name: Name = Field(description="What logs and records call the case; each has its own.")
+    name: Name = Field(description="The case's name in logs and records; each case needs its own.")
     image: str = Field(description="The image: a path relative to the model file, or a URL.")
-    sha256: Sha256 | None = Field(default=None, description="What an image by URL is held to; needed there.")
+    sha256: Sha256 | None = Field(default=None, description="The image's hash, which is checked. Required for a URL.")
     label: str | tuple[str, ...] = Field(
-        description="The label that has to come, or a list of labels of which any will do.",
+        description="The label that the answer must have, or a list of accepted labels.",
         json_schema_extra={"form": "text, or a list of texts"},
     )
-    min_confidence: Share = Field(default=0.5, description="The confidence that has to come at least.")
+    min_confidence: Share = Field(default=0.5, description="The least confidence that the answer must have.")
 
     @field_validator("label", mode="before")
     @classmethod

@@ -17,17 +17,17 @@ class NodePoolSettings(_Part):
     name: Name = Field(default="default-pool", description="The pool's name.")
     machine_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")] = Field(
         default="n1-standard-8",
-        description="Compute Engine's name for the kind of machine.",
+        description="Compute Engine's machine type.",
         json_schema_extra={"form": "machine type"},
     )
     count: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=2, description="Nodes to begin with; in a region, of each of its zones."
+        default=2, description="The initial number of nodes; in a region, per zone."
     )
     min_count: Annotated[int, Field(ge=0, le=1000)] | None = Field(
-        default=None, description="The autoscaler's lower limit; goes with `max_count`."
+        default=None, description="The autoscaler's lower limit; required with `max_count`."
     )
     max_count: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="The autoscaler's upper limit. Left out: the pool does not scale."
+        default=None, description="The autoscaler's upper limit. If left out: the pool does not scale."
     )
 
     @model_validator(mode="after")
@@ -47,32 +47,33 @@ class GkeSettings(_Part):
     """A GKE cluster: found by its name, made where there is none, never changed."""
 
     conn_id: str = Field(
-        default="google_cloud_default", description="A connection of type google_cloud_platform; it may impersonate."
+        default="google_cloud_default", description="A connection of type google_cloud_platform, which may impersonate."
     )
-    project: str | None = Field(default=None, description="Google's project. Left out: the connection's.")
+    project: str | None = Field(default=None, description="The Google Cloud project. If left out: the connection's.")
     location: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+[0-9]+(-[a-z])?$")] = Field(
         default="us-central1-a", description="A zone, or a region.", json_schema_extra={"form": "zone or region"}
     )
     cluster: Name = Field(default="tfs-cluster", description="The cluster's name.")
-    autopilot: bool = Field(default=False, description="Google runs the nodes; then there are no pools to name.")
+    autopilot: bool = Field(default=False, description="Google manages the nodes; then leave out `node_pools`.")
     node_pools: Annotated[tuple[NodePoolSettings, ...], Field(min_length=1)] = Field(
-        default=(NodePoolSettings(),), description="The nodes. Left out: one pool as below."
+        default=(NodePoolSettings(),), description="The node pools. If left out: one pool with the defaults below."
     )
     release_channel: Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"] = Field(
-        default="REGULAR", description="How soon Google upgrades it."
+        default="REGULAR", description="How soon Google upgrades the cluster."
     )
     workload_identity: bool = Field(default=True, description="Pods may act as Google service accounts, without keys.")
-    private_nodes: bool = Field(default=False, description="Nodes have no addresses of their own on the internet.")
+    private_nodes: bool = Field(default=False, description="Nodes have no public addresses.")
     endpoint: Literal["public", "private", "dns"] = Field(
-        default="public", description="How Airflow reaches the API server; `private` needs a worker in the network."
+        default="public",
+        description="How Airflow reaches the API server; `private` needs workers in the cluster's network.",
     )
-    labels: dict[str, str] = Field(default_factory=dict, description="Labels for the bill.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels that Google shows on the bill.")
     timeout_s: Seconds = Field(
-        default=1800, description="How long it may take to be there, or to be gone; Google takes five minutes."
+        default=1800, description="How long creating or deleting the cluster may take; Google takes five minutes."
     )
     temporary: bool = Field(
         default=False,
-        description="Each run makes the cluster, proves the release on it and deletes it again, pass or fail; see [gke.md](gke.md#a-cluster-for-one-run).",
+        description="Each run creates the cluster, proves the release on it and deletes it again, pass or fail; see [gke.md](gke.md#a-cluster-for-one-run).",
     )
 
     @model_validator(mode="after")
@@ -101,38 +102,38 @@ class TargetSettings(_Part):
 
     gke: GkeSettings | None = Field(
         default=None,
-        description="A GKE cluster, made where there is none, in place of `conn_id`; `target: gke` alone means all defaults.",
+        description="A GKE cluster in place of `conn_id`; a run creates it if it does not exist. `target: gke` alone means all defaults.",
     )
 
-    conn_id: str = Field(default="kubernetes_default", description="A connection of type kubernetes: the cluster.")
+    conn_id: str = Field(default="kubernetes_default", description="The cluster: a connection of type kubernetes.")
     namespace: Name | None = Field(
         default=None,
-        description="Where the objects live. Left out: the connection's namespace; with `gke` the Variable `slipway_namespace`, or `default`.",
+        description="The objects' namespace. If left out: the connection's; with `gke` the Variable `slipway_namespace`, or `default`.",
     )
     deployment: Name = Field(
         default="tfs-server",
-        description="The Deployment's name; Service, HorizontalPodAutoscaler and budget bear it too.",
+        description="The name of the Deployment, and of its Service, HorizontalPodAutoscaler and PodDisruptionBudget.",
     )
     overlay: str | None = Field(
         default=None,
-        description="A folder of `include/manifests/overlays`, see [overlays.md](overlays.md). Left out: the base alone.",
+        description="A folder of `include/manifests/overlays`, see [overlays.md](overlays.md). If left out: only the base.",
     )
     address: Url | None = Field(
         default=None,
-        description="A fixed URL in place of the Service's address, where something stands before the Service.",
+        description="A fixed URL in place of the Service's address, for example of an ingress.",
     )
     grpc_address: Annotated[str, Field(pattern=r"^([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")] | None = Field(
         default=None,
-        description="Where the gate asks over gRPC beside `address`, without TLS. Left out: not there.",
+        description="The gRPC endpoint that goes with `address`, without TLS. If left out: gRPC is not tested at `address`.",
         json_schema_extra={"form": "host:port"},
     )
     strategy: Literal["preview", "rolling"] = Field(
         default="preview",
-        description="`preview`: a new release first runs beside the live one, without users, and passes its gate there; `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
+        description="`preview`: a new release first runs next to the live one, without users, and must pass its gate there. `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
     )
     unschedulable_grace_s: Seconds = Field(
         default=300,
-        description="How long a pod may fit no node before the rollout fails; counted anew when a node is added or the cluster autoscaler begins to add some.",
+        description="How long a pod may be unschedulable before the rollout fails. The count starts again when a node is added or the cluster autoscaler begins to add some.",
     )
 
     @model_validator(mode="before")

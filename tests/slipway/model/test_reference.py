@@ -67,20 +67,20 @@ SCHEMA = {
 def test_a_table_of_all_fields():
     """Every field by its path, with what it takes, its default and the first paragraph of its description."""
     assert render_reference(SCHEMA).splitlines() == [
-        "| field | takes | default | says |",
+        "| field | type | default | meaning |",
         "| --- | --- | --- | --- |",
         "| `description` | text |  | What it is. |",
         "| `size` | whole number, 1 to 9 | `3` | How big. |",
         "| `name` | a\\|b |  |  |",
-        "| `where` | one of the kinds below | needed | Where it is. |",
-        "| `where.shelf` | text | needed with `shelf` |  |",
-        "| `where.row` | number | needed with `shelf` |  |",
-        "| `parts` | list of at least 1 | needed | Of what. |",
-        "| `parts[].kind` | `x`, `y` | needed | Which. |",
+        "| `where` | one of the kinds below | required | Where it is. |",
+        "| `where.shelf` | text | required with `shelf` |  |",
+        "| `where.row` | number | required with `shelf` |  |",
+        "| `parts` | list of at least 1 | required | Of what. |",
+        "| `parts[].kind` | `x`, `y` | required | Which. |",
         "| `lid` | fields below |  | On top. |",
-        "| `lid.kind` | `x`, `y` | needed | Which. |",
+        "| `lid.kind` | `x`, `y` | required | Which. |",
         "| `box` | fields below |  | A part. |",
-        "| `box.kind` | `x`, `y` | needed | Which. |",
+        "| `box.kind` | `x`, `y` | required | Which. |",
     ]
 
 
