@@ -33,19 +33,35 @@ SlipwayError
 │   └── FieldOwnedElsewhere   another field manager owns what we want to set
 ├── RegistryUnusable          the registry's own API did not answer, or refused
 ├── RetentionIncomplete       something old could not be pruned
-├── RolloutFailed
-├── AddressMissing
-└── GateFailed
+├── RolloutFailed             the Deployment does not become what was applied
+├── AddressMissing            the Service was given no address in time
+├── GateFailed                the release did not answer as promised
+└── RollbackFailed            the release that was rolled back to is not live again
 
 Every message says where, what and what next, in one line.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class SlipwayError(Exception):
-    """The one base: whatever Slipway raises on purpose."""
+    """The base of all errors that Slipway raises on purpose.
 
-    worth_retrying = False  # true where the same call may go through a minute later
-    blames_release = False  # true where it is the release that is no good: the schedule does not try it again
+    `blames_release` may be given where it depends on the case; `measured` is what the record keeps beside the reason.
+    """
+
+    worth_retrying = False  # whether the same call may succeed a minute later
+    blames_release = False  # whether the release itself is bad: the schedule does not try it again
+
+    def __init__(
+        self, message: str, *, blames_release: bool | None = None, measured: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        if blames_release is not None:
+            self.blames_release = blames_release
+        self.measured = measured
 
 
 class InputRefused(SlipwayError):
@@ -197,7 +213,7 @@ class RetentionIncomplete(SlipwayError):
 
 
 class RolloutFailed(SlipwayError):
-    """The Deployment will not become what was applied."""
+    """The Deployment does not become what was applied."""
 
 
 class AddressMissing(SlipwayError):
@@ -206,3 +222,12 @@ class AddressMissing(SlipwayError):
 
 class GateFailed(SlipwayError):
     """The deployment answered, and not as promised, or did not answer in time."""
+
+
+class RollbackFailed(SlipwayError):
+    """The release that was rolled back to is not live again."""
+
+
+def one_line(words: object) -> str:
+    """What a client, a server or an error says, as one line without a full stop, for `… . Next: …` to follow."""
+    return " ".join(str(words).split()).rstrip(".")

@@ -10,7 +10,7 @@ from slipway import errors
 from slipway.records.record import new_record
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
-FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
 
 @pytest.fixture(scope="module")
