@@ -321,7 +321,7 @@ def test_silence_means_no(doubt, airflow_api, kubectl):
     states = run.states()
     assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
     [record] = doubt.records()
-    said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
+    said = "GateFailed: the gate's result was inconclusive, and nobody answered within 3 s, which means no. Next: "
     assert record["verdicts"]["approve"]["reason"].startswith(said)
     assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
     assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={doubt.model}", "-o", "name") == ""
@@ -340,4 +340,4 @@ def test_a_person_lets_a_release_pass(doubt, airflow_api):
     for gate in ("preview_gate", "gate"):
         assert record["verdicts"][gate]["outcome"] == "inconclusive"
         assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
-    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
+    assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")

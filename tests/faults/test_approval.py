@@ -97,5 +97,5 @@ def test_a_question_whose_worker_dies_is_asked_again(doubt, airflow_api, tell):
     assert run.end() == "success"
     record = doubt.records()[-1]
     assert (record["outcome"], record["run_id"]) == ("live", run.id)
-    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
+    assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
     tell(f"`approve` killed {KILLS} times", "asked again, one release, live", good_s=time.monotonic() - began_s)

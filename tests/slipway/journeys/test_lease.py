@@ -16,8 +16,8 @@ from slipway.dag import run_lease
 from slipway.dag.run import Run
 from slipway.dag.run_lease import (
     BUILD_S,
-    FORGOTTEN_TRIES,
     LEASE,
+    UNKNOWN_TRIES,
     RunLease,
     acquire_lease,
     broken_by,
@@ -210,7 +210,7 @@ def test_a_lease_that_cannot_be_given_back_fails_nothing(context_of, caplog):
     run = Run(context_of("record"))
     run.context["ti"].facts["plan", LEASE] = LEFT
     return_leases(run)
-    assert "lease/slipway-tfs-server in shop: not given back: connection kubernetes_default: " in caplog.text
+    assert "lease/slipway-tfs-server in shop: not returned: connection kubernetes_default: " in caplog.text
 
 
 def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_of, connected, closed_url, caplog):
@@ -220,7 +220,7 @@ def test_one_that_an_api_server_out_of_reach_keeps_is_worth_another_try(context_
     run.context["ti"].facts["plan", LEASE] = LEFT
     with pytest.raises(ClusterUnreachable):
         return_leases(run)
-    assert "not given back" in caplog.text
+    assert "not returned" in caplog.text
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_first_plan_that_finds_nothing_looks_at_no_lease(context_of, release, 
     assert seen == []
 
 
-@pytest.mark.parametrize(("number", "again"), [(2, True), (FORGOTTEN_TRIES + 1, False)])
+@pytest.mark.parametrize(("number", "again"), [(2, True), (UNKNOWN_TRIES + 1, False)])
 def test_a_target_out_of_reach_holds_up_no_end_for_a_lease_that_nobody_knows_of(  # noqa: PLR0917
     end, connected, closed_url, caplog, number, again
 ):
@@ -311,14 +311,14 @@ def test_a_target_out_of_reach_holds_up_no_end_for_a_lease_that_nobody_knows_of(
     connected(SimpleNamespace(url=closed_url))
     with pytest.raises(ClusterUnreachable) if again and end.of is not ends_nothing else nullcontext():
         end(number)
-    assert "not given back, if it is this run's" in caplog.text
+    assert "not returned, if this run holds it" in caplog.text
 
 
 def test_an_airflow_whose_name_cannot_be_meant_holds_up_no_end(end, monkeypatch, caplog):
     """It has no Lease: none was ever taken by that name."""
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "a/b")
     end()
-    assert "whether the run has one cannot be told: Variable slipway_installation" in caplog.text
+    assert "it is unknown whether the run holds one: Variable slipway_installation" in caplog.text
 
 
 # --- at the stand's API server ----------------------------------------------------------------------------------------
