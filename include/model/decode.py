@@ -131,8 +131,8 @@ def _upright(image: Any, orientation: Any) -> Any:
     import tensorflow as tf
 
     def mirrored(picture: Any, axis: int, numbers: list[int]) -> Any:
-        asked = tf.reduce_any(orientation == tf.constant(numbers))
-        return tf.cond(asked, lambda: tf.reverse(picture, [axis]), lambda: picture)
+        applies = tf.reduce_any(orientation == tf.constant(numbers))
+        return tf.cond(applies, lambda: tf.reverse(picture, [axis]), lambda: picture)
 
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)  # noqa: PLR2004
     return mirrored(mirrored(turned, 1, [2, 3, 6, 7]), 0, [3, 4, 7, 8])

@@ -305,19 +305,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--end-with-stdin", action="store_true", help="kill this process group when standard input ends"
     )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     fix_hash_seed()
     quiet()
-    if asked.end_with_stdin:
+    if options.end_with_stdin:
         end_with_stdin()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a stopped task leaves no half export either
     try:
-        request = read_request(asked.request)
-        facts = export_to(request, asked.out)
+        request = read_request(options.request)
+        facts = export_to(request, options.out)
     except ExportRefused as refused:
         print(" ".join(str(refused).split()), file=sys.stderr)
         return {SourceUnreachable: TRY_LATER, PromiseBroken: BAD_MODEL}.get(type(refused), 1)
-    print(f"exported {request.model} to {asked.out} in {facts['seconds']} s")
+    print(f"exported {request.model} to {options.out} in {facts['seconds']} s")
     return 0
 
 

@@ -46,7 +46,7 @@ class Comparison:
     graph: Answer
     reference: Answer
     difference: float  # the largest difference of a probability, among those that top_k returns
-    tie: bool  # labels differ, but 🤗 gives both labels nearly the same probability
+    tie: bool  # labels differ, but `difference` (for CMYK its bound) can explain it
     cmyk: bool = False
 
     @property
