@@ -1,4 +1,4 @@
-"""Image files of every kind, made on the spot: what each export is compared with 🤗 on, and the larger set of the report."""
+"""Generates image files of every kind: the set for each export's comparison with 🤗, and the larger set for the report."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ ORIENTATION = 0x0112
 SIDES = (1, 3, 7, 16, 33, 64, 97, 150, 224, 333, 500, 900)
 
 
-class Picture(NamedTuple):
-    """An image file, and the kind that its figures are added up under."""
+class SampleImage(NamedTuple):
+    """An image file and its kind, under which figures are grouped."""
 
     kind: str
     name: str
     data: bytes
 
 
-def built_in() -> list[Picture]:
-    """The set that every export is held to: each kind of file once, and sizes that are hard to resize."""
+def built_in() -> list[SampleImage]:
+    """The set that every export is compared on: each kind of file once, and sizes that are hard to resize."""
     whole = scene(320, 213)
     sizes = [(1, 1), (3, 7), (500, 33), (33, 500), (1200, 900)]
     return [
         *kinds_of(whole, "scene"),
-        Picture("JPEG, EXIF-rotated", "upside", encoded(whole, "JPEG", exif=exif(6))),
-        *(Picture("PNG", f"{width}x{height}", encoded(scene(width, height), "PNG")) for width, height in sizes),
+        SampleImage("JPEG, EXIF-rotated", "upside", encoded(whole, "JPEG", exif=exif(6))),
+        *(SampleImage("PNG", f"{width}x{height}", encoded(scene(width, height), "PNG")) for width, height in sizes),
     ]
 
 
-def within(pictures: list[Picture], *, max_file_bytes: int, max_side: int) -> list[Picture]:
-    """Those that a model with these limits takes."""
+def within(images: list[SampleImage], *, max_file_bytes: int, max_side: int) -> list[SampleImage]:
+    """The images that a model with these limits accepts."""
     from PIL import Image
 
     return [
-        picture
-        for picture in pictures
-        if len(picture.data) <= max_file_bytes and max(Image.open(io.BytesIO(picture.data)).size) <= max_side
+        image
+        for image in images
+        if len(image.data) <= max_file_bytes and max(Image.open(io.BytesIO(image.data)).size) <= max_side
     ]
 
 
-def report_set() -> list[Picture]:
-    """More than 200 files: scikit-learn's two photographs whole, in parts and at many sizes, and the kinds of each."""
+def report_set() -> list[SampleImage]:
+    """More than 200 files: scikit-learn's two photographs, whole, cropped, at many sizes and in every kind of file."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
     photos = {name: Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("china", "flower")}
     large = {"4000x3000": (4000, 3000), "3000x4000": (3000, 4000), "1920x1080": (1920, 1080)}
-    pictures = built_in()
+    images = built_in()
     for name, photo in photos.items():
-        pictures += kinds_of(photo, name)
-        pictures += rotated(photo.crop((90, 30, 400, 250)), name)
-        pictures += at_many_sizes(photo, name)
-        pictures += [
-            Picture("JPEG", f"{name} {size}", encoded(photo.resize(to), "JPEG", quality=90))
+        images += kinds_of(photo, name)
+        images += rotated(photo.crop((90, 30, 400, 250)), name)
+        images += at_many_sizes(photo, name)
+        images += [
+            SampleImage("JPEG", f"{name} {size}", encoded(photo.resize(to), "JPEG", quality=90))
             for size, to in large.items()
         ]
-    return pictures
+    return images
 
 
-def rotated(image: Any, name: str) -> Iterator[Picture]:
-    """All eight orientations of EXIF, in the three kinds of file that carry them."""
+def rotated(image: Any, name: str) -> Iterator[SampleImage]:
+    """All eight EXIF orientations, in the three kinds of file that have them."""
     for kind in ("JPEG", "PNG", "WEBP"):
         for number in range(1, 9):
             shown = {"WEBP": "WebP"}.get(kind, kind)
-            yield Picture(f"{shown}, EXIF-rotated", f"{name} {number}", encoded(image, kind, exif=exif(number)))
+            yield SampleImage(f"{shown}, EXIF-rotated", f"{name} {number}", encoded(image, kind, exif=exif(number)))
 
 
-def at_many_sizes(photo: Any, name: str) -> Iterator[Picture]:
-    """Parts and scales of a photograph, odd ratios among them."""
+def at_many_sizes(photo: Any, name: str) -> Iterator[SampleImage]:
+    """Crops and resizes of a photograph, some with extreme aspect ratios."""
     for place, width in enumerate(SIDES):
         for height in (width, SIDES[-1 - place], SIDES[(place * 5 + 3) % len(SIDES)]):
             part = photo.resize((width, height)) if place % 2 else photo.crop((40, 20, 40 + width, 20 + height))
             kind, options = ("PNG", {}) if min(width, height) < 16 or place % 3 else ("JPEG", {"quality": 85})  # noqa: PLR2004
-            yield Picture(kind, f"{name} {width}x{height}", encoded(part, kind, **options))
+            yield SampleImage(kind, f"{name} {width}x{height}", encoded(part, kind, **options))
 
 
-def kinds_of(image: Any, name: str) -> Iterator[Picture]:
-    """One picture in every kind of file."""
+def kinds_of(image: Any, name: str) -> Iterator[SampleImage]:
+    """One image in every kind of file."""
     frames = [image.resize((200, 150)), image.resize((200, 150)).rotate(180)]
     alpha = image.convert("RGBA")
     alpha.putalpha(image.convert("L"))
@@ -111,11 +111,11 @@ def kinds_of(image: Any, name: str) -> Iterator[Picture]:
         "WebP, lossless": lambda: encoded(image, "WEBP", lossless=True),
     }
     for kind, encode in plain.items():
-        yield Picture(kind, name, encode())
+        yield SampleImage(kind, name, encode())
 
 
 def scene(width: int, height: int) -> Any:
-    """A picture with soft and hard edges and some noise, the same on every machine."""
+    """An image with soft and hard edges and some noise, the same on every machine."""
     import numpy as np
     from PIL import Image
 
@@ -127,7 +127,7 @@ def scene(width: int, height: int) -> Any:
 
 
 def cmyk(image: Any) -> Any:
-    """The picture in four colours as printers have it: what its three share is black's."""
+    """The image in CMYK: black is the part that the three colours share."""
     import numpy as np
     from PIL import Image
 
@@ -137,12 +137,12 @@ def cmyk(image: Any) -> Any:
 
 
 def exif(number: int) -> bytes:
-    """EXIF that says nothing but the orientation."""
+    """EXIF data with only this orientation."""
     from PIL import Image
 
-    said = Image.Exif()
-    said[ORIENTATION] = number
-    return said.tobytes()
+    data = Image.Exif()
+    data[ORIENTATION] = number
+    return data.tobytes()
 
 
 def encoded(image: Any, kind: str, **options: object) -> bytes:
@@ -153,11 +153,11 @@ def encoded(image: Any, kind: str, **options: object) -> bytes:
 
 
 def png_of_16_bits(image: Any) -> bytes:
-    """A PNG of 16 bits to a channel, grey or of three colours; PIL does not write the latter."""
+    """A PNG with 16 bits per channel, grey or RGB; PIL cannot write 16-bit RGB."""
     import numpy as np
 
     values = np.asarray(image).astype(np.uint16) * 257
-    values[..., ::2] ^= 0x55  # so that the lower bytes say something of their own
+    values[..., ::2] ^= 0x55  # so that the lower bytes differ from the upper ones
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
