@@ -101,12 +101,13 @@ def inspect_rights(release: Release, objects: Iterable[Manifest]) -> list[Findin
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
-        return [_unasked_rights(target, error)]
+        return [unasked_rights(target, error)]
     then = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then a Role with them, and a RoleBinding"
     return judge_rights(target.namespace, allowed, grant=then)
 
 
-def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
+def unasked_rights(target: Target, error: SlipwayError) -> Finding:
+    """A warning that the rights could not be asked, with the error."""
     return Finding(outcome="warned", said=f"rights in namespace {target.namespace}: could not be asked: {error}")
 
 
