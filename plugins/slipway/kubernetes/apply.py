@@ -15,7 +15,7 @@ from typing import Any
 
 from slipway.errors import ApplyRefused
 from slipway.facts import ObjectRef
-from slipway.kubernetes.api import NOT_FOUND, refusal
+from slipway.kubernetes.api import NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import Manifest, kind_rank, name_of
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
@@ -146,9 +146,9 @@ def ensure_namespace(target: Target) -> None:
     ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         if _read(client, target, ref) is None:
-            with api_errors(target, str(ref)) as resource_of:
+            with api_errors(target, str(ref)):
                 body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
-                resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
+                _resource(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
@@ -168,22 +168,25 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
 
 
 def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
-    with api_errors(target, str(ref)) as resource_of:
+    """The live object, None if it does not exist."""
+    from kubernetes.client.exceptions import ApiException
+
+    with api_errors(target, str(ref)):
         try:
-            return resource_of(client, ref).get(
+            return _resource(client, ref).get(
                 name=ref.name, namespace=ref.namespace or None, _request_timeout=REQUEST_TIMEOUT_S
             )
-        except Exception as error:
-            if getattr(error, "status", None) == NOT_FOUND:
+        except ApiException as error:
+            if error.status == NOT_FOUND:
                 return None
             raise
 
 
 def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) -> Any:
     ref = ref_of(manifest)
-    with api_errors(release.target, str(ref)) as resource_of:
+    with api_errors(release.target, str(ref)):
         return client.server_side_apply(
-            resource_of(client, ref),
+            _resource(client, ref),
             body=manifest,
             name=ref.name,
             namespace=ref.namespace or None,
@@ -194,40 +197,32 @@ def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) 
 
 
 def _delete(client: Any, target: Target, ref: ObjectRef) -> None:
-    with api_errors(target, str(ref)) as resource_of:
+    from kubernetes.client.exceptions import ApiException
+
+    with api_errors(target, str(ref)):
         try:
-            resource_of(client, ref).delete(
+            _resource(client, ref).delete(
                 name=ref.name,
                 namespace=ref.namespace or None,
                 body={"propagationPolicy": "Background"},
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
             log.info("apply: pruned %s", ref)
-        except Exception as error:
-            if getattr(error, "status", None) != NOT_FOUND:
+        except ApiException as error:
+            if error.status != NOT_FOUND:
                 raise
+
+
+def _resource(client: Any, ref: ObjectRef) -> Any:
+    return client.resources.get(api_version=ref.api_version, kind=ref.kind)
 
 
 @contextmanager
 def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
-    """The dynamic client, its discovery cache in a private folder: the default's path can be guessed by others."""
+    """The dynamic client, with its discovery cache in a private folder: others can guess the default path."""
     from kubernetes.dynamic import DynamicClient
 
     with scratch_folder("discovery") as folder:
         with api_errors(target, f"cluster {api_client.configuration.host}"):
             client = DynamicClient(api_client, cache_file=str(folder / "discovery.json"))
         yield client
-
-
-@contextmanager
-def api_errors(target: Target, where: str) -> Iterator[Any]:
-    """An API server's refusal as one line of ours, and a look-up of an object's resource."""
-    from kubernetes.client.exceptions import ApiException
-    from kubernetes.dynamic.exceptions import ResourceNotFoundError
-
-    try:
-        yield lambda client, ref: client.resources.get(api_version=ref.api_version, kind=ref.kind)
-    except ResourceNotFoundError as error:
-        raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
-    except ApiException as error:
-        raise refusal(target, where, error.status, error.body) from error

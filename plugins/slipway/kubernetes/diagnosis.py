@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import items, items_async
+from slipway.kubernetes.api import FORBIDDEN, items, items_async
 from slipway.kubernetes.rollout import one_line, release_selector
-from slipway.kubernetes.stuck import FORBIDDEN, Evidence, find_stuck, gather, wants_events
+from slipway.kubernetes.stuck import Evidence, find_stuck, gather, wants_events
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import CONFLICT, NOT_FOUND, refusal
+from slipway.kubernetes.api import CONFLICT, NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.names import LABEL_MODEL, lease_name
 from slipway.target import REQUEST_TIMEOUT_S, Target
@@ -182,9 +182,9 @@ def acquire(
     `had` is true of a run that has taken it before: it gets no second one where it has lost it. `breaks` takes it from
     whoever has it. Raises TargetBusy, LeaseLost, ApplyRefused, ClusterUnreachable.
     """
-    with _leases(place) as leases:
+    with _lease_client(place) as client:
         for _ in range(LOOKS):
-            found, now = leases.read()
+            found, now = client.read()
             if had and (found is None or found.holder != me.identity):
                 raise LeaseLost(_lost(place, found))
             verdict = judge_lease(found, me, now=now, is_over=is_over)
@@ -192,7 +192,7 @@ def acquire(
             if broken and not breaks:
                 raise TargetBusy(busy(place, me, verdict))
             broke = str(found) if found and broken else found.broke if found and found.holder == me.identity else None
-            if leases.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):
+            if client.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):
                 if verdict.reason != "ours":
                     log.log(
                         logging.WARNING if broken else logging.INFO, "%s: %s", place, _taken(verdict, broken=broken)
@@ -203,16 +203,16 @@ def acquire(
 
 def check(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
     """Whether this run could have the Lease now; nothing is written. Raises ApplyRefused, ClusterUnreachable."""
-    with _leases(place) as leases:
-        found, now = leases.read()
+    with _lease_client(place) as client:
+        found, now = client.read()
     return judge_lease(found, me, now=now, is_over=is_over)
 
 
 def return_lease(place: Place, identity: str) -> bool:
     """Remove a holder's Lease; one that is another's by now stays. Raises ApplyRefused, ClusterUnreachable."""
-    with _leases(place) as leases:
-        found, _ = leases.read()
-        return found is not None and found.holder == identity and leases.remove(found)
+    with _lease_client(place) as client:
+        found, _ = client.read()
+        return found is not None and found.holder == identity and client.remove(found)
 
 
 def busy(place: Place, me: Holder, verdict: Verdict) -> str:
@@ -235,7 +235,7 @@ def _taken(verdict: Verdict, *, broken: bool) -> str:
     return f"{'BROKEN' if broken else 'taken'}: {verdict.reason}"
 
 
-class _Leases:
+class _LeaseClient:
     """One Lease at the API server."""
 
     def __init__(self, place: Place, api: Any) -> None:
@@ -280,16 +280,11 @@ class _Leases:
 
 
 @contextmanager
-def _leases(place: Place) -> Iterator[_Leases]:
-    """The API server's refusals as one line of ours."""
+def _lease_client(place: Place) -> Iterator[_LeaseClient]:
     from kubernetes.client import CoordinationV1Api
-    from kubernetes.client.exceptions import ApiException
 
-    try:
-        with cluster_client(place.target) as client:
-            yield _Leases(place, CoordinationV1Api(client))
-    except ApiException as error:
-        raise refusal(place.target, f"lease/{place.name}", error.status, error.body) from error
+    with cluster_client(place.target) as client, api_errors(place.target, f"lease/{place.name}"):
+        yield _LeaseClient(place, CoordinationV1Api(client))
 
 
 def _time_of(headers: Any) -> datetime:

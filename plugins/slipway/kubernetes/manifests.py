@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slipway.errors import ManifestError
-from slipway.names import PREVIEW_SUFFIX, digest_of, preview_name
-from slipway.paths import PROJECT
+from slipway.facts import JsonObject
+from slipway.names import PREVIEW_SUFFIX, preview_name
 from slipway.release import Release
-from slipway.scratch import scratch_folder
 from slipway.serving.batching import joins_requests, largest_batch
 
-MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
 BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"  # of a release before it has one
 CONTAINER = "tfs-k8s"
 PROBES = ("startupProbe", "readinessProbe")
-KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
-RENDER_TIMEOUT_S = 60
 
 # Applied in this order, deleted in reverse: what others need comes first, the Deployment last of what it mounts.
 KIND_ORDER = (
@@ -32,7 +25,7 @@ KIND_ORDER = (
     "Service", "PodDisruptionBudget", "Deployment", "HorizontalPodAutoscaler",
 )  # fmt: skip
 
-Manifest = dict[str, Any]
+Manifest = JsonObject  # an object as kustomize renders it, and as an apply sends it
 
 
 class QuotingDumper(yaml.SafeDumper):
@@ -88,53 +81,6 @@ def _probe_patch(release: Release, version: int) -> dict[str, Any]:
         "spec": {"template": {"spec": {"containers": [container]}}},
     }
     return {"target": target, "patch": yaml.safe_dump(deployment)}
-
-
-def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
-    """The objects of a release, in the order in which they are applied; the same release gives the same bytes.
-
-    Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
-    """
-    objects = build_objects(release, reference=reference, version=version, release_id=release_id)
-    check_manifests(objects, release, reference=reference)
-    return objects
-
-
-def build_objects(
-    release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
-) -> list[Manifest]:
-    """What kustomize makes of the overlay, unchecked, in the order of an apply. Raises ManifestError in its words."""
-    overlay = overlay_folder(release.overlay)
-    with scratch_folder("render") as scratch:
-        folder = scratch.resolve()
-        kustomization = render_kustomization(
-            release,
-            resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths
-            reference=reference,
-            version=version,
-            release_id=release_id,
-            preview=preview,
-        )
-        (folder / "kustomization.yaml").write_text(
-            yaml.dump(kustomization, Dumper=QuotingDumper, sort_keys=False), encoding="utf-8"
-        )
-        return sorted(_kustomize(folder, overlay), key=apply_rank)
-
-
-def manifests_hash(release: Release) -> str:
-    """sha256:… of the manifests without what depends on content: a change here is a change of manifests."""
-    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
-
-
-def overlay_folder(overlay: str | None) -> Path:
-    """The folder of an overlay, the base for none. Raises ManifestError naming the ones there are."""
-    folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
-    if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))
-        raise ManifestError(
-            f"overlay {overlay!r}: there is no include/manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {known}"
-        )
-    return folder
 
 
 def apply_rank(manifest: Manifest) -> tuple[int, str, str]:
@@ -222,21 +168,3 @@ def name_of(manifest: Manifest) -> str:
 def to_yaml(objects: list[Manifest]) -> str:
     """The manifests as one YAML stream, as `kubectl apply -f` takes it."""
     return str(yaml.dump_all(objects, Dumper=QuotingDumper, sort_keys=True, allow_unicode=True))
-
-
-def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
-    try:
-        done = subprocess.run(
-            [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError as error:
-        raise ManifestError(
-            "kubectl: not found on this worker. Next: pip install -r requirements.txt brings it"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise ManifestError(
-            f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
-        ) from error
-    if done.returncode != 0:
-        raise ManifestError(f"{overlay}: {' '.join(done.stderr.split())}. Next: kubectl kustomize {overlay}")
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]

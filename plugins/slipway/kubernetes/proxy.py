@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, mend
+from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix
 from slipway.serving.client import _no_answer, ask_async
 from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer
 from slipway.target import Target
@@ -58,6 +58,6 @@ def read_proxied(status: int, body: str) -> Answer:
 def way_in(target: Target, denied: int) -> str:
     """What a person does so that the API server passes questions on."""
     if denied == UNAUTHORIZED:
-        return mend(target, denied, "")
+        return how_to_fix(target, denied, "")
     rights = f"a Role with the verbs get and create on services/proxy in namespace {target.namespace}"
     return f"give connection {target.conn_id} {rights}, or set target.strategy to rolling"

@@ -8,6 +8,7 @@ from typing import Any
 
 from slipway.errors import ApplyRefused, SlipwayError
 from slipway.facts import JsonObject
+from slipway.kubernetes.api import api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import Manifest
 from slipway.release import Release
@@ -112,19 +113,14 @@ def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
 
 def _reviews(target: Target, rights: Sequence[Right]) -> Iterator[tuple[Right, bool]]:
     from kubernetes.client import AuthorizationV1Api
-    from kubernetes.client.exceptions import ApiException
-
-    from slipway.kubernetes.api import refusal
 
     with cluster_client(target) as client:
         reviews = AuthorizationV1Api(client)
         for right in rights:
-            try:
+            with api_errors(target, "selfsubjectaccessreview"):
                 answer = reviews.create_self_subject_access_review(
                     _review(target.namespace, right), _request_timeout=REQUEST_TIMEOUT_S
                 )
-            except ApiException as error:
-                raise refusal(target, "selfsubjectaccessreview", error.status, error.body) from error
             yield right, bool(answer.status.allowed)
 
 

@@ -16,7 +16,6 @@ from slipway.verdict import Verdict
 
 APART_S = 10  # between the two looks: longer than a pod is in any state that it only passes through
 ENDS = 2  # a server whose model is in its image has nothing to wait for: what ended twice ends again
-FORBIDDEN = 403
 REVISION = "deployment.kubernetes.io/revision"
 
 BLIP = re.compile(  # a registry or a network in trouble, which may come back
