@@ -14,18 +14,18 @@ MARKS = ExportOptions(on_bad_image="mark")
 
 @cache
 def rendered_once(release, _manifests):
-    """The objects of a release; kubectl runs once for all tests that look at the same ones."""
+    """The objects of a release; kubectl runs once for all tests with the same release."""
     return render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
 
 
 def rendered(release):
-    """The objects of a release by kind, which does not know its store; its graph marks bad images, as batching needs it."""
+    """The objects of a release by kind. Its graph marks bad images, which batching requires."""
     objects = rendered_once(replace(release, store="", export=MARKS), kustomize.MANIFESTS)
     return {manifest["kind"]: deepcopy(manifest) for manifest in objects}
 
 
 def render(release):
-    """The objects of a release as they would be applied, or the refusal."""
+    """The objects of a release as they would be applied, or ManifestError."""
     return render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
 
 

@@ -28,9 +28,9 @@ RENDER_TIMEOUT_S = 60
 
 
 def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
-    """The objects of a release, in the order in which they are applied; the same release gives the same bytes.
+    """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
 
-    Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
+    Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
     objects = build_objects(release, reference=reference, version=version, release_id=release_id)
     check_manifests(objects, release, reference=reference)
@@ -40,7 +40,7 @@ def render_manifests(release: Release, *, reference: str, version: int, release_
 def build_objects(
     release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
 ) -> list[Manifest]:
-    """What kustomize makes of the overlay, unchecked, in the order of an apply. Raises ManifestError in its words."""
+    """What kustomize renders, unchecked, in the order of an apply. Raises ManifestError with kustomize's message."""
     overlay = overlay_folder(release.overlay)
     with scratch_folder("render") as scratch:
         folder = scratch.resolve()
@@ -57,12 +57,12 @@ def build_objects(
 
 
 def manifests_hash(release: Release) -> str:
-    """sha256:… of the manifests without what depends on content: a change here is a change of manifests."""
+    """sha256:… of the manifests without image, version and release id: it changes only if the manifests change."""
     return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
 
 
 def overlay_folder(overlay: str | None) -> Path:
-    """The folder of an overlay, the base for none. Raises ManifestError naming the ones there are."""
+    """The folder of an overlay; the base's for None. Raises ManifestError with the overlays that exist."""
     folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
     if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
         known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))

@@ -10,7 +10,7 @@ from slipway.kubernetes import kustomize
 
 @pytest.fixture
 def overlay(monkeypatch, tmp_path):
-    """Writes an overlay beside a copy of the real ones; kustomize renders it as it renders those."""
+    """Writes an overlay `mine` next to copies of the real ones."""
     folder = tmp_path / "manifests"
     shutil.copytree(kustomize.MANIFESTS, folder)
     monkeypatch.setattr(kustomize, "MANIFESTS", folder)

@@ -13,7 +13,7 @@ from slipway.target import Target
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
 def test_same_bytes_if_rendered_again(release, overlay_name):
-    """The same release gives the same bytes, for the base and for every overlay that ships."""
+    """The same release gives the same bytes, with the base and with every overlay in the repository."""
     release = replace(release, overlay=overlay_name, export=MARKS)
     first, second = (
         to_yaml(render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")) for _ in range(2)
@@ -21,14 +21,14 @@ def test_same_bytes_if_rendered_again(release, overlay_name):
     assert first == second
 
 
-def test_same_bytes_whatever_run_rendered_them(release):
-    """Who ran, and whether by force, is not in the manifests."""
+def test_same_objects_in_every_run(release):
+    """The run, its force and the gate's settings are not in the manifests."""
     other = replace(release, run_id="scheduled__x", force=True, gate_passes=9)
     assert rendered(release) == rendered(other)
 
 
 def test_hash_changes_with_manifests_and_not_with_content(release):
-    """The manifests' hash tells a change of manifests from a change of content."""
+    """The manifests' hash changes with manifests only, not with content."""
     known = manifests_hash(release)
     assert known == manifests_hash(replace(release, run_id="other", repository="elsewhere/x", base_digest="sha256:0"))
     assert known != manifests_hash(replace(release, overlay="local"))
@@ -37,21 +37,21 @@ def test_hash_changes_with_manifests_and_not_with_content(release):
 
 
 @pytest.mark.parametrize("name", ["../base", "..", ".", "", "nowhere", "/etc", "local/../local"])
-def test_refused_if_the_overlay_is_none_of_ours(name):
-    """An overlay is a folder of ours by its name, and nothing else."""
+def test_refused_if_the_overlay_does_not_exist(name):
+    """An overlay is the name of a folder in overlays/, not a path."""
     with pytest.raises(ManifestError, match=r"^overlay '.*Next: use one of .*local"):
         overlay_folder(name)
 
 
-def test_namespace_of_an_overlay_gives_way_to_the_target(release, overlay):
-    """A namespace in an overlay cannot lead a release elsewhere."""
+def test_target_namespace_replaces_the_overlays(release, overlay):
+    """A namespace in an overlay does not change where a release goes."""
     overlay(namespace="elsewhere")
     objects = rendered(replace(release, overlay="mine"))
     assert {manifest["metadata"]["namespace"] for manifest in objects.values()} == {"shop"}
 
 
-def test_refused_in_kustomizes_words_if_it_cannot_render(release, overlay):
-    """What kustomize says reaches the person, in one line with the command to try."""
+def test_refused_with_kustomizes_message_if_it_cannot_render(release, overlay):
+    """The error has kustomize's message in one line, and the command that shows it again."""
     place = overlay(nonsense=True)
     with pytest.raises(ManifestError, match=rf"^{place}: .*nonsense.*Next: kubectl kustomize {place}$") as refusal:
         rendered(replace(release, overlay="mine"))
@@ -59,7 +59,7 @@ def test_refused_in_kustomizes_words_if_it_cannot_render(release, overlay):
 
 
 def test_refused_if_there_is_no_kubectl(release, monkeypatch):
-    """A worker without kubectl is told what brings it."""
-    monkeypatch.setattr(kustomize, "KUBECTL", "kubectl-of-nowhere")
+    """The error on a worker without kubectl names what installs it."""
+    monkeypatch.setattr(kustomize, "KUBECTL", "no-such-kubectl")
     with pytest.raises(ManifestError, match=r"^kubectl: not found on this worker\. Next: "):
         manifests_hash(release)

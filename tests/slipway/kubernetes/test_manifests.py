@@ -23,7 +23,7 @@ def pod_patch(**spec):
 
 
 def test_objects_in_the_order_in_which_they_are_applied(release):
-    """What others need comes first; the HPA comes after what it scales."""
+    """An object comes after what it needs; the HPA comes after the Deployment."""
     objects = render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
     assert [name_of(manifest) for manifest in objects] == [
         "service/tfs-server",
@@ -35,12 +35,12 @@ def test_objects_in_the_order_in_which_they_are_applied(release):
 
 
 def test_image_by_digest(release):
-    """What was pushed is what runs, by digest."""
+    """The Deployment has the pushed image, by digest."""
     assert server_of(rendered(release))["image"] == REFERENCE
 
 
-def test_selectors_carry_the_model_and_nothing_that_changes(release):
-    """A new release keeps its selectors, which are immutable; another model's pods are never selected."""
+def test_selectors_have_the_model_and_nothing_that_changes(release):
+    """Selectors are immutable, so a new release keeps them; they never select another model's pods."""
     objects = rendered(release)
     assert objects["Deployment"]["spec"]["selector"] == {"matchLabels": SELECTOR}
     assert objects["Service"]["spec"]["selector"] == SELECTOR
@@ -48,15 +48,15 @@ def test_selectors_carry_the_model_and_nothing_that_changes(release):
 
 
 def test_labels_of_objects_and_pods_name_version_and_release(release):
-    """Every object and pod tells its release."""
+    """Every object and pod has labels with version and release."""
     objects = rendered(release)
     for manifest in objects.values():
         assert manifest["metadata"]["labels"] == ALL_LABELS
     assert objects["Deployment"]["spec"]["template"]["metadata"]["labels"] == ALL_LABELS
 
 
-def test_a_renamed_deployment_takes_its_objects_along(release):
-    """The model file's name is everywhere where the base's was, references included."""
+def test_renaming_the_deployment_renames_its_objects(release):
+    """The model file's name replaces the base's everywhere, in references too."""
     objects = rendered(replace(release, deployment="tfs-digits"))
     assert {manifest["metadata"]["name"] for manifest in objects.values()} == {"tfs-digits"}
     assert objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"] == {
@@ -69,12 +69,12 @@ def test_a_renamed_deployment_takes_its_objects_along(release):
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe"])
 def test_probes_ask_for_the_released_version(release, probe):
     """Only the server of this version answers its probes."""
-    said = {"path": "/v1/models/digits-vit/versions/7", "port": "restapi"}
-    assert said == server_of(rendered(release))[probe]["httpGet"]
+    expected = {"path": "/v1/models/digits-vit/versions/7", "port": "restapi"}
+    assert expected == server_of(rendered(release))[probe]["httpGet"]
 
 
-def test_batching_is_refused_if_bad_images_refuse(release):
-    """One bad image would fail every request that is joined with it: the graph has to mark it."""
+def test_batching_is_refused_unless_bad_images_are_marked(release):
+    """One bad image would fail every request that is joined with it, so the graph must mark it."""
     with pytest.raises(ManifestError, match=r"overlay batching: deployment/tfs-server has --enable_batching.* Next: "):
         render(replace(release, overlay="batching"))
 
@@ -89,8 +89,8 @@ def test_batching_is_refused_if_bad_images_refuse(release):
         ("--batching_parameters_file=/x", False),
     ],
 )
-def test_batching_is_found_in_an_overlay_of_ones_own(release, argument, is_refused):
-    """Whatever overlay turns batching on, in whichever spelling, is refused likewise; one that turns it off is not."""
+def test_batching_is_found_in_a_users_overlay(release, argument, is_refused):
+    """Any overlay that turns batching on, in any spelling, is refused; one that turns it off is not."""
     objects = rendered(release)
     server_of(objects)["args"].append(argument)
     checked = list(objects.values())
@@ -102,7 +102,7 @@ def test_batching_is_found_in_an_overlay_of_ones_own(release, argument, is_refus
 
 
 def test_batch_smaller_than_the_warmup_is_refused(release, overlay):
-    """The server would refuse its own warmup and not start; with numbers that fit, the same overlay is taken."""
+    """The server would refuse its own warmup and not start; with numbers that fit, the overlay is accepted."""
     file = overlay().parent / "batching" / "batching.txt"
     file.write_text(file.read_text().replace("128", "3"))
     asked = replace(release, overlay="batching", export=MARKS)
@@ -116,13 +116,13 @@ def test_batch_smaller_than_the_warmup_is_refused(release, overlay):
 
 
 def test_archive_may_be_batched(release):
-    """What an archive's graph does with bad images nobody here knows."""
+    """What an archive's graph does with bad images is unknown, so it is not refused."""
     archive = replace(release, overlay="batching", source=replace(release.source, kind="savedmodel"))
     assert render(archive)
 
 
-def test_sidecar_leaves_the_server_as_it_is(release, overlay):
-    """An overlay may add a container: probes and image stay with the one that serves."""
+def test_sidecar_does_not_change_the_server(release, overlay):
+    """An overlay may add a container; version probes and image are those of the server only."""
     sidecar = {"name": "proxy", "image": "proxy:1", "startupProbe": {"httpGet": {"path": "/up", "port": 80}},
                "readinessProbe": {"httpGet": {"path": "/up", "port": 80}}}  # fmt: skip
     overlay(pod_patch(containers=[sidecar]))
@@ -165,8 +165,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
-def test_refused_if_an_overlay_takes_what_is_ours(release, overlay, change, said):
-    """An overlay that sets what is not its own is refused in one line naming object and field."""
+def test_refused_if_an_overlay_changes_what_slipway_sets(release, overlay, change, said):
+    """An overlay that changes what Slipway sets is refused in one line with object and field."""
     overlay(change)
     with pytest.raises(ManifestError) as refusal:
         rendered(replace(release, overlay="mine"))
@@ -177,7 +177,7 @@ def test_refused_if_an_overlay_takes_what_is_ours(release, overlay, change, said
 
 
 def test_refused_if_another_namespace_is_set(release):
-    """An object of another namespace is refused, naming it and the field."""
+    """An object of another namespace is refused with its name and the field."""
     objects = list(rendered(release).values())
     objects[0]["metadata"]["namespace"] = "other"
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_refused_if_another_namespace_is_set(release):
 
 
 def test_refused_if_the_selector_lacks_the_model(release):
-    """A selector that would take another model's pods is refused."""
+    """A selector that would select another model's pods is refused."""
     objects = rendered(release)
     del objects["Deployment"]["spec"]["selector"]["matchLabels"]["slipway/model"]
     with pytest.raises(ManifestError, match=r"^deployment/tfs-server: spec\.selector lacks .*Next: "):
@@ -195,7 +195,7 @@ def test_refused_if_the_selector_lacks_the_model(release):
 
 
 def test_unknown_kinds_come_before_the_service():
-    """What we do not know may be needed by what we do, so it comes before the Service."""
+    """Known kinds may need an unknown one, so it comes before the Service."""
     kinds = ["Deployment", "ServiceMonitor", "Service", "ConfigMap", "HorizontalPodAutoscaler", "Namespace"]
     objects = [{"kind": kind, "metadata": {"name": "x"}} for kind in kinds]
     assert [manifest["kind"] for manifest in sorted(objects, key=apply_rank)] == [
@@ -204,15 +204,15 @@ def test_unknown_kinds_come_before_the_service():
     assert KIND_ORDER.index("Service") < KIND_ORDER.index("Deployment")
 
 
-def test_yaml_is_a_stream_that_kubectl_takes(release):
-    """The kept manifests are the applied ones."""
+def test_yaml_stream_has_the_same_objects(release):
+    """The stored manifests are the applied ones."""
     objects = list(rendered(release).values())
     assert objects == list(yaml.safe_load_all(to_yaml(objects)))
 
 
 @pytest.mark.parametrize("release_id", ["12e456789012", "123456789012", "000000000000"])
 def test_release_id_that_looks_like_a_number_is_text(release, release_id):
-    """Hex digits may all be decimal ones, or have one e among them: kubectl and PyYAML disagree on what is a number then."""
+    """A hash may be all decimal digits, or have one e: kubectl and PyYAML disagree on which of these are numbers."""
     objects = render_manifests(release, reference=REFERENCE, version=7, release_id=release_id)
     assert {manifest["metadata"]["labels"]["slipway/release"] for manifest in objects} == {release_id}
     assert f"slipway/release: '{release_id}'" in to_yaml(objects)

@@ -10,7 +10,7 @@ from slipway.model.served import overlay_names
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
 def test_replicas_are_left_to_the_autoscaler(release, overlay_name):
-    """Nobody but the HPA says how many pods there are."""
+    """Only the HPA sets the number of pods."""
     objects = rendered(replace(release, overlay=overlay_name))
     assert "replicas" not in objects["Deployment"]["spec"]
     autoscaler = objects["HorizontalPodAutoscaler"]["spec"]
@@ -23,8 +23,8 @@ def test_replicas_are_left_to_the_autoscaler(release, overlay_name):
 
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
-def test_pods_are_as_restricted_pod_security_demands(release, overlay_name):
-    """The fields of Kubernetes' Pod Security Standard `restricted`, in every container."""
+def test_pods_meet_pod_security_restricted(release, overlay_name):
+    """Every container has the fields that Kubernetes' Pod Security Standard `restricted` requires."""
     pods = rendered(replace(release, overlay=overlay_name))["Deployment"]["spec"]["template"]["spec"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pods.keys()
     assert pods["securityContext"]["runAsNonRoot"] is True
@@ -51,7 +51,7 @@ def test_pods_are_as_restricted_pod_security_demands(release, overlay_name):
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
 def test_deployment_serves_without_a_gap(release, overlay_name):
-    """No pod goes before its successor is ready, and a pod that goes serves until it is out of the endpoints."""
+    """A pod terminates only when its successor is ready, and serves until it is out of the endpoints."""
     objects = rendered(replace(release, overlay=overlay_name))
     spec = objects["Deployment"]["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
@@ -62,8 +62,8 @@ def test_deployment_serves_without_a_gap(release, overlay_name):
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
 
 
-def test_the_seeds_own_numbers(release):
-    """The overlay `seed` has the seed's threads, CPU and autoscaler, and the base's memory, which the seed left open."""
+def test_seed_overlay_has_the_seeds_numbers(release):
+    """The overlay `seed` has the seed's threads, CPU and autoscaler; the seed sets no memory, so that is the base's."""
     objects = rendered(replace(release, overlay="seed"))
     assert arguments_of(objects) == {
         "tensorflow_inter_op_parallelism": "2",
@@ -78,7 +78,7 @@ def test_the_seeds_own_numbers(release):
 
 
 def test_inter_op_4_differs_by_one_argument(release):
-    """The experiment changes one number, so that it tells what that number does."""
+    """The experiment changes one number only."""
     objects, base = rendered(replace(release, overlay="inter-op-4")), rendered(release)
     assert arguments_of(objects).items() - arguments_of(base).items() == {("tensorflow_inter_op_parallelism", "4")}
     server_of(objects)["args"] = server_of(base)["args"]
@@ -87,7 +87,7 @@ def test_inter_op_4_differs_by_one_argument(release):
 
 @pytest.mark.parametrize("name", ["tfs-server", "tfs-digits"])
 def test_batching_reads_a_config_map_of_its_own_deployment(release, name):
-    """The parameters are mounted read-only; the ConfigMap bears the deployment's name, so two models never share one."""
+    """The parameters are mounted read-only; the ConfigMap has the deployment's name, so that two models never share it."""
     objects = rendered(replace(release, overlay="batching", deployment=name))
     [volume] = [v for v in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if v["name"] == "batching"]
     [mount] = [m for m in server_of(objects)["volumeMounts"] if m["name"] == "batching"]
@@ -107,7 +107,7 @@ def test_batching_reads_a_config_map_of_its_own_deployment(release, name):
 
 
 def test_changed_batching_rolls_the_deployment(release, overlay):
-    """Another content is another ConfigMap, and a pod template that differs in nothing but its name."""
+    """Other parameters make another ConfigMap; its name is the only change of the pod template."""
     before = rendered(replace(release, overlay="batching"))
     file = overlay().parent / "batching" / "batching.txt"
     file.write_text(file.read_text().replace("128", "64"))
@@ -119,7 +119,7 @@ def test_changed_batching_rolls_the_deployment(release, overlay):
 
 
 def test_internal_load_balancer_on_every_cloud(release):
-    """Each cloud finds its own annotation; nothing else differs from the base."""
+    """There is an annotation for each cloud; nothing else differs from the base."""
     objects = rendered(replace(release, overlay="internal"))
     assert objects["Service"]["metadata"].pop("annotations") == {
         "networking.gke.io/load-balancer-type": "Internal",
@@ -131,7 +131,7 @@ def test_internal_load_balancer_on_every_cloud(release):
 
 
 def test_components_combine_in_a_users_overlay(release, overlay):
-    """All components on one overlay, whose own patch puts its ranges in place of the component's."""
+    """An overlay can list all components, and its own patch replaces the ranges of the component."""
     ranges = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "tfs-server"},
               "spec": {"loadBalancerSourceRanges": ["203.0.113.0/24"]}}  # fmt: skip
     names = sorted(path.name for path in (kustomize.MANIFESTS / "components").iterdir())
@@ -144,8 +144,8 @@ def test_components_combine_in_a_users_overlay(release, overlay):
     assert pods["imagePullSecrets"] == [{"name": "registry-credentials"}]
 
 
-def test_source_ranges_are_private_networks_unless_said_otherwise(release, overlay):
-    """The component alone keeps the internet out."""
+def test_source_ranges_are_private_networks_by_default(release, overlay):
+    """The component without a patch allows private networks only."""
     overlay(components=["../../components/source-ranges"])
     service = rendered(replace(release, overlay="mine"))["Service"]
     assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
@@ -153,13 +153,13 @@ def test_source_ranges_are_private_networks_unless_said_otherwise(release, overl
 
 @pytest.mark.parametrize("folder", ["overlays", "components"])
 def test_every_folder_says_what_it_is_for(folder):
-    """A kustomization begins with a comment for whoever chooses among them."""
+    """Each kustomization begins with a comment that says what it is for."""
     for kustomization in kustomize.MANIFESTS.glob(f"{folder}/*/kustomization.yaml"):
         assert kustomization.read_text().startswith("# "), kustomization
 
 
 def test_service_offers_both_ports(release):
-    """The seed's Service: a load balancer with gRPC at 8500 and REST at 8501."""
+    """The Service is the seed's: a load balancer with gRPC at 8500 and REST at 8501."""
     spec = rendered(release)["Service"]["spec"]
     assert spec["type"] == "LoadBalancer"
     ports = {port["name"]: (port["port"], port["targetPort"]) for port in spec["ports"]}
