@@ -228,6 +228,7 @@ class RollbackFailed(SlipwayError):
     """The release that was rolled back to is not live again."""
 
 
-def one_line(words: object) -> str:
-    """What a client, a server or an error says, as one line without a full stop, for `… . Next: …` to follow."""
-    return " ".join(str(words).split()).rstrip(".")
+def one_line(words: object, *, full_stop: bool = False) -> str:
+    """What a client, a server or an error says, as one line; without its full stop, for `… . Next: …` to follow."""
+    line = " ".join(str(words).split())
+    return line if full_stop else line.rstrip(".")

@@ -283,7 +283,8 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
     done = trial.run("rollback", facts=facts, store=store)
     assert json.loads(done.stdout.splitlines()[-1])["action"] == "remove"
     assert (
-        f"deployment/tfs-trial is of release {good}, unknown here, and is left" in (done.stdout + done.stderr).lower()
+        f"deployment/tfs-trial is kept: it is of release {good}, which is unknown here"
+        in (done.stdout + done.stderr).lower()
     )
     assert serves(kubectl) == good
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
-from slipway.kubernetes.manifests import manifests_hash
+from slipway.kubernetes.kustomize import manifests_hash
 from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash

@@ -147,7 +147,7 @@ async def test_a_real_api_server_says_which_right_is_missing(release, stand, as_
 
 
 WAYS_IN = {
-    401: "put a token or certificate that is valid into the kubeconfig of connection kubernetes_default",
+    401: "put a valid token or certificate into the kubeconfig of connection kubernetes_default",
     403: "give connection kubernetes_default a Role with the verbs get and create on services/proxy in namespace shop, "
     "or set target.strategy to rolling",
 }
