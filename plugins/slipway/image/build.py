@@ -20,11 +20,9 @@ from slipway.records.store import fetch
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
-IMAGE_LABEL_TITLE = "org.opencontainers.image.title"
-IMAGE_LABEL_STORE = (
-    "slipway.records.store"  # whose releases the image belongs to: another installation may share engine and registry
-)
-IMAGE_LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
+IMAGE_LABEL_TITLE = "org.opencontainers.image.title"  # the model's name
+IMAGE_LABEL_STORE = "slipway.store"  # the artifact store's id: installations may share an engine and a registry
+IMAGE_LABEL_BUILD = "slipway.build"  # the build key, by which an engine's image is found again
 NO_SPACE = "no space left on device"  # in an engine's words
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ def test_labels_tell_where_the_image_is_from(release, export):
     assert labels["org.opencontainers.image.base.digest"] == f"sha256:{'2' * 64}"
     assert labels["slipway.content"] == export.content_hash
     assert labels["slipway.exporter"] == release.exporter
+    assert (labels["org.opencontainers.image.title"], labels["slipway.store"]) == ("digits-vit", release.store_id)
 
 
 def test_labels_tell_of_the_card(release, export):
