@@ -10,8 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from slipway.errors import InputRefused
+from slipway.model.field_types import NAME_PATTERN
+from slipway.model.gate_settings import GoldenImage
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary
-from slipway.model.source_settings import NAME_PATTERN, GoldenImage
 from slipway.model.target_settings import TargetSettings
 from slipway.names import preview_name
 from slipway.paths import OVERLAYS, PROJECT, SERVED

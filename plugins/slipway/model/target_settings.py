@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.source_settings import Name, Seconds, Url, _Part
+from slipway.model.field_types import Name, Part, Seconds, Url
+from slipway.release import DEFAULT_UNSCHEDULABLE_GRACE_S
 from slipway.target import ClusterSpec, NodePool
 
 
-class NodePoolSettings(_Part):
+class NodePoolSettings(Part):
     """Nodes of one kind."""
 
     name: Name = Field(default="default-pool", description="The pool's name.")
@@ -43,7 +44,7 @@ class NodePoolSettings(_Part):
         return self
 
 
-class GkeSettings(_Part):
+class GkeSettings(Part):
     """A GKE cluster: found by its name, made where there is none, never changed."""
 
     conn_id: str = Field(
@@ -97,7 +98,7 @@ class GkeSettings(_Part):
         )
 
 
-class TargetSettings(_Part):
+class TargetSettings(Part):
     """Where the model is served."""
 
     gke: GkeSettings | None = Field(
@@ -132,7 +133,7 @@ class TargetSettings(_Part):
         description="`preview`: a new release first runs next to the live one, without users, and must pass its gate there. `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
     )
     unschedulable_grace_s: Seconds = Field(
-        default=300,
+        default=DEFAULT_UNSCHEDULABLE_GRACE_S,
         description="How long a pod may be unschedulable before the rollout fails. The count starts again when a node is added or the cluster autoscaler begins to add some.",
     )
 

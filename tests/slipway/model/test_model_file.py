@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from slipway.errors import InputRefused
+from slipway.model.field_types import NAME_PATTERN
+from slipway.model.gate_settings import GoldenImage
 from slipway.model.model_file import is_previewed
 from slipway.model.served import (
     check_unshared,
@@ -13,7 +15,6 @@ from slipway.model.served import (
     read_model_file,
     served_files,
 )
-from slipway.model.source_settings import NAME_PATTERN, GoldenImage
 from slipway.paths import SERVED
 
 GOLDEN = {"name": "three", "image": "golden/three.png", "label": "3"}
