@@ -257,7 +257,7 @@ def test_refused_before_a_build_if_the_password_is_wrong(guarded, connection, re
     """A login that the registry does not take is refused by resolve, naming the connection."""
     connection(guarded, password="wrong")
     said = refused(
-        RegistryLoginRefused, f"registry {guarded}: the login of connection mine is not accepted: ",
+        RegistryLoginRefused, f"registry {guarded}: the registry does not accept the login of connection mine: ",
         resolved, repository=f"{guarded}/shop/vit", registry_conn_id="mine",
     )  # fmt: skip
     assert "401" in said
@@ -265,7 +265,7 @@ def test_refused_before_a_build_if_the_password_is_wrong(guarded, connection, re
 
 def test_refused_before_a_build_if_no_login_is_named(guarded, based, connection, resolved):
     """A registry that wants a login is found out by resolve, for the base image as for the model's."""
-    then = "it wants a login: "
+    then = "the registry requires a login: "
     refused(RegistryLoginRefused, f"registry of {guarded}/shop/vit: {then}", resolved, repository=f"{guarded}/shop/vit")
     refused(
         RegistryLoginRefused, f"base image {based}: {then}", resolved, base=based, repository="127.0.0.1:1/shop/vit"
@@ -282,7 +282,7 @@ def test_refused_by_the_push_if_the_login_is_for_another_registry(guarded, conne
         base = client.inspect_image(release.base_reference)["Id"]
         elsewhere.image.image_id = base
         refused(
-            RegistryLoginRefused, f"push {guarded}/other/vit:v1: the login of connection mine is not accepted: ",
+            RegistryLoginRefused, f"push {guarded}/other/vit:v1: the registry does not accept the login of connection mine: ",
             push_image, client, release, tiny, elsewhere,
         )  # fmt: skip
         client.remove_image(f"{guarded}/other/vit:v1")
@@ -297,7 +297,7 @@ def test_unreachable_if_nobody_listens(connection, resolved, named):
     host = f"127.0.0.1:{free_port()}"
     connection(host)
     said = refused(
-        RegistryUnreachable, f"registry .*{host}.*: it does not answer", resolved,
+        RegistryUnreachable, f"registry .*{host}.*: the registry does not respond", resolved,
         repository=f"{host}/shop/vit", registry_conn_id=named,
     )  # fmt: skip
     assert "connection refused" in said
@@ -310,7 +310,7 @@ def test_unreachable_if_the_registry_is_in_trouble(tmp_path, connection, resolve
     with registry(tmp_path, health=health) as host:
         while httpx.get(f"http://{host}/v2/").status_code == 200:
             time.sleep(0.05)
-        refused(RegistryUnreachable, ".*in trouble: .*503", resolved, repository=f"{host}/shop/vit")
+        refused(RegistryUnreachable, ".*server error: .*503", resolved, repository=f"{host}/shop/vit")
 
 
 def test_refused_if_the_registry_takes_no_push(tmp_path, connection, resolved, tiny, remove_images):
@@ -325,7 +325,7 @@ def test_refused_if_the_registry_takes_no_push(tmp_path, connection, resolved, t
 def test_refused_if_the_connection_cannot_be_meant(guarded, connection, resolved):
     """A connection that is not there, or lacks what a login needs, is refused by its name."""
     where = {"repository": f"{guarded}/shop/vit", "registry_conn_id": "mine"}
-    refused(InputRefused, "connection mine: there is none", resolved, **where)
+    refused(InputRefused, "connection mine: no such connection", resolved, **where)
     for field in ("host", "login", "password"):
         connection(guarded, **{field: None})
         refused(InputRefused, f"connection mine: it has no {field}", resolved, **where)
@@ -374,7 +374,7 @@ def test_refused_in_one_line_if_the_token_has_expired(google, resolved):
     """What resolve says names the connection, the role and what to do."""
     google.issuer = replace(google.account, refuse=True)
     said = refused(
-        RegistryLoginRefused, f"registry {google.host}: the login of connection google is not accepted: ",
+        RegistryLoginRefused, f"registry {google.host}: the registry does not accept the login of connection google: ",
         resolved, repository=f"{google.host}/shop/vit", registry_conn_id="google",
     )  # fmt: skip
     assert not JWT.search(said)
