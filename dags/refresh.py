@@ -15,7 +15,7 @@ from slipway.dag.tasks.plan import PlanOperator, ResolveOperator
 from slipway.dag.tasks.record import PruneOperator
 from slipway.errors import InputRefused
 from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
-from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt
+from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_inconclusive
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 
@@ -54,7 +54,7 @@ def refresh_dag(path: Path) -> DAG:
         default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
         tags=["slipway", "refresh"],
     ) as dag:
-        asks = file is not None and may_be_in_doubt(file)
+        asks = file is not None and may_be_inconclusive(file)
         clusters: list[BaseOperator] = []
         if file is not None and file.target.gke is not None:
             clusters = [CreateClusterOperator(task_id="create_cluster", task_display_name="create cluster", **WAIT)]

@@ -230,4 +230,5 @@ class RollbackFailed(SlipwayError):
 
 def one_line(words: object) -> str:
     """What a client, a server or an error says, as one line without a full stop, for `… . Next: …` to follow."""
-    return " ".join(str(words).split()).rstrip(".")
+    line = " ".join(str(words).split()).rstrip(".")
+    return line or (type(words).__name__ if isinstance(words, BaseException) else "")

@@ -35,7 +35,7 @@ GOOGLE_PERMISSION = "artifactregistry."  # how the names of Artifact Registry's 
 
 def engine_words(error: BaseException) -> str:
     """One line of what the engine reported, or of the client's own error."""
-    return one_line(getattr(error, "explanation", None) or error) or type(error).__name__
+    return one_line(getattr(error, "explanation", None) or error)
 
 
 def engine_unreachable(base_url: str, conn_id: str, error: Exception) -> EngineUnreachable:

@@ -13,7 +13,7 @@ DEFAULT_GATE = Gate()
 
 
 class GoldenImage(Part):
-    """An image whose answer is promised. `image` is a path relative to the model file, or a URL with its sha256."""
+    """An image and the answer that the model must give."""
 
     name: Name = Field(description="The case's name in logs and records; each case needs its own.")
     image: str = Field(description="The image: a path relative to the model file, or a URL.")
@@ -26,16 +26,16 @@ class GoldenImage(Part):
 
     @field_validator("label", mode="before")
     @classmethod
-    def _is_one_label_or_several(cls, label: Any) -> Any:
+    def _is_a_text_or_texts(cls, label: Any) -> Any:
         labels = label if isinstance(label, list | tuple) else [label]
         if not labels or not all(isinstance(one, str) and one for one in labels):
-            raise ValueError("is neither a text nor a list of texts. Write a number in quotes")
+            raise ValueError("is neither a text nor a list of texts. Write numbers in quotes")
         if len(set(labels)) != len(labels):
             raise ValueError("names a label twice")
         return label
 
     @model_validator(mode="after")
-    def _a_url_is_held_to_its_hash(self) -> GoldenImage:
+    def _url_has_a_hash(self) -> GoldenImage:
         if self.image.startswith(("http://", "https://")) and self.sha256 is None:
             raise ValueError("an image by URL needs its sha256")
         return self
@@ -55,9 +55,9 @@ class QualitySettings(Part):
     )
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> QualitySettings:
+    def _has_a_limit(self) -> QualitySettings:
         if self.min_top1 is None and self.max_drop is None:
-            raise ValueError("asks for nothing: give min_top1, max_drop or both")
+            raise ValueError("has no limit: give min_top1, max_drop or both")
         return self
 
 
@@ -102,5 +102,5 @@ class GateSettings(Part):
     def _names_differ(self) -> GateSettings:
         names = [case.name for case in self.golden]
         if len(set(names)) != len(names):
-            raise ValueError(f"golden cases need names of their own, these are {', '.join(names)}")
+            raise ValueError(f"golden cases need different names, but they are {', '.join(names)}")
         return self

@@ -1,6 +1,6 @@
-"""The model file: one YAML in `include/served/` for each model that is served.
+"""The model file: one YAML file in `include/served/` for each served model.
 
-A file that cannot be meant is refused in one line that names file, field and the way to mend it.
+An invalid file is refused in one line with the file, the field and what to do next.
 """
 
 from __future__ import annotations
@@ -120,29 +120,29 @@ class ModelFile(Part):
 
     @field_validator("schedule")
     @classmethod
-    def _airflow_takes_it(cls, schedule: str | None) -> str | None:
+    def _airflow_accepts_it(cls, schedule: str | None) -> str | None:
         from croniter import croniter
 
         if schedule is None or schedule in PRESETS or croniter.is_valid(schedule):
             return schedule
-        raise ValueError(f"neither a cron expression nor one of {', '.join(PRESETS)}")
+        raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
 
     @model_validator(mode="after")
-    def _nothing_stays_on_a_temporary_cluster(self) -> ModelFile:
+    def _temporary_cluster_keeps_nothing(self) -> ModelFile:
         if self.target.gke is not None and self.target.gke.temporary and self.on_first_failure == "keep":
-            raise ValueError("on_first_failure: keep leaves nothing on a temporary cluster: leave one of them out")
+            raise ValueError("on_first_failure: keep has no effect on a temporary cluster: leave one of them out")
         return self
 
     @model_validator(mode="after")
-    def _a_watch_has_something_to_see(self) -> ModelFile:
+    def _watch_can_see_changes(self) -> ModelFile:
         if self.watch is None:
             return self
         if not isinstance(self.source, HubSource):
-            raise ValueError("watch is for a Hub source: leave it out, new content is noticed by the schedule")  # noqa: TRY004 - pydantic takes ValueError
+            raise ValueError("watch is only for a Hub source: leave it out, the schedule notices new content")  # noqa: TRY004 - pydantic takes ValueError
         if COMMIT.fullmatch(self.source.revision):
-            raise ValueError("watch is for a branch: a commit never changes")
+            raise ValueError("watch is only for a branch: a commit never changes")
         if self.schedule in {"@once", "@continuous"}:
-            raise ValueError(f"watch goes with a cron expression or no schedule, not with {self.schedule}")
+            raise ValueError(f"watch needs a cron expression or no schedule, not {self.schedule}")
         return self
 
 
@@ -152,11 +152,11 @@ def is_temporary(file: ModelFile) -> bool:
 
 
 def is_previewed(file: ModelFile) -> bool:
-    """Whether a new release first runs beside the live one; on a cluster of the run's own there is no live one."""
+    """Whether a new release first runs next to the live one. A temporary cluster has no live one."""
     return file.target.strategy == "preview" and not is_temporary(file)
 
 
-def may_be_in_doubt(file: ModelFile) -> bool:
-    """Whether the gate may come to ask a person."""
+def may_be_inconclusive(file: ModelFile) -> bool:
+    """Whether the gate may ask a person to decide."""
     gate = file.gate
     return gate.on_inconclusive == "ask" and (gate.latency_ms is not None or gate.quality is not None)

@@ -11,7 +11,7 @@ from slipway.model.field_types import Part, Sha256
 
 
 class FolderSource(Part):
-    """A checkpoint folder, relative to the model file or by URI; its revision is the hash of its content."""
+    """A checkpoint folder, by a path relative to the model file or by URI. Its revision is the hash of its content."""
 
     folder: str = Field(
         description="A checkpoint folder below `include/served`, or its URI in an object store. Its revision is the hash of its content."
@@ -24,17 +24,14 @@ class FolderSource(Part):
 
     @field_validator("folder")
     @classmethod
-    def _a_uri_names_a_place(cls, folder: str) -> str:
+    def _uri_is_complete(cls, folder: str) -> str:
         if "://" in folder and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", folder):
-            raise ValueError("is no URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
+            raise ValueError("is not a URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
         return folder
 
 
 class HubSource(Part):
-    """A model of the Hugging Face Hub; `revision` may be a branch, a tag or a commit.
-
-    `token_conn_id` is an Airflow connection whose password is a Hub token, for private and gated models.
-    """
+    """A model on the Hugging Face Hub."""
 
     hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] = Field(
         description="A model on the Hugging Face Hub: `owner/name`.", json_schema_extra={"form": "name on the Hub"}
@@ -48,7 +45,7 @@ class HubSource(Part):
 
 
 class ArchiveSource(Part):
-    """A SavedModel as `tar.gz` at a URL, held to its sha256."""
+    """A SavedModel as `tar.gz` at a URL, with the hash that it must have."""
 
     savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")] = Field(
         description="URL of a SavedModel as `tar.gz`.", json_schema_extra={"form": "http, https or file URL"}
@@ -57,7 +54,7 @@ class ArchiveSource(Part):
 
 
 def _source_kind(value: Any) -> str | None:
-    """The one kind of source that the given fields name."""
+    """The kind of source, if the given fields name exactly one."""
     given = value.model_dump() if isinstance(value, BaseModel) else value if isinstance(value, dict) else {}
     named = [kind for kind in ("folder", "hub", "savedmodel") if kind in given]
     return named[0] if len(named) == 1 else None

@@ -1,4 +1,4 @@
-"""What a model file says about its target."""
+"""The model file's `target`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NodePoolSettings(Part):
     )
 
     @model_validator(mode="after")
-    def _limits_hold_the_count(self) -> NodePoolSettings:
+    def _count_is_within_the_limits(self) -> NodePoolSettings:
         if (self.min_count is None) != (self.max_count is None):
             raise ValueError("min_count and max_count go together: give both or neither")
         if (
@@ -45,7 +45,7 @@ class NodePoolSettings(Part):
 
 
 class GkeSettings(Part):
-    """A GKE cluster: found by its name, made where there is none, never changed."""
+    """A GKE cluster. A run finds it by its name, creates it if it does not exist, and never changes it."""
 
     conn_id: str = Field(
         default="google_cloud_default", description="A connection of type google_cloud_platform, which may impersonate."
@@ -85,12 +85,12 @@ class GkeSettings(Part):
 
     @property
     def spec(self) -> ClusterSpec:
-        """The shape of the cluster as a fact."""
+        """The settings with which a run creates the cluster."""
         pools = () if self.autopilot else self.node_pools
         return ClusterSpec(
             node_pools=tuple(NodePool(**pool.model_dump()) for pool in pools),
             release_channel=self.release_channel,
-            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot's clusters always have it
+            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot clusters always have it
             private_nodes=self.private_nodes,
             labels=dict(self.labels),
             timeout_s=self.timeout_s,
@@ -139,7 +139,7 @@ class TargetSettings(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _gke_alone_means_all_defaults(cls, given: Any) -> Any:
+    def _only_gke_means_all_defaults(cls, given: Any) -> Any:
         return {"gke": {}} if given == "gke" else given
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ class TargetSettings(Part):
     @model_validator(mode="after")
     def _grpc_goes_with_an_address(self) -> TargetSettings:
         if self.grpc_address is not None and self.address is None:
-            raise ValueError("grpc_address goes with address: without it the Service says both")
+            raise ValueError("grpc_address needs address: without it, the Service gives both addresses")
         return self
 
     @field_validator("address")
@@ -159,6 +159,6 @@ class TargetSettings(Part):
     def _has_a_host(cls, address: str | None) -> str | None:
         if address is not None:
             parts = urlsplit(address)
-            if not parts.hostname or parts.port == 0:  # a port that is no number is a ValueError of its own
-                raise ValueError("names no host, or port 0")
+            if not parts.hostname or parts.port == 0:  # urlsplit raises ValueError for a port that is not a number
+                raise ValueError("has no host, or port 0")
         return address

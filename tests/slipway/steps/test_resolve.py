@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.model.export import content_hash
+from slipway.model.content import content_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
 from slipway.paths import SERVED
