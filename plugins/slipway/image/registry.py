@@ -91,7 +91,7 @@ class Repository:
         if not answer.is_success and answer.status_code not in (allowed or ()):
             words = one_line(answer.text)[:SHOWN_CHARACTERS]
             raise RegistryUnusable(
-                f"{where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its permissions"
+                f"{where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights"
             )
         return answer
 

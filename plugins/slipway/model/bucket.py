@@ -69,5 +69,5 @@ def _errors_as(uri: str, kind: type[SlipwayError]) -> Iterator[None]:
         if is_full(error):  # the local disk, not the bucket
             raise
         raise kind(
-            f"source.folder {uri}: cannot be read: {one_line(error)}. Next: check the URI, its connection and its permissions"
+            f"source.folder {uri}: cannot be read: {one_line(error)}. Next: check the URI, its connection and its rights"
         ) from error

@@ -6,6 +6,7 @@ from hub_stub import REPO, REVISION
 from slipway.dag.triggers.hub import HubTrigger
 
 OLDER = "2e4d" * 10
+LIMIT_S = 60  # far more than it takes, also on a busy machine
 
 
 class State:
@@ -31,14 +32,14 @@ def trigger(**changes):
 async def polled(hub, *, times=3):
     """Return when the Hub has got this many more requests."""
     before = len(hub.asked)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         while len(hub.asked) < before + times:  # noqa: ASYNC110 - what counts is another thread's list
             await asyncio.sleep(0.005)
 
 
 async def next_commit(events):
     """The commit of the next event."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         return (await anext(events)).payload["commit"]
 
 
