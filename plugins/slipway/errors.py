@@ -231,4 +231,5 @@ class RollbackFailed(SlipwayError):
 def one_line(words: object, *, full_stop: bool = False) -> str:
     """What a client, a server or an error says, as one line; without its full stop, for `… . Next: …` to follow."""
     line = " ".join(str(words).split())
-    return line if full_stop else line.rstrip(".")
+    shown = line if full_stop else line.rstrip(".")
+    return shown or (type(words).__name__ if isinstance(words, BaseException) else "")

@@ -24,6 +24,8 @@ from slipway.names import (
 )
 from slipway.target import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_RUN, CLUSTER_LABEL_STORE, ClusterSpec, Target
 
+DEFAULT_UNSCHEDULABLE_GRACE_S = 300
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -143,7 +145,9 @@ class Release:
     retention: Retention = Retention()
     export: ExportOptions = ExportOptions()
     cluster: ClusterSpec | None = None  # the shape of a GKE cluster that is made where there is none
-    unschedulable_grace_s: int = 300  # of a pod that fits no node, from the last sign that nodes are being added
+    unschedulable_grace_s: int = (
+        DEFAULT_UNSCHEDULABLE_GRACE_S  # of a pod that fits no node, from the last sign that nodes are being added
+    )
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port beside a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # whether it first runs beside the live one

@@ -122,7 +122,7 @@ def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, 
     remove_images(engine, "trial")
     done = trial.run("push", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "building and proving it here" in done.stdout + done.stderr
+    assert "building and testing it here" in done.stdout + done.stderr
     pushed = json.loads(done.stdout.splitlines()[-1])
     held = engine.inspect_distribution(f"{stand['registry']}/trial@{pushed['digest']}")["Descriptor"]["digest"]
     assert held == pushed["digest"]

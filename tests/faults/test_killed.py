@@ -5,7 +5,7 @@ import time
 import pytest
 from kills import KILLS, kill_again_and_again, result
 
-from slipway.image.build import LABEL_TITLE
+from slipway.image.build import IMAGE_LABEL_TITLE
 
 BEFORE = ("resolve", "plan")
 BUILDS = ("export", "build_image", "smoke_test", "push")
@@ -35,7 +35,7 @@ def forced(road):
 
 def images(road):
     """The model's images on the engine."""
-    return {found["Id"] for found in road.engine.images(filters={"label": f"{LABEL_TITLE}={road.model}"})}
+    return {found["Id"] for found in road.engine.images(filters={"label": f"{IMAGE_LABEL_TITLE}={road.model}"})}
 
 
 def test_export(road, tell):

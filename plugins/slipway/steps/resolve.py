@@ -19,10 +19,11 @@ from slipway.kubernetes.kustomize import manifests_hash
 from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
+from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
 from slipway.model.hub import COMMIT, hub_commit
-from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, QualitySettings, is_previewed
+from slipway.model.model_file import SERVING_IMAGE, ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
-from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
+from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source

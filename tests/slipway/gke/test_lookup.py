@@ -74,7 +74,7 @@ def test_two_files_may_share_a_cluster_but_no_deployment():
     """Whether two files write one object is told by Google's cluster as well."""
     one, same, elsewhere = (file_with({"gke": {"cluster": name}}) for name in ("a-cluster", "a-cluster", "other"))
     check_unshared({"one": one, "elsewhere": elsewhere})
-    with pytest.raises(InputRefused, match="is written by"):
+    with pytest.raises(InputRefused, match="is also written by"):
         check_unshared({"one": one, "same": same})
 
 
