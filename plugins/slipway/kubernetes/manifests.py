@@ -15,7 +15,7 @@ from slipway.names import PREVIEW_SUFFIX, digest_of, preview_name
 from slipway.paths import PROJECT
 from slipway.release import Release
 from slipway.scratch import scratch_folder
-from slipway.serving.batching import joins_requests, largest_batch
+from slipway.serving.batching import batches_requests, largest_batch
 
 MANIFESTS = PROJECT / "include" / "manifests"
 BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
@@ -198,7 +198,7 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
 
 def _check_batching(deployment: Manifest, objects: list[Manifest], release: Release) -> None:
     """What a server that joins requests needs of the export; of an archive's graph and warmup nothing is known."""
-    if release.source.kind == "savedmodel" or not joins_requests(deployment):
+    if release.source.kind == "savedmodel" or not batches_requests(deployment):
         return
     if release.export.on_bad_image != "mark":
         raise ManifestError(
