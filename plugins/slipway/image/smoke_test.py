@@ -14,7 +14,7 @@ from slipway.image.engine import engine_host, throwaway_container
 from slipway.names import REST_PORT
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
-from slipway.serving.client import ask, grpc_client
+from slipway.serving.client import grpc_client, send_request
 from slipway.serving.golden import (
     GARBAGE_BODY,
     GoldenCase,
@@ -82,10 +82,10 @@ def _run_checks(client: Any, container: str, release: Release, export: Export) -
     host = engine_host(release)
     rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
-    available = _await_available(client, container, export.version, lambda: ask(base_url, path))
+    available = _await_available(client, container, export.version, lambda: send_request(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
-    answers = [judge_answer(case, ask(base_url, f"{path}:predict", case.rest_body)) for case in cases]
-    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
+    answers = [judge_answer(case, send_request(base_url, f"{path}:predict", case.rest_body)) for case in cases]
+    garbage = judge_garbage(send_request(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
     grpc_verdicts = _check_grpc(f"{host}:{grpc_port}", cases, export)
     return _all_passed([available, *answers, garbage, *grpc_verdicts])
 
