@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from local import status
-from local.emulators import EMULATORS, build_emulator
-from local.environments import ENVIRONMENTS, build_environment, build_uv
+from local.builds.emulators import EMULATORS, build_emulator
+from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
 from local.errors import StandError
 from local.progress import say
 from local.settings import Settings, settings_here

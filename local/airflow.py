@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.builds.environments import environment_path
+from local.builds.packages import postgres_programs
 from local.checkout import Slot, password_file, secret, supervisor, write_private
 from local.commands import run, wait_until
-from local.environments import environment_path
 from local.errors import StandError
 from local.gke import part as gke
 from local.locks import shared_lock
-from local.packages import postgres_programs
 from local.settings import Settings
 from local.supervision import Program, start
 

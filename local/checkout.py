@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import settings as at
-from local.environments import environment_path
+from local.builds.environments import environment_path
 from local.errors import StandError
 from local.settings import Settings
 from local.supervision import Supervisor

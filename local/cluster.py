@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from local import settings as at
+from local.builds.environments import content_id
+from local.builds.packages import CNI_PLUGINS
 from local.commands import run, wait_until
-from local.environments import content_id
 from local.errors import StandError
-from local.packages import CNI_PLUGINS
 from local.settings import Settings
 from local.supervision import Program
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from local import checkout, engine, leftovers, shared
+from local.builds.environments import environment_path
 from local.commands import run
-from local.environments import environment_path
 from local.errors import StandError
 from local.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
 from local.progress import Note, say, step

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import engine
+from local.builds.environments import build_uv, content_id
 from local.commands import run
-from local.environments import build_uv, content_id
 from local.errors import StandError
 from local.locks import locked
 from local.progress import Note, say, step

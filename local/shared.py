@@ -11,9 +11,9 @@ from pathlib import Path
 
 from local import checkout, cluster, engine, leftovers
 from local import settings as at
-from local.binary import build_binary
+from local.builds.binary import build_binary
+from local.builds.environments import environment_path
 from local.commands import run, wait_until
-from local.environments import environment_path
 from local.errors import StandError
 from local.locks import change_lock, locked, locked_at_once, shared_lock
 from local.progress import step

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from local import airflow, checkout, engine, shared
+from local.builds.environments import environment_path
 from local.commands import run
-from local.environments import environment_path
 from local.errors import StandError
 from local.leftovers import find_leftovers
 from local.settings import Settings

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from local import airflow, checkout, cluster, hosts, serving_image, shared
 from local.airflow import Surroundings
+from local.builds.environments import build_environment, environment_path
+from local.builds.packages import install, plan_packages
 from local.checkout import Slot, write_private
 from local.commands import run
-from local.environments import build_environment, environment_path
 from local.errors import StandError
 from local.gke import part as gke
 from local.locks import change_lock, command_lock, locked
-from local.packages import install, plan_packages
 from local.progress import say, step
 from local.serving_image import ServingImage
 from local.settings import Settings

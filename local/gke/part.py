@@ -9,9 +9,9 @@ from typing import Any
 
 from local import cluster, shared
 from local import settings as at
+from local.builds.environments import environment_path
 from local.checkout import Slot, supervisor
 from local.commands import run, wait_until
-from local.environments import environment_path
 from local.gke.names import PROJECT, REGISTRY_TOKENS
 from local.settings import Settings
 from local.supervision import Program, start

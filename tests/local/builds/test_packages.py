@@ -1,6 +1,6 @@
 """Debian packages: what apt's simulation is read as."""
 
-from local.packages import Simulation, judge_simulation
+from local.builds.packages import Simulation, judge_simulation
 
 NEW = """\
 Inst runc (1.1.5+ds1-1+deb12u1 Debian:12.15/oldstable [amd64])

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from local.builds.environments import build_uv, content_id
 from local.commands import found, run
-from local.environments import build_uv, content_id
 from local.locks import locked
 from local.progress import Note
 from local.settings import KUBERNETES_VERSION, Settings

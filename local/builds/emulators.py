@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from local.binary import BUILD_S, find_go
+from local.builds.binary import BUILD_S, find_go
 from local.commands import run
 from local.locks import locked
 from local.settings import Settings
