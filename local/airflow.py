@@ -14,12 +14,12 @@ from pathlib import Path
 from local.builds.environments import environment_path
 from local.builds.packages import postgres_programs
 from local.checkout import Slot, password_file, secret, supervisor, write_private
-from local.commands import run, wait_until
 from local.errors import StandError
 from local.gke import part as gke
-from local.locks import shared_lock
+from local.programs.locks import shared_lock
+from local.programs.shell import run, wait_until
+from local.programs.supervision import Program, start
 from local.settings import Settings
-from local.supervision import Program, start
 
 POSTGRES_USER = "postgres"  # PostgreSQL refuses to run as root
 ADMIN = "admin"

@@ -10,8 +10,8 @@ from pathlib import Path
 from local import settings as at
 from local.builds.environments import environment_path
 from local.errors import StandError
+from local.programs.supervision import Supervisor
 from local.settings import Settings
-from local.supervision import Supervisor
 
 PASSWORD_BYTES = 12
 

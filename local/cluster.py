@@ -12,10 +12,10 @@ from typing import Any
 from local import settings as at
 from local.builds.environments import content_id
 from local.builds.packages import CNI_PLUGINS
-from local.commands import run, wait_until
 from local.errors import StandError
+from local.programs.shell import run, wait_until
+from local.programs.supervision import Program
 from local.settings import Settings
-from local.supervision import Program
 
 READY_S = 120
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from local import checkout, engine, leftovers, shared
 from local.builds.environments import environment_path
-from local.commands import run
 from local.errors import StandError
-from local.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
+from local.programs.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
+from local.programs.shell import run
+from local.programs.supervision import shut_down
 from local.progress import Note, say, step
 from local.settings import Settings
-from local.supervision import shut_down
 
 PODS_GONE_S = 60
 

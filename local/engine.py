@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from local.errors import StandError
-from local.sockets import UnixConnection
+from local.programs.sockets import UnixConnection
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 ANSWER_S = 5

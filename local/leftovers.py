@@ -12,8 +12,8 @@ from pathlib import Path
 
 from local import hosts
 from local import settings as at
-from local.commands import found, run
 from local.errors import StandError
+from local.programs.shell import found, run
 from local.settings import Settings
 
 KERNEL_SETTINGS = (

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from local import engine
 from local.builds.environments import build_uv, content_id
-from local.commands import run
 from local.errors import StandError
-from local.locks import locked
+from local.programs.locks import locked
+from local.programs.shell import run
 from local.progress import Note, say, step
 from local.settings import Settings
 from local.shared import Parts

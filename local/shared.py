@@ -13,12 +13,12 @@ from local import checkout, cluster, engine, leftovers
 from local import settings as at
 from local.builds.binary import build_binary
 from local.builds.environments import environment_path
-from local.commands import run, wait_until
 from local.errors import StandError
-from local.locks import change_lock, locked, locked_at_once, shared_lock
+from local.programs.locks import change_lock, locked, locked_at_once, shared_lock
+from local.programs.shell import run, wait_until
+from local.programs.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop
 from local.progress import step
 from local.settings import Settings
-from local.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop
 
 LOCK_S = 10
 ENGINE_S = 60

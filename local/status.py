@@ -7,11 +7,11 @@ from typing import Any
 
 from local import airflow, checkout, engine, shared
 from local.builds.environments import environment_path
-from local.commands import run
 from local.errors import StandError
 from local.leftovers import find_leftovers
+from local.programs.shell import run
+from local.programs.supervision import RUNNING, answers, states
 from local.settings import Settings
-from local.supervision import RUNNING, answers, states
 
 NOT_UP = "the stand of this checkout is not up. Next: python3 -m local up"
 

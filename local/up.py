@@ -11,15 +11,15 @@ from local.airflow import Surroundings
 from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
 from local.checkout import Slot, write_private
-from local.commands import run
 from local.errors import StandError
 from local.gke import part as gke
-from local.locks import change_lock, command_lock, locked
+from local.programs.locks import change_lock, command_lock, locked
+from local.programs.shell import run
+from local.programs.supervision import set_programs, start
 from local.progress import say, step
 from local.serving_image import ServingImage
 from local.settings import Settings
 from local.shared import Parts
-from local.supervision import set_programs, start
 
 
 def bring_up(settings: Settings, *, with_gke: bool = False) -> None:

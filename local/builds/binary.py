@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from local.builds.environments import build_uv, content_id
-from local.commands import found, run
-from local.locks import locked
+from local.programs.locks import locked
+from local.programs.shell import found, run
 from local.progress import Note
 from local.settings import KUBERNETES_VERSION, Settings
 

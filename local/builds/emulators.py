@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 from local.builds.binary import BUILD_S, find_go
-from local.commands import run
-from local.locks import locked
+from local.programs.locks import locked
+from local.programs.shell import run
 from local.settings import Settings
 
 EMULATORS = {"fake-gcs": "github.com/fsouza/fake-gcs-server@v1.56.1"}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.builds.packages import install
-from local.commands import run
-from local.locks import locked
+from local.programs.locks import locked
+from local.programs.shell import run
 from local.settings import Settings
 
 UV = "0.13.9"

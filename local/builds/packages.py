@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.commands import found, run
 from local.errors import StandError
+from local.programs.shell import found, run
 from local.progress import Note
 
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"

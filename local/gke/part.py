@@ -11,10 +11,10 @@ from local import cluster, shared
 from local import settings as at
 from local.builds.environments import environment_path
 from local.checkout import Slot, supervisor
-from local.commands import run, wait_until
 from local.gke.names import PROJECT, REGISTRY_TOKENS
+from local.programs.shell import run, wait_until
+from local.programs.supervision import Program, start
 from local.settings import Settings
-from local.supervision import Program, start
 
 DOMAIN = "slipway.localhost"  # gRPC knows that names below localhost are this machine
 HOSTS = tuple(  # those that are asked over REST, by clients that ask glibc: the same names for every checkout

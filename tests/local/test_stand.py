@@ -16,9 +16,9 @@ import pytest
 from local import checkout, shared
 from local.cluster import pause_image
 from local.errors import StandError
-from local.locks import locked, locked_at_once, shared_lock
+from local.programs.locks import locked, locked_at_once, shared_lock
+from local.programs.supervision import RUNNING, pids, states
 from local.settings import settings_here
-from local.supervision import RUNNING, pids, states
 
 pytestmark = pytest.mark.stand
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.commands import last_lines, run, wait_until
 from local.errors import StandError
-from local.processes import end_marked
+from local.programs.processes import end_marked
+from local.programs.shell import last_lines, run, wait_until
+from local.programs.sockets import unix_rpc
 from local.settings import MARK
-from local.sockets import unix_rpc
 
 START_S = 20
 RUNNING = "RUNNING"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local.supervision import Program, Supervisor, render_config
+from local.programs.supervision import Program, Supervisor, render_config
 
 SUPERVISOR = Supervisor(
     mark="1a2b3c4d",
