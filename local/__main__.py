@@ -5,9 +5,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from local import status
 from local.builds.emulators import EMULATORS, build_emulator
 from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
+from local.commands import status
 from local.errors import StandError
 from local.progress import say
 from local.settings import Settings, settings_here
@@ -74,14 +74,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
-    from local.up import bring_up  # commands load only what they need
+    from local.commands.up import bring_up  # commands load only what they need
 
     bring_up(settings, with_gke=arguments.gke)
     return 0
 
 
 def _down(settings: Settings, _arguments: argparse.Namespace) -> int:
-    from local.down import bring_down  # commands load only what they need
+    from local.commands.down import bring_down  # commands load only what they need
 
     bring_down(settings)
     return 0
@@ -101,7 +101,7 @@ def _doctor(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _refresh(settings: Settings, arguments: argparse.Namespace) -> int:
-    from local.refresh import refresh  # commands load only what they need
+    from local.commands.refresh import refresh  # commands load only what they need
 
     return refresh(settings, arguments.model, force=arguments.force, params=arguments.param)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from local.commands.status import render_endpoints, render_look, render_table
 from local.serving_image import reason
-from local.status import render_endpoints, render_look, render_table
 
 SERVICE = {
     "metadata": {"name": "tfs-server", "labels": {"slipway/model": "digits-vit"}},

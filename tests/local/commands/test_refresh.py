@@ -6,8 +6,8 @@ import pytest
 from airflow.sdk import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
+from local.commands.refresh import dag_id, explain, parse_params, plan_changes, render_log
 from local.errors import StandError
-from local.refresh import dag_id, explain, parse_params, plan_changes, render_log
 from slipway.model_file import overlay_names
 from slipway.params import refresh_form
 

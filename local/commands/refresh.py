@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local.commands.status import read_status
 from local.errors import StandError
 from local.progress import say
 from local.settings import Settings
-from local.status import read_status
 
 KNOWN_S = 120  # the DAG processor finds a new file within seconds, a busy machine takes longer
 POLL_S = 1

@@ -1,6 +1,6 @@
 """What `down` takes with it."""
 
-from local.down import plan_image_removal
+from local.commands.down import plan_image_removal
 
 IMAGES = [
     {"RepoTags": ["127.0.0.1:28500/slipway-1/vit:v1"], "RepoDigests": ["127.0.0.1:28500/slipway-1/vit@sha256:aa"]},
