@@ -3,18 +3,10 @@
 POST artifactregistry /v1/projects/{project}/locations/{location}/repositories/{repository}:testIamPermissions
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from local.gke.projects import the_project
 from local.gke.rest import Asked, Route
-
-
-@dataclass(slots=True, kw_only=True)
-class Artifacts:
-    """Which repositories there are."""
-
-    repositories: list[str] = field(default_factory=lambda: ["us-central1/models"])  # location/name
 
 
 def _test_permissions(asked: Asked) -> Any:

@@ -12,11 +12,8 @@ import grpc
 from google.cloud.container_v1.types import Cluster, NodePool, Operation, StatusCondition
 from google.rpc.status_pb2 import Status
 
-from local.gke.artifacts import Artifacts
-from local.gke.compute import REGIONS, Compute
-from local.gke.projects import Project
-from local.gke.refusal import Refusal
-from local.gke.residue import Residue
+from local.gke.errors import Refusal
+from local.gke.state import REGIONS, Artifacts, Compute, Project, Residue
 
 VERSION = "1.34.4-gke.1000"
 CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is its CPUs

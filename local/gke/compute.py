@@ -7,37 +7,18 @@ GET compute /compute/v1/projects/{project}/zones/{zone}/machineTypes/{type}   a 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
+from local.gke.errors import Refusal
 from local.gke.projects import the_project
-from local.gke.refusal import Refusal
 from local.gke.rest import Asked, Route
+from local.gke.state import REGIONS
 
-REGIONS = {"us-central1": "abcf", "europe-west4": "abc", "us-east1": "bcd"}  # a region's zones
 MEMORY_MB_PER_CPU = {"standard": 4096, "highmem": 8192, "highcpu": 1024}
 FAMILIES = ("n1", "n2", "n2d", "e2", "c3", "c4", "t2d")
 MOST_CPUS = 128
-
-
-@dataclass(slots=True, kw_only=True)
-class Compute:
-    """What the project may use, by Compute Engine's names of quotas, and what of it is used."""
-
-    limits: dict[str, float] = field(
-        default_factory=lambda: {
-            "CPUS": 72.0,
-            "N2_CPUS": 72.0,
-            "INSTANCES": 720.0,
-            "IN_USE_ADDRESSES": 69.0,
-            "DISKS_TOTAL_GB": 40960.0,
-            "SSD_TOTAL_GB": 5000.0,
-        }
-    )
-    usage: dict[str, float] = field(default_factory=dict)
-    limits_everywhere: dict[str, float] = field(default_factory=lambda: {"CPUS_ALL_REGIONS": 128.0})
 
 
 def quotas(limits: Mapping[str, float], usage: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 GET  /state              clusters, operations, faults, the project, and how often each method was called
 PUT  /faults             these faults from now on, and no others: clusters.Faults
-PUT  /project            what its account may do and which APIs are enabled: projects.Project
-PUT  /compute            quotas: compute.Compute
-PUT  /residue            load balancers, addresses and disks, which no cluster takes with it: residue.Residue
-PUT  /artifacts          repositories: artifacts.Artifacts
+PUT  /project            what its account may do and which APIs are enabled: state.Project
+PUT  /compute            quotas: state.Compute
+PUT  /residue            load balancers, addresses and disks, which no cluster takes with it: state.Residue
+PUT  /artifacts          repositories: state.Artifacts
 PUT  /clusters/NAME      a cluster as it is given, in the JSON of google.container.v1.Cluster
 DELETE /clusters/NAME    gone at once, under whoever uses it
 POST /reset              no clusters, no faults, nothing counted, a project that may do everything

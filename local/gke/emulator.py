@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from local.gke import artifacts, compute, iam_credentials, manager, projects, residue, rest
+from local.gke import artifacts, cluster_manager, compute, compute_lists, iam_credentials, projects, rest
 from local.gke.clusters import Google
-from local.gke.door import open_door
 from local.gke.identity import Identity
+from local.gke.sni_proxy import open_door
 from local.gke.tokens import Issuer
 
 ROUTES = (
     *projects.ROUTES,
     *compute.ROUTES,
-    *residue.ROUTES,
+    *compute_lists.ROUTES,
     *artifacts.ROUTES,
 )
 
@@ -21,7 +21,7 @@ ROUTES = (
 def serve(google: Google, issuer: Issuer, identity: Identity) -> Iterator[None]:
     """Serve at the identity's universe while the block lasts."""
     key, certificate = identity.server()
-    clusters, clusters_port = manager.serve(google, issuer, port=0, key=key, certificate=certificate)
+    clusters, clusters_port = cluster_manager.serve(google, issuer, port=0, key=key, certificate=certificate)
     routes = (*ROUTES, *iam_credentials.routes(key.decode()))
     others = rest.serve(google, issuer, routes, key=identity.server_key, certificate=identity.server_certificate)
 

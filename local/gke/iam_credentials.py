@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from local.gke.refusal import Refusal
+from local.gke.errors import Refusal
 from local.gke.rest import Asked, Route
 from local.gke.tokens import mint
 

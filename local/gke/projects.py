@@ -5,26 +5,15 @@ POST cloudresourcemanager /v1|v3/projects/{project}:testIamPermissions  which of
 GET  serviceusage /v1/projects/{project}/services:batchGet?names=…      whether APIs are ENABLED
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from local.gke.names import PROJECT
-from local.gke.refusal import Refusal, no_such_project
+from local.gke.errors import Refusal, no_such_project
 from local.gke.rest import Asked, Route
+from local.gke.state import Project
 
 MOST_SERVICES = 30  # a batchGet
-
-
-@dataclass(slots=True, kw_only=True)
-class Project:
-    """What the project lets its account do; as it stands here, everything."""
-
-    id: str = PROJECT
-    number: int = 314159265358
-    missing: list[str] = field(default_factory=list)  # permissions that the account does not have
-    disabled: list[str] = field(default_factory=list)  # APIs that are not enabled: compute.googleapis.com
 
 
 def the_project(asked: Asked) -> Project:

@@ -12,16 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import grpc
 
-from local.gke.refusal import Refusal, service_disabled
+from local.gke.clusters import Google
+from local.gke.errors import Refusal, service_disabled
 from local.gke.tokens import Issuer, who
-
-if TYPE_CHECKING:
-    from local.gke.clusters import Google
 
 HTTP = {  # google.rpc.Code as google.api.http maps it
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -40,7 +38,7 @@ OK = 200
 class Asked:
     """One call, as its route reads it."""
 
-    google: "Google"
+    google: Google
     caller: str  # the service account
     path: Mapping[str, str]  # the variables of the route's path
     query: Mapping[str, Sequence[str]]
@@ -69,7 +67,7 @@ class Route:
 
 
 def serve(
-    google: "Google", issuer: Issuer, routes: Sequence[Route], *, key: Path, certificate: Path
+    google: Google, issuer: Issuer, routes: Sequence[Route], *, key: Path, certificate: Path
 ) -> ThreadingHTTPServer:
     """Serve on a free port of loopback, in threads."""
 
@@ -104,7 +102,7 @@ def serve(
 
 
 def call(
-    google: "Google", issuer: Issuer, routes: Sequence[Route], asked: BaseHTTPRequestHandler, body: bytes
+    google: Google, issuer: Issuer, routes: Sequence[Route], asked: BaseHTTPRequestHandler, body: bytes
 ) -> tuple[int, Any]:
     """Status and JSON of one call."""
     url, host = urlsplit(asked.path), asked.headers.get("Host", "")
@@ -128,7 +126,7 @@ def call(
     return 404, {"error": {"code": 404, "message": f"not emulated: {asked.command} {host}{url.path}"}}
 
 
-def admit(google: "Google", issuer: Issuer, route: Route, token: str) -> str:
+def admit(google: Google, issuer: Issuer, route: Route, token: str) -> str:
     """Who calls. Counts the call, and raises the Refusal that it meets before its method is reached."""
     faults = google.faults
     google.calls[route.name] += 1

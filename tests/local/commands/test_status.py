@@ -44,7 +44,7 @@ def test_table_says_stand_in_aloud():
 
 def test_look_names_pages_login_and_a_request():
     """What a person needs after a run: where Airflow is, who to log in as, what to ask."""
-    text = render_look(STATUS, "digits-vit", Path(__file__).parents[2])
+    text = render_look(STATUS, "digits-vit", Path(__file__).parents[3])
     assert "http://127.0.0.1:28081/dags/refresh_digits_vit" in text
     assert "/x/password" in text
     assert "http://127.20.1.1:8501/v1/models/digits-vit:predict" in text

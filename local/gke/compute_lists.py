@@ -6,26 +6,13 @@ Clusters here have no machines and their Services no load balancers of Google's,
 PUT /residue). As with Google, deleting a cluster deletes none of it.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from local.gke.projects import the_project
 from local.gke.rest import Asked, Route
+from local.gke.state import Residue
 
-Scopes = dict[
-    str, list[dict[str, Any]]
-]  # regions/us-central1, zones/us-central1-a, global: resources as Google describes them
 PAGE = 1  # scopes on a page, so that a client that reads one page alone is found out
-
-
-@dataclass(slots=True, kw_only=True)
-class Residue:
-    """What the project has, by where it is."""
-
-    forwardingRules: Scopes = field(default_factory=dict)  # noqa: N815 - Compute Engine's own names
-    targetPools: Scopes = field(default_factory=dict)  # noqa: N815
-    addresses: Scopes = field(default_factory=dict)
-    disks: Scopes = field(default_factory=dict)
 
 
 def _aggregated(resource: str) -> Any:

@@ -20,7 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 pytestmark = pytest.mark.model
 
-PAGE = Path(__file__).parents[2] / "docs" / "model.md"
+PAGE = Path(__file__).parents[3] / "docs" / "model.md"
 MODEL = "digits-vit"
 NAMES = ("three", "seven", "eight")
 ANSWER_LIMIT_S = 60

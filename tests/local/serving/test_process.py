@@ -123,7 +123,7 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
     """As the first process of its own PID namespace the entrypoint's shell outlives SIGTERM, and passes arguments on."""
     from pathlib import Path
 
-    entrypoint = Path(__file__).parents[2] / "local" / "serving" / "tf_serving_entrypoint.sh"
+    entrypoint = Path(__file__).parents[3] / "local" / "serving" / "tf_serving_entrypoint.sh"
     program = tmp_path / "tensorflow_model_server"
     program.write_text('#!/bin/sh\necho "$@" > "$0.args"; sleep 5; echo done > "$0.end"\n')
     program.chmod(0o755)

@@ -1,7 +1,6 @@
-"""What the tests of the stand share."""
+"""The stand-in for tensorflow/serving as a process of this machine."""
 
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.local.ports import free_ports, is_open
 
-
-# --- the stand-in server as a local process ---------------------------------------------------------------------------
+PROJECT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +56,6 @@ def stand_in(start_stand_in, digits_export, tmp_path_factory):
     server = start_stand_in(f"--model_base_path={base}", "--max_num_load_retries=0")
     wait_until_open(server)
     return server
-
-
-def free_ports(count):
-    """Ports of loopback that nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def is_open(address):
-    """Whether somebody listens at host:port."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    with socket.socket() as probe:
-        probe.settimeout(5)
-        return probe.connect_ex((host, int(port))) == 0
 
 
 def wait_until_open(server, limit_s=60):

@@ -2,15 +2,13 @@
 
 import base64
 import json
-import ssl
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from local.gke import clusters, door, emulator, identity, tokens
-
-from .conftest import free_ports
+from local.gke import clusters, emulator, identity, tokens
+from tests.local.ports import free_ports
 
 PROJECT = "slipway-stand"
 
@@ -130,15 +128,3 @@ def test_token_of_another_account(google, served, ask):
     google.project.missing = ["iam.serviceAccounts.getAccessToken"]
     status, said = ask("POST", "iamcredentials", path, json={})
     assert (status, said["error"]["status"]) == (403, "PERMISSION_DENIED")
-
-
-def test_host_is_read_from_the_greeting():
-    """A TLS ClientHello names its host, however few bytes come at a time; what is no TLS names none."""
-    outgoing = ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="compute.example")
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    greeting = outgoing.read()
-    assert door.named_host(greeting) == "compute.example"
-    assert {door.named_host(greeting[:end]) for end in (0, 4, 60, len(greeting) - 1)} == {None}
-    assert not door.named_host(b"GET / HTTP/1.1\r\n\r\n")

@@ -8,7 +8,7 @@ import grpc
 from google.cloud.container_v1 import types
 
 from local.gke.clusters import Google
-from local.gke.refusal import Refusal, service_disabled
+from local.gke.errors import Refusal, service_disabled
 from local.gke.tokens import Issuer, who
 
 SERVICE = "/google.container.v1.ClusterManager/"

@@ -1,0 +1,23 @@
+"""Google as a part of the stand: the emulator, or a real project."""
+
+import json
+from dataclasses import replace
+
+from local.gke import part
+from local.settings import read_settings
+
+
+def test_a_real_project_in_place_of_the_emulator(tmp_path):
+    """Where the environment names a project, `up --gke` emulates nothing and connects the stand's Airflow to it."""
+    named = {
+        "SLIPWAY_GCP_PROJECT": "shop",
+        "SLIPWAY_GCP_KEY": "/etc/key.json",
+        "SLIPWAY_GCP_IMPERSONATE": "deployer@shop",
+    }
+    settings = replace(read_settings(named, tmp_path), state=tmp_path)
+    part.folder(settings).mkdir(parents=True)
+    assert (part.asked(settings), part.emulated(settings)) == (True, False)
+    told = settings.google.environment({"AIRFLOW_VAR_SLIPWAY_REGISTRY": "here"})
+    extra = {"project": "shop", "key_path": "/etc/key.json", "impersonation_chain": "deployer@shop"}
+    assert json.loads(told["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"] == extra
+    assert told["AIRFLOW_VAR_SLIPWAY_REGISTRY"] == "here"
