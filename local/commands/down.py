@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from local import checkout, engine, leftovers, shared
 from local.builds.environments import environment_path
 from local.errors import StandError
+from local.parts import checkout, engine, leftovers, shared
 from local.programs.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
 from local.programs.shell import run
 from local.programs.supervision import shut_down

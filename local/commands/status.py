@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local import airflow, checkout, engine, shared
 from local.builds.environments import environment_path
 from local.errors import StandError
-from local.leftovers import find_leftovers
+from local.parts import airflow, checkout, engine, shared
+from local.parts.leftovers import find_leftovers
 from local.programs.shell import run
 from local.programs.supervision import RUNNING, answers, states
 from local.settings import Settings

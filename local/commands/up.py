@@ -6,20 +6,19 @@ import shutil
 import time
 from pathlib import Path
 
-from local import airflow, checkout, cluster, hosts, serving_image, shared
-from local.airflow import Surroundings
 from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
-from local.checkout import Slot, write_private
 from local.errors import StandError
-from local.gke import part as gke
+from local.parts import airflow, checkout, cluster, google, hosts, serving_image, shared
+from local.parts.airflow import Surroundings
+from local.parts.checkout import Slot, write_private
+from local.parts.serving_image import ServingImage
+from local.parts.shared import Parts
 from local.programs.locks import change_lock, command_lock, locked
 from local.programs.shell import run
 from local.programs.supervision import set_programs, start
 from local.progress import say, step
-from local.serving_image import ServingImage
 from local.settings import Settings
-from local.shared import Parts
 
 
 def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
@@ -34,9 +33,9 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
         with locked(change_lock(settings)):
             parts, slot = _prepare(settings)
             if with_gke:
-                gke.folder(settings).mkdir(mode=0o700, exist_ok=True)
-            if gke.emulated(settings):
-                hosts.add_names(gke.HOSTS)
+                google.folder(settings).mkdir(mode=0o700, exist_ok=True)
+            if google.emulated(settings):
+                hosts.add_names(google.HOSTS)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
             shared.use_shared(settings)  # from here on nobody stops the shared parts
@@ -71,14 +70,14 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
         if parts.own_cluster:
             start(checkout.supervisor(settings), "load-balancer")
         note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
-    if gke.asked(settings):
+    if google.asked(settings):
         with step("GKE") as note:
             note(_connect_google(settings, slot))
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
-    if gke.emulated(settings):
-        gke.lend_layers(settings, image.reference)
+    if google.emulated(settings):
+        google.lend_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     _start_airflow(settings, parts, slot, image)
@@ -88,7 +87,7 @@ def _connect_google(settings: Settings, slot: Slot) -> str:
     if settings.google:
         return f"Google's, project {settings.google.project}: what runs make there is billed"
     admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
-    return gke.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig])
+    return google.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig])
 
 
 def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
@@ -150,6 +149,6 @@ def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingIma
         "stand_ins": [image.stand_in] if image.stand_in else [],
         "store": airflow.store_uri(settings),
         "exporter_python": str(exporter_python(settings)),
-        "gke": gke.facts(settings, slot),
+        "gke": google.facts(settings, slot),
     }
     write_private(settings.facts, json.dumps(facts, indent=1))

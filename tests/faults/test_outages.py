@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from local import shared
+from local.parts import shared
 from local.programs.supervision import start, stop
 from local.settings import settings_here
 

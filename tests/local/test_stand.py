@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from local import checkout, shared
-from local.cluster import pause_image
 from local.errors import StandError
+from local.parts import checkout, shared
+from local.parts.cluster import pause_image
 from local.programs.locks import locked, locked_at_once, shared_lock
 from local.programs.supervision import RUNNING, pids, states
 from local.settings import settings_here

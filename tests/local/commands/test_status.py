@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from local.commands.status import render_endpoints, render_look, render_table
-from local.serving_image import reason
+from local.parts.serving_image import reason
 
 SERVICE = {
     "metadata": {"name": "tfs-server", "labels": {"slipway/model": "digits-vit"}},

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from local.gke import part
+from local.parts import google
 from local.settings import read_settings
 
 
@@ -15,8 +15,8 @@ def test_a_real_project_in_place_of_the_emulator(tmp_path):
         "SLIPWAY_GCP_IMPERSONATE": "deployer@shop",
     }
     settings = replace(read_settings(named, tmp_path), state=tmp_path)
-    part.folder(settings).mkdir(parents=True)
-    assert (part.asked(settings), part.emulated(settings)) == (True, False)
+    google.folder(settings).mkdir(parents=True)
+    assert (google.asked(settings), google.emulated(settings)) == (True, False)
     told = settings.google.environment({"AIRFLOW_VAR_SLIPWAY_REGISTRY": "here"})
     extra = {"project": "shop", "key_path": "/etc/key.json", "impersonation_chain": "deployer@shop"}
     assert json.loads(told["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"] == extra

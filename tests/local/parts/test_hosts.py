@@ -1,6 +1,6 @@
 """The hosts file: what the stand adds for the emulator of Google, and what it leaves alone."""
 
-from local.hosts import add_names, our_lines, plan_names, remove_names
+from local.parts.hosts import add_names, our_lines, plan_names, remove_names
 
 THEIRS = "127.0.0.1 localhost\n10.0.0.7 build  # the user's"
 NAMES = ("compute.slipway.invalid", "serviceusage.slipway.invalid")

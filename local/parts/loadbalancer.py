@@ -1,6 +1,6 @@
 """Gives Services of type LoadBalancer in one namespace an address of the loopback range; kube-proxy does the rest.
 
-Runs inside the dev environment: `python -m local.loadbalancer KUBECONFIG NAMESPACE 127.20.SLOT`.
+Runs inside the dev environment: `python -m local.parts.loadbalancer KUBECONFIG NAMESPACE 127.20.SLOT`.
 """
 
 import sys

@@ -10,9 +10,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from local import hosts
 from local import settings as at
 from local.errors import StandError
+from local.parts import hosts
 from local.programs.shell import found, run
 from local.settings import Settings
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from local.builds.environments import environment_path
 from local.builds.packages import postgres_programs
-from local.checkout import Slot, password_file, secret, supervisor, write_private
 from local.errors import StandError
-from local.gke import part as gke
+from local.parts import google
+from local.parts.checkout import Slot, password_file, secret, supervisor, write_private
 from local.programs.locks import shared_lock
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, start
@@ -84,9 +84,9 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
     }
     if around.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = around.serving_image
-    if gke.emulated(settings):
-        return environment | gke.render_environment(settings, slot, around.serving_image)
-    if gke.asked(settings) and settings.google:
+    if google.emulated(settings):
+        return environment | google.render_environment(settings, slot, around.serving_image)
+    if google.asked(settings) and settings.google:
         return settings.google.environment(environment)
     return environment
 
@@ -124,14 +124,14 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
         command=(
             str(python),
             "-m",
-            "local.loadbalancer",
+            "local.parts.loadbalancer",
             str(settings.home_kubeconfig),
             settings.namespace,
             slot.address_prefix,
         ),
     )
     airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
-    emulator = gke.programs(settings, slot) if gke.emulated(settings) else []
+    emulator = google.programs(settings, slot) if google.emulated(settings) else []
     return first + ([balancer] if own_cluster else []) + emulator + airflow
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from local.checkout import Slot, choose_slot
 from local.errors import StandError
+from local.parts.checkout import Slot, choose_slot
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from local.cluster import (
+from local.parts.cluster import (
     programs,
     render_containerd,
     render_kubeadm,
@@ -17,7 +17,7 @@ from local.cluster import (
 )
 from local.settings import read_settings
 
-SETTINGS = read_settings({"SLIPWAY_CACHE": "/cache"}, Path(__file__).resolve().parents[2])
+SETTINGS = read_settings({"SLIPWAY_CACHE": "/cache"}, Path(__file__).resolve().parents[3])
 
 
 def flags(name):

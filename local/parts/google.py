@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from local import cluster, shared
 from local import settings as at
 from local.builds.environments import environment_path
-from local.checkout import Slot, supervisor
 from local.gke.names import PROJECT, REGISTRY_TOKENS
+from local.parts import cluster, shared
+from local.parts.checkout import Slot, supervisor
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, start
 from local.settings import Settings

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import engine
 from local.builds.environments import build_uv, content_id
 from local.errors import StandError
+from local.parts import engine
+from local.parts.shared import Parts
 from local.programs.locks import locked
 from local.programs.shell import run
 from local.progress import Note, say, step
 from local.settings import Settings
-from local.shared import Parts
 
 NAME = "tensorflow/serving"
 TAG = "2.20.0"  # the newest that exists: include/model exports with what this version loads

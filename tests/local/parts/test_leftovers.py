@@ -1,6 +1,6 @@
 """Packet filter rules: what is removed after the last `down`, and what is left alone."""
 
-from local.leftovers import plan_rule_removal
+from local.parts.leftovers import plan_rule_removal
 
 BEFORE = """\
 *filter

@@ -1,6 +1,6 @@
 """Load-balancer addresses: who gets which."""
 
-from local.loadbalancer import plan_addresses
+from local.parts.loadbalancer import plan_addresses
 
 
 def service(name, kind="LoadBalancer", address=None):

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import checkout, cluster, engine, leftovers
 from local import settings as at
 from local.builds.binary import build_binary
 from local.builds.environments import environment_path
 from local.errors import StandError
+from local.parts import checkout, cluster, engine, leftovers
 from local.programs.locks import change_lock, locked, locked_at_once, shared_lock
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop

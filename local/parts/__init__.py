@@ -1,0 +1,1 @@
+"""What the stand consists of, one module for each part."""
