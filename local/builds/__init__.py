@@ -1,1 +1,1 @@
-"""Builds what is slow to build and is kept in the cache."""
+"""Builds what is slow to build, and keeps it in the cache."""

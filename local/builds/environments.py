@@ -1,4 +1,4 @@
-"""Python environments from the lock files, built once per lock and kept in the cache."""
+"""Python environments, built once for each lock file and kept in the cache."""
 
 import hashlib
 import importlib.util
@@ -14,13 +14,13 @@ from local.programs.shell import run
 from local.settings import Settings
 
 UV = "0.13.9"
-WHEELS = Path("/usr/share/python-wheels")  # where Debian keeps pip for those who have none
+WHEELS = Path("/usr/share/python-wheels")  # where Debian's package python3-pip-whl puts pip
 BUILD_S = 1800  # the model environment downloads about a gigabyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A named environment and the lock file that it is made from."""
+    """The name of an environment, and its lock file."""
 
     name: str
     lock: str
@@ -34,25 +34,25 @@ ENVIRONMENTS = {
 
 
 def environment_path(settings: Settings, name: str) -> Path:
-    """Where the environment of this checkout's lock is, built or not."""
+    """The path of the environment of this checkout's lock file, built or not."""
     lock = settings.checkout / ENVIRONMENTS[name].lock
     return settings.cache / "envs" / f"{name}-{content_id(lock.read_bytes())}"
 
 
 def content_id(content: bytes) -> str:
-    """Twelve hex digits that change with the content."""
+    """Twelve hex digits of the content's hash."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def build_environment(settings: Settings, name: str) -> Path:
-    """The environment's path; it is built first where it is missing, under another name until it is complete."""
+    """The path of the environment. Builds it if it is missing or incomplete."""
     path = environment_path(settings, name)
     with locked(settings.cache / "envs" / f"{name}.lock"):
         if (path / "complete").exists():
             return path
         shutil.rmtree(path, ignore_errors=True)
         uv = build_uv(settings)
-        # The place is the final one, since programs in bin/ name their interpreter by path; `complete` is written last.
+        # It is built at its final path, since programs in bin/ name their interpreter by path. `complete` is written last.
         run([uv, "venv", "--quiet", "-p", sys.executable, path])
         run(
             [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", "-p", path / "bin" / "python",
@@ -65,7 +65,7 @@ def build_environment(settings: Settings, name: str) -> Path:
 
 
 def build_uv(settings: Settings) -> Path:
-    """The program `uv`, in a small folder of its own, fetched where it is missing."""
+    """The program `uv` in a folder of its own. Installs it if it is missing."""
     path = settings.cache / f"uv-{UV}"
     with locked(settings.cache / "uv.lock"):
         if not (path / "complete").exists():
@@ -77,10 +77,10 @@ def build_uv(settings: Settings) -> Path:
 
 
 def pip() -> tuple[list[str], dict[str, str]]:
-    """Python's installer, and the environment it needs.
+    """The command that runs pip, and the environment that it needs.
 
-    Debian keeps it, as it does venv, in packages of their own. The one with pip as a wheel fits every patch level of
-    python3, so that installing it never replaces the user's.
+    Debian has pip and venv in separate packages. The package with pip as a wheel fits every patch level of python3, so
+    installing it never replaces the user's Python.
     """
     program = [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("pip") is None:

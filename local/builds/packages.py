@@ -1,4 +1,4 @@
-"""Debian packages: only what is missing, only where nothing of the user's is replaced, and nothing starts by itself."""
+"""Installs missing Debian packages, if nothing that is installed changes. No service of theirs starts by itself."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.errors import StandError
-from local.programs.shell import found, run
+from local.programs.shell import find_program, run
 from local.progress import Note
 
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"
@@ -16,7 +16,7 @@ CNI_PLUGINS = Path("/usr/lib/cni")
 POLICY = Path("/usr/sbin/policy-rc.d")
 CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 DEBIAN = {"DEBIAN_FRONTEND": "noninteractive"}
-OWN_PARTS = "SLIPWAY_DOCKER_HOST (an engine of yours), SLIPWAY_KUBECONFIG (a cluster of yours) or SLIPWAY_REGISTRY"
+OWN_PARTS = "SLIPWAY_DOCKER_HOST (your own engine), SLIPWAY_KUBECONFIG (your own cluster) or SLIPWAY_REGISTRY"
 
 ENGINE_PROGRAMS = {"dockerd": "docker.io"}
 CONTAINER_PROGRAMS = {
@@ -47,12 +47,12 @@ class Simulation:
 
     @property
     def harmless(self) -> bool:
-        """True when nothing that is installed would go or change."""
+        """True if no installed package would be removed or replaced."""
         return not self.removed and not self.replaced
 
 
 def judge_simulation(text: str) -> Simulation:
-    """Read apt's simulation: `Remv NAME`, `Inst NAME [old version] (…)` for a replacement, `Inst NAME (…)` for a new one."""
+    """Read apt's simulation: `Remv NAME`, `Inst NAME [old version] (…)` for a replacement, `Inst NAME (…)` for a new package."""
     removed = re.findall(r"^(?:Remv|Purg) (\S+)", text, re.MULTILINE)
     replaced = re.findall(r"^Inst (\S+) \[", text, re.MULTILINE)
     installed = re.findall(r"^Inst (\S+) \(", text, re.MULTILINE)
@@ -60,7 +60,7 @@ def judge_simulation(text: str) -> Simulation:
 
 
 def plan_packages(*, own_engine: bool, own_cluster: bool, own_registry: bool) -> list[str]:
-    """Packages whose programs this machine lacks; `own_…` is a part that the stand has to bring itself."""
+    """The packages whose programs this machine lacks. `own_…` is true for a part that the stand runs itself."""
     wanted = dict(COMMON_PROGRAMS)
     if own_engine:
         wanted |= ENGINE_PROGRAMS | CONTAINER_PROGRAMS
@@ -68,7 +68,7 @@ def plan_packages(*, own_engine: bool, own_cluster: bool, own_registry: bool) ->
         wanted |= CLUSTER_PROGRAMS | CONTAINER_PROGRAMS
     if own_registry:
         wanted |= REGISTRY_PROGRAMS
-    packages = {package for program, package in wanted.items() if found(program) is None}
+    packages = {package for program, package in wanted.items() if find_program(program) is None}
     if own_cluster and not (CNI_PLUGINS / "bridge").exists():
         packages.add("containernetworking-plugins")
     if postgres_programs() is None:
@@ -77,21 +77,21 @@ def plan_packages(*, own_engine: bool, own_cluster: bool, own_registry: bool) ->
 
 
 def postgres_programs() -> Path | None:
-    """The folder of the newest PostgreSQL server's programs."""
+    """The folder of the programs of the newest PostgreSQL server, or None."""
     folders = sorted(Path(POSTGRES_PROGRAMS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     return folders[-1].parent if folders else None
 
 
 def install(packages: list[str], note: Note) -> None:
-    """Install the packages, after a simulation has shown that nothing of the user's is replaced."""
+    """Install the packages, after a simulation has shown that no installed package changes."""
     if not packages:
-        note("all there")
+        note("all installed")
         return
     _simulate(packages)
     with _no_autostart():
         try:
             _install(packages)
-        except StandError:  # lists older than the archive name files that are gone
+        except StandError:  # old package lists may name files that the archive no longer has
             run(["apt-get", "update"], environment=DEBIAN, timeout_s=300)
             _simulate(packages)
             _install(packages)
@@ -99,7 +99,7 @@ def install(packages: list[str], note: Note) -> None:
 
 
 def _install(packages: list[str]) -> None:
-    keep = ["-o", "Dpkg::Options::=--force-confold"]  # the user's own configuration files stay
+    keep = ["-o", "Dpkg::Options::=--force-confold"]  # the user's configuration files are kept
     command = ["apt-get", "install", "-y", "--no-install-recommends", *keep, *packages]
     run(command, environment=DEBIAN, timeout_s=900, what_next=f"Next: apt-get install {' '.join(packages)}")
 
@@ -108,7 +108,7 @@ def _simulate(packages: list[str]) -> None:
     command = ["apt-get", "install", "-s", "--no-install-recommends", *packages]
     try:
         text = run(command, environment=DEBIAN)
-    except StandError:  # lists that are missing or old: fetch them once
+    except StandError:  # package lists may be missing or old: fetch them once
         run(["apt-get", "update"], environment=DEBIAN, timeout_s=300)
         text = run(command, environment=DEBIAN, what_next=f"Next: set {OWN_PARTS}, or see docs/stand.md")
     verdict = judge_simulation(text)
@@ -117,14 +117,14 @@ def _simulate(packages: list[str]) -> None:
             [f"{name} removed" for name in verdict.removed] + [f"{name} replaced" for name in verdict.replaced]
         )
         raise StandError(
-            f"Debian packages {' '.join(packages)}: installing them would change what this machine has ({changes}). "
-            f"Nothing was installed. Next: name parts of your own with {OWN_PARTS}."
+            f"Debian packages {' '.join(packages)}: installing them would change installed packages ({changes}). "
+            f"Nothing was installed. Next: name your own parts with {OWN_PARTS}."
         )
 
 
 @contextlib.contextmanager
 def _no_autostart() -> Iterator[None]:
-    """While packages are installed, services are neither started nor left enabled, and no database cluster is made."""
+    """While the block installs packages, no service is started or enabled, and no database cluster is created."""
     before = _enabled_services()
     made = [path for path, text in _GUARDS.items() if _write_if_missing(path, text)]
     try:
@@ -143,7 +143,7 @@ def _write_if_missing(path: Path, text: str) -> bool:
     if path.exists():
         return False
     if path == CREATE_CLUSTER and path.parent.exists():
-        return False  # postgresql-common is there already, and so is the user's choice
+        return False  # postgresql-common is installed: the user's configuration is kept
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -151,6 +151,6 @@ def _write_if_missing(path: Path, text: str) -> bool:
 
 
 def _enabled_services() -> set[str]:
-    """Links that make a service start by itself, in systemd's and in the older way."""
+    """The links that make a service start by itself, of systemd and of sysvinit."""
     links = [*Path("/etc/systemd/system").glob("*.wants/*"), *Path("/etc").glob("rc[2-5].d/S*")]
     return {os.fspath(link) for link in links if link.is_symlink()}

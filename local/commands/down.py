@@ -1,4 +1,4 @@
-"""`down`: stop what belongs to this checkout, and the shared parts when no other checkout uses them."""
+"""`down`: stop this checkout's parts, and the shared parts if no other checkout uses them."""
 
 import json
 import os
@@ -20,9 +20,9 @@ PODS_GONE_S = 60
 
 
 def bring_down(settings: Settings) -> None:
-    """Leave nothing of this checkout running, and nothing at all after the last one."""
+    """Stop everything of this checkout and, if it is the last one, everything of the stand."""
     if os.geteuid() != 0:
-        raise StandError("the stand runs as root, and so does what stops it. Next: sudo -E python3 -m local down")
+        raise StandError("the stand runs as root, so `down` needs root. Next: sudo -E python3 -m local down")
     began_s = time.monotonic()
     with locked(command_lock(settings)):
         with step("Airflow and database"):
@@ -32,28 +32,28 @@ def bring_down(settings: Settings) -> None:
             for folder in (settings.home_run, settings.home):
                 shutil.rmtree(folder, ignore_errors=True)
             _stop_shared(settings)
-    say(f"the stand is down after {time.monotonic() - began_s:.0f} s; what was slow to build stays in {settings.cache}")
+    say(f"the stand is down after {time.monotonic() - began_s:.0f} s; the cache is kept in {settings.cache}")
 
 
 def _stop_shared(settings: Settings) -> None:
     with locked_at_once(shared_lock(settings)) as free:
         if not free:
-            say("  engine, registry and cluster stay: another checkout uses them")
+            say("  engine, registry and cluster keep running: another checkout uses them")
             return
         with step("shared parts") as note:
             shared.stop_shared(settings)
             shutil.rmtree(settings.shared, ignore_errors=True)
             left = leftovers.find_leftovers(settings)
-            note("nothing left" if not left else f"left behind: {', '.join(left)}")
+            note("no leftovers" if not left else f"leftovers: {', '.join(left)}")
         for path in settings.run.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix != ".lock":  # somebody may be waiting for it
+            elif path.suffix != ".lock":  # another command may be waiting for the lock
                 path.unlink()
 
 
 def _remove_from_shared(settings: Settings) -> None:
-    """Take this checkout's namespace out of the cluster and its images out of the engine, where these answer."""
+    """Delete this checkout's namespace and images, if the cluster and the engine respond."""
     facts: dict[str, Any] = json.loads(settings.facts.read_text()) if settings.facts.exists() else {}
     if not facts:
         return
@@ -63,7 +63,7 @@ def _remove_from_shared(settings: Settings) -> None:
         note(
             f"{_remove_images(facts)} removed"
             if engine.engine_answers(facts["docker_host"])
-            else "the engine is silent"
+            else "the engine does not respond"
         )
 
 
@@ -89,13 +89,13 @@ def _remove_namespace(settings: Settings, facts: Mapping[str, Any], note: Note) 
 
 
 def _repositories(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """How the names of this checkout's images begin."""
-    door = (facts.get("gke") or {}).get("registry")
-    return tuple(f"{registry}/" for registry in (facts["registry"], door) if registry)
+    """The prefixes of the names of this checkout's images."""
+    with_tokens = (facts.get("gke") or {}).get("registry")
+    return tuple(f"{registry}/" for registry in (facts["registry"], with_tokens) if registry)
 
 
 def _remove_images(facts: Mapping[str, Any]) -> int:
-    """Remove containers and images whose name begins with this checkout's repository; how many images there were."""
+    """Remove the containers and images of this checkout's repositories. Returns the number of images."""
     host, prefix = facts["docker_host"], _repositories(facts)
     for container in json.loads(engine.call(host, "GET", "/containers/json", query={"all": "true"})):
         if container["Image"].startswith(prefix):
@@ -114,6 +114,6 @@ def _remove_images(facts: Mapping[str, Any]) -> int:
 
 
 def plan_image_removal(images: Sequence[Mapping[str, Any]], prefix: str | tuple[str, ...]) -> list[str]:
-    """Every tag and digest below `prefix`: an image whose tag moved on is known by its digest alone."""
+    """Every tag and digest that begins with `prefix`. An image whose tag was moved has a digest only."""
     names = [name for image in images for kind in ("RepoTags", "RepoDigests") for name in image.get(kind) or []]
     return [name for name in names if name.startswith(prefix) and not name.endswith(":<none>")]

@@ -1,4 +1,4 @@
-"""`refresh`: one run of a model's DAG, through Airflow's own API, followed task by task to its end."""
+"""`refresh`: start one run of a model's DAG through Airflow's API and follow it until it ends."""
 
 import json
 import re
@@ -15,13 +15,15 @@ from local.errors import StandError
 from local.progress import say
 from local.settings import Settings
 
-KNOWN_S = 120  # the DAG processor finds a new file within seconds, a busy machine takes longer
+PARSED_S = 120  # the DAG processor finds a new file within seconds; on a busy machine it takes longer
 POLL_S = 1
 ANSWER_S = 30
 LOG_LINES = 12
 ENDED = frozenset({"success", "failed"})
-INVALID_PARAM = re.compile(r"Invalid input for param (?P<name>\w+): (?P<words>.*)")  # the schema follows on more lines
-QUIET = frozenset({None, "none"})  # a task that nothing has happened to yet
+INVALID_PARAM = re.compile(
+    r"Invalid input for param (?P<name>\w+): (?P<words>.*)"
+)  # the schema follows on further lines
+NOT_STARTED = frozenset({None, "none"})  # states of a task that Airflow has not queued yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Api:
     token: str = ""
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; a StandError with Airflow's own words when it refuses."""
+        """The JSON of the response. Raises StandError with Airflow's message if it refuses."""
         request = urllib.request.Request(f"{self.url}{path}", method=method)  # noqa: S310  # always the stand's http URL
         request.add_header("Accept", "application/json")
         if self.token:
@@ -46,33 +48,33 @@ class Api:
         except urllib.error.HTTPError as refused:
             answer = refused.read().decode(errors="replace")
             raise ApiRefused(explain(f"{method} {path}: {refused.code}", answer), refused.code) from refused
-        except (OSError, ValueError) as silent:
-            raise StandError(f"Airflow {self.url}: {silent}. Next: python3 -m local doctor") from silent
+        except (OSError, ValueError) as broken:
+            raise StandError(f"Airflow {self.url}: {broken}. Next: python3 -m local doctor") from broken
 
 
 def explain(what: str, answer: str) -> str:
-    """What Airflow refused, in one line; of a Param its name, its value and what is allowed."""
+    """Airflow's refusal in one line; for a Param its name, its value and what is allowed."""
     try:
         detail = json.loads(answer)["detail"]
     except (ValueError, LookupError, TypeError):
         detail = answer
     param = INVALID_PARAM.match(str(detail))
     if param:
-        return f"Param {param['name']}: {param['words']}. Next: mend --param {param['name']}=…, or leave it out"
+        return f"Param {param['name']}: {param['words']}. Next: correct --param {param['name']}=…, or omit it"
     return f"Airflow: {what} {' '.join(str(detail).split())[:500]}"
 
 
 class ApiRefused(StandError):
-    """Airflow answered, and said no."""
+    """Airflow refused a request."""
 
     def __init__(self, message: str, code: int) -> None:
-        """Keep the HTTP status, which says whether to wait."""
+        """Keep the HTTP status: the caller waits while a DAG is not found."""
         super().__init__(message)
         self.code = code
 
 
 def log_in(status: Mapping[str, Any]) -> Api:
-    """Airflow's API as the stand's own user."""
+    """Airflow's API with a token of the stand's user."""
     airflow = status["airflow"]
     credentials = {"username": airflow["user"], "password": Path(airflow["password_file"]).read_text()}
     answer = Api(url=airflow["url"]).call("POST", "/auth/token", credentials)
@@ -80,17 +82,17 @@ def log_in(status: Mapping[str, Any]) -> Api:
 
 
 def dag_id(model: str) -> str:
-    """The DAG of a model, as `dags/refresh.py` names it."""
+    """The id that `dags/refresh.py` gives a model's DAG."""
     return f"refresh_{model.replace('-', '_')}"
 
 
 def parse_params(words: Sequence[str], *, force: bool) -> dict[str, Any]:
-    """`KEY=VALUE` words as the run's conf; a value that is JSON counts as such, any other is a text."""
+    """The run's conf from `KEY=VALUE` words. A value that is JSON is read as JSON, any other is a string."""
     params: dict[str, Any] = {"force": True} if force else {}
     for word in words:
         key, sign, value = word.partition("=")
         if not sign or not key:
-            raise StandError(f"--param {word}: not KEY=VALUE. Next: as in --param min_confidence=0.9")
+            raise StandError(f"--param {word}: not KEY=VALUE. Next: write it as in --param min_confidence=0.9")
         params[key] = _value(value)
     return params
 
@@ -103,7 +105,7 @@ def _value(text: str) -> Any:
 
 
 def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str]) -> int:
-    """Run the model's DAG and follow it; 0 only when the run succeeded."""
+    """Run the model's DAG and follow it. Returns 0 only if the run succeeded."""
     status = read_status(settings)
     conf = parse_params(params, force=force)
     if not (settings.checkout / "include" / "served" / f"{model}.yaml").exists():
@@ -118,7 +120,7 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
         state = _follow(api, dag, run["dag_run_id"])
     except KeyboardInterrupt:
         say(
-            f"\nthe run goes on without being watched. Next: {where}, or {settings.home}/airflow.sh tasks states-for-dag-run {dag} {run['dag_run_id']}"
+            f"\nthe run continues, but is no longer followed. Next: {where}, or {settings.home}/airflow.sh tasks states-for-dag-run {dag} {run['dag_run_id']}"
         )
         raise
     return 0 if state == "success" else 1
@@ -127,13 +129,13 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
 def _models(settings: Settings) -> str:
     return (
         ", ".join(sorted(path.stem for path in (settings.checkout / "include" / "served").glob("*.yaml")))
-        or "(none there yet)"
+        or "(none yet)"
     )
 
 
 def _wait_known(api: Api, dag: str) -> None:
-    """Wait until the DAG processor has parsed the DAG; its import error ends the wait."""
-    end_s = time.monotonic() + KNOWN_S
+    """Wait until the DAG processor has parsed the DAG. Raises StandError with its import error if there is one."""
+    end_s = time.monotonic() + PARSED_S
     while True:
         try:
             known = api.call("GET", f"/api/v2/dags/{dag}")
@@ -152,11 +154,11 @@ def _wait_known(api: Api, dag: str) -> None:
 def _why_unknown(errors: Sequence[Mapping[str, Any]]) -> str:
     if errors:
         return f"{errors[0]['filename']} cannot be imported:\n{errors[0]['stack_trace']}"
-    return f"unknown to Airflow after {KNOWN_S} s. Next: python3 -m local doctor"
+    return f"unknown to Airflow after {PARSED_S} s. Next: python3 -m local doctor"
 
 
 def _follow(api: Api, dag: str, run: str) -> str:
-    """Print each change of a task's state until the run ends; the run's state."""
+    """Print each change of a task's state until the run ends. Returns the run's state."""
     began_s = time.monotonic()
     seen: dict[str, Any] = {}
     while True:
@@ -179,9 +181,11 @@ def _follow(api: Api, dag: str, run: str) -> str:
 
 
 def plan_changes(seen: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Each task whose state changed: its name, the state before and after."""
+    """Each task whose state changed: its name, the old state and the new state."""
     return [
-        (name, seen.get(name), state) for name, state in now.items() if state not in QUIET and state != seen.get(name)
+        (name, seen.get(name), state)
+        for name, state in now.items()
+        if state not in NOT_STARTED and state != seen.get(name)
     ]
 
 
@@ -191,18 +195,18 @@ def _task_name(task: Mapping[str, Any]) -> str:
 
 
 def _failure(api: Api, dag: str, run: str, task: Mapping[str, Any]) -> str:
-    """The last lines of a failed task's log that a person needs."""
+    """The last relevant lines of a failed task's log, indented."""
     number, index = max(int(task["try_number"]), 1), task.get("map_index", -1)
     path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task['task_id']}/logs/{number}?map_index={index}&full_content=true"
     try:
         lines = render_log(api.call("GET", path)["content"])
-    except StandError as silent:
-        lines = [str(silent)]
+    except StandError as unread:
+        lines = [str(unread)]
     return "\n".join(f"      {line}" for line in lines)
 
 
 def render_log(content: Sequence[Any]) -> list[str]:
-    """Error lines out of a task's structured log, exceptions with their message; the last lines where there is no error."""
+    """The errors in a task's structured log, with the messages of exceptions; without an error the last lines."""
     events = [event for event in content if isinstance(event, dict)]
     errors = [event for event in events if str(event.get("level", "")).lower() in {"error", "critical"}]
     chosen = errors or [event for event in events if "::group::" not in str(event.get("event", ""))]

@@ -1,4 +1,4 @@
-"""What the stand is and whether it works: the JSON that programs read, the table and the diagnosis that people read."""
+"""`status`, `look` and `doctor`: where each part of the stand is and whether it works."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ NOT_UP = "the stand of this checkout is not up. Next: python3 -m local up"
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
-    """The stand's facts with the addresses of the models that are served now; a StandError when it is not up."""
+    """The facts that `up` wrote, with the addresses of the served models. Raises StandError if the stand is not up."""
     if not settings.facts.exists():
         raise StandError(NOT_UP)
     facts: dict[str, Any] = json.loads(settings.facts.read_text())
@@ -25,7 +25,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
 
 
 def list_services(settings: Settings, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The Services of models in the checkout's namespace."""
+    """The Services of models in the checkout's namespace; none if the cluster does not respond."""
     kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
     command = [
         kubectl,
@@ -48,7 +48,7 @@ def list_services(settings: Settings, facts: Mapping[str, Any]) -> list[dict[str
 
 
 def render_endpoints(services: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Per model where it answers, from Services that have an address."""
+    """The REST and gRPC address of each model whose Service has an address."""
     endpoints = {}
     for service in services:
         ingress = (service.get("status") or {}).get("loadBalancer", {}).get("ingress") or []
@@ -63,7 +63,7 @@ def render_endpoints(services: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
 
 
 def render_table(status: Mapping[str, Any]) -> str:
-    """The same facts for a person."""
+    """The status as a table for people."""
     rows = [
         (
             "Airflow",
@@ -81,19 +81,19 @@ def render_table(status: Mapping[str, Any]) -> str:
         for name, where in sorted(status["endpoints"].items())
     ]
     if status.get("gke"):
-        rows.append(("GKE", _google_words(status["gke"])))
+        rows.append(("GKE", _describe_google(status["gke"])))
     rows += [("STAND-IN", text) for text in status["stand_ins"]]
     return "\n".join(f"{name:<16} {text}" for name, text in rows)
 
 
-def _google_words(gke: Mapping[str, Any]) -> str:
+def _describe_google(gke: Mapping[str, Any]) -> str:
     if not gke["emulator"]:
         return f"Google's, project {gke['project']}"
     return f"an emulator of Google, container.{gke['universe']}, control {gke['control']}"
 
 
 def render_look(status: Mapping[str, Any], model: str, checkout_folder: Path) -> str:
-    """Where a person looks at a served model: Airflow's pages with the login, and a request that can be pasted."""
+    """Where to see a served model: Airflow's page with the login, and a request to paste into a shell."""
     airflow_at, where = status["airflow"], status["endpoints"].get(model)
     dag = f"refresh_{model.replace('-', '_')}"
     lines = [
@@ -112,7 +112,7 @@ def render_look(status: Mapping[str, Any], model: str, checkout_folder: Path) ->
 
 
 def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
-    """Each part and what is wrong with it, None when it works; the text ends in the next command."""
+    """Each part with its problem, or None if it works. A problem ends with the next command."""
     try:
         status = read_status(settings)
     except StandError as absent:
@@ -123,12 +123,14 @@ def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
             "engine",
             _unless(
                 engine.engine_answers(status["docker_host"]),
-                f"{status['docker_host']} is silent. Next: python3 -m local up",
+                f"{status['docker_host']} does not respond. Next: python3 -m local up",
             ),
         ),
         (
             "registry",
-            _unless(shared.registry_answers(status["registry"].split("/")[0]), "silent. Next: python3 -m local up"),
+            _unless(
+                shared.registry_answers(status["registry"].split("/")[0]), "does not respond. Next: python3 -m local up"
+            ),
         ),
         ("cluster", _cluster_trouble(settings, status)),
         *[(name, trouble) for name, trouble in _program_troubles(settings)],
@@ -138,10 +140,10 @@ def diagnose(settings: Settings) -> list[tuple[str, str | None]]:
 
 
 def _leftover_rows(settings: Settings) -> list[tuple[str, str | None]]:
-    """What a stand that was not taken down properly left on the machine; nothing while shared parts are running."""
+    """What the stand left on the machine because it was not stopped properly; nothing while shared parts run."""
     if answers(shared.supervisor(settings)):
         return []
-    return [("left behind", f"{line}. Next: python3 -m local down") for line in find_leftovers(settings)]
+    return [("leftover", f"{line}. Next: python3 -m local down") for line in find_leftovers(settings)]
 
 
 def _unless(works: bool, trouble: str) -> str | None:  # noqa: FBT001  # reads as a sentence where it is used
@@ -169,7 +171,6 @@ def _cluster_trouble(settings: Settings, status: Mapping[str, Any]) -> str | Non
 
 
 def _program_troubles(settings: Settings) -> list[tuple[str, str | None]]:
-
     rows: list[tuple[str, str | None]] = []
     for supervisor in (shared.supervisor(settings), checkout.supervisor(settings)):
         for name, state in states(supervisor).items():
@@ -180,7 +181,7 @@ def _program_troubles(settings: Settings) -> list[tuple[str, str | None]]:
 
 
 def _airflow_trouble(settings: Settings, slot: checkout.Slot | None) -> str | None:
-    silent = airflow.unhealthy(slot) if slot else ["slot"]
+    unhealthy = airflow.unhealthy(slot) if slot else ["slot"]
     return _unless(
-        not silent, f"{', '.join(silent)} not healthy. Next: tail {settings.home}/logs/*.log; python3 -m local up"
+        not unhealthy, f"{', '.join(unhealthy)} not healthy. Next: tail {settings.home}/logs/*.log; python3 -m local up"
     )

@@ -1,4 +1,4 @@
-"""`up`: from whatever is there to a stand that works, step by step."""
+"""`up`: start every part of the stand that does not run yet, step by step."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
 from local.errors import StandError
 from local.parts import airflow, checkout, cluster, google, hosts, serving_image, shared
-from local.parts.airflow import Surroundings
+from local.parts.airflow import AirflowInputs
 from local.parts.checkout import Slot, write_private
 from local.parts.serving_image import ServingImage
 from local.parts.shared import Parts
@@ -22,10 +22,10 @@ from local.settings import Settings
 
 
 def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
-    """Bring up what is not up; safe to repeat, also after a first one that was killed. An emulator once asked for stays."""
+    """Start what does not run yet. It can be repeated, also after an `up` that was killed. `--gke` holds until `down`."""
     if os.geteuid() != 0:
         raise StandError(
-            "the stand starts an engine and a cluster, which takes root. Next: sudo -E python3 -m local up"
+            "the stand starts an engine and a cluster, which needs root. Next: sudo -E python3 -m local up"
         )
     began_s = time.monotonic()
     say(f"stand of {settings.checkout}, cache {settings.cache}")
@@ -38,7 +38,7 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
                 hosts.add_names(google.HOSTS)
             shared.start_shared(settings, parts)
             _set_programs(settings, parts, slot, script="")
-            shared.use_shared(settings)  # from here on nobody stops the shared parts
+            shared.use_shared(settings)  # from here on no other checkout can stop the shared parts
         _bring_up_checkout(settings, parts, slot)
     say(f"the stand is up after {time.monotonic() - began_s:.0f} s. Next: python3 -m local status")
 
@@ -56,7 +56,7 @@ def _prepare(settings: Settings) -> tuple[Parts, Slot]:
 
 
 def _set_programs(settings: Settings, parts: Parts, slot: Slot, *, script: str) -> None:
-    """Tell the checkout's supervisor its programs; an unknown `script` keeps the one of the last `up`."""
+    """Configure the checkout's supervisor. An empty `script` means the script of the last `up`."""
     known = airflow.environment_file(settings)
     text = script or (known.read_text() if known.exists() else "")
     set_programs(
@@ -70,14 +70,14 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
         if parts.own_cluster:
             start(checkout.supervisor(settings), "load-balancer")
         note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
-    if google.asked(settings):
+    if google.requested(settings):
         with step("GKE") as note:
             note(_connect_google(settings, slot))
     _write_facts(settings, parts, slot, serving_image.UNKNOWN)
     image = serving_image.provide(settings, parts)
     _write_facts(settings, parts, slot, image)
     if google.emulated(settings):
-        google.lend_layers(settings, image.reference)
+        google.share_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     _start_airflow(settings, parts, slot, image)
@@ -85,13 +85,13 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
 
 def _connect_google(settings: Settings, slot: Slot) -> str:
     if settings.google:
-        return f"Google's, project {settings.google.project}: what runs make there is billed"
+        return f"Google's, project {settings.google.project}: what runs create there is billed"
     admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
     return google.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig])
 
 
 def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
-    around = Surroundings(
+    inputs = AirflowInputs(
         kubeconfig=settings.home_kubeconfig,
         namespace=settings.namespace,
         docker_host=parts.docker_host,
@@ -99,7 +99,7 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
         serving_image=image.reference if image.stand_in or settings.serving_image else None,
         exporter_python=exporter_python(settings),
     )
-    script = airflow.write_launcher(settings, airflow.render_environment(settings, slot, around))
+    script = airflow.write_launcher(settings, airflow.render_environment(settings, slot, inputs))
     _set_programs(settings, parts, slot, script=script)
     with step("Airflow's database"):
         airflow.start_database(settings)
@@ -111,7 +111,7 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
 
 
 def _make_namespace(settings: Settings) -> None:
-    """The checkout's namespace, and a kubeconfig of its own that points to it."""
+    """Create the checkout's namespace, and a kubeconfig with this namespace as its default."""
     source = settings.kubeconfig or settings.admin_kubeconfig
     kubectl: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
     namespace = json.dumps(cluster.render_namespace(settings.namespace, settings.checkout))
@@ -133,7 +133,7 @@ def exporter_python(settings: Settings) -> Path:
 
 
 def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
-    """Leave for `status` what this `up` decided."""
+    """Write what `status` reads."""
     facts = {
         "kubeconfig": str(settings.home_kubeconfig),
         "namespace": settings.namespace,

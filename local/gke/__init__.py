@@ -1,1 +1,1 @@
-"""An emulator of Google's side of GKE for the stand."""
+"""The emulator of Google's side of GKE. It runs in the dev environment as a program of its own."""

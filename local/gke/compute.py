@@ -1,4 +1,4 @@
-"""Compute Engine: quotas of a project and of a region, zones, and machine types.
+"""Compute Engine: the quotas of a project and of a region, zones, and machine types.
 
 GET compute /compute/v1/projects/{project}                                    quotas of all regions together
 GET compute /compute/v1/projects/{project}/regions/{region}                   a region's quotas and zones
@@ -13,7 +13,7 @@ import grpc
 
 from local.gke.errors import Refusal
 from local.gke.projects import the_project
-from local.gke.rest import Asked, Route
+from local.gke.rest import Request, Route
 from local.gke.state import REGIONS
 
 MEMORY_MB_PER_CPU = {"standard": 4096, "highmem": 8192, "highcpu": 1024}
@@ -27,18 +27,18 @@ def quotas(limits: Mapping[str, float], usage: Mapping[str, float]) -> list[dict
 
 
 def not_found(resource: str) -> Refusal:
-    """What Compute Engine says of a resource that is not there."""
+    """Compute Engine's error for a missing resource."""
     return Refusal(grpc.StatusCode.NOT_FOUND, f"The resource '{resource}' was not found")
 
 
-def _project(asked: Asked) -> Any:
-    project, compute = the_project(asked), asked.google.compute
+def _project(request: Request) -> Any:
+    project, compute = the_project(request), request.google.compute
     listed = quotas(compute.limits_everywhere, compute.usage)
     return {"kind": "compute#project", "name": project.id, "quotas": listed}
 
 
-def _region(asked: Asked) -> Any:
-    project, region, compute = the_project(asked), asked.path["region"], asked.google.compute
+def _region(request: Request) -> Any:
+    project, region, compute = the_project(request), request.path["region"], request.google.compute
     if region not in REGIONS:
         raise not_found(f"projects/{project.id}/regions/{region}")
     link = f"https://compute/compute/v1/projects/{project.id}"
@@ -52,8 +52,8 @@ def _region(asked: Asked) -> Any:
     }
 
 
-def _machine_type(asked: Asked) -> Any:
-    project, zone, name = the_project(asked), asked.path["zone"], asked.path["type"]
+def _machine_type(request: Request) -> Any:
+    project, zone, name = the_project(request), request.path["zone"], request.path["type"]
     region, _, letter = zone.rpartition("-")
     found = re.fullmatch(rf"({'|'.join(FAMILIES)})-({'|'.join(MEMORY_MB_PER_CPU)})-(\d+)", name)
     if letter not in REGIONS.get(region, "") or not found or int(found[3]) > MOST_CPUS:

@@ -1,4 +1,4 @@
-"""What Google answers in place of a result."""
+"""The errors that Google's APIs return."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import grpc
 
 
 class Refusal(Exception):
-    """A status of google.rpc, its message, and the details that REST gives with it."""
+    """A status code of google.rpc, its message, and the details that REST adds."""
 
     def __init__(self, code: grpc.StatusCode, message: str, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
@@ -16,7 +16,7 @@ class Refusal(Exception):
 
 
 def service_disabled(api: str, project_number: int) -> Refusal:
-    """What every API answers that its project has not enabled."""
+    """The error of an API that the project has not enabled."""
     service = f"{api}.googleapis.com"
     return Refusal(
         grpc.StatusCode.PERMISSION_DENIED,
@@ -34,7 +34,7 @@ def service_disabled(api: str, project_number: int) -> Refusal:
 
 
 def no_such_project(project: str) -> Refusal:
-    """What Google says of a project that is not there, and of one that the caller may not see: the same."""
+    """The error of a project that does not exist. Google returns the same for one that the caller may not see."""
     return Refusal(
         grpc.StatusCode.PERMISSION_DENIED,
         f"Permission 'resourcemanager.projects.get' denied on resource '//cloudresourcemanager.googleapis.com/projects/{project}' "

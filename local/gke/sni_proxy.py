@@ -1,6 +1,6 @@
-"""The one port of a universe: each connection goes to the server that serves its host, by the name in its TLS greeting.
+"""A proxy that forwards each TLS connection to the server of its host, by the server name (SNI) in the ClientHello.
 
-A universe domain that carries a port carries one: `container.DOMAIN:PORT` speaks gRPC there, the other hosts speak REST.
+A universe domain has one port for all hosts: `container.DOMAIN:PORT` serves gRPC, the other hosts serve REST.
 """
 
 import contextlib
@@ -10,43 +10,43 @@ import ssl
 import threading
 from collections.abc import Callable
 
-GREETING_S = 10
+CLIENT_HELLO_S = 10
 CHUNK = 65536
 
 
-def open_door(port: int, server_of: Callable[[str], int]) -> socketserver.ThreadingTCPServer:
-    """Serve on loopback, in threads; `server_of` a host's name is the loopback port that its connections are passed to."""
+def serve_proxy(port: int, port_of: Callable[[str], int]) -> socketserver.ThreadingTCPServer:
+    """Serve on loopback, in threads. `port_of` gives the loopback port of a host's server."""
 
-    class Visit(socketserver.BaseRequestHandler):
-        """One connection."""
+    class Connection(socketserver.BaseRequestHandler):
+        """One connection of a client."""
 
         def handle(self) -> None:
-            """Read the greeting, find the server, pass everything on until both sides have ended."""
+            """Read the ClientHello, connect to the server, and forward data until both sides have closed."""
             with contextlib.suppress(OSError):
-                greeting, host = read_greeting(self.request)
-                with socket.create_connection(("127.0.0.1", server_of(host))) as server:
-                    server.sendall(greeting)
-                    back = threading.Thread(target=_pass_on, args=(server, self.request), daemon=True)
+                client_hello, host = read_client_hello(self.request)
+                with socket.create_connection(("127.0.0.1", port_of(host))) as server:
+                    server.sendall(client_hello)
+                    back = threading.Thread(target=_forward, args=(server, self.request), daemon=True)
                     back.start()
-                    _pass_on(self.request, server)
+                    _forward(self.request, server)
                     back.join()
 
-    class Door(socketserver.ThreadingTCPServer):
+    class Proxy(socketserver.ThreadingTCPServer):
         """Its threads end with the process."""
 
         allow_reuse_address = True
         daemon_threads = True
 
-    door = Door(("127.0.0.1", port), Visit)
-    threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    return door
+    proxy = Proxy(("127.0.0.1", port), Connection)
+    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    return proxy
 
 
-def read_greeting(connection: socket.socket) -> tuple[bytes, str]:
-    """What a client sends first, and the host that it names; empty where it names none, or speaks no TLS."""
-    connection.settimeout(GREETING_S)
+def read_client_hello(connection: socket.socket) -> tuple[bytes, str]:
+    """The first bytes of a client and the host that it names, which is empty without SNI or without TLS."""
+    connection.settimeout(CLIENT_HELLO_S)
     read = b""
-    while (host := named_host(read)) is None:
+    while (host := server_name(read)) is None:
         more = connection.recv(CHUNK)
         if not more:
             return read, ""
@@ -55,23 +55,23 @@ def read_greeting(connection: socket.socket) -> tuple[bytes, str]:
     return read, host
 
 
-def named_host(greeting: bytes) -> str | None:
-    """The host that a TLS ClientHello names, read by OpenSSL itself; None where there is more to come."""
+def server_name(client_hello: bytes) -> str | None:
+    """The server name in a TLS ClientHello, parsed by OpenSSL; None if the ClientHello is incomplete."""
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sni_callback = lambda _socket, name, _context: names.append(name)
     incoming = ssl.MemoryBIO()
-    incoming.write(greeting)
+    incoming.write(client_hello)
     try:
         context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True).do_handshake()
     except ssl.SSLWantReadError:
         return (names[0] or "") if names else None
-    except ssl.SSLError:  # it has no certificate to go on with
+    except ssl.SSLError:  # the context has no certificate
         pass
     return (names[0] or "") if names else ""
 
 
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+def _forward(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             sink.sendall(data)

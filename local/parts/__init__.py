@@ -1,1 +1,1 @@
-"""What the stand consists of, one module for each part."""
+"""The parts of the stand, one module for each."""

@@ -1,4 +1,4 @@
-"""Airflow on the stand: a PostgreSQL database and four supervised processes, all of one checkout."""
+"""Airflow of one checkout: a PostgreSQL database and four supervised processes."""
 
 import hashlib
 import http.client
@@ -29,8 +29,8 @@ HEALTH_NAMES = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What Airflow is told about the stand's parts."""
+class AirflowInputs:
+    """The addresses and paths of the other parts that Airflow's environment names."""
 
     kubeconfig: Path
     namespace: str
@@ -40,8 +40,8 @@ class Surroundings:
     exporter_python: Path
 
 
-def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> dict[str, str]:
-    """The environment of Airflow's processes, and of tests that stand in for them."""
+def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) -> dict[str, str]:
+    """The environment of Airflow's processes, and of tests that replace them."""
     home = settings.home / "airflow"
     url = f"http://127.0.0.1:{slot.airflow_port}"
     database = f"{POSTGRES_USER}@/airflow?host={_socket_folder(settings)}"
@@ -74,42 +74,42 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(
             {
                 "conn_type": "kubernetes",
-                "extra": {"kube_config_path": str(around.kubeconfig), "namespace": around.namespace},
+                "extra": {"kube_config_path": str(inputs.kubeconfig), "namespace": inputs.namespace},
             }
         ),
-        "AIRFLOW_CONN_DOCKER_DEFAULT": json.dumps({"conn_type": "docker", "host": around.docker_host}),
+        "AIRFLOW_CONN_DOCKER_DEFAULT": json.dumps({"conn_type": "docker", "host": inputs.docker_host}),
         "AIRFLOW_VAR_SLIPWAY_STORE": store_uri(settings),
-        "AIRFLOW_VAR_SLIPWAY_REGISTRY": around.registry,
-        "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(around.exporter_python),
+        "AIRFLOW_VAR_SLIPWAY_REGISTRY": inputs.registry,
+        "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(inputs.exporter_python),
     }
-    if around.serving_image:
-        environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = around.serving_image
+    if inputs.serving_image:
+        environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = inputs.serving_image
     if google.emulated(settings):
-        return environment | google.render_environment(settings, slot, around.serving_image)
-    if google.asked(settings) and settings.google:
+        return environment | google.render_environment(settings, slot, inputs.serving_image)
+    if google.requested(settings) and settings.google:
         return settings.google.environment(environment)
     return environment
 
 
 def store_uri(settings: Settings) -> str:
-    """The checkout's artifact store."""
+    """The URI of the checkout's artifact store."""
     return f"file://{settings.home}/store"
 
 
 def render_script(environment: Mapping[str, str], bin_folder: Path) -> str:
-    """A shell text that sets this environment, with Airflow's programs first on PATH."""
+    """A shell script that sets this environment and puts Airflow's programs first on PATH."""
     lines = [f"export {key}={shlex.quote(value)}" for key, value in sorted(environment.items())]
-    return "\n".join(["# The stand's environment for Airflow; source it to speak to the stand's Airflow.",
+    return "\n".join(["# The environment of the stand's Airflow. Source it to use that Airflow from a shell.",
                       *lines, f"export PATH={shlex.quote(str(bin_folder))}:\"$PATH\"", ""])  # fmt: skip
 
 
 def environment_file(settings: Settings) -> Path:
-    """The shell text that Airflow's processes source."""
+    """The shell script that Airflow's processes source."""
     return settings.home / "airflow.env"
 
 
 def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) -> list[Program]:
-    """The checkout's supervised programs; Airflow's restart when their environment changes."""
+    """The checkout's supervised programs. Those of Airflow restart if `script` changes."""
     python = environment_path(settings, "dev") / "bin" / "python"
     changes = {"SLIPWAY_ENVIRONMENT": hashlib.sha256(script.encode()).hexdigest()[:12]}
     launcher = str(settings.home / "airflow.sh")
@@ -136,7 +136,7 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
 
 
 def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
-    """Write the environment and the small program that runs `airflow` in it; the environment's text."""
+    """Write the environment's script and a program that runs `airflow` with it. Returns the script's text."""
     bin_folder = environment_path(settings, "dev") / "bin"
     script = render_script(environment, bin_folder)
     write_private(environment_file(settings), script)
@@ -152,7 +152,7 @@ def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
 
 
 def postgres_command(settings: Settings) -> tuple[str, ...]:
-    """PostgreSQL on a unix socket only, quick rather than safe against a power cut."""
+    """The command of PostgreSQL: on a unix socket only, and fast rather than safe against a power failure."""
     options = [
         "listen_addresses=",
         "fsync=off",
@@ -172,7 +172,7 @@ def postgres_command(settings: Settings) -> tuple[str, ...]:
 
 
 def start_database(settings: Settings) -> None:
-    """PostgreSQL with an `airflow` database, made on the first `up`."""
+    """Start PostgreSQL. The first `up` creates the database `airflow`."""
     data, sockets = settings.home / "postgres", _socket_folder(settings)
     sockets.mkdir(parents=True, exist_ok=True)
     user = pwd.getpwnam(POSTGRES_USER)
@@ -213,7 +213,7 @@ def _as_postgres(program: str, *words: str) -> str:
 
 
 def migrate_database(settings: Settings) -> None:
-    """Airflow's tables, made or brought up to date once per dev environment."""
+    """Create or migrate Airflow's tables, once for each dev environment."""
     done = settings.home / "postgres" / f"migrated-{environment_path(settings, 'dev').name}"
     if not done.exists():
         run([settings.home / "airflow.sh", "db", "migrate"], directory=settings.checkout, timeout_s=600)
@@ -221,7 +221,7 @@ def migrate_database(settings: Settings) -> None:
 
 
 def wait_healthy(slot: Slot) -> None:
-    """Wait until every Airflow process beats."""
+    """Wait until every Airflow process has a fresh heartbeat."""
     wait_until(
         lambda: not unhealthy(slot),
         seconds=HEALTHY_S,
@@ -231,7 +231,7 @@ def wait_healthy(slot: Slot) -> None:
 
 
 def unhealthy(slot: Slot) -> list[str]:
-    """The parts of Airflow that do not beat, as its API server sees them; the API server itself when it is silent."""
+    """The parts of Airflow that its API server reports as unhealthy, or the API server itself if it does not respond."""
     connection = http.client.HTTPConnection("127.0.0.1", slot.airflow_port, timeout=5)
     try:
         connection.request("GET", "/api/v2/monitor/health")

@@ -1,4 +1,4 @@
-"""What belongs to one checkout: its slot (ports and addresses), its secrets, its supervisor."""
+"""The state of one checkout: its slot (ports and addresses), its secrets, its supervisor."""
 
 import base64
 import secrets
@@ -18,43 +18,43 @@ PASSWORD_BYTES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A number that keeps the ports and addresses of checkouts apart."""
+    """A number from which a checkout's ports and addresses follow, so that no two checkouts share one."""
 
     number: int
 
     @property
     def airflow_port(self) -> int:
-        """Airflow's web and API port."""
+        """The port of Airflow's UI and API."""
         return at.AIRFLOW_PORT + self.number
 
     @property
     def worker_log_port(self) -> int:
-        """Where the scheduler's workers serve their logs."""
+        """The port at which the scheduler's workers serve their logs."""
         return at.WORKER_LOG_PORT + self.number
 
     @property
     def triggerer_log_port(self) -> int:
-        """Where the triggerer serves its logs."""
+        """The port at which the triggerer serves its logs."""
         return at.TRIGGERER_LOG_PORT + self.number
 
     @property
     def gke_port(self) -> int:
-        """Where the emulator of Google serves gRPC."""
+        """The port of the emulator of Google, for gRPC and REST."""
         return at.GKE_PORT + self.number
 
     @property
     def gke_control_port(self) -> int:
-        """Where it is told to misbehave."""
+        """The port of the emulator's control API."""
         return at.GKE_CONTROL_PORT + self.number
 
     @property
     def gke_registry_port(self) -> int:
-        """Where the registry lets in who has a token of Google's."""
+        """The port of the registry that requires a token."""
         return at.GKE_REGISTRY_PORT + self.number
 
     @property
     def gke_token_port(self) -> int:
-        """Where it sends who has none."""
+        """The port of that registry's token server."""
         return at.GKE_TOKEN_PORT + self.number
 
     @property
@@ -64,7 +64,7 @@ class Slot:
 
 
 def choose_slot(taken: Collection[int], port_free: Callable[[int], bool]) -> int:
-    """The lowest slot that no checkout has and whose Airflow port nobody listens on."""
+    """The lowest slot that no checkout has and whose Airflow port is free."""
     for number in at.SLOTS:
         if number not in taken and port_free(at.AIRFLOW_PORT + number):
             return number
@@ -74,7 +74,7 @@ def choose_slot(taken: Collection[int], port_free: Callable[[int], bool]) -> int
 
 
 def claim_slot(settings: Settings) -> Slot:
-    """The slot of this checkout, claimed on the first `up`; call it under the change lock."""
+    """The slot of this checkout, claimed by the first `up`. The caller holds the change lock."""
     if slot := read_slot(settings):
         return slot
     taken = {int(path.read_text()) for path in settings.home.parent.glob("*/slot")}
@@ -85,13 +85,13 @@ def claim_slot(settings: Settings) -> Slot:
 
 
 def read_slot(settings: Settings) -> Slot | None:
-    """The slot that this checkout has, if any."""
+    """The slot of this checkout, or None."""
     path = settings.home / "slot"
     return Slot(number=int(path.read_text())) if path.exists() else None
 
 
 def port_free(port: int) -> bool:
-    """True when nobody listens on this loopback port."""
+    """True if no process listens on this loopback port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -114,7 +114,7 @@ def supervisor(settings: Settings) -> Supervisor:
 
 
 def secret(settings: Settings, name: str) -> str:
-    """A random text of this checkout, made once and readable by its owner only."""
+    """A random string of this checkout, generated once and readable only by its owner."""
     path = settings.home / "secrets" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -123,7 +123,7 @@ def secret(settings: Settings, name: str) -> str:
 
 
 def password_file(settings: Settings) -> Path:
-    """The file with Airflow's generated password, and nothing else in it."""
+    """The file that contains only Airflow's generated password."""
     path = settings.home / "airflow-password"
     if not path.exists():
         write_private(path, secrets.token_urlsafe(PASSWORD_BYTES))
@@ -131,7 +131,7 @@ def password_file(settings: Settings) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, complete or not at all."""
+    """Write a file atomically, readable only by its owner."""
     partial = path.with_name(path.name + ".partial")
     partial.touch(mode=0o600)
     partial.chmod(0o600)

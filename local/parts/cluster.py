@@ -1,4 +1,4 @@
-"""The stand's own Kubernetes: certificates, configuration, and the programs of a single node."""
+"""The stand's own Kubernetes: certificates, configuration, and the programs of one node."""
 
 import hashlib
 import io
@@ -21,17 +21,17 @@ READY_S = 120
 
 
 def pause_image(settings: Settings) -> str:
-    """The local image that holds a pod's namespaces, named by its source."""
+    """The image that holds a pod's namespaces, tagged with the hash of its source."""
     return f"slipway.stand/pause:{content_id((settings.checkout / 'local/kubernetes/pause/main.go').read_bytes())}"
 
 
 def folder(settings: Settings) -> Path:
-    """Certificates and configuration of the cluster."""
+    """The folder of the cluster's certificates and configuration."""
     return settings.shared / "kubernetes"
 
 
 def kubectl(settings: Settings, *words: str, binary: Path, stdin: str | None = None) -> str:
-    """The output of kubectl, with full rights on the stand's own cluster."""
+    """The output of kubectl with full rights on the stand's own cluster."""
     return run(
         [binary / "kubernetes", "kubectl", "--kubeconfig", settings.admin_kubeconfig, *words],
         stdin=stdin,
@@ -40,7 +40,7 @@ def kubectl(settings: Settings, *words: str, binary: Path, stdin: str | None = N
 
 
 def render_kubeadm(settings: Settings) -> str:
-    """What kubeadm needs to write certificates and kubeconfigs."""
+    """The configuration with which kubeadm writes certificates and kubeconfigs."""
     return f"""apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint: {{advertiseAddress: {at.POD_GATEWAY}, bindPort: {at.API_SERVER_PORT}}}
@@ -57,7 +57,7 @@ apiServer: {{certSANs: [127.0.0.1, localhost]}}
 
 
 def render_containerd(settings: Settings) -> str:
-    """The configuration of containerd: folders of our own, no OOM score below the parent's, the local registry over HTTP."""
+    """Containerd's configuration: its own folders, no OOM score below the parent's, the local registry over HTTP."""
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     return f"""version = 2
 root = "{settings.cache}/containerd"
@@ -91,7 +91,7 @@ config_path = "{settings.shared}/registries"
 
 
 def render_network(settings: Settings) -> dict[str, Any]:
-    """The pods' network: one bridge, addresses handed out from files, host ports mapped."""
+    """The pods' network: one bridge, addresses assigned from files, host ports mapped."""
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": at.POD_RANGE}]],
@@ -114,7 +114,7 @@ def render_network(settings: Settings) -> dict[str, Any]:
 
 
 def render_kubelet(settings: Settings) -> dict[str, Any]:
-    """The kubelet's configuration, for a node that may be a container or have cgroup v1 or swap."""
+    """The kubelet's configuration. The node may be a container, or have cgroup v1 or swap."""
     shared = settings.shared
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -137,7 +137,7 @@ def render_kubelet(settings: Settings) -> dict[str, Any]:
         "podLogsDir": f"{shared}/pod-logs",
         "volumePluginDir": f"{shared}/volume-plugins",
         "serializeImagePulls": False,
-        "imageGCHighThresholdPercent": 100,  # never: a developer's disk may be fuller than a server's
+        "imageGCHighThresholdPercent": 100,  # no garbage collection: a developer's disk may be fuller than a server's
         "evictionHard": {
             "memory.available": "100Mi",
             "nodefs.available": "1%",
@@ -149,7 +149,7 @@ def render_kubelet(settings: Settings) -> dict[str, Any]:
 
 
 def render_proxy(settings: Settings) -> dict[str, Any]:
-    """kube-proxy's configuration; connection tracking limits stay the machine's own."""
+    """kube-proxy's configuration. It keeps the machine's limits of connection tracking."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -167,7 +167,7 @@ def render_proxy(settings: Settings) -> dict[str, Any]:
 
 
 def render_webhook() -> dict[str, Any]:
-    """Where the API server asks about tokens that it does not know itself: nobody need listen there."""
+    """The webhook to which the API server sends tokens that it does not know. It may be down."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -215,7 +215,7 @@ def _etcd_flags(settings: Settings) -> list[str]:
     pki = folder(settings) / "pki"
     return [
         "--name=slipway", f"--data-dir={settings.shared}/etcd", "--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
-        "--experimental-watch-progress-notify-interval=1s",  # else a watch of quiet objects is refused: "Too large resource version"
+        "--experimental-watch-progress-notify-interval=1s",  # otherwise a watch of unchanged objects fails: "Too large resource version"
         f"--listen-client-urls=https://127.0.0.1:{at.ETCD_PORT}", f"--advertise-client-urls=https://127.0.0.1:{at.ETCD_PORT}",
         f"--listen-peer-urls=http://127.0.0.1:{at.ETCD_PEER_PORT}",
         f"--initial-advertise-peer-urls=http://127.0.0.1:{at.ETCD_PEER_PORT}",
@@ -242,17 +242,17 @@ def _api_server_flags(settings: Settings) -> list[str]:
         "--requestheader-username-headers=X-Remote-User",
         f"--proxy-client-cert-file={pki}/front-proxy-client.crt", f"--proxy-client-key-file={pki}/front-proxy-client.key",
         f"--authentication-token-webhook-config-file={folder(settings)}/token-webhook.json",
-        "--authentication-token-webhook-cache-ttl=5s",  # an issuer that a checkout registers counts soon
+        "--authentication-token-webhook-cache-ttl=5s",  # so that a newly registered issuer is accepted soon
     ]  # fmt: skip
 
 
 def render_hosts(registry: str) -> str:
-    """Where containerd pulls from: plain HTTP, which on loopback does."""
+    """Containerd's configuration of the registry: plain HTTP, which is enough on loopback."""
     return f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
 
 
 def write_configuration(settings: Settings, binary: Path, registry: str) -> None:
-    """All files that the cluster's programs read; certificates and kubeconfigs are made once."""
+    """Write all files that the cluster's programs read. Certificates and kubeconfigs are written once."""
     where = folder(settings)
     for path in (where, settings.shared / "cni", settings.shared / "registries"):
         path.mkdir(parents=True, exist_ok=True)
@@ -277,13 +277,8 @@ def _make_certificates(settings: Settings, binary: Path) -> None:
         return
     kubeadm: list[str | Path] = [binary / "kubernetes", "kubeadm", "init", "phase"]
     run([*kubeadm, "certs", "all", "--config", where / "kubeadm.yaml"])
-    for name in (
-        "admin",
-        "controller-manager",
-        "scheduler",
-        "kubelet",
-        "super-admin",
-    ):  # super-admin last: it says "complete"
+    # super-admin is last: its file marks that all are complete.
+    for name in ("admin", "controller-manager", "scheduler", "kubelet", "super-admin"):
         run([*kubeadm, "kubeconfig", name, "--config", where / "kubeadm.yaml", "--kubeconfig-dir", where])
         path = where / f"{name}.conf"
         path.write_text(
@@ -292,7 +287,7 @@ def _make_certificates(settings: Settings, binary: Path) -> None:
 
 
 def import_pause_image(settings: Settings, binary: Path) -> None:
-    """Hand containerd the image that holds a pod's namespaces."""
+    """Import into containerd the image that holds a pod's namespaces."""
     ctr: list[str | Path] = ["ctr", "--address", str(settings.containerd_socket), "-n", "k8s.io", "images"]
     image = pause_image(settings)
     if image in run([*ctr, "ls", "-q"]):
@@ -304,7 +299,7 @@ def import_pause_image(settings: Settings, binary: Path) -> None:
 
 
 def render_image(name: str, program: bytes) -> bytes:
-    """A one-file image as `docker save` writes it, whose program is `/pause`."""
+    """An image with the one file `/pause`, in the format of `docker save`."""
     layer = _tar({"pause": program})
     digest = _sha256(layer)
     config = {
@@ -338,7 +333,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
 
 
 def api_server_answers(settings: Settings, binary: Path) -> bool:
-    """True when the API server calls itself ready."""
+    """True if the API server reports that it is ready."""
     try:
         return kubectl(settings, "get", "--raw", "/readyz", "--request-timeout=3s", binary=binary) == "ok"
     except StandError:
@@ -346,7 +341,7 @@ def api_server_answers(settings: Settings, binary: Path) -> bool:
 
 
 def node_ready(settings: Settings, binary: Path) -> bool:
-    """True when the node takes pods."""
+    """True if the node reports that it is ready."""
     path = '{.status.conditions[?(@.type=="Ready")].status}'
     try:
         return kubectl(settings, "get", "node", at.NODE_NAME, "-o", f"jsonpath={path}", binary=binary) == "True"
@@ -355,7 +350,7 @@ def node_ready(settings: Settings, binary: Path) -> bool:
 
 
 def wait_ready(settings: Settings, binary: Path) -> None:
-    """Wait for the node, and let the API server's certificate reach the kubelet, which `kubectl logs` needs."""
+    """Wait until the node is ready. Binds the API server's certificate to cluster-admin, which `kubectl logs` needs."""
     wait_until(lambda: api_server_answers(settings, binary), seconds=READY_S, what="Kubernetes API server: not ready")
     kubectl(settings, "apply", "-f", "-", binary=binary, stdin=ADMIN_BINDING)
     wait_until(lambda: node_ready(settings, binary), seconds=READY_S, what=f"node {at.NODE_NAME}: not ready")
@@ -370,7 +365,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "kubeadm:clu
 
 
 def render_namespace(name: str, checkout: Path) -> dict[str, Any]:
-    """A checkout's namespace, where only pods that meet the restricted standard are admitted."""
+    """A checkout's namespace. It admits only pods that meet the restricted standard."""
     return {
         "apiVersion": "v1",
         "kind": "Namespace",

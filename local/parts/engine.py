@@ -1,4 +1,4 @@
-"""Docker Engine: the one that answers, else the stand's own; spoken to over its socket."""
+"""The API of a Docker Engine, over its socket."""
 
 import http.client
 import json
@@ -16,17 +16,17 @@ WORK_S = 900
 
 
 def connect(host: str, timeout_s: float) -> http.client.HTTPConnection:
-    """A connection to an engine named as in DOCKER_HOST."""
+    """A connection to an engine, addressed as in DOCKER_HOST."""
     where = urllib.parse.urlsplit(host)
     if where.scheme == "unix":
         return UnixConnection(Path(where.path), timeout_s)
     if where.scheme in {"tcp", "http"} and where.hostname:
         return http.client.HTTPConnection(where.hostname, where.port or 2375, timeout=timeout_s)
-    raise StandError(f"engine {host}: only unix:// and tcp:// are understood. Next: correct SLIPWAY_DOCKER_HOST")
+    raise StandError(f"engine {host}: only unix:// and tcp:// are supported. Next: correct SLIPWAY_DOCKER_HOST")
 
 
 def engine_answers(host: str) -> bool:
-    """True when a Docker Engine listens there."""
+    """True if a Docker Engine responds there."""
     try:
         connection = connect(host, ANSWER_S)
         connection.request("GET", "/_ping")
@@ -47,7 +47,7 @@ def call(
     accept: tuple[int, ...] = (200, 201, 204),
     timeout_s: float = WORK_S,
 ) -> bytes:
-    """The engine's answer; a StandError with the engine's own words when it refuses."""
+    """The body of the engine's response. Raises StandError with the engine's message if it refuses."""
     connection = connect(host, timeout_s)
     target = path + ("?" + urllib.parse.urlencode(query) if query else "")
     sent: Any = json.dumps(body).encode() if body is not None else stream
@@ -68,7 +68,7 @@ def call(
 
 
 def stream_error(answer: bytes) -> str | None:
-    """The error inside a stream of progress messages, which arrives under status 200."""
+    """The error in a stream of progress messages, or None. The stream itself has status 200."""
     for line in answer.splitlines():
         message = json.loads(line) if line.strip() else {}
         if "error" in message:

@@ -1,4 +1,4 @@
-"""The emulator as a part of the stand: where it is, how it is started, and what Airflow is told of it."""
+"""The emulator of Google as a part of the stand: its addresses, its start, and the environment that makes Airflow use it."""
 
 import http.client
 import json
@@ -16,54 +16,56 @@ from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, start
 from local.settings import Settings
 
-DOMAIN = "slipway.localhost"  # gRPC knows that names below localhost are this machine
-HOSTS = tuple(  # those that are asked over REST, by clients that ask glibc: the same names for every checkout
+DOMAIN = "slipway.localhost"  # gRPC resolves names below localhost to this machine
+HOSTS = tuple(  # the hosts of REST APIs, whose clients resolve names with glibc; the same for every checkout
     f"{api}.{DOMAIN}"
     for api in ("artifactregistry", "cloudresourcemanager", "compute", "iamcredentials", "serviceusage")
 )
 ANSWERS_S = 30
 NAME = "gke"
-DOOR = "gke-registry"
+TOKEN_REGISTRY = "gke-registry"  # noqa: S105 - a program's name
 
 
 def folder(settings: Settings) -> Path:
-    """Keys and certificates of the emulator; it is there where an `up` of this checkout was told --gke."""
+    """The folder of the emulator's keys and certificates. It exists once `up --gke` ran in this checkout."""
     return settings.home / "gke"
 
 
-def asked(settings: Settings) -> bool:
-    """True when an `up` of this checkout was told --gke."""
+def requested(settings: Settings) -> bool:
+    """True if `up --gke` ran in this checkout."""
     return folder(settings).exists()
 
 
 def emulated(settings: Settings) -> bool:
-    """True where --gke means the emulator: the environment names no real project."""
-    return asked(settings) and settings.google is None
+    """True if `up --gke` ran and the environment names no real project."""
+    return requested(settings) and settings.google is None
 
 
 def universe(slot: Slot) -> str:
-    """The universe domain, with its port: an unprivileged one, and each checkout's own."""
+    """The universe domain with its port, which is unprivileged and differs for each checkout."""
     return f"{DOMAIN}:{slot.gke_port}"
 
 
 def group(settings: Settings) -> str:
-    """Whom the cluster knows the emulator's service account by: it may do what an IAM role would let it, in one namespace."""
+    """The Kubernetes group of the impersonated account. Its rights in one namespace are those that an IAM role would give."""
     return f"gke:{settings.namespace}"
 
 
 def deployer(settings: Settings) -> str:
-    """The account that the connection impersonates: it may push and apply, the key's own account neither."""
+    """The account that the connection impersonates. It may push and apply; the key's own account may not."""
     return f"{settings.namespace}@{PROJECT}.iam.gserviceaccount.com"
 
 
 def programs(settings: Settings, slot: Slot) -> list[Program]:
-    """The emulator and the registry's door, supervised."""
-    door = Program(name=DOOR, command=("docker-registry", "serve", str(folder(settings) / "registry.json")))
-    return [_program(settings, slot), *([door] if has_door(settings) else [])]
+    """The supervised programs: the emulator and the registry that requires a token."""
+    registry = Program(
+        name=TOKEN_REGISTRY, command=("docker-registry", "serve", str(folder(settings) / "registry.json"))
+    )
+    return [_program(settings, slot), *([registry] if has_token_registry(settings) else [])]
 
 
-def has_door(settings: Settings) -> bool:
-    """Whether the registry is the stand's own, which alone can have another door."""
+def has_token_registry(settings: Settings) -> bool:
+    """True if the registry is the stand's own: only then a second one can serve its blobs."""
     return settings.registry is None
 
 
@@ -86,7 +88,7 @@ def _program(settings: Settings, slot: Slot) -> Program:
 
 
 def start_emulator(settings: Settings, slot: Slot, kubectl: list[str | Path]) -> str:
-    """Start it, let its account into the checkout's namespace, and say where it is."""
+    """Start the emulator and give its account the rights in the checkout's namespace. Returns its addresses as text."""
     run(
         [*kubectl, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"], stdin=render_binding(settings)
     )
@@ -94,67 +96,69 @@ def start_emulator(settings: Settings, slot: Slot, kubectl: list[str | Path]) ->
     wait_until(
         lambda: answers(slot), seconds=ANSWERS_S, what=f"emulator of Google: no answer on {slot.gke_control_port}"
     )
-    if has_door(settings):
-        _open_door(settings, slot)
+    if has_token_registry(settings):
+        _start_token_registry(settings, slot)
     return f"an emulator of Google, container.{universe(slot)}, control http://127.0.0.1:{slot.gke_control_port}"
 
 
-def _open_door(settings: Settings, slot: Slot) -> None:
-    """Start a second registry on the blobs of the stand's own, which wants a token; nodes go on pulling from the first.
+def _start_token_registry(settings: Settings, slot: Slot) -> None:
+    """Start a second registry that serves the blobs of the stand's own and requires a token.
 
-    GKE's nodes have a login of their own for Artifact Registry. This one's are shown the way past the door.
+    GKE's nodes have their own login for Artifact Registry. Here containerd pulls from the first registry instead.
     """
-    (folder(settings) / "registry.json").write_text(json.dumps(render_door(settings, slot)))
-    hosts = settings.shared / "registries" / door_host(slot)
+    (folder(settings) / "registry.json").write_text(json.dumps(render_token_registry(settings, slot)))
+    hosts = settings.shared / "registries" / token_registry(slot)
     hosts.mkdir(parents=True, exist_ok=True)
     (hosts / "hosts.toml").write_text(cluster.render_hosts(f"127.0.0.1:{at.REGISTRY_PORT}"))
-    start(supervisor(settings), DOOR)
+    start(supervisor(settings), TOKEN_REGISTRY)
     wait_until(
-        lambda: shared.registry_answers(door_host(slot)),
+        lambda: shared.registry_answers(token_registry(slot)),
         seconds=ANSWERS_S,
-        what=f"registry {door_host(slot)}: no answer",
+        what=f"registry {token_registry(slot)}: no answer",
     )
 
 
-def door_host(slot: Slot) -> str:
-    """The registry that wants a token."""
+def token_registry(slot: Slot) -> str:
+    """The host and port of the registry that requires a token."""
     return f"127.0.0.1:{slot.gke_registry_port}"
 
 
-def render_door(settings: Settings, slot: Slot) -> dict[str, Any]:
-    """Its configuration: the stand's registry, and the token server of the emulator before it."""
+def render_token_registry(settings: Settings, slot: Slot) -> dict[str, Any]:
+    """Its configuration: that of the stand's registry, with the emulator's token server."""
     service = f"registry.{universe(slot)}"
     auth = render_auth(service=service, token_port=slot.gke_token_port, authority=folder(settings) / "ca.pem")
-    return {**shared.render_registry(settings), "http": {"addr": door_host(slot), "secret": "one door"}, "auth": auth}
+    http = {"addr": token_registry(slot), "secret": "one registry with tokens"}
+    return {**shared.render_registry(settings), "http": http, "auth": auth}
 
 
 def render_auth(*, service: str, token_port: int, authority: Path) -> dict[str, Any]:
-    """What Distribution's configuration says of its token server (`registry.py`), which is where Artifact Registry has its own."""
+    """The part of Distribution's configuration that names its token server (`local/gke/registry.py`)."""
     realm = f"http://127.0.0.1:{token_port}/v2/token"
     return {"token": {"realm": realm, "service": service, "issuer": REGISTRY_TOKENS, "rootcertbundle": str(authority)}}
 
 
-def behind_door(slot: Slot, image: str) -> str:
-    """An image of the stand's registry by the name that it has behind the door, so that a push finds its layers there."""
+def in_token_registry(slot: Slot, image: str) -> str:
+    """The name that an image of the stand's registry has in the registry with tokens, so that a push finds its layers there."""
     own = f"127.0.0.1:{at.REGISTRY_PORT}/"
-    return f"{door_host(slot)}/{image.removeprefix(own)}" if image.startswith(own) else image
+    return f"{token_registry(slot)}/{image.removeprefix(own)}" if image.startswith(own) else image
 
 
-def lend_layers(settings: Settings, serving_image: str) -> None:
-    """Let every model's repository have the serving image's layers, as a mount would: an engine knows none by the door's name.
+def share_layers(settings: Settings, serving_image: str) -> None:
+    """Link the serving image's layers into the repository of every model, as a cross-repository mount does.
 
-    Without it a model's first push sends a gigabyte to where it is already.
+    The engine has not pushed these layers to the registry with tokens yet, so it cannot ask for a mount. Without the
+    links a model's first push sends a gigabyte that the registry already has.
     """
     blobs = settings.cache / "registry" / "docker" / "registry" / "v2" / "repositories"
     name = serving_image.partition("/")[2].rpartition(":")[0]
     for model in (settings.checkout / "include" / "served").glob("*.yaml"):
-        lent = blobs / settings.namespace / model.stem / "_layers"
-        if has_door(settings) and (blobs / name / "_layers").is_dir() and not lent.exists():
-            shutil.copytree(blobs / name / "_layers", lent)
+        links = blobs / settings.namespace / model.stem / "_layers"
+        if has_token_registry(settings) and (blobs / name / "_layers").is_dir() and not links.exists():
+            shutil.copytree(blobs / name / "_layers", links)
 
 
 def render_binding(settings: Settings) -> str:
-    """What the emulator's account may do in the cluster."""
+    """The RoleBinding of the emulator's account in the checkout's namespace."""
     api = "rbac.authorization.k8s.io"
     return json.dumps(
         {
@@ -168,7 +172,7 @@ def render_binding(settings: Settings) -> str:
 
 
 def answers(slot: Slot) -> bool:
-    """True when the emulator serves."""
+    """True if the emulator responds."""
     connection = http.client.HTTPConnection("127.0.0.1", slot.gke_control_port, timeout=3)
     try:
         connection.request("GET", "/state")
@@ -180,7 +184,7 @@ def answers(slot: Slot) -> bool:
 
 
 def render_environment(settings: Settings, slot: Slot, serving_image: str | None) -> dict[str, str]:
-    """What makes the unmodified provider ask the emulator: the universe, its key, and whom to trust besides the machine's own."""
+    """The variables that make the unmodified provider use the emulator: universe, key, and certificate authorities."""
     where = folder(settings)
     bundle = str(where / "bundle.pem")
     environment = {
@@ -196,20 +200,20 @@ def render_environment(settings: Settings, slot: Slot, serving_image: str | None
         ),
         "AIRFLOW_VAR_SLIPWAY_NAMESPACE": settings.namespace,
     }
-    if has_door(settings):
-        environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"] = f"{door_host(slot)}/{settings.namespace}"
+    if has_token_registry(settings):
+        environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"] = f"{token_registry(slot)}/{settings.namespace}"
         environment["AIRFLOW_VAR_SLIPWAY_REGISTRY_CONN_ID"] = "google_cloud_default"
         if serving_image:
-            environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = behind_door(slot, serving_image)
+            environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = in_token_registry(slot, serving_image)
     return environment
 
 
 def facts(settings: Settings, slot: Slot) -> Mapping[str, Any] | None:
-    """What `status` says of it; None where it was not asked for."""
-    if not asked(settings):
+    """What `status` reports about Google, or None if `up --gke` did not run."""
+    if not requested(settings):
         return None
     if settings.google:
         return {"project": settings.google.project, "registry": None, "emulator": False}
     control = f"http://127.0.0.1:{slot.gke_control_port}"
-    door = f"{door_host(slot)}/{settings.namespace}" if has_door(settings) else None
-    return {"universe": universe(slot), "control": control, "registry": door, "emulator": True}
+    registry = f"{token_registry(slot)}/{settings.namespace}" if has_token_registry(settings) else None
+    return {"universe": universe(slot), "control": control, "registry": registry, "emulator": True}

@@ -1,6 +1,6 @@
-"""Names that the stand puts into the machine's hosts file, marked, and takes away again.
+"""Names in the machine's hosts file: the stand adds one marked line and removes it again.
 
-glibc knows `localhost` and no name below it. Where the machine's resolver does, its hosts file is left alone.
+glibc resolves `localhost`, but no name below it. If the machine's resolver does, the hosts file is not changed.
 """
 
 import ipaddress
@@ -13,30 +13,33 @@ MARK = "# slipway's stand"
 
 
 def add_names(names: Sequence[str], path: Path = HOSTS) -> bool:
-    """Have these names mean this machine; whether the hosts file had to say so. Written in place: it may be a mount."""
+    """Make these names resolve to this machine. Returns whether the hosts file has to name them.
+
+    It is written in place, since it may be a mount.
+    """
     if all(_is_here(name) for name in names):
         return False
     before = path.read_text()
     known = [name for line in our_lines(path) for name in line.removesuffix(MARK).split()[1:]]
-    text = plan_names(before, list(dict.fromkeys([*known, *names])))  # other checkouts may need what they added
+    text = plan_names(before, list(dict.fromkeys([*known, *names])))  # other checkouts may need their names
     if text != before:
         path.write_text(text)
     return True
 
 
 def remove_names(path: Path = HOSTS) -> None:
-    """Take away what the stand has written, and nothing else."""
+    """Remove the lines of the stand, and no other."""
     if our_lines(path):
         path.write_text(plan_names(path.read_text(), ()))
 
 
 def our_lines(path: Path = HOSTS) -> list[str]:
-    """What the stand has written there."""
+    """The lines that the stand has written."""
     return [line for line in path.read_text().splitlines() if line.endswith(MARK)] if path.exists() else []
 
 
 def plan_names(text: str, names: Sequence[str]) -> str:
-    """The file's text with one marked line for these names, or for none without it; every other line as it was."""
+    """The file's text with one marked line for these names, or without it if there are none. Other lines are kept."""
     kept = "".join(line for line in text.splitlines(keepends=True) if not line.rstrip("\n").endswith(MARK))
     if not names:
         return kept

@@ -1,4 +1,4 @@
-"""What the machine had before the stand, and the way back to it: filter rules, links, mounts, cgroups, kernel settings, host names."""
+"""Restores the machine: filter rules, links, mounts, cgroups, kernel settings and host names as they were before the stand."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from local import settings as at
 from local.errors import StandError
 from local.parts import hosts
-from local.programs.shell import found, run
+from local.programs.shell import find_program, run
 from local.settings import Settings
 
 KERNEL_SETTINGS = (
@@ -25,7 +25,7 @@ KERNEL_SETTINGS = (
 OUR_CHAINS = ("KUBE-", "CNI-", "DOCKER")
 OUR_WORDS = (at.DOCKER_BRIDGE, at.POD_BRIDGE, at.POD_RANGE, at.DOCKER_POOL, "172.29.213.0/24")
 OUR_CGROUPS = ("kubepods", "slipway")
-FIXED_PLACES = (  # what the kubelet and an engine write outside the folders that they are given
+FIXED_PATHS = (  # what the kubelet and an engine write outside their configured folders
     "/var/lib/kubelet",
     "/var/lib/cni",
     "/var/log/containers",
@@ -37,8 +37,8 @@ FILTERS = ("iptables", "ip6tables")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
-    """The machine as it was before the first shared part started."""
+class Snapshot:
+    """The state of the machine before the first shared part started."""
 
     boot: str
     kernel: dict[str, str]
@@ -49,37 +49,37 @@ class Before:
     links: list[str]
 
 
-def remember(settings: Settings) -> None:
-    """Write down what the machine has, unless that was done since it was started."""
-    path = _memory(settings)
+def save_snapshot(settings: Settings) -> None:
+    """Write a snapshot of the machine, unless there is one since the machine booted."""
+    path = _snapshot_file(settings)
     known = json.loads(path.read_text()) if path.exists() else None
     if known and known["boot"] == _boot():
         return
-    now = asdict(_look())
-    if known:  # folders outlive a restart of the machine, the rest does not
+    now = asdict(_take_snapshot())
+    if known:  # a reboot keeps the folders and nothing else
         now["folders"] = known["folders"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(now, indent=1))
 
 
 def remove_leftovers(settings: Settings) -> None:
-    """Give the machine back as it was: call it when no process of the shared parts is left."""
-    path = _memory(settings)
-    before = Before(**json.loads(path.read_text())) if path.exists() else None
-    if before and before.boot == _boot():  # without knowing what was there, nothing that may be the user's is touched
+    """Restore the machine. Call it when no process of the shared parts runs any more."""
+    path = _snapshot_file(settings)
+    before = Snapshot(**json.loads(path.read_text())) if path.exists() else None
+    if before and before.boot == _boot():  # without a snapshot nothing is removed that may be the user's
         _empty_cgroups(before)
         _remove_namespaces(before)
         _remove_links(before)
         _remove_rules(before)
         _restore_kernel(before)
-        _remove_places(before)
+        _remove_paths(before)
     hosts.remove_names()
     _unmount(settings)
     path.unlink(missing_ok=True)
 
 
 def find_leftovers(settings: Settings) -> list[str]:
-    """What of ours is still on the machine, one line each; for `doctor` after a `down`."""
+    """What the stand has left on the machine, one line each. `doctor` shows it after a `down`."""
     rules = [line for text in _filters().values() for line in text.splitlines() if _is_ours(line)]
     links = [link for link in _links() if link in {at.DOCKER_BRIDGE, at.POD_BRIDGE}]
     mounts = [str(path) for path in _our_mounts(settings)]
@@ -88,7 +88,7 @@ def find_leftovers(settings: Settings) -> list[str]:
 
 
 def make_bridge(name: str, address: str) -> None:
-    """A bridge with this address, made where it is missing."""
+    """Create a bridge with this address if it is missing."""
     if name not in _links():
         run(["ip", "link", "add", name, "type", "bridge"])
     run(["ip", "addr", "replace", address, "dev", name])
@@ -96,14 +96,14 @@ def make_bridge(name: str, address: str) -> None:
 
 
 def allow_forwarding() -> None:
-    """Let packets pass between bridges; an engine that finds this done leaves the FORWARD policy alone."""
+    """Enable IP forwarding between bridges. An engine that finds it enabled does not change the FORWARD policy."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
 def plan_rule_removal(before: str, now: str) -> str:
-    """Input for `iptables-restore --noflush` that removes what is ours and was not there before; empty if nothing is.
+    """Input for `iptables-restore --noflush` that removes what the stand added; empty if it added nothing.
 
-    Both texts are `iptables-save` output. Rules of ours in the user's chains go first, then our chains.
+    Both texts are `iptables-save` output. Our rules in the user's chains are deleted first, then our chains.
     """
     known = set(_lines_by_table(before))
     tables: dict[str, list[str]] = {}
@@ -126,7 +126,7 @@ def _table_text(table: str, commands: list[str]) -> str:
 
 
 def _lines_by_table(text: str) -> list[tuple[str, str]]:
-    """Each chain and rule with its table; packet counts, which change by themselves, are left out."""
+    """Each chain and rule with its table, without the packet counts."""
     table, lines = "", []
     for line in text.splitlines():
         if line.startswith("*"):
@@ -142,21 +142,21 @@ def _is_ours(line: str) -> bool:
     return line.startswith((":", "-A")) and (named or any(word in line for word in OUR_WORDS))
 
 
-def _look() -> Before:
-    return Before(
+def _take_snapshot() -> Snapshot:
+    return Snapshot(
         boot=_boot(),
         kernel={
             name: path.read_text().strip() for name in KERNEL_SETTINGS if (path := Path("/proc/sys") / name).exists()
         },
         filters=_filters(),
         cgroups=[str(path) for path in _top_cgroups()],
-        folders=[folder for folder in FIXED_PLACES if Path(folder).exists()],
+        folders=[folder for folder in FIXED_PATHS if Path(folder).exists()],
         namespaces=[path.name for path in _namespaces()],
         links=_links(),
     )
 
 
-def _memory(settings: Settings) -> Path:
+def _snapshot_file(settings: Settings) -> Path:
     return settings.shared / "before.json"
 
 
@@ -165,7 +165,7 @@ def _boot() -> str:
 
 
 def _filters() -> dict[str, str]:
-    return {name: run([f"{name}-save"]) for name in FILTERS if found(f"{name}-save")}
+    return {name: run([f"{name}-save"]) for name in FILTERS if find_program(f"{name}-save")}
 
 
 def _links() -> list[str]:
@@ -186,13 +186,13 @@ def _top_cgroups() -> list[Path]:
     return [path for root in roots for path in Path(root).iterdir() if path.is_dir()]
 
 
-def _our_cgroups(before: Before) -> list[Path]:
+def _our_cgroups(before: Snapshot) -> list[Path]:
     known = set(before.cgroups)
     return [path for path in _top_cgroups() if path.name.startswith(OUR_CGROUPS) and str(path) not in known]
 
 
-def _empty_cgroups(before: Before) -> None:
-    """Kill what still runs in containers of ours, and remove their cgroups, the innermost first."""
+def _empty_cgroups(before: Snapshot) -> None:
+    """Kill the processes that still run in our cgroups, and remove the cgroups, innermost first."""
     for top in _our_cgroups(before):
         folders = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
         for folder in folders:
@@ -205,7 +205,7 @@ def _empty_cgroups(before: Before) -> None:
 
 
 def _remove_cgroup(folder: Path) -> None:
-    for _ in range(30):  # a killed process leaves its cgroup a moment later
+    for _ in range(30):  # a killed process leaves its cgroup with a short delay
         try:
             folder.rmdir()
         except FileNotFoundError:
@@ -217,14 +217,10 @@ def _remove_cgroup(folder: Path) -> None:
 
 
 def _our_mounts(settings: Settings) -> list[Path]:
-    """Mount points below our folders, the innermost first."""
+    """The mount points below our folders, innermost first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    roots = (
-        settings.run,
-        settings.shared,
-        settings.cache / "docker",
-        settings.cache / "containerd",
-    )  # the cache may be a disk of its own
+    # Not the whole cache: it may be a mount point itself.
+    roots = (settings.run, settings.shared, settings.cache / "docker", settings.cache / "containerd")
     ours = [Path(point) for point in points if any(Path(point).is_relative_to(root) for root in roots)]
     return sorted(ours, key=lambda path: len(path.parts), reverse=True)
 
@@ -237,7 +233,7 @@ def _unmount(settings: Settings) -> None:
             run(["umount", "--lazy", point])
 
 
-def _remove_namespaces(before: Before) -> None:
+def _remove_namespaces(before: Snapshot) -> None:
     known = set(before.namespaces)
     for path in _namespaces():
         if path.name.startswith("cni-") and path.name not in known:
@@ -246,7 +242,7 @@ def _remove_namespaces(before: Before) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_links(before: Before) -> None:
+def _remove_links(before: Snapshot) -> None:
     known = set(before.links)
     for link in _links():
         if link not in known and (link in {at.DOCKER_BRIDGE, at.POD_BRIDGE} or _is_bridge_of_pool(link)):
@@ -254,18 +250,18 @@ def _remove_links(before: Before) -> None:
 
 
 def _is_bridge_of_pool(link: str) -> bool:
-    """True for a bridge that our engine made for a network of its own."""
+    """True for a bridge that our engine created for a Docker network."""
     prefix = at.DOCKER_POOL.split(".0.0/")[0]
     return link.startswith("br-") and f"inet {prefix}." in run(["ip", "-4", "addr", "show", "dev", link])
 
 
-def _remove_rules(before: Before) -> None:
+def _remove_rules(before: Snapshot) -> None:
     for name, now in _filters().items():
         if text := plan_rule_removal(before.filters.get(name, ""), now):
             run([f"{name}-restore", "--noflush"], stdin=text, what_next=f"Next: compare {name}-save with docs/stand.md")
 
 
-def _restore_kernel(before: Before) -> None:
+def _restore_kernel(before: Snapshot) -> None:
     for name, value in before.kernel.items():
         path = Path("/proc/sys") / name
         if path.exists() and path.read_text().strip() != value:
@@ -273,8 +269,8 @@ def _restore_kernel(before: Before) -> None:
                 path.write_text(value)
 
 
-def _remove_places(before: Before) -> None:
-    for folder in FIXED_PLACES:
+def _remove_paths(before: Snapshot) -> None:
+    for folder in FIXED_PATHS:
         if folder not in before.folders:
             _remove(Path(folder))
 

@@ -1,6 +1,6 @@
-"""Gives Services of type LoadBalancer in one namespace an address of the loopback range; kube-proxy does the rest.
+"""Assigns a loopback address to each Service of type LoadBalancer in one namespace. kube-proxy does the forwarding.
 
-Runs inside the dev environment: `python -m local.parts.loadbalancer KUBECONFIG NAMESPACE 127.20.SLOT`.
+It runs in the dev environment: `python -m local.parts.loadbalancer KUBECONFIG NAMESPACE 127.20.SLOT`.
 """
 
 import sys
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 LAST_HOST = 254
-RESYNC_S = 30  # a watch that broke unseen is begun again this often
-PAUSE_S = 1  # between tries while the API server is away
+RESYNC_S = 30  # a watch is restarted this often, in case it broke without an error
+PAUSE_S = 1  # between retries while the API server does not respond
 
 
 def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, str]:
-    """The address that each Service without one gets; those given before are kept, and the lowest free one is next.
+    """The lowest free address for each Service that has none of this prefix. Existing addresses are kept.
 
-    One with a class of load balancers waits for that class, as Kubernetes has it.
+    A Service with a `loadBalancerClass` gets none: as in Kubernetes, that class of load balancers provides it.
     """
     balanced = [service for service in services if service["spec"].get("type") == "LoadBalancer"]
     taken = {address for service in balanced if (address := address_of(service))}
@@ -31,30 +31,30 @@ def plan_addresses(services: list[Mapping[str, Any]], prefix: str) -> dict[str, 
 
 
 def address_of(service: Mapping[str, Any]) -> str | None:
-    """The address that a Service already has."""
+    """The address of a Service, or None."""
     ingress = (service.get("status") or {}).get("loadBalancer", {}).get("ingress") or []
     return ingress[0].get("ip") if ingress else None
 
 
 def main(kubeconfig: str, namespace: str, prefix: str) -> None:
-    """Give addresses until ended."""
-    from kubernetes import client, config, watch  # imported here: the pure part is used without the dev environment
+    """Assign addresses until the process ends."""
+    from kubernetes import client, config, watch  # imported here: the pure functions work without the dev environment
 
     config.load_kube_config(kubeconfig)
     core = client.CoreV1Api()
     while True:
         try:
-            give_addresses(core, namespace, prefix)
+            assign_addresses(core, namespace, prefix)
             for _event in watch.Watch().stream(core.list_namespaced_service, namespace, timeout_seconds=RESYNC_S):
-                give_addresses(core, namespace, prefix)
-        except Exception as trouble:  # the API server may be away for any reason: say so, go on
+                assign_addresses(core, namespace, prefix)
+        except Exception as trouble:  # whatever the API server's failure: log it and retry
             words = " ".join(str(trouble).split())
             sys.stderr.write(f"{type(trouble).__name__}: {words[:300]}\n")
             time.sleep(PAUSE_S)
 
 
-def give_addresses(core: Any, namespace: str, prefix: str) -> None:
-    """One look at the namespace's Services, and the addresses that are missing."""
+def assign_addresses(core: Any, namespace: str, prefix: str) -> None:
+    """Assign the missing addresses of the namespace's Services once."""
     found = core.list_namespaced_service(namespace, _preload_content=True)
     services = core.api_client.sanitize_for_serialization(found)["items"]
     for name, address in plan_addresses(services, prefix).items():

@@ -1,7 +1,7 @@
-"""The image that models are built on: TensorFlow Serving's own where it can be pulled, else a stand-in built here.
+"""The base image of models: TensorFlow Serving's own if it can be pulled, otherwise a stand-in that is built here.
 
-The stand-in has three layers, so that a change of the server's program costs a small one: Debian with Python, the
-Python packages, the program. Each is named by the content that it is made from and found again in the engine.
+The stand-in has three layers: Debian with Python, the Python packages, the program. A change of the program rebuilds
+only the last, small one. The tag of each layer is a hash of its inputs, by which the engine finds it again.
 """
 
 import base64
@@ -26,24 +26,24 @@ from local.progress import Note, say, step
 from local.settings import Settings
 
 NAME = "tensorflow/serving"
-TAG = "2.20.0"  # the newest that exists: include/model exports with what this version loads
+TAG = "2.20.0"  # the newest release: include/model exports with a TensorFlow whose models it loads
 SERVING_IMAGE = f"{NAME}:{TAG}"
-ASK_S = 20  # an answer about the image, not the image itself
+ASK_S = 20  # for a question about an image, without its content
 PULL_S = 1800
 
 DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
-PYTHON = "3.11"  # of this Debian
+PYTHON = "3.11"  # the version in this Debian
 SITE_PACKAGES = f"/usr/local/lib/python{PYTHON}/dist-packages"
-NOT_RUN = ("tensorflow/include",)  # 236 MB of C++ headers, which no server reads
-WORK_NAME = "slipway-stand"  # the engine's names for the layers begin with this
+NOT_RUN = ("tensorflow/include",)  # 236 MB of C++ headers, which the server does not need
+WORK_NAME = "slipway-stand"  # prefix of the layers' image names in the engine
 LABEL_TEXT = "a stand-in for tensorflow/serving, built from local/serving"
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingImage:
-    """The base image's reference, and why it is a stand-in where it is one."""
+    """The reference of the base image; for a stand-in, also the reason for it."""
 
     reference: str
     stand_in: str | None = None
@@ -53,7 +53,7 @@ UNKNOWN = ServingImage(reference="")
 
 
 def provide(settings: Settings, parts: Parts) -> ServingImage:
-    """The image: the user's own, the real one pulled, or the stand-in, said aloud."""
+    """The user's image, the real one pulled, or the stand-in, which is then announced."""
     if settings.serving_image:
         return ServingImage(reference=settings.serving_image)
     with step("serving image") as note:
@@ -67,13 +67,13 @@ def provide(settings: Settings, parts: Parts) -> ServingImage:
         with locked(settings.cache / "stand-in.lock"):
             build_stand_in(settings, parts.docker_host, reference, note)
             push(parts.docker_host, reference, note)
-    text = f"{SERVING_IMAGE} cannot be pulled ({refusal}): {reference} serves in its place, built from local/serving"
+    text = f"{SERVING_IMAGE} cannot be pulled ({refusal}): {reference}, built from local/serving, takes its place"
     say(f"  STAND-IN: {text}")
     return ServingImage(reference=reference, stand_in=text)
 
 
 def pull(host: str) -> str | None:
-    """None when the engine has TensorFlow Serving's own image, pulled now if need be; else why it cannot be had."""
+    """Pull TensorFlow Serving's own image if the engine lacks it. Returns None, or the reason why it cannot be pulled."""
     if has_image(host, SERVING_IMAGE):
         return None
     try:
@@ -85,7 +85,7 @@ def pull(host: str) -> str | None:
 
 
 def reason(text: str) -> str:
-    """The engine's own words out of an error message, on one line."""
+    """The engine's message out of an error text, on one line."""
     _, brace, rest = text.partition("{")
     try:
         said = str(json.loads(brace + rest)["message"])
@@ -95,7 +95,7 @@ def reason(text: str) -> str:
 
 
 def has_image(host: str, reference: str) -> bool:
-    """True when the engine holds this image."""
+    """True if the engine has this image."""
     try:
         engine.call(host, "GET", f"/images/{reference}/json", timeout_s=ASK_S)
     except StandError:
@@ -104,25 +104,25 @@ def has_image(host: str, reference: str) -> bool:
 
 
 def program_id(settings: Settings) -> str:
-    """Changes with anything that the stand-in is made from."""
+    """The hash of all inputs of the stand-in."""
     folder = settings.checkout / "local" / "serving"
     parts = [where.encode() + path.read_bytes() for where, path in program_files(folder).items()]
     return content_id(packages_id(settings).encode() + b"".join(parts) + LABEL_TEXT.encode())
 
 
 def packages_id(settings: Settings) -> str:
-    """Changes with the locked Python packages or the Debian below them."""
+    """The hash of the locked Python packages and of the Debian base."""
     lock = (settings.checkout / "local" / "serving" / "requirements.txt").read_bytes()
     return content_id(lock + base_id().encode() + " ".join(NOT_RUN).encode())
 
 
 def base_id() -> str:
-    """Changes with the Debian base."""
+    """The hash of the Debian release and its packages."""
     return content_id(f"{DEBIAN} {DEBIAN_PACKAGES}".encode())
 
 
 def program_files(folder: Path) -> dict[str, Path]:
-    """What makes the server, by its place in the image: program and entrypoint where the real image has them."""
+    """The server's files by their path in the image. Program and entrypoint have the paths of the real image."""
     modules = sorted((folder / "model_server").glob("*.py"))
     return {
         "usr/bin/tensorflow_model_server": folder / "tensorflow_model_server.py",
@@ -132,7 +132,7 @@ def program_files(folder: Path) -> dict[str, Path]:
 
 
 def build_stand_in(settings: Settings, host: str, reference: str, note: Note) -> None:
-    """Build what of the stand-in the engine does not have yet."""
+    """Build the layers of the stand-in that the engine does not have yet."""
     if has_image(host, reference):
         note("built before")
         return
@@ -148,7 +148,7 @@ def build_stand_in(settings: Settings, host: str, reference: str, note: Note) ->
 
 
 def stand_in_config() -> dict[str, object]:
-    """The image's configuration: that of the real one, and the label that tells it apart."""
+    """The image's configuration: that of the real image, with a label that marks it as a stand-in."""
     return {
         "Entrypoint": ["/usr/bin/tf_serving_entrypoint.sh"],
         "Env": [
@@ -162,7 +162,7 @@ def stand_in_config() -> dict[str, object]:
 
 
 def debian_base(settings: Settings, host: str) -> str:
-    """Debian with Python, from its own packages."""
+    """The image of Debian with Python, built from Debian's packages if the engine lacks it."""
     image = f"{WORK_NAME}/debian:{base_id()}"
     if not has_image(host, image):
         folder = settings.cache / "debootstrap"
@@ -179,7 +179,7 @@ def debian_base(settings: Settings, host: str) -> str:
 
 
 def _build_packages(settings: Settings, host: str) -> str:
-    """The base with the locked Python packages, compiled where they will run."""
+    """The image of the base with the locked Python packages, compiled to bytecode inside it."""
     image = f"{WORK_NAME}/serving-packages:{packages_id(settings)}"
     if has_image(host, image):
         return image
@@ -205,12 +205,12 @@ def _build_packages(settings: Settings, host: str) -> str:
 
 
 def _compile(folder: str) -> dict[str, object]:
-    """A container's configuration that compiles a folder's modules: a pod's file system is read-only."""
+    """A container's configuration that compiles a folder's modules to bytecode, since a pod's file system is read-only."""
     return {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", folder]}
 
 
 def _program_layer(folder: Path) -> Iterator[bytes]:
-    """The server's own files, and an empty folder for models."""
+    """The server's files and an empty folder for models, as a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         models = tarfile.TarInfo("models")
@@ -225,10 +225,10 @@ def _program_layer(folder: Path) -> Iterator[bytes]:
 
 
 def _tar_stream(folder: Path, below: str = ".") -> Iterator[bytes]:
-    """The folder's content as a tar, piece by piece, moved to `below`; at "." it keeps its owners, else root owns it."""
+    """The folder's content as a tar in chunks, below the path `below`. At "." it keeps its owners, otherwise root owns it."""
     owner = ["--numeric-owner"] if below == "." else ["--owner=0", "--group=0", f"--transform=s,^\\.,{below},S"]
     with subprocess.Popen(["tar", "-C", folder, *owner, "-c", "."], stdout=subprocess.PIPE) as packing:
-        assert packing.stdout  # noqa: S101  # asked for above
+        assert packing.stdout  # noqa: S101  # set above
         while piece := packing.stdout.read(CHUNK_BYTES):
             yield piece
 
@@ -248,7 +248,7 @@ def _run(host: str, container: str) -> None:
 
 
 def _commit(host: str, container: str, reference: str, config: dict[str, object] | None = None) -> None:
-    """Make the container's files an image, with this configuration in place of the container's own."""
+    """Commit the container's files as an image, with this configuration in place of the container's own."""
     repository, _, tag = reference.rpartition(":")
     query = {"container": container, "repo": repository, "tag": tag}
     engine.call(host, "POST", "/commit", query=query, body=config or {})
@@ -259,7 +259,7 @@ def _remove(host: str, container: str) -> None:
 
 
 def push(host: str, reference: str, note: Note) -> None:
-    """Have the registry hold the image; nothing is sent when it does."""
+    """Push the image if the registry does not have it."""
     repository, _, tag = reference.rpartition(":")
     if _in_registry(host, reference):
         return
@@ -284,5 +284,5 @@ def _in_registry(host: str, reference: str) -> bool:
 def _refuse(error: str | None) -> None:
     if error:
         raise StandError(
-            f"stand-in image: {error}. Next: python3 -m local up, or name an image of yours with SLIPWAY_SERVING_IMAGE"
+            f"stand-in image: {error}. Next: python3 -m local up, or name your own image with SLIPWAY_SERVING_IMAGE"
         )

@@ -1,4 +1,4 @@
-"""The shared parts of a machine: engine, registry and cluster, started once and used by every checkout."""
+"""The shared parts of the machine: engine, registry and cluster. They are started once, and every checkout uses them."""
 
 import contextlib
 import http.client
@@ -26,7 +26,7 @@ ENGINE_S = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Which shared parts are the stand's own, and where each one is."""
+    """The address of each shared part, and whether the stand runs it itself."""
 
     docker_host: str
     own_engine: bool
@@ -48,7 +48,7 @@ def supervisor(settings: Settings) -> Supervisor:
 
 
 def choose_parts(settings: Settings) -> Parts:
-    """The user's own parts where named or found running, the stand's own for the rest."""
+    """The user's parts that are named or running, and the stand's own for the rest."""
     docker_host = settings.docker_host or running_engine(settings)
     if settings.docker_host and not engine.engine_answers(settings.docker_host):
         raise StandError(
@@ -68,7 +68,7 @@ def choose_parts(settings: Settings) -> Parts:
 
 
 def running_engine(settings: Settings) -> str | None:
-    """The machine's own engine, unless the stand already runs one."""
+    """The machine's own engine, or None if it has none or the stand already runs one."""
     if engine.engine_answers(settings.own_docker_host):
         return None
     hosts = [os.environ.get("DOCKER_HOST", ""), engine.DEFAULT_HOST]
@@ -76,14 +76,14 @@ def running_engine(settings: Settings) -> str | None:
 
 
 def start_shared(settings: Settings, parts: Parts) -> Path | None:
-    """Start what does not run yet; the binary's folder where the cluster is the stand's own."""
+    """Start the shared parts that do not run yet. Returns the folder of the Kubernetes binary, if the cluster is our own."""
     binary = None
     if parts.own_cluster:
         with step("Kubernetes binary") as note:
             binary = build_binary(settings, note)
     if not (parts.own_cluster or parts.own_engine or parts.own_registry):
         return None
-    leftovers.remember(settings)
+    leftovers.save_snapshot(settings)
     _configure(settings, parts, binary)
     if parts.own_engine or parts.own_cluster:
         leftovers.allow_forwarding()
@@ -121,7 +121,7 @@ def _start_cluster(settings: Settings, binary: Path) -> None:
 
 
 def _configure(settings: Settings, parts: Parts, binary: Path | None) -> None:
-    """Write configurations and tell the supervisor; left alone while another checkout relies on what runs."""
+    """Write the configurations and update the supervisor. Does nothing while a checkout uses running parts."""
     with locked_at_once(shared_lock(settings)) as free:
         if answers(supervisor(settings)) and not free:
             return
@@ -135,7 +135,7 @@ def _configure(settings: Settings, parts: Parts, binary: Path | None) -> None:
 
 
 def shared_programs(settings: Settings, binary: Path | None) -> list[Program]:
-    """Every program that the shared supervisor knows; only those that are needed get started."""
+    """Every program of the shared supervisor. It starts only those that are needed."""
     first = [cluster.containerd_program(settings), registry_program(settings), engine_program(settings)]
     return first + (cluster.programs(settings, binary) if binary else [])
 
@@ -156,7 +156,7 @@ def render_registry(settings: Settings) -> dict[str, object]:
 
 
 def engine_program(settings: Settings) -> Program:
-    """The stand's own engine, apart from everything that another engine on the machine would use."""
+    """The stand's own engine. It shares no folder, socket or bridge with another engine on the machine."""
     return Program(
         name="dockerd",
         command=(
@@ -170,7 +170,7 @@ def engine_program(settings: Settings) -> Program:
 
 
 def registry_answers(registry: str) -> bool:
-    """True when a registry speaks its protocol there."""
+    """True if a registry responds there."""
     where = urllib.parse.urlsplit(f"//{registry}")
     connection = http.client.HTTPConnection(where.hostname or "", where.port or 80, timeout=3)
     try:
@@ -183,7 +183,7 @@ def registry_answers(registry: str) -> bool:
 
 
 def containerd_answers(settings: Settings) -> bool:
-    """True when the stand's own containerd serves."""
+    """True if the stand's own containerd responds."""
     try:
         run(["ctr", "--address", settings.containerd_socket, "version"], timeout_s=5)
     except StandError:
@@ -192,7 +192,7 @@ def containerd_answers(settings: Settings) -> bool:
 
 
 def stop_shared(settings: Settings) -> None:
-    """Stop all shared parts and give the machine back; the caller holds the shared lock exclusively."""
+    """Stop all shared parts and restore the machine. The caller holds the shared lock exclusively."""
     ours = supervisor(settings)
     if answers(ours):
         _stop_in_order(settings, ours)
@@ -201,7 +201,7 @@ def stop_shared(settings: Settings) -> None:
 
 
 def _stop_in_order(settings: Settings, ours: Supervisor) -> None:
-    """Nodes first, so that nothing starts containers again; then the containers; then what ran them."""
+    """Stop what starts containers first, then remove the containers, then stop containerd."""
     stop(ours, "kube-proxy", "kubelet", "scheduler", "controller-manager", "api-server", "etcd", "registry", "dockerd")
     if states(ours).get("containerd") == "RUNNING" and containerd_answers(settings):
         for namespace in ("k8s.io", "moby"):
@@ -218,7 +218,7 @@ def _remove_containers(settings: Settings, namespace: str) -> None:
 
 
 def _try(command: list[str]) -> None:
-    """A step of the clean-up whose failure the later, blunter steps make good."""
+    """Run one step of the clean-up. If it fails, a later and more forceful step does the same."""
     try:
         run(command, timeout_s=20)
     except StandError:
@@ -227,7 +227,7 @@ def _try(command: list[str]) -> None:
 
 @contextlib.contextmanager
 def held_alone(settings: Settings) -> Iterator[None]:
-    """Have the shared parts for this checkout alone while the block stops or breaks one; refused while another one runs."""
+    """Hold the shared parts exclusively while the block stops or breaks one. Raises StandError while another checkout runs."""
     with locked(change_lock(settings)):
         stop(checkout.supervisor(settings), "lock")
         try:
@@ -242,16 +242,16 @@ def held_alone(settings: Settings) -> Iterator[None]:
 
 
 def use_shared(settings: Settings) -> None:
-    """Say that this checkout uses the shared parts; when this is over, nobody stops them any more."""
+    """Mark that this checkout uses the shared parts. Once this returns, no other checkout stops them."""
 
-    def is_said() -> bool:
+    def is_held() -> bool:
         with locked_at_once(shared_lock(settings)) as free:
             return not free
 
     start(checkout.supervisor(settings), "lock")
-    wait_until(is_said, seconds=LOCK_S, what=f"{shared_lock(settings)}: not held")
+    wait_until(is_held, seconds=LOCK_S, what=f"{shared_lock(settings)}: not held")
 
 
 def shared_pids(settings: Settings) -> dict[str, int]:
-    """Process ids of the shared programs, for whoever has to stop one."""
+    """The process ids of the shared programs, for tests that kill one."""
     return pids(supervisor(settings))

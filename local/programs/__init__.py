@@ -1,1 +1,1 @@
-"""Runs other programs: once, or under a supervisor that restarts them."""
+"""Runs programs: once, or under a supervisor that restarts them."""

@@ -1,7 +1,7 @@
 """Locks between checkouts and between commands.
 
-`shared` is held shared by every running checkout (a process of its supervisor holds it) and taken exclusively by what
-stops a shared part. `change` is held for as long as a command changes shared parts, so that two commands never do at once.
+Every running checkout holds `shared` in shared mode, through a process of its supervisor. A command that stops a shared
+part takes it exclusively. A command holds `change` while it changes shared parts, so that only one command does so.
 """
 
 import contextlib
@@ -13,23 +13,23 @@ from local.settings import Settings
 
 
 def shared_lock(settings: Settings) -> Path:
-    """The file whose shared lock says that a checkout uses the shared parts."""
+    """The lock file that each running checkout holds in shared mode."""
     return settings.run / "shared.lock"
 
 
 def command_lock(settings: Settings) -> Path:
-    """The file whose lock says that a command is bringing this checkout up or down."""
+    """The lock file of `up` and `down` of this checkout."""
     return settings.run / f"{settings.checkout_id}.lock"
 
 
 def change_lock(settings: Settings) -> Path:
-    """The file whose lock says that a command is changing the shared parts."""
+    """The lock file of commands that change the shared parts."""
     return settings.run / "change.lock"
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the file, waiting for it as long as it takes."""
+    """Hold a lock on the file. Waits for it without a limit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -38,7 +38,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_at_once(path: Path) -> Iterator[bool]:
-    """Take the lock exclusively, or yield False at once when somebody holds it."""
+    """Yield True with the exclusive lock held, or False at once if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

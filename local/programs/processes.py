@@ -1,4 +1,4 @@
-"""Processes of ours, known by a variable in their environment, and their end."""
+"""Finds and ends the stand's processes, by a variable in their environment."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from local.settings import MARK
 
 
 def marked(mark: str) -> list[int]:
-    """Ids of the living processes whose environment carries the mark."""
+    """The ids of running processes whose environment has this mark."""
     wanted = f"{MARK}={mark}".encode()
     return [pid for pid in _pids() if pid != os.getpid() and wanted in _environment(pid)]
 
 
 def end_processes(pids: list[int], *, patience_s: float = 10) -> None:
-    """Ask these processes to end, and kill those that have not after `patience_s`."""
+    """Send SIGTERM to these processes, and SIGKILL to those that still run after `patience_s`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -28,7 +28,7 @@ def end_processes(pids: list[int], *, patience_s: float = 10) -> None:
 
 
 def end_marked(mark: str, *, patience_s: float = 10) -> int:
-    """End every process that carries the mark, and say how many there were."""
+    """End every process that has the mark. Returns how many there were."""
     count = 0
     while pids := marked(mark):
         count += len(pids)
@@ -37,7 +37,7 @@ def end_marked(mark: str, *, patience_s: float = 10) -> int:
 
 
 def alive(pid: int) -> bool:
-    """True while the process runs; one that has ended and is not yet collected does not."""
+    """True while the process runs. A zombie does not run."""
     try:
         return (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"

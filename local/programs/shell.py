@@ -1,4 +1,4 @@
-"""Programs run by name, their output kept for the message of a failure."""
+"""Runs a program once and keeps its output for the error message."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.errors import StandError
 
-LAST_LINES = 15  # enough for a compiler's or apt's own words, short enough to read
+LAST_LINES = 15  # enough for the message of a compiler or of apt, short enough to read
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     timeout_s: float = 600,
     what_next: str = "",
 ) -> str:
-    """Standard output of a command that succeeded; a StandError with its last lines otherwise."""
+    """The standard output of a command that succeeded. Raises StandError with its last lines if it failed."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -37,7 +37,7 @@ def run(
     except FileNotFoundError as missing:
         raise StandError(f"{words[0]}: not found. {what_next or 'Next: python3 -m local doctor'}") from missing
     except subprocess.TimeoutExpired as slow:
-        raise StandError(f"{' '.join(words[:4])}: no end after {timeout_s:.0f} s. {what_next}".strip()) from slow
+        raise StandError(f"{' '.join(words[:4])}: still running after {timeout_s:.0f} s. {what_next}".strip()) from slow
     if done.returncode != 0:
         raise StandError(
             f"{' '.join(words[:6])}: exit {done.returncode}\n{last_lines(done.stdout + done.stderr)}\n{what_next}".strip()
@@ -50,14 +50,14 @@ def last_lines(text: str, count: int = LAST_LINES) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip().splitlines()[-count:])
 
 
-def found(program: str) -> Path | None:
-    """Where a program is, also in the folders of system programs that a user's PATH may lack."""
+def find_program(program: str) -> Path | None:
+    """The path of a program, or None. Also searches the folders of system programs, which may not be on the user's PATH."""
     where = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"]))
     return Path(where) if where else None
 
 
 def wait_until(ready: Callable[[], bool], *, seconds: float, what: str, every_s: float = 0.3) -> None:
-    """Return when `ready()` is true; a StandError naming `what` after `seconds`."""
+    """Return when `ready()` is true. Raises StandError with `what` after `seconds`."""
     end_s = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end_s:

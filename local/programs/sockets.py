@@ -1,4 +1,4 @@
-"""HTTP and XML-RPC over unix sockets, with nothing but the standard library."""
+"""HTTP and XML-RPC over unix sockets, with the standard library only."""
 
 import http.client
 import socket
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection whose far end is a socket file."""
+    """An HTTP connection to a socket file."""
 
     def __init__(self, path: Path, timeout_s: float = 60) -> None:
-        """Name the socket; nothing is opened yet."""
+        """Keep the path; `connect` opens it."""
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
@@ -32,5 +32,5 @@ class _UnixTransport(xmlrpc.client.Transport):
 
 
 def unix_rpc(path: Path) -> xmlrpc.client.ServerProxy:
-    """An XML-RPC server behind a socket file."""
+    """A client of the XML-RPC server at a socket file."""
     return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path))

@@ -1,4 +1,4 @@
-"""Supervised programs: one supervisor for the shared parts and one for each checkout; what dies is started again."""
+"""Supervised programs: one supervisor for the shared parts and one for each checkout. It restarts programs that end."""
 
 import contextlib
 import http.client
@@ -18,15 +18,14 @@ from local.settings import MARK
 START_S = 20
 RUNNING = "RUNNING"
 RETURN_AT_ONCE = False
-READABLE = {
-    "SPT_NOENV": "1"
-}  # a process that renames itself (setproctitle) leaves its environment, and so the mark, readable
+# With this, a process that renames itself (setproctitle) keeps its environment readable, and so the mark.
+READABLE = {"SPT_NOENV": "1"}
 NOT_INHERITED = ("AIRFLOW", "SLIPWAY_", "KUBECONFIG", "DOCKER_HOST", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One supervised program; `environment` is added to what the supervisor itself has."""
+    """One supervised program. `environment` is added to the supervisor's own."""
 
     name: str
     command: tuple[str, ...]
@@ -38,7 +37,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervisor:
-    """A supervisor: its folders and the mark that all its processes carry."""
+    """A supervisor: its folders, and the mark in the environment of all its processes."""
 
     mark: str
     run: Path
@@ -49,16 +48,16 @@ class Supervisor:
 
     @property
     def socket(self) -> Path:
-        """Where it is told what to do."""
+        """The socket of its XML-RPC server."""
         return self.run / "supervisor.sock"
 
     def log(self, name: str) -> Path:
-        """The log of one of its programs."""
+        """The log file of one of its programs."""
         return self.logs / f"{name}.log"
 
 
 def render_config(supervisor: Supervisor, programs: Sequence[Program]) -> str:
-    """The supervisor's configuration file; programs start only when told to, then again whenever they end."""
+    """The supervisor's configuration file. It starts programs only on request, and restarts them when they end."""
     head = [
         "[supervisord]", f"pidfile={supervisor.run}/supervisor.pid", f"logfile={supervisor.logs}/supervisor.log",
         "logfile_maxbytes=5MB", "logfile_backups=1", "loglevel=info", "user=root", f"directory={supervisor.directory}",
@@ -80,7 +79,7 @@ def _render_program(supervisor: Supervisor, program: Program) -> list[str]:
         "autostart=false",
         "autorestart=true",
         "startsecs=1",
-        "startretries=1000",  # a part that others need comes back however long they take
+        "startretries=1000",  # a program that waits for another part is restarted until that part is up
         f"stopsignal={program.stop_signal}",
         f"stopwaitsecs={program.stop_wait_s}",
         "stopasgroup=false",
@@ -104,12 +103,12 @@ def _quoted(word: str) -> str:
 
 
 def answers(supervisor: Supervisor) -> bool:
-    """True when the supervisor is there and obeys."""
+    """True if the supervisor responds."""
     return _state(supervisor) == RUNNING
 
 
 def set_programs(supervisor: Supervisor, programs: Sequence[Program]) -> None:
-    """Have the supervisor know exactly these programs; unchanged ones go on undisturbed, none is started."""
+    """Configure exactly these programs. Unchanged ones keep running; none is started."""
     for folder in (supervisor.run, supervisor.logs, supervisor.config.parent):
         folder.mkdir(parents=True, exist_ok=True)
     supervisor.config.write_text(render_config(supervisor, programs))
@@ -126,7 +125,7 @@ def set_programs(supervisor: Supervisor, programs: Sequence[Program]) -> None:
 
 
 def _start_supervisor(supervisor: Supervisor) -> None:
-    """Start the supervisor, after what a killed one may have left behind has ended."""
+    """Start the supervisor, after ending the processes that a killed one may have left."""
     end_marked(supervisor.mark)
     supervisor.socket.unlink(missing_ok=True)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_INHERITED)}
@@ -138,7 +137,7 @@ def _start_supervisor(supervisor: Supervisor) -> None:
 
 
 def start(supervisor: Supervisor, *names: str) -> None:
-    """Start these programs where they do not run yet."""
+    """Start these programs if they do not run yet."""
     rpc = _rpc(supervisor)
     for name in names:
         try:
@@ -149,7 +148,7 @@ def start(supervisor: Supervisor, *names: str) -> None:
 
 
 def stop(supervisor: Supervisor, *names: str) -> None:
-    """Stop these programs, in this order; those that do not run are left alone."""
+    """Stop these programs in this order, if they run."""
     rpc = _rpc(supervisor)
     for name in names:
         with contextlib.suppress(xmlrpc.client.Fault):
@@ -157,7 +156,7 @@ def stop(supervisor: Supervisor, *names: str) -> None:
 
 
 def states(supervisor: Supervisor) -> dict[str, str]:
-    """Each program's state in the supervisor's words; empty when the supervisor does not answer."""
+    """The state of each program in the supervisor's terms; empty if the supervisor does not respond."""
     if not answers(supervisor):
         return {}
     processes: Any = _rpc(supervisor).supervisor.getAllProcessInfo()
@@ -165,7 +164,7 @@ def states(supervisor: Supervisor) -> dict[str, str]:
 
 
 def pids(supervisor: Supervisor) -> dict[str, int]:
-    """Each running program's process id."""
+    """The process id of each running program."""
     if not answers(supervisor):
         return {}
     processes: Any = _rpc(supervisor).supervisor.getAllProcessInfo()
@@ -173,7 +172,7 @@ def pids(supervisor: Supervisor) -> dict[str, int]:
 
 
 def shut_down(supervisor: Supervisor) -> None:
-    """End the supervisor and every process that carries its mark."""
+    """End the supervisor and every process that has its mark."""
     if answers(supervisor):
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
             _rpc(supervisor).supervisor.stopAllProcesses()
@@ -182,7 +181,7 @@ def shut_down(supervisor: Supervisor) -> None:
 
 
 def log_end(supervisor: Supervisor, name: str) -> str:
-    """The last lines of a program's log."""
+    """The path and last lines of a program's log."""
     log = supervisor.log(name)
     return f"  {log}:\n{last_lines(log.read_text(errors='replace'))}" if log.exists() else f"  no log at {log}"
 

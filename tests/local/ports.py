@@ -4,7 +4,7 @@ import socket
 
 
 def free_ports(count):
-    """Ports of loopback that nobody listens on right now."""
+    """Loopback ports on which no process listens at the moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [opened.getsockname()[1] for opened in sockets]
     for opened in sockets:
@@ -13,7 +13,7 @@ def free_ports(count):
 
 
 def is_open(address):
-    """Whether somebody listens at host:port."""
+    """True if a process listens at host:port."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     with socket.socket() as probe:
         probe.settimeout(5)

@@ -1,4 +1,4 @@
-"""Debian packages: what apt's simulation is read as."""
+"""How the output of apt's simulation is read."""
 
 from local.builds.packages import Simulation, judge_simulation
 
@@ -17,19 +17,19 @@ UPGRADE = "Inst libc6 [2.36-9+deb12u9] (2.36-9+deb12u13 Debian:12.15/oldstable [
 
 
 def test_harmless_if_every_package_is_new():
-    """New packages alone change nothing that the machine has."""
+    """New packages change no installed package."""
     assert judge_simulation(NEW) == Simulation(installed=("runc", "docker.io"), removed=(), replaced=())
     assert judge_simulation(NEW).harmless
 
 
-def test_harmful_if_a_package_would_go():
-    """Docker's own packages, which Debian's would push out, are named."""
+def test_harmful_if_a_package_would_be_removed():
+    """The verdict names Docker's own packages, which Debian's would remove."""
     verdict = judge_simulation(CONFLICT)
     assert verdict == Simulation(installed=("containerd",), removed=("docker-ce", "containerd.io"), replaced=())
     assert not verdict.harmless
 
 
 def test_harmful_if_a_package_would_be_upgraded():
-    """An upgrade of what is installed is a replacement too."""
+    """An upgrade counts as a replacement."""
     assert judge_simulation(UPGRADE) == Simulation(installed=(), removed=(), replaced=("libc6",))
     assert not judge_simulation(UPGRADE).harmless

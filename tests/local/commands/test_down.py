@@ -1,4 +1,4 @@
-"""What `down` takes with it."""
+"""What `down` removes."""
 
 from local.commands.down import plan_image_removal
 
@@ -10,8 +10,8 @@ IMAGES = [
 ]
 
 
-def test_images_of_this_checkout_alone():
-    """Tags and digests below the checkout's own repository go; another checkout's and the user's stay."""
+def test_only_images_of_this_checkout_are_removed():
+    """Tags and digests of the checkout's own repository are removed; those of another checkout and of the user are kept."""
     assert plan_image_removal(IMAGES, "127.0.0.1:28500/slipway-1/") == [
         "127.0.0.1:28500/slipway-1/vit:v1",
         "127.0.0.1:28500/slipway-1/vit@sha256:aa",

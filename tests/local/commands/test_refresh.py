@@ -1,4 +1,4 @@
-"""Following a run: what a person sees of it."""
+"""What `refresh` prints while it follows a run."""
 
 import json
 
@@ -12,8 +12,8 @@ from slipway.model_file import overlay_names
 from slipway.params import refresh_form
 
 
-def test_params_are_json_where_they_can_be():
-    """Numbers and truth values arrive as such, texts as texts, and `--force` is one of them."""
+def test_params_are_read_as_json_if_they_are_json():
+    """Numbers and booleans keep their type, other values are strings, and `--force` is one of the params."""
     assert parse_params(["min_confidence=0.9", "overlay=local"], force=True) == {
         "force": True,
         "min_confidence": 0.9,
@@ -23,41 +23,41 @@ def test_params_are_json_where_they_can_be():
 
 @pytest.mark.parametrize("word", ["revision", "=x"])
 def test_param_without_name_or_value_is_refused(word):
-    """The message shows how one looks."""
+    """The message shows the right form."""
     with pytest.raises(StandError, match="KEY=VALUE"):
         parse_params([word], force=False)
 
 
-def test_refused_param_is_one_line():
-    """Of Airflow's answer a person sees the Param, the value and what is allowed, as the form's own check says it."""
+def test_refused_param_is_reported_in_one_line():
+    """The line has the Param, the value and what is allowed, in the words of the form's own check."""
     form = ParamsDict(refresh_form(None))
     with pytest.raises(ParamValidationError) as refusal:
         form["overlay"] = "nowhere"
     assert "\n" in str(refusal.value)
     said = explain("POST /dagRuns: 400", json.dumps({"detail": str(refusal.value)}))
     allowed = [None, *overlay_names()]
-    assert said == f"Param overlay: 'nowhere' is not one of {allowed}. Next: mend --param overlay=…, or leave it out"
+    assert said == f"Param overlay: 'nowhere' is not one of {allowed}. Next: correct --param overlay=…, or omit it"
 
 
 @pytest.mark.parametrize("answer", ['{"detail": "no\\nway"}', "no\nway"])
-def test_refusal_is_airflows_words_in_one_line(answer):
-    """Whatever else Airflow refuses is told in its words, JSON or not."""
+def test_refusal_is_airflows_message_in_one_line(answer):
+    """Any other refusal is reported in Airflow's words, whether JSON or not."""
     assert explain("GET /dags: 403", answer) == "Airflow: GET /dags: 403 no way"
 
 
 def test_dag_is_named_after_the_model():
-    """As dags/refresh.py does."""
+    """The id is the one that dags/refresh.py gives."""
     assert dag_id("digits-vit") == "refresh_digits_vit"
 
 
-def test_only_changes_are_told():
-    """A state that was told before, and a task that nothing has happened to, are left out."""
+def test_only_changes_of_state_are_printed():
+    """A task with the state of the last poll is left out, and so is a task without a state."""
     now = {"resolve": "success", "export": "running", "gate": None}
     assert plan_changes({"resolve": "success", "export": "queued"}, now) == [("export", "queued", "running")]
 
 
-def test_errors_and_their_causes_out_of_a_log():
-    """Of a failed task's log a person sees the errors, with each exception's own words."""
+def test_log_is_reduced_to_errors_and_their_causes():
+    """Of a failed task's log only the errors are shown, with the message of each exception."""
     log = [
         {"event": "::group::Log message source details"},
         {"event": "pushing", "level": "info"},
@@ -71,7 +71,7 @@ def test_errors_and_their_causes_out_of_a_log():
 
 
 def test_last_lines_if_a_log_has_no_error():
-    """A task that was killed says what it did last."""
+    """The log of a task that was killed shows what it did last."""
     assert render_log([{"event": f"line {number}", "level": "info"} for number in range(20)]) == [
         f"line {number}" for number in range(8, 20)
     ]

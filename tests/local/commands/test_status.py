@@ -1,9 +1,8 @@
-"""The stand's facts, for programs and for people."""
+"""What `status` and `look` print."""
 
 from pathlib import Path
 
 from local.commands.status import render_endpoints, render_look, render_table
-from local.parts.serving_image import reason
 
 SERVICE = {
     "metadata": {"name": "tfs-server", "labels": {"slipway/model": "digits-vit"}},
@@ -26,24 +25,24 @@ STATUS = {
 
 
 def test_endpoints_of_services_with_an_address():
-    """A model is named with both of its addresses; one without an address yet is left out."""
+    """A model is listed with its REST and gRPC addresses; a Service without an address is left out."""
     waiting = {**SERVICE, "metadata": {"labels": {"slipway/model": "other"}}, "status": {"loadBalancer": {}}}
     assert render_endpoints([SERVICE, waiting]) == ENDPOINTS
 
 
 def test_endpoint_by_host_name():
-    """Some load balancers have names, not numbers."""
+    """Some load balancers have a host name instead of an IP address."""
     named = {**SERVICE, "status": {"loadBalancer": {"ingress": [{"hostname": "lb.example.org"}]}}}
     assert render_endpoints([named])["digits-vit"]["rest"] == "http://lb.example.org:8501"
 
 
-def test_table_says_stand_in_aloud():
-    """Nobody takes the stand-in for the real image."""
+def test_table_marks_the_stand_in():
+    """The table has a line STAND-IN, so that nobody takes it for the real image."""
     assert "STAND-IN         tensorflow/serving:2.20.0 cannot be pulled" in render_table(STATUS).splitlines()
 
 
 def test_look_names_pages_login_and_a_request():
-    """What a person needs after a run: where Airflow is, who to log in as, what to ask."""
+    """After a run a person sees Airflow's address, the login, and a request to try."""
     text = render_look(STATUS, "digits-vit", Path(__file__).parents[3])
     assert "http://127.0.0.1:28081/dags/refresh_digits_vit" in text
     assert "/x/password" in text
@@ -51,13 +50,5 @@ def test_look_names_pages_login_and_a_request():
 
 
 def test_look_names_the_next_command_if_nothing_is_served():
-    """A model without an address has not been refreshed."""
+    """For a model without an address the text names `make refresh`."""
     assert "Next: make refresh MODEL=other" in render_look(STATUS, "other", Path("/nowhere"))
-
-
-def test_reason_is_the_engines_own_words():
-    """Of a refused pull the engine's message is told, on one line."""
-    assert (
-        reason('engine unix:///x: GET /y: 500 {"message":"Get \\"https://r/v2/\\":\\n no such host"}')
-        == 'Get "https://r/v2/": no such host'
-    )

@@ -23,7 +23,7 @@ def issuer(ours):
 
 @pytest.fixture
 def token(ours):
-    """Makes a token of the account as Google's client does: signed with its key."""
+    """Makes a token of the account as Google's client does: signed with the account's key."""
     key = json.loads(ours.key_file.read_text())["private_key"]
 
     def make(**changes):

@@ -5,8 +5,8 @@ import ssl
 from local.gke import identity
 
 
-def test_bundle_holds_the_machines_authorities_and_ours(tmp_path, monkeypatch):
-    """What the machine trusts stays trusted: the bundle that its environment names is in ours."""
+def test_bundle_has_the_machines_authorities_and_the_emulators(tmp_path, monkeypatch):
+    """The machine's authorities stay trusted: the bundle that the environment names is part of the emulator's."""
     machine = identity.make_identity(tmp_path / "machine", "example.localhost:1", "").folder / "ca.pem"
     for name in identity.BUNDLES:
         monkeypatch.setenv(name, str(machine))
@@ -17,8 +17,8 @@ def test_bundle_holds_the_machines_authorities_and_ours(tmp_path, monkeypatch):
     ssl.create_default_context(cafile=str(ours.bundle))
 
 
-def test_keys_are_made_once_and_kept_to_their_owner(tmp_path):
-    """A second start has the same keys, which nobody else may read."""
+def test_keys_are_generated_once_and_readable_only_by_their_owner(tmp_path):
+    """A second start has the same keys, and no other user may read them."""
     first = identity.make_identity(tmp_path, "slipway.localhost:1", "")
     kept = (first.key_file.read_text(), first.server())
     assert kept == (first.key_file.read_text(), identity.make_identity(tmp_path, "slipway.localhost:1", "").server())

@@ -1,4 +1,4 @@
-"""The emulator's REST side through Google's own client, at the one port that gRPC is served on too."""
+"""The emulator's REST APIs through Google's own client, at the port that also serves gRPC."""
 
 import base64
 import json
@@ -27,14 +27,14 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def google(served):
-    """What it knows: nothing yet."""
+    """The emulated Google in its default state."""
     served.google.reset()
     return served.google
 
 
 @pytest.fixture
 def ask(served, monkeypatch):
-    """Asks as the account, by Google's own session: `ask("GET", "compute", "/compute/v1/…")` gives status and JSON."""
+    """Sends requests as the account with Google's own session: `ask("GET", "compute", "/compute/v1/…")` gives status and JSON."""
     from google.auth.transport.requests import AuthorizedSession
     from google.oauth2 import service_account
     from urllib3.util import connection
@@ -55,35 +55,35 @@ def ask(served, monkeypatch):
 
 
 def to_this_machine(connect):
-    """What `up --gke` does by the hosts file."""
+    """Connect to this machine, as `up --gke` achieves with the hosts file."""
     return lambda address, *words, **options: connect(("127.0.0.1", address[1]), *words, **options)
 
 
-def test_account_may_do_everything_but_what_is_taken_from_it(google, ask):
-    """TestIamPermissions answers with those that it has, and leaves the field out where it has none."""
-    path, asked = f"/v1/projects/{PROJECT}:testIamPermissions", ["container.clusters.create", "iam.roles.get"]
-    assert ask("POST", "cloudresourcemanager", path, json={"permissions": asked}) == (200, {"permissions": asked})
+def test_account_has_every_permission_that_is_not_missing(google, ask):
+    """TestIamPermissions returns the permissions that the account has, and omits the field if it has none."""
+    path, names = f"/v1/projects/{PROJECT}:testIamPermissions", ["container.clusters.create", "iam.roles.get"]
+    assert ask("POST", "cloudresourcemanager", path, json={"permissions": names}) == (200, {"permissions": names})
     google.project.missing = ["iam.roles.get"]
-    assert ask("POST", "cloudresourcemanager", path.replace("v1", "v3"), json={"permissions": asked})[1] == {
+    assert ask("POST", "cloudresourcemanager", path.replace("v1", "v3"), json={"permissions": names})[1] == {
         "permissions": ["container.clusters.create"]
     }
-    google.project.missing = asked
-    assert ask("POST", "cloudresourcemanager", path, json={"permissions": asked}) == (200, {})
+    google.project.missing = names
+    assert ask("POST", "cloudresourcemanager", path, json={"permissions": names}) == (200, {})
 
 
-def test_apis_are_enabled_or_not_and_refuse_what_is_not(google, ask):
-    """What service usage says of an API, the API itself says too, in Google's words."""
+def test_disabled_api_refuses_requests(google, ask):
+    """Service Usage reports an API as DISABLED, and the API itself refuses requests in Google's words."""
     google.project.disabled = ["compute.googleapis.com"]
     names = [f"projects/{PROJECT}/services/{one}.googleapis.com" for one in ("compute", "container")]
-    status, said = ask("GET", "serviceusage", f"/v1/projects/{PROJECT}/services:batchGet", params={"names": names})
-    assert (status, [one["state"] for one in said["services"]]) == (200, ["DISABLED", "ENABLED"])
-    status, said = ask("GET", "compute", f"/compute/v1/projects/{PROJECT}/regions/us-central1")
+    status, body = ask("GET", "serviceusage", f"/v1/projects/{PROJECT}/services:batchGet", params={"names": names})
+    assert (status, [one["state"] for one in body["services"]]) == (200, ["DISABLED", "ENABLED"])
+    status, body = ask("GET", "compute", f"/compute/v1/projects/{PROJECT}/regions/us-central1")
     assert status == 403
-    assert said["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
+    assert body["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
 
 
 def test_quotas_zones_and_machine_types(google, ask):
-    """A region says its quotas and zones, a zone what a machine type has; what is not there is not found."""
+    """A region has quotas and zones, a machine type has CPUs and memory; a missing one is 404."""
     google.compute.limits = {"CPUS": 24.0}
     google.compute.usage = {"CPUS": 8.0}
     base = f"/compute/v1/projects/{PROJECT}"
@@ -96,35 +96,35 @@ def test_quotas_zones_and_machine_types(google, ask):
     assert ask("GET", "compute", f"{base}/regions/nowhere1")[0] == 404
 
 
-def test_another_project_is_not_told_from_one_that_may_not_be_seen(google, ask):
+def test_missing_project_answers_like_a_forbidden_one(google, ask):
     """Google answers both with PERMISSION_DENIED."""
-    status, said = ask("GET", "cloudresourcemanager", "/v3/projects/somebody-elses")
-    assert (status, said["error"]["status"]) == (403, "PERMISSION_DENIED")
-    assert "(or it may not exist)" in said["error"]["message"]
+    status, body = ask("GET", "cloudresourcemanager", "/v3/projects/somebody-elses")
+    assert (status, body["error"]["status"]) == (403, "PERMISSION_DENIED")
+    assert "(or it may not exist)" in body["error"]["message"]
 
 
-def test_rest_is_told_to_misbehave_and_counted_as_grpc_is(google, ask):
-    """A method is denied, or unavailable for so many calls, by its name in Google's discovery documents."""
+def test_rest_has_faults_and_counts_as_grpc_has(google, ask):
+    """A fault denies a method, or makes some calls unavailable, by its name in Google's discovery documents."""
     path = f"/compute/v1/projects/{PROJECT}"
     google.faults.deny, google.faults.unavailable = ["cloudresourcemanager.projects.get"], {"compute.projects.get": 1}
     assert [ask("GET", "compute", path)[0] for _ in range(2)] == [503, 200]
     assert ask("GET", "cloudresourcemanager", f"/v3/projects/{PROJECT}")[0] == 403
     google.faults.refuse_tokens = True
     assert ask("GET", "compute", path)[0] == 401
-    # Google's session makes a new token after a 401, twice.
+    # Google's session gets a new token after a 401, twice.
     assert google.calls == {"compute.projects.get": 2 + 3, "cloudresourcemanager.projects.get": 1}
 
 
-def test_token_of_another_account(google, served, ask):
-    """Who may impersonate gets a token that is known for the other account's; who may not is told so in Google's words."""
+def test_token_of_an_impersonated_account(google, served, ask):
+    """A caller that may impersonate gets a valid token of the other account; any other gets Google's error."""
     account = f"deployer@{PROJECT}.iam.gserviceaccount.com"
     path = f"/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
-    status, said = ask("POST", "iamcredentials", path, json={"scope": ["s"], "lifetime": "60s"})
+    status, body = ask("POST", "iamcredentials", path, json={"scope": ["s"], "lifetime": "60s"})
     assert status == 200
-    assert tokens.who(said["accessToken"], [tokens.issuer_of(served.identity, "g")]).email == account
+    assert tokens.who(body["accessToken"], [tokens.issuer_of(served.identity, "g")]).email == account
     for wrong in ({"lifetime": "3601s"}, {"lifetime": "0s"}):
         assert ask("POST", "iamcredentials", path, json=wrong)[0] == 400
     assert ask("POST", "iamcredentials", path.replace(PROJECT, "elsewhere"), json={})[0] == 404
     google.project.missing = ["iam.serviceAccounts.getAccessToken"]
-    status, said = ask("POST", "iamcredentials", path, json={})
-    assert (status, said["error"]["status"]) == (403, "PERMISSION_DENIED")
+    status, body = ask("POST", "iamcredentials", path, json={})
+    assert (status, body["error"]["status"]) == (403, "PERMISSION_DENIED")

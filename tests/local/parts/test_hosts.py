@@ -1,4 +1,4 @@
-"""The hosts file: what the stand adds for the emulator of Google, and what it leaves alone."""
+"""The hosts file: what the stand adds for the emulator of Google, and what it keeps."""
 
 from local.parts.hosts import add_names, our_lines, plan_names, remove_names
 
@@ -7,8 +7,8 @@ NAMES = ("compute.slipway.invalid", "serviceusage.slipway.invalid")
 OURS = "127.0.0.1 compute.slipway.invalid serviceusage.slipway.invalid # slipway's stand"
 
 
-def test_names_come_and_go_and_the_rest_stays(tmp_path):
-    """One marked line is added, once, and the file is afterwards as it was, but for its last line's end."""
+def test_one_line_is_added_and_removed_again(tmp_path):
+    """One marked line is added only once. After its removal the file is as before, plus a final newline."""
     path = tmp_path / "hosts"
     path.write_text(THEIRS)
     assert add_names(NAMES, path)
@@ -19,20 +19,20 @@ def test_names_come_and_go_and_the_rest_stays(tmp_path):
     assert path.read_text() == f"{THEIRS}\n"
 
 
-def test_left_alone_if_the_machine_knows_the_names(tmp_path):
-    """A resolver that knows them needs no line: the file is not even read."""
+def test_file_is_not_read_if_the_machine_resolves_the_names(tmp_path):
+    """If the resolver knows the names, no line is needed."""
     assert not add_names(["localhost"], tmp_path / "none")
 
 
-def test_one_line_of_ours_whatever_was_there():
-    """A line that is written anew takes the old one's place."""
+def test_new_line_replaces_the_old_one():
+    """The file never has two lines of the stand."""
     assert plan_names(f"{OURS}\n{THEIRS}\n", ["other.slipway.invalid"]) == (
         f"{THEIRS}\n127.0.0.1 other.slipway.invalid # slipway's stand\n"
     )
 
 
-def test_another_checkouts_names_stay(tmp_path):
-    """Checkouts that are up at the same time may need different names: the file is the machine's, and so is the line."""
+def test_names_of_another_checkout_are_kept(tmp_path):
+    """Checkouts that are up at the same time may need different names: they share the line."""
     path = tmp_path / "hosts"
     path.write_text(f"{THEIRS}\n{OURS}\n")
     add_names(["other.slipway.invalid", NAMES[0]], path)

@@ -1,4 +1,4 @@
-"""Packet filter rules: what is removed after the last `down`, and what is left alone."""
+"""Packet filter rules: what the last `down` removes, and what it keeps."""
 
 from local.parts.leftovers import plan_rule_removal
 
@@ -49,11 +49,11 @@ COMMIT
 """
 
 
-def test_removes_what_is_ours_and_new():
-    """Rules and chains of the stand go; the user's, older or added meanwhile, stay, whatever their packet counts."""
+def test_only_new_rules_of_the_stand_are_removed():
+    """Rules and chains of the stand are deleted. The user's are kept, old or new, whatever their packet counts."""
     assert plan_rule_removal(BEFORE, AFTER) == PLAN
 
 
-def test_plans_nothing_if_nothing_is_ours():
-    """A machine as it was before needs no change."""
+def test_plan_is_empty_if_the_stand_added_nothing():
+    """Only the packet counts differ: nothing is removed."""
     assert not plan_rule_removal(BEFORE, BEFORE.replace("[10:20]", "[77:88]"))

@@ -1,4 +1,4 @@
-"""The supervisor's configuration, read back by its own reader's rules."""
+"""The supervisor's configuration, read back as the supervisor reads it."""
 
 import configparser
 from pathlib import Path
@@ -18,26 +18,26 @@ SUPERVISOR = Supervisor(
 
 
 def read(programs):
-    """The configuration's sections, comments stripped as the supervisor does."""
+    """The sections of the configuration, without comments, as the supervisor strips them."""
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
     parser.read_string(render_config(SUPERVISOR, programs))
     return parser
 
 
-def test_every_process_carries_the_mark():
-    """By the mark the processes of a killed supervisor are found."""
+def test_every_process_has_the_mark():
+    """The mark identifies the processes of a supervisor that was killed."""
     assert read([])["supervisord"]["environment"] == 'SLIPWAY_STAND="1a2b3c4d"'
 
 
-def test_program_is_restarted_and_started_only_when_told():
-    """Restarts are on, starting by itself is off: `up` decides the order."""
+def test_program_restarts_but_does_not_start_by_itself():
+    """`autorestart` is on and `autostart` is off: `up` starts the programs in order."""
     section = read([Program(name="etcd", command=("etcd", "--name=a"))])["program:etcd"]
     assert (section["command"], section["autostart"], section["autorestart"]) == ("etcd --name=a", "false", "true")
     assert section["stdout_logfile"] == "/var/x/logs/etcd.log"
 
 
-def test_odd_words_survive():
-    """Spaces are quoted, percent signs doubled, the user and environment named."""
+def test_special_characters_are_escaped():
+    """Spaces are quoted and percent signs doubled; user and environment are set."""
     program = Program(name="p", command=("run", "two words", "50%"), user="postgres", environment={"KEY": "a%b"})
     section = read([program])["program:p"]
     assert section["command"] == 'run "two words" 50%%'
@@ -45,6 +45,6 @@ def test_odd_words_survive():
 
 
 def test_double_quotes_are_refused():
-    """The supervisor could not read such a command back."""
+    """The supervisor could not parse such a command."""
     with pytest.raises(ValueError, match="double quote"):
         render_config(SUPERVISOR, [Program(name="p", command=('say "x"',))])
