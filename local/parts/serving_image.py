@@ -134,7 +134,7 @@ def program_files(folder: Path) -> dict[str, Path]:
 def build_stand_in(settings: Settings, host: str, reference: str, note: Note) -> None:
     """Build the layers of the stand-in that the engine does not have yet."""
     if has_image(host, reference):
-        note("built before")
+        note("in the engine already")
         return
     packages = _build_packages(settings, host)
     container = _create(host, packages, _compile(f"{SITE_PACKAGES}/model_server"))

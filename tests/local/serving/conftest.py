@@ -1,5 +1,7 @@
 """The stand-in for tensorflow/serving as a process of this machine."""
 
+import json
+import os
 import shutil
 import subprocess
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.ports import free_ports, is_open
+from tests.local.serving.contract import MODEL, NAMES, Server
 
 PROJECT = Path(__file__).parents[3]
 
@@ -25,7 +28,7 @@ class StandIn:
 
 @pytest.fixture(scope="session")
 def start_stand_in(serving_python, tmp_path_factory):
-    """Starts the stand-in for tensorflow/serving on free ports, with more flags; it is killed at the end."""
+    """Starts the stand-in for tensorflow/serving on free ports, with further flags. It is killed at the end."""
     started = []
 
     def start(*flags, model_name="digits-vit"):
@@ -49,7 +52,7 @@ def start_stand_in(serving_python, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stand_in(start_stand_in, digits_export, tmp_path_factory):
-    """The stand-in with digits-vit loaded: version 7, beside a smaller one that it does not serve."""
+    """A stand-in that serves version 7 of digits-vit. The base path also has version 3, which it does not serve."""
     base = tmp_path_factory.mktemp("models") / "digits-vit"
     for version in ("3", "7"):
         shutil.copytree(digits_export / "savedmodel", base / version)
@@ -59,9 +62,35 @@ def stand_in(start_stand_in, digits_export, tmp_path_factory):
 
 
 def wait_until_open(server, limit_s=60):
-    """Return when the server's REST port is open; its log is the reason when it never is."""
+    """Wait until the server's REST port is open. If it never is, the failure shows the server's log."""
     deadline = time.monotonic() + limit_s
     while not is_open(server.rest):
         assert server.process.poll() is None, server.log.read_text()
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(request):
+    """The server at the addresses that the environment names, otherwise the stand-in."""
+    rest, address = os.environ.get("SLIPWAY_SERVING_REST"), os.environ.get("SLIPWAY_SERVING_GRPC")
+    if not rest or not address:
+        stand_in = request.getfixturevalue("stand_in")
+        rest, address = stand_in.rest, stand_in.grpc
+    status, body = Server(rest=rest, grpc=address, version=0).ask("GET", f"/v1/models/{MODEL}")
+    assert status == 200, body
+    return Server(rest=rest, grpc=address, version=int(body["model_version_status"][0]["version"]))
+
+
+@pytest.fixture(scope="module")
+def cases(digits_export):
+    """Each golden case by name: its REST body, its gRPC request, and the expected answer."""
+    return {
+        name: {
+            "rest": (digits_export / "golden" / name / "rest.json").read_bytes(),
+            "grpc": (digits_export / "golden" / name / "grpc.bin").read_bytes(),
+            "image": json.loads((digits_export / "golden" / name / "rest.json").read_text())["instances"][0],
+            **json.loads((digits_export / "golden" / name / "case.json").read_text()),
+        }
+        for name in NAMES
+    }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ def base(tmp_path):
 
 
 def wait_for_line(server, words, limit_s=SOON_S):
-    """Return when the server's log holds these words."""
+    """Wait until the server's log contains these words."""
     deadline = time.monotonic() + limit_s
     while words not in server.log.read_text():
         assert time.monotonic() < deadline, server.log.read_text()
@@ -34,7 +35,7 @@ def wait_for_line(server, words, limit_s=SOON_S):
 
 
 def is_answering(server):
-    """Whether the model's status is answered with 200."""
+    """True if the server answers a request for the model's status with 200."""
     try:
         with urllib.request.urlopen(f"{server.rest}/v1/models/digits-vit", timeout=5) as answer:
             return answer.status == 200
@@ -42,22 +43,22 @@ def is_answering(server):
         return False
 
 
-def test_flag_that_would_be_another_server_ends_it(start_stand_in, base):
-    """A flag without whose effect the answers would be wrong ends the server, naming the flag."""
+def test_unsupported_flag_ends_the_server(start_stand_in, base):
+    """If ignoring a flag would change answers, the server ends and names the flag."""
     server = start_stand_in(f"--model_base_path={base}", "--model_config_file=/models.config")
     assert server.process.wait(timeout=SOON_S) == 255
     assert "--model_config_file is not imitated" in server.log.read_text()
 
 
 def test_base_path_is_required(start_stand_in):
-    """Without a base path there is nothing to serve."""
+    """Without a base path the server ends."""
     server = start_stand_in()
     assert server.process.wait(timeout=SOON_S) == 255
     assert "--model_base_path is required" in server.log.read_text()
 
 
-def test_bad_model_ends_the_server_at_once_if_no_retries_are_asked(start_stand_in, base):
-    """With --max_num_load_retries=0 a SavedModel that cannot be loaded ends the server, saying which and why."""
+def test_bad_model_ends_the_server_at_once_without_retries(start_stand_in, base):
+    """With --max_num_load_retries=0 a SavedModel that cannot be loaded ends the server. The log names it and the error."""
     (base / "1").mkdir()
     (base / "1" / "saved_model.pb").write_bytes(b"no model")
     server = start_stand_in(f"--model_base_path={base}", "--max_num_load_retries=0")
@@ -67,8 +68,8 @@ def test_bad_model_ends_the_server_at_once_if_no_retries_are_asked(start_stand_i
     assert "Traceback" not in log
 
 
-def test_bad_model_is_tried_again(start_stand_in, digits_export, base):
-    """Otherwise it is tried again after the interval: a model that is mended meanwhile is served."""
+def test_load_of_a_bad_model_is_retried(start_stand_in, digits_export, base):
+    """With retries, the load is retried after the interval. A model that is fixed in the meantime is served."""
     (base / "1").mkdir()
     flags = (f"--model_base_path={base}", "--max_num_load_retries=1000", "--load_retry_interval_micros=200000")
     server = start_stand_in(*flags)
@@ -79,8 +80,8 @@ def test_bad_model_is_tried_again(start_stand_in, digits_export, base):
     assert is_answering(server)
 
 
-def test_empty_base_path_is_waited_for_with_ports_closed(start_stand_in, digits_export, base):
-    """No version yet: the process lives, its ports stay closed; with a version it serves, whatever flags it was given."""
+def test_server_waits_for_a_version_with_closed_ports(start_stand_in, digits_export, base):
+    """With an empty base path the process runs with closed ports. It serves once a version is there, with any known flags."""
     accepted = (
         "--rest_api_num_threads=4", "--rest_api_timeout_in_ms=5000", "--tensorflow_inter_op_parallelism=2",
         "--tensorflow_intra_op_parallelism=8", "--file_system_poll_wait_seconds=1", "--enable_batching",
@@ -100,14 +101,14 @@ def test_empty_base_path_is_waited_for_with_ports_closed(start_stand_in, digits_
 
 
 def test_largest_version_is_served(stand_in):
-    """Of the versions 3 and 7 it is 7, and the log says at every start that this is a stand-in."""
+    """Of the versions 3 and 7 it serves 7. Its log states that this is a stand-in."""
     with urllib.request.urlopen(f"{stand_in.rest}/v1/models/digits-vit", timeout=5) as answer:
         assert b'"version": "7"' in answer.read()
     assert "stand-in for tensorflow/serving: this is not tensorflow/serving" in stand_in.log.read_text()
 
 
-def test_taken_grpc_port_ends_the_server(start_stand_in, stand_in, digits_export, base):
-    """A gRPC port that somebody has ends the server, naming the port and the flag; a REST port leaves it without REST."""
+def test_used_grpc_port_ends_the_server(start_stand_in, stand_in, digits_export, base):
+    """A gRPC port in use ends the server; the log names port and flag. With a REST port in use it runs without REST."""
     shutil.copytree(digits_export / "savedmodel", base / "1")
     ports = (stand_in.grpc.rpartition(":")[2], stand_in.rest.rpartition(":")[2])
     server = start_stand_in(f"--model_base_path={base}", f"--rest_api_port={ports[1]}")
@@ -120,9 +121,7 @@ def test_taken_grpc_port_ends_the_server(start_stand_in, stand_in, digits_export
 
 
 def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
-    """As the first process of its own PID namespace the entrypoint's shell outlives SIGTERM, and passes arguments on."""
-    from pathlib import Path
-
+    """As PID 1 of its own PID namespace the entrypoint's shell survives SIGTERM. It passes arguments to the server."""
     entrypoint = Path(__file__).parents[3] / "local" / "serving" / "tf_serving_entrypoint.sh"
     program = tmp_path / "tensorflow_model_server"
     program.write_text('#!/bin/sh\necho "$@" > "$0.args"; sleep 5; echo done > "$0.end"\n')
@@ -143,23 +142,23 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
     assert arguments.read_text().strip() == expected
 
 
-def test_deadlines_that_pass_under_load_leave_the_server_answering(stand_in, digits_export):
-    """Hundreds of calls whose deadlines pass before, while and after they run take nobody's turn away for good."""
+def test_passed_deadlines_do_not_block_the_server(stand_in, digits_export):
+    """After hundreds of calls whose deadlines pass before, during or after their run, every thread still answers."""
     golden = (digits_export / "golden" / "three" / "grpc.bin").read_bytes()
     with grpc.insecure_channel(stand_in.grpc) as channel:
         predict = channel.unary_unary(PREDICT)
-        asked = [predict.future(golden, timeout=number % 40 / 1000 + 0.001) for number in range(400)]
-        codes = {call.code() for call in asked}
+        calls = [predict.future(golden, timeout=number % 40 / 1000 + 0.001) for number in range(400)]
+        codes = {call.code() for call in calls}
         assert grpc.StatusCode.DEADLINE_EXCEEDED in codes
         assert codes <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK}
-        after = [predict.future(golden, timeout=SOON_S) for _ in range(40)]  # more than one for each thread
+        after = [predict.future(golden, timeout=SOON_S) for _ in range(40)]  # more calls than threads
         assert all(call.code() == grpc.StatusCode.OK for call in after)
 
 
-def test_types_that_do_not_merge_are_refused_and_the_batch_thread_lives_on(
+def test_different_types_in_a_batch_are_refused_and_the_batch_thread_survives(
     start_stand_in, digits_export, base, tmp_path
 ):
-    """Two requests of different types in one batch are both INVALID_ARGUMENT; the one thread then answers the next."""
+    """Two requests of different types in one batch are both INVALID_ARGUMENT. The same thread answers the next request."""
     shutil.copytree(digits_export / "savedmodel", base / "1")
     (tmp_path / "batching.txt").write_text(
         "max_batch_size { value: 2 } batch_timeout_micros { value: 2000000 } num_batch_threads { value: 1 }"
@@ -176,7 +175,7 @@ def test_types_that_do_not_merge_are_refused_and_the_batch_thread_lives_on(
 
 
 def typed(request, number):
-    """A PredictRequest's bytes with one zero of that type for its string: TensorProto {dtype, shape [1], zero bytes}."""
+    """A PredictRequest's bytes with one zero of a type in place of its string: TensorProto {dtype, shape [1], zero bytes}."""
     size = 2 if number == DT_BFLOAT16 else 8
     tensor = bytes([0x08, number, 0x12, 0x04, 0x12, 0x02, 0x08, 0x01, 0x22, size]) + bytes(size)
     entry = b"\x0a\x0cstring_input" + bytes([0x12, len(tensor)]) + tensor
