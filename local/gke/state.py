@@ -6,9 +6,8 @@ from typing import Any
 from local.gke.names import PROJECT
 
 REGIONS = {"us-central1": "abcf", "europe-west4": "abc", "us-east1": "bcd"}  # a region's zones
-Scopes = dict[
-    str, list[dict[str, Any]]
-]  # by scope (regions/us-central1, zones/us-central1-a, global), as Google's JSON
+# By scope (regions/us-central1, zones/us-central1-a, global), as Google's JSON.
+Scopes = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(slots=True, kw_only=True)
