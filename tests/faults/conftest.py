@@ -11,7 +11,7 @@ import pytest
 from road import Road
 from table import PAGE, place_rows
 
-from local.locks import locked
+from local.programs.locks import locked
 from local.settings import settings_here
 
 LOAD = Path(__file__).with_name("load.py")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from road import eventually, read_json
 
-from local import checkout
+from local.parts import checkout
+from local.programs.supervision import pids
 from local.settings import settings_here
-from local.supervision import pids
 
 DAG = "refresh_digits_vit"
 RUN_LIMIT_S = 300

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from local import shared
+from local.parts import shared
+from local.programs.supervision import start, stop
 from local.settings import settings_here
-from local.supervision import start, stop
 
 DOWN_S = 30
 

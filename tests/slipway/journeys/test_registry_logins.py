@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from local.gke.identity import make_identity
-from local.gke.part import render_auth
 from local.gke.registry import TokenServer, serve_tokens
 from local.gke.tokens import issuer_of
+from local.parts.google import render_auth
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.facts import Export, Proof, to_dict
 from slipway.google import access_token
