@@ -55,10 +55,8 @@ test:  ## bring up the stand, then lint, types and every test
 	wait $$other || failed=1; echo "== the tests that ran beside them"; cat $$beside; rm -f $$beside; \
 	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
 
-test-faults:  ## break things on the stand (about an hour, nobody else on it), and write docs/faults.md's table again
-	@$(STAND) up || exit 1; run() { env --default-signal=INT SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
-	beside=$$(mktemp); failed=0; run "alongside" >$$beside 2>&1 & other=$$!; run "faults and not (alongside or alone)" || failed=1; \
-	wait $$other || failed=1; cat $$beside; rm -f $$beside; run "alone" || failed=1; exit $$failed
+test-faults:  ## break things on the stand (about 35 minutes, nobody else on it), and write docs/faults.md's table again
+	@$(STAND) up && $(DEV)/python tests/faults/suite.py
 
 times:  ## measure runs task by task and write docs/times.md again
 	@$(DEV)/python -m benchmarks.refresh_times
