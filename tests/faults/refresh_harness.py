@@ -45,11 +45,10 @@ class RefreshHarness:
     def make(cls, root, surroundings, stand, kubectl, engine, *, model, **changes):
         """A harness without any release yet, and three contents that can be released.
 
-        One round is enough for the gate, except where a test sets `gate__passes`: a rollback's gate asks once in 4 s.
+        One round is enough for the gate, unless a test sets `gate__passes`: the gate of a rollback asks once in 4 s.
         """
-        gate = {"gate__timeout_s": 60, "gate__passes": 1}
-        file = trial_file(**{"target__deployment": f"tfs-{model}", "source__folder": f"{model}/a", **gate, **changes})
-        file |= {"rollout_timeout_s": 300, "address_timeout_s": 30}
+        own = {"target__deployment": f"tfs-{model}", "source__folder": f"{model}/a", "gate__passes": 1}
+        file = trial_file(**{**own, **changes}) | {"rollout_timeout_s": 300}
         project = copy_project(root / "project", model, file)
         served = project / "include" / "served"
         for number, content in enumerate(CONTENTS):

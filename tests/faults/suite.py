@@ -20,6 +20,7 @@ AT_ONCE = 3  # tests mostly wait for pods and outages: three keep two cores busy
 def run_pytest(job):
     """Run the tests of one place that have these markers, print their output when they have ended, and return their status."""
     markers, place = job
+    print(f"== {place.name} ({markers}): begins", flush=True)
     began_s = time.monotonic()
     command = [sys.executable, "-m", "pytest", "--durations=15", "-m", markers, place]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

@@ -100,8 +100,8 @@ def runs(airflow_api, stand, kubectl):
     airflow_api(f"/dags/{DAG}", "PATCH", {"is_paused": False})
     runs.write_overlay()
     try:
-        eventually(runs.offers_overlay, seconds=WAIT_S, what=f"the form offers {OVERLAY}")
         assert runs.ends(runs.start()) == "success"
+        eventually(runs.offers_overlay, seconds=WAIT_S, what=f"the form offers {OVERLAY}")
         yield runs
     finally:
         shutil.rmtree(runs.overlay)

@@ -5,7 +5,7 @@ import json
 import pytest
 from closable_proxies import HttpProxy
 
-GATE_S = 15  # for the bad release's gate alone: the release before it keeps the 60 s with which it was recorded
+GATE_S = 15  # for the bad release's gate only: the release before it keeps the time limit with which it was recorded
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 

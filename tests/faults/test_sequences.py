@@ -118,7 +118,7 @@ def test_the_hpa_is_at_its_maximum(harness, good, tell):
     """A rollout with as many replicas as the HorizontalPodAutoscaler allows succeeds and keeps their number."""
     deployment = f"deployment/tfs-{harness.model}"
     harness.kubectl("scale", deployment, "--replicas=3")
-    harness.kubectl("rollout", "status", deployment, "--timeout=90s")
+    harness.kubectl("rollout", "status", deployment, "--timeout=110s")
     with harness.container(env=[{"name": "ROUND", "value": "hpa"}]):
         run = harness.run()
         harness.assert_live(run, version=good["version"])
