@@ -5,7 +5,7 @@ import time
 import pytest
 from closable_proxies import HttpProxy
 
-DOWN_S = 30
+FAULT_S = 15  # each of two: the engine itself tries again after 5, 10, 15 and 20 s, and then gives up
 FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "ImagePullBackOff")}
 UNAVAILABLE = b'{"errors": [{"code": "UNAVAILABLE", "message": "trouble"}]}'
 HANG_UP = 0
@@ -44,7 +44,7 @@ def is_node(headers):
 
 
 class Trouble:
-    """Answers 503 to the engine for DOWN_S from its first request for a blob; from its next request on hangs up for DOWN_S."""
+    """Answers 503 to the engine for FAULT_S from its first request for a blob, then hangs up for FAULT_S from its next one."""
 
     def __init__(self):
         self.ends_s = {}  # of each fault that the engine has met
@@ -55,7 +55,7 @@ class Trouble:
         if is_node(headers) or not (self.ends_s or is_blob):
             return None
         for fault in (503, HANG_UP):
-            if time.monotonic() < self.ends_s.setdefault(fault, time.monotonic() + DOWN_S):
+            if time.monotonic() < self.ends_s.setdefault(fault, time.monotonic() + FAULT_S):
                 return fault, UNAVAILABLE
         return None
 
@@ -75,14 +75,14 @@ def test_the_node_cannot_pull_the_image(harness, proxy, good, tell, status):
 
 
 def test_the_registry_fails_during_the_push(harness, proxy, good, tell):
-    """The run retries the push by itself, and what it has pushed then is complete."""
+    """The push is retried without anybody's help, and what is pushed then is complete."""
     harness.content("b")
     proxy.answer = trouble = Trouble()
     run = harness.run()
     assert set(trouble.ends_s) == {503, HANG_UP}
     harness.assert_live(run, version=2)
     tell(
-        "registry answers 503 for 30 s, then hangs up for 30 s, during the push",
+        "registry answers 503, then hangs up, for 30 s in all, during the push",
         "pushed by a later try, live",
         good_s=run.seconds,
     )
