@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from load import WAYS
 from refresh_harness import RefreshHarness
 from table import PAGE, place_rows
 
@@ -20,8 +21,8 @@ CLIENT = Path(__file__).with_name("load.py")
 class Client:
     """Sends requests to a model's public address from a process of its own, until `end` or for `limit_s`."""
 
-    def __init__(self, target, *, rate, limit_s):
-        words = [sys.executable, CLIENT, *target, "7", "0.8", rate, limit_s]
+    def __init__(self, target, *, rate, limit_s, ways=("new connections",)):
+        words = [sys.executable, CLIENT, *target, "7", "0.8", rate, limit_s, *ways]
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -83,7 +84,7 @@ def under_load():
 
     @contextmanager
     def load(harness, *, rate=5, limit_s=600):
-        client, seen = Client(harness.load_target(), rate=rate, limit_s=limit_s), {}
+        client, seen = Client(harness.load_target(), rate=rate, limit_s=limit_s, ways=WAYS), {}
         try:
             yield seen
         finally:

@@ -1,6 +1,6 @@
-"""Sends steady requests to a served model and checks every answer: `load.py URL PATH IMAGE LABEL LEAST RATE LIMIT_S`.
+"""Sends steady requests to a served model and checks every answer: `load.py URL PATH IMAGE LABEL LEAST RATE LIMIT_S WAY…`.
 
-Three ways at once, each RATE requests a second: a new connection for each request; connections kept for YOUNG_S and closed
+Up to three ways at once, each RATE requests a second: a new connection for each request; connections kept for YOUNG_S and closed
 between two requests; one connection that the client never closes. It ends when standard input ends, or after LIMIT_S, and
 prints what it saw as JSON. A request fails without status 200 within TIMEOUT_S. An answer is wrong if its label is not LABEL
 or its confidence is below LEAST.
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 YOUNG_S = 8  # shorter than the drain, which is 10 s in the base's manifests
 TIMEOUT_S = 10
+WAYS = {"new connections": 0, f"kept {YOUNG_S} s": YOUNG_S, "never closed": float("inf")}  # name: seconds kept
 LARGEST_RATE = 50
 LONGEST_S = 1200
 
@@ -94,15 +95,12 @@ class Way:
 
 def main(words):
     """Send requests until standard input ends: what was seen, for each way."""
-    url, path, image, label, least, rate, limit_s = words
+    url, path, image, label, least, rate, limit_s, *wanted = words
     host = urlsplit(url).netloc
     if not host.startswith("127."):
         raise SystemExit(f"{url}: requests go to loopback only")
     body = json.dumps({"instances": [base64.urlsafe_b64encode(Path(image).read_bytes()).decode()]})
-    ways = {
-        name: Way(host, path, body, (label, float(least)), keep_s=keep_s)
-        for name, keep_s in (("new connections", 0), (f"kept {YOUNG_S} s", YOUNG_S), ("never closed", float("inf")))
-    }
+    ways = {name: Way(host, path, body, (label, float(least)), keep_s=WAYS[name]) for name in wanted}
     ended = threading.Event()
     limits = (min(float(rate), LARGEST_RATE), ended, min(float(limit_s), LONGEST_S))
     threads = [threading.Thread(target=way.ask_steadily, args=limits) for way in ways.values()]

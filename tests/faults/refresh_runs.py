@@ -76,10 +76,10 @@ def timestamp(text):
     return datetime.fromisoformat(text).timestamp()
 
 
-def eventually(check, *, seconds, what):
-    """Call `check` until it returns something true, and return that."""
+def eventually(check, *, seconds, what, every_s=0.2):
+    """Call `check` every so many seconds until it returns something true, and return that."""
     end_s = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < end_s, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
+        time.sleep(every_s)
     return found

@@ -63,7 +63,7 @@ class Runs:
         def state():
             return self.ask(f"{path}/taskInstances/{task}")["state"] in states
 
-        eventually(state, seconds=WAIT_S, what=f"{task} {states}")
+        eventually(state, seconds=WAIT_S, what=f"{task} {states}", every_s=0.5)
 
     def ends(self, path):
         """Wait until the run has ended; its state."""
@@ -72,7 +72,7 @@ class Runs:
             found = self.ask(path)["state"]
             return found if found in {"success", "failed"} else None
 
-        return eventually(state, seconds=WAIT_S, what="the end of the run")
+        return eventually(state, seconds=WAIT_S, what="the end of the run", every_s=1)
 
     def record(self):
         """The newest run's record."""
@@ -101,7 +101,7 @@ def runs(airflow_api, stand, kubectl):
     runs.write_overlay()
     try:
         assert runs.ends(runs.start()) == "success"
-        eventually(runs.offers_overlay, seconds=WAIT_S, what=f"the form offers {OVERLAY}")
+        eventually(runs.offers_overlay, seconds=WAIT_S, what=f"the form offers {OVERLAY}", every_s=1)
         yield runs
     finally:
         shutil.rmtree(runs.overlay)
