@@ -26,7 +26,7 @@ class Client:
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self.process.stdout.readline() == "asking\n"
+        assert self.process.stdout.readline() == "started\n"
 
     def end(self):
         """What the client saw, for each way of connecting."""
@@ -35,8 +35,8 @@ class Client:
 
 
 @pytest.fixture
-def tell(request):
-    """Writes a row into docs/faults.md, if the run is to write it: `tell(fault, holds, detected_s, good_s, lost)`.
+def write_row(request):
+    """Writes a row into docs/faults.md, if the run is to write it: `write_row(fault, holds, detected_s, good_s, lost)`.
 
     If the model of the test's `harness` or `runs` serves before the fault, a client sends requests on new connections
     during the test, or since its last row. The row has the number of requests lost; a wrong answer fails the test.

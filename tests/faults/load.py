@@ -106,7 +106,7 @@ def main(words):
     threads = [threading.Thread(target=way.ask_steadily, args=limits) for way in ways.values()]
     for thread in threads:
         thread.start()
-    print("asking", flush=True)
+    print("started", flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     for thread in threads:
         thread.join()

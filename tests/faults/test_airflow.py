@@ -107,7 +107,7 @@ def runs(airflow_api, stand, kubectl):
         shutil.rmtree(runs.overlay)
 
 
-def test_the_triggerer_is_killed_during_a_wait(runs, tell):
+def test_the_triggerer_is_killed_during_a_wait(runs, write_row):
     """The next triggerer continues the wait, and the run ends as if nothing had happened."""
     path = runs.start_new_release()
     runs.reaches(path, "wait_for_rollout", "deferred")
@@ -116,12 +116,12 @@ def test_the_triggerer_is_killed_during_a_wait(runs, tell):
     assert runs.ends(path) == "success"
     assert runs.record()["outcome"] == "live"
     assert runs.serves() == runs.record()["release_id"]
-    tell(
+    write_row(
         "triggerer killed during `wait_for_rollout`", "the run continues and is live", good_s=time.monotonic() - began_s
     )
 
 
-def test_the_process_of_export_is_killed(runs, tell):
+def test_the_process_of_export_is_killed(runs, write_row):
     """Airflow itself retries a task whose process is killed; the exporter has ended with it."""
     path = runs.start(force=True)
     runs.reaches(path, "export", "running")
@@ -133,13 +133,13 @@ def test_the_process_of_export_is_killed(runs, tell):
     assert runs.ends(path) == "success"
     assert runs.record()["outcome"] == "live"
     assert runs.serves() == runs.record()["release_id"]
-    tell("the process of `export` killed in Airflow", "retried by itself, live", good_s=time.monotonic() - began_s)
+    write_row("the process of `export` killed in Airflow", "retried by itself, live", good_s=time.monotonic() - began_s)
 
 
 @pytest.mark.parametrize(
     ("mark", "task"), [("failed", "wait_for_rollout"), ("success", "wait_for_rollout"), ("success", "gate")]
 )
-def test_a_person_marks_the_run(runs, tell, mark, task):
+def test_a_person_marks_the_run(runs, write_row, mark, task):
     """A run that a person ends early is red, whatever the mark: its teardowns roll back to what served, and record it."""
     good, path = runs.serves(), runs.start_new_release()
     runs.reaches(path, task, "deferred")
@@ -150,7 +150,7 @@ def test_a_person_marks_the_run(runs, tell, mark, task):
     assert (record["outcome"], record["cause"]) == ("failed", "refresh")
     assert record["tasks"] | {"announce": "skipped", "rollback": "success"} == record["tasks"]
     assert runs.serves() == good
-    tell(
+    write_row(
         f"a person marks the run {mark} during `{task}`",
         "the release before it serves and has passed its gate again; the run is red",
         good_s=time.monotonic() - began_s,

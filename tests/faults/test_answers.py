@@ -84,7 +84,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_release_with_bad_answers(harness, answers, tell, fault):
+def test_a_release_with_bad_answers(harness, answers, write_row, fault):
     """The gate fails; the release before it serves again and has passed its gate."""
     change, words = FAULTS[fault]
     good = {"release": answers.first["release_id"], "version": 1}
@@ -94,10 +94,10 @@ def test_a_release_with_bad_answers(harness, answers, tell, fault):
     answers.unchanged()
     harness.assert_given_up(run, words=words, good=good)
     assert "gate" in run.record()["verdicts"]
-    tell(fault, "the release before it serves and has passed its gate again", run.detect_s(), run.good_s())
+    write_row(fault, "the release before it serves and has passed its gate again", run.detect_s(), run.good_s())
 
 
-def test_the_release_before_it_is_bad_too(harness, answers, tell):
+def test_the_release_before_it_is_bad_too(harness, answers, write_row):
     """If the rollback's gate fails, log and record report it, and the next run proves what serves."""
     answers.of(None, wrong_label)
     run = harness.run(green=False)
@@ -110,4 +110,4 @@ def test_the_release_before_it_is_bad_too(harness, answers, tell):
     harness.content("a")
     again = harness.run()
     harness.assert_live(again, version=1)
-    tell("the rollback's target is bad too", "red and reported; the next run proves what serves", run.detect_s())
+    write_row("the rollback's target is bad too", "red and reported; the next run proves what serves", run.detect_s())

@@ -38,7 +38,7 @@ def harness(make_harness, proxy, stand, tmp_path_factory):
     harness.end()
 
 
-def test_unreachable_at_three_instants_of_a_refresh(harness, proxy, tell):
+def test_unreachable_at_three_instants_of_a_refresh(harness, proxy, write_row):
     """The run waits or retries by itself, three times, and its release goes live."""
     folder = harness.root / "store" / "manifests" / harness.model
     before = set(folder.glob("[!.]*"))
@@ -54,14 +54,14 @@ def test_unreachable_at_three_instants_of_a_refresh(harness, proxy, tell):
                 pass
         run = background.ends()
     harness.assert_live(run, version=1)
-    tell(
+    write_row(
         "API server unreachable for 30 s during apply, again during the rollout, and again during the gate",
         "the release is live, one record",
         good_s=run.seconds,
     )
 
 
-def test_unreachable_during_the_rollback(harness, proxy, tell):
+def test_unreachable_during_the_rollback(harness, proxy, write_row):
     """A rollback waits for an API server that does not respond, and the good release serves again."""
     good = harness.serves()
     with harness.container(args=["--rest_api_port=none"]), harness.in_background() as background:
@@ -71,7 +71,7 @@ def test_unreachable_during_the_rollback(harness, proxy, tell):
         run = background.ends(green=False)
     assert run.record("rollback")["outcome"] == "live"
     harness.assert_given_up(run, words="", good=good)
-    tell(
+    write_row(
         "API server unreachable for 30 s during the rollback",
         "the release before it serves and has passed its gate again",
         run.detect_s(),

@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.stand, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")
-def doubt(stand, kubectl, engine, airflow_api):
+def inconclusive(stand, kubectl, engine, airflow_api):
     """A model whose gate is inconclusive."""
-    with doubtful("faults-doubt", stand, kubectl, engine, airflow_api) as trial:
+    with doubtful("faults-inconclusive", stand, kubectl, engine, airflow_api) as trial:
         yield trial
 
 
@@ -69,12 +69,12 @@ def wait_for_end(pid):
         time.sleep(POLL_S)
 
 
-def test_approve_asks_again_if_its_process_is_killed(doubt, airflow_api, tell):
+def test_approve_asks_again_if_its_process_is_killed(inconclusive, airflow_api, write_row):
     """It asks again after every kill, even if there was an answer already; after the last yes, one release goes live."""
     chance = random.Random(f"{SEED} approve")  # noqa: S311 - repeatable on purpose; no secret
     span_s, killed = dict(TAKES_S), 0
     while killed < KILLS:
-        run = Run(airflow_api, doubt.dag, force=True)
+        run = Run(airflow_api, inconclusive.dag, force=True)
         approval = Approval(run)
         while killed < KILLS and run.states().get("approve") != "success":
             phase = "answered" if approval.seen()["state"] == "awaiting_input" else "asked"
@@ -95,7 +95,7 @@ def test_approve_asks_again_if_its_process_is_killed(doubt, airflow_api, tell):
     if run.states().get("approve") != "success":
         run.answer("Approve")
     assert run.end() == "success"
-    record = doubt.records()[-1]
+    record = inconclusive.records()[-1]
     assert (record["outcome"], record["run_id"]) == ("live", run.id)
     assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
-    tell(f"`approve` killed {KILLS} times", "asks again, one release, live", good_s=time.monotonic() - began_s)
+    write_row(f"`approve` killed {KILLS} times", "asks again, one release, live", good_s=time.monotonic() - began_s)

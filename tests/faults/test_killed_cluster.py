@@ -28,29 +28,29 @@ def harness(google, stand, kubectl, engine, tmp_path_factory):
     harness.end()
 
 
-def kill(harness, tell, task_id, holds):
+def kill(harness, write_row, task_id, holds):
     """Kill a task repeatedly, and keep its result for the tasks that follow."""
     harness.facts[task_id], good_s = kill_repeatedly(harness, task_id, harness.facts)
-    tell(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", holds, good_s=good_s)
+    write_row(f"`{task_id.replace('_', ' ')}` killed {KILLS} times", holds, good_s=good_s)
 
 
-def test_one_cluster_is_made(harness, google, tell):
+def test_one_cluster_is_made(harness, google, write_row):
     """However often the task is killed, it asks Google for a cluster once, and that cluster belongs to this run."""
     for task_id in ("preflight", "claim_cluster"):
-        kill(harness, tell, task_id, "the same verdict")
-    kill(harness, tell, "create_cluster", "one cluster, requested once")
+        kill(harness, write_row, task_id, "the same verdict")
+    kill(harness, write_row, "create_cluster", "one cluster, requested once")
     state = google("GET", "/state")
     assert state["calls"]["CreateCluster"] == 1
     assert [path.rpartition("/")[2] for path in state["clusters"]] == [MODEL]
 
 
-def test_it_is_deleted_once(harness, google, tell):
+def test_it_is_deleted_once(harness, google, write_row):
     """However often the tasks are killed, they ask Google to delete the cluster once, and nothing of the model is left."""
     _, good_s = kill_repeatedly(harness, "look", {"params": {"with_others": True}}, dag="teardown")
-    tell(f"`look` of a teardown killed {KILLS} times", "the same list", good_s=good_s)
-    kill(harness, tell, "remove_objects", "nothing of the model is left in the cluster")
-    kill(harness, tell, "delete_cluster", "no cluster, its deletion requested once")
-    kill(harness, tell, "leftovers", "the same list")
+    write_row(f"`look` of a teardown killed {KILLS} times", "the same list", good_s=good_s)
+    kill(harness, write_row, "remove_objects", "nothing of the model is left in the cluster")
+    kill(harness, write_row, "delete_cluster", "no cluster, its deletion requested once")
+    kill(harness, write_row, "leftovers", "the same list")
     state = google("GET", "/state")
     assert state["calls"]["DeleteCluster"] == 1
     assert state["clusters"] == {}

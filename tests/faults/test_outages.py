@@ -44,7 +44,7 @@ def stopped(settings, name, seconds=DOWN_S):
         timer.join()
 
 
-def test_engine_and_registry_stop_while_a_release_is_built(harness, alone, tell):
+def test_engine_and_registry_stop_while_a_release_is_built(harness, alone, write_row):
     """The run retries the build and the push by itself, its release goes live, and nothing is left of the first tries."""
     harness.content("b")
     with harness.in_background() as background:
@@ -57,7 +57,7 @@ def test_engine_and_registry_stop_while_a_release_is_built(harness, alone, tell)
             pass
         run = background.ends()
     harness.assert_live(run, version=2)
-    tell(
+    write_row(
         "Docker Engine restarted during the build, then the registry down for 30 s during the push",
         "the release is live, one record",
         good_s=time.monotonic() - began_s,
@@ -71,7 +71,7 @@ DURING_THE_ROLLOUT = {
 
 
 @pytest.mark.parametrize("part", DURING_THE_ROLLOUT)
-def test_a_part_stops_during_the_rollout(harness, alone, tell, part):
+def test_a_part_stops_during_the_rollout(harness, alone, write_row, part):
     """The run waits or retries by itself, and its release goes live."""
     version = harness.serves()["version"]
     with harness.container(env=[{"name": "ROUND", "value": part}]), harness.in_background() as background:
@@ -81,4 +81,4 @@ def test_a_part_stops_during_the_rollout(harness, alone, tell, part):
             pass
         run = background.ends()
     harness.assert_live(run, version=version)
-    tell(DURING_THE_ROLLOUT[part], "the release is live, one record", good_s=time.monotonic() - began_s)
+    write_row(DURING_THE_ROLLOUT[part], "the release is live, one record", good_s=time.monotonic() - began_s)

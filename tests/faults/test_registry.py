@@ -61,7 +61,7 @@ class Trouble:
 
 
 @pytest.mark.parametrize("status", FAULTS)
-def test_the_node_cannot_pull_the_image(harness, proxy, good, tell, status):
+def test_the_node_cannot_pull_the_image(harness, proxy, good, write_row, status):
     """A release whose image is missing or denied is given up; the release before it serves."""
     fault, words = FAULTS[status]
 
@@ -71,17 +71,17 @@ def test_the_node_cannot_pull_the_image(harness, proxy, good, tell, status):
     proxy.answer = refuse
     run = harness.run(green=False)
     harness.assert_given_up(run, words=words, good=good)
-    tell(fault, "the release before it serves", run.detect_s(), run.good_s())
+    write_row(fault, "the release before it serves", run.detect_s(), run.good_s())
 
 
-def test_the_registry_fails_during_the_push(harness, proxy, good, tell):
+def test_the_registry_fails_during_the_push(harness, proxy, good, write_row):
     """The push is retried without anybody's help, and what is pushed then is complete."""
     harness.content("b")
     proxy.answer = trouble = Trouble()
     run = harness.run()
     assert set(trouble.ends_s) == {503, HANG_UP}
     harness.assert_live(run, version=2)
-    tell(
+    write_row(
         "registry answers 503, then hangs up, for 30 s in all, during the push",
         "pushed by a later try, live",
         good_s=run.seconds,

@@ -35,7 +35,7 @@ def good(harness):
 
 
 @pytest.mark.faults
-def test_no_address(harness, tell):
+def test_no_address(harness, write_row):
     """A first release whose Service gets no address is removed completely."""
     place = harness.project / "include" / "manifests" / "overlays" / "local" / "kustomization.yaml"
     text = place.read_text()
@@ -51,55 +51,55 @@ def test_no_address(harness, tell):
         harness.kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={harness.model}", "-o", "name") == ""
     )
     assert harness.debris() == []
-    tell(f"no LoadBalancer address within {ADDRESS_S} s (first release)", "nothing is left of it", run.detect_s())
+    write_row(f"no LoadBalancer address within {ADDRESS_S} s (first release)", "nothing is left of it", run.detect_s())
 
 
-def test_good_then_a_crash_loop(harness, good, tell):
+def test_good_then_a_crash_loop(harness, good, write_row):
     """A release whose server crashes is given up; the one before it serves again, has passed its gate and is recorded."""
     with harness.container(**BAD_FLAG):
         run = harness.run(green=False)
     harness.assert_given_up(run, words="CrashLoopBackOff", good=good)
-    tell("crash loop (good → bad)", "the release before it serves", run.detect_s(), run.good_s())
+    write_row("crash loop (good → bad)", "the release before it serves", run.detect_s(), run.good_s())
 
 
 @pytest.mark.faults
-def test_bad_then_bad(harness, good, tell):
+def test_bad_then_bad(harness, good, write_row):
     """A second bad release, which runs out of memory while it loads, is given up like the first."""
     with harness.container(**TOO_SMALL):
         run = harness.run(green=False)
     harness.assert_given_up(run, words="OOMKilled", good=good)
-    tell("OOM kill at load (bad → bad)", "the last good release serves", run.detect_s(), run.good_s())
+    write_row("OOM kill at load (bad → bad)", "the last good release serves", run.detect_s(), run.good_s())
 
 
 @pytest.mark.faults
-def test_bad_then_good(harness, good, tell):
+def test_bad_then_good(harness, good, write_row):
     """After bad releases, a good one goes live."""
     harness.content("b")
     run = harness.run()
     harness.assert_live(run, version=2)
-    tell("bad → good", "the new release is live and proven")
+    write_row("bad → good", "the new release is live and proven")
 
 
 @pytest.mark.faults
-def test_there_and_back(harness, good, tell):
+def test_there_and_back(harness, good, write_row):
     """A → B → A → B, then A → C: content that returns has its old version, new content a larger one, and each is proven live."""
     for letter, version in (("a", 1), ("b", 2), ("a", 1), ("c", 3)):
         harness.content(letter)
         harness.assert_live(harness.run(), version=version)
-    tell("A → B → A, A → B → A → B, A → B → A → C", "each time the requested version is live")
+    write_row("A → B → A, A → B → A → B, A → B → A → C", "each time the requested version is live")
 
 
 @pytest.mark.faults
-def test_no_node_fits(harness, good, tell):
+def test_no_node_fits(harness, good, write_row):
     """A release whose pod fits no node is given up after the target's grace."""
     with harness.container(**TOO_LARGE):
         run = harness.run(green=False)
     harness.assert_given_up(run, words="Unschedulable", good=good)
-    tell(f"unschedulable (grace {GRACE_S} s)", "the release before it serves", run.detect_s(), run.good_s())
+    write_row(f"unschedulable (grace {GRACE_S} s)", "the release before it serves", run.detect_s(), run.good_s())
 
 
 @pytest.mark.faults
-def test_the_progress_deadline(harness, good, tell):
+def test_the_progress_deadline(harness, good, write_row):
     """A server that runs and never becomes ready is given up at the Deployment's own deadline."""
 
     def never(deployment):
@@ -110,11 +110,11 @@ def test_the_progress_deadline(harness, good, tell):
         run = harness.run(green=False)
     harness.assert_given_up(run, words="progress deadline", good=good)
     fault = f"never ready (progress deadline {DEADLINE_S} s)"
-    tell(fault, "the release before it serves", run.detect_s(), run.good_s())
+    write_row(fault, "the release before it serves", run.detect_s(), run.good_s())
 
 
 @pytest.mark.faults
-def test_the_hpa_is_at_its_maximum(harness, good, tell):
+def test_the_hpa_is_at_its_maximum(harness, good, write_row):
     """A rollout with as many replicas as the HorizontalPodAutoscaler allows succeeds and keeps their number."""
     deployment = f"deployment/tfs-{harness.model}"
     harness.kubectl("scale", deployment, "--replicas=3")
@@ -124,12 +124,12 @@ def test_the_hpa_is_at_its_maximum(harness, good, tell):
         harness.assert_live(run, version=good["version"])
     assert harness.get(deployment)["spec"]["replicas"] == 3
     harness.kubectl("scale", deployment, "--replicas=1")
-    tell("HPA at its maximum during a rollout", "the new release is live with as many replicas")
+    write_row("HPA at its maximum during a rollout", "the new release is live with as many replicas")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("part", ["variables.data", "warmup"])
-def test_a_broken_savedmodel(harness, good, tell, part):
+def test_a_broken_savedmodel(harness, good, write_row, part):
     """The smoke test finds a SavedModel that was damaged in the store: nothing is pushed, nothing applied."""
     harness.content("c" if good["version"] != 3 else "b")
     facts = {"params": {}}
@@ -147,11 +147,11 @@ def test_a_broken_savedmodel(harness, good, tell, part):
     harness.assert_given_up(run, words="SmokeTestFailed", good=good)
     assert run.record()["objects"] == []
     what = "corrupt SavedModel" if part == "variables.data" else "failing warmup"
-    tell(f"{what} in the store", "nothing pushed, nothing applied", run.detect_s(), 0)
+    write_row(f"{what} in the store", "nothing pushed, nothing applied", run.detect_s(), 0)
 
 
 @pytest.mark.faults
-def test_the_disk_is_full_while_exporting(harness, good, tell, tmp_path):
+def test_the_disk_is_full_while_exporting(harness, good, write_row, tmp_path):
     """An export that runs out of space fails in one line and leaves nothing half written."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "slipway-test", tmp_path], check=True)
     try:
@@ -160,7 +160,7 @@ def test_the_disk_is_full_while_exporting(harness, good, tell, tmp_path):
     finally:
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
     harness.assert_given_up(run, words="ScratchFull", good=good)
-    tell("disk full while exporting", "one red line, nothing half written", run.detect_s(), 0)
+    write_row("disk full while exporting", "one red line, nothing half written", run.detect_s(), 0)
 
 
 def break_layer(model, part):

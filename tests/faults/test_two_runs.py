@@ -5,7 +5,7 @@ import pytest
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
-def test_two_runs_at_once(make_harness, tell):
+def test_two_runs_at_once(make_harness, write_row):
     """The second run learns who holds the target and retries by itself; one whole release serves in the end."""
     one, two = (make_harness("faults-two", target__strategy="preview") for _ in range(2))
     try:
@@ -23,4 +23,4 @@ def test_two_runs_at_once(make_harness, tell):
     finally:
         one.end()
         two.warm.end()
-    tell("two runs at once, of two installations", "one after the other; one whole release serves")
+    write_row("two runs at once, of two installations", "one after the other; one whole release serves")
