@@ -155,7 +155,7 @@ def _call_error(where: str, conn_id: str, error: GoogleAPICallError | RetryError
     if isinstance(error, (api.ServerError, api.TooManyRequests, api.RetryError)):
         return refused(where, UNAVAILABLE, error.message)
     forbidden = isinstance(error, (api.Forbidden, api.Unauthorized))
-    then = f"give connection {conn_id} the right that is named, or quota" if forbidden else "fix target.gke"
+    then = f"give connection {conn_id} that right, or request quota" if forbidden else "fix target.gke"
     return ClusterRefused(f"{where}: {type(error).__name__}: {one_line(error.message)}. Next: {then}")
 
 
