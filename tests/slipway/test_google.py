@@ -21,7 +21,7 @@ from kubernetes_asyncio.client import CoreV1Api
 from local.gke.tokens import who
 from slipway.errors import ClusterRefused, ClusterUnreachable, GoogleUnreachable, RegistryLoginRefused
 from slipway.gke.lookup import find_cluster
-from slipway.google import access_token, kubernetes_client, limited, read_refresh_error
+from slipway.google import access_token, kubernetes_client, limited, read_refresh_error, refused
 from slipway.image.registry_login import find_login
 from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
 from slipway.target import GkeCluster, Target
@@ -253,3 +253,12 @@ ANSWERS = {
 def test_status_and_message_of_a_refused_token(words, found):
     """Google's client passes the answer on as it came; status and message are read from it if it has them."""
     assert read_refresh_error(RefreshError(*words)) == found
+
+
+@pytest.mark.parametrize(("status", "kind"), [(0, ClusterRefused), (403, ClusterRefused), (404, ClusterRefused),
+    (408, GoogleUnreachable), (429, GoogleUnreachable), (500, GoogleUnreachable), (503, GoogleUnreachable)])  # fmt: skip
+def test_error_by_http_status(status, kind):
+    """Only an outage can be retried."""
+    error = refused("disks of shop", status, "no\nreason.", then="give a role")
+    then = "give a role" if kind is ClusterRefused else "look at status.cloud.google.com"
+    assert (type(error), str(error)) == (kind, f"disks of shop: no reason. Next: {then}")
