@@ -11,11 +11,6 @@ EVERY_CLUSTERS_NAMESPACE = "default"  # the only one in a new cluster
 
 Endpoint = Literal["public", "private", "dns"]
 
-# Labels of a GKE cluster that name its maker. They have no slash, because Google allows none.
-CLUSTER_LABEL_STORE = "slipway-store"  # the artifact store of the Slipway that created it
-CLUSTER_LABEL_MODEL = "slipway-model"  # the model that it was created for
-CLUSTER_LABEL_RUN = "slipway-run"  # the run that created it
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GkeCluster:

@@ -24,7 +24,8 @@ from slipway.gke.permissions import (
 from slipway.gke.prices import read_prices, shape_of_spec, standing_cost
 from slipway.gke.quota import judge_machine, judge_quota, plan_everywhere, plan_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
 from slipway.kubernetes.rights import inspect_rights, kinds_of, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
