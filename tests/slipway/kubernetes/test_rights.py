@@ -25,7 +25,10 @@ def test_lacking_rights_are_missing_or_a_warning():
     allowed[Right(group="", resource="pods/log", verb="get", needed=False)] = False
     assert said(judge_rights("shop", allowed, grant="g")) == [
         ("missing", "no right in namespace shop to patch deployments.apps"),
-        ("warned", "no right in namespace shop to get pods/log: pruning, or a failed run's diagnosis, may be incomplete"),
+        (
+            "warned",
+            "no right in namespace shop to get pods/log: pruning, or a failed run's diagnosis, may be incomplete",
+        ),
     ]
 
 

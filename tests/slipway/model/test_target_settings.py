@@ -50,5 +50,5 @@ def test_refused_if_two_files_share_a_gke_deployment():
     """Two model files may share a GKE cluster, but not a Deployment in it."""
     one, same, elsewhere = (file_with({"gke": {"cluster": name}}) for name in ("a-cluster", "a-cluster", "other"))
     check_unshared({"one": one, "elsewhere": elsewhere})
-    with pytest.raises(InputRefused, match="is written by"):
+    with pytest.raises(InputRefused, match="is also written by"):
         check_unshared({"one": one, "same": same})
