@@ -1,10 +1,9 @@
 """The tasks that make a GKE cluster and delete it again, killed like the others; Google is emulated, and counts what it is asked."""
 
 import pytest
+from fixtures.stand import read_surroundings
 from kills import KILLS, kill_again_and_again, result
 from road import Road
-
-from ..conftest import read_surroundings
 
 MODEL = "faults-cluster"
 TARGET = {"project": "slipway-stand", "location": "us-central1-a", "cluster": MODEL, "temporary": True}
