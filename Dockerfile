@@ -1,10 +1,10 @@
-# Airflow with Slipway in it, and the exporter's environment beside it.
+# Airflow with Slipway, and the exporter's environment.
 #   docker build -t slipway-airflow .
-# Behind a proxy that re-signs certificates, hand the CA bundle in: --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
+# Behind a proxy that re-signs certificates, pass the CA bundle: --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
 ARG BASE=apache/airflow:3.3.2-python3.11
 FROM ${BASE}
 
-# The official image's user; the base needs python, pip and this user, nothing else.
+# The official image's user. The base image needs python, pip and this user, nothing else.
 ARG AIRFLOW_UID=50000
 ARG UV=uv==0.13.9
 ENV AIRFLOW_HOME=/opt/airflow
@@ -16,7 +16,7 @@ USER ${AIRFLOW_UID}
 COPY requirements.txt /opt/slipway/airflow.txt
 COPY include/model/requirements.txt /opt/slipway/model.txt
 
-# uv lives in an environment of its own, so that Airflow's holds only what its lock says.
+# uv has its own environment, so that Airflow's has only the packages in its lock file.
 RUN --mount=type=secret,id=ca,mode=0444 \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi \
     && export UV_NO_CACHE=1 \

@@ -56,10 +56,8 @@ test:  ## start the stand, then run lint, types and every test
 	wait $$other || failed=1; echo "== the tests that ran at the same time"; cat $$log; rm -f $$log; \
 	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
 
-test-faults:  ## inject faults on the stand (about an hour, no other checkout on it), and update docs/faults.md's table
-	@$(STAND) up || exit 1; run() { env --default-signal=INT SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
-	log=$$(mktemp); failed=0; run "alongside" >$$log 2>&1 & other=$$!; run "faults and not (alongside or alone)" || failed=1; \
-	wait $$other || failed=1; cat $$log; rm -f $$log; run "alone" || failed=1; exit $$failed
+test-faults:  ## inject faults on the stand (about 35 minutes, no other checkout on it), and update docs/faults.md's table
+	@$(STAND) up && $(DEV)/python tests/faults/suite.py
 
 times:  ## measure runs task by task and update docs/times.md
 	@$(DEV)/python -m benchmarks.refresh_times

@@ -1,9 +1,9 @@
-"""What the first request after a start costs, and what marking bad images costs: `make serving-times`.
+"""Measure the cost of the first request after a start, and of marking bad images: `make serving-times`.
 
-digits-vit is exported in both ways of meeting a bad image, and served by the stand-in as processes on this machine, with the
-base Deployment's arguments, started anew several times. A server is asked nothing but its status before it is measured. The
-first request and those that it is compared with are asked alike: on a connection of their own, after the same pause. The
-figures go into docs/model.md; the status is 1 where the first is slower than it may be.
+digits-vit is exported with both settings of `on_bad_image`. The stand-in serves it as a process on this machine, with the
+base Deployment's arguments, and is restarted several times. Before a measurement the server gets only status requests. The
+first request and those that it is compared with are sent in the same way: each on its own connection, after the same pause.
+The figures go into docs/model.md; the exit status is 1 if the first request is too slow.
 """
 
 import argparse
@@ -29,36 +29,36 @@ from benchmarks.refresh_times import machine, place
 
 PAGE = PROJECT / "docs" / "model.md"
 BEGIN, END = (
-    "<!-- measured by `make serving-times`; what stands between these marks is written over -->",
+    "<!-- written by `make serving-times`, which replaces all text between these marks -->",
     "<!-- end -->",
 )
 MODEL = "digits-vit"
 GOLDEN = {"three": "3", "seven": "7", "eight": "8"}
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-PAUSE_S = 0.25  # a server that has rested that long is slower once, whether or not it is new
-ALIKE, BUSY = 20, 40  # requests after the first: with that pause before each, and then without
-MOST = 1.5  # times the median of those asked alike is what the first may take
+PAUSE_S = 0.25  # a server that was idle for that long is slower once, whether or not it is new
+PAUSED, BUSY = 20, 40  # requests after the first: with that pause before each, and then without
+MOST = 1.5  # the first may take this many times the median of the paused requests
 START_LIMIT_S = 120
 COLUMNS = (
-    "asked", "first", "others, asked alike", "others, without a pause", "first to those alike (least to most)",
-    f"first over {MOST}", f"others alike over {MOST}",
+    "request", "first", "later, after a pause", "later, without a pause", "first / later after a pause (least to most)",
+    f"first over {MOST}", f"later after a pause over {MOST}",
 )  # fmt: skip
-COLD = "records not replayed"
+COLD = "without warmup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What was measured after one start, in milliseconds: the first request, and the medians of those after it."""
+    """The times after one start, in milliseconds: the first request, and the medians of later ones."""
 
     first: float
-    alike: float  # asked as the first was
-    busy: float  # asked without a pause
-    slow: int  # of those asked as the first was: how many took over MOST times their median
+    paused: float  # after a pause, like the first
+    busy: float  # without a pause
+    slow: int  # how many of those after a pause took over MOST times their median
 
     @property
     def ratio(self) -> float:
-        """How the first compares with those that were asked alike."""
-        return self.first / self.alike
+        """The first request's time over the median of those after a pause."""
+        return self.first / self.paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Server:
 
 
 def main(words: Sequence[str]) -> int:
-    """Measure, and write the page."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(prog="make serving-times", description=__doc__)
     parser.add_argument("--starts", type=int, default=12, help="starts of each kind (default 12)")
     starts = parser.parse_args(words).starts
@@ -79,7 +79,7 @@ def main(words: Sequence[str]) -> int:
         exports = {way: export(Path(folder), way) for way in ("refuse", "mark")}
         touch_grpc()
         for number in range(1, starts + 1):
-            # All rows in turn, so that a busy minute of the machine meets each of them.
+            # All rows in turn, so that a busy minute of the machine affects each of them.
             for row, way, ask, flags in rows_of(exports):
                 with served(exports[way], *base_arguments(), *flags) as server:
                     found = measure(lambda ask=ask, server=server: ask(server))  # type: ignore[misc]
@@ -88,12 +88,12 @@ def main(words: Sequence[str]) -> int:
                 sys.stdout.flush()
     PAGE.write_text(place(PAGE.read_text(), render(measured, machine()), BEGIN, END))
     slow = [row for row, found in measured.items() if COLD not in row and middle(found, "ratio") > MOST]
-    sys.stdout.writelines(f"{row}: the first takes over {MOST} times what others do\n" for row in slow)
+    sys.stdout.writelines(f"{row}: the first request takes over {MOST} times as long as later ones\n" for row in slow)
     return 1 if slow else 0
 
 
 def rows_of(exports: Mapping[str, Path]) -> Iterator[tuple[str, str, Callable[[Server], None], tuple[str, ...]]]:
-    """What is measured: the row's name, the way of meeting bad images, the request, and the server's flags."""
+    """Each row's name, its setting of on_bad_image, its request, and the server's flags."""
     case = exports["refuse"] / "golden" / "three"
     [image] = json.loads((case / "rest.json").read_text())["instances"]
     one, four = rest_request([image]), rest_request([image] * 4)
@@ -101,12 +101,12 @@ def rows_of(exports: Mapping[str, Path]) -> Iterator[tuple[str, str, Callable[[S
     yield "REST, four images", "refuse", four, ()
     yield "gRPC, one image", "refuse", grpc_request((case / "grpc.bin").read_bytes()), ()
     yield f"REST, one image, {COLD}", "refuse", one, ("--enable_model_warmup=false",)
-    yield "REST, one image, bad ones marked", "mark", one, ()
-    yield "REST, four images, bad ones marked", "mark", four, ()
+    yield "REST, one image, bad images marked", "mark", one, ()
+    yield "REST, four images, bad images marked", "mark", four, ()
 
 
 def export(folder: Path, way: str) -> Path:
-    """digits-vit's export."""
+    """Export digits-vit with this setting of on_bad_image."""
     source = PROJECT / "include" / "served" / MODEL
     request, out = folder / f"{way}.json", folder / way
     golden = [
@@ -128,7 +128,7 @@ def python_of(environment: str) -> Path:
 
 
 def base_arguments() -> list[str]:
-    """What the base Deployment starts its server with."""
+    """The server's arguments in the base Deployment."""
     file = PROJECT / "include" / "manifests" / "base" / "deployment.yaml"
     [container] = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]["containers"]
     return list(container["args"])
@@ -136,7 +136,7 @@ def base_arguments() -> list[str]:
 
 @contextmanager
 def served(exported: Path, *flags: str) -> Iterator[Server]:
-    """The stand-in with that export, AVAILABLE; killed afterwards."""
+    """Run the stand-in with this export until the block ends; it is AVAILABLE when the block begins."""
     with tempfile.TemporaryDirectory() as base:
         shutil.copytree(exported / "savedmodel", Path(base) / "1")
         server = Server(rest=free_port(), grpc=free_port())
@@ -154,13 +154,13 @@ def served(exported: Path, *flags: str) -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on right now."""
+    """A free port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as opened:
         return int(opened.getsockname()[1])
 
 
 def wait_until_available(server: Server) -> None:
-    """Ask for the model's status until it is AVAILABLE; nothing else is asked."""
+    """Poll the model's status until it is AVAILABLE; send nothing else."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         try:
@@ -173,7 +173,7 @@ def wait_until_available(server: Server) -> None:
 
 
 def exchange(server: Server, method: str, path: str, body: str | None = None) -> bytes:
-    """One request on a connection of its own; the answer's body. Raises RuntimeError where it is not 200."""
+    """Send one request on a new connection. Returns the body; raises RuntimeError if the status is not 200."""
     connection = http.client.HTTPConnection("127.0.0.1", server.rest, timeout=60)
     try:
         connection.request(method, path, body)
@@ -187,13 +187,13 @@ def exchange(server: Server, method: str, path: str, body: str | None = None) ->
 
 
 def rest_request(images: Sequence[str]) -> Callable[[Server], None]:
-    """Asks serving_default over REST."""
+    """A function that calls serving_default over REST."""
     body = json.dumps({"signature_name": "serving_default", "instances": list(images)})
     return lambda server: (exchange(server, "POST", f"/v1/models/{MODEL}:predict", body), None)[1]
 
 
 def grpc_request(message: bytes) -> Callable[[Server], None]:
-    """Asks over gRPC, each time on a connection of its own."""
+    """A function that calls Predict over gRPC, each time on a new connection."""
 
     def ask(server: Server) -> None:
         own = [("grpc.use_local_subchannel_pool", 1)]
@@ -204,7 +204,7 @@ def grpc_request(message: bytes) -> Callable[[Server], None]:
 
 
 def touch_grpc() -> None:
-    """Have this process load what it needs for gRPC: nobody listens there."""
+    """Make this process load its gRPC code; nothing listens at this port."""
     try:
         grpc_request(b"")(Server(rest=0, grpc=free_port()))
     except grpc.RpcError:
@@ -212,15 +212,15 @@ def touch_grpc() -> None:
 
 
 def measure(ask: Callable[[], None]) -> Start:
-    """The first request, others like it, and others without a pause."""
-    first, *alike = [milliseconds(ask, after_s=PAUSE_S) for _ in range(1 + ALIKE)]
-    busy, usual = [milliseconds(ask) for _ in range(BUSY)], statistics.median(alike)
-    slow = sum(one > MOST * usual for one in alike)
-    return Start(first=first, alike=usual, busy=statistics.median(busy), slow=slow)
+    """Time the first request, later ones after a pause, and later ones without a pause."""
+    first, *paused = [milliseconds(ask, after_s=PAUSE_S) for _ in range(1 + PAUSED)]
+    busy, usual = [milliseconds(ask) for _ in range(BUSY)], statistics.median(paused)
+    slow = sum(one > MOST * usual for one in paused)
+    return Start(first=first, paused=usual, busy=statistics.median(busy), slow=slow)
 
 
 def milliseconds(ask: Callable[[], None], *, after_s: float = 0.0) -> float:
-    """How long it takes, once that pause is over."""
+    """The request's time in milliseconds, sent after that pause."""
     time.sleep(after_s)
     began = time.perf_counter()
     ask()
@@ -228,22 +228,22 @@ def milliseconds(ask: Callable[[], None], *, after_s: float = 0.0) -> float:
 
 
 def middle(found: Sequence[Start], figure: str) -> float:
-    """The median over the starts."""
+    """The median of this figure over the starts."""
     return statistics.median(float(getattr(one, figure)) for one in found)
 
 
 def render(measured: Mapping[str, Sequence[Start]], where: str) -> str:
-    """The table: a row for what is asked; medians over the starts, in milliseconds, and how the first compares."""
+    """The table: a row per kind of request, with medians over the starts in milliseconds and the ratio of the first."""
     starts = len(next(iter(measured.values())))
     rows = [f"| {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
     for row, found in measured.items():
-        times = " | ".join(f"{middle(found, figure):.1f}" for figure in ("first", "alike", "busy"))
+        times = " | ".join(f"{middle(found, figure):.1f}" for figure in ("first", "paused", "busy"))
         ratios = sorted(one.ratio for one in found)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         first = f"{sum(ratio > MOST for ratio in ratios)} of {starts}"
-        others = f"{sum(one.slow for one in found)} of {starts * ALIKE}"
+        others = f"{sum(one.slow for one in found)} of {starts * PAUSED}"
         rows.append(f"| {row} | {times} | {spread} | {first} | {others} |")
-    return f"Milliseconds, the medians of {starts} starts, on {where}.\n\n" + "\n".join(rows)
+    return f"Milliseconds, medians of {starts} starts, on {where}.\n\n" + "\n".join(rows)
 
 
 if __name__ == "__main__":

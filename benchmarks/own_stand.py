@@ -1,4 +1,4 @@
-"""A copy of the checkout with a stand of its own, for what must find nothing there that ran before."""
+"""A copy of the checkout with its own stand, for measurements that need a stand without earlier runs."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ COMMAND_LIMIT_S = 600
 
 @contextmanager
 def own_stand() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The copy's folder and what `status` says of its stand; both are gone afterwards."""
+    """Start the copy's stand. Yields the copy's folder and the stand's `status`; deletes both afterwards."""
     with tempfile.TemporaryDirectory(prefix="slipway-copy-") as folder:
         Path(folder).chmod(0o755)  # the stand's database runs as another user
         project = Path(folder) / "project"
@@ -32,7 +32,7 @@ def own_stand() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def on_stand(project: Path, *words: str) -> str:
-    """A command of the copy's stand; its output. Raises RuntimeError with all that a failed one said."""
+    """Run a command of the copy's stand. Returns its output; raises RuntimeError with the output if it fails."""
     done = subprocess.run(
         ["python3", "-m", "local", *words], cwd=project, check=False, capture_output=True, text=True,
         timeout=COMMAND_LIMIT_S, stdin=subprocess.DEVNULL,

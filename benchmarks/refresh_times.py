@@ -1,7 +1,7 @@
-"""How long a first, a nothing-to-do, a manifest-only and a forced run take, task by task: `make times`.
+"""Measure a first run, one with no change, one with new manifests and a forced one, task by task: `make times`.
 
-A copy of the checkout gets a stand of its own, so that first runs are first runs. Every round releases a model that nobody
-has released before, through scheduler and triggerer, and takes it away again. The medians go into docs/times.md.
+A copy of the checkout gets its own stand, so that no run came before. Every round releases a new model through scheduler and
+triggerer and deletes it again. The medians go into docs/times.md.
 """
 
 import argparse
@@ -18,18 +18,18 @@ from typing import Any
 import yaml
 
 from benchmarks.own_stand import PROJECT, on_stand, own_stand
-from local.refresh import Api, dag_id, log_in
+from local.commands.refresh import Api, dag_id, log_in
 
 PAGE = PROJECT / "docs" / "times.md"
-BEGIN, END = "<!-- measured by `make times`; what stands between these marks is written over -->", "<!-- end -->"
-RUNS = ("first", "nothing to do", "manifests alone", "forced")
+BEGIN, END = "<!-- written by `make times`, which replaces all text between these marks -->", "<!-- end -->"
+RUNS = ("first", "no change", "new manifests", "forced")
 
 Times = dict[str, float]  # seconds by task, and of the whole run under WHOLE
 WHOLE = "the run"
 
 
 def main(words: Sequence[str]) -> int:
-    """Measure, and write the page."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(prog="make times", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="models to release, each by all four runs (default 3)")
     rounds = parser.parse_args(words).rounds
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[tuple[str, Times]]:
-    """The four runs of a new model, one after the other, with what each of them took."""
+    """Do the four runs of a new model, one after the other. Yields each run and its times."""
     served, overlay = project / "include" / "served", project / "include" / "manifests" / "overlays" / "local"
     file = yaml.safe_load((served / "digits-vit.yaml").read_text())
     file["target"]["deployment"] = model
@@ -53,7 +53,7 @@ def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[
     deployment = overlay / "deployment.yaml"
     before = deployment.read_text()
     for run in RUNS:
-        if run == "manifests alone":
+        if run == "new manifests":
             deployment.write_text(before.replace("cpu: 100m", "cpu: 110m"))
         on_stand(project, "refresh", model, *(["--force"] if run == "forced" else []))
         yield run, newest_times(log_in(status), dag_id(model))
@@ -65,14 +65,14 @@ def one_round(project: Path, status: Mapping[str, Any], model: str) -> Iterator[
 
 
 def newest_times(api: Api, dag: str) -> Times:
-    """What the DAG's newest run took, in seconds."""
+    """The times of the DAG's newest run."""
     [run] = api.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
     tasks = api.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run['dag_run_id']}/taskInstances")["task_instances"]
     return read_times(run, tasks)
 
 
 def read_times(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> Times:
-    """Seconds from start to end, deferred time among them, of each task that succeeded, and of the run."""
+    """Seconds from start to end, including deferred time, of each task that succeeded and of the run."""
     done = [task for task in tasks if task["state"] == "success"]
     ordered = sorted(done, key=lambda task: str(task["start_date"]))
     return {**{str(task["task_id"]): _seconds(task) for task in ordered}, WHOLE: _seconds(run)}
@@ -84,14 +84,14 @@ def _seconds(span: Mapping[str, Any]) -> float:
 
 
 def render(measured: Mapping[str, Sequence[Times]], where: str) -> str:
-    """The table: a row a task, in the order in which they run, a column a kind of run; medians in seconds."""
+    """The table: a row per task in the order in which they run, a column per kind of run; medians in seconds."""
     tasks = list(dict.fromkeys(task for run in RUNS for times in measured[run] for task in times if task != WHOLE))
     rounds = len(measured[RUNS[0]])
     rows = [f"| {' | '.join(['task', *RUNS])} |", f"| --- |{' ---: |' * len(RUNS)}"]
     rows += [f"| {' | '.join([task, *(_cell(measured[run], task) for run in RUNS)])} |" for task in tasks]
     rows.append(f"| {' | '.join([f'**{WHOLE}**', *(f'**{_cell(measured[run], WHOLE)}**' for run in RUNS)])} |")
     return (
-        f"Seconds, the median of {rounds} rounds (least and most of the whole run below), on {where}.\n\n"
+        f"Seconds, medians of {rounds} rounds (last row: least and most of the whole run), on {where}.\n\n"
         + "\n".join([*rows, f"| least to most | {' | '.join(_range(measured[run]) for run in RUNS)} |"])
     )
 
@@ -107,13 +107,13 @@ def _range(runs: Sequence[Times]) -> str:
 
 
 def place(page: str, table: str, begin: str = BEGIN, end: str = END) -> str:
-    """The page with the table between its marks."""
+    """Put the table between the marks of the page."""
     head, _, rest = page.partition(begin)
     return f"{head}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
 
 
 def machine() -> str:
-    """What it was measured on, in a few words."""
+    """The machine in a few words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, {datetime.now(UTC):%Y-%m-%d}"

@@ -1,13 +1,12 @@
-"""One rollback DAG for each model file: back to a recorded release, by the same road that brought it."""
+"""One rollback DAG for each model file: back to a recorded release, by the same tasks that brought it."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, chain
 
+from slipway.dag import task_ids
 from slipway.dag.forms import rollback_form
-from slipway.dag.graph import deploy_stages
+from slipway.dag.graph import RETRIES, announce_task, closing_tasks, proof_tasks
 from slipway.dag.tasks.plan import ChooseOperator
 from slipway.model.served import served_files
 from slipway.names import rollback_dag_id
@@ -15,9 +14,9 @@ from slipway.names import rollback_dag_id
 DOC = """
 ### {model}: back to a recorded release
 
-Trigger with a release id, or empty for the release before the live one. The first task's log lists every release that
-was proven live. The release's recorded manifests and image are applied again, waited for, asked their golden questions,
-and recorded. If the gate does not pass, the release that was live before serves again.
+Trigger with a release id, or leave it empty for the release before the live one. The first task's log lists every release that
+was proven live. The release's recorded manifests and image are applied again, waited for, sent the golden requests, and recorded.
+If the gate does not pass, the release that was live before serves again.
 """
 
 
@@ -30,10 +29,12 @@ def rollback_dag(model: str) -> DAG:
         schedule=None,
         params=rollback_form(),
         max_active_runs=1,
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+        default_args=RETRIES,
         tags=["slipway", "rollback"],
     ) as dag:
-        chain(ChooseOperator(task_id="choose", model=model), deploy_stages(model)[0])
+        choose = ChooseOperator(task_id=task_ids.CHOOSE, model=model)
+        proof = proof_tasks(asks=False)
+        chain(choose, *proof, announce_task(model), *closing_tasks(model, proof=proof[-1]))
     return dag
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, chain
 
+from slipway.dag import task_ids
 from slipway.dag.forms import teardown_form
-from slipway.dag.graph import WAIT
+from slipway.dag.graph import RETRIES, WAIT
 from slipway.dag.tasks.teardown import (
     DeleteClusterOperator,
     LeftoversOperator,
@@ -21,14 +22,14 @@ from slipway.errors import InputRefused
 from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 
-ANSWER_WITHIN = timedelta(days=1)  # what was seen is old news by then
+ANSWER_WITHIN = timedelta(days=1)  # a list that is older may no longer be true
 
 DOC = """
-### {model}: its GKE cluster goes
+### {model}: its GKE cluster is deleted
 
-**look** lists what would be deleted, **approve** waits for a person's word on that list, **remove objects** deletes the
-model's objects and waits until their load balancers are gone, **delete cluster** deletes the cluster, **leftovers** lists
-what Google still has of it, with the commands that remove it. Rejected, or not answered within a day, nothing is deleted.
+**look** lists what would be deleted, and **approve** waits for a person to approve that list. **remove objects** deletes the
+model's objects and waits until their load balancers are gone, **delete cluster** deletes the cluster, and **leftovers** lists
+what Google still has of it, with the commands that remove it. If it is rejected, or not answered within a day, nothing is deleted.
 
 Images, exports and records stay: the next run of the refresh makes all of it again.
 """
@@ -44,26 +45,24 @@ def teardown_dag(path: Path) -> DAG:
         schedule=None,
         params=teardown_form(),
         max_active_runs=1,
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+        default_args=RETRIES,
         tags=["slipway", "teardown"],
     ) as dag:
-        look = PlanTeardownOperator(task_id="look", model_file=str(path))
+        look = PlanTeardownOperator(task_id=task_ids.LOOK, model_file=str(path))
         approve = ApprovalOperator(
-            task_id="approve",
+            task_id=task_ids.APPROVE,
             subject=f"Delete the cluster of {model}?",
             body=look.output["body"],
             fail_on_reject=True,
             response_timeout=ANSWER_WITHIN,
             retries=0,
         )
-        chain(
-            look,
-            approve,
-            RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT),
-            DeleteClusterOperator(task_id="delete_cluster", task_display_name="delete cluster", **WAIT),
-            LeftoversOperator(task_id="leftovers"),
-            RecordTeardownOperator(task_id="record").as_teardown(),
-        )
+        remove = RemoveObjectsOperator(task_id=task_ids.REMOVE_OBJECTS, task_display_name="remove objects", **WAIT)
+        delete = DeleteClusterOperator(task_id=task_ids.DELETE_CLUSTER, task_display_name="delete cluster", **WAIT)
+        leftovers = LeftoversOperator(task_id=task_ids.LEFTOVERS)
+        record = RecordTeardownOperator(task_id=task_ids.RECORD).as_teardown()
+
+        chain(look, approve, remove, delete, leftovers, record)
     return dag
 
 

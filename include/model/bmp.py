@@ -1,4 +1,7 @@
-"""BMP files, decoded in the graph: TensorFlow's own decoder reads a palette's indices as grey, and none of under 8 bits."""
+"""Decodes BMP files in the graph.
+
+TensorFlow's decoder reads palette indices as grey levels, and does not read depths under 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,24 @@ from typing import Any, NamedTuple
 
 from header import Header, number
 
-MASKS = (
-    0,
-    0,
-    255,
-    0,
-    0,
-    255,
-    0,
-    0,
-    255,
-    0,
-    0,
-    0,
-)  # blue, green, red: where 32 bits hold them unless a file says otherwise
+MASKS = (0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0)  # the usual red, green and blue masks of a 32-bit BMP
 
 
 class Layout(NamedTuple):
-    """How a BMP's rows lie in the file; int64 scalars of a graph."""
+    """Where the pixels are in a BMP file, as int64 scalars in the graph."""
 
-    offset: Any
-    stride: Any  # bytes of a row
+    offset: Any  # where the rows begin
+    stride: Any  # bytes in a row
     height: Any
     width: Any
     bits: Any
     table: Any  # where the palette begins
-    colours: Any  # of the palette
-    is_plain: Any  # not compressed, and of a depth that is read
+    colours: Any  # in the palette
+    is_plain: Any  # not compressed, and of a supported depth
 
 
 def layout(data: Any, header: Header) -> Layout:
-    """The layout that the file's header says."""
+    """Read the layout from the file's header."""
     import tensorflow as tf
 
     raw = tf.concat([tf.io.decode_raw(tf.strings.substr(data, 0, 128), tf.uint8), tf.zeros([128], tf.uint8)], axis=0)
@@ -58,14 +48,14 @@ def layout(data: Any, header: Header) -> Layout:
 
 
 def is_whole(data: Any, found: Layout) -> Any:
-    """Whether all rows are there."""
+    """Whether the file has all its rows."""
     import tensorflow as tf
 
     return found.offset + found.stride * found.height <= tf.cast(tf.strings.length(data), tf.int64)
 
 
 def decode_bmp(data: Any, header: Header) -> Any:
-    """The pixels of a BMP that is plain and whole, uint8 (height, width, 3)."""
+    """The pixels of a plain and complete BMP, uint8 (height, width, 3)."""
     import tensorflow as tf
 
     found, raw = layout(data, header), tf.io.decode_raw(data, tf.uint8)
@@ -75,7 +65,7 @@ def decode_bmp(data: Any, header: Header) -> Any:
         palette = raw[found.table : found.table + 4 * found.colours]
         palette = tf.concat([palette, tf.zeros([1024], tf.uint8)], axis=0)[:1024]
         bits = tf.cast(found.bits, tf.int32)
-        each = tf.range(8 // bits - 1, -1, -1) * bits  # the leftmost pixel is in a byte's highest bits
+        each = tf.range(8 // bits - 1, -1, -1) * bits  # a byte's highest bits hold its leftmost pixel
         places = tf.bitwise.right_shift(tf.cast(rows, tf.int32)[..., None], each) & (2**bits - 1)
         places = tf.reshape(places, [found.height, found.stride * 8 // found.bits])[:, : found.width]
         return tf.gather(tf.reshape(palette, [256, 4])[:, 2::-1], places)

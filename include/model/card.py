@@ -1,6 +1,6 @@
-"""The model card: what was exported, from what, how it is asked and how near it is to 🤗. JSON, and a page with pictures.
+"""The model card: source, signatures, golden answers and parity with 🤗, as JSON and as a page with images.
 
-What differs from run to run of the same export is under `measured` alone.
+Two runs of the same export differ only under `measured`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from golden import Answer, Reference, read_image
+from reference_pixels import upright_pixels
 from request import GoldenImage
-from upright import upright_pixels
 
 THUMBNAIL = 160  # pixels, the longer side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenFact:
-    """A golden case as it was answered."""
+    """A golden case with both answers."""
 
     case: GoldenImage
     graph: Answer
@@ -29,7 +29,7 @@ class GoldenFact:
 
 
 def write_card(folder: Path, facts: dict[str, Any], golden: Sequence[GoldenFact]) -> None:
-    """card.json, README.md and a thumbnail of each golden image in `folder`."""
+    """Write card.json, README.md and a thumbnail of each golden image to `folder`."""
     folder.mkdir()
     card = {**facts, "golden": [_golden(fact) for fact in golden]}
     for fact in golden:
@@ -53,7 +53,7 @@ def _rounded(answer: Answer) -> dict[str, Any]:
 
 
 def thumbnail(data: bytes) -> bytes:
-    """The picture upright and small, as PNG."""
+    """The image upright and small, as PNG."""
     from PIL import Image
 
     small, out = Image.fromarray(upright_pixels(data)), io.BytesIO()
@@ -67,7 +67,7 @@ def render_card(card: dict[str, Any]) -> str:
     parts = [
         [f"# {card['model']}"],
         _table(("fact", "value"), _facts(card)),
-        ["## Signatures", "", *_table(("signature", "takes", "gives"), _signatures(card["signatures"]))],
+        ["## Signatures", "", *_table(("signature", "inputs", "outputs"), _signatures(card["signatures"]))],
         [
             "## Golden answers",
             "",
@@ -124,10 +124,10 @@ def _parity(parity: dict[str, Any] | None) -> list[str]:
     if parity is None:
         return ["Not known: a SavedModel archive has no checkpoint to compare with."]
     lines = [
-        f"On {found['images']} {images}: {found['labels_equal']} labels equal, {found['ties']} ties; probabilities apart by "
-        f"{found['largest_difference']:.5f} at most, {found['mean_difference']:.5f} on average; "
-        f"pixels by {found['largest_levels']:g} of 255 levels at most."
-        for found, images in ((parity, "images, golden ones and a built-in set"), (parity["cmyk"], "images in CMYK"))
+        f"{found['images']} {images}: {found['labels_equal']} labels equal, {found['ties']} ties; "
+        f"largest difference of a probability {found['largest_difference']:.5f}, mean {found['mean_difference']:.5f}; "
+        f"largest difference of a pixel {found['largest_levels']:g} of 255 levels."
+        for found, images in ((parity, "images (golden and built-in)"), (parity["cmyk"], "CMYK images"))
         if found["images"]
     ]
     rows = ((kind, f"{levels:g}") for kind, levels in parity["levels_by_kind"].items())

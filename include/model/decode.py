@@ -1,4 +1,4 @@
-"""From the bytes of a file to upright pixels, inside the graph; what cannot be decoded is refused before it is tried."""
+"""Decodes image files to upright pixels in the graph; refuses what it cannot decode before it starts."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from bmp import decode_bmp, is_whole, layout
 from header import BMP, GIF, JPEG, PNG, UNKNOWN, WEBP, Header, read_header
 
 BROKEN = "is broken or cut short"
-ODD = {  # without apostrophes, before which TensorFlow writes backslashes
+UNSUPPORTED = {  # no apostrophes: TensorFlow's error messages put backslashes before them
     JPEG: "is a CMYK JPEG without the marker of Adobe that says how its colours are meant",
     GIF: "is a GIF whose first frame is not the whole picture, only whole ones are read",
     WEBP: "is an animated WebP, only still ones are read",
 }
-# The very texts that TensorFlow decodes: looked at first, because catching its error costs milliseconds.
+# Exactly the texts that TensorFlow decodes. Checked first, because catching TensorFlow's error costs milliseconds.
 WEB_SAFE = "([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}(==)?|[A-Za-z0-9_-]{3}=?)?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is decoded at all."""
+    """The largest file and the longest side that are decoded."""
 
     max_file_bytes: int
     max_side: int  # pixels
 
 
 def read_image(data: Any, limits: Limits, *, catch: bool = False) -> tuple[Any, Any]:
-    """A file's pixels as people see them, uint8 (height, width, 3), without alpha; of an animation the first frame.
+    """A file's upright pixels, uint8 (height, width, 3), without alpha; of an animation the first frame.
 
-    With them an empty text; or one black pixel, and why the file is not decoded in words that go on from "image 3".
-    A file whose header is fine and whose picture is broken raises INVALID_ARGUMENT, unless `catch`.
+    Returns the pixels and an empty text; or one black pixel and why the file is not decoded, worded to follow "image 3".
+    A file with a valid header and broken image data raises INVALID_ARGUMENT, unless `catch` is true.
     """
     import tensorflow as tf
 
     size = tf.strings.length(data)
     header = read_header(tf.strings.substr(data, 0, tf.where(size > limits.max_file_bytes, 64, size)))
-    why = _objection(data, header, limits)
+    why = _reason_to_refuse(data, header, limits)
     black = tf.zeros([1, 1, 3], tf.uint8)
 
     def attempt(work: Callable[[Any], Any]) -> tuple[Any, Any]:
@@ -54,7 +54,7 @@ def read_image(data: Any, limits: Limits, *, catch: bool = False) -> tuple[Any, 
 
 
 def read_base64(text: Any) -> tuple[Any, Any]:
-    """The bytes in a web-safe base64 text and an empty text, or no bytes and what is wrong with it."""
+    """Decode web-safe base64: the bytes and an empty text, or no bytes and what is wrong."""
     import tensorflow as tf
 
     good = tf.strings.regex_full_match(text, WEB_SAFE)
@@ -62,8 +62,8 @@ def read_base64(text: Any) -> tuple[Any, Any]:
     return data, tf.where(good, "", "is not in web-safe base64")
 
 
-def _objection(data: Any, header: Header, limits: Limits) -> Any:
-    """Why the file is not decoded, by its length and header alone."""
+def _reason_to_refuse(data: Any, header: Header, limits: Limits) -> Any:
+    """Why the file is not decoded, from its length and header alone; empty if it is."""
     import tensorflow as tf
 
     size, text, bmp = tf.strings.length(data), tf.strings.as_string, layout(data, header)
@@ -80,7 +80,7 @@ def _objection(data: Any, header: Header, limits: Limits) -> Any:
             tf.strings.join(["has ", area, f" pixels, a side of {limits.max_side} is allowed"]),
         ),
         (tf.minimum(header.height, header.width) < 1, BROKEN),
-        *((header.is_odd & (header.kind == kind), why) for kind, why in ODD.items()),
+        *((header.is_unsupported & (header.kind == kind), why) for kind, why in UNSUPPORTED.items()),
         ((header.kind == BMP) & ~bmp.is_plain, "is a BMP of a kind that is not read: compressed, or of 16 bits"),
         ((header.kind == BMP) & ~is_whole(data, bmp), BROKEN),
     ]
@@ -91,14 +91,14 @@ def _objection(data: Any, header: Header, limits: Limits) -> Any:
 
 
 def _decoders(header: Header) -> list[Callable[[Any], Any]]:
-    """What turns a file into pixels, by the number of its kind."""
+    """The decoders, in the order of the numbers of the kinds."""
     import tensorflow as tf
 
     def png(data: Any) -> Any:
-        return tf.io.decode_png(data, channels=3)  # of 16 bits the upper 8
+        return tf.io.decode_png(data, channels=3)  # keeps the upper 8 of 16 bits
 
     def gif(data: Any) -> Any:
-        # Without the blocks before the frame: one of them makes a colour transparent, which TensorFlow paints black.
+        # The blocks before the frame are left out: one of them makes a colour transparent, which TensorFlow paints black.
         start, frame, end = tf.unstack(header.detail)
         parts = [tf.strings.substr(data, 0, start), tf.strings.substr(data, frame, end - frame), b"\x3b"]
         return tf.io.decode_gif(tf.strings.join(parts))[0]
@@ -119,29 +119,29 @@ def _decoders(header: Header) -> list[Callable[[Any], Any]]:
 def _jpeg(data: Any, header: Header) -> Any:
     import tensorflow as tf
 
-    # A file that shows the decoder another size than it showed us is not decoded: it might be any size.
+    # Refuse a file in which TensorFlow finds another size than read_header did: that size was never checked.
     agree = tf.reduce_all(tf.io.extract_jpeg_shape(data)[:2] == [header.height, header.width])
     with tf.control_dependencies([tf.debugging.Assert(agree, ["the JPEG has two sizes"])]):
-        # The accurate transform, as PIL uses; TensorFlow's default is a faster one.
+        # PIL uses the accurate transform; TensorFlow's default is a faster one.
         return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _upright(image: Any, orientation: Any) -> Any:
-    """Turned and mirrored as EXIF's orientation asks."""
+    """Turn and mirror the image as its EXIF orientation says."""
     import tensorflow as tf
 
     def mirrored(picture: Any, axis: int, numbers: list[int]) -> Any:
-        asked = tf.reduce_any(orientation == tf.constant(numbers))
-        return tf.cond(asked, lambda: tf.reverse(picture, [axis]), lambda: picture)
+        applies = tf.reduce_any(orientation == tf.constant(numbers))
+        return tf.cond(applies, lambda: tf.reverse(picture, [axis]), lambda: picture)
 
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)  # noqa: PLR2004
     return mirrored(mirrored(turned, 1, [2, 3, 6, 7]), 0, [3, 4, 7, 8])
 
 
 def _caught(work: Any, data: Any, *, otherwise: tuple[Any, ...]) -> Any:
-    """What `work` makes of `data`, or `otherwise` where that raises: only a data set can do that inside a graph.
+    """The result of `work` on `data`, or `otherwise` if it raises. Inside a graph only a data set can catch an error.
 
-    `work` is made ready for each image anew, so that it is to be small; a data set that is reduced would cost ten times as much.
+    `work` is set up again for each image, so keep it small. Reducing a data set instead costs ten times as much.
     """
     import tensorflow as tf
 

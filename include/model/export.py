@@ -1,22 +1,23 @@
-"""Export a 🤗 vision model as a SavedModel for TF Serving, with golden cases beside it.
+"""Export a 🤗 vision model as a SavedModel for TF Serving, with golden cases.
 
 REQUEST.json:
   {"model": "digits-vit",
    "source": {"kind": "folder", "path": "/…/checkpoint"}
            | {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "<40 hex>"}
            | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
-  with a hub or savedmodel source also "kept": "/…", a folder or a file: read in place of the download if it is there,
-  else the download is left there
+  a hub or savedmodel source may have "kept": "/…", a folder or a file: used if it exists, else the download
+  is saved there
    "golden": [{"name": "three", "image": "/…/three.png", "label": "3" or ["3", "8"], "min_confidence": 0.85}],
    "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark",
                 "warmup_batches": [1, 4]}, optional
-   "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, as the card says it
+   "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, shown on the card
 
 OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json,
 card/{card.json,README.md,<name>.png}.
-Status 0: OUT is complete. 1: refused. 75: nobody answered where the source is; the same request may go through later.
+Status 0: OUT is complete. 1: refused. 65: the model does not do what was promised. 75: the source does not respond;
+the same request can be retried.
 A private or gated Hub model is read with the token in HF_TOKEN.
-It runs in its own environment, on requirements.txt beside this file.
+This program runs in its own environment, made from requirements.txt in this folder.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from card import GoldenFact, write_card
+from errors import ExportRefused, PromiseBroken, SourceUnreachable
 from golden import ExportedGraph, judge_case, read_image, reference_answer, web_safe, write_case
 from grpc_files import predict_request, write_warmup
-from refused import ExportRefused, PromiseBroken, SourceUnreachable
 from reproducible import fix_hash_seed, normalise
 from request import Archive, Request, Settings, read_request
 from sources import fetch, plain_url
@@ -50,13 +51,13 @@ if TYPE_CHECKING:
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 BAD_MODEL = 65  # EX_DATAERR
-EXPORTER = "2.2.0"  # grows when the same checkpoint would give other bytes
+EXPORTER = "2.2.0"  # increased when the same checkpoint gives other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print one line when a step is done, with its time, and keep the time."""
+    """Time a step, print one line when it is done, and keep the time."""
     began = time.monotonic()
     yield
     STAGES[name] = round(time.monotonic() - began, 1)
@@ -64,10 +65,10 @@ def step(name: str) -> Iterator[None]:
 
 
 def export(request: Request, out: Path) -> dict[str, Any]:
-    """Write everything below the folder `out`; the facts of export.json come back."""
+    """Write everything below the folder `out`. Returns the facts of export.json."""
     began = time.monotonic()
     for case in request.golden:
-        read_image(case)  # a missing one is told at once, not after a minute
+        read_image(case)  # reports a missing one at once, not after a minute
     with step("fetching the source"):
         scratch = out / ".scratch"
         scratch.mkdir()
@@ -127,7 +128,7 @@ def export_checkpoint(folder: Path, savedmodel: Path, settings: Settings) -> Che
 
 
 def warm_up(request: Request, savedmodel: Path) -> None:
-    """Leave a request of each signature and usual size in the SavedModel: the server asks them before it is ready."""
+    """Write a warmup request for each signature and batch size into the SavedModel; the server runs them before it is ready."""
     images = [read_image(case) for case in request.golden]
     if not images:
         return
@@ -146,19 +147,19 @@ def warm_up(request: Request, savedmodel: Path) -> None:
 
 
 def prove_parity(request: Request, checkpoint: Checkpoint, graph: ExportedGraph) -> dict[str, Any]:
-    """Hold the written graph to 🤗 on the golden images and the built-in set; the figures come back."""
+    """Compare the written graph with 🤗 on the golden images and the built-in set. Returns the figures; raises PromiseBroken."""
     from parity import compare, judge_parity, summary
-    from pictures import Picture, built_in, within
+    from sample_images import SampleImage, built_in, within
     from served_graph import ImageReader
 
-    golden = [Picture("golden", case.name, read_image(case)) for case in request.golden]
+    golden = [SampleImage("golden", case.name, read_image(case)) for case in request.golden]
     limits = {"max_file_bytes": request.settings.max_file_bytes, "max_side": request.settings.max_side}
     others = within(built_in(), **limits)
     with step(f"comparing with 🤗 on {len(golden)} golden and {len(others)} other images"):
         found = compare(checkpoint, ImageReader(checkpoint, request.settings), graph, [*golden, *others])
-    if not found:  # a model that takes nothing of what is here has nothing to be compared on
+    if not found:  # the model's limits refuse every image
         raise ExportRefused(
-            "settings: no image is small enough to compare with 🤗 on. Next: raise max_side or max_file_bytes."
+            "settings: no image is small enough for the comparison with 🤗. Next: raise max_side or max_file_bytes."
         )
     figures = summary(found)
     print(
@@ -167,12 +168,14 @@ def prove_parity(request: Request, checkpoint: Checkpoint, graph: ExportedGraph)
         flush=True,
     )
     if problem := judge_parity(found):
-        raise PromiseBroken(f"{problem}. Next: report it with the checkpoint; the graph is not as its processor is.")
+        raise PromiseBroken(
+            f"{problem}. Next: report it with the checkpoint; the graph does not do what its processor does."
+        )
     return figures
 
 
 def describe_model(checkpoint: Checkpoint | None, settings: Settings) -> dict[str, Any]:
-    """What the card says of the model itself; of an archive nothing is known but its files."""
+    """The card's facts about the model; empty for an archive, of which only the files are known."""
     if checkpoint is None:
         return {
             "class": None,
@@ -195,7 +198,7 @@ def describe_model(checkpoint: Checkpoint | None, settings: Settings) -> dict[st
 
 
 def toolchain() -> dict[str, str]:
-    """The versions that decide what is exported, by package."""
+    """The versions of the packages that decide what is exported."""
     import platform
     from importlib.metadata import version
 
@@ -204,7 +207,7 @@ def toolchain() -> dict[str, str]:
 
 
 def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
-    """Move an archive's SavedModel into place, if its signature is the one that clients rely on."""
+    """Move an archive's SavedModel into place. Raises ExportRefused if it does not have the signature that clients use."""
     with step("taking the SavedModel"):
         refuse_other_signature(read_signatures(found).get("serving_default", {}), where=where)
         found.rename(savedmodel)
@@ -237,30 +240,30 @@ def read_signatures(savedmodel: Path) -> dict[str, Any]:
 
 
 def refuse_other_signature(signature: dict[str, Any], *, where: str) -> None:
-    """Refuse a SavedModel that clients of the served contract could not ask, saying what it has."""
+    """Refuse a SavedModel that clients could not call; the message says what signature it has."""
     if not signature:
         raise ExportRefused(f"source: {where}: it has no signature serving_default. Next: save it with one.")
     inputs = {name: info["dtype"] for name, info in signature["inputs"].items()}
     outputs = {name: info["dtype"] for name, info in signature["outputs"].items()}
     if list(inputs.values()) != ["DT_STRING"] or outputs != {"label": "DT_STRING", "confidence": "DT_FLOAT"}:
         raise ExportRefused(
-            f"source: {where}: its serving_default takes {inputs} and gives {outputs}. "
+            f"source: {where}: its serving_default has inputs {inputs} and outputs {outputs}. "
             "Next: save it with one string input and the outputs label (string) and confidence (float)."
         )
 
 
 def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> tuple[ExportedGraph, list[GoldenFact]]:
-    """Ask the written SavedModel every golden case, judge its answers, and save the cases and the descriptors."""
+    """Run every golden case on the written SavedModel, judge the answers, and save the cases and the descriptors."""
     from grpc_files import descriptors
 
     facts = []
-    with step(f"asking {len(request.golden)} golden cases"):
+    with step(f"running {len(request.golden)} golden cases"):
         graph = ExportedGraph(out / "savedmodel")
         for case in request.golden:
             reference = reference_answer(checkpoint, case) if checkpoint else None
             answer = graph.ask(case, read_image(case))
             if problem := judge_case(case, answer, reference):
-                raise PromiseBroken(f"{problem}. Next: mend the case's promise, or find out what the model learnt.")
+                raise PromiseBroken(f"{problem}. Next: fix the golden case, or find out what the model learned.")
             write_case(out / "golden" / case.name, request.model, graph.input_name, case, reference)
             facts.append(GoldenFact(case=case, graph=answer, reference=reference))
             print(f"golden case {case.name}: {answer}, 🤗's own {reference or 'answer is not known'}", flush=True)
@@ -277,14 +280,14 @@ def describe_source(request: Request) -> dict[str, Any]:
 
 
 def quiet() -> None:
-    """No GPU, and none of TensorFlow's chatter: stderr is for the one line that says why an export failed."""
+    """Turn off the GPU and TensorFlow's messages: stderr is for the one line that says why an export failed."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def end_with_stdin() -> None:
-    """End at once, with all of this process group, when nobody holds the other end of standard input any more."""
+    """Kill this process group as soon as standard input ends."""
 
     def watch() -> None:
         while os.read(0, 4096):
@@ -295,33 +298,31 @@ def end_with_stdin() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export as the command line says; 0 when OUT is complete, 1, 65 or 75 when there is nothing."""
+    """Export as the command line says. Returns 0 when OUT is complete; 1, 65 or 75 when nothing was written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
     parser.add_argument(
         "--end-with-stdin", action="store_true", help="kill this process group when standard input ends"
     )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     fix_hash_seed()
     quiet()
-    if asked.end_with_stdin:
+    if options.end_with_stdin:
         end_with_stdin()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # a task that is stopped leaves no half export behind either
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a stopped task leaves no half export either
     try:
-        request = read_request(asked.request)
-        facts = export_to(request, asked.out)
+        request = read_request(options.request)
+        facts = export_to(request, options.out)
     except ExportRefused as refused:
         print(" ".join(str(refused).split()), file=sys.stderr)
         return {SourceUnreachable: TRY_LATER, PromiseBroken: BAD_MODEL}.get(type(refused), 1)
-    print(f"exported {request.model} to {asked.out} in {facts['seconds']} s")
+    print(f"exported {request.model} to {options.out} in {facts['seconds']} s")
     return 0
 
 
 def export_to(request: Request, out: Path) -> dict[str, Any]:
-    """Export into a folder beside OUT and rename it at the end, so that OUT is whole or not there."""
+    """Export into a folder next to OUT and rename it at the end, so that OUT is complete or absent."""
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ExportRefused(f"{out}: is not empty. Next: name a new folder with --out.")
     try:

@@ -1,4 +1,4 @@
-"""What a client without TensorFlow needs to speak gRPC to the server, request bytes and descriptors; and warmup records."""
+"""What a gRPC client without TensorFlow needs (request bytes and descriptors), and the server's warmup records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVICES = (
 
 
 def predict_request(model: str, input_name: str, values: Sequence[str | bytes], signature: str = SIGNATURE) -> Any:
-    """A tensorflow.serving.PredictRequest for so many strings; no version: the sender sets that."""
+    """A tensorflow.serving.PredictRequest with these strings and no version: the sender sets the version."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
@@ -26,7 +26,7 @@ def predict_request(model: str, input_name: str, values: Sequence[str | bytes], 
 
 
 def write_warmup(savedmodel: Path, requests: Sequence[Any]) -> None:
-    """Leave these PredictRequests where TF Serving looks for what it asks itself before it is ready."""
+    """Write these PredictRequests where TF Serving looks for its warmup requests."""
     import tensorflow as tf
 
     _load_services()
@@ -63,10 +63,10 @@ def descriptors() -> bytes:
 
 
 def _load_services() -> None:
-    """Put the two service files into protobuf's pool.
+    """Register the two service files in protobuf's pool.
 
-    Their generated modules register themselves first and then set an attribute that today's protobuf has made
-    read-only; what is needed has happened by then.
+    Their generated modules register the files and then set an attribute that is read-only in current protobuf.
+    That error is ignored: the files are registered by then.
     """
     import importlib
 

@@ -1,6 +1,6 @@
-"""From pixels to the numbers that the model takes: 🤗's image processors, inside the graph.
+"""🤗's image processors inside the graph: from pixels to the model's input.
 
-`plan_preprocess` reads a processor's config and says which steps it takes; `apply` takes them.
+`plan_preprocess` reads the steps from a processor's config; `apply` runs them.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from refused import ExportRefused
+from errors import ExportRefused
 from resize import FILTERS, resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """To exactly height x width pixels, whatever the shape before."""
+    """Resize to exactly height x width pixels, whatever the aspect ratio."""
 
     height: int
     width: int
@@ -23,7 +23,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeShortestEdge:
-    """The shorter side to so many pixels, the longer one in proportion."""
+    """Resize the shorter side to `edge` pixels and keep the aspect ratio."""
 
     edge: int
     filter: str
@@ -31,7 +31,7 @@ class ResizeShortestEdge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop:
-    """The middle height x width pixels."""
+    """Keep the central height x width pixels."""
 
     height: int
     width: int
@@ -39,14 +39,14 @@ class CenterCrop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescale:
-    """Each value times a factor."""
+    """Multiply each value by a factor."""
 
     factor: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalise:
-    """Each channel minus its mean, divided by its standard deviation."""
+    """Subtract each channel's mean and divide by its standard deviation."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -54,14 +54,14 @@ class Normalise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlipChannels:
-    """Red, green, blue becomes blue, green, red."""
+    """Change red, green, blue to blue, green, red."""
 
 
 Step = Resize | ResizeShortestEdge | CenterCrop | Rescale | Normalise | FlipChannels
 
 
 def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
-    """The steps of a 🤗 image processor, by its class name (the slow one's) and its settings."""
+    """The steps of a 🤗 image processor, from its class name and its settings. Raises ExportRefused."""
     kind = processor.removesuffix("Fast")
     if kind not in {"ViTImageProcessor", "DeiTImageProcessor", "ConvNextImageProcessor", "MobileViTImageProcessor"}:
         raise ExportRefused(
@@ -82,7 +82,7 @@ def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
     if not any(isinstance(step, Resize | CenterCrop) for step in steps):
         raise ExportRefused(
             "preprocessor_config.json: neither do_resize to a height and width nor do_center_crop: images of "
-            "different sizes cannot share a batch. Next: use a checkpoint whose processor gives one size."
+            "different sizes cannot share a batch. Next: use a checkpoint whose processor outputs one size."
         )
     return tuple(steps)
 
@@ -103,7 +103,7 @@ def _resize(config: dict[str, Any], kind: str) -> Step:
         size = {"height": size, "width": size}
     if {"height", "width"} <= set(size):
         return Resize(height=int(size["height"]), width=int(size["width"]), filter=_filter(config))
-    if set(size) == {"shortest_edge"} and kind == "MobileViTImageProcessor":  # the others' own processors refuse it
+    if set(size) == {"shortest_edge"} and kind == "MobileViTImageProcessor":  # the other processors refuse it
         return ResizeShortestEdge(edge=int(size["shortest_edge"]), filter=_filter(config))
     raise ExportRefused(
         f"preprocessor_config.json: size {size} is not supported. Next: use height and width; MobileViT takes shortest_edge too."
@@ -139,7 +139,7 @@ def _crop(config: dict[str, Any], before: Step | None) -> CenterCrop:
     if not fits:
         raise ExportRefused(
             f"preprocessor_config.json: crop_size {crop.height}x{crop.width} is larger than the resized image. "
-            "Next: use a checkpoint that crops within what it resized."
+            "Next: use a checkpoint whose crop fits into the resized image."
         )
     return crop
 
@@ -156,7 +156,7 @@ def _channels(config: dict[str, Any], name: str) -> tuple[float, ...]:
 
 
 def apply(steps: tuple[Step, ...], image: Any) -> Any:
-    """The uint8 image (height, width, 3) after all steps, as float32 (3, height, width)."""
+    """Run all steps on a uint8 image (height, width, 3). Returns float32 (3, height, width)."""
     import tensorflow as tf
 
     value = image
@@ -172,21 +172,21 @@ def _apply(step: Step, value: Any, following: Step | None) -> Any:
         case Resize() | ResizeShortestEdge():
             window = (following.height, following.width) if isinstance(following, CenterCrop) else None
             height, width = _target(step, value)
-            resized = resize(value, height, width, step.filter, window)  # of what is cropped away nothing is computed
+            resized = resize(value, height, width, step.filter, window)  # computes only what the crop keeps
             return tf.ensure_shape(resized, [*(window or _shape(step)), 3])
         case CenterCrop():
-            return value  # done with the resize before it; plan_preprocess lets none stand alone
+            return value  # done in the resize before it; plan_preprocess refuses a crop without one
         case Rescale():
-            return tf.cast(tf.cast(value, tf.float64) * step.factor, tf.float32)  # as 🤗: first in 64 bits
+            return tf.cast(tf.cast(value, tf.float64) * step.factor, tf.float32)  # in 64 bits first, as 🤗 does
         case Normalise():
-            # Not a plain division: the optimiser would multiply by the reciprocal, which is another number.
+            # Not a plain division: the optimiser would multiply by the reciprocal, which gives other values.
             return tf.math.divide_no_nan(tf.cast(value, tf.float32) - tf.constant(step.mean), tf.constant(step.std))
         case FlipChannels():
             return tf.reverse(value, axis=[2])
 
 
 def _target(step: Resize | ResizeShortestEdge, value: Any) -> tuple[Any, Any]:
-    """The height and width that the whole picture is resized to."""
+    """The height and width to resize the whole image to."""
     import tensorflow as tf
 
     if isinstance(step, Resize):

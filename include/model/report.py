@@ -1,6 +1,6 @@
-"""The figures of docs/model.md: how near the exported graph is to 🤗, what it answers, what an export costs.
+"""Measures the figures of docs/model.md: parity of the exported graph with 🤗, its answers, the cost of an export.
 
-`make model-report` runs it in the exporter's environment; it writes between the marks of the page that it is given.
+`make model-report` runs it in the exporter's environment. It writes between the marks of the page that it is given.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from typing import Any
 from export import export_checkpoint, quiet
 from golden import ExportedGraph, web_safe
 from parity import compare, judge_parity, one_level, summary
-from pictures import Picture, report_set
+from reference_pixels import is_cmyk, prepare, upright_pixels
 from reproducible import fix_hash_seed
 from request import Settings
-from upright import is_cmyk, prepare, upright_pixels
+from sample_images import SampleImage, report_set
 
-BEGIN = "<!-- measured by `make model-report`; what stands between these marks is written over -->"
-END = "<!-- end of what is measured -->"
+BEGIN = "<!-- written by `make model-report`, which replaces all text between these marks -->"
+END = "<!-- end of make model-report -->"
 SERVED = Path(__file__).resolve().parents[1] / "served" / "digits-vit"
-MOST_BYTES = 3 * 10**9  # of memory, for an export of ViT-B/16
+MOST_BYTES = 3 * 10**9  # the most memory that an export of ViT-B/16 may take
 SHOWN = 24  # characters of a base64 text that the page shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Apart:
-    """How far a picture's values are from those of a processor, by the graph."""
+class Deviation:
+    """How far the graph's values of an image are from the processor's."""
 
-    picture: Picture
+    image: SampleImage
     levels: float  # the largest difference
     values: int
-    others: int  # of these values, those that are not the same
+    different: int  # of these values, those that differ
 
 
-def measure_pixels(pictures: Sequence[Picture]) -> dict[str, list[Apart]]:
-    """Every picture through every kind of processor, in the graph and by 🤗's own."""
-    seen = [(picture, upright_pixels(picture.data)) for picture in pictures]
-    return {name: _apart(processor, seen) for name, processor in _processors().items()}
+def measure_pixels(images: Sequence[SampleImage]) -> dict[str, list[Deviation]]:
+    """Compare the graph with every kind of 🤗 processor on every image."""
+    seen = [(image, upright_pixels(image.data)) for image in images]
+    return {name: _deviations(processor, seen) for name, processor in _processors().items()}
 
 
 def _processors() -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _processors() -> dict[str, Any]:
     }
 
 
-def _apart(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> list[Apart]:
+def _deviations(processor: Any, seen: Iterable[tuple[SampleImage, Any]]) -> list[Deviation]:
     import numpy as np
     import tensorflow as tf
     from decode import Limits, read_image
@@ -78,58 +78,58 @@ def _apart(processor: Any, seen: Iterable[tuple[Picture, Any]]) -> list[Apart]:
         autograph=False,
     )
     found = []
-    for picture, pixels in seen:
-        apart = np.abs(ours(picture.data).numpy() - prepare(processor, pixels)[0]) / one_level(steps)
-        others = int(np.count_nonzero(apart))
-        found.append(Apart(picture=picture, levels=float(apart.max()), values=apart.size, others=others))
+    for image, pixels in seen:
+        levels = np.abs(ours(image.data).numpy() - prepare(processor, pixels)[0]) / one_level(steps)
+        different = int(np.count_nonzero(levels))
+        found.append(Deviation(image=image, levels=float(levels.max()), values=levels.size, different=different))
     return found
 
 
-def render_pixels(columns: dict[str, list[Apart]]) -> Iterator[str]:
-    """The table of the largest differences by kind of file."""
-    kinds = Counter(one.picture.kind for one in next(iter(columns.values())))
+def render_pixels(columns: dict[str, list[Deviation]]) -> Iterator[str]:
+    """The table of the largest differences, by kind of file."""
+    kinds = Counter(one.image.kind for one in next(iter(columns.values())))
     yield "| kind of file | images | " + " | ".join(columns) + " |"
     yield "| --- " * (len(columns) + 2) + "|"
     for kind, count in sorted(kinds.items()):
-        largest = [max(one.levels for one in found if one.picture.kind == kind) for found in columns.values()]
+        largest = [max(one.levels for one in found if one.image.kind == kind) for found in columns.values()]
         yield f"| {kind} | {count} | " + " | ".join(f"{levels:.3g}" for levels in largest) + " |"
 
 
-def render_others(columns: dict[str, list[Apart]]) -> Iterator[str]:
-    """How many values are not the same, where the decoder does not see to that already."""
+def render_different(columns: dict[str, list[Deviation]]) -> Iterator[str]:
+    """How many values differ in images that are not in CMYK; the decoder alone explains CMYK."""
     for name, found in columns.items():
-        exact = [one for one in found if not is_cmyk(one.picture.data)]
-        others = [one.others for one in exact if one.others]
-        if others:
+        exact = [one for one in found if not is_cmyk(one.image.data)]
+        different = [one.different for one in exact if one.different]
+        if different:
             yield (
-                f"{name}: {sum(others)} of {sum(one.values for one in exact):,} values are not the same, "
-                f"in {len(others)} of the {len(exact)} pictures that are not in CMYK."
+                f"{name}: {sum(different)} of {sum(one.values for one in exact):,} values differ, "
+                f"in {len(different)} of the {len(exact)} images that are not in CMYK."
             )
 
 
-def measure_digits(pictures: Sequence[Picture], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
-    """digits-vit's probabilities on every picture, from the SavedModel and from 🤗; ends the program beyond the bounds."""
+def measure_digits(images: Sequence[SampleImage], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
+    """Compare digits-vit's SavedModel with 🤗 on every image; exits if a difference exceeds the bounds."""
     from served_graph import ImageReader
 
     checkpoint = export_checkpoint(SERVED / "checkpoint", scratch / "digits-vit", Settings())
     graph = ExportedGraph(scratch / "digits-vit")
-    found = compare(checkpoint, ImageReader(checkpoint, Settings()), graph, pictures)
+    found = compare(checkpoint, ImageReader(checkpoint, Settings()), graph, images)
     if problem := judge_parity(found):
         raise SystemExit(problem)
     return summary(found), graph
 
 
 def render_signatures(graph: ExportedGraph) -> Iterator[str]:
-    """A request and its answer for each signature, as TF Serving's REST API writes them in rows."""
+    """A request and its answer for each signature, in the row format of TF Serving's REST API."""
     three, seven = ((SERVED / "golden" / f"{name}.png").read_bytes() for name in ("three", "seven"))
-    asked = {
+    requests = {
         "serving_default": ([web_safe(three)], [f"{web_safe(three)[:SHOWN]}…"]),
         "raw_bytes": ([three, seven], [{"b64": f"{web_safe(image)[:SHOWN]}…"} for image in (three, seven)]),
         "top_k": ([three], [{"b64": f"{web_safe(three)[:SHOWN]}…"}]),
     }
-    for signature, (files, shown) in asked.items():
-        said = graph.call(signature, files)
-        rows = [{name: _plain(values[row]) for name, values in said.items()} for row in range(len(files))]
+    for signature, (files, shown) in requests.items():
+        outputs = graph.call(signature, files)
+        rows = [{name: _plain(values[row]) for name, values in outputs.items()} for row in range(len(files))]
         yield f"`{signature}`:"
         yield "```json"
         yield json.dumps({"signature_name": signature, "instances": shown}, ensure_ascii=False)
@@ -144,9 +144,9 @@ def _plain(value: Any) -> Any:
 
 
 def measure_export(scratch: Path) -> dict[str, Any]:
-    """The card of an export of ViT-B/16 with random weights, by the exporter as a program; ends this one if it took too much."""
+    """Run the exporter on a ViT-B/16 with random weights. Returns the model card; exits if the export took too much memory."""
     program = [sys.executable, __file__, "--make-vit-base", str(scratch / "vit-base")]
-    subprocess.run(program, check=True)  # in a process of its own: its memory is not the exporter's
+    subprocess.run(program, check=True)  # in its own process, so that its memory does not count as the exporter's
     request, out = scratch / "request.json", scratch / "out"
     source = {"kind": "folder", "path": str(scratch / "vit-base")}
     request.write_text(json.dumps({"model": "vit-base", "source": source, "golden": []}), encoding="utf-8")
@@ -159,7 +159,7 @@ def measure_export(scratch: Path) -> dict[str, Any]:
 
 
 def make_vit_base(folder: Path) -> None:
-    """A checkpoint in the shape of google/vit-base-patch16-224, with random weights: the Hub may be out of reach."""
+    """Make a checkpoint with the shape of google/vit-base-patch16-224 and random weights; it needs no Hub."""
     import tensorflow as tf
     from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor
 
@@ -171,28 +171,28 @@ def make_vit_base(folder: Path) -> None:
     ViTImageProcessor().save_pretrained(folder)
 
 
-def render(columns: dict[str, list[Apart]], digits: dict[str, Any], card: dict[str, Any]) -> str:
-    """All that is measured, but the signatures' requests and answers."""
+def render(columns: dict[str, list[Deviation]], digits: dict[str, Any], card: dict[str, Any]) -> str:
+    """All measured figures, without the signatures' requests and answers."""
     versions = ", ".join(f"{name} {version}" for name, version in card["toolchain"].items())
     measured = card["measured"]
     lines = [
         f"On {versions}.",
         "",
-        "**Pixels.** The largest difference between what the graph makes of a file and what 🤗's own processor makes of it,",
+        "**Pixels.** The largest difference between the pixels that the graph and 🤗's own processor compute from a file,",
         f"in levels of 0 to 255, over {digits['images'] + digits['cmyk']['images']} files:",
         "",
         *render_pixels(columns),
         "",
-        *render_others(columns),
+        *render_different(columns),
         "",
-        "**Probabilities.** digits-vit from the SavedModel beside 🤗's processor and TensorFlow class, on those",
-        f"{digits['images']} files that are not in CMYK: {digits['labels_equal']} labels equal, {digits['ties']} ties; probabilities apart by",
-        f"{digits['largest_difference']:.5f} at most, {digits['mean_difference']:.5f} on average (both rounded upwards).",
-        f"On the {digits['cmyk']['images']} in CMYK: {digits['cmyk']['labels_equal']} labels equal, {digits['cmyk']['ties']} ties;",
-        f"{digits['cmyk']['largest_difference']:.5f} at most, {digits['cmyk']['mean_difference']:.5f} on average.",
+        "**Probabilities.** digits-vit's SavedModel compared with 🤗's processor and TensorFlow class, on the",
+        f"{digits['images']} files that are not in CMYK: {digits['labels_equal']} labels equal, {digits['ties']} ties. Largest difference of a",
+        f"probability: {digits['largest_difference']:.5f}; mean: {digits['mean_difference']:.5f} (both rounded up).",
+        f"On the {digits['cmyk']['images']} files in CMYK: {digits['cmyk']['labels_equal']} labels equal, {digits['cmyk']['ties']} ties.",
+        f"Largest difference: {digits['cmyk']['largest_difference']:.5f}; mean: {digits['cmyk']['mean_difference']:.5f}.",
         "",
         f"**Cost.** An export of ViT-B/16 ({card['parameters']:,} parameters, random weights, {card['bytes']:,} bytes of",
-        f"SavedModel) took {measured['seconds']:.0f} s and {measured['peak_rss_bytes'] / 2**30:.2f} GiB at its peak:",
+        f"SavedModel) took {measured['seconds']:.0f} s and at most {measured['peak_rss_bytes'] / 2**30:.2f} GiB of memory:",
         "",
         "| step | seconds |",
         "| --- | --- |",
@@ -202,32 +202,32 @@ def render(columns: dict[str, list[Apart]], digits: dict[str, Any], card: dict[s
 
 
 def place(page: str, text: str) -> str:
-    """The page with this text between its marks."""
+    """Put the text between the marks of the page."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
 def main() -> None:
-    """Measure all of it and write it into the page."""
+    """Measure everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", nargs="?", type=Path, help="a Markdown page with the marks")
-    parser.add_argument("--make-vit-base", type=Path, metavar="FOLDER", help="leave a random ViT-B/16 there, and end")
-    asked = parser.parse_args()
+    parser.add_argument("--make-vit-base", type=Path, metavar="FOLDER", help="write a random ViT-B/16 there, and exit")
+    options = parser.parse_args()
     fix_hash_seed()
     quiet()
-    if asked.make_vit_base:
-        return make_vit_base(asked.make_vit_base)
-    pictures = report_set()
+    if options.make_vit_base:
+        return make_vit_base(options.make_vit_base)
+    images = report_set()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         card = measure_export(scratch)
-        columns = measure_pixels(pictures)
-        digits, graph = measure_digits(pictures, scratch)
+        columns = measure_pixels(images)
+        digits, graph = measure_digits(images, scratch)
         text = render(columns, digits, card)
         answers = "\n".join(render_signatures(graph))
     shown = f"{text}\n\n**A request and its answer** for each signature, digits-vit, bytes shortened:\n\n{answers}"
-    asked.page.write_text(place(asked.page.read_text(encoding="utf-8"), shown), encoding="utf-8")
+    options.page.write_text(place(options.page.read_text(encoding="utf-8"), shown), encoding="utf-8")
     return None
 
 

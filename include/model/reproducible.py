@@ -1,4 +1,4 @@
-"""The same checkpoint gives the same bytes: what differs from process to process is taken out of a SavedModel."""
+"""Makes exports reproducible: removes from a SavedModel what differs from process to process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ HASH_SEED = "0"
 
 
 def fix_hash_seed() -> None:
-    """Start this program again with a fixed hash seed, unless it has one: TensorFlow walks sets as it traces."""
+    """Restart this program with a fixed hash seed unless it has one: TensorFlow iterates over sets while it traces."""
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 (the very same program)
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 (the same program)
 
 
 def normalise(savedmodel: Path) -> None:
-    """Drop the fingerprint (it differs each time, and nothing needs it) and write the graph in one fixed order."""
+    """Delete the fingerprint (it differs each time and nothing needs it) and write the graph's functions in a fixed order."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     (savedmodel / "fingerprint.pb").unlink(missing_ok=True)

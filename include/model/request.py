@@ -1,4 +1,4 @@
-"""What to export: REQUEST.json as values, checked before anything slow begins."""
+"""Reads REQUEST.json and checks it before anything slow begins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from refused import ExportRefused
+from errors import ExportRefused
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -18,7 +18,7 @@ _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """A checkpoint in a folder of this machine."""
+    """A checkpoint in a local folder."""
 
     path: Path
 
@@ -29,21 +29,21 @@ class Hub:
 
     repo: str
     revision: str
-    kept: Path | None = None  # a folder with its files, read if it is there, else left behind for the next time
+    kept: Path | None = None  # a folder for its files: read if it exists, else written for the next export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """A SavedModel in a tar.gz, known by its sha256."""
+    """A SavedModel in a tar.gz with this sha256."""
 
     url: str
     sha256: str
-    kept: Path | None = None  # the archive as a file, read if it is there, else left behind for the next time
+    kept: Path | None = None  # a file for the archive: read if it exists, else written for the next export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenImage:
-    """An image whose answer is promised: the label, or any of several, and the least confidence (0 to 1)."""
+    """An image with its promised answer: a label, or any of several, and the least confidence (0 to 1)."""
 
     name: str
     image: Path
@@ -52,24 +52,24 @@ class GoldenImage:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of which one has to come."""
+        """The accepted labels."""
         return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the served graph takes and gives."""
+    """The settings of the served graph."""
 
-    top_k: int = 5  # labels of the signature top_k; all of them where the model has fewer
+    top_k: int = 5  # labels that the signature top_k returns; all if the model has fewer
     max_file_bytes: int = 16 * 1024 * 1024
     max_side: int = 8192  # pixels
-    on_bad_image: str = "refuse"  # the whole request, or "mark" the image in its label
-    warmup_batches: tuple[int, ...] = (1, 4)  # images in a warmup request: one, as most clients send, and a few
+    on_bad_image: str = "refuse"  # refuse the whole request, or "mark" the bad image in its label
+    warmup_batches: tuple[int, ...] = (1, 4)  # images in each warmup request: one, as most clients send, and a few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the source comes from, in the words of whoever asks: the card says it, nothing depends on it."""
+    """Where the source comes from, as the caller describes it: shown on the card, used for nothing else."""
 
     location: str
     revision: str
@@ -77,7 +77,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One export: the model's name, where it comes from, what its graph takes and gives, and what it must answer."""
+    """One export: the model's name, source, golden images and settings."""
 
     model: str
     source: Folder | Hub | Archive
@@ -87,11 +87,11 @@ class Request:
 
 
 def read_request(path: Path) -> Request:
-    """The request in that file; a malformed one is refused, naming the file and the field."""
+    """Read the request from a file. Raises ExportRefused, naming the file and the field."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ExportRefused(f"{path}: {error.strerror}. Next: name a readable request with --request.") from error
+        raise ExportRefused(f"{path}: {error.strerror}. Next: pass a readable file as --request.") from error
     except ValueError as error:
         raise ExportRefused(f"{path}: not JSON ({error}). Next: see export.py --help for its shape.") from error
     try:
@@ -101,7 +101,7 @@ def read_request(path: Path) -> Request:
 
 
 def parse_request(raw: Any) -> Request:
-    """The request in a JSON value."""
+    """Read the request from a JSON value. Raises ExportRefused."""
     fields = _fields(raw, "the request", required={"model", "source", "golden"}, optional={"settings", "origin"})
     golden = fields["golden"]
     if not isinstance(golden, list):
@@ -110,7 +110,7 @@ def parse_request(raw: Any) -> Request:
     names = [image.name for image in images]
     for name in names:
         if names.count(name) > 1:
-            raise ExportRefused(f"golden: two cases are named {name!r}. Next: give each a name of its own.")
+            raise ExportRefused(f"golden: two cases are named {name!r}. Next: give each its own name.")
     return Request(
         model=_text(fields, "model", _NAME),
         source=_source(fields["source"]),
@@ -128,21 +128,19 @@ def _origin(raw: Any) -> Origin:
 def _settings(raw: Any) -> Settings:
     fields = _fields(raw, "settings", required=set(), optional=set(asdict(Settings())))
     for name in sorted({"top_k", "max_file_bytes", "max_side"} & set(fields)):
-        if not _counts(fields[name]):
-            raise ExportRefused(f"settings.{name}: {fields[name]!r} is not a whole number from 1 on. Next: mend it.")
+        if not _is_count(fields[name]):
+            raise ExportRefused(f"settings.{name}: {fields[name]!r} is not a whole number of at least 1. Next: fix it.")
     batches = fields.get("warmup_batches", list(Settings().warmup_batches))
-    if not isinstance(batches, list) or not batches or not all(map(_counts, batches)):
+    if not isinstance(batches, list) or not batches or not all(map(_is_count, batches)):
         raise ExportRefused(
-            f"settings.warmup_batches: {batches!r} is not a list of whole numbers from 1 on. Next: mend it."
+            f"settings.warmup_batches: {batches!r} is not a list of whole numbers of at least 1. Next: fix it."
         )
     if fields.get("on_bad_image", "refuse") not in {"refuse", "mark"}:
-        raise ExportRefused(
-            f"settings.on_bad_image: {fields['on_bad_image']!r} is not known. Next: use refuse or mark."
-        )
+        raise ExportRefused(f"settings.on_bad_image: {fields['on_bad_image']!r} is unknown. Next: use refuse or mark.")
     return Settings(**{**fields, "warmup_batches": tuple(batches)})
 
 
-def _counts(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -162,9 +160,9 @@ def _source(raw: Any) -> Folder | Hub | Archive:
         fields = _fields(raw, "source", required={"kind", "url", "sha256"}, optional={"kept"})
         url = _text(fields, "url", where="source")
         if url.partition("://")[0] not in {"https", "http", "file"}:
-            raise ExportRefused("source.url: must begin with https://, http:// or file://. Next: mend the address.")
+            raise ExportRefused("source.url: must begin with https://, http:// or file://. Next: fix the address.")
         return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"), kept=_kept(fields))
-    raise ExportRefused(f"source.kind: {kind!r} is not known. Next: use folder, hub or savedmodel.")
+    raise ExportRefused(f"source.kind: {kind!r} is unknown. Next: use folder, hub or savedmodel.")
 
 
 def _kept(fields: dict[str, Any]) -> Path | None:
@@ -175,7 +173,7 @@ def _golden(raw: Any, where: str) -> GoldenImage:
     fields = _fields(raw, where, required={"name", "image", "label", "min_confidence"})
     least = fields["min_confidence"]
     if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-        raise ExportRefused(f"{where}.min_confidence: {least!r} is not a number from 0 to 1. Next: mend it.")
+        raise ExportRefused(f"{where}.min_confidence: {least!r} is not a number from 0 to 1. Next: fix it.")
     return GoldenImage(
         name=_text(fields, "name", _NAME, where),
         image=Path(_text(fields, "image", where=where)),
@@ -188,7 +186,7 @@ def _golden(raw: Any, where: str) -> GoldenImage:
 
 def _labels(raw: list[Any], where: str) -> tuple[str, ...]:
     if not raw or not all(isinstance(label, str) and label for label in raw):
-        raise ExportRefused(f"{where}.label: {raw!r} is not a list of texts. Next: mend it.")
+        raise ExportRefused(f"{where}.label: {raw!r} is not a list of texts. Next: fix it.")
     return tuple(raw)
 
 
@@ -202,7 +200,7 @@ def _fields(
         raise ExportRefused(f"{where}: {missing[0]} is missing. Next: add it.")
     if unknown:
         raise ExportRefused(
-            f"{where}: {unknown[0]} is not known. Next: remove it; known are {sorted(required | optional)}."
+            f"{where}: {unknown[0]} is unknown. Next: remove it; the known fields are {sorted(required | optional)}."
         )
     return raw
 
@@ -211,7 +209,7 @@ def _text(fields: dict[str, Any], name: str, pattern: re.Pattern[str] | None = N
     value = fields[name]
     field = f"{where}.{name}" if where else name
     if not isinstance(value, str) or not value:
-        raise ExportRefused(f"{field}: {value!r} is not a text. Next: mend it.")
+        raise ExportRefused(f"{field}: {value!r} is not a text. Next: fix it.")
     if pattern and not pattern.fullmatch(value):
-        raise ExportRefused(f"{field}: {value!r} does not match {pattern.pattern}. Next: mend it.")
+        raise ExportRefused(f"{field}: {value!r} does not match {pattern.pattern}. Next: fix it.")
     return value

@@ -1,7 +1,7 @@
-"""PIL's resize in TensorFlow's operations, to the very bit.
+"""PIL's resize in TensorFlow operations, exact to the last bit.
 
-PIL weighs pixels with whole numbers: each weight times 2²², rounded. It goes across and down one after the other, and
-rounds to whole levels from 0 to 255 after each. All of that is done here with the same whole numbers, so nothing is left to differ.
+PIL computes with integers: each weight times 2²², rounded. It resizes one axis after the other and rounds to whole levels
+from 0 to 255 after each. This module does the same integer arithmetic, so the results are equal.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# PIL's resampling filters by number, and how many source pixels each reaches to either side at full size.
+# PIL's resampling filters by number, and each filter's radius in source pixels at full size.
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 SUPPORT = {"lanczos": 3.0, "bilinear": 1.0, "bicubic": 2.0, "box": 0.5, "hamming": 1.0}
-PRECISION_BITS = 22  # 32 less 8 for a pixel and 2 for sums
+PRECISION_BITS = 22  # 32 bits, minus 8 for a pixel and 2 for sums
 
 
 def resize(image: Any, height: Any, width: Any, name: str, window: tuple[int, int] | None = None) -> Any:
-    """The uint8 image (height, width, 3) resized as PIL does it; of the result only the middle `window`, where given.
+    """Resize a uint8 image (height, width, 3) as PIL does. With `window`, return only the central part of that size.
 
-    Only what is asked for is computed: a picture of one by a thousand pixels must not grow to a thousand screens.
+    Only that part is computed: the whole resize of an image of 1 x 1,000 pixels may be a thousand times as large.
     """
     import tensorflow as tf
 
     before = tf.shape(image)
     one_axis = _nearest if name == "nearest" else _weighted
-    # Since version 13 PIL goes down first where the height loses more than twice the pixels that the width loses.
+    # Since version 13 PIL resizes the height first if it loses more than twice as many pixels as the width.
     down_first = (height < before[0]) & (before[0] - height > 2 * (before[1] - width))
     stay, turn = tf.constant([0, 1, 2]), tf.constant([1, 0, 2])
     sizes = tf.where(down_first, [height, width], [width, height])
@@ -35,15 +35,15 @@ def resize(image: Any, height: Any, width: Any, name: str, window: tuple[int, in
 
 
 def _weighted(image: Any, size: Any, count: Any, name: str) -> Any:
-    """The image's first axis resampled to `size`, of which the middle `count` rows are wanted."""
+    """Resample the first axis to `size` rows and return the central `count`."""
     import tensorflow as tf
 
     before = tf.shape(image)[0]
     first, weights = _weights(before, size, count, name)
-    begin = tf.fill([count, tf.shape(image)[1], 3], 1 << (PRECISION_BITS - 1))  # a half, to round by cutting
+    begin = tf.fill([count, tf.shape(image)[1], 3], 1 << (PRECISION_BITS - 1))  # a half, so that truncating rounds
 
     def add(tap: Any, total: Any) -> tuple[Any, Any]:
-        # Taps past the picture's edge weigh nothing; which row they read does not matter.
+        # Taps past the image's edge have weight 0; it does not matter which row they read.
         rows = tf.cast(tf.gather(image, tf.minimum(first + tap, before - 1)), tf.int32)
         return tap + 1, total + rows * weights[:, tap, None, None]
 
@@ -53,11 +53,11 @@ def _weighted(image: Any, size: Any, count: Any, name: str) -> Any:
 
 
 def _weights(before: Any, size: Any, count: Any, name: str) -> tuple[Any, Any]:
-    """For each wanted row: the first source row that it takes, and the weights of that one and those after it."""
+    """For each wanted row: its first source row, and the weights of that row and those after it."""
     import tensorflow as tf
 
     scale = _quotient(before, size)
-    stretch = tf.maximum(scale, 1.0)  # a filter reaches further when it shrinks: no pixel is left out
+    stretch = tf.maximum(scale, 1.0)  # a filter is wider when it shrinks, so that it uses every pixel
     support = SUPPORT[name] * stretch
     centre = (tf.cast((size - count) // 2 + tf.range(count), tf.float64) + 0.5) * scale
     first = tf.maximum(_truncated(centre - support + 0.5), 0)
@@ -70,7 +70,7 @@ def _weights(before: Any, size: Any, count: Any, name: str) -> tuple[Any, Any]:
 
 
 def _curve(name: str, distance: Any) -> Any:
-    """A filter's weight at so many pixels from its centre."""
+    """A filter's weight at this distance from its centre, in pixels."""
     import tensorflow as tf
 
     x = tf.abs(distance)
@@ -98,7 +98,7 @@ def _sinc(x: Any) -> Any:
 
 
 def _nearest(image: Any, size: Any, count: Any, _: str) -> Any:
-    """The first axis by nearest neighbour. PIL adds up its steps one by one in 64-bit floats, ties and all."""
+    """Resample the first axis by nearest neighbour. Like PIL, add the steps one by one in 64-bit floats, so that ties agree."""
     import tensorflow as tf
 
     scale = _quotient(tf.shape(image)[0], size)
@@ -108,7 +108,7 @@ def _nearest(image: Any, size: Any, count: Any, _: str) -> Any:
 
 
 def _quotient(before: Any, after: Any) -> Any:
-    """A ratio in 64 bits. Not a plain division: the optimiser would multiply by the reciprocal, which is another number."""
+    """The quotient in 64 bits. Not a plain division: the optimiser would multiply by the reciprocal, which gives other values."""
     import tensorflow as tf
 
     return tf.math.divide_no_nan(tf.cast(before, tf.float64), tf.cast(after, tf.float64))

@@ -1,10 +1,10 @@
-"""The SavedModel: image files in, labels and confidences out, with everything between inside the graph.
+"""Builds the SavedModel: image files in, labels and confidences out, with all processing in the graph.
 
 Three signatures, each for any number of images of any sizes:
 
 serving_default  string_input, files in web-safe base64        label, confidence
 raw_bytes        image_bytes, files as they are                label, confidence
-top_k            image_bytes, files as they are                labels, scores: the k likeliest, best first
+top_k            image_bytes, files as they are                labels, scores: the k most likely, best first
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from decode import Limits, read_base64, read_image
+from errors import ExportRefused
 from preprocess import Step, apply, plan_preprocess
-from refused import ExportRefused
 from reproducible import normalise
 from request import Settings
 from weights import load_model, weights_hash
 
-MARK = "!bad image: "  # how the label of an image that is not answered begins, where bad ones are marked
+MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,14 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The model and processor in a checkpoint folder; what cannot be served is refused by name."""
+    """Load the model and processor of a checkpoint folder. Raises ExportRefused if it cannot be served."""
     from transformers import AutoConfig, AutoImageProcessor, TFAutoModelForImageClassification
 
     try:
-        only = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of the checkpoint's
+        only = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
         config = AutoConfig.from_pretrained(folder, **only)
         processor = AutoImageProcessor.from_pretrained(folder, use_fast=False, **only)
-    except Exception as error:  # 🤗 raises a dozen kinds for files that are not what they should be
+    except Exception as error:  # 🤗 raises a dozen types of errors for invalid files
         raise ExportRefused(
             f"{folder}: {_first_line(error)} Next: use a 🤗 image-classification checkpoint."
         ) from error
@@ -52,19 +52,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         model, info = load_model(folder, config)
-    except Exception as error:  # likewise, and SafetensorError is no kin of any other
+    except Exception as error:  # the same, and SafetensorError has no base class but Exception
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
-    _refuse_invented_weights(folder, info)
+    _refuse_missing_weights(folder, info)
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     return Checkpoint(model=model, processor=processor, labels=labels, weights_hash=weights_hash(folder))
 
 
-def _refuse_invented_weights(folder: Path, info: dict[str, Any]) -> None:
-    """🤗 fills weights that a checkpoint lacks with random numbers, and only warns; such a model must not be served."""
-    lacking = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind) or ())
-    if lacking:
+def _refuse_missing_weights(folder: Path, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks weights: 🤗 only warns and fills them with random numbers."""
+    missing = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind) or ())
+    if missing:
         raise ExportRefused(
-            f"{folder}: {len(lacking)} weights are missing or of another shape (first: {lacking[0]}). "
+            f"{folder}: {len(missing)} weights are missing or have the wrong shape (first: {missing[0]}). "
             "Next: use a checkpoint that was trained for image classification."
         )
 
@@ -115,7 +115,7 @@ def save_served_graph(checkpoint: Checkpoint, folder: Path, settings: Settings) 
             "scores": tf.where(is_good, scores, 0.0),
         }
 
-    # Only the weights and these functions are saved: the Keras model itself would bring dozens of functions along.
+    # Only the weights and these functions are saved: the Keras model itself would add dozens of functions.
     module = tf.Module()
     module.weights = list(checkpoint.model.weights)
     module.functions = [serving_default, raw_bytes, top_k]
@@ -125,23 +125,23 @@ def save_served_graph(checkpoint: Checkpoint, folder: Path, settings: Settings) 
 
 
 class ImageReader:
-    """Reads a batch of image files into what the model takes, in the way that the settings ask for."""
+    """Turns a batch of image files into the model's input, as the settings say."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Plan the steps; what the graph cannot do is refused."""
+        """Plan the steps. Raises ExportRefused if the graph cannot do one of them."""
         import tensorflow as tf
 
         self.steps = plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
         self.shape = (3, *_output_size(self.steps))
         self._limits = Limits(max_file_bytes=settings.max_file_bytes, max_side=settings.max_side)
         self._marks = settings.on_bad_image == "mark"
-        # A function of its own, so that it is in the graph once, however many signatures use it.
+        # A separate function, so that it is in the graph only once for all signatures.
         self.prepare = tf.function(self._prepare, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
     def read(self, files: Any, *, base64: bool) -> tuple[Any, Any]:
-        """The pixels of a batch, and for each image an empty text or why it is not answered.
+        """The pixels of a batch, and for each image an empty text or why it has no answer.
 
-        Without marks the first bad image raises INVALID_ARGUMENT for the whole batch.
+        If bad images are not marked, the first one raises INVALID_ARGUMENT for the whole batch.
         """
         import tensorflow as tf
 
@@ -175,6 +175,6 @@ class ImageReader:
 
 
 def _output_size(steps: tuple[Step, ...]) -> tuple[int, int]:
-    """The height and width that the steps end in."""
+    """The height and width after all steps."""
     sized = [step for step in steps if hasattr(step, "height")]
     return sized[-1].height, sized[-1].width

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, the Hugging Face Hub, or a SavedModel archive. Each ends as a local folder."""
+"""Fetches a model to a local folder: from a folder, the Hugging Face Hub, or a SavedModel archive."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from refused import ExportRefused, SourceUnreachable
+from errors import ExportRefused, SourceUnreachable
 from request import Archive, Folder, Hub
 
 CONFIGS = ("config.json", "preprocessor_config.json")
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "tf_model.h5",
-    "tf_model.h5.index.json",
-)  # in this order
-DOWNLOAD_TIMEOUT_S = 60  # without a byte
+# The first of these that exists is used.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "tf_model.h5", "tf_model.h5.index.json")
+DOWNLOAD_TIMEOUT_S = 60  # without receiving a byte
 CHUNK_BYTES = 1 << 20
-NOT_ACCEPTED = "Invalid credentials"  # the Hub's words in a 401; others it gives for what is private or not there
+NOT_ACCEPTED = (
+    "Invalid credentials"  # in the Hub's 401 for an invalid token, not in that for a private or missing model
+)
 UNAUTHORIZED = 401
-TOO_MANY_REQUESTS, SERVER_TROUBLE = 429, 500  # statuses from here on may be others a minute later
-MAX_UNPACKED_BYTES = 32 << 30  # ten times the largest vision models: a bomb, not a model
+TOO_MANY_REQUESTS, SERVER_ERROR = 429, 500  # 429, and any status from 500, can be retried
+MAX_UNPACKED_BYTES = 32 << 30  # ten times the largest vision models; more is a decompression bomb
 
 
 def fetch(source: Folder | Hub | Archive, scratch: Path) -> Path:
-    """The folder with the checkpoint, or for an archive the SavedModel.
+    """Fetch the source. Returns the folder with the checkpoint, or for an archive the SavedModel.
 
-    Downloads go where they are kept, else below scratch or to 🤗's own cache.
+    A download goes to the source's `kept` if it has one, else below `scratch` or to 🤗's cache. Raises ExportRefused.
     """
     match source:
         case Folder():
@@ -57,7 +55,7 @@ def fetch(source: Folder | Hub | Archive, scratch: Path) -> Path:
 
 
 def wanted_files(names: Iterable[str]) -> list[str]:
-    """Of a checkpoint's files, those that the export reads: the configs and one set of weights."""
+    """The files of a checkpoint that the export reads: the configs and one set of weights."""
     there = set(names)
     first = next((name for name in WEIGHTS if name in there), None)
     if first is None:
@@ -70,9 +68,9 @@ def wanted_files(names: Iterable[str]) -> list[str]:
 
 
 def check_checkpoint(folder: Path) -> Path:
-    """The folder, if it holds what a checkpoint needs."""
+    """Return the folder if it has all files of a checkpoint. Raises ExportRefused."""
     if not folder.is_dir():
-        raise ExportRefused(f"source: no folder {folder}. Next: mend its path.")
+        raise ExportRefused(f"source: no folder {folder}. Next: fix its path.")
     there = {entry.name for entry in folder.iterdir()}
     for name in CONFIGS:
         if name not in there:
@@ -86,7 +84,7 @@ def check_checkpoint(folder: Path) -> Path:
 
 
 def download_snapshot(source: Hub) -> Path:
-    """The needed files of a Hub model at one commit, where they are kept, else in 🤗's own cache."""
+    """Download the needed files of a Hub model at one commit, to the source's `kept` or to 🤗's cache."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import requests
@@ -101,17 +99,17 @@ def download_snapshot(source: Hub) -> Path:
     except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, requests.RequestException) as error:
         raise explain_hub(error, f"source: {source.repo} at {source.revision[:12]}") from error
     if source.kept:
-        shutil.rmtree(source.kept / ".cache", ignore_errors=True)  # the client's own notes
+        shutil.rmtree(source.kept / ".cache", ignore_errors=True)  # the client's metadata
     return Path(found)
 
 
 def explain_hub(error: Exception, where: str) -> ExportRefused:
-    """What 🤗's client raised, as one line."""
+    """Turn an error of 🤗's client into one of ours, in one line."""
     from huggingface_hub import errors as hub_errors
 
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     status = error.response.status_code if isinstance(error, hub_errors.HfHubHTTPError) else None
-    if status is None or may_pass(status):
+    if status is None or can_retry(status):
         return SourceUnreachable(f"{where}: {reason}. Next: check the network, or HF_ENDPOINT.")
     if isinstance(error, hub_errors.GatedRepoError):
         return ExportRefused(f"{where}: access is gated. Next: accept its terms and set HF_TOKEN.")
@@ -119,14 +117,14 @@ def explain_hub(error: Exception, where: str) -> ExportRefused:
         return ExportRefused(f"{where}: no such revision. Next: name one of its commits.")
     if status == UNAUTHORIZED and NOT_ACCEPTED in str(error):
         return ExportRefused(f"{where}: the Hub does not accept the token. Next: set HF_TOKEN to a valid one.")
-    if isinstance(error, hub_errors.RepositoryNotFoundError) or status == UNAUTHORIZED:  # the Hub does not tell which
+    if isinstance(error, hub_errors.RepositoryNotFoundError) or status == UNAUTHORIZED:  # the Hub does not say which
         return ExportRefused(f"{where}: no such model, or a private one. Next: check the name, or set HF_TOKEN.")
     return ExportRefused(f"{where}: {reason}. Next: check the model's page on the Hub.")
 
 
-def may_pass(status: int) -> bool:
-    """Whether a request that was answered so may go through a minute later."""
-    return status == TOO_MANY_REQUESTS or status >= SERVER_TROUBLE
+def can_retry(status: int) -> bool:
+    """Whether a request that got this HTTP status can be retried."""
+    return status == TOO_MANY_REQUESTS or status >= SERVER_ERROR
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -139,15 +137,15 @@ def plain_url(url: str) -> str:
 
 
 def download(source: Archive, to: Path) -> None:
-    """Write the archive to a file; one with another sha256 than was named is refused, and nothing opens it before."""
+    """Download the archive to a file and check its sha256 before anything opens it. Raises ExportRefused."""
     where = f"source: {plain_url(source.url)}"
     try:
-        # request.py let only https, http and file through
+        # request.py accepts only https, http and file
         with urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:  # noqa: S310
             while chunk := answer.read(CHUNK_BYTES):
                 file.write(chunk)
     except urllib.error.HTTPError as error:
-        kind = SourceUnreachable if may_pass(error.code) else ExportRefused
+        kind = SourceUnreachable if can_retry(error.code) else ExportRefused
         raise kind(f"{where}: HTTP {error.code} {error.reason}. Next: check the address.") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -160,7 +158,7 @@ def download(source: Archive, to: Path) -> None:
 
 
 def check_archive(source: Archive, file: Path) -> None:
-    """Refuse an archive whose sha256 is not the one that was named; nothing opens it before."""
+    """Raise ExportRefused if the archive has another sha256 than requested."""
     with file.open("rb") as reader:
         found = hashlib.file_digest(reader, "sha256").hexdigest()
     if found != source.sha256:
@@ -171,7 +169,7 @@ def check_archive(source: Archive, file: Path) -> None:
 
 
 def unpack(archive: Path, to: Path, *, where: str) -> None:
-    """The archive's files below a new folder; a member that is no file or folder, or that escapes, is refused."""
+    """Unpack the archive into a new folder. Refuse a member that would escape, or is neither file nor folder."""
     total = 0
     to.mkdir()
     try:
@@ -180,7 +178,7 @@ def unpack(archive: Path, to: Path, *, where: str) -> None:
                 total += member.size
                 if total > MAX_UNPACKED_BYTES:
                     raise ExportRefused(
-                        f"source: {where}: unpacks to over {MAX_UNPACKED_BYTES} bytes. Next: look into it."
+                        f"source: {where}: unpacks to over {MAX_UNPACKED_BYTES} bytes. Next: check what it contains."
                     )
                 _unpack_member(tar, member, to, where)
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -190,10 +188,12 @@ def unpack(archive: Path, to: Path, *, where: str) -> None:
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, to: Path, where: str) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise ExportRefused(f"source: {where}: its member {member.name!r} would escape. Next: pack it again without.")
+        raise ExportRefused(
+            f"source: {where}: its member {member.name!r} would escape. Next: pack the archive without it."
+        )
     if not (member.isreg() or member.isdir()):
         raise ExportRefused(
-            f"source: {where}: its member {member.name!r} is neither file nor folder. Next: pack it again without."
+            f"source: {where}: its member {member.name!r} is neither file nor folder. Next: pack the archive without it."
         )
     target = to / path
     if member.isdir():
@@ -208,7 +208,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, to: Path, wher
 
 
 def find_savedmodel(folder: Path, *, where: str) -> Path:
-    """The one folder with a saved_model.pb."""
+    """The only folder with a saved_model.pb. Raises ExportRefused."""
     found = sorted(file.parent for file in folder.rglob("saved_model.pb"))
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"

@@ -1,7 +1,7 @@
-"""Train digits-vit, the embedded default: a small Vision Transformer on scikit-learn's bundled handwritten digits.
+"""Train digits-vit, the model that ships with Slipway: a small Vision Transformer for scikit-learn's handwritten digits.
 
-Run it in the exporter's own environment. It writes `checkpoint/` (what `export.py` takes as a folder source) and
-`golden/` (held-out digits as PNG files) and prints the accuracy on the digits that it never saw.
+Run it in the exporter's environment. It writes `checkpoint/` (a folder source for `export.py`) and `golden/` (held-out
+digits as PNG files), and prints the accuracy on the held-out digits.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 
 SEED = 20
 TRAINED_ON = 1_500  # of the 1,797 bundled digits; the other 297 are held out
-PICTURE_PX = 96  # the 8x8 digits are drawn at this size, so that the processor's resize to 32 px has work to do
+IMAGE_PX = 96  # the 8x8 digits are drawn at this size, so that the processor has to resize them to 32 px
 GOLDEN_NAMES = {3: "three", 7: "seven", 8: "eight"}
-NEARLY_SURE = 0.95  # least confidence of a golden picture: well above what the model file promises
+GOLDEN_CONFIDENCE = 0.95  # least confidence of a golden image: well above what the model file promises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digits:
-    """Pictures as PIL images, and the digit that each one shows."""
+    """PIL images, and the digit that each one shows."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     labels: np.ndarray
 
 
 def load_digits() -> tuple[Digits, Digits]:
-    """All bundled digits as RGB pictures: those to train on, and those held out."""
+    """All bundled digits as RGB images: the training set and the held-out set."""
     from sklearn.datasets import load_digits as bundled
 
     digits = bundled()
     order = np.random.default_rng(SEED).permutation(len(digits.images))
-    pictures = [draw(digits.images[index]) for index in order]
+    images = [draw(digits.images[index]) for index in order]
     labels = digits.target[order].astype(np.int64)
     return (
-        Digits(pictures=pictures[:TRAINED_ON], labels=labels[:TRAINED_ON]),
-        Digits(pictures=pictures[TRAINED_ON:], labels=labels[TRAINED_ON:]),
+        Digits(images=images[:TRAINED_ON], labels=labels[:TRAINED_ON]),
+        Digits(images=images[TRAINED_ON:], labels=labels[TRAINED_ON:]),
     )
 
 
 def draw(ink: np.ndarray) -> Image.Image:
-    """The digit of 8x8 ink values from 0 to 16, as a picture in dark grey on white."""
+    """Draw a digit, given as 8x8 ink values from 0 to 16, in dark grey on white."""
     grey = (255 - np.clip(ink, 0, 16) * 14).astype(np.uint8)
-    return Image.fromarray(grey).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC).convert("RGB")
+    return Image.fromarray(grey).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC).convert("RGB")
 
 
 def build() -> tuple[TFViTForImageClassification, ViTImageProcessor]:
@@ -81,16 +81,16 @@ def build() -> tuple[TFViTForImageClassification, ViTImageProcessor]:
 
 
 def pixels(processor: ViTImageProcessor, digits: Digits) -> np.ndarray:
-    """The processor's answer for every picture, as float32 of shape (pictures, 3, 32, 32)."""
-    batch = processor(digits.pictures, return_tensors="np", input_data_format="channels_last")
+    """The processor's output for every image, as float32 of shape (images, 3, 32, 32)."""
+    batch = processor(digits.images, return_tensors="np", input_data_format="channels_last")
     return batch["pixel_values"].astype(np.float32)
 
 
 def fit(model: TFViTForImageClassification, images: np.ndarray, labels: np.ndarray, *, epochs: int) -> None:
-    """Train the model in place, one line of progress every few epochs."""
+    """Train the model in place; print one line of progress every few epochs."""
     import tensorflow as tf
 
-    batch = 50  # 30 steps an epoch, none of them short
+    batch = 50  # 30 steps per epoch, all of them full
     steps = len(images) // batch
     schedule = tf.keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs, alpha=0.01)
     optimizer = tf.keras.optimizers.legacy.Adam(schedule)
@@ -113,29 +113,33 @@ def fit(model: TFViTForImageClassification, images: np.ndarray, labels: np.ndarr
 
 
 def probabilities(model: TFViTForImageClassification, images: np.ndarray) -> np.ndarray:
-    """The model's probability for each of the ten digits, one row a picture."""
+    """The model's probability for each of the ten digits, one row per image."""
     import tensorflow as tf
 
     return tf.nn.softmax(model(pixel_values=images, training=False).logits).numpy()
 
 
-def save_golden(folder: Path, held_out: Digits, chances: np.ndarray) -> None:
-    """One held-out picture for each golden name: the first that the model is right and nearly sure about."""
+def save_golden(folder: Path, held_out: Digits, predicted: np.ndarray) -> None:
+    """Save one held-out image for each golden name: the first that the model classifies correctly with high confidence."""
     folder.mkdir(parents=True, exist_ok=True)
     for digit, name in GOLDEN_NAMES.items():
-        sure = [i for i, label in enumerate(held_out.labels) if label == digit and chances[i, digit] > NEARLY_SURE]
+        sure = [
+            i for i, label in enumerate(held_out.labels) if label == digit and predicted[i, digit] > GOLDEN_CONFIDENCE
+        ]
         if not sure:
-            raise SystemExit(f"golden/{name}.png: no held-out {digit} is recognised. Next: train for more --epochs.")
-        held_out.pictures[sure[0]].save(folder / f"{name}.png", optimize=True)
-        print(f"golden/{name}.png: label {digit}, confidence {chances[sure[0], digit]:.4f}")
+            raise SystemExit(
+                f"golden/{name}.png: no held-out {digit} is classified with confidence above {GOLDEN_CONFIDENCE}. Next: train for more --epochs."
+            )
+        held_out.images[sure[0]].save(folder / f"{name}.png", optimize=True)
+        print(f"golden/{name}.png: label {digit}, confidence {predicted[sure[0], digit]:.4f}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, save and report; 0 when the checkpoint is written."""
+    """Train, save and print the accuracy. Returns 0 when the checkpoint is written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder that receives checkpoint/ and golden/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint/ and golden/")
     parser.add_argument("--epochs", type=int, default=30, help="passes over the 1,500 digits (default: %(default)s)")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     started = time.monotonic()
 
     import tensorflow as tf
@@ -145,18 +149,18 @@ def main(arguments: list[str] | None = None) -> int:
     train, held_out = load_digits()
     model, processor = build()
     began = time.monotonic()
-    fit(model, pixels(processor, train), train.labels, epochs=asked.epochs)
+    fit(model, pixels(processor, train), train.labels, epochs=options.epochs)
     print(f"training … {time.monotonic() - began:.1f} s", flush=True)
 
-    chances = probabilities(model, pixels(processor, held_out))
-    accuracy = float(np.mean(chances.argmax(axis=1) == held_out.labels))
-    checkpoint = asked.out / "checkpoint"
+    predicted = probabilities(model, pixels(processor, held_out))
+    accuracy = float(np.mean(predicted.argmax(axis=1) == held_out.labels))
+    checkpoint = options.out / "checkpoint"
     model.save_pretrained(checkpoint, safe_serialization=True)
-    (checkpoint / "model.safetensors").chmod(0o644)  # safetensors makes it private
+    (checkpoint / "model.safetensors").chmod(0o644)  # safetensors makes it readable only by its owner
     processor.save_pretrained(checkpoint)
-    save_golden(asked.out / "golden", held_out, chances)
+    save_golden(options.out / "golden", held_out, predicted)
     print(f"held-out accuracy: {accuracy:.4f} ({len(held_out.labels)} digits)")
-    print(f"mean confidence: {float(np.mean(chances.max(axis=1))):.4f}")
+    print(f"mean confidence: {float(np.mean(predicted.max(axis=1))):.4f}")
     return 0
 
 

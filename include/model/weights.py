@@ -1,4 +1,4 @@
-"""A checkpoint's weights into TensorFlow's classes, whichever library saved them."""
+"""Loads a checkpoint's weights into TensorFlow's classes, whichever library saved them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 
 class PyTorchWeights:
-    """Safetensors files that PyTorch saved, as the one mapping that 🤗's conversion walks through.
+    """Safetensors files that PyTorch saved, as one mapping for 🤗's conversion to iterate over.
 
-    transformers 4.57 hands it a bare `safe_open`, which today's safetensors no longer lets one iterate over.
+    transformers 4.57 passes a `safe_open` instead, which current safetensors does not allow to iterate over.
     """
 
     def __init__(self, files: list[Path]) -> None:
-        """Open the files; nothing is read before it is asked for."""
+        """Open the files; each weight is read when it is needed."""
         from safetensors import safe_open
 
         self._homes = {key: opened for file in files for opened in [safe_open(file, "tf")] for key in opened.keys()}  # noqa: SIM118
 
     def __iter__(self) -> Iterator[str]:
-        """Name each weight."""
+        """Iterate over the weights' names."""
         return iter(self._homes)
 
     def get_tensor(self, name: str) -> Any:
@@ -31,7 +31,7 @@ class PyTorchWeights:
 
 
 def load_model(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
-    """The TensorFlow model with the folder's weights, and 🤗's account of keys that are missing or do not fit."""
+    """The TensorFlow model with the folder's weights, and 🤗's list of keys that are missing or do not fit."""
     from transformers import TFAutoModelForImageClassification
 
     files = safetensors_files(folder)
@@ -47,14 +47,14 @@ def load_model(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
         model,
         PyTorchWeights(files),
         tf_inputs=False,  # built above
-        allow_missing_keys=True,  # our caller refuses them, naming them
+        allow_missing_keys=True,  # the caller refuses them by name
         output_loading_info=True,
         tf_to_pt_weight_rename=getattr(model, "tf_to_pt_weight_rename", None),
     )
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """The folder's safetensors weights: one file, or all shards that the index names; [] when there are none."""
+    """The folder's safetensors files: one file, or all shards in the index; [] if there are none."""
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
@@ -64,7 +64,7 @@ def safetensors_files(folder: Path) -> list[Path]:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256:… of the files that hold the weights, in the order of their names."""
+    """sha256:… of the weights' files, in the order of their names."""
     files = safetensors_files(folder) or sorted(folder.glob("*.h5"))
     together = hashlib.sha256()
     for file in files:
@@ -74,7 +74,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def saved_by(file: Path) -> str | None:
-    """Which library saved a safetensors file: "pt", "tf", …, or None when it does not say."""
+    """Which library saved a safetensors file: "pt", "tf", …, or None if the file does not say."""
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened:

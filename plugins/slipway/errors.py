@@ -228,6 +228,8 @@ class RollbackFailed(SlipwayError):
     """The release that was rolled back to is not live again."""
 
 
-def one_line(words: object) -> str:
-    """The message of a client, server or error in one line, without the final full stop: `. Next: …` follows."""
-    return " ".join(str(words).split()).rstrip(".")
+def one_line(words: object, *, full_stop: bool = False) -> str:
+    """The message of a client, server or error in one line; without the final full stop, because `. Next: …` follows."""
+    line = " ".join(str(words).split())
+    shown = line if full_stop else line.rstrip(".")
+    return shown or (type(words).__name__ if isinstance(words, BaseException) else "")

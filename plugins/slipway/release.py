@@ -20,6 +20,8 @@ from slipway.names import (
 )
 from slipway.target import ClusterSpec, Target
 
+DEFAULT_UNSCHEDULABLE_GRACE_S = 300
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -136,7 +138,8 @@ class Release:
     retention: Retention = Retention()
     export: ExportOptions = ExportOptions()
     cluster: ClusterSpec | None = None  # the GKE cluster to create if there is none
-    unschedulable_grace_s: int = 300  # for a pod that fits no node, from the last sign that nodes are being added
+    # For a pod that fits no node, from the last sign that nodes are being added.
+    unschedulable_grace_s: int = DEFAULT_UNSCHEDULABLE_GRACE_S
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port, with a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # preview: it first runs next to the live release

@@ -319,7 +319,7 @@ REFUSED = {
     "bad schedule": ("odd", GOOD.replace("0 3", "61 3"), "schedule: "),
     "not YAML": ("odd", "source: [\n", "not YAML: "),
     "source is text": ("odd", "source: google/vit\n", "source: "),
-    "misnamed": ("My Model", GOOD, "the file's name names the model"),
+    "misnamed": ("My Model", GOOD, "the file's name is the model's name"),
 }
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
-from golden import reference_chances
-from pictures import encoded, exif, scene
+from golden import reference_probabilities
+from sample_images import encoded, exif, scene
 from served_graph import load_checkpoint
 from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor
 
@@ -35,8 +35,8 @@ def main() -> None:
     picture = encoded(scene(150, 100), "JPEG", quality=90, exif=exif(6))
     (root / "side.jpg").write_bytes(picture)
     checkpoint = load_checkpoint(root / "checkpoint")
-    chances = reference_chances(checkpoint, picture)
-    print(json.dumps({"label": checkpoint.labels[chances.argmax()], "confidence": float(chances.max())}))
+    probabilities = reference_probabilities(checkpoint, picture)
+    print(json.dumps({"label": checkpoint.labels[probabilities.argmax()], "confidence": float(probabilities.max())}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from local.cluster import pause_image
+from local.parts.cluster import pause_image
 from local.settings import settings_here
 from slipway.dag.tasks.waits import RolloutSensor
 from slipway.dag.triggers.rollout import RolloutTrigger

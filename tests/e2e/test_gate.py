@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 from dag_run import Run, until
-from doubtful import doubtful
+from doubtful import inconclusive
 from trial_project import PROJECT
 
 from slipway.dag.triggers.gate import PredictionTrigger
@@ -310,7 +310,7 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
 @pytest.fixture(scope="module")
 def doubt(stand, kubectl, engine, airflow_api):
     """A model of which the gate is in doubt while these tests run."""
-    with doubtful("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
+    with inconclusive("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
         yield trial
 
 
@@ -321,7 +321,7 @@ def test_silence_means_no(doubt, airflow_api, kubectl):
     states = run.states()
     assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
     [record] = doubt.records()
-    said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
+    said = "GateFailed: the gate's result was inconclusive, and nobody answered within 3 s, which means no. Next: "
     assert record["verdicts"]["approve"]["reason"].startswith(said)
     assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
     assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={doubt.model}", "-o", "name") == ""
@@ -340,4 +340,4 @@ def test_a_person_lets_a_release_pass(doubt, airflow_api):
     for gate in ("preview_gate", "gate"):
         assert record["verdicts"][gate]["outcome"] == "inconclusive"
         assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
-    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")
+    assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from slipway.facts import from_dict
-from slipway.kubernetes import manifests
-from slipway.kubernetes.manifests import render_manifests, to_yaml
+from slipway.kubernetes import kustomize
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import to_yaml
 from slipway.model.served import overlay_names
 from slipway.release import ExportOptions, Release
 
@@ -71,8 +72,8 @@ def test_the_api_server_takes_every_overlay(overlay, objects_of, dry_run):
 def test_the_api_server_takes_every_component(objects_of, dry_run, monkeypatch, tmp_path):
     """A user's overlay that lists all components at once."""
     folder = tmp_path / "manifests"
-    shutil.copytree(manifests.MANIFESTS, folder)
-    monkeypatch.setattr(manifests, "MANIFESTS", folder)
+    shutil.copytree(kustomize.MANIFESTS, folder)
+    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
     (folder / "overlays" / "mine").mkdir()
     components = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
     kustomization = {"resources": ["../../base"], "components": components}

@@ -155,7 +155,7 @@ def test_a_param_that_cannot_be_meant_starts_no_run(airflow_api, refresh, name, 
     [said] = (done.stdout + done.stderr).strip().splitlines()
     assert done.returncode == 1
     assert said.startswith(f"Param {name}: {words}")
-    assert said.endswith(f". Next: mend --param {name}=…, or leave it out")
+    assert said.endswith(f". Next: correct --param {name}=…, or omit it")
     assert airflow_api(runs)["total_entries"] == before
 
 

@@ -194,10 +194,10 @@ def test_1_the_first_release_goes_live(story):
 
 
 def test_2_a_second_run_does_nothing(story):
-    """Nothing changed and the live release is well: a success without a write to store, cluster, engine or registry."""
+    """Nothing changed and the live release is healthy: a success without a write to store, cluster, engine or registry."""
     before = story.traces()
     log, records = story.run()
-    assert plan_of(log) == ("nothing", "nothing changed, and the live release is well")
+    assert plan_of(log) == ("nothing", "nothing changed, and the live release is healthy")
     assert records == []
     assert story.traces() == before
 

@@ -122,7 +122,7 @@ def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, 
     remove_images(engine, "trial")
     done = trial.run("push", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "building and proving it here" in done.stdout + done.stderr
+    assert "building and testing it here" in done.stdout + done.stderr
     pushed = json.loads(done.stdout.splitlines()[-1])
     held = engine.inspect_distribution(f"{stand['registry']}/trial@{pushed['digest']}")["Descriptor"]["digest"]
     assert held == pushed["digest"]
@@ -283,7 +283,8 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
     done = trial.run("rollback", facts=facts, store=store)
     assert json.loads(done.stdout.splitlines()[-1])["action"] == "remove"
     assert (
-        f"deployment/tfs-trial is of release {good}, unknown here, and is left" in (done.stdout + done.stderr).lower()
+        f"deployment/tfs-trial is kept: it is of release {good}, which is unknown here"
+        in (done.stdout + done.stderr).lower()
     )
     assert serves(kubectl) == good
 

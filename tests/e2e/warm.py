@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMPORTED = [
-    "airflow.cli.commands.dag_command", "airflow.api_fastapi.execution_api.app", "airflow.sdk.execution_time.supervisor",
+    "airflow.cli.cli_parser", "airflow.cli.commands.dag_command", "airflow.dag_processing.collection", "alembic.command",
+    "airflow.api_fastapi.execution_api.app", "airflow.api_fastapi.execution_api.routes",
+    "airflow.api_fastapi.execution_api.versions", "a2wsgi", "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner", "airflow.jobs.job", "airflow.providers.standard.operators.python",
     "airflow.providers.cncf.kubernetes.hooks.kubernetes", "airflow.providers.docker.hooks.docker",
     "kubernetes.client", "kubernetes.dynamic", "kubernetes_asyncio.client", "croniter", "grpc", "huggingface_hub", "pydantic",

@@ -1,8 +1,8 @@
-"""Run by conftest.py in the exporter's environment: small untrained checkpoints of every supported kind, exported and asked.
+"""Exports small untrained checkpoints of every supported kind and runs them; conftest.py runs this in the exporter's environment.
 
-Its argument is a folder for what it makes, among it `other-signature`, a SavedModel that nobody can ask for a label.
+Its argument is a folder for its output, which includes `other-signature`, a SavedModel without labels.
 Prints one JSON object: for each checkpoint the answers of the exported graph and of 🤗's own model, or the refusal;
-under `bad-images` what each way of meeting bad images answers.
+under `bad-images` the answers to bad images with each setting of `on_bad_image`.
 """
 
 import base64
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import transformers
+from errors import ExportRefused, PromiseBroken
 from export import export_checkpoint, prove_parity
-from golden import ExportedGraph, reference_answer, reference_chances
-from pictures import cmyk, encoded, scene
+from golden import ExportedGraph, reference_answer, reference_probabilities
 from PIL import Image
-from refused import ExportRefused, PromiseBroken
 from request import Folder, GoldenImage, Request, Settings
 from safetensors.numpy import load_file, save_file
+from sample_images import cmyk, encoded, scene
 from served_graph import load_checkpoint
 from sklearn.datasets import load_sample_image
 from transformers import (
@@ -46,7 +46,7 @@ SIZE_64 = {"height": 64, "width": 64}
 
 
 def save(folder: Path, class_name: str, config: object, processor: object, *, h5: bool) -> object:
-    """Save a model with random weights (scaled, so that its answers differ from image to image)."""
+    """Save a model with random weights, scaled so that its answers differ between images."""
     config.id2label, config.label2id = NAMES, {name: number for number, name in NAMES.items()}
     tf.keras.utils.set_random_seed(5)
     model = getattr(transformers, class_name)(config)
@@ -60,7 +60,7 @@ def save(folder: Path, class_name: str, config: object, processor: object, *, h5
 
 
 def as_pytorch(folder: Path, model: object) -> None:
-    """Rewrite the weights as PyTorch would have saved them: its names, its axis order, its mark."""
+    """Rewrite the weights as PyTorch saves them: its names, its axis order, its format field."""
     arrays = {}
     for weight in model.weights:
         name, turn = convert_tf_weight_name_to_pt_weight_name(
@@ -73,13 +73,13 @@ def as_pytorch(folder: Path, model: object) -> None:
 
 
 def without_head(folder: Path) -> None:
-    """Drop the classifier's weights, as in a checkpoint that was never trained to classify."""
+    """Remove the classifier's weights, as in a checkpoint that was not trained to classify."""
     weights = {key: value for key, value in load_file(folder / "model.safetensors").items() if "classifier" not in key}
     save_file(weights, folder / "model.safetensors", metadata={"format": "tf"})
 
 
 def make(root: Path) -> dict[str, Path]:
-    """Every checkpoint's folder by name."""
+    """Make every checkpoint. Returns their folders by name."""
     vit = ViTConfig(image_size=32, patch_size=8, **SMALL)
     deit = DeiTConfig(image_size=32, patch_size=8, **SMALL)
     swin = SwinConfig(image_size=64, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
@@ -145,7 +145,7 @@ def exported(folder: Path) -> Path:
 
 
 def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
-    """What every signature and 🤗 itself say to all images at once, or the refusal."""
+    """The answers of every signature and of 🤗 to all images at once, or the refusal."""
     try:
         checkpoint = export_checkpoint(folder, exported(folder), SETTINGS)
     except ExportRefused as refused:
@@ -153,7 +153,7 @@ def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
     graph = ExportedGraph(exported(folder))
     return {
         "labels": list(checkpoint.labels),
-        "reference": [reference_chances(checkpoint, data).tolist() for data in files],
+        "reference": [reference_probabilities(checkpoint, data).tolist() for data in files],
         "serving_default": shown(graph.call("serving_default", [base64.urlsafe_b64encode(data) for data in files])),
         "raw_bytes": shown(graph.call("raw_bytes", files)),
         "top_k": shown(graph.call("top_k", files)),
@@ -161,13 +161,13 @@ def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
 
 
 def references(folder: Path, files: list[bytes]) -> list[object]:
-    """What 🤗 says to each image with the weights in that folder."""
+    """🤗's probabilities for each image with the weights in that folder."""
     checkpoint = load_checkpoint(folder)
-    return [reference_chances(checkpoint, data).tolist() for data in files]
+    return [reference_probabilities(checkpoint, data).tolist() for data in files]
 
 
 def shown(outputs: dict[str, np.ndarray]) -> dict[str, object]:
-    """Outputs as JSON can hold them."""
+    """Outputs as JSON values."""
     return {
         name: np.char.decode(values.astype(bytes), "utf-8").tolist() if values.dtype == object else values.tolist()
         for name, values in outputs.items()
@@ -175,12 +175,12 @@ def shown(outputs: dict[str, np.ndarray]) -> dict[str, object]:
 
 
 def bad_images() -> dict[str, bytes]:
-    """Files that no model should be asked about, by what is wrong with them."""
+    """Bad image files, by what is wrong with them."""
     photo = scene(90, 60)
     jpeg, png, gif, bmp, webp = (encoded(photo, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
-    corner = gif[:6] + (100).to_bytes(2, "little") * 2 + gif[10:]  # says that it is larger than its frame
+    corner = gif[:6] + (100).to_bytes(2, "little") * 2 + gif[10:]  # its header declares more than its frame has
     bomb = bytearray(png)
-    bomb[16:24] = (50_000).to_bytes(4, "big") * 2  # says that it is 50000 x 50000 pixels
+    bomb[16:24] = (50_000).to_bytes(4, "big") * 2  # its header declares 50000 x 50000 pixels
     return {
         "empty": b"",
         "text": b"hello",
@@ -205,13 +205,13 @@ def bad_images() -> dict[str, bytes]:
 
 
 def without_segment(jpeg: bytes, marker: bytes) -> bytes:
-    """A JPEG without the first segment of that marker."""
+    """A JPEG without the first segment that has this marker."""
     before, _, after = jpeg.partition(marker)
     return before + after[int.from_bytes(after[:2], "big") :]
 
 
-def meet_bad_images(folder: Path) -> dict[str, object]:
-    """For each way: what is said to each bad image between two good ones, and to broken base64."""
+def answer_bad_images(folder: Path) -> dict[str, object]:
+    """For each `on_bad_image`: the answers to each bad image between two good ones, and to broken base64."""
     good, answers = encoded(scene(90, 60), "JPEG"), {}
     marking = folder.with_name("marking")
     export_checkpoint(folder, marking, replace(SETTINGS, on_bad_image="mark"))
@@ -234,7 +234,7 @@ def meet_bad_images(folder: Path) -> dict[str, object]:
 
 
 def break_parity(folder: Path) -> list[str]:
-    """How an exporter ends whose graph resizes with another filter than the processor, or is held to a model of NaNs."""
+    """The exporter's messages if the graph resizes with another filter than the processor, or the model returns NaNs."""
     other, none = load_checkpoint(folder), load_checkpoint(folder)
     other.processor.resample = 0
     none.model.weights[-1].assign(none.model.weights[-1] * np.nan)
@@ -242,7 +242,7 @@ def break_parity(folder: Path) -> list[str]:
 
 
 def judged(checkpoint: object, folder: Path) -> str:
-    """How an export of this checkpoint ends that has written the graph of another."""
+    """The message of an export of this checkpoint that has written another's graph."""
     request = Request(model="vit", source=Folder(path=folder), golden=(), settings=SETTINGS)
     try:
         prove_parity(request, checkpoint, ExportedGraph(exported(folder)))
@@ -263,7 +263,7 @@ def tolerances(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """Try every checkpoint; the exporter's own progress lines go to stderr."""
+    """Try every checkpoint; the exporter's progress lines go to stderr."""
     out, sys.stdout = sys.stdout, sys.stderr
     root = Path(sys.argv[1])
     files = [photo.read_bytes() for photo in photos(root)]
@@ -272,7 +272,7 @@ def main() -> None:
     results |= {name: trial(folder, files) for name, folder in folders.items()}
     results["parity"] = break_parity(folders["vit"])
     results["tolerances"] = tolerances(folders["vit"])
-    results["bad-images"] = meet_bad_images(folders["vit"])
+    results["bad-images"] = answer_bad_images(folders["vit"])
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     tf.saved_model.save(double, str(root / "other-signature"), signatures=double.run)

@@ -1,9 +1,12 @@
-"""Makes the exporter's own modules importable here (those that need no TensorFlow), and runs the trials that do."""
+"""Makes the exporter's modules and this folder's helpers importable, and runs the trials that need TensorFlow."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,11 @@ import pytest
 HERE = Path(__file__).parent
 EXPORTER = HERE.parents[1] / "include" / "model"
 
-sys.path.append(str(EXPORTER))
+sys.path += [str(EXPORTER), str(HERE)]
 
 
 def run_trial(model_python, script, *arguments):
-    """What a script beside this file prints, run in the exporter's environment with its modules at hand."""
+    """Run a script of this folder in the exporter's environment. Returns the JSON that it prints."""
     settings = {
         "PYTHONPATH": str(EXPORTER),
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -31,7 +34,7 @@ def run_trial(model_python, script, *arguments):
 
 @pytest.fixture(scope="session")
 def preprocess_trial(model_python):
-    """For each processor and image: the largest difference from 🤗's own, in levels of 0 to 255."""
+    """For each processor and image: the largest difference from 🤗's pixels, in levels of 0 to 255."""
     return run_trial(model_python, "preprocess_trial.py")
 
 
@@ -44,5 +47,17 @@ def checkpoint_trial(model_python, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def memory_trial(model_python, tmp_path_factory):
-    """For each large file: why it is not decoded, and how often its own size the peak of memory has grown by."""
+    """For each large file: why it is not decoded, and by how many times its size the peak memory grew."""
     return run_trial(model_python, "memory_trial.py", tmp_path_factory.mktemp("large"))
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder of files served over HTTP on loopback: (folder, base URL)."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

@@ -1,7 +1,7 @@
-"""Run by conftest.py in the exporter's environment: large files that begin as images do and go on with zeros.
+"""Reads large files that begin like images and continue with zeros; conftest.py runs this in the exporter's environment.
 
-Its argument is a folder for them. Prints one JSON object: for each file how often its own size the process's peak of
-memory has grown by, since it was asked about small ones.
+Its argument is a folder for the files. Prints one JSON object: for each file, by how many times its size the peak memory
+grew after the small files were read.
 """
 
 import json
@@ -12,43 +12,43 @@ from pathlib import Path
 
 import tensorflow as tf
 from decode import Limits, read_image
-from pictures import encoded, scene
+from sample_images import encoded, scene
 
 MIB = 1 << 20
 LIMITS = Limits(max_file_bytes=16 * MIB, max_side=8192)
 
 
 def peak() -> int:
-    """The most bytes that this process has had."""
+    """The peak memory of the process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def read(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """All that is read of the file there: what nobody wants TensorFlow leaves out."""
+    """Read the file at `path`. TensorFlow leaves out the parts whose results are not used."""
     return read_image(tf.io.read_file(path), LIMITS, catch=True)
 
 
 def main() -> None:
-    """Ask about each in a small size, so that what is made once is there; then about the large ones."""
+    """Read small files first, so that one-time costs do not count; then the large ones."""
     picture, folder = scene(90, 60), Path(sys.argv[1])
     beginnings = {
         "PNG": encoded(picture, "PNG")[:100],
         "WebP": encoded(picture, "WEBP", exif=b"II*\0")[:60],
     }
 
-    def ask(kind: str, size: int) -> str:
+    def read_file(kind: str, size: int) -> str:
         path = folder / kind
         path.write_bytes(beginnings[kind])
         os.truncate(path, size)
         return read(str(path))[1].numpy().decode()
 
     for kind in beginnings:
-        ask(kind, 1000)
+        read_file(kind, 1000)
     before, answer = peak(), {}
-    for size in (40 * MIB, 16 * MIB):  # the least hungry first: a peak does not go down again
+    for size in (40 * MIB, 16 * MIB):  # the size that needs less memory first: a peak never goes down
         for kind in beginnings:
-            why = ask(kind, size)
+            why = read_file(kind, size)
             answer[f"{kind} of {size // MIB} MiB"] = {"why": why, "times": (peak() - before) / size}
     print(json.dumps(answer))
 

@@ -1,4 +1,4 @@
-"""Run by conftest.py in the exporter's environment: every kind of image through the graph's preprocessing and through 🤗's own.
+"""Compares the graph's preprocessing with 🤗's on every kind of image; conftest.py runs this in the exporter's environment.
 
 Prints one JSON object: for each processor and image the largest difference, in levels of 0 to 255.
 """
@@ -9,23 +9,23 @@ import numpy as np
 import tensorflow as tf
 from decode import Limits, read_image
 from parity import one_level
-from pictures import Picture, at_many_sizes, built_in, encoded, kinds_of, rotated
 from PIL import Image
 from preprocess import apply, plan_preprocess
+from reference_pixels import prepare, upright_pixels
+from sample_images import SampleImage, at_many_sizes, built_in, encoded, kinds_of, rotated
 from sklearn.datasets import load_sample_image
 from transformers import ConvNextImageProcessor, DeiTImageProcessor, MobileViTImageProcessor, ViTImageProcessor
-from upright import prepare, upright_pixels
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((320, 214))
 EDGE = {"shortest_edge": 64}
 LIMITS = Limits(max_file_bytes=1 << 24, max_side=8192)
 
 
-def images() -> list[Picture]:
-    """The built-in set, every kind of file and orientation of a photograph, and some of its sizes."""
+def images() -> list[SampleImage]:
+    """The built-in set, and a photograph in every kind of file, every orientation and some sizes."""
     alpha = PHOTO.convert("RGBA")
     alpha.putalpha(PHOTO.convert("L"))
-    transparent = Picture("GIF, transparent", "photo of many alphas", encoded(alpha, "GIF"))
+    transparent = SampleImage("GIF, transparent", "photo of many alphas", encoded(alpha, "GIF"))
     return [
         transparent,
         *built_in(),
@@ -59,8 +59,8 @@ def processors() -> dict[str, object]:
 def main() -> None:
     """Compare every processor on every image."""
     answer: dict[str, dict[str, float]] = {}
-    pictures = [(f"{picture.kind}: {picture.name}", picture.data) for picture in images()]
-    seen = {name: upright_pixels(data) for name, data in pictures}
+    files = [(f"{image.kind}: {image.name}", image.data) for image in images()]
+    seen = {name: upright_pixels(data) for name, data in files}
     for name, processor in processors().items():
         steps = plan_preprocess(type(processor).__name__, processor.to_dict())
         ours = tf.function(
@@ -69,10 +69,10 @@ def main() -> None:
             autograph=False,
         )
         answer[name] = {}
-        for image, data in pictures:
+        for image, data in files:
             theirs, got = prepare(processor, seen[image])[0], ours(data).numpy()
-            apart = (np.abs(got - theirs) / one_level(steps)).max() if got.shape == theirs.shape else np.inf
-            answer[name][image] = min(float(apart), 999.0)
+            levels = (np.abs(got - theirs) / one_level(steps)).max() if got.shape == theirs.shape else np.inf
+            answer[name][image] = min(float(levels), 999.0)
     print(json.dumps(answer))
 
 

@@ -1,4 +1,4 @@
-"""Kinds of checkpoints: each supported one answers as 🤗 does, the others are refused by name."""
+"""Every supported kind of checkpoint answers as 🤗 does; the others are refused by name."""
 
 import pytest
 
@@ -10,7 +10,7 @@ KINDS = ["vit", "deit", "swin", "convnext", "mobilevit"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_are_those_of_the_checkpoint(checkpoint_trial, kind):
-    """On photographs of two sizes every probability is that of 🤗's processor and TensorFlow class, to 0.00001."""
+    """On photographs of two sizes, every probability is within 0.00001 of 🤗's processor and TensorFlow class."""
     trial = checkpoint_trial[kind]
     labels, scores = trial["top_k"]["labels"], trial["top_k"]["scores"]
     assert len(labels) == 4
@@ -22,7 +22,7 @@ def test_probabilities_are_those_of_the_checkpoint(checkpoint_trial, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_signatures_agree(checkpoint_trial, kind):
-    """Base64 or bytes, best label or all of them in order: the same answers, with labels as `id2label` has them."""
+    """All signatures give the same answers, with the labels of `id2label`."""
     trial = checkpoint_trial[kind]
     assert trial["serving_default"]["label"] == trial["raw_bytes"]["label"]
     assert trial["serving_default"]["confidence"] == pytest.approx(trial["raw_bytes"]["confidence"], abs=1e-6)
@@ -34,48 +34,48 @@ def test_signatures_agree(checkpoint_trial, kind):
     assert trial["labels"] == ["Ägyptische Katze", "dog", "bird", "fish"]
 
 
-def test_who_saved_the_weights_does_not_matter(checkpoint_trial):
-    """Weights in PyTorch's layout, or in an h5 file, give the probabilities of TensorFlow's safetensors."""
+def test_all_weight_formats_give_the_same_probabilities(checkpoint_trial):
+    """Weights in PyTorch's layout or in an h5 file give the same probabilities as TensorFlow's safetensors."""
     for other in ("vit-pytorch", "vit-h5"):
         pairs = zip(checkpoint_trial["vit"]["reference"], checkpoint_trial[other]["reference"], strict=True)
         assert all(expected == pytest.approx(found, abs=1e-6) for expected, found in pairs)
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "message"),
     [
-        ("without-head", "2 weights are missing or of another shape (first: classifier/bias:0)"),
+        ("without-head", "2 weights are missing or have the wrong shape (first: classifier/bias:0)"),
         ("other-processor", "the image processor CLIPImageProcessor is not supported"),
         ("other-model", "model type 'levit' has no TensorFlow class for image classification"),
     ],
 )
-def test_checkpoint_that_cannot_be_served_is_refused(checkpoint_trial, kind, says):
-    """A checkpoint without a trained head, with an unknown processor or model type is refused, saying which."""
-    assert says in checkpoint_trial[kind]["refused"]
+def test_checkpoint_that_cannot_be_served_is_refused(checkpoint_trial, kind, message):
+    """A checkpoint without a trained head, or with an unknown processor or model type, is refused by name."""
+    assert message in checkpoint_trial[kind]["refused"]
 
 
-def test_graph_that_is_not_as_its_processor_is_refused(checkpoint_trial):
-    """A graph that resizes with another filter than 🤗 is not exported: the worst image and both answers are said."""
-    said = checkpoint_trial["parity"][0]
-    assert "images are not as 🤗 has them; the worst is " in said
-    assert "the exported graph answers '" in said
-    assert "🤗's own model '" in said
+def test_graph_that_differs_from_its_processor_is_refused(checkpoint_trial):
+    """A graph with another resize filter than 🤗 is not exported; the message has the worst image and both answers."""
+    found = checkpoint_trial["parity"][0]
+    assert "images differ from 🤗; the worst is " in found
+    assert "the exported graph answers '" in found
+    assert "🤗's own model '" in found
 
 
-def test_model_that_gives_no_numbers_is_refused(checkpoint_trial):
-    """A NaN is within no bounds: the export ends with one line, and every picture is bad."""
-    said = checkpoint_trial["parity"][1]
-    assert "26 of 26" in said
-    assert "(nan), nan apart" in said
-    assert "\n" not in said
+def test_model_that_returns_nan_is_refused(checkpoint_trial):
+    """A NaN is outside every bound: all images fail, and the export ends with one line."""
+    found = checkpoint_trial["parity"][1]
+    assert "26 of 26" in found
+    assert "(nan), nan apart" in found
+    assert "\n" not in found
 
 
-def test_golden_image_in_cmyk_may_be_further_off(checkpoint_trial):
-    """TensorFlow's decoder mixes CMYK a little darker than PIL, so that a golden case of it has a tolerance of its own."""
+def test_golden_image_in_cmyk_has_a_larger_tolerance(checkpoint_trial):
+    """TensorFlow converts CMYK to slightly darker colours than PIL, so a CMYK golden case has its own tolerance."""
     assert checkpoint_trial["tolerances"] == [0.01, 0.1]
 
 
-SAYS = {
+REASONS = {
     "empty": "is empty",
     "text": "is no JPEG, PNG, GIF, BMP or WebP image",
     "html": "is no JPEG, PNG, GIF, BMP or WebP image",
@@ -95,10 +95,12 @@ BROKEN = {"cut jpeg": "Invalid JPEG", "cut png": "Invalid PNG", "cut gif": "Inva
 
 
 def test_bad_image_refuses_its_request(checkpoint_trial):
-    """One bad image among good ones is INVALID_ARGUMENT for the whole request, and the message says which and why."""
-    refused = {name: said["INVALID_ARGUMENT"] for name, said in checkpoint_trial["bad-images"]["refuse"]["bad"].items()}
-    assert {*SAYS, *BROKEN, "large file"} == set(refused)
-    for name, words in SAYS.items():
+    """One bad image makes the whole request INVALID_ARGUMENT; the message says which image and why."""
+    refused = {
+        name: found["INVALID_ARGUMENT"] for name, found in checkpoint_trial["bad-images"]["refuse"]["bad"].items()
+    }
+    assert {*REASONS, *BROKEN, "large file"} == set(refused)
+    for name, words in REASONS.items():
         assert f"image 2 {words}" in refused[name]
     for name, words in BROKEN.items():
         assert words in refused[name]
@@ -107,20 +109,20 @@ def test_bad_image_refuses_its_request(checkpoint_trial):
     assert "base64" in checkpoint_trial["bad-images"]["refuse"]["base64"]["INVALID_ARGUMENT"]
 
 
-def test_marked_image_harms_no_other(checkpoint_trial):
-    """Where bad images are marked, the good ones beside them are answered as ever, and the mark says why."""
+def test_marked_image_does_not_affect_others(checkpoint_trial):
+    """If bad images are marked, good ones in the same request get their usual answers; the mark gives the reason."""
     trial = checkpoint_trial["bad-images"]["mark"]
     [good, _], [sure, _] = trial["good"]["raw_bytes"]["label"], trial["good"]["raw_bytes"]["confidence"]
-    words = SAYS | dict.fromkeys(BROKEN, "is broken or cut short")
-    for name, said in trial["bad"].items():
-        assert [said["label"][0], said["label"][2]] == [good, good]
-        assert said["confidence"] == pytest.approx([sure, 0, sure], abs=1e-6)
-        assert said["label"][1].startswith("!bad image: ")
-        assert name == "large file" or said["label"][1] == f"!bad image: {words[name]}"
+    words = REASONS | dict.fromkeys(BROKEN, "is broken or cut short")
+    for name, found in trial["bad"].items():
+        assert [found["label"][0], found["label"][2]] == [good, good]
+        assert found["confidence"] == pytest.approx([sure, 0, sure], abs=1e-6)
+        assert found["label"][1].startswith("!bad image: ")
+        assert name == "large file" or found["label"][1] == f"!bad image: {words[name]}"
 
 
-def test_marks_are_in_every_signature(checkpoint_trial):
-    """top_k has the mark as its first label, with scores of 0; text that is no base64 is marked like a bad image."""
+def test_every_signature_marks_bad_images(checkpoint_trial):
+    """top_k has the mark as its first label, with scores of 0; invalid base64 is marked like a bad image."""
     trial = checkpoint_trial["bad-images"]["mark"]
     assert trial["top_k"]["labels"][1] == ["!bad image: is no JPEG, PNG, GIF, BMP or WebP image", "", "", ""]
     assert trial["top_k"]["scores"][1] == [0, 0, 0, 0]
@@ -129,7 +131,7 @@ def test_marks_are_in_every_signature(checkpoint_trial):
     assert trial["base64"]["label"][1] == trial["good"]["raw_bytes"]["label"][0]
 
 
-def test_good_images_are_answered_alike(checkpoint_trial):
-    """Whether bad images are refused or marked changes nothing for good ones."""
+def test_good_images_get_the_same_answer_in_both_modes(checkpoint_trial):
+    """Good images get the same answers whether bad ones are refused or marked."""
     refuse, mark = (checkpoint_trial["bad-images"][way]["good"]["raw_bytes"] for way in ("refuse", "mark"))
     assert refuse == {**mark, "confidence": pytest.approx(mark["confidence"], abs=1e-6)}

@@ -1,4 +1,4 @@
-"""How near the graph has to be to 🤗, and what is said where it is not."""
+"""How near the graph must be to 🤗, and the message if it is not."""
 
 from dataclasses import replace
 
@@ -19,22 +19,22 @@ OTHER = Answer(label="8", confidence=0.9)
 NAN = float("nan")
 
 
-def test_bounds_are_kept():
-    """A level of a pixel and a thousandth of a probability are near enough, and so is another label of a proven tie."""
+def test_images_within_the_bounds_pass():
+    """A difference of one level and 0.001 of a probability passes, and so does another label in a tie."""
     assert judge_parity([NEAR, replace(NEAR, graph=OTHER, tie=True)]) is None
 
 
-def test_cmyk_picture_is_held_to_its_pixels():
-    """A CMYK picture may be four levels off, and whatever a model makes of that; but it must make something of it."""
+def test_cmyk_image_is_judged_by_its_pixels():
+    """A CMYK image may differ by four levels and by any probability, but not by NaN."""
     off = replace(NEAR, kind="JPEG, CMYK", cmyk=True, levels=4.0, difference=0.5)
     assert judge_parity([off, replace(off, graph=OTHER, tie=True)]) is None
-    assert judge_parity([replace(off, levels=5.0)]).endswith("allowed are 4 levels and 1")
+    assert judge_parity([replace(off, levels=5.0)]).endswith("allowed: 4 levels and 1")
     for broken in ({"levels": NAN}, {"difference": NAN}):
         assert "1 of 2 images" in judge_parity([off, replace(off, **broken)])
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "words"),
     [
         ({"levels": 1.5}, "pixels up to 1.50 levels"),
         ({"difference": 0.002}, "0.00200 apart"),
@@ -44,18 +44,18 @@ def test_cmyk_picture_is_held_to_its_pixels():
     ],
     ids=["pixels", "probabilities", "no pixels", "no probabilities", "label"],
 )
-def test_worst_image_is_named_with_both_answers(changes, says):
-    """Whichever bound is broken: how many images, which is the worst, what the graph and what 🤗 answer, and the bounds."""
-    said = judge_parity([NEAR, replace(NEAR, name="far", **changes)])
-    assert said.startswith(
-        "parity: 1 of 2 images are not as 🤗 has them; the worst is PNG 'far': the exported graph answers "
+def test_worst_image_is_named_with_both_answers(changes, words):
+    """The message has the number of images, the worst one, the answers of graph and 🤗, and the bounds."""
+    message = judge_parity([NEAR, replace(NEAR, name="far", **changes)])
+    assert message.startswith(
+        "parity: 1 of 2 images differ from 🤗; the worst is PNG 'far': the exported graph answers "
     )
-    assert says in said
-    assert said.endswith("allowed are 1 level and 0.001")
+    assert words in message
+    assert message.endswith("allowed: 1 level and 0.001")
 
 
-def test_label_is_worse_than_a_difference():
-    """Of several the one with another label is named, then the one whose probabilities are furthest apart."""
+def test_other_label_is_worse_than_other_probability():
+    """The worst image is one with another label; without one, that with the largest difference of a probability."""
     far, other = replace(NEAR, name="far", difference=0.5), replace(NEAR, name="other", graph=OTHER)
     assert "3 of 4 images" in judge_parity([NEAR, far, other, replace(far, name="further", difference=0.6)])
     assert "the worst is PNG 'other'" in judge_parity([far, other])
@@ -63,16 +63,16 @@ def test_label_is_worse_than_a_difference():
     assert "the worst is PNG 'nowhere'" in judge_parity([far, replace(far, name="nowhere", difference=NAN), far])
 
 
-def test_figures_add_up():
-    """Labels equal and ties are counted; differences are rounded upwards, so that noise does not change the card."""
+def test_summary_counts_and_rounds():
+    """Equal labels and ties are counted; differences are rounded up, so that noise does not change the card."""
     found = summary([NEAR, replace(NEAR, graph=OTHER, tie=True, difference=0.0000001, kind="GIF", levels=0.0)])
     assert (found["images"], found["labels_equal"], found["ties"]) == (2, 1, 1)
     assert (found["largest_difference"], found["mean_difference"]) == (0.0005, 0.00026)
     assert found["levels_by_kind"] == {"GIF": 0.0, "PNG": 1.0}
 
 
-def test_cmyk_pictures_have_figures_of_their_own():
-    """What a CMYK picture is off by does not stand for the others, nor theirs for it."""
+def test_cmyk_images_are_counted_separately():
+    """The figures of CMYK images do not include other images, nor the other way round."""
     found = summary([NEAR, replace(NEAR, kind="JPEG, CMYK", cmyk=True, levels=3.0, difference=0.02)])
     assert (found["images"], found["largest_levels"], found["largest_difference"]) == (1, 1.0, 0.0005)
     cmyk = found["cmyk"]

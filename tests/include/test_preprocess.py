@@ -1,4 +1,4 @@
-"""The graph's preprocessing beside 🤗's own, for every kind of image and processor."""
+"""The graph's preprocessing compared with 🤗's, for every kind of image and processor."""
 
 import pytest
 
@@ -12,7 +12,7 @@ PROCESSORS = {
     "vit-nearest": 0,
     "vit-lanczos": 0,
     "vit-box": 0,
-    "vit-hamming": 1,  # its cosine ends in another last bit than the C library's: a weight in a million, a pixel in a thousand
+    "vit-hamming": 1,  # its cosine differs from the C library's in the last bit: a weight in a million, a pixel in a thousand
     "vit-own-numbers": 0,
     "vit-bare": 0,
     "deit-crop": 0,
@@ -24,7 +24,7 @@ PROCESSORS = {
 
 @pytest.mark.parametrize(("processor", "levels"), PROCESSORS.items())
 def test_graph_agrees_with_the_processor_on_every_image(preprocess_trial, processor, levels):
-    """JPEG, PNG, GIF, BMP and WebP of any colours, sizes and orientation: not one number is another, to the last bit."""
+    """For JPEG, PNG, GIF, BMP and WebP of any colours, sizes and orientation, every value is equal to the last bit."""
     trial = {image: largest for image, largest in preprocess_trial[processor].items() if CMYK not in image}
     assert len(trial) > 80
     assert {image: largest for image, largest in trial.items() if largest > levels + (levels and 1e-3)} == {}
@@ -32,11 +32,11 @@ def test_graph_agrees_with_the_processor_on_every_image(preprocess_trial, proces
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_graph_is_near_the_processor_on_cmyk(preprocess_trial, processor):
-    """TensorFlow's decoder cuts off where PIL rounds: one level, of which filters that sharpen make up to three."""
+    """TensorFlow's decoder truncates where PIL rounds: one level, or up to three after a filter that sharpens."""
     found = {largest for image, largest in preprocess_trial[processor].items() if CMYK in image}
     assert 1 <= round(max(found), 3) <= (3 if processor in SHARPENING else 1)
 
 
-def test_every_trial_is_judged(preprocess_trial):
-    """No processor of the trial is left out above."""
+def test_every_processor_is_tested(preprocess_trial):
+    """The tests above cover every processor of the trial."""
     assert set(PROCESSORS) == set(preprocess_trial)

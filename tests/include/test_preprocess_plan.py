@@ -1,8 +1,8 @@
-"""Which steps a 🤗 image processor takes, read from its config."""
+"""The steps of a 🤗 image processor, read from its config."""
 
 import pytest
+from errors import ExportRefused
 from preprocess import CenterCrop, FlipChannels, Normalise, Rescale, Resize, ResizeShortestEdge, plan_preprocess
-from refused import ExportRefused
 
 HALF = [0.5, 0.5, 0.5]
 NUMBERS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": HALF, "image_std": HALF}
@@ -74,12 +74,12 @@ NORMALISE = Normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     ],
 )
 def test_processor_config_becomes_steps(processor, config, expected):
-    """The steps are those of the processor, in its order."""
+    """The plan has the processor's steps in the processor's order."""
     assert expected == plan_preprocess(processor, config)
 
 
 @pytest.mark.parametrize(
-    ("processor", "config", "says"),
+    ("processor", "config", "message"),
     [
         ("CLIPImageProcessor", {}, "the image processor CLIPImageProcessor is not supported"),
         ("ViTImageProcessor", {**SQUARE, "resample": 9}, "resample 9 is not supported"),
@@ -95,8 +95,8 @@ def test_processor_config_becomes_steps(processor, config, expected):
         ),
     ],
 )
-def test_what_the_graph_cannot_do_is_refused(processor, config, says):
-    """A processor or setting without a counterpart in the graph is refused by name, never approximated."""
+def test_what_the_graph_cannot_do_is_refused(processor, config, message):
+    """A processor or setting that the graph does not support is refused by name, never approximated."""
     with pytest.raises(ExportRefused) as refused:
         plan_preprocess(processor, config)
-    assert says in str(refused.value)
+    assert message in str(refused.value)

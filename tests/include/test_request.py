@@ -1,10 +1,10 @@
-"""REQUEST.json: what is accepted, and how the rest is refused."""
+"""REQUEST.json: what is accepted, and how invalid requests are refused."""
 
 import json
 from pathlib import Path
 
 import pytest
-from refused import ExportRefused
+from errors import ExportRefused
 from request import Archive, Folder, GoldenImage, Hub, Origin, Request, Settings, parse_request, read_request
 
 FOLDER = {"kind": "folder", "path": "/checkpoint"}
@@ -19,14 +19,14 @@ def request(**changes):
 
 
 def test_complete_request_becomes_values():
-    """Every field of the request has its counterpart."""
+    """Every field of the request becomes a field of Request."""
     case = GoldenImage(name="three", image=Path("/three.png"), label="3", min_confidence=0.85)
     expected = Request(model="digits-vit", source=Folder(path=Path("/checkpoint")), golden=(case,))
     assert expected == parse_request(request())
 
 
 def test_case_may_have_several_labels():
-    """One label or a list of them, each a text."""
+    """A case has one label or a list of labels; each is a text."""
     assert parse_request(request(golden=[{**CASE, "label": ["3", "8"]}])).golden[0].labels == ("3", "8")
     for wrong in ([], ["3", 8], [""]):
         with pytest.raises(ExportRefused, match=r"label: .* is not a list of texts"):
@@ -34,67 +34,70 @@ def test_case_may_have_several_labels():
 
 
 def test_settings_and_origin_are_optional():
-    """What is not said of the settings has its default; where the source is from may be told for the card."""
+    """A missing setting has its default; the request may name the source's origin for the card."""
     assert Settings() == parse_request(request()).settings
-    said = parse_request(
+    parsed = parse_request(
         request(settings={"top_k": 2, "warmup_batches": [1, 8]}, origin={"location": "a", "revision": "b"})
     )
-    assert said.settings == Settings(top_k=2, warmup_batches=(1, 8))
-    assert said.origin == Origin(location="a", revision="b")
+    assert parsed.settings == Settings(top_k=2, warmup_batches=(1, 8))
+    assert parsed.origin == Origin(location="a", revision="b")
 
 
-def test_three_kinds_of_source_are_known():
-    """A source is a Hub commit or an archive as well."""
+def test_hub_and_archive_are_sources_too():
+    """A source may also be a Hub commit or an archive."""
     assert Hub(repo=HUB["repo"], revision="0" * 40) == parse_request(request(source=HUB)).source
     assert Archive(url=ARCHIVE["url"], sha256="a" * 64) == parse_request(request(source=ARCHIVE)).source
 
 
 @pytest.mark.parametrize("source", [HUB, ARCHIVE], ids=["hub", "archive"])
-def test_place_to_keep_a_download_is_optional(source):
-    """What is downloaded may be kept; a folder is there already."""
+def test_path_for_a_download_is_optional(source):
+    """A download may be kept; a folder source has nothing to keep."""
     assert parse_request(request(source=source)).source.kept is None
     assert parse_request(request(source={**source, "kept": "/kept"})).source.kept == Path("/kept")
-    with pytest.raises(ExportRefused, match="source: kept is not known"):
+    with pytest.raises(ExportRefused, match="source: kept is unknown"):
         parse_request(request(source={**FOLDER, "kept": "/kept"}))
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"model": "Digits ViT"}, "model: 'Digits ViT' does not match"),
         ({"model": 7}, "model: 7 is not a text"),
-        ({"source": {"kind": "ftp"}}, "source.kind: 'ftp' is not known"),
-        ({"source": "checkpoint"}, "source.kind: None is not known"),
+        ({"source": {"kind": "ftp"}}, "source.kind: 'ftp' is unknown"),
+        ({"source": "checkpoint"}, "source.kind: None is unknown"),
         ({"source": {**HUB, "revision": "main"}}, "source.revision: 'main' does not match"),
         ({"source": {**HUB, "repo": "a/b/c"}}, "source.repo: 'a/b/c' does not match"),
         ({"source": {**ARCHIVE, "sha256": "abc"}}, "source.sha256: 'abc' does not match"),
         ({"source": {**ARCHIVE, "url": "ftp://x/m.tar"}}, "source.url: must begin with https://"),
         ({"source": {"kind": "folder"}}, "source: path is missing"),
         ({"golden": {}}, "golden: must be a list"),
-        ({"settings": {"top_k": 0}}, "settings.top_k: 0 is not a whole number from 1 on"),
+        ({"settings": {"top_k": 0}}, "settings.top_k: 0 is not a whole number of at least 1"),
         ({"settings": {"max_side": True}}, "settings.max_side: True is not"),
-        ({"settings": {"on_bad_image": "skip"}}, "settings.on_bad_image: 'skip' is not known"),
-        ({"settings": {"warmup_batches": []}}, "settings.warmup_batches: [] is not a list of whole numbers from 1 on"),
+        ({"settings": {"on_bad_image": "skip"}}, "settings.on_bad_image: 'skip' is unknown"),
+        (
+            {"settings": {"warmup_batches": []}},
+            "settings.warmup_batches: [] is not a list of whole numbers of at least 1",
+        ),
         ({"settings": {"warmup_batches": [1, 0]}}, "settings.warmup_batches: [1, 0] is not"),
-        ({"settings": {"quality": 1}}, "settings: quality is not known"),
+        ({"settings": {"quality": 1}}, "settings: quality is unknown"),
         ({"origin": {"location": "a"}}, "origin: revision is missing"),
         ({"golden": [{**CASE, "min_confidence": 85}]}, "golden[0].min_confidence: 85 is not a number from 0 to 1"),
         ({"golden": [{**CASE, "min_confidence": True}]}, "golden[0].min_confidence: True is not"),
         ({"golden": [{**CASE, "name": "../x"}]}, "golden[0].name: '../x' does not match"),
-        ({"golden": [{**CASE, "weight": 1}]}, "golden[0]: weight is not known"),
+        ({"golden": [{**CASE, "weight": 1}]}, "golden[0]: weight is unknown"),
         ({"golden": [CASE, CASE]}, "golden: two cases are named 'three'"),
     ],
 )
-def test_field_that_is_wrong_is_named(changes, says):
-    """A refusal names the field, its value, and says what next."""
+def test_invalid_field_is_named(changes, message):
+    """The message has the field, its value and what next."""
     with pytest.raises(ExportRefused) as refused:
         parse_request(request(**changes))
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert "Next: " in str(refused.value)
 
 
-def test_file_that_cannot_be_read_is_named(tmp_path):
-    """A missing or malformed file is refused by its path."""
+def test_unreadable_file_is_named(tmp_path):
+    """A missing or malformed file is refused; the message has its path."""
     with pytest.raises(ExportRefused, match=r"missing\.json: No such file"):
         read_request(tmp_path / "missing.json")
     (tmp_path / "broken.json").write_text("{")

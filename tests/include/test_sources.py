@@ -1,4 +1,4 @@
-"""Sources: which files are wanted, and what is refused before anything is opened."""
+"""Sources: which files are fetched, and what is refused before anything is opened."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from refused import ExportRefused, SourceUnreachable
+from errors import ExportRefused, SourceUnreachable
 from request import Archive
 from sources import check_checkpoint, download, fetch, find_savedmodel, plain_url, unpack, wanted_files
 
@@ -26,13 +26,13 @@ CONFIGS = ["config.json", "preprocessor_config.json"]
         (["pytorch_model.bin"], []),
     ],
 )
-def test_one_set_of_weights_is_wanted(there, expected):
-    """The configs and one set of weights are taken, and nothing that would have to be unpickled."""
+def test_one_set_of_weights_is_fetched(there, expected):
+    """The configs and one set of weights are fetched, and nothing that needs unpickling."""
     assert [*CONFIGS, *expected] == wanted_files([*there, *CONFIGS])
 
 
 def test_incomplete_checkpoint_is_refused(tmp_path):
-    """A folder that is missing or lacks a part is refused, naming the part."""
+    """A missing or incomplete folder is refused; the message has the missing part."""
     with pytest.raises(ExportRefused, match="no folder"):
         check_checkpoint(tmp_path / "nowhere")
     for name in CONFIGS:
@@ -64,7 +64,7 @@ class TarType(bytes):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("../evil", b"x", "'../evil' would escape"),
         ("/etc/evil", b"x", "'/etc/evil' would escape"),
@@ -75,24 +75,24 @@ class TarType(bytes):
         ("pipe", TarType(tarfile.FIFOTYPE), "'pipe' is neither file nor folder"),
     ],
 )
-def test_dangerous_member_is_refused(tmp_path, name, content, says):
-    """A member that would escape, or that is no file or folder, ends the unpacking, and nothing lies outside."""
+def test_dangerous_member_is_refused(tmp_path, name, content, message):
+    """A member that would escape, or is neither file nor folder, stops the unpacking; nothing is written outside."""
     archive = packed(tmp_path / "m.tar.gz", (name, content))
     with pytest.raises(ExportRefused) as refused:
         unpack(archive, tmp_path / "out", where="here")
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert {"m.tar.gz", "out"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_archive_that_is_none_is_refused(tmp_path):
-    """Bytes that are no tar, and a tar cut short, are refused."""
+def test_invalid_archive_is_refused(tmp_path):
+    """A file that is not a tar archive is refused."""
     (tmp_path / "m.tar.gz").write_bytes(b"no archive")
     with pytest.raises(ExportRefused, match="not a readable tar archive"):
         unpack(tmp_path / "m.tar.gz", tmp_path / "out", where="here")
 
 
-def test_one_savedmodel_is_found_wherever_it_lies(tmp_path):
-    """The SavedModel's folder may lie at any depth, but there must be exactly one."""
+def test_one_savedmodel_is_found_at_any_depth(tmp_path):
+    """The SavedModel's folder may be at any depth, but there must be exactly one."""
     with pytest.raises(ExportRefused, match="holds 0 SavedModels"):
         find_savedmodel(tmp_path, where="here")
     for folder in ("a/b/1", "c"):
@@ -105,7 +105,7 @@ def test_one_savedmodel_is_found_wherever_it_lies(tmp_path):
 
 
 def test_archive_with_another_sha256_is_refused(tmp_path):
-    """An archive is accepted by its sha256 alone, and a missing one is named."""
+    """Only an archive with the requested sha256 is accepted; a missing one is named."""
     content = tmp_path / "m.tar.gz"
     content.write_bytes(b"content")
     url = content.as_uri()
@@ -117,8 +117,8 @@ def test_archive_with_another_sha256_is_refused(tmp_path):
         download(Archive(url=url + ".gone", sha256="0" * 64), tmp_path / "taken")
 
 
-def test_kept_archive_is_held_to_its_sha256(tmp_path):
-    """A copy that is kept is trusted no more than a download."""
+def test_sha256_of_kept_archive_is_checked(tmp_path):
+    """A kept archive is checked like a download."""
     kept = packed(tmp_path / "m.tar.gz", ("1/saved_model.pb", b"graph"))
     source = Archive(url="http://127.0.0.1:9/m", sha256=hashlib.sha256(kept.read_bytes()).hexdigest(), kept=kept)
     (tmp_path / "one").mkdir()
@@ -131,15 +131,15 @@ def test_kept_archive_is_held_to_its_sha256(tmp_path):
 @pytest.mark.parametrize(
     ("status", "kind"), [(404, ExportRefused), (403, ExportRefused), (429, SourceUnreachable), (503, SourceUnreachable)]
 )
-def test_server_in_trouble_is_no_final_answer(tmp_path, status, kind):
-    """What may go through a minute later is told apart from what is refused; so is a server that is not there."""
+def test_only_server_errors_can_be_retried(tmp_path, status, kind):
+    """429, 5xx and a server that does not respond can be retried; 403 and 404 are final."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_error(status)
 
         def log_message(self, *args):
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

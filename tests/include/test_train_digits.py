@@ -1,4 +1,4 @@
-"""Training digits-vit: the shipped script makes a model as good as the shipped one."""
+"""Training digits-vit: the script that ships makes a model as accurate as the one that ships."""
 
 import re
 import subprocess
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.model
 SCRIPT = Path(__file__).parents[2] / "include" / "model" / "train_digits.py"
 
 
-def test_retrained_digits_are_recognised(model_python, tmp_path):
-    """Trained again from nothing, it knows 95 of 100 held-out digits, and its files are those that we ship."""
+def test_retrained_model_is_as_accurate(model_python, tmp_path):
+    """A newly trained model classifies 95 of 100 held-out digits correctly, and has the same files as the one that ships."""
     done = subprocess.run(
         [model_python, SCRIPT, "--out", tmp_path], capture_output=True, text=True, check=False, timeout=600
     )

@@ -1,4 +1,4 @@
-"""The stand itself, up and running: idempotent, healing, and shared by two checkouts."""
+"""The running stand: `up` is idempotent, killed processes restart, and two checkouts share it."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from local import checkout, shared
-from local.cluster import pause_image
 from local.errors import StandError
-from local.locks import locked, locked_at_once, shared_lock
+from local.parts import checkout, shared
+from local.parts.cluster import pause_image
+from local.programs.locks import locked, locked_at_once, shared_lock
+from local.programs.supervision import RUNNING, pids, states
 from local.settings import settings_here
-from local.supervision import RUNNING, pids, states
 
 pytestmark = pytest.mark.stand
 
@@ -31,7 +31,7 @@ RESTRICTED_POD = {
 
 
 def local(*words, folder=PROJECT, timeout_s=120):
-    """A command of the stand, as a person runs it."""
+    """Run a command of the stand as a person does."""
     done = subprocess.run(
         [sys.executable, "-m", "local", *words],
         capture_output=True,
@@ -45,13 +45,13 @@ def local(*words, folder=PROJECT, timeout_s=120):
 
 
 def kubectl(stand, *words, stdin=None):
-    """What kubectl says, in the namespace of the checkout."""
+    """The output of kubectl in the checkout's namespace."""
     command = ["kubectl", "--kubeconfig", stand["kubeconfig"], *words]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def eventually(fact, *, seconds):
-    """What `fact()` gives once it gives something; asked again while it gives nothing or the connection fails."""
+    """Poll `fact()` until it returns something. A failed connection counts as nothing."""
     end_s = time.monotonic() + seconds
     while True:
         with contextlib.suppress(urllib.error.URLError, OSError, subprocess.CalledProcessError):
@@ -63,7 +63,7 @@ def eventually(fact, *, seconds):
 
 @contextlib.contextmanager
 def answering_pod(stand, name):
-    """A pod that answers HTTP requests behind a LoadBalancer Service of the same name, both removed afterwards."""
+    """A pod that answers HTTP requests behind a LoadBalancer Service of the same name. Both are deleted afterwards."""
     container = {
         "name": "answer",
         "image": pause_image(settings_here()),
@@ -93,7 +93,7 @@ def answering_pod(stand, name):
 
 
 def address(stand, name):
-    """The address that a Service was given, if it was."""
+    """The address of a Service, or an empty string."""
     return kubectl(stand, "get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
 
 
@@ -104,7 +104,7 @@ def get(url, timeout_s=5):
 
 
 def test_status_names_what_programs_need(stand):
-    """The JSON has every key that the README promises, and the files that it names are there."""
+    """The JSON has every key that the README lists, and the files that it names exist."""
     assert {
         "kubeconfig",
         "namespace",
@@ -123,7 +123,7 @@ def test_status_names_what_programs_need(stand):
 
 
 def test_second_up_changes_nothing(stand):
-    """The same processes run afterwards, and it takes seconds."""
+    """The same processes run afterwards, and it takes less than 30 s."""
     settings = settings_here()
     before = pids(checkout.supervisor(settings)), pids(shared.supervisor(settings))
     said = json.loads(local("status", "--json"))
@@ -135,12 +135,12 @@ def test_second_up_changes_nothing(stand):
 
 
 def test_doctor_finds_nothing(stand):
-    """Every part works."""
+    """`doctor` reports no problem of any part."""
     assert "Next:" not in "\n".join(line for line in local("doctor").splitlines() if not line.startswith("stand-in"))
 
 
-def test_killed_airflow_process_comes_back(stand):
-    """A triggerer that dies is replaced, and Airflow calls itself healthy again."""
+def test_killed_airflow_process_restarts(stand):
+    """A killed triggerer is restarted, and Airflow reports that it is healthy again."""
     supervisor = checkout.supervisor(settings_here())
     old = pids(supervisor)["triggerer"]
     os.kill(old, signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_killed_airflow_process_comes_back(stand):
 
 
 def test_service_answers_at_its_loopback_address_and_logs_are_read(stand):
-    """A LoadBalancer Service gets an address of the checkout's range, which answers; `kubectl logs` shows the request."""
+    """A LoadBalancer Service gets an address of the checkout's range and answers there. `kubectl logs` shows the request."""
     with answering_pod(stand, "answers"):
         where = eventually(lambda: address(stand, "answers"), seconds=30)
         assert where.startswith(checkout.read_slot(settings_here()).address_prefix + ".")
@@ -160,7 +160,7 @@ def test_service_answers_at_its_loopback_address_and_logs_are_read(stand):
 
 
 def test_unrestricted_pod_is_refused(stand):
-    """The namespace admits what a hardened cluster would admit, and names what is missing."""
+    """The namespace admits only restricted pods, and the message names the violated standard."""
     done = subprocess.run(
         ["kubectl", "--kubeconfig", stand["kubeconfig"], "run", "careless", "--image=x"],
         capture_output=True,
@@ -173,7 +173,7 @@ def test_unrestricted_pod_is_refused(stand):
 
 
 def test_unknown_token_is_refused(stand):
-    """The API server asks its webhook about tokens that it does not know; an emulator there or nobody, the answer is 401."""
+    """The API server sends an unknown token to its webhook. Whether or not an emulator answers there, the status is 401."""
     command = [
         "kubectl",
         "--kubeconfig",
@@ -201,8 +201,8 @@ def test_unknown_token_is_refused(stand):
     assert subprocess.run(asked, capture_output=True, text=True, timeout=40, check=True).stdout == "401"
 
 
-def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
-    """Whoever holds the shared lock keeps others from breaking what it relies on, and this checkout's own hold returns."""
+def test_shared_parts_cannot_be_held_alone_while_another_checkout_runs(stand):
+    """While another checkout holds the shared lock, `held_alone` is refused. This checkout then holds the lock again."""
     settings = settings_here()
     with (
         locked(shared_lock(settings), shared=True),
@@ -214,8 +214,8 @@ def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
 
 
 @pytest.mark.alone
-def test_killed_shared_part_comes_back(stand):
-    """The registry, killed, answers again by itself; while another checkout is up, breaking it is refused."""
+def test_killed_shared_part_restarts(stand):
+    """A killed registry is restarted and responds. While another checkout is up, `held_alone` is refused."""
     settings = settings_here()
     refusal = ""
     with contextlib.ExitStack() as held:
@@ -231,18 +231,18 @@ def test_killed_shared_part_comes_back(stand):
         eventually(lambda: shared.shared_pids(settings).get("registry", old) != old, seconds=30)
         assert eventually(lambda: shared.registry_answers(stand["registry"].split("/", maxsplit=1)[0]), seconds=30)
     with locked_at_once(shared_lock(settings)) as free:
-        assert not free  # no other checkout's `down` finds them unused
+        assert not free  # the `down` of another checkout does not find them unused
 
 
 def demo(folder):
-    """`make demo`, every step of it, started and not waited for."""
+    """Start `make demo` with every step, without waiting for it."""
     return subprocess.Popen(
         ["make", "demo", "FORCE=1"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def test_second_checkout_lives_beside_the_first(stand, tmp_path):
-    """A clone shares no namespace, port, database or address; both demos at once succeed; its `down` leaves the first one be."""
+def test_two_checkouts_run_at_the_same_time(stand, tmp_path):
+    """A clone shares no namespace, port, database or address. Both demos succeed at once. Its `down` keeps the first running."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True, timeout=60)
     before = pids(shared.supervisor(settings_here()))

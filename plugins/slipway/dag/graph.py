@@ -1,93 +1,126 @@
-"""The tasks that every road onto a cluster ends with, as the refresh and the rollback DAG have them."""
+"""The parts that the DAGs are chained from: lists of tasks that run one after another."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, chain
+from airflow.sdk import Asset, BaseOperator
 
+from slipway.dag import task_ids
+from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
+from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
-from slipway.dag.tasks.gate import APPROVE, ApproveOperator, PredictionSensor
+from slipway.dag.tasks.gate import ApproveOperator, PredictionSensor
 from slipway.dag.tasks.record import RecordOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
+from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
 from slipway.names import asset_uri
 
-GATE, PREVIEW_GATE, REMOVE_PREVIEW = "gate", "preview_gate", "remove_preview"
-# A wait that failed says so without a retry; what is tried again is a deferral that Airflow lost, and soon.
+# Every task of a DAG, unless it says otherwise.
+RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
+# A wait that failed is not retried. Retried, and soon, is a deferral that Airflow lost.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
-# An API server that restarts must not keep the good release away: what is tried again for five minutes is one that is silent.
-UNDO: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
+# An API server that restarts must not keep the good release away: for five minutes, no answer is retried.
+ROLLBACK: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
+# Jinja, so that a worker's own setting is read where the exporter runs.
+EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
 
 
-def deploy_stages(model: str, *, preview: bool = False, asks: bool = False) -> list[BaseOperator]:
-    """The preview and its gate, apply, the waits, the gate, announce, and the teardowns, already chained.
+def build_tasks() -> list[BaseOperator]:
+    """Export the model, build its image, test it, push it."""
+    return [
+        ExportOperator(task_id=task_ids.EXPORT, exporter_python=EXPORTER_PYTHON),
+        BuildImageOperator(task_id=task_ids.BUILD_IMAGE, task_display_name="build image"),
+        SmokeTestOperator(task_id=task_ids.SMOKE_TEST, task_display_name="smoke test"),
+        PushOperator(task_id=task_ids.PUSH),
+    ]
 
-    A skipped task before the preview or apply does not skip them: a release that changed only manifests builds nothing,
-    one that only comes back has no preview. Where a preview fails, apply does not run. With `asks`, a person decides
-    where the first gate is in doubt: before anything is applied, where there is a preview.
+
+def cluster_tasks(*, temporary: bool) -> list[BaseOperator]:
+    """Find or create the GKE cluster. A temporary one is claimed first: only its own run may create and delete it."""
+    create = CreateClusterOperator(task_id=task_ids.CREATE_CLUSTER, task_display_name="create cluster", **WAIT)
+    if not temporary:
+        return [create]
+    return [ClaimClusterOperator(task_id=task_ids.CLAIM_CLUSTER, task_display_name="claim cluster"), create]
+
+
+def preview_tasks(*, asks: bool) -> list[BaseOperator]:
+    """Run the release next to the live one and gate it there; with `asks`, a person decides an inconclusive result.
+
+    If the preview is skipped, so is what waits for it. A skipped task before the preview does not skip it: a release that
+    changed only manifests builds nothing.
     """
-    proof = APPROVE if asks and not preview else GATE
-    return _chained(
-        *(_preview_stages(asks=asks) if preview else ()),
-        *_proof_stages("none_failed", asks=asks and not preview),
-        AnnounceOperator(task_id="announce", announces=Asset(name=model, uri=asset_uri(model), group="slipway")),
-        # Teardowns run whatever happened, and cannot turn a red run green: announce is the leaf that counts. Beside it, not
-        # right below it, record is another.
-        RollbackOperator(task_id="rollback", model=model, proof_task_id=proof, **UNDO).as_teardown(),
-        # Without a preview of its own too: a killed run may have left one, of before the model file said rolling.
-        RemovePreviewOperator(task_id=REMOVE_PREVIEW, task_display_name="remove preview").as_teardown(),
-        RecordOperator(task_id="record", proof_task_id=proof).as_teardown(on_failure_fail_dagrun=True),
-    )
+    return [
+        PreviewOperator(task_id=task_ids.PREVIEW, trigger_rule="none_failed"),
+        RolloutSensor(task_id=task_ids.WAIT_FOR_PREVIEW, task_display_name="wait for preview", preview=True, **WAIT),
+        PredictionSensor(
+            task_id=task_ids.PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT
+        ),
+        *_approval(task_ids.PREVIEW_GATE, asks=asks, preview=True),
+    ]
 
 
-def temporary_stages(setups: list[BaseOperator], *, asks: bool = False) -> list[BaseOperator]:
-    """The same on a cluster that the run makes and deletes: nothing to roll back to, nothing that stays to be announced.
+def proof_tasks(*, asks: bool, temporary: bool = False) -> list[BaseOperator]:
+    """Apply the release, wait for it, and gate it at its public address.
 
-    The teardowns belong to the setups: they run if one of them succeeded, whatever happened to the others and between.
-    A cluster that could not be deleted is billed, so that this too turns the run red. It does so as a second leaf beside
-    announce: right below announce it would take its place, and a run whose gate failed would be green.
+    A skipped task before `apply` does not skip it; a failed one, such as the preview's gate, does. On a temporary cluster
+    everything is built anew, and Airflow wants the rule all_success after a setup.
     """
-    return _chained(
-        *_proof_stages(
-            "all_success", asks=asks
-        ),  # Airflow's rule for what follows a setup; here everything is built anew
-        AnnounceOperator(task_id="announce", announces=None),
-        RemoveObjectsOperator(task_id="remove_objects", task_display_name="remove objects", **WAIT).as_teardown(
+    return [
+        ApplyOperator(task_id=task_ids.APPLY, trigger_rule="all_success" if temporary else "none_failed"),
+        RolloutSensor(task_id=task_ids.WAIT_FOR_ROLLOUT, task_display_name="wait for rollout", **WAIT),
+        AddressSensor(task_id=task_ids.WAIT_FOR_ADDRESS, task_display_name="wait for address", **WAIT),
+        PredictionSensor(task_id=task_ids.GATE, asks=asks, **WAIT),
+        *_approval(task_ids.GATE, asks=asks),
+    ]
+
+
+def _approval(gate: str, *, asks: bool, preview: bool = False) -> list[BaseOperator]:
+    return [ApproveOperator(task_id=task_ids.APPROVE, gate_task_id=gate, preview=preview, **WAIT)] if asks else []
+
+
+def announce_task(model: str, *, temporary: bool = False) -> BaseOperator:
+    """Update the model's Asset: the leaf that gives the run its colour. On a temporary cluster nothing stays to be announced."""
+    asset = None if temporary else Asset(name=model, uri=asset_uri(model), group="slipway")
+    return AnnounceOperator(task_id=task_ids.ANNOUNCE, announces=asset)
+
+
+def closing_tasks(model: str, *, proof: BaseOperator) -> list[BaseOperator]:
+    """Roll back what was not proven, remove the preview, close the record. `proof` is the task that proves the release.
+
+    All are teardowns: they run whatever happened, and cannot turn a red run green. `record` may turn a green run red; it is
+    not directly below `announce`, because it would then take the place of that leaf.
+    """
+    return [
+        RollbackOperator(task_id=task_ids.ROLLBACK, model=model, proof_task_id=proof.task_id, **ROLLBACK).as_teardown(),
+        # Also if this release has no preview: a killed run may have left one.
+        RemovePreviewOperator(task_id=task_ids.REMOVE_PREVIEW, task_display_name="remove preview").as_teardown(),
+        _record_task(proof),
+    ]
+
+
+def temporary_closing_tasks(*, setups: list[BaseOperator], proof: BaseOperator) -> list[BaseOperator]:
+    """Delete the objects and the cluster that the run made, list what Google leaves, close the record.
+
+    They are the teardowns of `setups`: they run if one of these succeeded, whatever happened in between. A cluster that could
+    not be deleted is billed, so that this turns the run red.
+    """
+    return [
+        RemoveObjectsOperator(task_id=task_ids.REMOVE_OBJECTS, task_display_name="remove objects", **WAIT).as_teardown(
             setups=setups
         ),
-        DeleteClusterOperator(task_id="delete_cluster", task_display_name="delete cluster", **WAIT).as_teardown(
+        DeleteClusterOperator(task_id=task_ids.DELETE_CLUSTER, task_display_name="delete cluster", **WAIT).as_teardown(
             setups=setups, on_failure_fail_dagrun=True
         ),
-        LeftoversOperator(task_id="leftovers").as_teardown(setups=setups),
-        RecordOperator(task_id="record", proof_task_id=APPROVE if asks else GATE).as_teardown(
-            on_failure_fail_dagrun=True
-        ),
-    )
-
-
-def _preview_stages(*, asks: bool) -> list[BaseOperator]:
-    """What is skipped with the preview is what looks at it."""
-    return [
-        PreviewOperator(task_id="preview", trigger_rule="none_failed"),
-        RolloutSensor(task_id="wait_for_preview", task_display_name="wait for preview", preview=True, **WAIT),
-        PredictionSensor(task_id=PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT),
-        *([ApproveOperator(task_id=APPROVE, gate_task_id=PREVIEW_GATE, preview=True, **WAIT)] if asks else ()),
+        LeftoversOperator(task_id=task_ids.LEFTOVERS).as_teardown(setups=setups),
+        _record_task(proof),
     ]
 
 
-def _proof_stages(apply_rule: str, *, asks: bool) -> list[BaseOperator]:
-    return [
-        ApplyOperator(task_id="apply", trigger_rule=apply_rule),
-        RolloutSensor(task_id="wait_for_rollout", task_display_name="wait for rollout", **WAIT),
-        AddressSensor(task_id="wait_for_address", task_display_name="wait for address", **WAIT),
-        PredictionSensor(task_id=GATE, asks=asks, **WAIT),
-        *([ApproveOperator(task_id=APPROVE, gate_task_id=GATE, **WAIT)] if asks else ()),
-    ]
-
-
-def _chained(*stages: BaseOperator) -> list[BaseOperator]:
-    chain(*stages)
-    return list(stages)
+def _record_task(proof: BaseOperator) -> BaseOperator:
+    record = RecordOperator(task_id=task_ids.RECORD, proof_task_id=proof.task_id)
+    record.as_teardown(on_failure_fail_dagrun=True)
+    return record

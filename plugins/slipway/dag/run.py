@@ -1,167 +1,178 @@
-"""What earlier tasks of a run left, by the names of the tasks; only here is XCom read."""
+"""One run as its tasks see it: the results, verdicts and states of its other tasks. Only here is XCom read and written."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import InputRefused, SlipwayError
-from slipway.facts import from_dict
+from slipway.dag import task_ids
+from slipway.errors import InputRefused
+from slipway.facts import (
+    Applied,
+    Export,
+    Image,
+    JsonObject,
+    Plan,
+    Previewed,
+    Proof,
+    Pushed,
+    Teardown,
+    from_dict,
+)
+from slipway.release import Release
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.facts import Applied, Export, Image, Plan, Previewed, Proof, Pushed, Teardown
-    from slipway.release import Release
     from slipway.verdict import Verdict
 
-BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's types of runs
-VERDICT = "verdict"  # XCom's key for it, beside the fact
-RETURN_VALUE = "return_value"  # XCom's key for a task's result
-GRPC = "grpc"  # XCom's key for where gRPC is asked, beside the URL
+BY_HAND = frozenset({"manual", "operator_triggered"})  # of Airflow's run types
+ENDED = frozenset({"success", "failed"})  # of Airflow's task states: the task ran in this try of the run
 
-log = logging.getLogger(__name__)
+# Keys in XCom.
+VERDICT = "verdict"
+RETURN_VALUE = "return_value"  # a task's result
+GRPC = "grpc"  # host:port of gRPC, next to the URL that wait_for_address returns
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The facts of one run. Each property raises InputRefused where its task left nothing."""
+    """What the tasks of one run have left in XCom, and their states. A fact raises InputRefused if its task left none."""
 
     context: Context
 
-    def left(self, task_id: str, *, key: str = RETURN_VALUE) -> Any:
-        """What a task left, None where it left nothing."""
+    def result_of(self, task_id: str, *, key: str = RETURN_VALUE) -> Any:
+        """The result of a task, or what it left under another key; None if it left nothing."""
         return self.context["ti"].xcom_pull(task_ids=task_id, key=key)
 
     def leave(self, key: str, value: Any) -> None:
-        """Leave something of this task beside its fact."""
+        """Leave a value of this task in XCom, next to its result."""
         self.context["ti"].xcom_push(key=key, value=value)
 
-    def report(self, verdict: Verdict, *, bad: bool = False, **more: Any) -> None:
-        """Leave this task's verdict for the record, with what it rests on, whether the task then passes or fails.
+    def report(self, verdict: Verdict, *, bad: bool = False, **measured: Any) -> None:
+        """Leave this task's verdict for the record, whether the task then passes or fails.
 
-        It is `bad` where the schedule is not to try the release again: the record says so at once.
+        `bad` means that the release itself is at fault. `measured` is kept with the verdict.
         """
-        said = {**verdict.to_dict(), "at": datetime.now(UTC).isoformat(), **more, **({"bad": True} if bad else {})}
-        self.leave(VERDICT, said)
-        if bad:
-            self._mark_bad(verdict.reason)
+        at = datetime.now(UTC).isoformat()
+        self.leave(VERDICT, {**verdict.to_dict(), "at": at, **measured, **({"bad": True} if bad else {})})
 
-    def _mark_bad(self, reason: str) -> None:
-        """In the record already, where the store takes it; `record` writes it again."""
-        from slipway.records.record import mark_bad
-
-        try:
-            mark_bad(self.release, task=self.context["ti"].task_id, reason=reason)
-        except SlipwayError as error:
-            log.warning("record: not marked bad before its end: %s", error)
-
-    def verdict_of(self, task_id: str) -> dict[str, Any] | None:
-        """The verdict that a task left, None where it left none."""
-        found: dict[str, Any] | None = self.left(task_id, key=VERDICT)
+    def verdict_of(self, task_id: str) -> JsonObject | None:
+        """The verdict that a task left; None if it left none."""
+        found: JsonObject | None = self.result_of(task_id, key=VERDICT)
         return found
 
     @property
+    def states(self) -> dict[str, str]:
+        """The states of this run's other tasks, by task id."""
+        ti, run_id = self.context["ti"], self.context["run_id"]
+        tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
+        return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
+
+    def verdicts(self, states: dict[str, str]) -> dict[str, JsonObject]:
+        """The verdicts of the tasks that ran in this try of the run: others may have left one in an earlier try."""
+        ran = (task for task, state in states.items() if state in ENDED)
+        return {task: verdict for task in ran if (verdict := self.verdict_of(task))}
+
+    @property
+    def run_id(self) -> str:
+        """Airflow's id of the run."""
+        return str(self.context["run_id"])
+
+    @property
+    def dag_id(self) -> str:
+        """The id of the run's DAG."""
+        return str(self.context["ti"].dag_id)
+
+    @property
     def by_hand(self) -> bool:
-        """Whether a person, or another program for them, has triggered the run, and not its schedule or an Asset."""
+        """Whether a person or another program triggered the run, not its schedule or an Asset."""
         run_type = self.context["dag_run"].run_type
         return str(getattr(run_type, "value", run_type)) in BY_HAND
 
     @property
-    def release(self) -> Release:
-        """What `resolve` left, or the recorded release that `choose` or `plan` brings back."""
-        from slipway.release import Release
+    def has_release(self) -> bool:
+        """Whether the run has got as far as knowing its release."""
+        return bool(self.result_of(task_ids.RESOLVE) or self.result_of(task_ids.CHOOSE))
 
-        return from_dict(Release, self._chosen("release") or self._planned("release") or self._needed("resolve"))
+    @property
+    def release(self) -> Release:
+        """The release of `resolve`, or the recorded one that `choose` or `plan` brings back."""
+        return from_dict(Release, self._chosen("release") or self._planned("release") or self._needed(task_ids.RESOLVE))
 
     @property
     def teardown(self) -> Teardown:
-        """What `look` has found to be torn down, or what a run with a cluster of its own tears down."""
-        from slipway.facts import Teardown
+        """What `look` plans to tear down; of a run that made its own cluster, what that run tears down."""
         from slipway.steps.teardown import teardown_of
 
-        looked = self.left("look")
-        return from_dict(Teardown, looked["teardown"]) if looked else teardown_of(self.release)
+        planned = self.result_of(task_ids.LOOK)
+        return from_dict(Teardown, planned["teardown"]) if planned else teardown_of(self.release)
 
     @property
     def plan(self) -> Plan:
-        """What `plan` left, or `choose`."""
-        from slipway.facts import Plan
-
-        return from_dict(Plan, self._chosen("plan") or self._needed("plan"))
+        """The plan of `plan`, or of `choose`."""
+        return from_dict(Plan, self._chosen("plan") or self._needed(task_ids.PLAN))
 
     @property
     def export(self) -> Export:
-        """What `export` left; where it was skipped, the live release's."""
-        from slipway.facts import Export
-
-        return from_dict(Export, self._planned("export") or self._needed("export"))
+        """The result of `export`; the live release's if that was skipped."""
+        return from_dict(Export, self._planned("export") or self._needed(task_ids.EXPORT))
 
     @property
     def image(self) -> Image:
-        """What `build_image` left."""
-        from slipway.facts import Image
-
-        return from_dict(Image, self._needed("build_image"))
+        """The result of `build_image`."""
+        return from_dict(Image, self._needed(task_ids.BUILD_IMAGE))
 
     @property
     def proof(self) -> Proof:
-        """What `smoke_test` left."""
-        from slipway.facts import Proof
-
-        return from_dict(Proof, self._needed("smoke_test"))
+        """The result of `smoke_test`."""
+        return from_dict(Proof, self._needed(task_ids.SMOKE_TEST))
 
     @property
     def pushed(self) -> Pushed:
-        """What `push` left; where it was skipped, the live release's."""
-        from slipway.facts import Pushed
-
-        return from_dict(Pushed, self._planned("pushed") or self._needed("push"))
+        """The result of `push`; the live release's if that was skipped."""
+        return from_dict(Pushed, self._planned("pushed") or self._needed(task_ids.PUSH))
 
     @property
     def applied(self) -> Applied:
-        """What `apply` left."""
-        from slipway.facts import Applied
-
-        return from_dict(Applied, self._needed("apply"))
+        """The result of `apply`."""
+        return from_dict(Applied, self._needed(task_ids.APPLY))
 
     @property
     def previewed(self) -> Previewed:
-        """What `preview` left."""
-        from slipway.facts import Previewed
-
-        return from_dict(Previewed, self._needed("preview"))
+        """The result of `preview`."""
+        return from_dict(Previewed, self._needed(task_ids.PREVIEW))
 
     @property
     def address(self) -> str:
-        """The URL that `wait_for_address` left."""
-        return str(self._needed("wait_for_address"))
-
-    @property
-    def baseline(self) -> Any:
-        """How the live release tells the gate's labelled set, as `plan` left it; None where nobody compares."""
-        return (self._chosen("plan") or self.left("plan") or {}).get("baseline")
+        """The URL of the REST port, from `wait_for_address`."""
+        return str(self._needed(task_ids.WAIT_FOR_ADDRESS))
 
     @property
     def grpc_address(self) -> str | None:
-        """Where `wait_for_address` found gRPC, as host:port; None where it is not known."""
-        found: str | None = self.context["ti"].xcom_pull(task_ids="wait_for_address", key=GRPC)
+        """host:port of gRPC, from `wait_for_address`; None if it is unknown."""
+        found: str | None = self.result_of(task_ids.WAIT_FOR_ADDRESS, key=GRPC)
+        return found
+
+    @property
+    def baseline(self) -> JsonObject | None:
+        """How the live release classifies the gate's labelled set, from `plan`; None if nothing is compared with it."""
+        found: JsonObject | None = (self._chosen("plan") or self.result_of(task_ids.PLAN) or {}).get("baseline")
         return found
 
     def _needed(self, task_id: str) -> Any:
-        fact = self.left(task_id)
+        fact = self.result_of(task_id)
         if fact is None:
             raise InputRefused(f"task {task_id}: left nothing in this run. Next: clear {task_id}")
         return fact
 
     def _chosen(self, part: str) -> Any:
-        """A part of what `choose` left, in a run that brings a recorded release back."""
-        chosen = self.left("choose")
+        """A part of the result of `choose`, in a run that brings a recorded release back."""
+        chosen = self.result_of(task_ids.CHOOSE)
         return chosen[part] if chosen else None
 
     def _planned(self, part: str) -> Any:
-        """What the plan keeps of the live release, so that there is nothing to build."""
-        plan = self._chosen("plan") or self.left("plan")
+        """A part of the plan: what it keeps of the live release, so that nothing is built."""
+        plan = self._chosen("plan") or self.result_of(task_ids.PLAN)
         return plan.get(part) if plan else None

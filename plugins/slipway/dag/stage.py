@@ -1,7 +1,7 @@
-"""The refresh DAG's tasks as operators: each takes facts of earlier tasks, leaves one of its own, and decides nothing.
+"""What all tasks share: an operator that makes one fact, and the translation of errors for Airflow.
 
-Facts are pulled by the names of tasks, not passed as arguments: so the graph in the UI is the story and not its wiring.
-Constructors only assign. What must not be tried again becomes AirflowFailException, in one line.
+Each task takes facts of earlier tasks and leaves one of its own. It reads them by task id, not as arguments: so the graph
+in the UI shows the order of the tasks and not their wiring. Constructors only assign.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag.run import Run
-from slipway.dag.run_lease import (
-    acquire_lease,
-    renew_held_lease,
-)
+from slipway.dag.run_lease import acquire_lease, renew_held_lease
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.verdict import Verdict
@@ -27,52 +24,45 @@ from slipway.verdict import Verdict
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-
-GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"
-
-GRACE_S = 60  # Airflow's own limit stands behind the trigger's, which says what it was waiting for
+GREY, BLUE, GREEN, YELLOW, RED = "#f1f3f4", "#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6"  # colours of tasks in the UI
 
 log = logging.getLogger(__name__)
 
 
-def task_states(context: Context) -> dict[str, str]:
-    """The states of this run's other tasks, by their names."""
-    ti, run_id = context["ti"], context["run_id"]
-    tasks = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
-    return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
-
-
-def is_proven(run: Run, states: dict[str, str], proof_task_id: str) -> bool:
-    """Whether the gate has passed, or left a doubt that a person said yes to; a state alone may have been given by hand."""
-    gate, asked = run.verdict_of("gate") or {}, run.verdict_of("approve") or {}
-    word = asked if gate.get("outcome") == "inconclusive" else gate
-    return states.get(proof_task_id) == "success" and word.get("outcome") == "pass"
-
-
-def verdicts_of(run: Run, states: dict[str, str]) -> dict[str, Any]:
-    """What the tasks said that ran in this try of the run: one that did not may have left a word in an earlier try."""
-    ran = (task for task, state in states.items() if state in {"success", "failed"})
-    return {task: said for task in ran if (said := run.verdict_of(task))}
-
-
 @contextmanager
 def reported_failures(run: Run) -> Iterator[None]:
-    """What went wrong goes to the record in the words that the log ends with; what will not go away is not tried again."""
+    """Report an error of Slipway's for the record, in the words of the log's last line, and translate it for Airflow.
+
+    An error that cannot be retried becomes AirflowFailException. One that blames the release marks it in the record at once.
+    """
     try:
         yield
     except SlipwayError as error:
-        said = f"{type(error).__name__}: {error}"
-        run.report(Verdict.failed(said), bad=error.blames_release)
+        reason = f"{type(error).__name__}: {error}"
+        measured = {} if error.measured is None else {"measured": error.measured}
+        run.report(Verdict.failed(reason), bad=error.blames_release, **measured)
+        if error.blames_release:
+            _mark_bad(run, reason)
         if error.worth_retrying:
             raise
-        raise AirflowFailException(said) from error
+        raise AirflowFailException(reason) from error
+
+
+def _mark_bad(run: Run, reason: str) -> None:
+    """Mark the release as bad in the record now: the run may be killed before its `record` task writes the same."""
+    from slipway.records.record import mark_bad
+
+    try:
+        mark_bad(run.release, task=run.context["ti"].task_id, reason=reason)
+    except SlipwayError as error:
+        log.warning("record: the release could not be marked as bad yet: %s", error)
 
 
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
-    writes_s: int | None = None  # how long it may write to the target: its Lease is taken, or renewed, for as long
-    keeps_s: int | None = None  # how long it may take, the target untouched: the Lease is renewed where the run has it
+    writes_s: int | None = None  # how long it may write to the target: it acquires or renews the Lease for as long
+    keeps_s: int | None = None  # how long it may take without writing there: it renews a Lease that the run holds
 
     def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""

@@ -1,10 +1,14 @@
-"""The plan: what a run has to do, from what changed since the live release and whether that release is well."""
+"""The plan: what a run has to do, from what has changed since the live release and whether that one is healthy.
+
+`observe` reads, `plan_refresh` decides.
+"""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -12,7 +16,8 @@ import yaml
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.cluster import judge_cluster
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
 from slipway.kubernetes.rights import inspect_rights
 from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad, read_records, recorded
@@ -31,54 +36,102 @@ REVISION_ANNOTATION = "deployment.kubernetes.io/revision"  # the Deployment cont
 log = logging.getLogger(__name__)
 
 
-def plan_refresh(
-    release: Release,
-    history: History,
-    health: Verdict,
-    differing: tuple[str, ...],
-    *,
-    bad: Record | None = None,
-) -> Plan:
-    """What to do for this release.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a run finds before it decides."""
 
-    `health` is what the live release is worth now, `differing` names live objects that a dry run would change. `bad` is the
-    record of a run that found this very release bad, where nobody has said to try it again.
+    history: History  # of the release's target and Deployment
+    health: Verdict  # of the live release now
+    trials: tuple[Trial, ...] = ()  # what the API server's dry run would change
+    bad: Record | None = None  # of a run that found this very release bad, unless a person asks to try it again
+    orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
+    answers: bool = True  # whether the target's cluster can be asked
+
+
+def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
+    """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
+
+    `by_hand` says that a person triggered the run: only then, or if it is forced, is a bad release tried again. `held` says
+    that the run holds the Lease, so that nobody else replaces the live release: only then is that one sent the labelled set.
+    Raises StoreError, ManifestError, ApplyError, PreflightFailed.
     """
+    seen = observe(release, by_hand=by_hand, held=held)
+    plan = plan_refresh(release, seen)
+    compares = release.gate.quality is not None and plan.action not in {"nothing", "restore"}
+    if held and seen.answers and compares:
+        plan = replace(plan, baseline=evaluate_live(release, seen.history.good, seen.health, find_url(release)[1]))
+    return plan, list(seen.trials)
+
+
+def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
+    """Read the records, and ask the cluster what runs there and what an apply would change.
+
+    Without `held` it also asks for the rights that the run needs. Raises as `make_plan` does.
+    """
+    records = read_records(Store(release.store), release.model)
+    bad = None if by_hand or release.force else find_bad(records.records, release)
+    history = records.history.at(release.target, release.deployment)
+    orphans = find_orphans(release, records.history)
+    if absent := missing_cluster(release.target):
+        return Observation(history=history, health=Verdict.failed(absent), bad=bad, orphans=orphans, answers=False)
     good = history.good
-    if bad is not None:
-        return _plan_without(bad, release, history, health)
+    objects = _render_planned(release, good)
+    if release.target.gke is None and not held:  # a GKE target's preflight has asked already
+        check_rights(release, objects)
+    trials = try_plan(release, plan_apply(objects, history.objects))
+    health = check_health(release, good) if good else Verdict.failed("there is none")
+    return Observation(history=history, health=health, trials=tuple(trials), bad=bad, orphans=orphans)
+
+
+def _render_planned(release: Release, good: Record | None) -> list[Manifest]:
+    """The release's manifests with the image of the last good release, or a blank one if there is none."""
+    if good is None:
+        return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
+    pushed = kept(release, good)[1]
+    return render_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
+
+
+def plan_refresh(release: Release, seen: Observation) -> Plan:
+    """What to do for this release, from what was observed."""
+    return replace(_decide(release, seen), orphans=seen.orphans)
+
+
+def _decide(release: Release, seen: Observation) -> Plan:
+    good = seen.history.good
+    if seen.bad is not None:
+        return _plan_without(seen.bad, release, seen)
     if release.temporary or release.force:
         why = "a temporary cluster: everything is proven anew" if release.temporary else "forced"
         return Plan(action="everything", reasons=(why,))
     if good is None:
-        unread = f", and these cannot be read: {'; '.join(history.unread)}" if history.unread else ""
-        return Plan(action="everything", reasons=(f"there is no release that was proven live{unread}",))
-    changed = changes(release, good)
-    if changed:
+        unread = seen.history.unread
+        also = f", and these cannot be read: {'; '.join(unread)}" if unread else ""
+        return Plan(action="everything", reasons=(f"there is no release that was proven live{also}",))
+    if changed := changes(release, good):
         return Plan(action="everything", reasons=changed)
     export, pushed = kept(release, good)
-    reasons = list(differing and (f"differs from what is live: {', '.join(differing)}",))
-    reasons += _ailments(history, health)
+    differing = [trial.name for trial in seen.trials if differences(trial)]
+    reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_ailments(seen)]
     if reasons:
         return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
     return Plan(
-        action="nothing", reasons=("nothing changed, and the live release is well",), export=export, pushed=pushed
+        action="nothing", reasons=("nothing changed, and the live release is healthy",), export=export, pushed=pushed
     )
 
 
-def _plan_without(bad: Record, release: Release, history: History, health: Verdict) -> Plan:
-    """What to do instead of a release that was found bad: nothing, or bring the last good one back where it is not well.
+def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
+    """What to do instead of a release that is bad: nothing, or bring the last good one back if it is not healthy.
 
-    A target that was torn down, as a temporary one is after each run, gets nothing back.
+    Nothing is brought back to a target that was torn down, as a temporary one is after each run.
     """
-    told = _why_not(bad)
-    good, ailments = history.good, _ailments(history, health)
-    if good is None or history.torn_down or release.temporary or not ailments:
-        return Plan(action="nothing", reasons=(told,))
+    why = _why_not(bad)
+    good, ailments = seen.history.good, _ailments(seen)
+    if good is None or seen.history.torn_down or release.temporary or not ailments:
+        return Plan(action="nothing", reasons=(why,))
     back, export, pushed = recorded(good, run_id=release.run_id, store=release.store)
     return Plan(
         action="restore",
-        reasons=(told, *ailments),
+        reasons=(why, *ailments),
         export=export,
         pushed=pushed,
         manifests_uri=good["manifests"]["uri"],
@@ -95,20 +148,20 @@ def _why_not(bad: Record) -> str:
     return (
         f"{what} was tried by run {bad['run_id']} at {bad['closed'] or bad['opened']} and is bad: {bad['bad']['task']}: "
         f"{bad['bad']['reason'].split('. Next: ')[0]}; the schedule does not try it again until it changes. "
-        f"Next: mend what the model file names, or trigger {dag_id(bad['model'])} by hand"
+        f"Next: fix what the model file names, or trigger {dag_id(bad['model'])} by hand"
     )
 
 
-def _ailments(history: History, health: Verdict) -> list[str]:
+def _ailments(seen: Observation) -> list[str]:
     """Why what was applied last cannot be left as it is."""
-    found = []
-    if history.torn_down and history.newest:
-        gone, run_id = history.newest["outcome"] == "gone", history.newest["run_id"]
+    found, newest = [], seen.history.newest
+    if seen.history.torn_down and newest:
+        gone, run_id = newest["outcome"] == "gone", newest["run_id"]
         found.append(f"it was torn down by run {run_id}" if gone else f"the teardown by run {run_id} did not end well")
-    elif not history.settled:
+    elif not seen.history.settled:
         found.append("an earlier run did not end well")
-    if health.outcome != "pass":
-        found.append(f"the live release is not well: {health.reason}")
+    if seen.health.outcome != "pass":
+        found.append(f"the live release is not healthy: {seen.health.reason}")
     return found
 
 
@@ -138,44 +191,19 @@ def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
-    """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
-
-    A release that was found bad is tried again only in a run that was triggered `by_hand`, or is forced. A first look asks
-    for the rights that the run needs; the live release is asked the gate's labelled set in the second, when the target is
-    `held` and nobody replaces it.
-    Raises StoreError, ManifestError, ApplyError.
-    """
-    records = read_records(Store(release.store), release.model)
-    bad = None if by_hand or release.force else find_bad(records.records, release)
-    all_places = records.history
-    history, orphans = all_places.at(release.target, release.deployment), find_orphans(release, all_places)
-    good = history.good
-    if absent := missing_cluster(release.target):  # nothing to ask, and nothing to lose
-        return replace(plan_refresh(release, history, Verdict.failed(absent), (), bad=bad), orphans=orphans), []
-    if good is None:
-        reference, version, release_id = BLANK_IMAGE, 0, "planned"
-    else:
-        pushed = kept(release, good)[1]
-        reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
-    objects = render_manifests(release, reference=reference, version=version, release_id=release_id)
-    if release.target.gke is None and not held:  # a GKE target's preflight has asked already
-        check_rights(release, objects)
-    trials = try_plan(release, plan_apply(objects, history.objects))
-    differing = tuple(trial.name for trial in trials if differences(trial))
-    health = check_health(release, good) if good else Verdict.failed("there is none")
-    plan = plan_refresh(release, history, health, differing, bad=bad)
-    if held and plan.action not in {"nothing", "restore"} and release.gate.quality is not None:
-        plan = replace(plan, baseline=evaluate_live(release, good, health, find_url(release)[1]))
-    return replace(plan, orphans=orphans), trials
-
-
 def check_rights(release: Release, objects: list[Manifest]) -> None:
     """Every right in the namespace that the run uses, asked at once. Raises PreflightFailed with all that are missing."""
     findings = inspect_rights(release, objects)
     for one in findings:
         log.log(logging.INFO if one.outcome == "ok" else logging.WARNING, "plan: %s", one)
     require(f"connection {release.target.conn_id}", findings)
+
+
+def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, str]]:
+    """The plan for the log, one line each with its level: orphans, what the dry run would change, and the decision."""
+    yield from ((logging.WARNING, line) for line in plan.orphans)
+    yield from ((logging.INFO, line) for trial in trials for line in differences(trial))
+    yield logging.INFO, f"{plan.action}: {'; '.join(plan.reasons)}"
 
 
 def missing_cluster(target: Target) -> str | None:

@@ -15,14 +15,15 @@ from pathlib import Path
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
-from slipway.kubernetes.manifests import manifests_hash
+from slipway.kubernetes.kustomize import manifests_hash
 from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
+from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
 from slipway.model.hub import COMMIT, hub_commit
-from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, QualitySettings, is_previewed
+from slipway.model.model_file import SERVING_IMAGE, ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
-from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
+from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source

@@ -1,13 +1,13 @@
-"""What a failed run has to roll back."""
+"""What a failed run has to roll back, and which recorded release a person can go back to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from slipway.facts import from_dict
+from slipway.facts import Choice, Plan, from_dict
 from slipway.kubernetes.apply import remove_objects
-from slipway.records.history import History
+from slipway.records.history import History, choose_release, describe, read_current_history, recorded
 from slipway.records.record import Record, write_record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -75,3 +75,25 @@ def remove_release(store: Store, history: History) -> None:
     known = frozenset(found["release_id"] for found in history.records)
     left = remove_objects(release.target, release.model, refs, releases=known)
     write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs if ref not in left]})
+
+
+def list_choices(store: Store, model: str) -> list[str]:
+    """The releases that can be brought back, one a line. Raises StoreError."""
+    return describe(read_current_history(store, model))
+
+
+def choose(store: Store, model: str, release_id: str | None, *, run_id: str) -> Choice:
+    """The recorded release to go back to, as the work of this run: the named one, else the one before the live one.
+
+    Raises InputRefused, StoreError.
+    """
+    record = choose_release(read_current_history(store, model), release_id)
+    release, export, pushed = recorded(record, run_id=run_id, store=store.uri)
+    plan = Plan(
+        action="restore",
+        reasons=(f"release {record['release_id']}, version {record['version']}, was chosen",),
+        export=export,
+        pushed=pushed,
+        manifests_uri=record["manifests"]["uri"],
+    )
+    return Choice(release=release, plan=plan)

@@ -3,9 +3,11 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag.run import Run
-from slipway.errors import InputRefused
+from slipway.dag.stage import reported_failures
+from slipway.errors import InputRefused, SmokeTestFailed
 from slipway.facts import Plan, to_dict
 from slipway.records.history import find_bad, read_records
 from slipway.verdict import Verdict
@@ -57,17 +59,22 @@ def test_release_that_a_plan_brings_back(context_of, release, export, pushed):
 
 def test_a_bad_release_is_in_the_record_before_its_run_ends(context_of, release, store):
     """A run that is killed between the verdict and its record leaves word of the bad release: the schedule knows it."""
-    Run(context_of("smoke_test", resolve=release)).report(Verdict.failed("wrong label"), bad=True)
+    with pytest.raises(AirflowFailException), reported_failures(Run(context_of("smoke_test", resolve=release))):
+        raise SmokeTestFailed("wrong label")
     found = find_bad(read_records(store, release.model).records, release)
-    assert (found["outcome"], found["bad"]) == ("open", {"task": "smoke_test", "reason": "wrong label"})
+    assert (found["outcome"], found["bad"]) == (
+        "open",
+        {"task": "smoke_test", "reason": "SmokeTestFailed: wrong label"},
+    )
 
 
 def test_a_store_that_does_not_take_the_mark_hides_no_verdict(context_of, release, caplog):
     """What cannot be marked now is written by the record, at the run's end."""
     run = Run(context_of("gate", resolve=replace(release, store="file:///proc/nowhere")))
-    run.report(Verdict.failed("wrong label"), bad=True)
+    with pytest.raises(AirflowFailException), reported_failures(run):
+        raise SmokeTestFailed("wrong label")
     assert run.verdict_of("gate")["bad"] is True
-    assert "record: not marked bad before its end: " in caplog.text
+    assert "record: the release could not be marked as bad yet: " in caplog.text
 
 
 def test_verdict_is_left_beside_the_fact(context_of):
@@ -79,7 +86,7 @@ def test_verdict_is_left_beside_the_fact(context_of):
     at = datetime.fromisoformat(said.pop("at"))
     assert at.tzinfo is not None
     assert said == Verdict.failed("wrong label").to_dict()
-    assert run.left("gate") == "the fact"
+    assert run.result_of("gate") == "the fact"
 
 
 def test_left_facts_are_what_json_can_carry(context_of, release):

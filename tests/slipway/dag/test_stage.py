@@ -272,9 +272,9 @@ def test_a_run_that_a_person_ends_is_red_and_proves_nothing(context_of, release,
 
 
 LEFT_LIVE = {
-    "taken away": ({"rollback": "success"}, {"action": "remove"}, "it was taken away again"),
-    "kept": ({"rollback": "success"}, {"action": "keep"}, "what it applied was not undone. Next: kubectl"),
-    "not undone": ({"rollback": "failed"}, None, "what it applied was not undone. Next: kubectl"),
+    "taken away": ({"rollback": "success"}, {"action": "remove"}, "it was deleted again"),
+    "kept": ({"rollback": "success"}, {"action": "keep"}, "what it applied was not rolled back. Next: kubectl"),
+    "not undone": ({"rollback": "failed"}, None, "what it applied was not rolled back. Next: kubectl"),
     "never applied": ({"rollback": "skipped", "apply": "skipped"}, None, "what serves was not touched. Next: trigger"),
 }
 

@@ -112,10 +112,10 @@ JUDGED = {
     "being made": ({"status": "PROVISIONING"}, CREATION, Verdict.wait(f"{WHERE}: PROVISIONING")),
     "being changed": ({"status": "RECONCILING"}, None, Verdict.wait(f"{WHERE}: RECONCILING")),
     "deleted by somebody": ({"status": "STOPPING"}, None, Verdict.failed(f"{WHERE}: STOPPING: somebody is deleting it")),
-    "gone": (None, CREATION, Verdict.failed(f"{WHERE}: it is gone, or never was")),
-    "never made": (None, STOCKOUT, Verdict.failed(f"{WHERE}: it was not made: [GCE_STOCKOUT] no machines left")),
+    "gone": (None, CREATION, Verdict.failed(f"{WHERE}: it is gone, or was never created")),
+    "never made": (None, STOCKOUT, Verdict.failed(f"{WHERE}: it was not created: [GCE_STOCKOUT] no machines left")),
     "failed operation": (
-        {"status": "PROVISIONING"}, STOCKOUT, Verdict.failed(f"{WHERE}: it was not made: [GCE_STOCKOUT] no machines left")
+        {"status": "PROVISIONING"}, STOCKOUT, Verdict.failed(f"{WHERE}: it was not created: [GCE_STOCKOUT] no machines left")
     ),
     "error with the operation's words": (
         {"status": "ERROR", "status_message": "creation failed"}, STOCKOUT,

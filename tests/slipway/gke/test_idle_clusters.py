@@ -60,8 +60,8 @@ def test_reported_if_no_model_file_names_it(google, asked, served):
     put(google, asked, "old-cluster")
     [line] = find_idle_clusters(asked, [])
     assert line.startswith(
-        "cluster old-cluster in slipway-stand, us-central1-a is idle: made for model digits-vit, and no model file names it; "
-        "about $0.90 per hour to leave standing"
+        "cluster old-cluster in slipway-stand, us-central1-a is idle: created for model digits-vit, and no model file names it; "
+        "about $0.90 per hour"
     )
     assert line.endswith(
         ". Next: gcloud container clusters delete old-cluster --location us-central1-a --project slipway-stand"
@@ -83,7 +83,7 @@ def test_reported_if_nothing_of_its_models_runs_there(google, asked, served):
     served(other="target: {gke: {cluster: others-cluster}}\n")
     put(google, asked, "others-cluster")
     [line] = find_idle_clusters(asked, [])
-    assert "and nothing of other runs in it; " in line
+    assert "and no release of other runs in it; " in line
 
 
 @pytest.mark.parametrize("sees", ["its Deployment", "nothing, for nobody answers"])
@@ -114,14 +114,14 @@ def test_said_if_it_may_not_be_looked(google, asked, served):
     """A right that is missing is said, and fails no run."""
     google.faults.deny = ["ListClusters"]
     [line] = find_idle_clusters(asked, [])
-    assert line.startswith("idle clusters of project slipway-stand could not be looked for: ")
+    assert line.startswith("idle clusters of project slipway-stand could not be listed: ")
 
 
 @pytest.mark.parametrize(
     ("created", "users", "used", "why"),
     [
         (OLD, ["a"], True, None),
-        (OLD, ["a", "b"], False, "nothing of a, b runs in it"),
+        (OLD, ["a", "b"], False, "no release of a, b runs in it"),
         (YOUNG, ["a"], False, None),
         (YOUNG, [], False, "no model file names it"),
     ],

@@ -19,7 +19,7 @@ from kubernetes_asyncio.client import CoreV1Api
 from local.gke.tokens import who
 from slipway.errors import ClusterRefused, ClusterUnreachable, GoogleUnreachable, InputRefused, RegistryLoginRefused
 from slipway.gke.lookup import find_cluster
-from slipway.google import access_token, judge_refresh, kubernetes_client, limited
+from slipway.google import access_token, kubernetes_client, limited, read_refresh_error
 from slipway.image.registry_login import find_login
 from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
 from slipway.model.served import check_unshared, parse_model_file
@@ -74,7 +74,7 @@ def test_two_files_may_share_a_cluster_but_no_deployment():
     """Whether two files write one object is told by Google's cluster as well."""
     one, same, elsewhere = (file_with({"gke": {"cluster": name}}) for name in ("a-cluster", "a-cluster", "other"))
     check_unshared({"one": one, "elsewhere": elsewhere})
-    with pytest.raises(InputRefused, match="is written by"):
+    with pytest.raises(InputRefused, match="is also written by"):
         check_unshared({"one": one, "same": same})
 
 
@@ -324,4 +324,4 @@ ANSWERS = {
 @pytest.mark.parametrize(("words", "found"), ANSWERS.values(), ids=ANSWERS)
 def test_words_of_a_refused_token(words, found):
     """Google's client hands on an answer as it came: its status and message are found, where it has them."""
-    assert judge_refresh(RefreshError(*words)) == found
+    assert read_refresh_error(RefreshError(*words)) == found

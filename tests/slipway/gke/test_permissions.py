@@ -99,7 +99,10 @@ def test_rights_that_apply_needs_are_missing_and_others_a_warning():
     allowed[Right(group="", resource="pods/log", verb="get", needed=False)] = False
     assert said(judge_rights("shop", allowed, grant="g")) == [
         ("missing", "no right in namespace shop to patch deployments.apps"),
-        ("warned", "no right in namespace shop to get pods/log: pruning, or what a failed run says, may lack it"),
+        (
+            "warned",
+            "no right in namespace shop to get pods/log: pruning, or a failed run's diagnosis, may be incomplete",
+        ),
     ]
 
 

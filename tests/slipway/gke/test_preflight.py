@@ -36,7 +36,7 @@ def test_nothing_is_missing_in_a_project_that_may_do_everything(google, asked):
     assert "quota CPUS of region us-central1: 16 for 2 n1-standard-8: 72 of 72 are free" in [
         one.said for one in findings
     ]
-    assert "has to be made: about $0.90 per hour to leave standing" in findings[-1].said
+    assert "will be created: about $0.90 per hour" in findings[-1].said
     assert google.clusters == {}
     assert set(google.calls) == {
         "GetCluster", "cloudresourcemanager.projects.get", "cloudresourcemanager.projects.testIamPermissions",
@@ -171,7 +171,7 @@ def test_api_that_hangs_holds_no_task(google, asked, monkeypatch):
     """Each question has a limit of its own; what did not answer in time is a warning."""
     from slipway import google_rest
 
-    monkeypatch.setattr(google_rest, "QUESTION_S", 0.2)
+    monkeypatch.setattr(google_rest, "REQUEST_S", 0.2)
     with google.lock:
         began = time.monotonic()
         with google_rest.google_rest("google_cloud_default") as rest:

@@ -19,7 +19,7 @@ def test_the_seeds_cluster_per_hour(prices):
     assert cost.per_hour == pytest.approx(0.10 + 2 * 0.38 + 2 * 100 * 0.10 / 730 + 2 * 0.005, abs=0.001)
     assert cost.unknown == ()
     assert str(cost) == (
-        "about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, 2 boot disks of 100 GB $0.03, "
+        "about $0.90 per hour (the cluster $0.10, 2 n1-standard-8 $0.76, 2 boot disks of 100 GB $0.03, "
         f"2 addresses of nodes $0.01; each load balancer $0.025 more; list prices of us-central1 of {prices.date})"
     )
 
@@ -52,20 +52,20 @@ def test_says_plainly_what_the_table_does_not_know(prices, machine_type):
     """A machine type that is not in the table is named; the sum is of the rest."""
     cost = standing_cost(prices, Shape(location="us-central1-a", nodes=((machine_type, 3),), public_nodes=False))
     assert machine_price(prices, machine_type) is None
-    assert str(cost).endswith(f"; not in the table, so more than that: 3 {machine_type}")
+    assert str(cost).endswith(f"; plus what the table does not list: 3 {machine_type}")
 
 
 def test_says_plainly_that_another_regions_prices_differ(prices):
     """The table is of one region."""
     cost = standing_cost(prices, shape_of_spec(GkeSettings().spec, "europe-west4-b"))
-    assert cost.unknown == ("what europe-west4 costs more or less than us-central1",)
+    assert cost.unknown == ("the difference between prices in europe-west4 and us-central1",)
 
 
 def test_autopilot_is_its_fee_and_what_pods_request(prices):
     """Nobody knows before pods ask: the two prices are named."""
     cost = standing_cost(prices, shape_of_spec(GkeSettings(autopilot=True).spec, "us-central1"))
     assert cost.per_hour == prices.cluster_per_hour
-    assert cost.unknown == ("what its pods request, at $0.0445 a vCPU and $0.0049 a GB and hour",)
+    assert cost.unknown == ("what its pods request, at $0.0445 per vCPU and $0.0049 per GB, each per hour",)
     assert "boot disks" not in str(cost)
 
 

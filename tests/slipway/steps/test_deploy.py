@@ -7,7 +7,7 @@ from slipway.records.history import History, recorded
 from slipway.records.store import read_bytes
 from slipway.release import Gate, QualityBounds
 from slipway.steps.deploy import keep_manifests
-from slipway.steps.plan import plan_refresh
+from slipway.steps.plan import Observation, plan_refresh
 from slipway.steps.rollback import plan_rollback
 from slipway.verdict import Verdict
 
@@ -91,7 +91,7 @@ def test_what_a_killed_run_left_is_understood(record_of, release, records, plann
     A record that is being written is the old one until it is the new one: a store has no third state (test_store).
     """
     history = History(tuple(record_of(run, outcome, n) for n, (run, outcome) in enumerate(records)))
-    assert plan_refresh(release, history, Verdict.passed("it answers"), ()).action == planned
+    assert plan_refresh(release, Observation(history=history, health=Verdict.passed("it answers"))).action == planned
     assert plan_rollback(history, run_id="now", proven=False, applied=True).action == undone
 
 

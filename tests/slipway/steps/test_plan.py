@@ -6,10 +6,20 @@ import pytest
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.records.history import History, find_bad
-from slipway.steps.plan import differences, plan_refresh
+from slipway.steps.plan import Observation, differences, plan_refresh
 from slipway.verdict import Verdict
 
 WELL = Verdict.passed("it answers")
+CHANGED = Trial(
+    name="deployment/tfs-server",
+    before={"metadata": {"name": "tfs-server"}, "spec": {"paused": False}},
+    after={"metadata": {"name": "tfs-server"}, "spec": {"paused": True}},
+)
+
+
+def seen(history, health=WELL, trials=(), bad=None):
+    """What a run has observed."""
+    return Observation(history=history, health=health, trials=trials, bad=bad)
 
 
 @pytest.fixture
@@ -20,19 +30,19 @@ def history(record_of):
 
 def test_nothing_if_nothing_changed_and_all_is_well(release, history):
     """The second run of one release has nothing to do, and says so."""
-    plan = plan_refresh(release, history, WELL, ())
-    assert (plan.action, plan.reasons) == ("nothing", ("nothing changed, and the live release is well",))
+    plan = plan_refresh(release, seen(history))
+    assert (plan.action, plan.reasons) == ("nothing", ("nothing changed, and the live release is healthy",))
 
 
 def test_everything_if_forced(release, history):
     """Force does all of it again."""
-    assert plan_refresh(replace(release, force=True), history, WELL, ()).action == "everything"
+    assert plan_refresh(replace(release, force=True), seen(history)).action == "everything"
 
 
 def test_everything_if_nothing_was_ever_proven(release, record_of):
     """A first release, or one after only failures, is built."""
     for records in ((), (record_of("r0", "failed"),)):
-        plan = plan_refresh(release, History(records), Verdict.failed("there is none"), ("deployment/tfs-server",))
+        plan = plan_refresh(release, seen(History(records), Verdict.failed("there is none"), (CHANGED,)))
         assert (plan.action, plan.reasons) == ("everything", ("there is no release that was proven live",))
 
 
@@ -49,7 +59,7 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
 def test_everything_if_what_the_image_is_made_of_changed(release, history, change, reason):
     """Source, exporter, base image, golden cases and repository each call for a new image, by name."""
-    plan = plan_refresh(replace(release, **change(release)), history, WELL, ())
+    plan = plan_refresh(replace(release, **change(release)), seen(history))
     assert plan.action == "everything"
     assert len(plan.reasons) == 1
     assert plan.reasons[0].startswith(reason)
@@ -58,14 +68,14 @@ def test_everything_if_what_the_image_is_made_of_changed(release, history, chang
 def test_everything_if_the_record_is_older_than_the_settings(release, history):
     """A record that knows no export settings is of another export, whatever they are now."""
     del history.good["release"]["export"]
-    plan = plan_refresh(release, history, WELL, ())
+    plan = plan_refresh(release, seen(history))
     assert (plan.action, plan.reasons) == ("everything", ("the export settings changed",))
 
 
 def test_manifests_alone_if_only_they_differ(release, history, export, pushed):
     """A change of manifests keeps export and image, under an id of its own."""
     changed = replace(release, manifests_hash="sha256:" + "9" * 64)
-    plan = plan_refresh(changed, history, WELL, ("deployment/tfs-server",))
+    plan = plan_refresh(changed, seen(history, trials=(CHANGED,)))
     assert (plan.action, plan.reasons) == ("manifests", ("differs from what is live: deployment/tfs-server",))
     assert plan.export == export
     assert plan.pushed == replace(pushed, release_id=changed.release_id(pushed.digest))
@@ -73,15 +83,15 @@ def test_manifests_alone_if_only_they_differ(release, history, export, pushed):
 
 def test_applied_again_if_the_live_release_is_not_well(release, history):
     """What was deleted, scaled away or answers wrong is applied again, without a build."""
-    plan = plan_refresh(release, history, Verdict.failed("deployment/tfs-server is gone"), ())
+    plan = plan_refresh(release, seen(history, Verdict.failed("deployment/tfs-server is gone")))
     assert plan.action == "manifests"
-    assert plan.reasons == ("the live release is not well: deployment/tfs-server is gone",)
+    assert plan.reasons == ("the live release is not healthy: deployment/tfs-server is gone",)
 
 
 @pytest.mark.parametrize("outcome", ["open", "failed"])
 def test_applied_again_if_an_earlier_run_did_not_end_well(release, record_of, outcome):
     """What a killed run left half-way is finished by the next, even where it looks well."""
-    plan = plan_refresh(release, History((record_of("r0"), record_of("r1", outcome, 1))), WELL, ())
+    plan = plan_refresh(release, seen(History((record_of("r0"), record_of("r1", outcome, 1)))))
     assert (plan.action, plan.reasons) == ("manifests", ("an earlier run did not end well",))
 
 
@@ -109,7 +119,7 @@ def told(release, record_of):
             if live:
                 records.append(record_of(f"r{minutes}.undo", "live", 2 * minutes + 1, **live))
         asked = replace(release, source=sources[now], run_id="now")
-        return plan_refresh(asked, History(tuple(records)), health, (), bad=find_bad(records, asked))
+        return plan_refresh(asked, seen(History(tuple(records)), health, bad=find_bad(records, asked)))
 
     return plan
 
@@ -143,7 +153,7 @@ def test_a_bad_release_says_who_found_it_bad_and_what_to_do(told):
     [reason] = told("A B!", "B").reasons
     assert reason == (
         f"release {'B' * 12} was tried by run r1 at 2026-11-22T12:02:00+00:00 and is bad: gate: GateFailed: http://x: wrong label; "
-        "the schedule does not try it again until it changes. Next: mend what the model file names, or trigger refresh_digits_vit by hand"
+        "the schedule does not try it again until it changes. Next: fix what the model file names, or trigger refresh_digits_vit by hand"
     )
 
 
@@ -154,7 +164,7 @@ def test_the_last_good_one_comes_back_if_it_is_not_well(told, export):
     assert plan.release.source.revision == f"sha256:{'A' * 64}"
     assert plan.release.run_id == "now"
     assert plan.pushed.release_id == "A" * 12
-    assert plan.reasons[1] == "the live release is not well: deployment/tfs-server is gone"
+    assert plan.reasons[1] == "the live release is not healthy: deployment/tfs-server is gone"
 
 
 def test_nothing_comes_back_if_there_is_no_good_one(told):
@@ -172,7 +182,7 @@ def test_what_a_killed_undo_left_is_finished(release, record_of, outcome, undone
         *([record_of("r1.undo", "open", 2)] if undone else []),
     ]
     asked = replace(release, source=bad)
-    plan = plan_refresh(asked, History(tuple(records)), WELL, (), bad=find_bad(records, asked))
+    plan = plan_refresh(asked, seen(History(tuple(records)), bad=find_bad(records, asked)))
     assert (plan.action, plan.reasons[1]) == ("restore", "an earlier run did not end well")
     assert "was tried by run r1 at 2026-11-22T12:01:00+00:00 and is bad: gate: " in plan.reasons[0]
     assert plan.release.source == release.source
@@ -214,4 +224,4 @@ def test_new_and_pruned_objects_are_differences():
 
 def test_plan_is_small_enough_for_xcom(release, history):
     """A plan goes from task to task as a dict."""
-    assert len(json.dumps(to_dict(plan_refresh(release, history, WELL, ())))) < 4096
+    assert len(json.dumps(to_dict(plan_refresh(release, seen(history))))) < 4096

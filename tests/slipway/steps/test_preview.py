@@ -8,8 +8,8 @@ import yaml
 
 from slipway.errors import ManifestError
 from slipway.facts import ObjectRef, Plan
-from slipway.kubernetes import manifests
-from slipway.kubernetes.manifests import render_manifests
+from slipway.kubernetes import kustomize
+from slipway.kubernetes.kustomize import render_manifests
 from slipway.model.served import overlay_names
 from slipway.records.history import History, previewed_in, read_history, read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record
@@ -164,8 +164,8 @@ def test_a_service_that_means_others_is_let_be(release, beside, spec):
 def test_overlay_that_cannot_be_previewed_is_refused_before_there_is_an_image(release, monkeypatch, tmp_path):
     """A Service of an overlay's own that selects by the model alone is found by rendering it."""
     folder = tmp_path / "manifests"
-    shutil.copytree(manifests.MANIFESTS, folder)
-    monkeypatch.setattr(manifests, "MANIFESTS", folder)
+    shutil.copytree(kustomize.MANIFESTS, folder)
+    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
     place = folder / "overlays" / "mine"
     place.mkdir()
     service = {

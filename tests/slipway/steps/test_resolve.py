@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.model.export import content_hash
-from slipway.model.model_file import GateSettings
+from slipway.model.content import content_hash
+from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
-from slipway.model.source_settings import GoldenImage
 from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images

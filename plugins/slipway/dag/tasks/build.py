@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway.dag.run import Run
 from slipway.dag.run_lease import BUILD_S
 from slipway.dag.stage import GREEN, YELLOW, StageOperator
 
+if TYPE_CHECKING:
+    from slipway.facts import Export, Image, Proof, Pushed
+
 log = logging.getLogger(__name__)
 
 
 class ExportOperator(StageOperator):
-    """Writes a SavedModel with pre- and post-processing inside, and golden answers, in the exporter's own interpreter."""
+    """Exports a SavedModel with pre- and post-processing inside, and golden cases, in the exporter's own interpreter."""
 
     template_fields: Sequence[str] = ("exporter_python",)
     ui_color = GREEN
@@ -26,14 +29,14 @@ class ExportOperator(StageOperator):
         self.exporter_python = exporter_python
         self._process: subprocess.Popen[str] | None = None
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> Export:
         """The Export."""
         from slipway.model.export import run_export
 
         return run_export(run.release, python=self.exporter_python, started=self._started)
 
     def on_kill(self) -> None:
-        """The exporter ends with its task."""
+        """End the exporter with its task."""
         from slipway.model.exporter import end_exporter
 
         if self._process is not None:
@@ -49,7 +52,7 @@ class BuildImageOperator(StageOperator):
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> Image:
         """The Image."""
         from slipway.image.build import ensure_image
         from slipway.image.engine import engine
@@ -62,13 +65,13 @@ class BuildImageOperator(StageOperator):
 
 
 class SmokeTestOperator(StageOperator):
-    """Runs the image on the worker's engine and asks it every golden case over REST and gRPC, and garbage."""
+    """Runs the image on the worker's engine and sends it every golden request over REST and gRPC, and garbage."""
 
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Run) -> Any:
-        """The Proof. An engine that lacks the image builds it again."""
+    def make(self, run: Run) -> Proof:
+        """The Proof. If this worker's engine lacks the image, it builds it first."""
         from slipway.image.build import ensure_image, has_image
         from slipway.image.engine import engine
         from slipway.image.smoke_test import smoke_test
@@ -89,7 +92,7 @@ class PushOperator(StageOperator):
     ui_color = YELLOW
     keeps_s = BUILD_S
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> Pushed:
         """The Pushed image."""
         from slipway.image.engine import engine
         from slipway.image.push import push_image

@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
+from slipway.dag.deferral import Times, Wait, defer, verdict_in
 from slipway.dag.run import Run
-from slipway.dag.stage import BLUE, GRACE_S, RED, StageOperator, reported_failures
-from slipway.errors import ClusterUnfit
+from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures
+from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_claim, plan_body, plan_drift
 from slipway.names import CLUSTER_LABEL_RUN, teardown_dag_id
+from slipway.release import Release
 from slipway.target import ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.release import Release
+    from slipway.dag.triggers.polling import PollingTrigger
     from slipway.verdict import Preflight
 
-LOOK_S = 5.0
 LEVELS = {"ok": logging.INFO, "warned": logging.WARNING, "missing": logging.ERROR}
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterWait(Wait):
+    """Waits until the cluster is RUNNING and its API server answers; with `gone`, until one that is being deleted is gone."""
+
+    release: Release
+    cluster: GkeCluster
+    timeout_s: int
+    gone: bool
+
+    @property
+    def limit_s(self) -> int:
+        """The model file's limit for the cluster."""
+        return self.timeout_s
+
+    def trigger(self, times: Times) -> PollingTrigger:
+        """Judges the cluster."""
+        from slipway.dag.triggers.gke import ClusterTrigger
+
+        return ClusterTrigger(release=to_dict(self.release), gone=self.gone, **times)
+
+    def failure(self, event: JsonObject) -> SlipwayError:
+        """The reason and the next command."""
+        return ClusterUnfit(f"{event['reason']}. Next: {self.cluster.gcloud('describe')}")
 
 
 class PreflightOperator(StageOperator):
@@ -101,21 +125,20 @@ class CreateClusterOperator(BaseOperator):
                 self._create(context, release, cluster, spec)
             else:
                 log.info("create cluster: %s is there: %s", cluster, found["status"])
-        self._wait(release, spec, gone=leaving)
+        return defer(
+            self, ClusterWait(release=release, cluster=cluster, timeout_s=spec.timeout_s, gone=leaving), "decide"
+        )
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
         from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 
-        run, verdict = Run(context), Verdict(outcome=event["outcome"], reason=event["reason"])
-        log.info("%s", verdict)
+        run, verdict = Run(context), verdict_in(event)
         with reported_failures(run):
             release, spec, cluster = _asked(run)
-        if verdict.outcome != "pass":
-            said = f"ClusterUnfit: {verdict.reason}. Next: {cluster.gcloud('describe')}"
-            run.report(Verdict.failed(said))
-            raise AirflowFailException(said)
+            if verdict.outcome != "pass":
+                raise ClusterWait(release=release, cluster=cluster, timeout_s=spec.timeout_s, gone=False).failure(event)
         if event["found"] is None:  # the name is free again
             return self.execute(context)
         with reported_failures(run):
@@ -127,7 +150,7 @@ class CreateClusterOperator(BaseOperator):
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
-        paid = f"; {'made by this run, ' if made else ''}{cost}"
+        paid = f"; {'created by this run, ' if made else ''}{cost}"
         log.info("create cluster: %s%s", cluster, paid)
         run.report(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
         return {
@@ -159,17 +182,6 @@ class CreateClusterOperator(BaseOperator):
                 provider.execute(context)
             except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
                 log.info("create cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
-
-    def _wait(self, release: Release, spec: ClusterSpec, *, gone: bool) -> None:
-        from slipway.dag.triggers.gke import ClusterTrigger
-
-        self.defer(
-            trigger=ClusterTrigger(
-                release=to_dict(release), gone=gone, deadline=time.time() + spec.timeout_s, poll_s=LOOK_S
-            ),
-            method_name="decide",
-            timeout=timedelta(seconds=spec.timeout_s + GRACE_S),
-        )
 
 
 def _asked(run: Run) -> tuple[Release, ClusterSpec, GkeCluster]:

@@ -1,4 +1,4 @@
-"""The tasks that change the cluster."""
+"""The tasks that change the cluster: preview, apply, remove preview; and the one that announces a proven release."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from slipway.dag import task_ids
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, acquire_lease, held_by, return_own_lease
-from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures, task_states
+from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures
 from slipway.facts import JsonObject
+from slipway.steps.outcome import why_not_to_write
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
+
+    from slipway.facts import Applied, ObjectRef, Previewed
+
 log = logging.getLogger(__name__)
 
 
 class TargetOperator(StageOperator):
-    """A stage that writes to the target. A cluster that the run has made has a namespace first, for the Lease to be in."""
+    """A stage that writes to the target. In a cluster that the run has made, it first creates the namespace that the Lease needs."""
 
     ui_color = RED
     writes_s = APPLY_S
@@ -39,10 +44,10 @@ class TargetOperator(StageOperator):
 
 
 class PreviewOperator(TargetOperator):
-    """Runs the release beside the live one, where no user's request reaches it."""
+    """Runs the release next to the live one, where no user's request reaches it."""
 
-    def make(self, run: Run) -> Any:
-        """What is Previewed; skipped where the release needs none."""
+    def make(self, run: Run) -> Previewed:
+        """What is Previewed; skipped if the release needs no preview."""
         from slipway.records.history import read_history
         from slipway.records.store import Store
         from slipway.steps.preview import start_preview, why_no_preview
@@ -56,69 +61,31 @@ class PreviewOperator(TargetOperator):
         return previewed
 
 
-class RemovePreviewOperator(BaseOperator):
-    """Deletes the preview whatever became of it, and what a killed run left of one, as a teardown."""
-
-    ui_color = GREY
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
-
-    def execute(self, context: Context) -> list[str]:
-        """What was deleted; skipped where the run has no release, or only plans."""
-        run = Run(context)
-        if not (run.left("resolve") or run.left("choose")) or context["params"].get("plan_only"):
-            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
-        with reported_failures(run):
-            removed = [str(ref) for ref in self._remove(run)]
-        run.report(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
-        return removed
-
-    @staticmethod
-    def _remove(run: Run) -> Iterable[Any]:
-        """What was deleted. What is left may be the preview of a run that writes now; one that has nothing else to write keeps no Lease."""
-        from slipway.records.history import left_previews, read_records
-        from slipway.records.store import Store
-        from slipway.steps.preview import remove_previews
-
-        release = run.release
-        store, had = Store(release.store), any(held_by(run))
-        records = read_records(store, release.model).records
-        if not left_previews(records, release.target):
-            return remove_previews(release, records)  # which names what is left elsewhere
-        acquire_lease(run, APPLY_S)
-        try:
-            return remove_previews(release, read_records(store, release.model).records)  # as that run has ended since
-        finally:
-            if not had:
-                return_own_lease(run)
-
-
 class ApplyOperator(TargetOperator):
     """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> Applied:
         """What was Applied."""
         from slipway.steps.deploy import deploy, redeploy
 
-        def check() -> None:
-            acquire_lease(run, APPLY_S)
-            if task_states(run.context).get("announce") == "skipped":  # and the rollback may have looked already
-                raise AirflowFailException(
-                    f"apply: somebody ended the run; nothing was written. Next: trigger {run.context['ti'].dag_id} again"
-                )
-
         manifests_uri = run.plan.manifests_uri
-        facts = (run.release, run.export, run.pushed)
+        facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
         applied = deploy(*facts, check=check) if manifests_uri is None else redeploy(*facts, manifests_uri, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
+    @staticmethod
+    def _check(run: Run) -> None:
+        """Refuse to write if another run holds the Lease by now, or a person has ended this run."""
+        acquire_lease(run, APPLY_S)
+        if reason := why_not_to_write(run.states.get(task_ids.ANNOUNCE), run.dag_id):
+            raise AirflowFailException(reason)
+
 
 class AnnounceOperator(BaseOperator):
-    """Updates the model's Asset. Runs only after the gate, and is the leaf that gives the run its colour.
+    """Updates the model's Asset. It runs only after the gate, and is the leaf that gives the run its colour.
 
-    Without an Asset, where nothing stays that could be asked, it is only that leaf.
+    Without an Asset, because the cluster is temporary, it is only that leaf.
     """
 
     ui_color = GREEN
@@ -131,13 +98,53 @@ class AnnounceOperator(BaseOperator):
         """What was announced."""
         run = Run(context)
         applied = run.applied
-        said: JsonObject = {
+        announced: JsonObject = {
             "release": applied.release_id,
             "image": applied.reference,
             "version": applied.version,
             "address": run.address,
         }
         if self.announces is not None:
-            context["outlet_events"][self.announces].extra = said
-        log.info("announce: %s", said)
-        return said
+            context["outlet_events"][self.announces].extra = announced
+        log.info("announce: %s", announced)
+        return announced
+
+
+class RemovePreviewOperator(BaseOperator):
+    """Deletes the run's preview and those that killed runs left, as a teardown."""
+
+    ui_color = GREY
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
+
+    def execute(self, context: Context) -> list[str]:
+        """What was deleted; skipped if the run has no release, or only plans."""
+        run = Run(context)
+        if not run.has_release or context["params"].get("plan_only"):
+            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
+        with reported_failures(run):
+            removed = [str(ref) for ref in self._remove(run)]
+        run.report(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
+        return removed
+
+    @staticmethod
+    def _remove(run: Run) -> Iterable[ObjectRef]:
+        """Delete the previews under the Lease: one of them may be that of a run that writes now. Return a Lease held only for this."""
+        from slipway.records.history import left_previews, read_records
+        from slipway.records.store import Store
+        from slipway.steps.preview import remove_previews
+
+        release = run.release
+        store, had = Store(release.store), any(held_by(run))
+        records = read_records(store, release.model).records
+        if not left_previews(records, release.target):
+            return remove_previews(release, records)  # it logs those that are left at other targets
+        acquire_lease(run, APPLY_S)
+        try:
+            return remove_previews(
+                release, read_records(store, release.model).records
+            )  # another run may have ended since
+        finally:
+            if not had:
+                return_own_lease(run)

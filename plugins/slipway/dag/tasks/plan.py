@@ -1,4 +1,4 @@
-"""The tasks that resolve, plan and choose a release."""
+"""The tasks that resolve a release, plan what a run has to do, or choose a recorded release."""
 
 from __future__ import annotations
 
@@ -10,18 +10,29 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from slipway.dag.run import RETURN_VALUE, Run
-from slipway.dag.run_lease import APPLY_S, BUILD_S, RunLease, acquire_lease, return_forgotten_lease, return_own_lease
+from slipway.dag.run_lease import (
+    APPLY_S,
+    BUILD_S,
+    RunLease,
+    acquire_lease,
+    return_own_lease,
+    return_unknown_lease,
+)
 from slipway.dag.stage import BLUE, StageOperator
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from slipway.facts import Choice, Plan
+    from slipway.release import Release
+
 log = logging.getLogger(__name__)
 
 
 class ResolveOperator(StageOperator):
-    """Pins the revision, the base image and every name; refuses what cannot be meant."""
+    """Pins the revision, the base image and every name; refuses what is invalid."""
 
     ui_color = BLUE
 
@@ -29,20 +40,20 @@ class ResolveOperator(StageOperator):
         super().__init__(**kwargs)
         self.model_file = model_file
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> Release:
         """The Release."""
         from slipway.dag.forms import read_params
         from slipway.steps.resolve import resolve
         from slipway.steps.settings import read_settings
 
         params = read_params(dict(run.context["params"]))
-        release = resolve(Path(self.model_file), params, read_settings(), run_id=run.context["run_id"])
+        release = resolve(Path(self.model_file), params, read_settings(), run_id=run.run_id)
         log.info("resolve: %s at %s on %s", release.model, release.source.revision, release.base_reference)
         return release
 
 
 class PlanOperator(StageOperator):
-    """Finds out what has to be done since the live release, and skips the rest: all of it where nothing changed."""
+    """Finds out what has changed since the live release, and skips the tasks that are not needed: all of them if nothing has."""
 
     ui_color = BLUE
 
@@ -52,20 +63,21 @@ class PlanOperator(StageOperator):
         self.deploys = list(deploys)
 
     def execute(self, context: Context) -> JsonObject:
-        """The Plan as a dict; what it does not need is skipped from here."""
+        """The Plan as a dict. Skips what it does not need."""
         plan = super().execute(context)
         everything = [*self.builds, *self.deploys]
         unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
         if context["params"].get("plan_only"):
+            log.info("plan: this run only plans; nothing is written")
             unneeded = everything
-        if not unneeded:
-            return plan
-        context["ti"].xcom_push(key=RETURN_VALUE, value=plan)
-        raise DownstreamTasksSkipped(tasks=unneeded)
+        if unneeded:
+            context["ti"].xcom_push(key=RETURN_VALUE, value=plan)  # what is raised next keeps Airflow from pushing it
+            raise DownstreamTasksSkipped(tasks=unneeded)
+        return plan
 
-    def make(self, run: Run) -> Any:
-        """The Plan, its diff in the log. One that changes something is made of what is there while the run has the target."""
-        from slipway.steps.plan import differences, make_plan, missing_cluster
+    def make(self, run: Run) -> Plan:
+        """The Plan; it acquires the Lease if there is something to do, and plans again under it."""
+        from slipway.steps.plan import describe_plan, make_plan, missing_cluster
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
@@ -76,18 +88,14 @@ class PlanOperator(StageOperator):
             if plan.action == "nothing":
                 return_own_lease(run)
         elif plan.action == "nothing" and run.context["ti"].try_number > 1:
-            return_forgotten_lease(run)  # by an earlier try that had something to do; nothing comes after this one
-        for line in plan.orphans:
-            log.warning("plan: %s", line)
-        for trial in trials:
-            for line in differences(trial):
-                log.info("plan: %s", line)
-        log.info("plan: %s: %s", plan.action, "; ".join(plan.reasons))
+            return_unknown_lease(run)  # an earlier try had something to do; no later task of this run returns its Lease
+        for level, line in describe_plan(plan, trials):
+            log.log(level, "plan: %s", line)
         return plan
 
 
 class ChooseOperator(StageOperator):
-    """Finds the recorded release to go back to, and lists those there are."""
+    """Finds the recorded release to go back to, and lists the ones there are."""
 
     ui_color = BLUE
 
@@ -95,38 +103,23 @@ class ChooseOperator(StageOperator):
         super().__init__(**kwargs)
         self.model = model
 
-    def make(self, run: Run) -> Any:
-        """The Choice."""
+    def make(self, run: Run) -> Choice:
+        """The Choice, made again under the Lease."""
         from slipway.dag.forms import read_release
-        from slipway.facts import Choice, Plan
         from slipway.names import dag_id
-        from slipway.records.history import choose_release, describe, read_current_history, recorded
         from slipway.records.store import Store
         from slipway.steps.plan import missing_cluster
+        from slipway.steps.rollback import choose, list_choices
         from slipway.steps.settings import read_settings
 
-        wanted, store = read_release(dict(run.context["params"])), read_settings().store
-
-        def choose() -> Any:
-            history = read_current_history(Store(store), self.model)
-            return history, choose_release(history, wanted)
-
-        history, record = choose()
-        for line in describe(history):
+        wanted, store = read_release(dict(run.context["params"])), Store(read_settings().store)
+        for line in list_choices(store, self.model):
             log.info("choose: %s", line)
-        release = recorded(record, run_id=run.context["run_id"], store=store)[0]
+        release = choose(store, self.model, wanted, run_id=run.run_id).release
         if absent := missing_cluster(release.target):
-            raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which makes it")
+            raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
-        record = choose()[1]  # another run may have ended since
-        release, export, pushed = recorded(record, run_id=run.context["run_id"], store=store)
-        log.info("choose: going back to release %s, version %s", record["release_id"], record["version"])
-        plan = Plan(
-            action="restore",
-            reasons=(f"release {record['release_id']} was chosen",),
-            export=export,
-            pushed=pushed,
-            manifests_uri=record["manifests"]["uri"],
-        )
-        return Choice(release=release, plan=plan)
+        choice = choose(store, self.model, wanted, run_id=run.run_id)  # another run may have ended since
+        log.info("choose: %s", "; ".join(choice.plan.reasons))
+        return choice

@@ -1,23 +1,26 @@
-"""The teardown that undoes what was applied and not proven, by the same road that brings a release."""
+"""The teardown that rolls back what was applied and not proven, with the same waits as a release."""
 
 from __future__ import annotations
 
 import logging
-import time
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
+from slipway.dag import task_ids
+from slipway.dag.deferral import GRACE_S, Wait, defer, verdict_in
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, RunLease
-from slipway.dag.stage import GRACE_S, GREY, is_proven, reported_failures, task_states
-from slipway.dag.tasks.gate import why_no_grpc
-from slipway.errors import LeaseLost, TargetBusy
-from slipway.facts import JsonObject, from_dict, to_dict
+from slipway.dag.stage import GREY, reported_failures
+from slipway.dag.tasks.gate import GateWait
+from slipway.dag.tasks.waits import AddressWait, RolloutWait
+from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
+from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
+from slipway.steps.outcome import is_proven
+from slipway.steps.waits import fixed_address, why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -26,18 +29,17 @@ if TYPE_CHECKING:
     from slipway.records.history import History
     from slipway.steps.rollback import RollbackPlan
 
-UNDOING = "undoing"  # XCom's key for what a rollback is bringing back
-LOOK_S = 4.0
+UNDOING = "undoing"  # XCom's key for the release that is being brought back
 
 log = logging.getLogger(__name__)
 
 
 class RollbackOperator(BaseOperator):
-    """Undoes what was applied last and not proven: by this run, or by an earlier one that was killed half-way.
+    """Rolls back what was applied last and not proven: by this run, or by an earlier one that was killed.
 
-    The last known good release is applied again, waited for, asked its golden questions, and recorded. It runs as a
-    teardown, so that it runs whatever happened and cannot turn a red run green. Where another run has the target's Lease
-    there is nothing to undo: what is live is for that one to prove.
+    It applies the last good release again, waits for it, sends it the golden requests, and records it. It is a teardown: it
+    runs whatever happened, and cannot turn a red run green. If another run holds the target's Lease, it rolls back nothing:
+    that run proves what is live.
     """
 
     ui_color = GREY
@@ -48,129 +50,141 @@ class RollbackOperator(BaseOperator):
         self.proof_task_id = proof_task_id
 
     def execute(self, context: Context) -> Any:
-        """What was undone, once it has been; skipped where there is nothing to undo."""
-        with reported_failures(Run(context)):
-            return self._undo(context)
+        """Start the rollback and wait for it; skipped if there is nothing to roll back."""
+        run = Run(context)
+        with reported_failures(run):
+            undoing = self._start(run)
+        if "applied" not in undoing:
+            return undoing
+        return self._wait(run, self._rollout(undoing), "rolled_out")
 
-    def _undo(self, context: Context) -> Any:
-        from slipway.records.history import read_current_history, recorded
-        from slipway.records.store import Store
-        from slipway.steps.deploy import redeploy
-        from slipway.steps.rollback import plan_rollback, remove_release
-        from slipway.steps.settings import read_settings
-
-        store = Store(read_settings().store)
-        states = task_states(context)
-        proven = is_proven(Run(context), states, self.proof_task_id)
-        brought = states.get("apply") == "success"
-
-        def judge() -> tuple[RollbackPlan, History]:
-            history = read_current_history(store, self.model)
-            undo = plan_rollback(history, run_id=context["run_id"], proven=proven, applied=brought)
-            log.info("rollback: %s: %s", undo.action, undo.reason)
-            if undo.action == "nothing" or history.newest is None:
-                raise AirflowSkipException(undo.reason)
-            return undo, history
-
-        undo, history = judge()
-        check = partial(self._hold, context, from_dict(Release, history.records[-1]["release"]), APPLY_S)
-        if undo.action != "keep":
-            check()
-            undo, history = judge()  # another run may have ended since
-        if undo.action == "remove":
-            remove_release(store, history)
-        if undo.good is None:
-            return {"action": undo.action, "reason": undo.reason}
-        release, export, pushed = recorded(undo.good, run_id=f"{context['run_id']}.undo", store=store.uri)
-        applied = redeploy(release, export, pushed, undo.good["manifests"]["uri"], check=check)
-        undoing: JsonObject = {
-            "release": to_dict(release),
-            "export": to_dict(export),
-            "applied": to_dict(applied),
-            "reason": undo.reason,
-        }
-        context["ti"].xcom_push(key=UNDOING, value=undoing)
-        own = {name: undoing["applied"][name] for name in ("release_id", "uid", "generation")}
-        return self._defer(context, "RolloutTrigger", "rolled_out", undoing, release.rollout_timeout_s, **own)
-
-    def rolled_out(self, context: Context, event: JsonObject) -> Any:
-        """Go on to the address, which the release's fixed URL makes short."""
-        undoing = self._undoing(context, event)
-        release = undoing["release"]
-        if release["address"]:
-            found = {"url": release["address"].rstrip("/"), "grpc": release["grpc_address"]}
-            return self.addressed(context, {**event, "found": found})
-        return self._defer(context, "AddressTrigger", "addressed", undoing, release["address_timeout_s"])
+    def rolled_out(self, context: Context, event: JsonObject) -> None:
+        """Wait for the address; go on at once if the model file fixes one."""
+        run, undoing = self._passed(context, event, self._rollout)
+        release = from_dict(Release, undoing["release"])
+        if found := fixed_address(release):
+            self.addressed(context, {**event, "found": found})
+        self._wait(run, AddressWait(release=release), "addressed")
 
     def addressed(self, context: Context, event: JsonObject) -> None:
-        """Go on to the gate."""
-        undoing = self._undoing(context, event)
-        export, found = undoing["export"], event["found"]
-        own = {name: export[name] for name in ("version", "golden_uri", "descriptors_uri")}
-        own |= {**found, "no_grpc": why_no_grpc(from_dict(Release, undoing["release"]))}
-        self._defer(context, "PredictionTrigger", "gated", undoing, undoing["release"]["gate_timeout_s"], **own)
+        """Wait for the gate."""
+        run, undoing = self._passed(
+            context, event, lambda undoing: AddressWait(release=from_dict(Release, undoing["release"]))
+        )
+        undoing["address"] = event["found"]
+        run.leave(UNDOING, undoing)
+        self._wait(run, self._gate(undoing), "gated")
 
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
-        """Record that the release is live again, where the target is still this run's."""
-        undoing = self._undoing(context, event)
-        with reported_failures(Run(context)):
-            self._hold(context, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
-        uri, release_id = self._close(undoing, event), undoing["applied"]["release_id"]
+        """Record that the release is live again, if this run still holds the Lease."""
+        run, undoing = self._passed(context, event, self._gate)
+        with reported_failures(run):
+            self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
+        uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
-    @staticmethod
-    def _hold(context: Context, release: Release, limit_s: int, *, waits: bool = False) -> None:
-        """Take the Lease of what is undone, or renew it for a wait; skipped, and said, where it is another run's."""
+    def _start(self, run: Run) -> JsonObject:
+        """Carry out the plan; the release that was applied again, or only action and reason if none was."""
+        from slipway.records.history import recorded
+        from slipway.records.store import Store
+        from slipway.steps.deploy import redeploy
+        from slipway.steps.rollback import remove_release
+        from slipway.steps.settings import read_settings
+
+        store = Store(read_settings().store)
+        plan, history = self._plan(run, store)
+        acquire = partial(self._acquire, run, from_dict(Release, history.records[-1]["release"]), APPLY_S)
+        if plan.action != "keep":
+            acquire()
+            plan, history = self._plan(run, store)  # another run may have ended since
+        if plan.action == "remove":
+            remove_release(store, history)
+        if plan.good is None:
+            return {"action": plan.action, "reason": plan.reason}
+        release, export, pushed = recorded(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
+        applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
+        undoing = {
+            "release": to_dict(release),
+            "export": to_dict(export),
+            "applied": to_dict(applied),
+            "reason": plan.reason,
+        }
+        run.leave(UNDOING, undoing)
+        return undoing
+
+    def _plan(self, run: Run, store: Any) -> tuple[RollbackPlan, History]:
+        """What to roll back, and the records that say so. Skipped if nothing is."""
+        from slipway.records.history import read_current_history
+        from slipway.steps.rollback import plan_rollback
+
+        states = run.states
+        proven = is_proven(
+            gate=run.verdict_of(task_ids.GATE),
+            approval=run.verdict_of(task_ids.APPROVE),
+            proof_state=states.get(self.proof_task_id),
+        )
+        history = read_current_history(store, self.model)
+        applied = states.get(task_ids.APPLY) == "success"
+        plan = plan_rollback(history, run_id=run.run_id, proven=proven, applied=applied)
+        log.info("rollback: %s: %s", plan.action, plan.reason)
+        if plan.action == "nothing" or history.newest is None:
+            raise AirflowSkipException(plan.reason)
+        return plan, history
+
+    def _wait(self, run: Run, wait: RolloutWait | AddressWait | GateWait, method_name: str) -> NoReturn:
+        with reported_failures(run):
+            self._acquire(run, wait.release, wait.limit_s + GRACE_S, waits=True)
+        defer(self, wait, method_name)
+
+    def _passed(self, context: Context, event: JsonObject, wait_of: Any) -> tuple[Run, JsonObject]:
+        """The release that is being brought back, if the wait passed. If not, close its record and fail."""
         run = Run(context)
+        undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
+        if verdict_in(event).outcome == "pass":
+            return run, undoing
+        with reported_failures(run):
+            wait: Wait = wait_of(undoing)
+            _close(undoing, event)
+            raise RollbackFailed(f"release {undoing['applied']['release_id']}: {wait.failure(event)}")
+        raise AssertionError("a failure is raised above")
+
+    @staticmethod
+    def _rollout(undoing: JsonObject) -> RolloutWait:
+        return RolloutWait(
+            release=from_dict(Release, undoing["release"]), applied=from_dict(Applied, undoing["applied"])
+        )
+
+    @staticmethod
+    def _gate(undoing: JsonObject) -> GateWait:
+        release, address = from_dict(Release, undoing["release"]), undoing["address"]
+        return GateWait(
+            release=release,
+            export=from_dict(Export, undoing["export"]),
+            url=address["url"],
+            grpc=address["grpc"],
+            no_grpc=why_no_grpc(release),
+        )
+
+    @staticmethod
+    def _acquire(run: Run, release: Release, limit_s: int, *, waits: bool = False) -> None:
+        """Acquire the Lease of what is rolled back, or renew it for a wait. Skipped, and reported, if another run holds it."""
         lease = RunLease.of(run, release)
         if lease is None:
             return
         try:
             (lease.renew if waits else lease.acquire)(limit_s)
         except (TargetBusy, LeaseLost) as error:
-            said = f"nothing is undone: {type(error).__name__}: {error}"
-            run.report(Verdict.failed(said))
-            log.warning("rollback: %s", said)
-            raise AirflowSkipException(said) from error
+            reason = f"nothing is rolled back: {type(error).__name__}: {error}"
+            run.report(Verdict.failed(reason))
+            log.warning("rollback: %s", reason)
+            raise AirflowSkipException(reason) from error
 
-    def _defer(
-        self, context: Context, trigger: str, method_name: str, undoing: JsonObject, limit_s: int, **own: Any
-    ) -> None:
-        from slipway.dag.triggers.gate import PredictionTrigger
-        from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
 
-        kinds = {kind.__name__: kind for kind in (RolloutTrigger, AddressTrigger, PredictionTrigger)}
-        with reported_failures(Run(context)):
-            self._hold(context, from_dict(Release, undoing["release"]), limit_s + GRACE_S, waits=True)
-        self.defer(
-            trigger=kinds[trigger](release=undoing["release"], deadline=time.time() + limit_s, poll_s=LOOK_S, **own),
-            method_name=method_name,
-            timeout=timedelta(seconds=limit_s + GRACE_S),
-        )
+def _close(undoing: JsonObject, event: JsonObject) -> str:
+    """Close the record of the release that was brought back; its URI."""
+    from slipway.records.record import close_run
 
-    def _undoing(self, context: Context, event: JsonObject) -> JsonObject:
-        """What is being undone, where the wait that ended has passed; else the record is closed and the task fails."""
-        from slipway.kubernetes.diagnosis import next_command
-
-        undoing: JsonObject = context["ti"].xcom_pull(task_ids=self.task_id, key=UNDOING)
-        verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
-        log.info("rollback: %s", verdict)
-        if verdict.outcome == "pass":
-            return undoing
-        self._close(undoing, event)
-        release, release_id = from_dict(Release, undoing["release"]), undoing["applied"]["release_id"]
-        said = (
-            f"RollbackFailed: release {release_id}: {verdict.reason}. "
-            f"Next: {next_command(release, release_id, verdict.reason)}"
-        )
-        Run(context).report(Verdict.failed(said))
-        raise AirflowFailException(said)
-
-    @staticmethod
-    def _close(undoing: JsonObject, event: JsonObject) -> str:
-        from slipway.records.record import close_run
-
-        release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
-        verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}
-        return close_run(release, verdicts, {}, proven=proven, applied=True)
+    release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
+    verdicts = {task_ids.ROLLBACK: {name: event[name] for name in ("outcome", "reason")}}
+    return close_run(release, verdicts, {}, proven=proven, applied=True)

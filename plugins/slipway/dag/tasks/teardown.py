@@ -3,33 +3,81 @@
 from __future__ import annotations
 
 import logging
-import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import TaskDeferred
 
+from slipway.dag import task_ids
+from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_in
 from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, broken_by, return_leases
-from slipway.dag.stage import BLUE, GRACE_S, GREY, RED, StageOperator, reported_failures, task_states, verdicts_of
-from slipway.facts import JsonObject, to_dict
+from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures
+from slipway.errors import SlipwayError, TeardownIncomplete
+from slipway.facts import JsonObject, Teardown, to_dict
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from slipway.facts import Teardown
+    from slipway.dag.triggers.polling import PollingTrigger
+    from slipway.steps.teardown_plan import TeardownPlan
 
-LOOK_S = 5.0
 BODY = "body"  # XCom's key for what the approval shows
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalWait(Wait):
+    """Waits until the model's Services are gone, and their load balancers with them."""
+
+    teardown: Teardown
+
+    @property
+    def limit_s(self) -> int:
+        """The model file's limit for an address."""
+        return self.teardown.address_timeout_s
+
+    def trigger(self, times: Times) -> PollingTrigger:
+        """Judges the Services."""
+        from slipway.dag.triggers.gke import RemovalTrigger
+
+        return RemovalTrigger(teardown=to_dict(self.teardown), **times)
+
+    def failure(self, event: JsonObject) -> SlipwayError:
+        """The reason and the next command."""
+        return TeardownIncomplete(f"{event['reason']}. Next: {self.teardown.target.kubectl('describe services')}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionWait(Wait):
+    """Waits until the cluster is gone; with `asked` false, until Google would accept a call to delete it."""
+
+    teardown: Teardown
+    asked: bool
+
+    @property
+    def limit_s(self) -> int:
+        """The model file's limit for the cluster."""
+        return self.teardown.cluster_timeout_s
+
+    def trigger(self, times: Times) -> PollingTrigger:
+        """Judges the cluster."""
+        from slipway.dag.triggers.gke import DeletionTrigger
+
+        return DeletionTrigger(teardown=to_dict(self.teardown), asked=self.asked, **times)
+
+    def failure(self, event: JsonObject) -> SlipwayError:
+        """The reason and the next command."""
+        return TeardownIncomplete(f"{event['reason']}. Next: {self.teardown.cluster.gcloud('describe')}")
+
+
 class PlanTeardownOperator(StageOperator):
-    """Looks at what a teardown would take away, and refuses a cluster that is not the model's alone."""
+    """Lists what a teardown would take away, and refuses a cluster that is not the model's alone."""
 
     ui_color = BLUE
 
@@ -38,19 +86,19 @@ class PlanTeardownOperator(StageOperator):
         self.model_file = model_file
 
     def execute(self, context: Context) -> JsonObject:
-        """The TeardownPlan as a dict; what the approval shows is beside it."""
+        """The TeardownPlan as a dict; what the approval shows is left next to it."""
         plan = super().execute(context)
-        context["ti"].xcom_push(key=BODY, value=plan["body"])
+        Run(context).leave(BODY, plan["body"])
         return plan
 
-    def make(self, run: Run) -> Any:
+    def make(self, run: Run) -> TeardownPlan:
         """The TeardownPlan."""
         from slipway.dag.forms import read_teardown
         from slipway.steps.settings import read_settings
         from slipway.steps.teardown_plan import check_alone, plan_teardown
 
         with_others = read_teardown(dict(run.context["params"]))
-        plan = plan_teardown(Path(self.model_file), read_settings(), run_id=run.context["run_id"])
+        plan = plan_teardown(Path(self.model_file), read_settings(), run_id=run.run_id)
         for line in plan.body.splitlines():
             log.info("look: %s", line)
         check_alone(plan, with_others=with_others)
@@ -59,48 +107,23 @@ class PlanTeardownOperator(StageOperator):
         return plan
 
 
-class TeardownOperator(BaseOperator):
-    """A task that takes something away, and waits, deferred, until it is gone."""
+class RemoveObjectsOperator(BaseOperator):
+    """Deletes the model's recorded objects, the last applied first, and waits until their load balancers are gone."""
 
     ui_color = RED
 
-    def _wait(self, trigger: str, teardown: Teardown, limit_s: int, **own: Any) -> None:
-        from slipway.dag.triggers import gke
-
-        self.defer(
-            trigger=getattr(gke, trigger)(
-                teardown=to_dict(teardown), deadline=time.time() + limit_s, poll_s=LOOK_S, **own
-            ),
-            method_name="decide",
-            timeout=timedelta(seconds=limit_s + GRACE_S),
-        )
-
-    def _passed(self, run: Run, event: JsonObject, next_step: str) -> Verdict:
-        """The verdict of a wait that has passed; one that has not fails the task."""
-        verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
-        log.info("%s", verdict)
-        if verdict.outcome != "pass":
-            said = f"TeardownIncomplete: {verdict.reason}. Next: {next_step}"
-            run.report(Verdict.failed(said))
-            raise AirflowFailException(said)
-        return verdict
-
-
-class RemoveObjectsOperator(TeardownOperator):
-    """Deletes the model's recorded objects, the last applied first, and waits until their load balancers are gone."""
-
     def execute(self, context: Context) -> Any:
-        """Remove them. Where the cluster is gone, or has no API server that answers, there is nothing to remove."""
+        """Delete them. If the cluster is gone, or has no API server that answers, there is nothing to delete."""
         from slipway.kubernetes.apply import remove_objects
         from slipway.steps.teardown import open_teardown
         from slipway.steps.teardown_plan import replan_teardown
 
         run = Run(context)
         with reported_failures(run):
-            now = replan_teardown(run.teardown, approved=run.left("look"))
+            now = replan_teardown(run.teardown, approved=run.result_of(task_ids.LOOK))
             if now.answers and (lease := RunLease.of(run, now.teardown)):
                 lease.acquire(now.teardown.address_timeout_s + GRACE_S)
-                now = replan_teardown(run.teardown, approved=run.left("look"))  # another run may have ended since
+                now = replan_teardown(run.teardown, approved=run.result_of(task_ids.LOOK))  # another run may have ended
             teardown = now.teardown
             open_teardown(teardown)
             if now.answers:
@@ -109,31 +132,33 @@ class RemoveObjectsOperator(TeardownOperator):
             verdict = Verdict.passed(f"{teardown.cluster}: {now.status or 'gone'}, there is nothing to remove")
             log.info("remove objects: %s", verdict)
             return verdict.reason
-        self._wait("RemovalTrigger", teardown, teardown.address_timeout_s)
-        return None
+        return defer(self, RemovalWait(teardown=teardown), "decide")
 
     def decide(self, context: Context, event: JsonObject) -> str:
-        """Write down that nothing is left; or fail with what is."""
+        """Record that nothing is left; or fail with what is."""
         from slipway.steps.teardown import note_removed
 
         run = Run(context)
-        teardown = run.teardown
-        verdict = self._passed(run, event, teardown.target.kubectl("describe services"))
         with reported_failures(run):
+            teardown, verdict = run.teardown, verdict_in(event)
+            if verdict.outcome != "pass":
+                raise RemovalWait(teardown=teardown).failure(event)
             note_removed(teardown)
         run.report(verdict)
         return verdict.reason
 
 
-class DeleteClusterOperator(TeardownOperator):
-    """Runs the provider's GKEDeleteClusterOperator, and waits, deferred, until the cluster is gone.
+class DeleteClusterOperator(BaseOperator):
+    """Runs the provider's GKEDeleteClusterOperator, and waits until the cluster is gone.
 
-    Of the provider's operator only the call to delete is kept: its own wait takes an operation that is DONE for one that
-    succeeded. Safe to run again: what is gone is gone, what is being deleted is waited for.
+    Only the provider's call to delete is used: its own wait takes an operation that is DONE for one that succeeded. It can run
+    again: a cluster that is gone counts as deleted, one that is being deleted is waited for.
     """
 
+    ui_color = RED
+
     def execute(self, context: Context) -> Any:
-        """Delete the cluster, as soon as Google would; nothing to do where it is gone."""
+        """Delete the cluster as soon as Google accepts it; nothing to do if it is gone."""
         from slipway.gke.cluster import judge_deletable
         from slipway.gke.lookup import find_cluster
         from slipway.steps.teardown import check_claim, note_removed
@@ -152,16 +177,17 @@ class DeleteClusterOperator(TeardownOperator):
                 return verdict.reason
             if verdict.outcome == "pass" and found["status"] != "STOPPING":
                 self._delete(context, teardown)
-        self._wait("DeletionTrigger", teardown, teardown.cluster_timeout_s, asked=verdict.outcome == "pass")
-        return None
+        return defer(self, DeletionWait(teardown=teardown, asked=verdict.outcome == "pass"), "decide")
 
     def decide(self, context: Context, event: JsonObject) -> Any:
-        """Say that it is gone, or fail with Google's words; where it has only become deletable, delete it."""
+        """Record that it is gone, or fail with Google's words; if it has only become deletable, delete it."""
         from slipway.steps.teardown import note_removed
 
         run = Run(context)
-        teardown = run.teardown
-        verdict = self._passed(run, event, teardown.cluster.gcloud("describe"))
+        with reported_failures(run):
+            teardown, verdict = run.teardown, verdict_in(event)
+            if verdict.outcome != "pass":
+                raise DeletionWait(teardown=teardown, asked=True).failure(event)
         if not event["found"]:
             return self.execute(context)
         with reported_failures(run):
@@ -170,7 +196,7 @@ class DeleteClusterOperator(TeardownOperator):
         return verdict.reason
 
     def _delete(self, context: Context, teardown: Teardown) -> None:
-        """The provider's call to delete. A cluster that is being deleted by then, as by a call whose answer was lost, is waited for."""
+        """The provider's call to delete. A cluster that is already being deleted, as by a call whose answer was lost, is waited for."""
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKEDeleteClusterOperator
         from google.api_core.exceptions import FailedPrecondition
 
@@ -189,7 +215,7 @@ class DeleteClusterOperator(TeardownOperator):
         with google_errors(str(cluster), teardown.target.conn_id):
             try:
                 provider.execute(context)
-            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
+            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours is used instead
                 log.info("delete cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
             except FailedPrecondition:
                 found = find_cluster(teardown.target.conn_id, cluster)
@@ -216,7 +242,7 @@ class LeftoversOperator(BaseOperator):
 
 
 class RecordTeardownOperator(BaseOperator):
-    """Closes the teardown's record, and gives back the Lease of a cluster that stays; cannot change the run's colour."""
+    """Closes the teardown's record, and returns the Lease if the cluster stays; cannot change the run's colour."""
 
     ui_color = GREY
 
@@ -224,17 +250,17 @@ class RecordTeardownOperator(BaseOperator):
         super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
 
     def execute(self, context: Context) -> str | None:
-        """The record's URI; none where nothing was touched."""
+        """The record's URI; None if nothing was touched."""
         from slipway.steps.teardown import close_teardown
 
         run = Run(context)
-        if run.left("look") is None:
+        if run.result_of(task_ids.LOOK) is None:
             log.info("record: nothing was touched; the first task's log says why")
             return None
-        states = task_states(context)
-        left = run.left("leftovers") or []
-        uri = close_teardown(run.teardown, verdicts_of(run, states), states, left, broke=broken_by(run))
+        states = run.states
+        left = run.result_of(task_ids.LEFTOVERS) or []
+        uri = close_teardown(run.teardown, run.verdicts(states), states, left, broke=broken_by(run))
         log.info("record: %s", uri or "nothing was touched")
-        if states.get("delete_cluster") != "success":
+        if states.get(task_ids.DELETE_CLUSTER) != "success":
             return_leases(run)
         return uri

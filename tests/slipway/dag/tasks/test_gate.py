@@ -6,7 +6,7 @@ from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from slipway.dag.run import Run
-from slipway.dag.tasks import gate as approval
+from slipway.dag.tasks import gate
 from slipway.dag.tasks.gate import ApproveOperator
 from slipway.errors import LeaseLost
 from slipway.release import Gate
@@ -36,7 +36,7 @@ def context(context_of, release, pushed):
 def asked(monkeypatch):
     """What Airflow is told to ask, and for how long the target's Lease is renewed."""
     told = {}
-    monkeypatch.setattr(approval, "renew_lease", lambda _run, limit_s: told.update(lease_s=limit_s))
+    monkeypatch.setattr(gate, "renew_lease", lambda _run, limit_s: told.update(lease_s=limit_s))
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **question: told.update(question))
     return told
 
@@ -60,7 +60,7 @@ def answer(option):
 def test_nobody_is_asked_if_the_gate_was_sure(context, asked):
     """A pass goes on at once, without a question and without a word in the record."""
     run = context(Verdict.passed("3 of 3"))
-    assert operator().execute(run) == "the gate was not in doubt"
+    assert operator().execute(run) == "the gate's result was conclusive"
     assert asked == {}
     assert Run(run).verdict_of("approve") is None
 
@@ -90,12 +90,12 @@ def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
         (
             True,
             (
-                "beside the live release",
+                "next to the live release",
                 "*Approve*: the release replaces the live one.",
-                "it goes, and nothing has changed.",
+                "it is deleted, and nothing has changed.",
             ),
         ),
-        (False, (f"at {ADDRESS}", "*Approve*: the release stays", "it goes, and the last good release serves.")),
+        (False, (f"at {ADDRESS}", "*Approve*: the release stays", "it is rolled back to the last good release.")),
     ):
         with pytest.raises(TaskAwaitingInput):
             operator(preview=preview).execute(context(Verdict.inconclusive(DOUBT)))
@@ -107,7 +107,7 @@ def test_a_yes_is_recorded_with_who_said_it(context, asked):
     run = context(Verdict.inconclusive(DOUBT))
     operator().execute_complete(run, answer("Approve"))
     said = Run(run).verdict_of("approve")
-    assert (said["outcome"], said["reason"]) == ("pass", "ada said yes at 2026-11-24 08:00:00+00:00")
+    assert (said["outcome"], said["reason"]) == ("pass", "ada approved it at 2026-11-24 08:00:00+00:00")
     assert asked == {"lease_s": 600}
 
 
@@ -121,7 +121,7 @@ def test_a_yes_to_what_another_run_has_replaced_meanwhile_is_none(context, lease
 
 
 NOES = {
-    "rejected": (answer("Reject"), "ada said no", True),
+    "rejected": (answer("Reject"), "ada rejected it", True),
     "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", True),
     "broken": ({"error": "odd", "error_type": "unknown"}, r"Airflow could not ask: \{'error': 'odd'.*\}", None),
 }
@@ -131,7 +131,9 @@ NOES = {
 def test_anything_but_yes_means_no(context, event, words, bad):
     """A rejection and a silence fail the task, without another try, and are remembered; what Airflow broke off decides nothing."""
     run = context(Verdict.inconclusive(DOUBT))
-    with pytest.raises(AirflowFailException, match=rf"GateFailed: the gate was in doubt, and {words}\. Next: "):
+    with pytest.raises(
+        AirflowFailException, match=rf"GateFailed: the gate's result was inconclusive, and {words}\. Next: "
+    ):
         operator().execute_complete(run, event)
     said = Run(run).verdict_of("approve")
     assert (said["outcome"], said.get("bad")) == ("fail", bad)

@@ -9,7 +9,7 @@ from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import to_dict
 from slipway.records.record import read_record
 
-DOOM = (
+STUCK = (
     "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: ErrImagePull: x: not found, for 12 s"
 )
 
@@ -35,15 +35,15 @@ def rollback():
 
 def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
     """A release that will not come back fails the teardown in its pods' words, and its record is closed with them."""
-    event = {"outcome": "fail", "reason": DOOM, "found": None}
+    event = {"outcome": "fail", "reason": STUCK, "found": None}
     with pytest.raises(AirflowFailException) as failure:
         rollback().rolled_out(rolling_back, event)
     assert str(failure.value) == (
-        f"RollbackFailed: release abcdefabcdef: {DOOM}. "
+        f"RollbackFailed: release abcdefabcdef: {STUCK}. "
         "Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
     )
     record = read_record(store, release.model, release.run_id)
-    assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", DOOM)
+    assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", STUCK)
 
 
 @pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run's no more")])
@@ -53,7 +53,7 @@ def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error
     with pytest.raises(AirflowSkipException):
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     said = Run(rolling_back).verdict_of("rollback")
-    assert (said["outcome"], said["reason"]) == ("fail", f"nothing is undone: {type(error).__name__}: {error}")
+    assert (said["outcome"], said["reason"]) == ("fail", f"nothing is rolled back: {type(error).__name__}: {error}")
 
 
 def test_what_came_back_counts_only_while_the_target_is_the_runs(rolling_back, leases, release, store):

@@ -7,11 +7,12 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway.dag.run import Run
 from slipway.dag.tasks import waits
-from slipway.dag.tasks.gate import NO_GRPC_BESIDE, PredictionSensor, why_no_grpc
+from slipway.dag.tasks.gate import PredictionSensor
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.errors import ClusterUnreachable, LeaseLost
 from slipway.facts import Previewed, from_dict, to_dict
 from slipway.release import Gate, QualityBounds, Release
+from slipway.steps.waits import NO_GRPC_TO_PREVIEW, why_no_grpc
 
 ADDRESS = "http://203.0.113.9:8501"
 FOUND = {"url": ADDRESS, "grpc": "203.0.113.9:8500"}
@@ -70,10 +71,11 @@ def test_deferred_at_once(context, release, task_id):
     """A wait holds no worker: it defers to its trigger with the model file's limit, Airflow's own limit behind it."""
     trigger, limit_s, own = DEFERRED[task_id]
     with pytest.raises(TaskDeferred) as deferral:
-        sensor(task_id).wait(Run(context(task_id)))
+        sensor(task_id).execute(context(task_id))
     path, kept = deferral.value.trigger.serialize()
     assert trigger == path
-    assert {"release": to_dict(release), "poll_s": sensor(task_id).poll_s, **own}.items() <= kept.items()
+    assert {"release": to_dict(release), **own}.items() <= kept.items()
+    assert kept["poll_s"] > 0
     assert deferral.value.method_name == "decide"
     assert timedelta(seconds=limit_s) < deferral.value.timeout <= timedelta(seconds=limit_s + 120)
 
@@ -89,7 +91,7 @@ LOOKS_AT_PREVIEW = {
 def test_preview_is_waited_for_and_asked_by_the_same_triggers(context, release, kind):
     """What looks at a preview is what looks at the live release, under the preview's name."""
     with pytest.raises(TaskDeferred) as deferral:
-        kind(task_id="it", preview=True).wait(Run(context("it")))
+        kind(task_id="it", preview=True).execute(context("it"))
     path, kept = deferral.value.trigger.serialize()
     assert path in {"slipway.dag.triggers.rollout.RolloutTrigger", "slipway.dag.triggers.gate.PredictionTrigger"}
     assert {
@@ -240,10 +242,10 @@ def test_each_gate_judges_what_has_not_been_judged(context, release, kind):
     if not previewed:
         del run["ti"].facts["preview", "return_value"]
     with pytest.raises(TaskDeferred) as deferral:
-        PredictionSensor(task_id="gate", preview=preview).wait(Run(run))
+        PredictionSensor(task_id="gate", preview=preview).execute(run)
     _, kept = deferral.value.trigger.serialize()
     assert from_dict(Release, kept["release"]).gate == rules
-    assert (kept["no_grpc"] == NO_GRPC_BESIDE) is preview
+    assert (kept["no_grpc"] == NO_GRPC_TO_PREVIEW) is preview
 
 
 NO_DOUBT = {"nobody is asked": (False, "ask"), "the model file says fail": (True, "fail")}

@@ -1,0 +1,47 @@
+"""What the states and verdicts of a run's tasks mean: whether its release is proven, and what it left live. Pure."""
+
+from __future__ import annotations
+
+from slipway.facts import JsonObject
+from slipway.release import Release
+
+
+def is_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof_state: str | None) -> bool:
+    """Whether the gate passed, or a person approved its inconclusive result.
+
+    `proof_state` is the state of the last of these tasks. A state alone proves nothing: a person may have set it.
+    """
+    decisive = approval if (gate or {}).get("outcome") == "inconclusive" else gate
+    return proof_state == "success" and (decisive or {}).get("outcome") == "pass"
+
+
+def why_not_to_write(announce_state: str | None, dag_id: str) -> str | None:
+    """Why `apply` must not write any more; None if it may.
+
+    Airflow skips `announce` when a person ends the run. It stops a running task some seconds later, and the rollback may
+    have looked before that.
+    """
+    if announce_state != "skipped":
+        return None
+    return f"apply: somebody ended the run; nothing was written. Next: trigger {dag_id} again"
+
+
+def was_ended_by_hand(*, proven: bool, announce_state: str | None) -> bool:
+    """Whether a person ended the run, or set the state of one of its tasks, before its release was proven."""
+    return not proven and announce_state in {"skipped", "success"}
+
+
+def describe_left(
+    *, rollback: JsonObject | None, rollback_state: str | None, apply_state: str | None, release: Release, dag_id: str
+) -> str:
+    """What a run that was ended by hand left live, and what to do next."""
+    action = (rollback or {}).get("action") if rollback_state == "success" else None
+    again = f"Next: trigger {dag_id} again"
+    if action == "restore":
+        return f"the release before it serves again. {again}"
+    if action == "remove":
+        return f"it was deleted again. {again}"
+    if apply_state not in {"success", "failed"}:
+        return f"what serves was not touched. {again}"
+    look = release.target.kubectl(f"describe deployment {release.deployment}")
+    return f"what it applied was not rolled back. Next: {look}; then trigger {dag_id} again"

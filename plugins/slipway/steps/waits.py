@@ -1,0 +1,85 @@
+"""What a wait that failed says, and what a gate has to judge. No Airflow here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from slipway.release import Release
+from slipway.verdict import Verdict
+
+NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which passes on REST alone"
+
+log = logging.getLogger(__name__)
+
+
+def explain_rollout(release: Release, release_id: str, reason: str) -> str:
+    """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
+    from slipway.kubernetes.client import cluster_client
+    from slipway.kubernetes.diagnosis import diagnose, most_telling, next_command
+
+    try:
+        with cluster_client(release.target) as client:
+            found = diagnose(client, release, release_id)
+    except Exception as error:  # a diagnosis that fails must not hide the verdict
+        words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+        found = [f"no diagnosis: {' '.join(str(words).split())}"]
+    for line in found:
+        log.error("rollout: %s", line)
+    detail = most_telling(found, reason)
+    shown = f" ({detail})" if detail else ""
+    return f"{reason}{shown}. Next: {next_command(release, release_id, reason)}"
+
+
+def explain_address(release: Release, reason: str) -> str:
+    """The reason and the next command."""
+    return f"{reason}. Next: {release.target.kubectl(f'describe service {release.service}')}"
+
+
+def explain_gate(release: Release, url: str, version: int, reason: str) -> str:
+    """Where the requests went, what was promised and answered, and the next command unless the reason names one.
+
+    A URL that is a path means the API server's proxy.
+    """
+    asked = f"{url}{release.version_path(version)}"
+    command = release.target.kubectl(f"get --raw {asked}") if asked.startswith("/") else f"curl {asked}"
+    what, _, next_step = reason.partition(". Next: ")
+    return f"{asked}: {what}. Next: {next_step or command}"
+
+
+def fixed_address(release: Release) -> dict[str, str | None] | None:
+    """The address that the model file fixes, as the wait for an address finds one; None if it fixes none."""
+    if not release.address:
+        return None
+    return {"url": release.address.rstrip("/"), "grpc": release.grpc_address}
+
+
+def why_no_grpc(release: Release) -> str:
+    """Why the gate knows no address for gRPC, if it knows none."""
+    if release.address:
+        return "the model file gives target.address without target.grpc_address"
+    return f"service/{release.service} has no port tf-serving-grpc"
+
+
+def public_gate(release: Release, *, previewed: bool) -> Release:
+    """The release with the limits that its public gate applies.
+
+    After a preview, the labelled set has been classified by the same image: it is not repeated. A release that had no
+    preview although the model file asks for one is known to be good: it only has to keep its promises.
+    """
+    if release.strategy == "rolling":
+        return release
+    return replace(release, gate=replace(release.gate, quality=None) if previewed else release.gate.promises_only)
+
+
+def gate_goes_on(verdict: Verdict, *, asks: bool, approved: bool) -> bool:
+    """Whether a run goes on after its gate: on a pass; on an inconclusive result only if a person decides, or has said yes."""
+    return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and (asks or approved))
+
+
+def gate_blames_release(verdict: Verdict, *, late: bool | None, unanswered: bool) -> bool:
+    """Whether a failed gate is the release's fault: a wrong or inconclusive answer is, a missing one is not.
+
+    `late` is None if the trigger does not say whether time was up.
+    """
+    return verdict.outcome == "inconclusive" or (late is False and not unanswered)
