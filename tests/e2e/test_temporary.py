@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from fixtures.stand import read_surroundings
 from trial_project import copy_project, remove_images, trial_file
 
 from local.google_project import read_google_project
-
-from ..conftest import read_surroundings
 
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")

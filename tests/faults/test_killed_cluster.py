@@ -1,10 +1,9 @@
 """The tasks that make a GKE cluster and delete it are killed like the others; Google is emulated and counts its calls."""
 
 import pytest
+from fixtures.stand import read_surroundings
 from random_kills import KILLS, kill_repeatedly, result
 from refresh_harness import RefreshHarness
-
-from ..conftest import read_surroundings
 
 MODEL = "faults-cluster"
 TARGET = {"project": "slipway-stand", "location": "us-central1-a", "cluster": MODEL, "temporary": True}
