@@ -26,7 +26,7 @@ from slipway.gke.quota import judge_quota, plan_everywhere, plan_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
-from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
+from slipway.kubernetes.rights import inspect_rights, kinds_of, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding
@@ -67,7 +67,7 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
         try:
             findings += inspect_rights(release, objects)
         except SlipwayError as error:  # the tasks below say it in their own way, and try again
-            findings.append(_unasked_rights(release.target, error))
+            findings.append(unasked_rights(release.target, error))
     return tuple(findings)
 
 

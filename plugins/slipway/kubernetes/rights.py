@@ -98,12 +98,13 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Find
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
-        return [_unasked_rights(target, error)]
+        return [unasked_rights(target, error)]
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
     return judge_rights(target.namespace, allowed, grant=grant)
 
 
-def _unasked_rights(target: Target, error: SlipwayError) -> Finding:
+def unasked_rights(target: Target, error: SlipwayError) -> Finding:
+    """The finding if the API server did not say which rights the connection has."""
     return Finding(outcome="warned", said=f"rights in namespace {target.namespace}: could not be asked: {error}")
 
 

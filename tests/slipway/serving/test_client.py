@@ -9,7 +9,7 @@ import pytest
 import yaml
 from grpc_serving import DESCRIPTORS, request_of
 
-from slipway.kubernetes.proxy import ask_at, read_proxied, way_in
+from slipway.kubernetes.proxy import ask_at, how_to_allow, read_proxied
 from slipway.serving import client as questions
 from slipway.serving.client import ask, ask_async, ask_grpc
 from slipway.serving.golden import Answer, GrpcPrediction, GrpcRefusal
@@ -156,7 +156,7 @@ WAYS_IN = {
 @pytest.mark.parametrize(("denied", "then"), WAYS_IN.items())
 def test_who_is_not_let_through_is_told_the_way_in(release, denied, then):
     """A login that is not taken wants a valid one; a right that is missing is named."""
-    assert then == way_in(release.target, denied)
+    assert then == how_to_allow(release.target, denied)
 
 
 MODELS = {
