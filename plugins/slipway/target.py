@@ -25,9 +25,6 @@ class Target:
 
 
 Endpoint = Literal["public", "private", "dns"]
-CLUSTER_LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
-CLUSTER_LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
-CLUSTER_LABEL_MODEL = "slipway-model"  # and for which model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

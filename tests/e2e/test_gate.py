@@ -29,7 +29,7 @@ from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.serving.golden import cases_from
-from slipway.serving.labelled_set import pin_quality, read_images
+from slipway.serving.labelled_set import pin_labelled_set, read_images
 from slipway.verdict import Verdict
 
 OLD, NEW = 41, 42  # versions
@@ -198,7 +198,7 @@ def test_a_wrong_label_and_too_little_confidence_fail_at_once(served):
     wrong = served.end(NEW, cases=[promised(three, label="8")])
     assert (wrong.outcome, wrong.reason.rsplit(": ", 1)[1]) == ("fail", "wrong label")
     unsure = served.end(NEW, cases=[promised(three, min_confidence=1.0)])
-    assert (unsure.outcome, unsure.reason.rsplit(": ", 1)[1]) == ("fail", "too little confidence")
+    assert (unsure.outcome, unsure.reason.rsplit(": ", 1)[1]) == ("fail", "confidence too low")
     assert served.end(NEW, cases=[promised(three, label=("8", "3"))]).outcome == "pass"
 
 
@@ -242,7 +242,7 @@ def test_flapping_answers_are_given_up(served):
     with between(served.url, every=7) as url:
         end = served.end(NEW, url=url, errors=2, limit_s=60)
     assert end.outcome == "fail"
-    assert end.reason.startswith("3 rounds without all answers after one that passed, 2 allowed: ")
+    assert end.reason.startswith("3 rounds with missing answers after the first pass, 2 allowed: ")
 
 
 def test_right_answers_that_come_late_are_doubt(served):
@@ -250,7 +250,7 @@ def test_right_answers_that_come_late_are_doubt(served):
     with between(served.url, delay_s=0.3) as url:
         end = served.end(NEW, url=url, latency_ms=200, limit_s=60)
     assert end.outcome == "inconclusive"
-    assert re.search(r"95 of 100 answers within \d{3,4} ms, 200 promised, 3 times in a row", end.reason), end.reason
+    assert re.search(r"95 of 100 answers within \d{3,4} ms, limit 200 ms, 3 times in a row", end.reason), end.reason
     assert end.found["latency_ms"] >= 300
 
 
@@ -271,37 +271,37 @@ def mislabelled(served, pictures):
     """Makes the bounds for the same images, a third of whose labels are wrong."""
 
     def make(**bounds):
-        good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", **bounds)
+        good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", **bounds)
         rows = [f"digits/{one.name},{one.label if place % 3 else '0'}" for place, one in enumerate(read_images(good))]
         (pictures / "labels.csv").write_text("\n".join(["image,label", *rows]))
-        return pin_quality(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
+        return pin_labelled_set(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
 
     return make
 
 
 def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
     """Digits that the model never saw are told well enough; where a third of the labels are wrong, they surely are not."""
-    good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
+    good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
     end = served.end(NEW, quality=good)
     assert end.outcome == "pass", end.reason
     assert end.found["quality"]["images"] == PICTURES
     print(end.reason.rsplit("; ", 1)[1])
     end = served.end(NEW, quality=mislabelled(min_top1=0.9))
     assert end.outcome == "fail", end.reason
-    assert "0.9 promised" in end.reason
+    assert "at least 0.9 required" in end.reason
 
 
 def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
-    floor = pin_quality(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
+    floor = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
     release = replace(served.release, gate=Gate(quality=floor))
     live = evaluate_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
-    assert live.source == f"asked at {served.url} before the run"
+    assert live.source == f"measured at {served.url} before the run"
     assert served.end(NEW, quality=floor, baseline=live).outcome == "pass"
     all_right = Baseline(measured=replace(live.measured, wrong=()), source="its record")
     end = served.end(NEW, quality=mislabelled(max_drop=0.02), baseline=all_right)
     assert end.outcome == "fail", end.reason
-    assert f"right, the live release {PICTURES} (its record), at most 0.02 less allowed" in end.reason
+    assert f"correct, the live release {PICTURES} (its record), a drop of at most 0.02 allowed" in end.reason
 
 
 # --- a person's word --------------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def test_a_person_lets_a_release_pass(doubt, airflow_api):
     shown = run.answer("Approve")
     assert run.end() == "success"
     record = doubt.records()[-1]
-    assert "1 promised, 3 times in a row" in shown["body"]
+    assert "limit 1 ms, 3 times in a row" in shown["body"]
     assert shown["subject"] == "Is version 1 of doubt good enough?"
     assert record["outcome"] == "live"
     for gate in ("preview_gate", "gate"):

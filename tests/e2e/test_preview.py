@@ -143,7 +143,7 @@ def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
         _, [record] = story.run(green=False)
     overlay.write_text(good)
     reason = record["verdicts"]["preview_gate"]["reason"]
-    assert "golden case 'eight': promised '4'" in reason
+    assert "golden case 'eight': expected '4'" in reason
     assert "wrong label" in reason
     assert record["tasks"]["apply"] == "upstream_failed"
     assert untouched(story) == before

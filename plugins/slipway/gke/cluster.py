@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from slipway.facts import JsonObject
-from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster, NodePool
+from slipway.names import CLUSTER_LABEL_RUN
+from slipway.target import ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
 OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]

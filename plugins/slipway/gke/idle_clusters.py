@@ -13,11 +13,11 @@ from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 from slipway.kubernetes.api import read
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
-from slipway.names import LABEL_MODEL
+from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL
 from slipway.records.history import History, place_of, read_history
 from slipway.records.store import Store
 from slipway.release import Release
-from slipway.target import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, GkeCluster, Target
+from slipway.target import GkeCluster, Target
 
 NEW = timedelta(hours=1)  # the run that made it may not have come to use it
 

@@ -12,7 +12,7 @@ from slipway.facts import Export, Image, Proof
 from slipway.image.engine import engine_host, one_line, throwaway_container
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
-from slipway.serving.client import ask, grpc_client
+from slipway.serving.client import grpc_client, send_request
 from slipway.serving.golden import (
     GARBAGE_BODY,
     GoldenCase,
@@ -80,10 +80,10 @@ def _question(client: Any, container: str, release: Release, export: Export) -> 
     host = engine_host(release)
     rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
-    available = _await_available(client, container, export.version, lambda: ask(base_url, path))
+    available = _await_available(client, container, export.version, lambda: send_request(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
-    answers = [judge_answer(case, ask(base_url, f"{path}:predict", case.rest_body)) for case in cases]
-    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
+    answers = [judge_answer(case, send_request(base_url, f"{path}:predict", case.rest_body)) for case in cases]
+    garbage = judge_garbage(send_request(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
     spoken = _question_grpc(f"{host}:{grpc_port}", cases, export)
     return _all_passed([available, *answers, garbage, *spoken])
 

@@ -10,7 +10,7 @@ from slipway.errors import ManifestError
 from slipway.facts import JsonObject
 from slipway.names import PREVIEW_SUFFIX, preview_name
 from slipway.release import Release
-from slipway.serving.batching import joins_requests, largest_batch
+from slipway.serving.batching import batches_requests, largest_batch
 
 BASE_NAME = "tfs-server"  # the name of the base's objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
@@ -143,7 +143,7 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
 
 def _check_batching(deployment: Manifest, objects: list[Manifest], release: Release) -> None:
     """What a server that joins requests requires of the export; an archive's graph and warmup are unknown."""
-    if release.source.kind == "savedmodel" or not joins_requests(deployment):
+    if release.source.kind == "savedmodel" or not batches_requests(deployment):
         return
     if release.export.on_bad_image != "mark":
         raise ManifestError(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix
-from slipway.serving.client import _no_answer, ask_async
+from slipway.serving.client import no_answer, send_request_async
 from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer
 from slipway.target import Target
 
 
 async def ask_at(target: Target, url: str, path: str, body: str | None = None) -> Answer:
     """Send a request; through the Service proxy of the target's API server if the URL has no host."""
-    return await (_ask_through(target, url + path, body) if url.startswith("/") else ask_async(url, path, body))
+    return await (
+        _ask_through(target, url + path, body) if url.startswith("/") else send_request_async(url, path, body)
+    )
 
 
 async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
@@ -35,7 +37,7 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
             )
             return read_proxied(response.status, await response.text())
     except (aiohttp.ClientError, TimeoutError) as error:
-        return _no_answer(error)
+        return no_answer(error)
 
 
 def read_proxied(status: int, body: str) -> Answer:

@@ -26,7 +26,7 @@ from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenIma
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
-from slipway.serving.labelled_set import pin_quality
+from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.preview import check_preview
 from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_target
 from slipway.target import Target
@@ -201,7 +201,7 @@ def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
 
 
 def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBounds:
-    return pin_quality(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
+    return pin_labelled_set(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

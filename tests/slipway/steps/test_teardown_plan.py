@@ -154,5 +154,5 @@ def test_services_are_waited_for_until_their_load_balancers_are_gone():
 
 def test_refused_if_the_target_is_none_of_googles():
     """A model file whose target is a connection has no cluster that is ours to delete."""
-    with pytest.raises(InputRefused, match="its target is no GKE cluster"):
+    with pytest.raises(InputRefused, match="its target is not a GKE cluster"):
         _ = replace(TEARDOWN, target=Target(conn_id="kubernetes_default", namespace="shop")).cluster

@@ -16,8 +16,8 @@ from slipway.dag.stage import BLUE, GRACE_S, RED, StageOperator, reported_failur
 from slipway.errors import ClusterUnfit
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_claim, plan_body, plan_drift
-from slipway.names import teardown_dag_id
-from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster
+from slipway.names import CLUSTER_LABEL_RUN, teardown_dag_id
+from slipway.target import ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -83,7 +83,10 @@ class RecordOperator(BaseOperator):
         from slipway.records.record import close_run
 
         undo, broke = run.left("rollback"), broken_by(run)
-        return close_run(run.release, verdicts_of(run, states), states, proven=proven, undo=undo, broke=broke)
+        applied = states.get("apply") == "success"
+        return close_run(
+            run.release, verdicts_of(run, states), states, proven=proven, applied=applied, undo=undo, broke=broke
+        )
 
 
 def _left_live(run: Run, states: dict[str, str]) -> str:

@@ -173,4 +173,4 @@ class RollbackOperator(BaseOperator):
 
         release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
         verdicts = {"rollback": {name: event[name] for name in ("outcome", "reason")}}
-        return close_run(release, verdicts, {}, proven=proven)
+        return close_run(release, verdicts, {}, proven=proven, applied=True)

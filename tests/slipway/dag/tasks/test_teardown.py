@@ -19,10 +19,11 @@ from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.gke.leftovers import balancer_name
 from slipway.gke.preflight import inspect_deletion
 from slipway.model.target_settings import GkeSettings
+from slipway.names import CLUSTER_LABEL_RUN
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
 from slipway.steps.teardown_plan import TeardownPlan
-from slipway.target import CLUSTER_LABEL_RUN, GkeCluster, Target
+from slipway.target import GkeCluster, Target
 from slipway.verdict import require
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
