@@ -107,7 +107,7 @@ def test_google_was_asked_before_the_cluster_was_made(made, gke, airflow_api):
     project = gke.get("project") or "slipway-stand"
     for words in (f"project {project}: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
         assert any(one.startswith(words) for one in said)
-    assert any("has to be made: about $0.90 per hour to leave standing" in one for one in said)
+    assert any("will be created: about $0.90 per hour" in one for one in said)
     assert "missing" not in {one["outcome"] for one in report}
 
 
@@ -116,9 +116,7 @@ def test_record_says_what_the_run_made_and_what_it_costs(made, stand, airflow_ap
     folder = Path(stand["store"].removeprefix("file://")) / "records" / MODEL
     records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     [record] = [one for one in records if one["run_id"] == newest_run(airflow_api)]
-    assert (
-        "; made by this run, about $0.90 per hour to leave standing" in record["verdicts"]["create_cluster"]["reason"]
-    )
+    assert "; created by this run, about $0.90 per hour" in record["verdicts"]["create_cluster"]["reason"]
 
 
 def test_the_wait_for_google_holds_no_worker_slot(made):

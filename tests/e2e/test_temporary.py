@@ -152,7 +152,7 @@ def test_red_at_the_gate_and_gone(red, kubectl):
 def test_each_run_makes_its_own(red):
     """The second run starts anew: what the first has proven is not live, and so nothing of it is taken over."""
     assert "plan: everything: a temporary cluster: everything is proven anew" in red.log
-    assert "made by this run" in red.record["verdicts"]["create_cluster"]["reason"]
+    assert "created by this run" in red.record["verdicts"]["create_cluster"]["reason"]
 
 
 def test_cluster_that_was_there_before_is_left_alone(red, trial, google):
@@ -164,7 +164,7 @@ def test_cluster_that_was_there_before_is_left_alone(red, trial, google):
     assert (calls["CreateCluster"], calls["DeleteCluster"]) == (2, 2)
     ran = trial()
     assert ran.code != 0
-    assert "ClusterUnfit: cluster brief in slipway-stand, us-central1-a: was not made by this run" in ran.log
+    assert "ClusterUnfit: cluster brief in slipway-stand, us-central1-a: was not created by this run" in ran.log
     assert (ran.record["tasks"]["claim_cluster"], ran.record["tasks"]["delete_cluster"]) == (
         "failed",
         "upstream_failed",

@@ -12,6 +12,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+from google_clock import Clock
 
 from slipway.dag import run_lease
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed, to_dict
@@ -249,9 +250,10 @@ def with_localhost(getaddrinfo):
 
 @pytest.fixture
 def google(emulator, monkeypatch):
-    """Google without a cluster and without faults, quick; the connection `google_cloud_default` reaches it."""
+    """Google without a cluster or faults, whose clock stands still; the connection `google_cloud_default` reaches it."""
     state = emulator.google
-    state.reset(emulator.clusters.Faults(operation_s=0.3))
+    state.reset()
+    state.clock = Clock()
     monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", emulator.identity.universe)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(emulator.identity.bundle))
     extra = {"key_path": str(emulator.identity.key_file)}

@@ -127,7 +127,7 @@ class CreateClusterOperator(BaseOperator):
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
-        paid = f"; {'made by this run, ' if made else ''}{cost}"
+        paid = f"; {'created by this run, ' if made else ''}{cost}"
         log.info("create cluster: %s%s", cluster, paid)
         run.report(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
         return {

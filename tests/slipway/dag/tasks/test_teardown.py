@@ -7,10 +7,10 @@ cluster in tests/e2e/test_teardown.py.
 import asyncio
 import json
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from google_clock import end_operations, event_of, run_task
 
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
@@ -82,26 +82,9 @@ def put(google, status, **fields):
     google.put(PATH, Cluster.from_json(json.dumps({"status": status, **fields})))
 
 
-def drive(task, context, *, looking=None):
-    """The task from its start to its end, its deferrals carried out by their triggers; its result."""
-    method, words = task.execute, ()
-    for _ in range(5):
-        try:
-            return method(context, *words)
-        except TaskDeferred as deferred:
-            path, arguments = deferred.trigger.serialize()
-            module, _, name = path.rpartition(".")
-            trigger = getattr(import_module(module), name)(**{**arguments, "poll_s": 0.1})
-            if looking:
-                looking()
-            words = (asyncio.run(anext(trigger.run())).payload,)
-            method = getattr(task, deferred.method_name)
-    raise AssertionError("deferred again and again")
-
-
-def delete(context, **options):
-    """The task that deletes the cluster, from start to end."""
-    return drive(DeleteClusterOperator(task_id="delete_cluster"), context, **options)
+def delete(google, context, **options):
+    """Run the task that deletes the cluster from start to end; its result."""
+    return run_task(google, DeleteClusterOperator(task_id="delete_cluster"), context, **options)
 
 
 def provider(**options):
@@ -116,7 +99,7 @@ def test_cluster_is_deleted_and_waited_for(google, looked):
     """By the provider's call, once, until it is gone; the verdict says so."""
     put(google, "RUNNING")
     context = looked("delete_cluster")
-    assert delete(context) == f"{CLUSTER}: gone"
+    assert delete(google, context) == f"{CLUSTER}: gone"
     assert google.clusters == {}
     assert google.calls["DeleteCluster"] == 1
     assert context["ti"].facts["delete_cluster", "verdict"]["outcome"] == "pass"
@@ -124,29 +107,28 @@ def test_cluster_is_deleted_and_waited_for(google, looked):
 
 def test_done_already_if_the_cluster_is_gone(google, looked):
     """A cluster that is not there is what was wanted; nothing is asked of Google but whether it is."""
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone already"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone already"
     assert set(google.calls) == {"GetCluster"}
 
 
 def test_waited_for_if_it_is_being_deleted(google, looked):
     """A second try after a worker's death, or somebody else's deletion, is waited for and not asked for again."""
     put(google, "STOPPING")
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 0
 
 
 def test_deleted_only_when_google_would(google, looked):
     """While a cluster is being made Google refuses to delete it: that is waited for."""
     put(google, "PROVISIONING")
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 1
 
 
 def test_gone_is_gone_if_somebody_deletes_it_at_once(google, looked):
     """A cluster that vanishes under the wait is gone."""
     put(google, "RUNNING")
-    google.faults.operation_s = 60
-    assert delete(looked("delete_cluster"), looking=google.clusters.clear) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster"), before_polls=google.clusters.clear) == f"{CLUSTER}: gone"
 
 
 def test_the_provider_alone_takes_a_failed_deletion_for_success(google, looked):
@@ -156,6 +138,7 @@ def test_the_provider_alone_takes_a_failed_deletion_for_success(google, looked):
     operator = provider(deferrable=True, poll_interval=0.1)
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(looked("delete"))
+    end_operations(google)
     event = asyncio.run(anext(deferred.value.trigger.run())).payload
     assert event["status"] == "success"
     assert google.clusters[PATH].status.name == "ERROR"
@@ -167,9 +150,9 @@ def test_red_with_googles_words_if_the_deletion_failed(google, looked):
     google.faults.operation_error = "the node pool cannot be drained"
     words = r"^TeardownIncomplete: .* it is ERROR: the node pool cannot be drained\. Next: gcloud .* describe"
     with pytest.raises(AirflowFailException, match=words):
-        delete(looked("delete_cluster"))
+        delete(google, looked("delete_cluster"))
     google.faults.operation_error = None
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_refused_in_one_line_if_it_may_not_delete(google, looked):
@@ -179,7 +162,7 @@ def test_refused_in_one_line_if_it_may_not_delete(google, looked):
     with pytest.raises(
         AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.delete.*Next: "
     ) as refusal:
-        delete(looked("delete_cluster"))
+        delete(google, looked("delete_cluster"))
     assert "\n" not in str(refusal.value)
     assert google.clusters[PATH].status.name == "RUNNING"
     assert set(google.calls) == {"GetCluster", "DeleteCluster"}
@@ -193,14 +176,14 @@ def test_tried_again_if_google_is_in_trouble(google, looked):
     def trouble():
         google.faults.unavailable = {"GetCluster": 2, "ListOperations": 2}
 
-    assert delete(looked("delete_cluster"), looking=trouble) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster"), before_polls=trouble) == f"{CLUSTER}: gone"
 
 
 def test_goes_on_if_the_answer_to_delete_was_lost(google, looked):
     """Google's client calls again, is refused because the cluster is being deleted, and that is what is waited for."""
     put(google, "RUNNING")
     google.faults.swallow = {"DeleteCluster": 1}
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 2
 
 
@@ -209,20 +192,19 @@ def test_second_try_waits_for_what_a_dead_worker_began(google, looked):
     put(google, "RUNNING")
     with pytest.raises(TaskDeferred):
         DeleteClusterOperator(task_id="delete_cluster").execute(looked("delete_cluster"))  # and here it dies
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 1
 
 
 def test_red_if_time_is_up(google, looked, teardown):
     """A deletion that does not end is said so, with the cluster's state."""
     put(google, "RUNNING")
-    google.faults.operation_s = 60
     task = DeleteClusterOperator(task_id="delete_cluster")
     context = looked("delete_cluster")
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context)
-    deferred.value.trigger.deadline, deferred.value.trigger.poll_s = 0.0, 0.1
-    event = asyncio.run(anext(deferred.value.trigger.run())).payload
+    deferred.value.trigger.deadline = 0.0
+    event = event_of(google, deferred.value.trigger)
     with pytest.raises(AirflowFailException, match=r"^TeardownIncomplete: time is up: .*: STOPPING, being deleted"):
         task.decide(context, event)
 
@@ -246,7 +228,7 @@ def test_there_is_nothing_to_remove_without_an_api_server(google, looked, status
     """Objects go with a cluster that is gone, or has no API server that answers."""
     if status:
         put(google, status)
-    said = drive(RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
+    said = run_task(google, RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
     assert said == f"{CLUSTER}: {words}, there is nothing to remove"
 
 
@@ -254,7 +236,7 @@ def test_tried_again_if_the_api_server_does_not_answer(google, looked):
     """The cluster is RUNNING and nobody answers in it: nothing is deleted behind its back."""
     put(google, "RUNNING")
     with pytest.raises(ClusterUnreachable):
-        drive(RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
+        run_task(google, RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
     assert google.calls["DeleteCluster"] == 0
 
 
@@ -264,8 +246,8 @@ def test_tried_again_if_the_api_server_does_not_answer(google, looked):
 def test_record_says_that_it_was_torn_down(google, looked, store, record_of):
     """The teardown has a record of its own, and nothing counts as applied any more; what was proven can still come back."""
     write_record(store, record_of("r0", "live", objects=[SERVICE], target=TARGET))
-    drive(RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
-    assert delete(looked("delete_cluster")) == f"{CLUSTER}: gone already"
+    run_task(google, RemoveObjectsOperator(task_id="remove_objects"), looked("remove_objects"))
+    assert delete(google, looked("delete_cluster")) == f"{CLUSTER}: gone already"
     record = read_record(store, "digits-vit", "manual__down")
     assert (record["cause"], record["outcome"], record["objects"], record["removed"]) == (
         "teardown", "gone", [], ["service/tfs-server"],
@@ -281,17 +263,17 @@ def test_record_says_that_it_was_torn_down(google, looked, store, record_of):
 
 def test_temporary_cluster_is_claimed_made_and_deleted(google, in_run, temporary):
     """The run labels what it makes, and by that label alone it deletes it."""
-    drive(ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+    run_task(google, ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
     assert google.clusters[PATH].resource_labels[CLUSTER_LABEL_RUN] == temporary.claim
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_claimed_again_by_the_run_that_made_it(google, in_run):
     """A cleared run finds its own cluster, and goes on with it."""
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
-    said = drive(ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
-    assert said == f"{CLUSTER}: made by this run"
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+    said = run_task(google, ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
+    assert said == f"{CLUSTER}: created by this run"
 
 
 EACH_TASK = pytest.mark.parametrize(
@@ -304,8 +286,8 @@ EACH_TASK = pytest.mark.parametrize(
 def test_cluster_that_was_there_before_is_left_alone(google, in_run, labels, task):
     """No task of a run with a cluster of its own uses or deletes one that the run has not made."""
     put(google, "RUNNING", resourceLabels=labels)
-    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not made by this run.* left as it is"):
-        drive(task(task_id="one"), in_run("one"))
+    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not created by this run.* left as it is"):
+        run_task(google, task(task_id="one"), in_run("one"))
     assert google.clusters[PATH].status.name == "RUNNING"
     assert set(google.calls) == {"GetCluster"}
 
@@ -314,25 +296,25 @@ def test_cluster_that_was_there_before_is_left_alone(google, in_run, labels, tas
 def test_cluster_of_another_airflows_run_is_left_alone(google, in_run, temporary, task):
     """Two Airflows that share store, schedule and model have runs of one id: neither takes the other's cluster for its own."""
     ours, theirs = (replace(temporary, installation=name) for name in ("here", "there"))
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster", theirs))
-    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not made by this run.* left as it is"):
-        drive(task(task_id="one"), in_run("one", ours))
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster", theirs))
+    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not created by this run.* left as it is"):
+        run_task(google, task(task_id="one"), in_run("one", ours))
     assert google.clusters[PATH].status.name == "RUNNING"
-    assert delete(in_run("delete_cluster", theirs)) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster", theirs)) == f"{CLUSTER}: gone"
 
 
 def test_creation_that_failed_is_deleted_too(google, in_run):
     """What a stockout leaves is the run's own, and goes."""
     google.faults.stockout = True
     with pytest.raises(AirflowFailException, match="GCE_STOCKOUT"):
-        drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+        run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
     assert google.clusters[PATH].status.name == "ERROR"
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_nothing_to_delete_if_nothing_was_made(google, in_run):
     """A creation that was denied leaves nothing, and the teardown passes."""
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone already"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone already"
 
 
 def test_temporary_record_is_no_live_release(google, in_run, temporary, store, record_of):
@@ -340,7 +322,7 @@ def test_temporary_record_is_no_live_release(google, in_run, temporary, store, r
     record = record_of("x", "live", objects=[SERVICE], target=TARGET, cluster=temporary.cluster)
     assert record["outcome"] == "proven"
     write_record(store, {**record, "run_id": temporary.run_id})
-    delete(in_run("delete_cluster"))
+    delete(google, in_run("delete_cluster"))
     assert read_record(store, "digits-vit", temporary.run_id)["outcome"] == "proven"
     assert read_history(store, "digits-vit").records == ()
 
