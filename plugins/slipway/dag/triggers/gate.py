@@ -35,7 +35,7 @@ class PredictionTrigger(ReleaseTrigger):
     """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
     Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
-    server that does not pass questions on for want of a right or a login is waited for as long as doom is: it may be starting.
+    server that does not pass questions on for want of a right or a login is polled as long as a stuck rollout is: it may be starting.
     """
 
     clock = staticmethod(time.monotonic)
