@@ -8,6 +8,7 @@ PUT  /residue            load balancers, addresses and disks, which no cluster t
 PUT  /artifacts          repositories: artifacts.Artifacts
 PUT  /clusters/NAME      a cluster as it is given, in the JSON of google.container.v1.Cluster
 DELETE /clusters/NAME    gone at once, under whoever uses it
+POST /operations/end     every operation ends now
 POST /reset              no clusters, no faults, nothing counted, a project that may do everything
 """
 
@@ -43,6 +44,8 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
             elif (method, path) == ("POST", "/reset"):
                 google.reset()
                 faults_changed(google.faults)
+            elif (method, path) == ("POST", "/operations/end"):
+                google.end_operations()
             elif method == "PUT" and path.startswith("/clusters/"):
                 google.put(path.removeprefix("/clusters/"), Cluster.from_json(json.dumps(body or {})))
             elif method == "DELETE" and path.startswith("/clusters/"):

@@ -154,6 +154,18 @@ def test_it_is_told_to_misbehave():
         server.server_close()
 
 
+def test_operations_end_when_told():
+    """However long an operation was to take, a test ends it when it has seen enough."""
+    google = Google(Kubernetes(endpoint="127.0.0.1:1", ca=""), time.time)
+    answer = control.control(google, lambda _: None)
+    answer("PUT", "/faults", {"operation_s": 3600})
+    cluster = answer("PUT", "/clusters/projects/p/locations/l/clusters/c", {"status": "PROVISIONING"})["clusters"]
+    assert [one["status"] for one in cluster.values()] == ["PROVISIONING"]
+    ended = answer("POST", "/operations/end", None)
+    assert [one["status"] for one in ended["clusters"].values()] == ["RUNNING"]
+    assert [one["status"] for one in ended["operations"]] == ["DONE"]
+
+
 def test_a_real_project_in_place_of_the_emulator(tmp_path):
     """Where the environment names a project, `up --gke` emulates nothing and connects the stand's Airflow to it."""
     named = {
