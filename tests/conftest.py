@@ -14,10 +14,15 @@ import time
 import urllib.request
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.own_stand import own_stand
 from local.google_project import read_google_project
+from local.settings import settings_here
+from local.shared import supervisor
+from local.supervision import pids
 
 PROJECT = Path(__file__).parents[1]
 
@@ -52,7 +57,11 @@ hub_stub = _load_hub_stub()
 
 
 def pytest_collection_modifyitems(config, items):
-    """With a real project of Google's, tests that tell the emulator what to be are left out: pytest counts them as deselected."""
+    """Tests of the second checkout come first, and its Airflow goes with the last of them.
+
+    With a real project of Google's, tests that tell the emulator what to be are left out: pytest counts them as deselected.
+    """
+    items.sort(key=lambda item: "second" not in item.fixturenames)
     if read_google_project() is None:
         return
     told = [item for item in items if {"google", "emulator"} & set(item.fixturenames)]
@@ -120,6 +129,27 @@ def stand():
     )
     assert done.returncode == 0, f"the stand is not up: {done.stderr.strip()}. Next: make up"
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def second(stand):
+    """A second checkout beside this one, with a stand of its own: its `project` and `status`; and the shared parts' `pids` before it."""
+    before = pids(supervisor(settings_here()))
+    with own_stand() as (project, status):
+        yield SimpleNamespace(project=project, status=status, pids=before)
+
+
+@pytest.fixture(scope="session")
+def demos(second):
+    """Both checkouts' `make demo`, every step of it, at once: the output of this one's and of the other's."""
+    command = ["make", "demo", "FORCE=1"]
+    running = [
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for folder in (PROJECT, second.project)
+    ]
+    said = [one.communicate()[0] for one in running]
+    assert [one.returncode for one in running] == [0, 0], said
+    return said
 
 
 @pytest.fixture(scope="session")
