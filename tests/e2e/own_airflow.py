@@ -6,9 +6,9 @@ RUN_LIMIT_S = 3600  # far beyond any run: how long one takes is the machine's bu
 
 
 class OwnAirflow:
-    """Its commands share one process that has imported Airflow; `end()` ends it."""
+    """Its commands share one process that has imported Airflow, and `more` modules; `end()` ends it."""
 
-    def __init__(self, root, project, surroundings):
+    def __init__(self, root, project, surroundings, *more):
         self.store = root / "store"
         self.environment = {
             **surroundings, "AIRFLOW_HOME": str(root / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{self.store}",
@@ -16,7 +16,7 @@ class OwnAirflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root}/airflow.db",
         }  # fmt: skip
         self.environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
-        self.warm = Warm.start(self.environment)
+        self.warm = Warm.start(self.environment, *more)
         code, said = self.command("db", "migrate")
         assert code == 0, said[-6000:]
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
+from warm import GOOGLE
 
 from local.google_project import read_google_project
 
@@ -69,7 +70,7 @@ def trial(where, tmp_path_factory, engine, kubectl):
     )
     copied = copy_project(root / "project", MODEL, file)
     overlay = copied / "include" / "manifests" / "overlays" / "local" / "kustomization.yaml"
-    airflow = OwnAirflow(root, copied, where.environment)
+    airflow = OwnAirflow(root, copied, where.environment, *GOOGLE)
     find = root / "find.py"
     find.write_text(FIND)
 
