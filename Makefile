@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-faults times serving-times lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock docs model-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -41,19 +41,31 @@ check:  ## lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
-# What runs in the background would not hear Ctrl-C, which bash has such commands ignore: hence --default-signal.
-test:  ## bring up the stand, then lint, types and every test
+# Three at once, on two cores: much of a run on the stand is waiting. What runs in the background would not hear Ctrl-C,
+# which bash has such commands ignore: hence --default-signal.
+test:  ## bring up the stand, then lint, types and every test but the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
 	    echo "== $$name: $$((SECONDS - began)) s"; }; \
 	stage stand $(STAND) up; dev=$(DEV); \
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
-	beside=$$(mktemp); failed=0; \
-	env --default-signal=INT $$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$beside 2>&1 & other=$$!; \
-	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not (alongside or alone or faults)" --durations=15) || failed=1; \
-	wait $$other || failed=1; echo "== the tests that ran beside them"; cat $$beside; rm -f $$beside; \
-	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
+	outputs=$$(mktemp -d); failed=0; others=(); \
+	behind() { local name=$$1; shift; (stage "$$name" env --default-signal=INT $$dev/python -m pytest --durations=15 "$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
+	behind "tests that need no stand" -m "not (stand or slow or faults)"; \
+	behind "tests beside the stand's Airflow" -m "alongside and not (slow or faults)" tests/e2e tests/slipway; \
+	(stage "tests in the stand's Airflow" $$dev/python -m pytest --durations=15 \
+	    -m "stand and not (alongside or alone or slow or faults)" tests/docs tests/e2e tests/local) || failed=1; \
+	for other in $${others[@]}; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
+	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults" tests/local) || failed=1; exit $$failed
+
+test-slow:  ## what takes minutes and seldom breaks, on the stand
+	@$(STAND) up && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
+
+test-all:  ## make test, the slow tests and the faults, one after another
+	@failed=0; for part in test test-slow test-faults; do \
+	    began=$$SECONDS; echo "== make $$part"; $(MAKE) --no-print-directory $$part && how=passed || { how=FAILED; failed=1; }; \
+	    ended+="== make $$part: $$how after $$((SECONDS - began)) s"$$'\n'; done; printf '%s' "$$ended"; exit $$failed
 
 test-faults:  ## break things on the stand (about an hour, nobody else on it), and write docs/faults.md's table again
 	@$(STAND) up || exit 1; run() { env --default-signal=INT SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \

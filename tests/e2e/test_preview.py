@@ -19,7 +19,7 @@ LOOK_S = 0.2
 OF_SERVICE = "kubernetes.io/service-name"
 GONE_S = 600  # a pod drains for 10 s, on a busy machine for longer
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 @pytest.fixture(scope="module")

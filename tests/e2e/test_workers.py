@@ -32,7 +32,7 @@ TASKS = [
 ]
 TASK_LIMIT_S = 3600
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 class Workers:

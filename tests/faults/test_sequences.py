@@ -50,6 +50,7 @@ def test_an_address_that_never_comes(road, tell):
     tell("LoadBalancer never addressed (first release)", "nothing is left of it", run.detect_s())
 
 
+@pytest.mark.faults
 def test_good_then_a_crash_loop(road, good, tell):
     """A release whose server crashes is given up, and the one before it serves as before, asked again and recorded."""
     with road.container(**BAD_FLAG):

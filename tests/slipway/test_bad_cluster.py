@@ -15,7 +15,7 @@ from slipway.errors import ApplyRefused, ClusterUnreachable, InputRefused, Prefl
 from slipway.plan import make_plan
 from slipway.target import Target, cluster_client
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 SECRET = "not-a-token-that-anybody-may-see"
 

@@ -73,6 +73,7 @@ def test_nothing_of_both_if_the_words_say_something_else(words):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_container_that_is_being_removed_is_waited_for(stand):
     """Many who remove one container at once all come back when it is gone; the engine itself refuses all but one."""
     name = f"slipway-removed-by-many-{stand['namespace']}"

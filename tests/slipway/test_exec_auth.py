@@ -20,7 +20,7 @@ from slipway.rollout import read_async
 from slipway.target import Target, cluster_client, connected_namespace
 from slipway.triggers import AddressTrigger
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 NAME = "slipway-exec"
 REFUSED = "no-token-of-this-cluster"

@@ -24,7 +24,7 @@ from slipway.model_file import SERVED
 from slipway.release import Source
 from slipway.store import Store
 
-pytestmark = pytest.mark.stand  # mounts, as the stand does
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]  # mounts, as the stand does
 
 MIB = 1024 * 1024
 READY_S = 30

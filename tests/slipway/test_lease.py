@@ -357,6 +357,7 @@ def run_out(stand, place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_ten_contenders_have_one_holder(stand, place):
     """Ten that want the same Lease in the same moment: one has it, nine are told who; so with a new one and one that has run out."""
     contenders = [replace(OTHER, run_id=f"r{number}") for number in range(10)]
@@ -386,6 +387,7 @@ def test_ten_contenders_have_one_holder(stand, place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_another_has_it_only_when_it_has_run_out(stand, place):
     """Another installation's Lease is refused with who, until when and the one command; run out, it is taken."""
     held = hold(place, OTHER, limit_s=60, is_over=never)
@@ -404,6 +406,7 @@ def test_another_has_it_only_when_it_has_run_out(stand, place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_mates_is_taken_as_soon_as_its_run_has_ended(stand, place):
     """A run of the same installation that was killed holds up nobody once Airflow knows that it has ended."""
     hold(place, MATE, limit_s=3600, is_over=never)
@@ -414,6 +417,7 @@ def test_a_mates_is_taken_as_soon_as_its_run_has_ended(stand, place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_lease_without_a_time_waits_for_a_person(stand, place):
     """A Lease that somebody has written half is not taken, however old; it is broken like any other."""
     said = {
@@ -432,6 +436,7 @@ def test_a_lease_without_a_time_waits_for_a_person(stand, place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_renewal_that_met_another_looks_again(stand, place):
     """Somebody else's write between our look and ours is seen, never overwritten: the look is repeated and holds."""
     hold(place, ME, limit_s=60, is_over=never)
@@ -465,6 +470,7 @@ def run_of(place, stand, release, context_of, record_of):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_run_holds_from_its_plan_to_its_record(stand, place, run_of):
     """A run's tasks renew one Lease, another run is refused until it is given back, and nothing is left of it then."""
     hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
@@ -479,6 +485,7 @@ def test_a_run_holds_from_its_plan_to_its_record(stand, place, run_of):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
     """The one that breaks it remembers whose it was; the other writes no more, also once the breaker is done and gone."""
     hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
@@ -498,6 +505,7 @@ def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of):
     """What answered right at the gate's end may be what the breaker has brought: the run that lost the target is not live."""
     hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
@@ -509,6 +517,7 @@ def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of)
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_cleared_run_begins_anew(place, run_of):
     """A run that had given its Lease back, or lost it, may have it again when a person clears it."""
     run = run_of("refresh_digits_vit", "r1", "plan")
@@ -521,6 +530,7 @@ def test_a_cleared_run_begins_anew(place, run_of):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_a_teardown_looks_before_it_asks(place, run_of):
     """A teardown is refused while a refresh runs, before a person is asked, and is not where it is there to break that."""
     refresh = run_of("refresh_digits_vit", "r1", "plan")

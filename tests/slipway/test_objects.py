@@ -45,6 +45,7 @@ def test_source_by_uri_is_pinned_to_its_content(place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
     """A checkpoint in a bucket is pinned and fetched as the same files in a folder are."""
     folder, _ = place
@@ -60,6 +61,7 @@ def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_object_that_would_escape_is_refused(bucket, tmp_path):
     """Any text may be an object's name; one that would leave the folder is refused."""
     Store(bucket).put_json({}, "models/checkpoint/../../evil")

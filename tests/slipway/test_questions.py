@@ -133,6 +133,7 @@ def as_account(stand, kubectl, monkeypatch, tmp_path):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 async def test_a_real_api_server_says_which_right_is_missing(release, stand, as_account):
     """An account that may not reach Services through the proxy is denied in words that name verb and resource; an unknown one is nobody."""
     target = replace(release.target, namespace=stand["namespace"])

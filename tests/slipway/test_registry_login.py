@@ -36,7 +36,7 @@ from slipway.registry import repository_at
 from slipway.resolve import read_settings, resolve
 from slipway.smoke import Proof
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 USER, PASSWORD = "shop", "only-this-test-knows"
 HTPASSWD = f"{USER}:$2b$05$slipwaytestsaltslipwauZnDNj4/DrHbEVQNRpwpfcjvv9VGtnhu"  # bcrypt of the password

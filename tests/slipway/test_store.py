@@ -11,7 +11,7 @@ import pytest
 from slipway.errors import StoreError
 from slipway.store import Store, fetch, read_bytes, read_json
 
-PLACES = ["folder", pytest.param("bucket", marks=pytest.mark.stand)]
+PLACES = ["folder", pytest.param("bucket", marks=[pytest.mark.stand, pytest.mark.alongside])]
 
 
 @pytest.fixture(params=PLACES)
@@ -192,6 +192,7 @@ def test_what_others_write_is_seen(any_store):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_refused_in_one_line_if_there_is_no_bucket(bucket):
     """A bucket that is not there is refused, not made."""
     store = Store(f"{bucket}-missing/slipway")
