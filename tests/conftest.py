@@ -25,6 +25,7 @@ from local.shared import supervisor
 from local.supervision import pids
 
 PROJECT = Path(__file__).parents[1]
+LIMIT_S = 1800  # far beyond what anything here takes: how long is the machine's business
 
 home = tempfile.mkdtemp(prefix="slipway-tests-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)
@@ -91,7 +92,7 @@ def fake_gcs():
         "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url,
     ]  # fmt: skip
     with subprocess.Popen(command) as process:
-        for _ in range(200):
+        for _ in range(2400):
             try:
                 urllib.request.urlopen(f"{url}/storage/v1/b?project=slipway", timeout=5).close()
                 break
@@ -125,7 +126,7 @@ def stand():
         text=True,
         check=False,
         cwd=PROJECT,
-        timeout=60,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, f"the stand is not up: {done.stderr.strip()}. Next: make up"
     return json.loads(done.stdout)
@@ -183,7 +184,7 @@ def kubectl(stand):
         command = [
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"], *words,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
 
@@ -196,14 +197,14 @@ def airflow_api(stand):
     url, password = stand["airflow"]["url"], Path(stand["airflow"]["password_file"]).read_text().strip()
     login = json.dumps({"username": stand["airflow"]["user"], "password": password}).encode()
     request = urllib.request.Request(f"{url}/auth/token", login, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
         token = json.load(answer)["access_token"]
 
     def ask(path, method="GET", body=None):
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         asked = urllib.request.Request(f"{url}/api/v2{path}", data, headers, method=method)
-        with urllib.request.urlopen(asked, timeout=30) as found:
+        with urllib.request.urlopen(asked, timeout=LIMIT_S) as found:
             return json.load(found)
 
     return ask
@@ -252,7 +253,7 @@ def run_exporter(model_python):
         file.write_text(json.dumps(request))
         command = [model_python, PROJECT / "include" / "model" / "export.py", "--request", file, "--out", out]
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **environment}
+            command, capture_output=True, text=True, check=False, timeout=LIMIT_S, env={**os.environ, **environment}
         )
 
     return run
@@ -292,7 +293,7 @@ def digits_export(run_exporter, digits_request, tmp_path_factory):
 def gke():
     """What the stand says of Google's side after `up --gke`: the emulator's addresses, or a real project's name."""
     subprocess.run(
-        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=300
+        [sys.executable, "-m", "local", "up", "--gke"], cwd=PROJECT, check=True, capture_output=True, timeout=LIMIT_S
     )
     shown = subprocess.run(
         [sys.executable, "-m", "local", "status", "--json"], cwd=PROJECT, check=True, capture_output=True
@@ -307,7 +308,9 @@ def google(gke):
 
     def ask(method, path, body=None):
         data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.urlopen(urllib.request.Request(control + path, data, method=method), timeout=30) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(control + path, data, method=method), timeout=LIMIT_S
+        ) as answer:
             return json.load(answer)
 
     ask.control = control

@@ -17,7 +17,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = os.environ.get("SLIPWAY_CONFORMANCE_IMAGE")
-LIMIT_S = 120
+LIMIT_S = 1200
 IN_IMAGE = Path("/models")  # where the suite's folder is in a container
 
 
@@ -133,7 +133,10 @@ def root(model_python, tmp_path_factory):
     """The suite's folder: models that can be served and models that cannot, and configuration files."""
     folder = tmp_path_factory.mktemp("conformance")
     subprocess.run(
-        [model_python, Path(__file__).with_name("savedmodels.py"), folder], check=True, capture_output=True, timeout=300
+        [model_python, Path(__file__).with_name("savedmodels.py"), folder],
+        check=True,
+        capture_output=True,
+        timeout=LIMIT_S,
     )
     (folder / "monitoring.txt").write_text("prometheus_config { enable: true }\n")
     (folder / "batching.txt").write_text(

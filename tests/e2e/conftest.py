@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local.google_project import read_google_project
-
 PROJECT = Path(__file__).parents[2]
-REFRESH_LIMIT_S = 600 if read_google_project() is None else 3600
+REFRESH_LIMIT_S = 3600
 
 
 def run_refresh(*words):

@@ -12,7 +12,7 @@ from dag_run import until
 
 PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
-LIMIT_S = 600
+LIMIT_S = 3600
 
 pytestmark = pytest.mark.stand
 

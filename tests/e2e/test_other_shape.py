@@ -61,7 +61,7 @@ def ask(facts, signature, *files):
     instances = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = json.dumps({"signature_name": signature, "instances": instances}).encode()
     url = f"{facts['wait_for_address'].rstrip('/')}/v1/models/{MODEL}:predict"
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=600) as response:
         return json.loads(response.read())["predictions"]
 
 

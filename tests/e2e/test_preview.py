@@ -108,7 +108,7 @@ def watched(story):
 def asked(url):
     """The status of an answer, or why there is none."""
     try:
-        return urllib.request.urlopen(url, timeout=10).status
+        return urllib.request.urlopen(url, timeout=300).status
     except OSError as error:
         return str(error)
 

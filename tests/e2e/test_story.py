@@ -129,12 +129,12 @@ class Story:
         service = json.loads(self.kubectl("get", f"service/{self.deployment}", "-o", "json"))
         address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
         assert "successfully rolled out" in self.kubectl(
-            "rollout", "status", f"deployment/{self.deployment}", "--timeout=300s"
+            "rollout", "status", f"deployment/{self.deployment}", "--timeout=1800s"
         )
         image = base64.urlsafe_b64encode((self.file.parent / self.model / "golden" / "seven.png").read_bytes()).decode()
         body = json.dumps({"signature_name": "serving_default", "instances": [image]})
         path = f"/v1/models/{self.model}/versions/{labels['slipway/version']}:predict"
-        answer = json.load(urllib.request.urlopen(f"http://{address}:8501{path}", body.encode(), timeout=20))
+        answer = json.load(urllib.request.urlopen(f"http://{address}:8501{path}", body.encode(), timeout=300))
         assert answer["predictions"][0]["label"] == "7"
         return {"release": labels["slipway/release"], "version": int(labels["slipway/version"])}
 
@@ -156,14 +156,14 @@ class Story:
 
     def registry(self):
         """The tags that the registry holds of the model's image."""
-        return sorted(json.load(urllib.request.urlopen(f"{self.repository_url()}/tags/list", timeout=20))["tags"])
+        return sorted(json.load(urllib.request.urlopen(f"{self.repository_url()}/tags/list", timeout=300))["tags"])
 
     def is_held(self, digest):
         """Whether the registry holds the image with this digest."""
         accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
         asked = urllib.request.Request(f"{self.repository_url()}/manifests/{digest}", headers=accept, method="HEAD")
         try:
-            return urllib.request.urlopen(asked, timeout=20).status == 200
+            return urllib.request.urlopen(asked, timeout=300).status == 200
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return False
@@ -211,7 +211,7 @@ def test_3_a_retrained_checkpoint_is_planned_then_released(story, stand):
     """New content is planned without a write, then released under a larger version."""
     train = [stand["exporter_python"], str(story.project / "include" / "model" / "train_digits.py")]
     subprocess.run(
-        [*train, "--out", str(story.checkpoint.parent), "--epochs", "25"], check=True, capture_output=True, timeout=300
+        [*train, "--out", str(story.checkpoint.parent), "--epochs", "25"], check=True, capture_output=True, timeout=1800
     )
     before = story.traces()
     log, records = story.run(plan_only=True)

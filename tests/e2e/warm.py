@@ -62,7 +62,7 @@ class Warm:
     def end(self):
         """No more programs."""
         self.process.stdin.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=120)
 
 
 def serve(orders, answers):

@@ -212,7 +212,7 @@ def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_e
     python, program = tmp_path / "environment" / "bin" / "python", tmp_path / "exporter" / "export.py"
     done = subprocess.run(
         [*command, python, program, "--request", request, "--out", out],
-        capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path, env=elsewhere,
+        capture_output=True, text=True, check=False, timeout=3600, cwd=tmp_path, env=elsewhere,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(digits_export / "savedmodel") == contents(out / "savedmodel")
@@ -401,5 +401,5 @@ def test_ends_with_whoever_started_it(model_python, digits_request, tmp_path):
     ) as process:
         process.stdout.readline()
         process.stdin.close()
-        assert process.wait(timeout=10) == -signal.SIGKILL
+        assert process.wait(timeout=300) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "include" / "model" / "train_digits.py"
 def test_retrained_digits_are_recognised(model_python, tmp_path):
     """Trained again from nothing, it knows 95 of 100 held-out digits, and its files are those that we ship."""
     done = subprocess.run(
-        [model_python, SCRIPT, "--out", tmp_path], capture_output=True, text=True, check=False, timeout=600
+        [model_python, SCRIPT, "--out", tmp_path], capture_output=True, text=True, check=False, timeout=3600
     )
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"held-out accuracy: ([\d.]+) \(297 digits\)", done.stdout)[1])

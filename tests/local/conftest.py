@@ -77,7 +77,7 @@ def is_open(address):
         return probe.connect_ex((host, int(port))) == 0
 
 
-def wait_until_open(server, limit_s=60):
+def wait_until_open(server, limit_s=600):
     """Return when the server's REST port is open; its log is the reason when it never is."""
     deadline = time.monotonic() + limit_s
     while not is_open(server.rest):

@@ -83,7 +83,7 @@ def token(stand, kubeconfig, connected):
 
 def who_am_i(client):
     """Whom the API server takes the client for."""
-    answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview(), _request_timeout=10)
+    answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview(), _request_timeout=300)
     return answer.status.user_info.username.rpartition(":")[2]
 
 

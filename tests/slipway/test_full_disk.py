@@ -27,7 +27,7 @@ from slipway.store import Store
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]  # mounts, as the stand does
 
 MIB = 1024 * 1024
-READY_S = 30
+READY_S = 300
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ def kubectl(stand, *words):
         "-n",
         stand["namespace"],
     ]
-    return subprocess.run([*command, *words], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 def never(_holder):
@@ -365,7 +365,7 @@ def test_ten_contenders_have_one_holder(stand, place):
     def contend(holder, begin, ended):
         begin.wait()
         try:
-            hold(place, holder, limit_s=60, is_over=never)
+            hold(place, holder, limit_s=3600, is_over=never)
             ended[holder] = "holds"
         except TargetBusy as error:
             ended[holder] = str(error)
@@ -376,7 +376,7 @@ def test_ten_contenders_have_one_holder(stand, place):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join(timeout=600)
         [first] = [holder for holder, said in ended.items() if said == "holds"]
         assert len(ended) == 10
         assert all(f"held by {first}" in said for holder, said in ended.items() if holder is not first)
@@ -390,15 +390,15 @@ def test_ten_contenders_have_one_holder(stand, place):
 @pytest.mark.alongside
 def test_another_has_it_only_when_it_has_run_out(stand, place):
     """Another installation's Lease is refused with who, until when and the one command; run out, it is taken."""
-    held = hold(place, OTHER, limit_s=60, is_over=never)
+    held = hold(place, OTHER, limit_s=3600, is_over=never)
     with pytest.raises(TargetBusy) as refused:
-        hold(place, ME, limit_s=60, is_over=lambda _: True)
+        hold(place, ME, limit_s=3600, is_over=lambda _: True)
     assert f"held by {OTHER}, until" in str(refused.value)
     assert "airflow dags trigger refresh_digits_vit --conf '{\"break_lease\": true}'" in str(refused.value)
     assert look(place, ME, is_over=never).outcome == "wait"
     assert datetime.fromisoformat(held.until) > datetime.now(UTC)
     run_out(stand, place)
-    hold(place, ME, limit_s=60, is_over=never)
+    hold(place, ME, limit_s=3600, is_over=never)
     assert holder_of(stand, place) == ME.identity
     assert give_back(place, OTHER.identity) is False
     assert give_back(place, ME.identity) is True
@@ -411,8 +411,8 @@ def test_a_mates_is_taken_as_soon_as_its_run_has_ended(stand, place):
     """A run of the same installation that was killed holds up nobody once Airflow knows that it has ended."""
     hold(place, MATE, limit_s=3600, is_over=never)
     with pytest.raises(TargetBusy):
-        hold(place, ME, limit_s=60, is_over=never)
-    hold(place, ME, limit_s=60, is_over=lambda holder: holder == MATE)
+        hold(place, ME, limit_s=3600, is_over=never)
+    hold(place, ME, limit_s=3600, is_over=lambda holder: holder == MATE)
     assert holder_of(stand, place) == ME.identity
 
 
@@ -428,18 +428,18 @@ def test_a_lease_without_a_time_waits_for_a_person(stand, place):
     }
     subprocess.run(
         [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"], "create", "-f", "-"],
-        input=json.dumps(said), text=True, check=True, capture_output=True, timeout=60,
+        input=json.dumps(said), text=True, check=True, capture_output=True, timeout=600,
     )  # fmt: skip
     with pytest.raises(TargetBusy, match="held by 'me', without saying until when"):
-        hold(place, ME, limit_s=60, is_over=never)
-    assert hold(place, ME, limit_s=60, is_over=never, breaks=True).broke == "'me', without saying until when"
+        hold(place, ME, limit_s=3600, is_over=never)
+    assert hold(place, ME, limit_s=3600, is_over=never, breaks=True).broke == "'me', without saying until when"
 
 
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_a_renewal_that_met_another_looks_again(stand, place):
     """Somebody else's write between our look and ours is seen, never overwritten: the look is repeated and holds."""
-    hold(place, ME, limit_s=60, is_over=never)
+    hold(place, ME, limit_s=3600, is_over=never)
     asked = []
 
     def is_over(_holder):
@@ -449,7 +449,7 @@ def test_a_renewal_that_met_another_looks_again(stand, place):
             kubectl(stand, "annotate", "--overwrite", "lease", place.name, f"touched={len(asked)}")
         return True
 
-    hold(place, MATE, limit_s=60, is_over=is_over)
+    hold(place, MATE, limit_s=3600, is_over=is_over)
     assert len(asked) == 3
     assert holder_of(stand, place) == MATE.identity
 
@@ -473,43 +473,43 @@ def run_of(place, stand, release, context_of, record_of):
 @pytest.mark.alongside
 def test_a_run_holds_from_its_plan_to_its_record(stand, place, run_of):
     """A run's tasks renew one Lease, another run is refused until it is given back, and nothing is left of it then."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 500)
     with pytest.raises(TargetBusy):
-        hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
+        hold_target(run_of("rollback_digits_vit", "r2", "choose"), 3600)
     hold_target(run_of("refresh_digits_vit", "r1", "apply"), 600)
     spec = json.loads(kubectl(stand, "get", "lease", place.name, "-o", "json"))["spec"]
     assert (spec["leaseDurationSeconds"], spec["leaseTransitions"]) == (600, 0)
     give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
     assert place.name not in kubectl(stand, "get", "leases", "-o", "name")
-    hold_target(run_of("rollback_digits_vit", "r2", "choose"), 60)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose"), 3600)
 
 
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_a_broken_lease_is_lost_and_the_breaker_says_so(stand, place, run_of):
     """The one that breaks it remembers whose it was; the other writes no more, also once the breaker is done and gone."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "apply"), 60)
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 3600)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 3600)
+    hold_target(run_of("rollback_digits_vit", "r2", "apply"), 3600)
     assert broken_by(run_of("rollback_digits_vit", "r2", "record")).startswith(
         "run r1 of refresh_digits_vit (installation "
     )
     with pytest.raises(LeaseLost, match="now held by run r2 of rollback_digits_vit"):
-        hold_target(run_of("refresh_digits_vit", "r1", "apply"), 60)
+        hold_target(run_of("refresh_digits_vit", "r1", "apply"), 3600)
     give_back_leases(run_of("refresh_digits_vit", "r1", "record"))
     assert "rollback_digits_vit" in holder_of(stand, place)
     give_back_leases(run_of("rollback_digits_vit", "r2", "record"))
     for lost in ({}, {"break_lease": True}):
         with pytest.raises(LeaseLost, match="broken, and nobody's now"):
-            hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 60)
+            hold_target(run_of("refresh_digits_vit", "r1", "rollback", **lost), 3600)
 
 
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of):
     """What answered right at the gate's end may be what the breaker has brought: the run that lost the target is not live."""
-    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 60)
-    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 60)
+    hold_target(run_of("refresh_digits_vit", "r1", "plan"), 3600)
+    hold_target(run_of("rollback_digits_vit", "r2", "choose", break_lease=True), 3600)
     run = run_of("refresh_digits_vit", "r1", "gate")
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: .*now held by run r2 of rollback_digits_vit"):
         PredictionSensor(task_id="gate").decide(run.context, {"outcome": "pass", "reason": "right", "found": None})
@@ -521,12 +521,12 @@ def test_a_gate_that_passed_while_its_lease_was_broken_is_no_pass(place, run_of)
 def test_a_cleared_run_begins_anew(place, run_of):
     """A run that had given its Lease back, or lost it, may have it again when a person clears it."""
     run = run_of("refresh_digits_vit", "r1", "plan")
-    hold_target(run, 60)
+    hold_target(run, 3600)
     give_back_leases(run)
     with pytest.raises(LeaseLost):
-        hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+        hold_target(run_of("refresh_digits_vit", "r1", "gate"), 3600)
     run.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
-    hold_target(run_of("refresh_digits_vit", "r1", "gate"), 60)
+    hold_target(run_of("refresh_digits_vit", "r1", "gate"), 3600)
 
 
 @pytest.mark.stand
@@ -534,7 +534,7 @@ def test_a_cleared_run_begins_anew(place, run_of):
 def test_a_teardown_looks_before_it_asks(place, run_of):
     """A teardown is refused while a refresh runs, before a person is asked, and is not where it is there to break that."""
     refresh = run_of("refresh_digits_vit", "r1", "plan")
-    hold_target(refresh, 60)
+    hold_target(refresh, 3600)
     with pytest.raises(TargetBusy, match="trigger teardown_digits_vit --conf"):
         Hold.of(run_of("teardown_digits_vit", "r2", "look"), refresh.release).look()
     Hold.of(run_of("teardown_digits_vit", "r3", "look", break_lease=True), refresh.release).look()

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 USER, PASSWORD = "shop", "only-this-test-knows"
 HTPASSWD = f"{USER}:$2b$05$slipwaytestsaltslipwauZnDNj4/DrHbEVQNRpwpfcjvv9VGtnhu"  # bcrypt of the password
-READY_S = 10
+READY_S = 300
 
 
 def free_port():
