@@ -41,23 +41,25 @@ check:  ## lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
-# Three at once, on two cores: much of a run on the stand is waiting. What runs in the background would not hear Ctrl-C,
-# which bash has such commands ignore: hence --default-signal.
+# Four at once, on two cores: much of a run on the stand is waiting. With --gke from the start, for Airflow starts anew for it.
+# What runs in the background would not hear Ctrl-C, which bash has such commands ignore: hence --default-signal.
 test:  ## bring up the stand, then lint, types and every test but the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
 	    echo "== $$name: $$((SECONDS - began)) s"; }; \
-	stage stand $(STAND) up; dev=$(DEV); \
+	stage stand $(STAND) up --gke; dev=$(DEV); \
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
 	stage types $$dev/mypy; \
-	outputs=$$(mktemp -d); failed=0; others=(); \
-	behind() { local name=$$1; shift; (stage "$$name" env --default-signal=INT $$dev/python -m pytest --durations=15 "$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
-	behind "tests that need no stand" -m "not (stand or slow or faults)"; \
-	behind "tests beside the stand's Airflow" -m "alongside and not (slow or faults)" tests/e2e tests/slipway; \
-	(stage "tests in the stand's Airflow" $$dev/python -m pytest --durations=15 \
-	    -m "stand and not (alongside or alone or slow or faults)" tests/docs tests/e2e tests/local) || failed=1; \
-	for other in $${others[@]}; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
-	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults" tests/local) || failed=1; exit $$failed
+	outputs=$$(mktemp -d); failed=0; others=(); rest="not (slow or faults)"; \
+	tests() { local name=$$1 which=$$2; shift 2; \
+	    stage "$$name" env --default-signal=INT $$dev/python -m pytest --durations=15 -m "($$which) and $$rest" "$$@"; }; \
+	beside() { (tests "$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
+	beside "tests with an Airflow of their own" "alongside" tests/e2e; \
+	beside "tests with Google" "google and not alone" tests/e2e; \
+	beside "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
+	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)") || failed=1; \
+	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
+	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
 test-slow:  ## what takes minutes and seldom breaks, on the stand
 	@$(STAND) up && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"

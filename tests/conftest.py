@@ -155,13 +155,20 @@ def demos(second):
 
 @pytest.fixture(scope="session")
 def surroundings(stand):
-    """The environment that Airflow's processes have on this stand: connections, variables, PATH."""
-    return read_surroundings(stand)
+    """The environment that Airflow's processes have on this stand without --gke: connections, variables, PATH."""
+    environment = read_surroundings(stand)
+    if read_google_project() is None:
+        environment.pop("AIRFLOW_VAR_SLIPWAY_REGISTRY_CONN_ID", None)
+        environment |= {
+            "AIRFLOW_VAR_SLIPWAY_REGISTRY": stand["registry"],
+            "AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE": stand["serving_image"],
+        }
+    return environment
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def surroundings_now(stand):
-    """The same as it is now: `up --gke` changes it."""
+    """The same as it is: --gke puts a token before the registry."""
     return read_surroundings(stand)
 
 

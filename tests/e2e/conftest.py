@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from trial_project import remove_images, trial_file
+from workers import TASKS, Workers
 
 PROJECT = Path(__file__).parents[2]
 REFRESH_LIMIT_S = 3600
@@ -41,3 +43,16 @@ def record(stand, refreshed):
     folder = Path(stand["store"].removeprefix("file://")) / "records" / "digits-vit"
     records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     return next(found for found in records if found["run_id"] == refreshed["run"]["dag_run_id"])
+
+
+@pytest.fixture(scope="session")
+def trial(tmp_path_factory, surroundings, kubectl, engine):
+    """A whole refresh of a trial model, task by task on workers of their own; what it applied is removed afterwards."""
+    remove_images(engine, "trial")
+    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, "trial", trial_file())
+    for task_id in TASKS:
+        workers.run(task_id)
+    yield workers
+    workers.warm.end()
+    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", "slipway/model=trial", "--wait=false")
+    remove_images(engine, "trial")

@@ -1,4 +1,4 @@
-"""The gate against real servers behind a real Service, old pods and new; and a person's word, through the scheduler.
+"""The gate against real servers behind a real Service, old pods and new.
 
 The servers are pods of the image that a refresh has pushed; the version that each answers for is the name of a folder.
 """
@@ -18,8 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from dag_run import Run, until
-from doubtful import doubtful
+from dag_run import until
 from trial_project import PROJECT
 
 from slipway.exam import examine_live
@@ -48,10 +47,10 @@ for number, (picture, label) in enumerate(zip(held_out.pictures[:int(sys.argv[2]
     picture.save(place)
 """
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
-def server(name, image, version, namespace, model="digits-vit"):
+def server(name, image, version, namespace, model="trial"):
     """A Deployment of one server that answers for this version, whatever version its image holds."""
     moved = f"mkdir -p /tmp/models && cp -r /models/{model}/* /tmp/models/{version} && exec /usr/bin/tf_serving_entrypoint.sh"
     pod = {
@@ -95,9 +94,9 @@ def service(namespace):
 class Served:
     """The Service, its address, and the gate as a refresh defers to it."""
 
-    def __init__(self, record, kubectl, folder):
-        self.release = replace(from_dict(Release, record["release"]), gate_passes=3, store=f"file://{folder}/store")
-        self.export, self.kubectl, self.store = record["export"], kubectl, Store(self.release.store)
+    def __init__(self, facts, kubectl, folder):
+        self.release = replace(from_dict(Release, facts["resolve"]), gate_passes=3, store=f"file://{folder}/store")
+        self.export, self.kubectl, self.store = facts["export"], kubectl, Store(self.release.store)
         self.cases = cases_from(read_json(self.export["golden_uri"]))
         found = until(self.found, "the Service has an address")
         self.url, self.grpc = judge_address(found, name="gate", namespace="")[1], grpc_at(found)
@@ -141,9 +140,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(record, stand, kubectl, surroundings, tmp_path_factory):
+def served(trial, stand, kubectl, surroundings, tmp_path_factory):
     """Old and new servers behind one Service, both ready; removed afterwards."""
-    image = f"{stand['registry']}/digits-vit@{record['digest']}"
+    image = trial.facts["push"]["reference"]
     namespace = stand["namespace"]
     objects = [service(namespace), server("gate-old", image, OLD, namespace), server("gate-new", image, NEW, namespace)]
     said = tmp_path_factory.mktemp("gate")
@@ -154,7 +153,7 @@ def served(record, stand, kubectl, surroundings, tmp_path_factory):
             kubectl("rollout", "status", f"deployment/{name}", "--timeout=1800s")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
-            yield Served(record, kubectl, said)
+            yield Served(trial.facts, kubectl, said)
     finally:
         kubectl("delete", "deployment,service", "-l", f"{LABEL}=yes", "--wait=false")
 
@@ -303,42 +302,3 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     end = served.end(NEW, quality=mislabelled(max_drop=0.02), baseline=all_right)
     assert end.outcome == "fail", end.reason
     assert f"right, the live release {PICTURES} (its record), at most 0.02 less allowed" in end.reason
-
-
-# --- a person's word --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def doubt(stand, kubectl, engine, airflow_api):
-    """A model of which the gate is in doubt while these tests run."""
-    with doubtful("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
-        yield trial
-
-
-def test_silence_means_no(doubt, airflow_api, kubectl):
-    """Nobody answers in time: the run is red before anything was applied, the preview is gone, and the record says why."""
-    run = Run(airflow_api, doubt.dag)
-    assert run.end() == "failed"
-    states = run.states()
-    assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
-    [record] = doubt.records()
-    said = "GateFailed: the gate was in doubt, and nobody answered within 3 s, which means no. Next: "
-    assert record["verdicts"]["approve"]["reason"].startswith(said)
-    assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
-    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={doubt.model}", "-o", "name") == ""
-
-
-def test_a_person_lets_a_release_pass(doubt, airflow_api):
-    """A gate in doubt asks with what it found; a yes lets the release replace the live one, and the record says whose it was."""
-    doubt.write(gate__ask_timeout_s=600)
-    run = Run(airflow_api, doubt.dag)
-    shown = run.answer("Approve")
-    assert run.end() == "success"
-    record = doubt.records()[-1]
-    assert "1 promised, 3 times in a row" in shown["body"]
-    assert shown["subject"] == "Is version 1 of doubt good enough?"
-    assert record["outcome"] == "live"
-    for gate in ("preview_gate", "gate"):
-        assert record["verdicts"][gate]["outcome"] == "inconclusive"
-        assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
-    assert record["verdicts"]["approve"]["reason"].startswith("admin said yes at ")

@@ -28,7 +28,7 @@ SLOW_S = 3600  # longer than the run: the test ends Google's work when it has se
 SEEN = 3  # so many samples of a pushed image that waits for the cluster
 ENDED = {"success", "failed", "upstream_failed"}
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +218,10 @@ def test_push_and_apply_act_as_the_account_that_is_impersonated(made, google, st
     assert may == {"google_cloud_default": (200, True), "itself": (403, False)}
 
 
-def test_a_client_outlives_its_token(made, google, surroundings_now):
+@pytest.mark.alone
+def test_a_client_outlives_its_token(google, surroundings_now):
     """An hour later the real API server goes on answering, which without the provider's hook it does not."""
+    google("PUT", f"/clusters/{CLUSTER}", {"status": "RUNNING"})
     deployer = json.loads(surroundings_now["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"]["impersonation_chain"]
     try:
         seen = on_worker("long_lived.py", google.control, environment=surroundings_now)

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_workers import TASKS, Workers
 from trial_project import PROJECT, remove_images
+from workers import TASKS, Workers
 
 from slipway.store import read_json
 

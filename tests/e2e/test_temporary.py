@@ -22,7 +22,7 @@ from ..conftest import read_surroundings
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 
 class Ran(NamedTuple):

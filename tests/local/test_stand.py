@@ -52,11 +52,13 @@ def test_second_up_changes_nothing(stand):
     assert {**json.loads(local("status", "--json")), "endpoints": {}} == {**said, "endpoints": {}}
 
 
+@pytest.mark.alone
 def test_doctor_finds_nothing(stand):
     """Every part works."""
     assert "Next:" not in "\n".join(line for line in local("doctor").splitlines() if not line.startswith("stand-in"))
 
 
+@pytest.mark.alone
 def test_killed_airflow_process_comes_back(stand):
     """A triggerer that dies is replaced, and Airflow calls itself healthy again."""
     supervisor = checkout.supervisor(settings_here())
