@@ -57,7 +57,7 @@ test:  ## bring up the stand, then lint, types and every test but the slow ones 
 	beside "tests with an Airflow of their own" "alongside" tests/e2e; \
 	beside "tests with Google" "google and not alone" tests/e2e; \
 	beside "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
-	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)") || failed=1; \
+	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local) || failed=1; \
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
