@@ -49,14 +49,14 @@ test:  ## bring up the stand, then lint, types and every test but the slow ones 
 	stage stand $(STAND) up --gke; dev=$(DEV); \
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
-	stage types $$dev/mypy; \
 	outputs=$$(mktemp -d); failed=0; others=(); rest="not (slow or faults)"; \
 	tests() { local name=$$1 which=$$2; shift 2; \
 	    stage "$$name" env --default-signal=INT $$dev/python -m pytest --durations=15 -m "($$which) and $$rest" "$$@"; }; \
-	beside() { (tests "$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
-	beside "tests with an Airflow of their own" "alongside" tests/e2e; \
-	beside "tests with Google" "google and not alone" tests/e2e; \
-	beside "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
+	beside() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
+	beside stage types $$dev/mypy; \
+	beside tests "tests with an Airflow of their own" "alongside" tests/e2e; \
+	beside tests "tests with Google" "google and not alone" tests/e2e; \
+	beside tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
 	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local) || failed=1; \
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
