@@ -24,7 +24,7 @@ from local.supervision import Program, start
 POSTGRES_USER = "postgres"  # PostgreSQL refuses to run as root
 ADMIN = "admin"
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server")
-HEALTHY_S = 180
+HEALTHY_S = 900  # a minute on a quiet machine
 HEALTH_NAMES = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
