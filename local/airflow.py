@@ -52,6 +52,9 @@ def render_environment(settings: Settings, slot: Slot, around: Surroundings) -> 
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # as the next two, for a busy machine: Airflow's own limits lose tasks there
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",  # else a task whose start is answered after five seconds has failed
         "AIRFLOW__CORE__FERNET_KEY": secret(settings, "fernet-key"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",

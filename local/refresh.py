@@ -15,9 +15,9 @@ from local.progress import say
 from local.settings import Settings
 from local.status import read_status
 
-KNOWN_S = 120  # the DAG processor finds a new file within seconds, a busy machine takes longer
+KNOWN_S = 900  # the DAG processor finds a new file within seconds, a busy machine takes longer
 POLL_S = 1
-ANSWER_S = 30
+ANSWER_S = 300
 LOG_LINES = 12
 ENDED = frozenset({"success", "failed"})
 INVALID_PARAM = re.compile(r"Invalid input for param (?P<name>\w+): (?P<words>.*)")  # the schema follows on more lines
