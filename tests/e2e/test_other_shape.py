@@ -13,7 +13,7 @@ from workers import TASKS, Workers
 
 from slipway.store import read_json
 
-pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model]
+pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytest.mark.slow]
 
 MODEL = "shape"
 

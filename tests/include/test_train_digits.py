@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 SCRIPT = Path(__file__).parents[2] / "include" / "model" / "train_digits.py"
 
