@@ -40,7 +40,7 @@ def kubectl(stand, *words, stdin=None):
         stand["namespace"],
         *words,
     ]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 def holder_of(stand, place):

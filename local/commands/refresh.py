@@ -15,9 +15,9 @@ from local.errors import StandError
 from local.progress import say
 from local.settings import Settings
 
-PARSED_S = 120  # the DAG processor finds a new file within seconds; on a busy machine it takes longer
+PARSED_S = 900  # the DAG processor finds a new file within seconds; on a busy machine it takes longer
 POLL_S = 1
-ANSWER_S = 30
+ANSWER_S = 300
 LOG_LINES = 12
 ENDED = frozenset({"success", "failed"})
 INVALID_PARAM = re.compile(

@@ -8,6 +8,7 @@ PUT  /residue            set load balancers, addresses and disks, which outlive 
 PUT  /artifacts          set repositories: state.Artifacts
 PUT  /clusters/NAME      add a cluster in this state, in the JSON of google.container.v1.Cluster
 DELETE /clusters/NAME    delete a cluster at once, even while it is in use
+POST /operations/end     end every operation now
 POST /reset              delete clusters, faults and counts, and give the project its default state
 """
 
@@ -43,6 +44,8 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
             elif (method, path) == ("POST", "/reset"):
                 google.reset()
                 faults_changed(google.faults)
+            elif (method, path) == ("POST", "/operations/end"):
+                google.end_operations()
             elif method == "PUT" and path.startswith("/clusters/"):
                 google.put(path.removeprefix("/clusters/"), Cluster.from_json(json.dumps(body or {})))
             elif method == "DELETE" and path.startswith("/clusters/"):

@@ -24,7 +24,7 @@ from local.settings import Settings
 POSTGRES_USER = "postgres"  # PostgreSQL refuses to run as root
 ADMIN = "admin"
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server")
-HEALTHY_S = 180
+HEALTHY_S = 900  # a minute on a quiet machine
 HEALTH_NAMES = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -52,6 +52,9 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # as the next two, for a busy machine: Airflow's own limits lose tasks there
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",  # else a task whose start is answered after five seconds has failed
         "AIRFLOW__CORE__FERNET_KEY": secret(settings, "fernet-key"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",

@@ -21,7 +21,10 @@ def root(model_python, tmp_path_factory):
     """The suite's folder: models that can be served and models that cannot, and configuration files."""
     folder = tmp_path_factory.mktemp("conformance")
     subprocess.run(
-        [model_python, Path(__file__).with_name("savedmodels.py"), folder], check=True, capture_output=True, timeout=300
+        [model_python, Path(__file__).with_name("savedmodels.py"), folder],
+        check=True,
+        capture_output=True,
+        timeout=1200,
     )
     (folder / "monitoring.txt").write_text("prometheus_config { enable: true }\n")
     (folder / "batching.txt").write_text(

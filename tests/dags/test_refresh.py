@@ -85,7 +85,7 @@ def parses():
         )
         for seed in ("1", "2")
     ]
-    said = [process.communicate(timeout=120)[0] for process in running]
+    said = [process.communicate(timeout=1800)[0] for process in running]
     return [json.loads(text.splitlines()[-1]) for text in said]
 
 

@@ -17,6 +17,7 @@ def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
     path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
     own = {"gate__latency_ms": 1, "target__deployment": f"tfs-{model}", "target__strategy": "preview", **rules}
     kept = Path(stand["store"].removeprefix("file://")) / "records" / model
+    before = set(kept.glob("*.json"))
 
     def write(**changes):
         path.write_text(yaml.safe_dump(trial_file(**{**own, **changes})))
@@ -28,7 +29,8 @@ def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
             return None
 
     def records():
-        return sorted((json.loads(one.read_text()) for one in kept.glob("*.json")), key=lambda record: record["opened"])
+        new = [json.loads(path.read_text()) for path in set(kept.glob("*.json")) - before]
+        return sorted(new, key=lambda record: record["opened"])
 
     write()
     try:

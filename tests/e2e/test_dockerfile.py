@@ -41,7 +41,7 @@ subprocess.run(["/opt/slipway/model/bin/python", "/opt/airflow/include/model/exp
 print(json.dumps(json.load(open("/tmp/out/golden/three/case.json"))["reference"]))
 """
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def dry_run(stand):
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"],
             "apply", "--server-side", "--dry-run=server", "--field-manager=slipway-tests", "-o", "json", "-f", "-",
         ]  # fmt: skip
-        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=600)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)["items"] if len(objects) > 1 else [json.loads(done.stdout)]
 

@@ -61,7 +61,7 @@ def stand_in(start_stand_in, digits_export, tmp_path_factory):
     return server
 
 
-def wait_until_open(server, limit_s=60):
+def wait_until_open(server, limit_s=600):
     """Wait until the server's REST port is open. If it never is, the failure shows the server's log."""
     deadline = time.monotonic() + limit_s
     while not is_open(server.rest):

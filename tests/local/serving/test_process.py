@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.model
 
-SOON_S = 120  # a busy machine takes long to load TensorFlow and a model
+SOON_S = 600  # a busy machine takes long to load TensorFlow and a model
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 DT_BFLOAT16, DT_INT64 = 14, 9
 
@@ -37,7 +37,7 @@ def wait_for_line(server, words, limit_s=SOON_S):
 def is_answering(server):
     """True if the server answers a request for the model's status with 200."""
     try:
-        with urllib.request.urlopen(f"{server.rest}/v1/models/digits-vit", timeout=5) as answer:
+        with urllib.request.urlopen(f"{server.rest}/v1/models/digits-vit", timeout=60) as answer:
             return answer.status == 200
     except OSError:
         return False
@@ -102,7 +102,7 @@ def test_server_waits_for_a_version_with_closed_ports(start_stand_in, digits_exp
 
 def test_largest_version_is_served(stand_in):
     """Of the versions 3 and 7 it serves 7. Its log states that this is a stand-in."""
-    with urllib.request.urlopen(f"{stand_in.rest}/v1/models/digits-vit", timeout=5) as answer:
+    with urllib.request.urlopen(f"{stand_in.rest}/v1/models/digits-vit", timeout=60) as answer:
         assert b'"version": "7"' in answer.read()
     assert "stand-in for tensorflow/serving: this is not tensorflow/serving" in stand_in.log.read_text()
 
@@ -124,7 +124,9 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
     """As PID 1 of its own PID namespace the entrypoint's shell survives SIGTERM. It passes arguments to the server."""
     entrypoint = Path(__file__).parents[3] / "local" / "serving" / "tf_serving_entrypoint.sh"
     program = tmp_path / "tensorflow_model_server"
-    program.write_text('#!/bin/sh\necho "$@" > "$0.args"; sleep 5; echo done > "$0.end"\n')
+    program.write_text(
+        '#!/bin/sh\necho "$@" > "$0.args"; until test -e "$0.go"; do sleep 0.1; done; echo done > "$0.end"\n'
+    )
     program.chmod(0o755)
     command = ["unshare", "--pid", "--fork", "--kill-child", str(entrypoint), "--extra=1"]
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MODEL_NAME": "digits-vit", "MODEL_BASE_PATH": "/models"}
@@ -136,6 +138,7 @@ def test_entrypoint_ignores_sigterm_as_pid_1(tmp_path, model_python):
         time.sleep(0.05)
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGTERM)
+    (tmp_path / "tensorflow_model_server.go").touch()
     assert process.wait(timeout=SOON_S) == 0
     assert (tmp_path / "tensorflow_model_server.end").read_text() == "done\n"
     expected = "--port=8500 --rest_api_port=8501 --model_name=digits-vit --model_base_path=/models/digits-vit --extra=1"

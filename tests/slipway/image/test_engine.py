@@ -11,6 +11,7 @@ from slipway.image.engine import engine_at, remove_container
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_waits_for_a_container_that_is_being_removed(stand):
     """Several simultaneous removals of one container all return when it is gone; the engine itself accepts only one."""
     name = f"slipway-removed-by-many-{stand['namespace']}"

@@ -16,7 +16,7 @@ from slipway.kubernetes.client import cluster_client
 from slipway.steps.plan import make_plan
 from slipway.target import Target
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 SECRET = "not-a-token-that-anybody-may-see"
 

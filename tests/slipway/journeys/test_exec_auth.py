@@ -21,7 +21,7 @@ from slipway.kubernetes.api import read_async
 from slipway.kubernetes.client import cluster_client, connected_namespace
 from slipway.target import Target
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 NAME = "slipway-exec"
 REFUSED = "no-token-of-this-cluster"
@@ -84,7 +84,7 @@ def token(stand, kubeconfig, connected):
 
 def who_am_i(client):
     """The user that the API server identifies."""
-    answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview(), _request_timeout=10)
+    answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview(), _request_timeout=300)
     return answer.status.user_info.username.rpartition(":")[2]
 
 

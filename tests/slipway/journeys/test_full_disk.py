@@ -24,10 +24,10 @@ from slipway.paths import SERVED
 from slipway.records.store import Store
 from slipway.release import Source
 
-pytestmark = pytest.mark.stand  # mounts, as the stand does
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]  # mounts, as the stand does
 
 MIB = 1024 * 1024
-READY_S = 60  # far more than it takes, also on a busy machine
+READY_S = 300  # far more than it takes, also on a busy machine
 
 
 @pytest.fixture

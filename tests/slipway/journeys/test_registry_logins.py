@@ -34,11 +34,11 @@ from slipway.records.record import new_record, utc_now
 from slipway.steps.resolve import resolve
 from slipway.steps.settings import RefreshParams, read_settings
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 USER, PASSWORD = "shop", "only-this-test-knows"
 HTPASSWD = f"{USER}:$2b$05$slipwaytestsaltslipwauZnDNj4/DrHbEVQNRpwpfcjvv9VGtnhu"  # bcrypt of the password
-READY_S = 60  # far more than it takes, also on a busy machine
+READY_S = 300  # far more than it takes, also on a busy machine
 
 
 def free_port():

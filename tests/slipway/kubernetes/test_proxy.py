@@ -71,6 +71,7 @@ def as_account(stand, kubectl, monkeypatch, tmp_path):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 async def test_a_real_api_server_names_the_missing_right(release, stand, as_account):
     """An account without rights on the proxy is denied with a message that names verb and resource; an unknown one gets 401."""
     target = replace(release.target, namespace=stand["namespace"])

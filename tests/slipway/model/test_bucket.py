@@ -45,6 +45,7 @@ def test_source_by_uri_is_pinned_to_its_content(place):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_objects_of_a_bucket_are_fetched_unchanged(place, bucket, tmp_path):
     """A checkpoint in a bucket has the same hash and content as the same files in a folder."""
     folder, _ = place
@@ -60,6 +61,7 @@ def test_objects_of_a_bucket_are_fetched_unchanged(place, bucket, tmp_path):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_object_outside_the_folder_is_refused(bucket, tmp_path):
     """An object may have any name. A name that leads outside the folder is refused."""
     Store(bucket).put_json({}, "models/checkpoint/../../evil")

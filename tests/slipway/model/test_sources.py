@@ -77,6 +77,7 @@ def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fix
 
 @pytest.mark.model
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_checkpoint_in_a_bucket_is_exported_into_a_bucket(
     release_of, bucket, digits_checkpoint, digits_export, model_python
 ):

@@ -11,7 +11,7 @@ import pytest
 from slipway.errors import StoreError
 from slipway.records.store import Store, fetch, read_bytes, read_json
 
-PLACES = ["folder", pytest.param("bucket", marks=pytest.mark.stand)]
+PLACES = ["folder", pytest.param("bucket", marks=[pytest.mark.stand, pytest.mark.alongside])]
 
 
 @pytest.fixture(params=PLACES)
@@ -192,6 +192,7 @@ def test_writes_of_other_processes_are_seen(any_store):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_refused_in_one_line_if_there_is_no_bucket(bucket):
     """A missing bucket is an error and is not created."""
     store = Store(f"{bucket}-missing/slipway")
