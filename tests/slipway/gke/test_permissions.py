@@ -125,5 +125,5 @@ def test_one_line_names_all_that_is_missing():
     require("here", [warned])
     with pytest.raises(PreflightFailed, match=r"^here: no a\. Next: do a$"):
         require("here", [warned, missing])
-    with pytest.raises(PreflightFailed, match=r"^here: no a; no b\. Next: do a; the log has a line with what to do "):
+    with pytest.raises(PreflightFailed, match=r"^here: no a; no b\. Next: do a; the log has the next step for each of "):
         require("here", [missing, replace(missing, said="no b", then="do b")])
