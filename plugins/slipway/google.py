@@ -100,7 +100,7 @@ def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nu
 
 @contextmanager
 def google_errors(where: str, conn_id: str) -> Iterator[None]:
-    """What Google's clients and the connection raise, as one of our errors. The only place that maps them."""
+    """Turns what Google's clients and the connection raise into one of our errors. The only place that does."""
     from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
     from google.api_core.exceptions import GoogleAPICallError, RetryError
 
@@ -119,7 +119,7 @@ def google_errors(where: str, conn_id: str) -> Iterator[None]:
 
 @contextmanager
 def token_errors(where: str, conn_id: str) -> Iterator[None]:
-    """Why Google gives a connection no token, as one of our errors."""
+    """Turns the reason why Google gives a connection no token into one of our errors."""
     from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 
     try:
@@ -150,13 +150,14 @@ def refused(where: str, status: int, reason: object, *, then: str = "") -> Clust
 def _call_error(where: str, conn_id: str, error: GoogleAPICallError | RetryError) -> ClusterError:
     from google.api_core import exceptions as api
 
+    message = one_line(error.message or error)
     if isinstance(error, api.ResourceExhausted):
-        return ClusterRefused(f"{where}: {one_line(error.message)}. Next: request quota from Google, or ask for less")
+        return ClusterRefused(f"{where}: {message}. Next: request quota from Google, or ask for less")
     if isinstance(error, (api.ServerError, api.TooManyRequests, api.RetryError)):
-        return refused(where, UNAVAILABLE, error.message)
+        return refused(where, UNAVAILABLE, message)
     forbidden = isinstance(error, (api.Forbidden, api.Unauthorized))
-    then = f"give connection {conn_id} the right that is named, or quota" if forbidden else "fix target.gke"
-    return ClusterRefused(f"{where}: {type(error).__name__}: {one_line(error.message)}. Next: {then}")
+    then = f"give connection {conn_id} that right, or request quota" if forbidden else "fix target.gke"
+    return ClusterRefused(f"{where}: {type(error).__name__}: {message}. Next: {then}")
 
 
 def read_refresh_error(error: RefreshError) -> tuple[int, str]:

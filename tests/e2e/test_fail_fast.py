@@ -190,7 +190,7 @@ def ends(stand, surroundings):
             subprocess.run(ctr, capture_output=True, check=False, timeout=60)
 
 
-DOOMED = {
+STUCK = {
     "image-missing": "not found",
     "crash-loop": "CrashLoopBackOff: Error: exit code 2",
     "out-of-memory": "CrashLoopBackOff: OOMKilled: exit code 137",
@@ -201,7 +201,7 @@ DOOMED = {
 }
 
 
-@pytest.mark.parametrize(("name", "words"), DOOMED.items())
+@pytest.mark.parametrize(("name", "words"), STUCK.items())
 def test_given_up_within_a_minute_in_the_pods_own_words(ends, name, words):
     """A rollout that will not come fails within a minute of its apply, and says why."""
     end = ends[name]

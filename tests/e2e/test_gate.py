@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 from dag_run import Run, until
-from doubtful import inconclusive
+from inconclusive_model import inconclusive_model
 from trial_project import PROJECT
 
 from slipway.dag.triggers.gate import PredictionTrigger
@@ -310,7 +310,7 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
 @pytest.fixture(scope="module")
 def doubt(stand, kubectl, engine, airflow_api):
     """A model of which the gate is in doubt while these tests run."""
-    with inconclusive("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
+    with inconclusive_model("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
         yield trial
 
 

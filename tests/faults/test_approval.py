@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dag_run import LIMIT_S, Run, until
-from doubtful import inconclusive
+from inconclusive_model import inconclusive_model
 from random_kills import KILLS, SEED
 
 POLL_S = 0.02
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.faults]
 @pytest.fixture(scope="module")
 def inconclusive(stand, kubectl, engine, airflow_api):
     """A model whose gate is inconclusive."""
-    with inconclusive("faults-inconclusive", stand, kubectl, engine, airflow_api) as trial:
+    with inconclusive_model("faults-inconclusive", stand, kubectl, engine, airflow_api) as trial:
         yield trial
 
 

@@ -1,9 +1,10 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from slipway.errors import PreflightFailed
 from slipway.facts import from_dict
-from slipway.verdict import Verdict
+from slipway.verdict import Finding, Verdict, require
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,15 @@ def test_refused_if_changed():
     """A verdict cannot be changed."""
     with pytest.raises(FrozenInstanceError):
         Verdict.wait("not yet").outcome = "pass"
+
+
+def test_preflight_error_names_everything_missing():
+    """One line with every missing finding and the first one's command; a warning raises nothing."""
+    warned, missing = Finding(outcome="warned", said="w"), Finding(outcome="missing", said="no a", then="do a")
+    require("here", [warned])
+    with pytest.raises(PreflightFailed, match=r"^here: no a\. Next: do a$"):
+        require("here", [warned, missing])
+    with pytest.raises(
+        PreflightFailed, match=r"^here: no a; no b\. Next: do a; the log has the next step for each of the others$"
+    ):
+        require("here", [missing, replace(missing, said="no b", then="do b")])

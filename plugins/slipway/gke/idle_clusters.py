@@ -23,7 +23,7 @@ NEW = timedelta(hours=1)  # the run that created it may not use it yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class NamedCluster:
     """The cluster that a model file names; None if the file is invalid, so that its cluster is not known."""
 
     model: str
@@ -48,7 +48,7 @@ def find_idle_clusters(release: Release, left: Iterable[Target]) -> tuple[str, .
     return tuple(line for conn_id, project in sorted(targets) for line in _in_project(release, conn_id, project, named))
 
 
-def _in_project(release: Release, conn_id: str, project: str, named: Sequence[Named]) -> Iterator[str]:
+def _in_project(release: Release, conn_id: str, project: str, named: Sequence[NamedCluster]) -> Iterator[str]:
     from slipway.gke.lookup import list_clusters
 
     try:
@@ -65,16 +65,16 @@ def _in_project(release: Release, conn_id: str, project: str, named: Sequence[Na
                 yield describe(cluster, found, why)
 
 
-def named_clusters(files: Iterable[Path]) -> list[Named]:
+def named_clusters(files: Iterable[Path]) -> list[NamedCluster]:
     """The cluster that each model file names."""
     named = []
     for path in files:
         try:
             gke = read_model_file(path).target.gke
         except InputRefused:
-            named.append(Named(model=path.stem, gke=None))
+            named.append(NamedCluster(model=path.stem, gke=None))
         else:
-            named += [Named(model=path.stem, gke=gke)] if gke else []
+            named += [NamedCluster(model=path.stem, gke=gke)] if gke else []
     return named
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from slipway.facts import Balancer, JsonObject, Teardown
 from slipway.target import GkeCluster
 
 Kind = Literal["forwarding-rules", "target-pools", "addresses", "disks"]  # as gcloud names them
-Item = Mapping[str, Any]
 
 LISTS: dict[Kind, str] = {  # as Compute Engine's API names them
     "forwarding-rules": "forwardingRules",
@@ -50,7 +49,7 @@ class Leftover:
         return f"{self.kind} {self.name}: {self.why}. Next: {self.command}"
 
 
-def plan_leftovers(found: Mapping[Kind, Mapping[str, Item]], teardown: Teardown) -> tuple[Leftover, ...]:
+def plan_leftovers(found: Mapping[Kind, Mapping[str, JsonObject]], teardown: Teardown) -> tuple[Leftover, ...]:
     """The cluster's leftovers; `found` has the `items` of Compute Engine's aggregated lists by kind."""
     leftovers = []
     for kind, scopes in found.items():
@@ -78,10 +77,10 @@ def _place(scope: str) -> str:
     return f"--{kind.removesuffix('s')} {name}" if name else f"--{kind}"
 
 
-def _judge_balancer(item: Item, teardown: Teardown) -> tuple[str, bool] | None:
+def _judge_balancer(item: JsonObject, teardown: Teardown) -> tuple[str, bool] | None:
     """Why a part of a load balancer is a leftover, and whether that is sure: Services of two clusters may share a name."""
-    said = _described(item)
-    service = next((str(said[key]) for key in SERVICE_KEYS if key in said), None)
+    description = _described(item)
+    service = next((str(description[key]) for key in SERVICE_KEYS if key in description), None)
     for balancer in teardown.balancers:
         if item["name"] == balancer_name(balancer):
             return f"created for service {balancer.service}, by its uid", True
@@ -99,7 +98,7 @@ def balancer_name(balancer: Balancer) -> str:
     return f"a{balancer.uid.replace('-', '')}"[:BALANCER_NAME]
 
 
-def _judge_disk(item: Item, cluster: GkeCluster) -> tuple[str, bool] | None:
+def _judge_disk(item: JsonObject, cluster: GkeCluster) -> tuple[str, bool] | None:
     """Why a disk is a leftover, and whether that is sure. A disk in use is none."""
     labels = item.get("labels") or {}
     if item.get("users"):
@@ -109,8 +108,8 @@ def _judge_disk(item: Item, cluster: GkeCluster) -> tuple[str, bool] | None:
         return ("its label names the cluster", True) if ours and _is_here(labels, cluster) else None
     if item["name"].startswith(f"gke-{cluster.name}-"):
         return "by its name a disk of a node of this cluster, or of one whose name starts the same", False
-    if item["name"].startswith("pvc-") and VOLUME_KEY in (said := _described(item)):
-        return f"created for the volume claim {said[VOLUME_KEY]}, of this cluster or another", False
+    if item["name"].startswith("pvc-") and VOLUME_KEY in (description := _described(item)):
+        return f"created for the volume claim {description[VOLUME_KEY]}, of this cluster or another", False
     return None
 
 
@@ -118,13 +117,13 @@ def _is_here(labels: Mapping[str, str], cluster: GkeCluster) -> bool:
     return labels.get(LABEL_LOCATION, cluster.location) == cluster.location
 
 
-def _described(item: Item) -> JsonObject:
+def _described(item: JsonObject) -> JsonObject:
     """The JSON that GKE writes as a resource's description; empty if it is plain text."""
     try:
-        said = json.loads(item.get("description") or "{}")
+        parsed = json.loads(item.get("description") or "{}")
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def find_leftovers(teardown: Teardown) -> tuple[Leftover, ...]:

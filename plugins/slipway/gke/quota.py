@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from slipway.facts import JsonObject
 from slipway.gke.permissions import could_not_ask
 from slipway.google_rest import NOT_FOUND, GoogleAnswer
 from slipway.target import ClusterSpec, NodePool
@@ -69,7 +69,7 @@ def judge_quota(where: str, project: str, needs: Iterable[Need], answer: GoogleA
     return [_judge_need(where, project, need, quotas.get(need.metric)) for need in needs]
 
 
-def _judge_need(where: str, project: str, need: Need, quota: Mapping[str, Any] | None) -> Finding:
+def _judge_need(where: str, project: str, need: Need, quota: JsonObject | None) -> Finding:
     asked = f"quota {need.metric} of {where}: {need.amount} for {need.what}"
     if quota is None:
         return Finding(outcome="warned", said=f"{asked}: could not be asked: it is not listed")

@@ -55,7 +55,7 @@ def read_proxied(status: int, body: str) -> Answer:
     return Answer(status=status, body=body)
 
 
-def way_in(target: Target, denied: int) -> str:
+def how_to_allow(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests on."""
     if denied == UNAUTHORIZED:
         return how_to_fix(target, denied, "")

@@ -104,7 +104,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Find
 
 
 def unasked_rights(target: Target, error: SlipwayError) -> Finding:
-    """A warning that the rights could not be asked, with the error."""
+    """The finding if the API server did not say which rights the connection has."""
     return Finding(outcome="warned", said=f"rights in namespace {target.namespace}: could not be asked: {error}")
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from slipway.model.field_types import Name, Part, Seconds, Url
 from slipway.release import DEFAULT_UNSCHEDULABLE_GRACE_S
-from slipway.target import ClusterSpec, NodePool
+from slipway.target import ClusterSpec, Endpoint, NodePool
 
 
 class NodePoolSettings(Part):
@@ -64,7 +64,7 @@ class GkeSettings(Part):
     )
     workload_identity: bool = Field(default=True, description="Pods may act as Google service accounts, without keys.")
     private_nodes: bool = Field(default=False, description="Nodes have no public addresses.")
-    endpoint: Literal["public", "private", "dns"] = Field(
+    endpoint: Endpoint = Field(
         default="public",
         description="How Airflow reaches the API server; `private` needs workers in the cluster's network.",
     )

@@ -34,8 +34,8 @@ def planned(stand, release, monkeypatch, tmp_path):
     def plan(kubeconfig, namespace=None, **extra):
         path = tmp_path / "kubeconfig"
         path.write_text(kubeconfig if isinstance(kubeconfig, str) else yaml.safe_dump(kubeconfig))
-        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
-        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(said))
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(connection))
         target = Target(conn_id="tried", namespace=namespace or stand["namespace"])
         return make_plan(replace(release, target=target, deployment="tfs-bad-input"), by_hand=True)[0]
 
@@ -55,11 +55,11 @@ def refused(kind, pattern, plan, *words, **options):
     """The plan is refused in one line that begins with the pattern, says what next and shows no secret."""
     with pytest.raises(kind, match=rf"^{pattern}.*\. Next: ") as refusal:
         plan(*words, **options)
-    said = str(refusal.value)
-    assert "\n" not in said
-    assert ".." not in said
-    assert SECRET not in said
-    return said.split("Next: ")[1]
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert ".." not in message
+    assert SECRET not in message
+    return message.split("Next: ")[1]
 
 
 def test_planned_if_the_connection_is_good(planned, kubeconfig):
@@ -90,21 +90,21 @@ def test_refused_if_the_context_does_not_exist(planned, kubeconfig):
 @pytest.mark.parametrize("server", ["https://127.0.0.1:1", "https://cluster.invalid:6443"])
 def test_unreachable_if_the_server_does_not_respond(planned, kubeconfig, server):
     """The error names the server and the connection, and can be retried."""
-    said = changed(kubeconfig, cluster={"server": server})
-    refused(ClusterUnreachable, f"connection tried: {re.escape(server)} does not answer: ", planned, said)
+    config = changed(kubeconfig, cluster={"server": server})
+    refused(ClusterUnreachable, f"connection tried: {re.escape(server)} does not answer: ", planned, config)
 
 
 def test_refused_if_the_servers_certificate_is_not_trusted(planned, kubeconfig):
     """A retry does not help if the kubeconfig's authority did not sign the server's certificate."""
-    said = changed(kubeconfig, cluster={"certificate-authority-data": b64encode(b"nonsense").decode()})
-    refused(InputRefused, "connection tried: https://.*certificate", planned, said)
+    config = changed(kubeconfig, cluster={"certificate-authority-data": b64encode(b"nonsense").decode()})
+    refused(InputRefused, "connection tried: https://.*certificate", planned, config)
 
 
 @pytest.mark.parametrize("user", [{"token": SECRET}, {}], ids=["wrong token", "none"])
 def test_refused_if_the_credentials_are_not_accepted(planned, kubeconfig, user):
     """If credentials are unknown or missing, the next step is to fix the connection's kubeconfig."""
-    said = changed(kubeconfig, user=user)
-    then = refused(ApplyRefused, "cluster https://127.* in .*: HTTP 40[13]: ", planned, said)
+    config = changed(kubeconfig, user=user)
+    then = refused(ApplyRefused, "cluster https://127.* in .*: HTTP 40[13]: ", planned, config)
     assert then == "put a valid token or certificate into the kubeconfig of connection tried"
 
 

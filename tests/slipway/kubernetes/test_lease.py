@@ -104,9 +104,9 @@ def test_ten_contenders_have_one_holder(stand, place):
             thread.start()
         for thread in threads:
             thread.join(timeout=60)
-        [first] = [holder for holder, said in ended.items() if said == "holds"]
+        [first] = [holder for holder, result in ended.items() if result == "holds"]
         assert len(ended) == 10
-        assert all(f"held by {first}" in said for holder, said in ended.items() if holder is not first)
+        assert all(f"held by {first}" in result for holder, result in ended.items() if holder is not first)
         assert holder_of(stand, place) == first.identity
         expire(stand, place)
         contenders.remove(first)  # it would only renew its own

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from slipway.kubernetes.proxy import ask_at, read_proxied, way_in
+from slipway.kubernetes.proxy import ask_at, how_to_allow, read_proxied
 from slipway.serving.golden import Answer
 
 
@@ -93,7 +93,7 @@ WAYS_IN = {
 @pytest.mark.parametrize(("denied", "then"), WAYS_IN.items())
 def test_next_step_after_a_denial(release, denied, then):
     """After 401 the next step is a valid token or certificate; after 403 it names the missing rights."""
-    assert then == way_in(release.target, denied)
+    assert then == how_to_allow(release.target, denied)
 
 
 MODELS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.facts import Baseline, JsonObject, from_dict, to_dict
-from slipway.kubernetes.proxy import ask_at, way_in
+from slipway.kubernetes.proxy import ask_at, how_to_allow
 from slipway.kubernetes.stuck import APART_S
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
@@ -35,7 +35,7 @@ class PredictionTrigger(ReleaseTrigger):
     """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
     Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
-    server that does not pass questions on for want of a right or a login is waited for as long as doom is: it may be starting.
+    server that does not pass questions on for want of a right or a login is polled as long as a stuck rollout is: it may be starting.
     """
 
     clock = staticmethod(time.monotonic)
@@ -97,7 +97,7 @@ class PredictionTrigger(ReleaseTrigger):
         self.unanswered = now_s - self._denied_since_s >= APART_S
         if not self.unanswered:
             return verdict
-        then = way_in(release.target, self._denial.denied)
+        then = how_to_allow(release.target, self._denial.denied)
         return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
 
     async def _look_on(self, release: Release) -> Verdict:

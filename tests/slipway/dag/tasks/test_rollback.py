@@ -33,7 +33,7 @@ def rollback():
     return RollbackOperator(task_id="rollback", model="digits-vit", proof_task_id="gate")
 
 
-def test_a_doomed_rollback_says_why_and_what_next(rolling_back, release, store):
+def test_a_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
     """A release that will not come back fails the teardown in its pods' words, and its record is closed with them."""
     event = {"outcome": "fail", "reason": STUCK, "found": None}
     with pytest.raises(AirflowFailException) as failure:

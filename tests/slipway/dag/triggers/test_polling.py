@@ -378,7 +378,7 @@ def rollout(release, *times_s):
     return trigger
 
 
-async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, connected, http_server):
+async def test_stuck_rollout_fails_at_the_poll_that_makes_it_sure(release, connected, http_server):
     """A crash loop seen at 0, 4, 8 and 12 s is the end at 12 s, in the pod's own words, with three requests a look."""
     server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
     connected(server)
@@ -388,7 +388,7 @@ async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, conn
     assert {seen.method for seen in server.seen} == {"GET"}
 
 
-async def test_doom_is_seen_anew_by_a_trigger_that_starts_elsewhere(release, connected, http_server):
+async def test_a_restarted_trigger_must_find_it_stuck_twice_again(release, connected, http_server):
     """What an earlier triggerer has seen does not count: the second one's first look only waits."""
     connected(http_server(*answers(REPLICA_SET, SEEN["pod"]) * 2))
     for time_s in (0, 40):

@@ -1,4 +1,4 @@
-"""A model of which the gate is always in doubt, in this checkout and before its Airflow as long as a block."""
+"""A model whose gate is always inconclusive, known to the stand's Airflow for as long as a `with` block."""
 
 import json
 import urllib.error
@@ -12,7 +12,7 @@ from trial_project import PROJECT, remove_images, trial_file
 
 
 @contextmanager
-def inconclusive(model, stand, kubectl, engine, airflow_api, **rules):
+def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
     """A model file whose latency nobody can keep: its `dag`, its `records()`, oldest first, and `write(**changes)` for other rules."""
     path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
     own = {"gate__latency_ms": 1, "target__deployment": f"tfs-{model}", "target__strategy": "preview", **rules}
