@@ -201,7 +201,7 @@ def database(monkeypatch):
     import airflow.sdk
 
     kept = {}
-    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION")
+    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", raising=False)
     monkeypatch.setattr(airflow.sdk.Variable, "get", lambda key, default=None: kept.get(key, default))
     monkeypatch.setattr(airflow.sdk.Variable, "set", lambda key, value, **_: kept.update({key: value}))
     return kept
@@ -219,6 +219,7 @@ def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
 @pytest.mark.parametrize(
     ("target", "named"), [("{gke: {}}", "here"), ("{namespace: shop}", None)], ids=["a cluster", "none"]
 )
+@pytest.mark.usefixtures("installation")
 def test_a_release_names_the_airflow_whose_run_makes_a_cluster(monkeypatch, tmp_path, google, store, target, named):  # noqa: PLR0917
     """By that name it is known from a run of the same id in another Airflow; where no cluster is made, nobody needs one."""
     path = tmp_path / "m.yaml"
