@@ -68,7 +68,7 @@ def test_refused_in_one_line_naming_the_param(name, value):
 @pytest.mark.parametrize(("read", "known"), [(read_params, "force"), (read_release, "release")])
 def test_refused_if_there_is_no_such_param(read, known):
     """Airflow takes a misspelt Param in silence; a run does not, and names those there are."""
-    with pytest.raises(InputRefused, match=rf"^Param overlai: there is none\. Next: use one of .*\b{known}\b"):
+    with pytest.raises(InputRefused, match=rf"^Param overlai: there is no such Param\. Next: use one of .*\b{known}\b"):
         read({"overlai": "local"})
 
 
@@ -76,7 +76,7 @@ def test_refused_if_there_is_no_such_param(read, known):
 def test_refused_if_the_release_is_no_text(value):
     """A rollback's Param is a release's id, or empty."""
     assert read_release({"release": None}) is None
-    with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is no text\. Next: "):
+    with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is not text\. Next: "):
         read_release({"release": value})
 
 

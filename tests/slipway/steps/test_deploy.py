@@ -69,7 +69,7 @@ def test_nothing_is_removed_that_another_store_may_know(record_of):
     found = {**record_of("r0", "failed", 0), "found": True}
     undo = plan_rollback(History((found, record_of("now", "open", 1))), run_id="now", proven=False, applied=True)
     assert undo.action == "keep"
-    assert "this store knows nothing of" in undo.reason
+    assert "this store has no record of" in undo.reason
 
 
 KILLED = {  # the records that a run leaves which dies there, what the next plan does, and the next rollback of a run that failed
@@ -108,7 +108,7 @@ def test_nothing_is_removed_while_a_record_cannot_be_read(record_of):
     )
     assert (undo.action, undo.reason) == (
         "keep",
-        "the last good release may be in what cannot be read: r0.json: no JSON object",
+        "the last good release may be in a record that cannot be read: r0.json: no JSON object",
     )
 
 

@@ -105,7 +105,7 @@ def test_archive_is_pinned_to_its_hash():
 def test_refused_if_the_folder_is_none_of_ours(folder):
     """A checkpoint lies below include/served, where every worker has it."""
     with pytest.raises(
-        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is no folder.*Next: "
+        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is not a folder.*Next: "
     ):
         pin_source(file_of(source={"folder": folder}), None)
 
@@ -163,7 +163,7 @@ def test_golden_url_stays():
 def test_refused_if_a_golden_image_is_not_beside_the_file(image):
     """A golden image is refused before anything is built, naming file and case."""
     with pytest.raises(
-        InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is no file.*Next: "
+        InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is not a file.*Next: "
     ):
         pin_golden(DIGITS, golden(image), None)
 

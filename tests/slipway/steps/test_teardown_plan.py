@@ -88,9 +88,9 @@ def test_balancers_are_the_services_that_have_one():
 
 
 NOT_ALONE = {
-    "others": ({"others": ("deployment/checkout in payments",)}, "deployment/checkout in payments lives there"),
+    "others": ({"others": ("deployment/checkout in payments",)}, "deployment/checkout in payments runs there"),
     "other model files": ({"sharing": ("hf-vit",)}, "include/served/hf-vit.yaml names it too"),
-    "what cannot be seen": ({"blind": "no rights"}, "what else lives there cannot be seen: no rights"),
+    "what cannot be seen": ({"blind": "no rights"}, "what else runs there cannot be listed: no rights"),
 }
 
 
