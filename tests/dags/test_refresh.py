@@ -27,7 +27,7 @@ from slipway.steps.settings import RefreshParams
 
 PROJECT = Path(__file__).parents[2]
 FILE = PROJECT / "dags" / "refresh.py"
-STORY = (
+TASKS = (
     "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
     "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
 )  # fmt: skip
@@ -38,7 +38,7 @@ schedule: "0 3 * * *"
 gate: {golden: [{name: three, image: three.png, label: "3"}]}
 """
 
-# In a process of its own: what parsing alone has loaded, what the DAG serialises to, and what the plugin loader then loads.
+# Prints, in its own process, which modules a parse loads, the hash of the DAG, and what the plugin loader then loads.
 PARSE = f"""
 import json, runpy, sys
 dags = runpy.run_path({str(FILE)!r})
@@ -55,7 +55,7 @@ print(json.dumps({{"loaded": loaded, "hash": hash_, "stray": stray, "plugin_erro
 
 
 class Ran(NamedTuple):
-    """A task that has run, as far as Airflow looks at it for the run's colour."""
+    """A task that has run, with what Airflow needs for the run's colour."""
 
     task_id: str
     state: str
@@ -63,7 +63,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bag():
-    """The DAGs as Airflow's DAG processor finds them."""
+    """The DAGs that Airflow's DAG processor finds."""
     return DagBag(dag_folder=str(PROJECT / "dags"))
 
 
@@ -75,7 +75,7 @@ def dag(bag):
 
 @pytest.fixture(scope="module")
 def parses():
-    """Two parses in processes of their own, whose sets are ordered differently."""
+    """Two parses in their own processes, with different hash seeds, so that sets have different orders."""
     running = [
         subprocess.Popen(
             [sys.executable, "-c", PARSE, seed],
@@ -85,8 +85,8 @@ def parses():
         )
         for seed in ("1", "2")
     ]
-    said = [process.communicate(timeout=1800)[0] for process in running]
-    return [json.loads(text.splitlines()[-1]) for text in said]
+    outputs = [process.communicate(timeout=1800)[0] for process in running]
+    return [json.loads(text.splitlines()[-1]) for text in outputs]
 
 
 @pytest.fixture
@@ -105,43 +105,43 @@ def dags_of(monkeypatch, tmp_path):
 
 
 def test_no_import_errors_and_one_dag_per_model_file(bag):
-    """Every model file that ships has its DAG, and nothing else does."""
+    """Every shipped model file has a DAG, and every DAG file can be imported."""
     assert bag.import_errors == {}
     assert {dag_id(path.stem) for path in served_files()} <= set(bag.dags)
     assert "refresh_digits_vit" in bag.dags
 
 
-def test_tasks_follow_one_another_as_the_story_is_told(dag):
-    """The graph is the story: each task has exactly the next one after it."""
+def test_tasks_are_one_chain(dag):
+    """Each task is followed by exactly the next one."""
     downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
-    assert {**{task: {following} for task, following in pairwise(STORY)}, "prune": set()} == downstream
+    assert {**{task: {following} for task, following in pairwise(TASKS)}, "prune": set()} == downstream
 
 
-def test_cluster_is_made_beside_export_and_build(bag):
-    """Where the model file names a GKE cluster, the preview waits for it and for the image, and neither for the other."""
+def test_cluster_is_created_while_the_image_is_built(bag):
+    """On a GKE target the preview waits for the cluster and the image, which do not wait for each other."""
     dag = bag.dags["refresh_digits_vit_gke"]
-    assert {task.task_id for task in dag.tasks} == {*STORY, "preflight", "create_cluster"}
+    assert {task.task_id for task in dag.tasks} == {*TASKS, "preflight", "create_cluster"}
     assert dag.get_task("plan").downstream_task_ids == {"export", "create_cluster"}
     assert dag.get_task("create_cluster").downstream_task_ids == {"preview"}
     assert dag.get_task("preview").upstream_task_ids == {"push", "create_cluster"}
 
 
-def test_google_is_asked_before_anything_is_planned(bag):
-    """On a GKE target everything waits for the preflight, also in a run that only plans."""
+def test_preflight_runs_before_the_plan(bag):
+    """On a GKE target everything waits for the preflight, even in a run that only plans."""
     dag = bag.dags["refresh_digits_vit_gke"]
     assert dag.get_task("resolve").downstream_task_ids == {"preflight"}
     assert dag.get_task("preflight").downstream_task_ids == {"plan"}
     assert "preflight" not in dag.get_task("plan").deploys
 
 
-def test_cluster_is_looked_at_if_there_is_nothing_to_build(bag):
-    """What the plan skips with the image is not the cluster: manifests are applied to one that has been proven."""
+def test_cluster_is_checked_if_nothing_is_built(bag):
+    """A plan that skips the build does not skip the cluster's task: manifests are applied to a checked cluster."""
     plan = bag.dags["refresh_digits_vit_gke"].get_task("plan")
     assert "create_cluster" in plan.deploys
     assert "create_cluster" not in plan.builds
 
 
-DOUBTFUL = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
+MAY_BE_INCONCLUSIVE = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
 GATES = {
     "preview": ("", "preview_gate", "apply", "gate"),
     "rolling": ("target: {strategy: rolling}\n", "gate", "announce", "approve"),
@@ -150,9 +150,9 @@ GATES = {
 
 
 @pytest.mark.parametrize(("target", "first", "then", "proof"), GATES.values(), ids=GATES)
-def test_a_person_is_asked_after_the_first_gate_that_may_be_in_doubt(dags_of, target, first, then, proof):
-    """Where the gate can be in doubt a question follows the first one: before apply, where there is a preview; else as the proof."""
-    dag = dags_of(doubtful=DOUBTFUL + target)["doubtful"]
+def test_person_is_asked_after_the_first_gate_if_it_may_be_inconclusive(dags_of, target, first, then, proof):
+    """With a preview the approval comes before `apply`; without one it is what proves the release."""
+    dag = dags_of(unsure=MAY_BE_INCONCLUSIVE + target)["unsure"]
     dag.validate()
     assert DagSerialization.to_dict(dag)
     assert [task.task_id for task in dag.tasks if getattr(task, "asks", False)] == [first]
@@ -165,31 +165,33 @@ def test_a_person_is_asked_after_the_first_gate_that_may_be_in_doubt(dags_of, ta
     assert leaves == {"announce", "record", *(["delete_cluster"] if "gke" in target else [])}
 
 
-@pytest.mark.parametrize("rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["sure", "told to fail"])
-def test_nobody_is_asked_if_there_is_no_doubt_to_be_had(dags_of, rules):
-    """A gate that is always sure, and one that takes doubt for no, is followed by no question."""
+@pytest.mark.parametrize(
+    "rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["always conclusive", "on_inconclusive is fail"]
+)
+def test_nobody_is_asked_if_no_approval_is_possible(dags_of, rules):
+    """There is no approval if the gate is always conclusive, or fails on an inconclusive result."""
     dag = dags_of(sure=GOOD.replace('label: "3"}]', f'label: "3"}}]{rules}'))["sure"]
     assert "approve" not in dag.task_ids
     assert not any(getattr(task, "asks", False) for task in dag.tasks)
     assert dag.get_task("record").proof_task_id == "gate"
 
 
-def test_rolling_update_has_no_preview(dags_of):
-    """Where the model file says rolling, the graph is the story without the preview; what one left is removed all the same."""
+def test_no_preview_if_the_strategy_is_rolling(dags_of):
+    """The graph lacks the preview's tasks, but still deletes a preview that was left."""
     dag = dags_of(plain=GOOD + "target: {strategy: rolling}\n")["plain"]
-    story = [task for task in STORY if task not in PREVIEW]
+    tasks = [task for task in TASKS if task not in PREVIEW]
     downstream = {task.task_id: task.downstream_task_ids for task in dag.tasks}
-    assert {**{task: {following} for task, following in pairwise(story)}, "prune": set()} == downstream
+    assert {**{task: {following} for task, following in pairwise(tasks)}, "prune": set()} == downstream
 
 
-def test_nothing_is_previewed_if_nothing_is_deployed(dag):
-    """A run with nothing to do skips the preview; it still removes what a killed one left of one."""
+def test_preview_is_skipped_if_nothing_is_deployed(dag):
+    """A run with nothing to do still deletes the preview that a killed run left."""
     deploys = set(dag.get_task("plan").deploys)
     assert {*PREVIEW, "remove_preview"} - deploys == {"remove_preview"}
 
 
-def test_no_preview_and_nothing_built_still_lead_to_apply(dag):
-    """What skips build or preview does not skip what follows; what looks at a preview is skipped with it, or fails apply."""
+def test_apply_runs_if_build_or_preview_was_skipped(dag):
+    """The tasks that test a preview are skipped with it; if one of them fails, `apply` does not run."""
     rules = {
         task: dag.get_task(task).trigger_rule.value for task in ("preview", "wait_for_preview", "preview_gate", "apply")
     }
@@ -206,80 +208,80 @@ TEMPORARY = GOOD + "target: {gke: {temporary: true}}\n"
 
 @pytest.fixture
 def temporary(dags_of):
-    """The DAG of a model whose runs make their own cluster."""
+    """The DAG of a model whose runs have a temporary cluster."""
     dag = dags_of(temporary=TEMPORARY)["temporary"]
     dag.validate()
     assert DagSerialization.to_dict(dag)
     return dag
 
 
-def test_temporary_cluster_is_claimed_made_and_taken_away(temporary):
-    """Claim and creation are the setups of the tasks that take it away, which run whatever happened between."""
-    takes = ("remove_objects", "delete_cluster", "leftovers")
-    made = {"preflight", "claim_cluster", "create_cluster"}
-    assert {task.task_id for task in temporary.tasks} == {*STORY, *takes, *made} - {
+def test_temporary_cluster_is_claimed_created_and_deleted(temporary):
+    """Claim and creation are setups; the tasks that delete are their teardowns, which run even if a task between failed."""
+    deleting = ("remove_objects", "delete_cluster", "leftovers")
+    creating = {"preflight", "claim_cluster", "create_cluster"}
+    assert {task.task_id for task in temporary.tasks} == {*TASKS, *deleting, *creating} - {
         "rollback",
         "remove_preview",
         *PREVIEW,
     }
     assert {task.task_id for task in temporary.tasks if task.is_setup} == {"claim_cluster", "create_cluster"}
-    for task in map(temporary.get_task, takes):
+    for task in map(temporary.get_task, deleting):
         assert task.is_teardown
         assert {"claim_cluster", "create_cluster"} <= task.upstream_task_ids
         assert task.trigger_rule == "all_done_setup_success"
     assert "announce" in temporary.get_task("remove_objects").upstream_task_ids
-    assert temporary.get_task("claim_cluster").downstream_task_ids == {"create_cluster", *takes}
+    assert temporary.get_task("claim_cluster").downstream_task_ids == {"create_cluster", *deleting}
 
 
-def test_temporary_run_is_red_if_the_gate_or_the_deletion_failed(temporary):
-    """The deletion is a leaf that counts too: without it the cluster goes on being billed."""
+def test_temporary_run_is_red_if_gate_or_deletion_failed(temporary):
+    """The deletion is a leaf that counts too: a cluster that is not deleted is billed on."""
     tis = [Ran(task.task_id, "success") for task in temporary.tasks]
     leaves = DagRun(dag_id=temporary.dag_id)._tis_for_dagrun_state(dag=temporary, tis=tis)
     assert {leaf.task_id for leaf in leaves} == {"announce", "delete_cluster", "record"}
 
 
-def test_temporary_release_is_announced_to_nobody(temporary):
-    """What nobody can ask any more is no news of a live release."""
+def test_temporary_release_is_not_announced(temporary):
+    """A release whose cluster is deleted updates no Asset."""
     assert [task.task_id for task in temporary.tasks if task.outlets] == []
 
 
-def test_clearing_a_task_makes_the_temporary_cluster_again(temporary):
-    """Airflow clears a task's setups and teardowns with it: a gate that is tried again has a cluster to ask."""
+def test_clearing_a_task_creates_the_temporary_cluster_again(temporary):
+    """Airflow clears a task's setups and teardowns with it: a cleared gate has a cluster again."""
     cleared = temporary.partial_subset(["gate"], include_downstream=True, include_upstream=False).task_ids
     assert {"claim_cluster", "create_cluster", "gate", "remove_objects", "delete_cluster"} <= set(cleared)
 
 
 @pytest.mark.parametrize("task_id", ["rollback", "remove_preview", "prune"])
-def test_teardowns_cannot_turn_a_run_green_or_red(dag, task_id):
-    """Rollback, removal and prune are teardowns that run whatever happened, bound to no setup, and do not fail the run."""
+def test_teardowns_do_not_change_the_runs_colour(dag, task_id):
+    """Rollback, removal and prune are teardowns without a setup: they always run, and do not fail the run."""
     task = dag.get_task(task_id)
     assert task.is_teardown
     assert task.on_failure_fail_dagrun is False
     assert not any(task.is_setup for task in dag.tasks)
 
 
-def test_announce_and_record_give_the_run_its_colour(dag):
-    """By Airflow's own reckoning the announcement below the gate counts, and the record, which knows if a person ended the run."""
+def test_announce_and_record_decide_the_runs_colour(dag):
+    """Airflow takes the colour from `announce`, below the gate, and `record`, which fails if a person ended the run."""
     tis = [Ran(task.task_id, "success") for task in dag.tasks]
     leaves = DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)
     assert {leaf.task_id for leaf in leaves} == {"announce", "record"}
 
 
-def test_announce_alone_updates_the_asset(dag):
-    """The Asset's event comes from a task after the gate, never from a teardown, which would emit it in a red run."""
+def test_only_announce_updates_the_asset(dag):
+    """The event comes from a task after the gate: a teardown would emit it in a red run too."""
     announcing = {task.task_id: [asset.uri for asset in task.outlets] for task in dag.tasks if task.outlets}
     assert announcing == {"announce": ["x-slipway://served/digits-vit"]}
 
 
-def test_one_run_at_a_time_without_a_limit_that_skips_the_record(dag):
-    """Two runs would write the same objects; a run's timeout would skip everything, the record included."""
+def test_one_run_at_a_time_and_no_dagrun_timeout(dag):
+    """Two runs would write the same objects; a run's timeout would skip everything, even the record."""
     assert dag.max_active_runs == 1
     assert dag.dagrun_timeout is None
     assert dag.catchup is False
 
 
-def test_every_param_is_valid_as_it_is(bag):
-    """A run without a form is one as the model file says."""
+def test_all_params_have_valid_defaults(bag):
+    """A run without a form uses the model file's values."""
     for name, each in bag.dags.items():
         each.params.validate()
         if name.startswith("refresh_"):
@@ -288,8 +290,8 @@ def test_every_param_is_valid_as_it_is(bag):
             assert read_release(each.params.dump()) is None
 
 
-def test_model_file_with_a_schedule_has_a_dag_that_runs_by_it(dags_of):
-    """A schedule in the model file is the DAG's, and the DAG can be stored."""
+def test_dag_has_the_schedule_of_its_model_file(dags_of):
+    """The DAG can be serialised with it."""
     dag = dags_of(nightly=GOOD)["nightly"]
     assert dag.timetable.can_be_scheduled
     dag.validate()
@@ -304,8 +306,8 @@ gate: {golden: [{name: three, image: three.png, label: "3"}]}
 
 
 @pytest.mark.parametrize("schedule", [None, "0 3 * * *"])
-def test_watched_model_runs_for_a_new_commit(dags_of, schedule):
-    """A watched model's DAG runs by its upstream Asset, which has a watcher, and by the time where the file gives one."""
+def test_watched_model_runs_if_there_is_a_new_commit(dags_of, schedule):
+    """The DAG is scheduled by its upstream Asset, which has a watcher, and by the file's schedule if there is one."""
     dag = dags_of(watched=WATCHED + (f'schedule: "{schedule}"\n' if schedule else ""))["watched"]
     dag.validate()
     stored = json.dumps(DagSerialization.to_dict(dag))
@@ -314,7 +316,7 @@ def test_watched_model_runs_for_a_new_commit(dags_of, schedule):
     assert ("0 3 * * *" in stored) is (schedule is not None)
 
 
-REFUSED = {
+MALFORMED = {
     "unknown field": ("odd", GOOD + "shedule: daily\n", "shedule: "),
     "bad schedule": ("odd", GOOD.replace("0 3", "61 3"), "schedule: "),
     "not YAML": ("odd", "source: [\n", "not YAML: "),
@@ -323,9 +325,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("name", "text", "words"), REFUSED.values(), ids=REFUSED)
-def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
-    """A refused file has a DAG that never starts by itself and says what is wrong; the others are as they were."""
+@pytest.mark.parametrize(("name", "text", "words"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_model_file_has_a_dag_without_a_schedule(dags_of, name, text, words):
+    """The DAG says what is wrong with the file; other DAGs are not affected."""
     dags = dags_of(**{name: text, "good": GOOD})
     refused = dags[name]
     refused.validate()
@@ -337,19 +339,19 @@ def test_malformed_model_file_still_has_a_dag(dags_of, name, text, words):
     assert dags["good"].timetable.can_be_scheduled
 
 
-def test_whoever_may_hold_the_target_first_is_known(bag, dags_of):
-    """A run finds out whether it has held its target from what these tasks left: none that takes the Lease is missing."""
-    takes = (
+def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):
+    """A run reads from these tasks' XCom whether it has held the Lease: no task that acquires it is missing."""
+    acquiring = (
         PlanOperator, ChooseOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, ApproveOperator,
     )  # fmt: skip
-    dags = [*bag.dags.values(), *dags_of(doubtful=DOUBTFUL).values()]
+    dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE).values()]
     tasks = [task for dag in dags for task in dag.tasks]
-    holders = {task.task_id for task in tasks if isinstance(task, takes) or getattr(task, "writes_s", None)}
+    holders = {task.task_id for task in tasks if isinstance(task, acquiring) or getattr(task, "writes_s", None)}
     assert holders == set(HOLDERS)
 
 
-def test_description_is_the_model_files(dag):
-    """What a person reads in the list of DAGs is what the model file says."""
+def test_description_is_from_the_model_file(dag):
+    """The list of DAGs shows the model file's description."""
     assert dag.description == read_model_file(PROJECT / "include/served/digits-vit.yaml").description
 
 
@@ -366,13 +368,13 @@ HEAVY = {
 
 
 def test_parsing_loads_nothing_heavy(parses):
-    """TensorFlow, docker, Kubernetes, gRPC and the Hub are loaded by the tasks that need them, never by a parse."""
+    """The tasks that need TensorFlow, docker, Kubernetes, gRPC or the Hub load them; a parse does not."""
     loaded = parses[0]["loaded"]
     assert {name for name in loaded if name.split(".")[0] in HEAVY} == set()
 
 
 def test_parsing_loads_no_google_code(parses):
-    """Of Google there is only what `airflow.sdk` alone brings: a provider's info and an empty namespace."""
+    """The only Google modules are those that `airflow.sdk` itself loads: a provider's info and an empty namespace."""
     loaded = parses[0]["loaded"]
     assert {name for name in loaded if name.startswith("airflow.providers.google.")} <= {
         "airflow.providers.google.get_provider_info"
@@ -380,12 +382,12 @@ def test_parsing_loads_no_google_code(parses):
     assert {name for name in loaded if name.split(".")[0] == "google"} <= {"google", "google.cloud"}
 
 
-def test_same_hash_if_parsed_again(parses):
-    """Two parses are one version of the DAG."""
+def test_hash_is_the_same_if_parsed_again(parses):
+    """Two parses give one version of the DAG."""
     assert parses[0]["hash"] == parses[1]["hash"]
 
 
-def test_plugin_loader_keeps_off_the_package(parses):
-    """Airflow's plugin loader executes nothing of the package a second time under another name."""
+def test_plugin_loader_does_not_load_the_package(parses):
+    """Airflow's plugin loader does not execute the package's modules a second time under other names."""
     assert parses[0]["plugin_errors"] == {}
     assert parses[0]["stray"] == []

@@ -13,11 +13,11 @@ from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 
 PROJECT = Path(__file__).parents[2]
-STORY = ["look", "approve", "remove_objects", "delete_cluster", "leftovers", "record"]
+TASKS = ["look", "approve", "remove_objects", "delete_cluster", "leftovers", "record"]
 
 
 class Ran(NamedTuple):
-    """A task that has run, as far as Airflow looks at it for the run's colour."""
+    """A task that has run, with what Airflow needs for the run's colour."""
 
     task_id: str
     state: str
@@ -25,7 +25,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bag():
-    """The DAGs as Airflow's DAG processor finds them."""
+    """The DAGs that Airflow's DAG processor finds."""
     return DagBag(dag_folder=PROJECT / "dags")
 
 
@@ -35,21 +35,21 @@ def dag(bag):
     return bag.dags["teardown_digits_vit_gke"]
 
 
-def test_one_teardown_for_each_model_file_with_a_cluster(bag):
-    """A cluster that a connection names is not ours to delete: its model has no such DAG."""
+def test_each_model_file_with_a_gke_cluster_has_a_teardown(bag):
+    """A model whose cluster is named by a connection has none: that cluster is not Slipway's to delete."""
     made = {name for name in bag.dags if name.startswith("teardown_")}
     assert made == {teardown_dag_id(path.stem) for path in served_files() if read_model_file(path).target.gke}
 
 
-def test_a_teardown_asks_before_it_takes(dag):
-    """Nothing that deletes comes before the approval, and each step waits for the one before."""
-    assert [task.task_id for task in dag.topological_sort()] == STORY
+def test_teardown_asks_before_it_deletes(dag):
+    """No task that deletes comes before the approval, and each task waits for the one before."""
+    assert [task.task_id for task in dag.topological_sort()] == TASKS
     assert dag.get_task("remove_objects").upstream_task_ids == {"approve"}
     DagSerialization.to_dict(dag)
 
 
-def test_a_rejection_is_red_and_is_not_asked_again(dag):
-    """Rejected, or not answered in a day: the approval fails, once, and what follows does not run."""
+def test_teardown_fails_once_if_it_is_rejected(dag):
+    """The approval fails without a retry if it is rejected or not answered in a day; the tasks after it do not run."""
     approve = dag.get_task("approve")
     assert (approve.fail_on_reject, approve.retries, approve.defaults) == (True, 0, None)
     assert approve.response_timeout.days == 1
@@ -58,20 +58,20 @@ def test_a_rejection_is_red_and_is_not_asked_again(dag):
     }
 
 
-def test_a_teardown_is_by_hand_only(dag):
-    """Nothing schedules a teardown, and two of one model cannot run at once."""
+def test_teardown_is_triggered_by_hand_only(dag):
+    """A teardown has no schedule, and two of one model cannot run at once."""
     assert dag.timetable.can_be_scheduled is False
     assert dag.max_active_runs == 1
 
 
-def test_leftovers_give_the_run_its_colour(dag):
-    """The record is a teardown that cannot change it."""
+def test_leftovers_decide_the_runs_colour(dag):
+    """`record` is a teardown that cannot change it."""
     tis = [Ran(task.task_id, "success") for task in dag.tasks]
     leaves = DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)
     assert [leaf.task_id for leaf in leaves] == ["leftovers"]
 
 
-def test_the_form_takes_nobody_elses_by_default(dag):
-    """An empty form deletes no cluster that others live in."""
+def test_empty_form_deletes_no_shared_cluster(dag):
+    """An empty form does not allow deleting a cluster in which something else runs."""
     dag.params.validate()
     assert read_teardown(dag.params.dump()) is False

@@ -135,7 +135,7 @@ def test_red_at_the_gate_and_gone(red, kubectl):
 
 def test_each_run_makes_its_own(red):
     """The second run starts anew: what the first has proven is not live, and so nothing of it is taken over."""
-    assert "plan: everything: a temporary cluster: everything is proven anew" in red.log
+    assert "plan: everything: a temporary cluster: everything is proven again" in red.log
     assert "created by this run" in red.record["verdicts"]["create_cluster"]["reason"]
 
 

@@ -197,7 +197,7 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
     assert trial.run("apply", facts=facts, store=store, check=False).returncode == 0
     kept = json.loads(trial.run("rollback", facts=facts, store=store).stdout.splitlines()[-1])
     assert (kept["action"], serves(kubectl)) == ("keep", "missing00000")
-    assert "a release that this store knows nothing of" in kept["reason"]
+    assert "a release that this store has no record of" in kept["reason"]
 
     trial.run("apply")  # the other installation has brought its own again
     [path] = (tmp_path / "store" / "records" / "trial").glob("*.json")

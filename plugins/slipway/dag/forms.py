@@ -1,4 +1,4 @@
-"""The form that a manual run is started with: typed Params, and what a run reads from them once."""
+"""The forms that start a run by hand: typed Params, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FROM_FILE = "as the model file says"
 
 
 def refresh_form(file: ModelFile | None) -> dict[str, Param]:
-    """The Params of a refresh DAG. Every one has a valid default, so that the DAG may have a schedule."""
+    """The Params of a refresh DAG. Each has a valid default, so that the DAG may have a schedule."""
     revision = getattr(file.source, "revision", None) if file else None
     overlay = file.target.overlay if file else None
     return {
@@ -33,7 +33,7 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             enum=[None, *overlay_names()],
             values_display={"null": FROM_FILE},
             title="Overlay",
-            description=f"A folder of include/manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base alone'}).",
+            description=f"A folder of include/manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base only'}).",
         ),
         "min_confidence": Param(
             None,
@@ -41,15 +41,15 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             minimum=0,
             maximum=1,
             title="Minimum confidence",
-            description=f"For every golden case of this run, 0 to 1. Empty: {FROM_FILE}.",
+            description=f"For every golden case of this run, from 0 to 1. Empty: {FROM_FILE}.",
         ),
         "force": _check_box(
             "Force",
-            "Export, build, smoke-test and push again, even where the result is known.",
+            "Export, build, smoke-test and push again, even if nothing changed.",
         ),
         "plan_only": _check_box(
             "Plan only",
-            "Say what a run would do, with the API server's dry-run diff, and write nothing.",
+            "Log what a run would do, with the API server's dry-run diff, and write nothing.",
         ),
         **_break_lease(),
     }
@@ -63,7 +63,7 @@ def rollback_form() -> dict[str, Param]:
             type=["null", "string"],
             pattern="^[0-9a-f]{12}$",
             title="Release",
-            description="A release that was proven live, by its id; each run's first log lists them. Empty: the one before the live one.",
+            description="The id of a release that was proven live; the log of the task choose lists them. Empty: the one before the live one.",
         ),
         **_break_lease(),
     }
@@ -74,39 +74,41 @@ def teardown_form() -> dict[str, Param]:
     return {
         "with_others": _check_box(
             "With others",
-            "Delete the cluster also where something else lives in it, or may, or another model file names it.",
+            "Delete the cluster even if something else runs in it, or may run in it, or if another model file names it.",
         ),
         **_break_lease(),
     }
 
 
 def _break_lease() -> dict[str, Param]:
-    """What every run has that writes to a target."""
+    """The Param of every run that writes to a target."""
     return {
         "break_lease": _check_box(
             "Break lease",
-            "Take the target from the run that holds its Lease. That run writes nothing more, and undoes nothing.",
+            "Take the target's Lease from the run that holds it. That run then writes nothing more and rolls nothing back.",
         )
     }
 
 
 def _check_box(title: str, description: str) -> Param:
-    """A box that is empty unless somebody ticks it."""
-    return Param(False, type="boolean", title=title, description=description)  # noqa: FBT003 - its default
+    """A check box, not ticked by default."""
+    return Param(False, type="boolean", title=title, description=description)  # noqa: FBT003 - the default
 
 
 def read_params(params: dict[str, Any]) -> RefreshParams:
-    """The form of this run. Raises InputRefused naming the Param and what is allowed."""
+    """The Params of this run. Raises InputRefused naming the Param and what is allowed."""
     refuse_unknown(params, {field.name for field in fields(RefreshParams)})
     revision, overlay = _text(params, "revision"), _text(params, "overlay")
     if overlay is not None and overlay not in overlay_names():
-        raise InputRefused(f"Param overlay: {overlay!r} is not one. Next: use one of {', '.join(overlay_names())}")
+        raise InputRefused(
+            f"Param overlay: {overlay!r} is not an overlay. Next: use one of {', '.join(overlay_names())}"
+        )
     confidence = params.get("min_confidence")
     if confidence is not None and (
         isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1
     ):
         raise InputRefused(
-            f"Param min_confidence: {confidence!r} is no number from 0 to 1. Next: leave it empty, or say 0.85"
+            f"Param min_confidence: {confidence!r} is not a number from 0 to 1. Next: leave it empty, or enter 0.85, say"
         )
     return RefreshParams(
         revision=revision,
@@ -119,35 +121,35 @@ def read_params(params: dict[str, Any]) -> RefreshParams:
 
 
 def read_release(params: dict[str, Any]) -> str | None:
-    """The release that a rollback's form names. Raises InputRefused."""
+    """The release that a rollback's form names; None for the one before the live one. Raises InputRefused."""
     refuse_unknown(params, {"release", "break_lease"})
     _switch(params, "break_lease")
     return _text(params, "release")
 
 
 def read_teardown(params: dict[str, Any]) -> bool:
-    """Whether a teardown's form lets the cluster go with what else lives in it. Raises InputRefused."""
+    """Whether a teardown's form allows deleting the cluster with everything else in it. Raises InputRefused."""
     refuse_unknown(params, {"with_others", "break_lease"})
     _switch(params, "break_lease")
     return _switch(params, "with_others")
 
 
 def refuse_unknown(params: dict[str, Any], known: set[str]) -> None:
-    """Refuse what the form does not have: Airflow takes any name, and a misspelt one would be ignored in silence."""
+    """Refuse a Param that the form does not have: Airflow accepts any name, and would silently ignore a misspelt one."""
     unknown = sorted(params.keys() - known)
     if unknown:
-        raise InputRefused(f"Param {unknown[0]}: there is none. Next: use one of {', '.join(sorted(known))}")
+        raise InputRefused(f"Param {unknown[0]}: there is no such Param. Next: use one of {', '.join(sorted(known))}")
 
 
 def _switch(params: dict[str, Any], name: str) -> bool:
     value = params.get(name, False)
     if not isinstance(value, bool):
-        raise InputRefused(f"Param {name}: {value!r} is neither true nor false. Next: say true or false")
+        raise InputRefused(f"Param {name}: {value!r} is neither true nor false. Next: enter true or false")
     return value
 
 
 def _text(params: dict[str, Any], name: str) -> str | None:
     value = params.get(name)
     if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise InputRefused(f"Param {name}: {value!r} is no text. Next: leave it empty or give a name")
+        raise InputRefused(f"Param {name}: {value!r} is not text. Next: leave it empty or enter a name")
     return value

@@ -1,4 +1,4 @@
-"""Makes a release live, brings a recorded one back, or takes a first one away. The one road onto a cluster."""
+"""Deploys a release, or a recorded one again. All writes of a live release to a cluster go through here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A release's objects, and where the store keeps them."""
+    """A release's objects, and their URI in the store."""
 
     objects: tuple[Manifest, ...]
     uri: str
@@ -33,23 +33,25 @@ class Rendered:
 
 
 def deploy(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
-    """Apply the release's manifests with this image, `check` called before the first write; what was applied comes back.
+    """Apply the release's manifests with this image; `check` is called before the first write.
 
     Raises ManifestError, ApplyError, StoreError.
     """
     objects = render_manifests(
         release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
     )
-    return _bring(release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check)
+    return _record_and_apply(
+        release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check
+    )
 
 
 def redeploy(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
-    """Apply a recorded release again, its manifests as they were stored. Raises ApplyError, StoreError."""
+    """Apply a recorded release again, with its stored manifests. Raises ApplyError, StoreError."""
     data = read_bytes(manifests_uri)
     rendered = Rendered(
         objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
     )
-    return _bring(release, export, pushed, rendered, cause="rollback", check=check)
+    return _record_and_apply(release, export, pushed, rendered, cause="rollback", check=check)
 
 
 def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
@@ -62,13 +64,12 @@ def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) ->
     return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def _bring(
+def _record_and_apply(
     release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
 ) -> Applied:
-    """Open the record, then write to the cluster; a preview that has been asked makes room first.
+    """Remove the preview, open the record, then write to the cluster.
 
-    The record lists what is to be pruned until it is gone, so that a killed run leaves nothing that a later one does
-    not know.
+    The record lists the objects to prune until they are deleted: so a later run knows everything that a killed run left.
     """
     store = Store(release.store)
     records = read_records(store, release.model)
@@ -96,7 +97,7 @@ def _bring(
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:
         raise StoreError(
-            f"{rendered.uri}: holds no Deployment {release.deployment}. Next: roll back to another release"
+            f"{rendered.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
         )
     return Applied(
         release_id=pushed.release_id,

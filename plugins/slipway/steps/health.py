@@ -14,7 +14,7 @@ from slipway.verdict import Verdict
 
 
 def check_health(release: Release, good: Record) -> Verdict:
-    """Whether the recorded release is what runs, has been rolled out, and answers its golden cases right now."""
+    """Whether the recorded release is the one that runs, is rolled out, and answers its golden cases correctly now."""
     deployment = read(release.target, "Deployment", release.deployment)
     if deployment is None:
         return Verdict.failed(f"deployment/{release.deployment} is gone")
@@ -29,10 +29,10 @@ def check_health(release: Release, good: Record) -> Verdict:
     )
     if rolled_out.outcome != "pass":
         return rolled_out
-    return _judge_answers(release, good)
+    return _check_answers(release, good)
 
 
-def _judge_answers(release: Release, good: Record) -> Verdict:
+def _check_answers(release: Release, good: Record) -> Verdict:
     verdict, url = find_url(release)
     if url is None:
         return verdict
@@ -42,7 +42,7 @@ def _judge_answers(release: Release, good: Record) -> Verdict:
 
 
 def find_url(release: Release) -> tuple[Verdict, str | None]:
-    """Where the live release is asked right now: the fixed URL, or the Service's; why nowhere, where there is none."""
+    """The live release's URL, the model file's or the Service's, with the verdict on it; None if it has no address yet."""
     if release.address is not None:
         return Verdict.passed(release.address), release.address.rstrip("/")
     service = read(release.target, "Service", release.service)

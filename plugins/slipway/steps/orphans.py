@@ -1,4 +1,4 @@
-"""Orphans: what Slipway made live and no model file asks for any more. They are reported, never removed."""
+"""Orphans: what Slipway deployed and no model file names any more. They are reported, never deleted."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from slipway.target import Target
 
 
 def find_orphans(release: Release, history: History) -> tuple[str, ...]:
-    """What no model file asks for, one a line, with the command that removes it.
+    """The orphans, one a line, with the command that deletes each. Writes nothing. Raises StoreError.
 
-    Deployments that this store's records know and the cluster still has: of models whose file is gone, and of this
-    release's model, whose `history` this is, at an earlier target; and GKE clusters that were made and stand idle.
-    Writes nothing. Raises StoreError.
+    They are Deployments that this store's records name and the cluster still has: of models whose file is gone, and of
+    this release's model at an earlier target (`history` is that model's); and GKE clusters that Slipway made and that
+    stand idle.
     """
-    left = tuple(_left_behind(release, history))
-    lines = (line for record, why in left for line in _reports(record, why))
+    left = tuple(_unwanted(release, history))
+    lines = (line for record, why in left for line in _report_record(record, why))
     return (*lines, *find_idle_clusters(release, [place_of(record)[0] for record, _ in left]))
 
 
-def _left_behind(release: Release, history: History) -> Iterator[tuple[Record, str]]:
-    """The newest record of each place that nobody asks for."""
+def _unwanted(release: Release, history: History) -> Iterator[tuple[Record, str]]:
+    """The newest record at each place that no model file names, with the reason."""
     elsewhere = newest_by_place(history)
     elsewhere.pop((release.target, release.deployment), None)
     yield from ((record, f"the model file of {release.model} names another target") for record in elsewhere.values())
@@ -47,8 +47,8 @@ def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
     return {place_of(record): record for record in history.records}
 
 
-def _reports(record: Record, why: str) -> Iterator[str]:
-    """A line for what is live, and one for a preview that a killed run left."""
+def _report_record(record: Record, why: str) -> Iterator[str]:
+    """A line for the live objects of a record, and one for a preview that a killed run left."""
     target, deployment = place_of(record)
     for name, refs in ((deployment, History((record,)).objects), (preview_name(deployment), previewed_in(record))):
         if refs and (line := _report(record, target, name, refs, why)):
@@ -56,14 +56,14 @@ def _reports(record: Record, why: str) -> Iterator[str]:
 
 
 def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectRef, ...], why: str) -> str | None:
-    """One line, none where the Deployment is gone or is another model's by now, or was torn down with its cluster."""
+    """One line; None if the Deployment is gone, belongs to another model by now, or was torn down with its cluster."""
     if record["outcome"] == "gone":
         return None
     where = f"deployment/{deployment} in {target.namespace} (connection {target.conn_id})"
     try:
         live = read(target, "Deployment", deployment)
     except SlipwayError as error:
-        return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be looked at: {error}"
+        return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be read: {error}"
     if live is None or (live["metadata"].get("labels") or {}).get(LABEL_MODEL) != record["model"]:
         return None
     objects = " ".join(str(ref) for ref in reversed(refs))

@@ -1,4 +1,4 @@
-"""The plan: what a run has to do, from what has changed since the live release and whether that one is healthy.
+"""The plan: what a run has to do, given what changed since the live release and whether that is healthy.
 
 `observe` reads, `plan_refresh` decides.
 """
@@ -43,16 +43,16 @@ class Observation:
     history: History  # of the release's target and Deployment
     health: Verdict  # of the live release now
     trials: tuple[Trial, ...] = ()  # what the API server's dry run would change
-    bad: Record | None = None  # of a run that found this very release bad, unless a person asks to try it again
-    orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
-    answers: bool = True  # whether the target's cluster can be asked
+    bad: Record | None = None  # of a run that found this release bad, unless a person asks to try it again
+    orphans: tuple[str, ...] = ()  # what is live and in no model file, one a line
+    answers: bool = True  # whether the target's cluster exists and runs
 
 
 def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
     """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
 
     `by_hand` says that a person triggered the run: only then, or if it is forced, is a bad release tried again. `held` says
-    that the run holds the Lease, so that nobody else replaces the live release: only then is that one sent the labelled set.
+    that the run holds the Lease, so that no other run replaces the live release: only then is it sent the labelled set.
     Raises StoreError, ManifestError, ApplyError, PreflightFailed.
     """
     seen = observe(release, by_hand=by_hand, held=held)
@@ -101,7 +101,7 @@ def _decide(release: Release, seen: Observation) -> Plan:
     if seen.bad is not None:
         return _plan_without(seen.bad, release, seen)
     if release.temporary or release.force:
-        why = "a temporary cluster: everything is proven anew" if release.temporary else "forced"
+        why = "a temporary cluster: everything is proven again" if release.temporary else "forced"
         return Plan(action="everything", reasons=(why,))
     if good is None:
         unread = seen.history.unread
@@ -111,7 +111,7 @@ def _decide(release: Release, seen: Observation) -> Plan:
         return Plan(action="everything", reasons=changed)
     export, pushed = kept(release, good)
     differing = [trial.name for trial in seen.trials if differences(trial)]
-    reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_ailments(seen)]
+    reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_problems(seen)]
     if reasons:
         return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
     return Plan(
@@ -120,26 +120,27 @@ def _decide(release: Release, seen: Observation) -> Plan:
 
 
 def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
-    """What to do instead of a release that is bad: nothing, or bring the last good one back if it is not healthy.
+    """What to do instead of deploying a bad release: nothing, or restore the last good one if that is not healthy.
 
-    Nothing is brought back to a target that was torn down, as a temporary one is after each run.
+    Nothing is restored to a target that was torn down, as a temporary one is after each run.
     """
-    why = _why_not(bad)
-    good, ailments = seen.history.good, _ailments(seen)
-    if good is None or seen.history.torn_down or release.temporary or not ailments:
+    why = _explain_bad(bad)
+    good, problems = seen.history.good, _problems(seen)
+    if good is None or seen.history.torn_down or release.temporary or not problems:
         return Plan(action="nothing", reasons=(why,))
-    back, export, pushed = recorded(good, run_id=release.run_id, store=release.store)
+    restored, export, pushed = recorded(good, run_id=release.run_id, store=release.store)
     return Plan(
         action="restore",
-        reasons=(why, *ailments),
+        reasons=(why, *problems),
         export=export,
         pushed=pushed,
         manifests_uri=good["manifests"]["uri"],
-        release=back,
+        release=restored,
     )
 
 
-def _why_not(bad: Record) -> str:
+def _explain_bad(bad: Record) -> str:
+    """Which run found the release bad and why, and what a person can do."""
     what = (
         f"release {bad['release_id']}"
         if bad["release_id"]
@@ -152,8 +153,8 @@ def _why_not(bad: Record) -> str:
     )
 
 
-def _ailments(seen: Observation) -> list[str]:
-    """Why what was applied last cannot be left as it is."""
+def _problems(seen: Observation) -> list[str]:
+    """What is wrong with what was applied last."""
     found, newest = [], seen.history.newest
     if seen.history.torn_down and newest:
         gone, run_id = newest["outcome"] == "gone", newest["run_id"]
@@ -166,7 +167,7 @@ def _ailments(seen: Observation) -> list[str]:
 
 
 def changes(release: Release, good: Record) -> tuple[str, ...]:
-    """What has changed since a recorded release, of all that decides the image and the golden cases."""
+    """What has changed since a recorded release, of all that determines the image and the golden cases."""
     now, then = to_dict(release), good["release"]
     watched = {
         "source": "the source",
@@ -178,24 +179,24 @@ def changes(release: Release, good: Record) -> tuple[str, ...]:
     }
     found = []
     for field, words in watched.items():
-        if plain(now[field]) != plain(then.get(field)):  # a record of an earlier Slipway lacks what is new
+        if plain(now[field]) != plain(then.get(field)):  # a record of an earlier Slipway lacks newer fields
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
 
 
 def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
-    """The recorded export and image, the image under the id that it has in the new release."""
+    """The recorded export and image; the image has the id of the new release."""
     pushed = from_dict(Pushed, good["pushed"])
     renamed = {**to_dict(pushed), "release_id": release.release_id(pushed.digest)}
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
 def check_rights(release: Release, objects: list[Manifest]) -> None:
-    """Every right in the namespace that the run uses, asked at once. Raises PreflightFailed with all that are missing."""
+    """Check every right in the namespace that the run needs. Raises PreflightFailed with all that are missing."""
     findings = inspect_rights(release, objects)
-    for one in findings:
-        log.log(logging.INFO if one.outcome == "ok" else logging.WARNING, "plan: %s", one)
+    for finding in findings:
+        log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
     require(f"connection {release.target.conn_id}", findings)
 
 
@@ -207,7 +208,7 @@ def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, st
 
 
 def missing_cluster(target: Target) -> str | None:
-    """Why a target's cluster cannot be asked yet; None where it can be, or where it is not ours to make."""
+    """Why a target's cluster cannot be used yet; None if it can, or if Slipway does not create it."""
     if target.gke is None:
         return None
     from slipway.gke.lookup import find_cluster
@@ -217,7 +218,7 @@ def missing_cluster(target: Target) -> str | None:
 
 
 def differences(trial: Trial) -> list[str]:
-    """A unified diff of what a dry run would change, without what changes by itself; no lines where nothing would."""
+    """A unified diff of what a dry run would change, without what the cluster changes itself; empty if nothing would."""
     before, after = (_lines(state) for state in (trial.before, trial.after))
     return list(difflib.unified_diff(before, after, f"live {trial.name}", f"planned {trial.name}", lineterm="", n=2))
 

@@ -1,8 +1,8 @@
-"""The preview: a release as it first runs beside the live one, where no user's request reaches it; then it goes again.
+"""The preview: a release runs next to the live one first, where no user's request reaches it; then it is deleted.
 
-It is rendered by the same road and has the same pods, but for names and labels: what has passed its gate there is what
-`apply` brings. It lives as long as it is asked: its pods go before the live ones are replaced, so that a release needs no
-more room than a rolling update does.
+The same code renders it, and its pods differ from the live ones only in names and labels: `apply` deploys what passed the
+gate. It exists while it is tested. Its pods are deleted before the live ones are replaced, so that a release needs no more
+capacity than a rolling update.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slipway.records.record import Record, begin_record, previewed, write_record
 from slipway.records.store import Store
 from slipway.release import Release
 
-# What pods may need. Whatever else an overlay brings scales, protects or exposes the live ones, and has no preview.
+# What pods may need. Other kinds of an overlay scale, protect or expose the live pods: a preview has none of them.
 NEEDED = frozenset({"ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding"})
 PORT_FIELDS = ("name", "port", "targetPort", "protocol", "appProtocol")
 
@@ -31,37 +31,37 @@ log = logging.getLogger(__name__)
 def render_preview(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
     """The objects of a release's preview, in the order in which they are applied.
 
-    Raises ManifestError as `render_manifests` does, and where something of the live release would take the preview for its own.
+    Raises ManifestError as `render_manifests` does, and if a selector of the live release matches the preview's pods.
     """
     live = build_objects(release, reference=reference, version=version, release_id=release_id)
-    beside = build_objects(
+    shadow = build_objects(
         release, reference=reference, version=version, release_id=preview_name(release_id), preview=True
     )
-    objects = plan_preview(beside, release.preview)
+    objects = plan_preview(shadow, release.preview)
     check_manifests(objects, release.preview, reference=reference)
     check_apart(objects, live, release)
     return objects
 
 
 def check_preview(release: Release) -> None:
-    """Refuse, before there is an image, a release whose preview cannot be rendered. Raises ManifestError."""
+    """Refuse a release whose preview cannot be rendered, before an image is built. Raises ManifestError."""
     render_preview(release, reference=BLANK_IMAGE, version=0, release_id="none")
 
 
 def plan_preview(objects: list[Manifest], preview: Release) -> list[Manifest]:
-    """Of all objects of an overlay those that its pods need, and a Service that is reached from nowhere outside."""
+    """The objects of an overlay that its pods need, and a Service that can be reached only inside the cluster."""
     kept = []
     for manifest in objects:
         is_named = manifest["metadata"]["name"] == preview.deployment
         if manifest["kind"] in NEEDED or (manifest["kind"] == "Deployment" and is_named):
             kept.append(manifest)
         elif manifest["kind"] == "Service" and is_named:
-            kept.append(_inner(manifest))
+            kept.append(_cluster_ip(manifest))
     return kept
 
 
-def _inner(service: Manifest) -> Manifest:
-    """A Service's ports inside the cluster, without what orders a load balancer for them."""
+def _cluster_ip(service: Manifest) -> Manifest:
+    """The Service with its ports, as type ClusterIP: without anything that requests a load balancer."""
     ports = [{field: port[field] for field in PORT_FIELDS if field in port} for port in service["spec"]["ports"]]
     metadata = {name: value for name, value in service["metadata"].items() if name != "annotations"}
     spec = {"type": "ClusterIP", "selector": service["spec"]["selector"], "ports": ports}
@@ -69,20 +69,20 @@ def _inner(service: Manifest) -> Manifest:
 
 
 def check_apart(objects: list[Manifest], live: list[Manifest], release: Release) -> None:
-    """Refuse a preview whose pods a live object would select. Raises ManifestError naming the object."""
+    """Refuse a preview if a live object selects its pods. Raises ManifestError naming the object."""
     (labels,) = [
         one["spec"]["template"]["metadata"]["labels"].items() for one in objects if one["kind"] == "Deployment"
     ]
     for manifest, selector in _selectors(live):
         if selector.items() <= labels:
             raise ManifestError(
-                f"overlay {release.overlay}: {name_of(manifest)} selects pods by {selector or 'nothing'}, and so the preview's. "
+                f"overlay {release.overlay}: {name_of(manifest)} selects pods by {selector or 'nothing'}, which matches the preview's pods. "
                 "Next: select by the label app too, as the base does, or set target.strategy to rolling"
             )
 
 
 def _selectors(live: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, str]]]:
-    """What sends requests to pods, counts them or protects them, and the labels that it knows them by."""
+    """The objects that select pods (Services, Deployments, budgets, …), with the labels that they select by."""
     for manifest in live:
         selector = (manifest.get("spec") or {}).get("selector")
         if manifest["kind"] == "Service" and selector:
@@ -92,24 +92,25 @@ def _selectors(live: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, str]]
 
 
 def why_no_preview(release: Release, plan: Plan, history: History) -> str | None:
-    """Why a release is applied without a preview; None where it gets one.
+    """Why a release is applied without a preview; None if it gets one.
 
-    What was proven live and only comes back, as after somebody deleted it, is known to be good, and is waited for.
+    A release that was proven live is known to be good; if somebody deleted it, users wait for it to be applied again.
     """
     if release.strategy == "rolling":
         return "the model file's target.strategy is rolling"
     if plan.action == "restore":
-        return "a release that was proven live comes back as it was"
+        return "a release that was proven live is restored unchanged"
     proven = {record["release_id"] for record in history.proven()}
     if plan.action == "manifests" and plan.pushed is not None and plan.pushed.release_id in proven:
-        return f"release {plan.pushed.release_id} was proven live before, and only comes back"
+        return f"release {plan.pushed.release_id} was proven live before, and is only applied again"
     return None
 
 
 def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Previewed:
-    """Run the release beside the live one, `check` called before the first write. Raises ManifestError, ApplyError, StoreError.
+    """Run the release next to the live one; `check` is called before the first write.
 
-    The run's record lists the objects before the first is written, so that a later run removes what a killed one left.
+    The run's record lists the objects before the first one is written, so that a later run removes what a killed run left.
+    Raises ManifestError, ApplyError, StoreError.
     """
     store, named = Store(release.store), preview_name(pushed.release_id)
     objects = render_preview(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
@@ -128,9 +129,9 @@ def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Ch
 
 
 def remove_previews(release: Release, records: Sequence[Record]) -> tuple[ObjectRef, ...]:
-    """Delete every preview that the model's records list at the release's target: a run's own, and what killed ones left.
+    """Delete every preview that the model's records list at the release's target: this run's, and those of killed runs.
 
-    What was deleted comes back. One at a target that the model has moved away from is named in the log.
+    Returns what was deleted. A preview at a target that the model no longer uses is only named in the log.
     Raises ApplyError, StoreError.
     """
     removed: list[ObjectRef] = []
@@ -138,7 +139,7 @@ def remove_previews(release: Release, records: Sequence[Record]) -> tuple[Object
     for record in filter(previewed_in, records):
         if record not in here:
             log.warning(
-                "preview: of run %s something is left at an earlier target. Next: %s",
+                "preview: run %s left objects at an earlier target. Next: %s",
                 record["run_id"],
                 _deletion(record),
             )

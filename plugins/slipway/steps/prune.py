@@ -1,7 +1,7 @@
-"""Retention: what a model leaves behind is pruned beyond a number; the live release, and each that can come back, never.
+"""Retention: deletes what old releases of a model left, never the live release or one that can be rolled back to.
 
-Only what this store's records and labels call ours is touched. A record is retired first, so that nobody goes back to what
-is being taken away, and goes last: a prune that was killed is finished by the next one.
+Only what this store's records and labels name as ours is deleted. A record is marked retired first, so that nobody rolls
+back to a release that is being deleted; the record itself is deleted last, so that the next prune finishes a killed one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What the store holds of a model, by name, and which export the exporter's inputs lead to."""
+    """What the store holds of a model, by name, and the version that each key of exporter inputs leads to."""
 
     exports: frozenset[int]
     inputs: Mapping[str, int]  # file name to version
@@ -36,17 +36,17 @@ class Holdings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prune:
-    """What is going to be removed, and which images stay."""
+class PrunePlan:
+    """What is to be deleted, and which images are kept."""
 
     records: tuple[Record, ...]
-    keys: tuple[str, ...]  # in the store, records apart
-    digests: frozenset[str]  # of the images that stay, sha256:…
+    keys: tuple[str, ...]  # in the store, without the records
+    digests: frozenset[str]  # of the images that are kept, sha256:…
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was removed."""
+    """How many things were deleted."""
 
     records: int
     artifacts: int  # exports, sources and manifests in the store
@@ -56,47 +56,49 @@ class Pruned:
 
 def plan_prune(
     records: list[Record], holdings: Holdings, retention: Retention, *, model: str, run: Record | None
-) -> Prune:
-    """What goes beyond the retention. `records` are all of the model's, oldest first; `run` is that of the run at hand.
+) -> PrunePlan:
+    """What exceeds the retention. `records` are all of the model's, oldest first; `run` is the record of this run.
 
-    At each target that the model was ever applied to, the newest proven releases stay, and what was applied last; so does
-    the record of a preview that is still there. Of a release that was found bad the record alone stays: without it the
-    schedule would try it again.
+    At each target that the model was ever applied to, the newest proven releases and what was applied last are kept. The
+    record of a preview that still exists is kept too. Of a bad release only the record is kept: without it the schedule
+    would try the release again.
     """
-    staying = [*_protected(records, retention), *filter(previewed_in, records)]
+    kept = [*_protected(records, retention), *filter(previewed_in, records)]
     if run is not None:
-        staying.append(run)
-    ids = {record["run_id"] for record in staying}
-    releases = {record["release_id"] for record in staying if record["outcome"] == "live"}
-    outdone: set[str] = set()  # with the proof that a release is good goes what blamed it before
-    for runs in _judged(records):
-        if not _is_harmless(runs[-1], releases):
-            outdone |= {record["run_id"] for record in runs} - ids
+        kept.append(run)
+    ids = {record["run_id"] for record in kept}
+    releases = {record["release_id"] for record in kept if record["outcome"] == "live"}
+    superseded: set[str] = set()  # deleted with the last proof that the release is good: what blamed it earlier
+    for runs in _judgements(records):
+        if not _may_be_kept(runs[-1], releases):
+            superseded |= {record["run_id"] for record in runs} - ids
         elif runs[-1].get("bad"):
             ids.add(runs[-1]["run_id"])
-    others = [record for record in records if record["run_id"] not in ids | outdone and _is_harmless(record, releases)]
+    others = [
+        record for record in records if record["run_id"] not in ids | superseded and _may_be_kept(record, releases)
+    ]
     readable = others[-retention.records :]
     ids |= {record["run_id"] for record in readable}
-    versions = _versions(staying, holdings, retention)
-    sources = {from_dict(Source, record["release"]["source"]).kept_key(model) for record in staying}
-    manifests = {_name(record["manifests"]["uri"]) for record in (*staying, *readable) if record["manifests"]}
-    gone = [f"manifests/{model}/{name}" for name in sorted(holdings.manifests - manifests)]
-    sets = {uri for record in (*staying, *readable) if (uri := _set_of(record))}
-    gone += [f"quality/{model}/{name}" for name in sorted(holdings.quality - {_name(uri) for uri in sets})]
-    gone += [
+    versions = _versions(kept, holdings, retention)
+    sources = {from_dict(Source, record["release"]["source"]).kept_key(model) for record in kept}
+    manifests = {_name(record["manifests"]["uri"]) for record in (*kept, *readable) if record["manifests"]}
+    keys = [f"manifests/{model}/{name}" for name in sorted(holdings.manifests - manifests)]
+    sets = {uri for record in (*kept, *readable) if (uri := _set_of(record))}
+    keys += [f"quality/{model}/{name}" for name in sorted(holdings.quality - {_name(uri) for uri in sets})]
+    keys += [
         f"exports/{model}/inputs/{name}" for name, version in sorted(holdings.inputs.items()) if version not in versions
     ]
-    gone += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
-    gone += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
-    return Prune(
+    keys += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
+    keys += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
+    return PrunePlan(
         records=tuple(record for record in records if record["run_id"] not in ids),
-        keys=tuple(gone),
-        digests=frozenset(record["digest"] for record in staying if record["digest"]),
+        keys=tuple(keys),
+        digests=frozenset(record["digest"] for record in kept if record["digest"]),
     )
 
 
 def _set_of(record: Record) -> str | None:
-    """The URI of the labelled set that a record's release was asked; a record of an earlier Slipway names none."""
+    """The URI of the labelled set that a record's release was sent; a record of an earlier Slipway names none."""
     quality = (record["release"].get("gate") or {}).get("quality")
     return str(quality["uri"]) if quality else None
 
@@ -104,61 +106,63 @@ def _set_of(record: Record) -> str | None:
 def _protected(records: list[Record], retention: Retention) -> list[Record]:
     """At each target: the newest proven releases, by the newest record of each, and what was applied last."""
     applied = History(tuple(record for record in records if has_changed_cluster(record)))
-    staying: dict[str, Record] = {}
+    kept: dict[str, Record] = {}
     for place in {place_of(record) for record in applied.records}:
         history = applied.at(*place)
         for record in (*history.proven()[: retention.releases], *history.records[-1:]):
-            staying[record["run_id"]] = record
-    return list(staying.values())
+            kept[record["run_id"]] = record
+    return list(kept.values())
 
 
-def _judged(records: list[Record]) -> list[list[Record]]:
-    """For each release, told from others as `find_bad` does, the records of the runs that judged it; the last one counts."""
+def _judgements(records: list[Record]) -> list[list[Record]]:
+    """For each release, identified as `find_bad` does, the records of the runs that judged it; the last one counts."""
     releases: dict[str, list[Record]] = {}
     for record in filter(is_judged, records):
         releases.setdefault(digest_of(identity_of(record["release"])), []).append(record)
     return list(releases.values())
 
 
-def _is_harmless(record: Record, releases: Iterable[str]) -> bool:
-    """Whether a record may stay for people to read: one of a proven release would offer it to come back."""
+def _may_be_kept(record: Record, releases: Iterable[str]) -> bool:
+    """Whether a record may be kept for people to read. One that would offer a deleted release for a rollback may not."""
     return record["outcome"] in {"failed", "open", "proven", "gone"} or (
         record["outcome"] == "live" and record["release_id"] in releases
     )
 
 
-def _versions(staying: list[Record], holdings: Holdings, retention: Retention) -> set[int]:
-    """The exports that stay: those of the staying releases, and the newest, whose runs may be cleared and go on."""
-    used = {record["version"] for record in staying if record["version"] is not None}
+def _versions(kept: list[Record], holdings: Holdings, retention: Retention) -> set[int]:
+    """The versions of exports to keep: those of the kept releases, and the newest, whose runs may be cleared and resumed."""
+    used = {record["version"] for record in kept if record["version"] is not None}
     return used | set(sorted(holdings.exports)[-retention.releases :])
 
 
 def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
-    """Prune what goes beyond the release's retention; `images` are those of the run at hand, by id or digest (sha256:…).
+    """Delete what exceeds the release's retention. `images` are this run's, by id or digest (sha256:…): they are kept.
 
-    Each part is tried, whatever became of the others. Raises StoreError, RetentionIncomplete naming what stays and why.
+    Each part is tried, whether the others succeed or fail. Raises StoreError, RetentionIncomplete naming what failed and why.
     """
     store = Store(release.store)
     found = read_records(store, release.model)
-    if found.unread:  # what they tell of can come back again when they are mended
-        raise RetentionIncomplete(
-            f"{'; '.join(found.unread)}. Next: mend it or move it away, the next run prunes again"
-        )
+    if found.unread:  # once they are fixed, their releases can be rolled back to
+        raise RetentionIncomplete(f"{'; '.join(found.unread)}. Next: fix it or move it away, the next run prunes again")
     records = list(found.records)
     run = next((record for record in records if record["run_id"] == release.run_id), None)
     plan = plan_prune(records, read_holdings(store, release.model), release.retention, model=release.model, run=run)
     for record in plan.records:
         if record["outcome"] != "retired":
             write_record(store, {**record, "outcome": "retired"})
-    stays: list[str] = []
+    failed: list[str] = []
     keep = plan.digests | images
-    removed = _tried(stays, lambda: _prune_engine(release, keep))
-    deleted = _tried(stays, lambda: _prune_registry(release, plan.records, keep)) if release.retention.registry else 0
+    removed = _count_or_note(failed, lambda: _prune_engine(release, keep))
+    deleted = (
+        _count_or_note(failed, lambda: _prune_registry(release, plan.records, keep))
+        if release.retention.registry
+        else 0
+    )
     for key in plan.keys:
         log.info("prune: %s", store.uri_of(key))
         store.remove(key)
-    if stays:
-        raise RetentionIncomplete(f"{'; '.join(stays)}. Next: mend that, the next run prunes again")
+    if failed:
+        raise RetentionIncomplete(f"{'; '.join(failed)}. Next: fix that, the next run prunes again")
     for record in plan.records:
         store.remove(record_key(record["model"], record["run_id"]))
     return Pruned(records=len(plan.records), artifacts=len(plan.keys), images=removed, registry=deleted)
@@ -186,45 +190,51 @@ def _prune_engine(release: Release, keep: frozenset[str]) -> int:
 
 
 def _prune_registry(release: Release, records: tuple[Record, ...], keep: frozenset[str]) -> int:
-    """Delete images from where the release goes, and from where those of the records went.
+    """Delete images from the release's repository and from those of the records.
 
-    An image whose tag another one took over is known from its record alone.
+    An image whose tag was moved to another image is known from its record only.
     """
-    places = {release.repository: release.registry_conn_id}
+    repositories = {release.repository: release.registry_conn_id}
     recorded: dict[str, set[str]] = {release.repository: set()}
     for record in records:
         if record["pushed"]:
             repository = repository_of(record["pushed"]["reference"])
-            places.setdefault(repository, record["release"]["registry_conn_id"])
+            repositories.setdefault(repository, record["release"]["registry_conn_id"])
             recorded.setdefault(repository, set()).add(record["digest"])
-    return sum(_prune_repository(release, place, conn, recorded[place], keep) for place, conn in places.items())
+    return sum(
+        _prune_repository(release, repository, conn, recorded[repository], keep)
+        for repository, conn in repositories.items()
+    )
 
 
 def _prune_repository(
     release: Release, repository: str, registry_conn_id: str | None, recorded: set[str], keep: frozenset[str]
 ) -> int:
     with repository_at(repository, registry_conn_id) as found:
-        gone: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
+        old: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
         for image in found.tagged(without=keep):
             ours = (
                 image.labels.get(IMAGE_LABEL_TITLE) == release.model
                 and image.labels.get(IMAGE_LABEL_STORE) == release.store_id
             )
-            if ours or image.digest in gone:
-                gone[image.digest] = (*gone.get(image.digest, ()), image.tag)
-        for digest, tags in sorted(gone.items()):
+            if ours or image.digest in old:
+                old[image.digest] = (*old.get(image.digest, ()), image.tag)
+        for digest, tags in sorted(old.items()):
             if not found.delete(digest, tags):
-                log.warning("prune: the registry deletes nothing: %d old images stay in %s", len(gone), repository)
+                log.warning(
+                    "prune: the registry does not allow deletion: %d old images stay in %s", len(old), repository
+                )
                 return 0
             log.info("prune: %s@%s %s", repository, digest, " ".join(tags))
-    return len(gone)
+    return len(old)
 
 
-def _tried(stays: list[str], part: Callable[[], int]) -> int:
+def _count_or_note(failed: list[str], part: Callable[[], int]) -> int:
+    """What a part of the prune returns; 0 if it fails, with its error added to `failed`."""
     try:
         return part()
     except SlipwayError as error:
-        stays.append(str(error).split(". Next:")[0])
+        failed.append(str(error).split(". Next:")[0])
         return 0
 
 

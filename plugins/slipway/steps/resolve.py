@@ -1,7 +1,6 @@
-"""Resolve: from a model file and a form to a Release, in which nothing can move any more.
+"""Resolve: makes a Release, in which everything is pinned, from a model file and a form.
 
-All that a run reads from Airflow's Variables and connections is read here, once. Whatever cannot be meant is refused
-here, before anything is built.
+A run reads Airflow's Variables and connections here, once. Invalid input is refused here, before anything is built.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ log = logging.getLogger(__name__)
 
 
 def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: str) -> Release:
-    """The Release that this run is going to make live.
+    """The Release that this run is to deploy.
 
-    Raises InputRefused, ResolveError, ManifestError, ImageError; each in one line that says how to mend it.
+    Raises InputRefused, ResolveError, ManifestError, ImageError; each in one line that says how to fix it.
     """
     model, file = path.stem, read_model_file(path)
     check_unshared(readable_files(path, file))
@@ -95,17 +94,15 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
 
 
 def serving_image(file: ModelFile, settings: Settings) -> str:
-    """The base image: the Variable's where the model file has the default, else the model file's."""
+    """The base image: the Variable's if the model file has the default, else the model file's."""
     if settings.serving_image and file.image.base == SERVING_IMAGE:
-        log.info(
-            "resolve: the Variable slipway_serving_image puts %s in place of %s", settings.serving_image, SERVING_IMAGE
-        )
+        log.info("resolve: the Variable slipway_serving_image replaces %s by %s", SERVING_IMAGE, settings.serving_image)
         return settings.serving_image
     return file.image.base
 
 
 def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
-    """Where the image goes. Raises InputRefused where neither the model file nor the Variable says, or says it wrong."""
+    """The image's repository. Raises InputRefused if neither the model file nor the Variable gives a valid one."""
     prefix = settings.registry.rstrip("/") if settings.registry else None
     repository = file.image.repository or (prefix and f"{prefix}/{model}")
     if not repository:
@@ -118,16 +115,16 @@ def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
             f"include/served/{model}.yaml: image.repository" if file.image.repository else "Variable slipway_registry"
         )
         raise InputRefused(
-            f"{where}: {repository} names no image repository. "
+            f"{where}: {repository} is not an image repository. "
             "Next: write HOST[:PORT]/PATH, the path in lower case, without https:// and without a tag"
         )
     return repository
 
 
 def registry_connection(file: ModelFile, repository: str, target: Target, settings: Settings) -> str | None:
-    """The connection that logs in to the registry: the model file's, the Variable's where the repository is the Variable's too.
+    """The connection that logs in to the registry: the model file's; the Variable's if the repository is the Variable's too.
 
-    Where neither says, an Artifact Registry is logged in to with the connection that makes the cluster.
+    If neither names one, the connection that creates the cluster logs in to an Artifact Registry.
     """
     named = file.image.registry_conn_id or (None if file.image.repository else settings.registry_conn_id)
     if named is None and target.gke is not None and is_artifact_registry(repository):
@@ -136,7 +133,7 @@ def registry_connection(file: ModelFile, repository: str, target: Target, settin
 
 
 def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False) -> Source:
-    """The source with a revision that cannot move; a commit that the store keeps is not looked for upstream.
+    """The source, pinned to a revision. A commit that the store keeps is not looked up at the Hub.
 
     Raises InputRefused, ResolveError.
     """
@@ -145,7 +142,7 @@ def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Sour
         return _pin_hub(source, revision or source.revision, is_kept)
     if revision is not None:
         raise InputRefused(
-            f"Param revision: {revision!r} was given, and the source is no Hub model. Next: leave it empty"
+            f"Param revision: {revision!r} was given, but the source is not a Hub model. Next: leave it empty"
         )
     if isinstance(source, FolderSource) and source.is_remote:
         return Source(kind="objects", location=source.folder, revision=objects_hash(source.folder))
@@ -153,7 +150,7 @@ def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Sour
         folder = SERVED / source.folder
         if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):
             raise InputRefused(
-                f"source.folder: include/served/{source.folder} is no folder below include/served. Next: mend it"
+                f"source.folder: include/served/{source.folder} is not a folder below include/served. Next: fix it"
             )
         return Source(kind="folder", location=source.folder, revision=content_hash(folder))
     assert isinstance(source, ArchiveSource)  # noqa: S101 - tells mypy what is left
@@ -169,14 +166,14 @@ def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]
 
 
 def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
-    """A golden case of the model file, its image known to be there. Raises InputRefused."""
+    """A golden case of the model file, after a check that its image exists. Raises InputRefused."""
     image = case.image
     if not image.startswith(("http://", "https://")):
         place = (path.parent / image).resolve()
         if not place.is_file() or not place.is_relative_to(path.parent.resolve()):
             shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
             raise InputRefused(
-                f"{shown}: gate.golden {case.name}: image {image} is no file beside the model file. Next: mend it"
+                f"{shown}: gate.golden {case.name}: image {image} is not a file next to the model file. Next: fix it"
             )
         image = str(place.relative_to(SERVED.resolve())) if place.is_relative_to(SERVED.resolve()) else str(place)
     return GoldenRequest(
@@ -189,7 +186,7 @@ def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> G
 
 
 def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
-    """How the gate judges, its labelled set kept in the store. Raises InputRefused, StoreError."""
+    """The gate's rules; its labelled set is copied to the store. Raises InputRefused, StoreError."""
     return Gate(
         failures=asked.failures,
         errors=asked.errors,
@@ -206,11 +203,11 @@ def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBou
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:
-    """The model file at hand and every other that can be read; a broken one is refused in its own DAG."""
+    """The model file at `path`, and every other that can be read; a broken one is refused in its own DAG."""
     files: dict[str, ModelFile] = {}
     for other in served_files(path.parent):
         try:
             files[other.stem] = read_model_file(other)
         except InputRefused as error:
-            log.warning("resolve: left out of the check for shared objects: %s", error)
+            log.warning("resolve: not checked for shared objects: %s", error)
     return {**files, path.stem: file}

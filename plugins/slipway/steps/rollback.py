@@ -1,4 +1,4 @@
-"""What a failed run has to roll back, and which recorded release a person can go back to."""
+"""What a failed run has to roll back, and which recorded releases a person can roll back to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slipway.release import Release
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackPlan:
-    """What a run that did not end well calls for."""
+    """What to do after a run, and why."""
 
     action: Literal["nothing", "restore", "remove", "keep"]
     reason: str
@@ -23,22 +23,22 @@ class RollbackPlan:
 
 
 def plan_rollback(history: History, *, run_id: str, proven: bool, applied: bool) -> RollbackPlan:
-    """What is to be undone after this run, which has `applied` something, and whose gate passed if it is `proven`.
+    """What to roll back after this run. `applied`: it applied something; `proven`: its gate passed.
 
-    A run that was live, and whose gate was cleared and does not pass any more, is undone where something can come back.
+    A run whose release was live and whose cleared gate now fails is rolled back if there is a release to roll back to.
     """
     newest = history.newest
     if history.torn_down:
         return RollbackPlan(action="nothing", reason="what was applied last was torn down")
     own = newest is not None and newest["run_id"] == run_id
-    refuted = history.settled and own and applied and not proven
-    if newest is None or (history.settled and not refuted) or (proven and own):
+    disproven = history.settled and own and applied and not proven
+    if newest is None or (history.settled and not disproven) or (proven and own):
         return RollbackPlan(action="nothing", reason="what was applied last was proven live")
-    # A record that is refuted says live until its run ends: it is not what a rollback that is tried again goes to.
+    # A disproven record says live until its run ends: a rollback that is tried again must not choose it.
     others = [record for record in history.records[:-1] if record["run_id"] != run_id or proven or not applied]
     good = History(tuple(others), history.unread).good
     if good is None:
-        return _plan_without_good(history, newest, refuted=refuted)
+        return _plan_without_good(history, newest, disproven=disproven)
     return RollbackPlan(
         action="restore",
         reason=f"release {newest['release_id']} of run {newest['run_id']} was not proven live",
@@ -46,29 +46,29 @@ def plan_rollback(history: History, *, run_id: str, proven: bool, applied: bool)
     )
 
 
-def _plan_without_good(history: History, newest: Record, *, refuted: bool) -> RollbackPlan:
-    """What is to be undone where no other release is known to be good."""
+def _plan_without_good(history: History, newest: Record, *, disproven: bool) -> RollbackPlan:
+    """What to do if no other release is known to be good."""
     if history.unread:
         return RollbackPlan(
-            action="keep", reason=f"the last good release may be in what cannot be read: {history.unread[0]}"
+            action="keep", reason=f"the last good release may be in a record that cannot be read: {history.unread[0]}"
         )
-    if refuted:
-        return RollbackPlan(action="keep", reason="it was live until now, and there is none to go back to")
-    if any(record.get("found") for record in history.records):
+    if disproven:
         return RollbackPlan(
-            action="keep", reason="it took the place of a release that this store knows nothing of, and is left"
+            action="keep", reason="it was live until now, and there is no other release to roll back to"
         )
+    if any(record.get("found") for record in history.records):
+        return RollbackPlan(action="keep", reason="it replaced a release that this store has no record of, and is kept")
     if newest["release"]["keep_first"]:
         return RollbackPlan(
-            action="keep", reason="the first release failed and is left for inspection, as the model file says"
+            action="keep", reason="the first release failed and is kept for inspection, as the model file says"
         )
-    return RollbackPlan(action="remove", reason="the first release failed, and there is none to go back to")
+    return RollbackPlan(action="remove", reason="the first release failed, and there is no other to roll back to")
 
 
 def remove_release(store: Store, history: History) -> None:
-    """Take away what was applied last, where no release was proven; its record then lists no objects.
+    """Delete what was applied last, if no release was proven; its record then lists no objects.
 
-    What bears a release that no record tells of is another installation's, and is left. Raises ApplyError, StoreError.
+    An object whose release label is in no record belongs to another installation and is kept. Raises ApplyError, StoreError.
     """
     record, refs = history.records[-1], history.objects
     release = from_dict(Release, record["release"])
@@ -78,12 +78,12 @@ def remove_release(store: Store, history: History) -> None:
 
 
 def list_choices(store: Store, model: str) -> list[str]:
-    """The releases that can be brought back, one a line. Raises StoreError."""
+    """The releases that can be rolled back to, one a line. Raises StoreError."""
     return describe(read_current_history(store, model))
 
 
 def choose(store: Store, model: str, release_id: str | None, *, run_id: str) -> Choice:
-    """The recorded release to go back to, as the work of this run: the named one, else the one before the live one.
+    """The recorded release that this run rolls back to: the named one, else the one before the live one.
 
     Raises InputRefused, StoreError.
     """

@@ -1,4 +1,4 @@
-"""What a run reads from Airflow's Variables, connections and its form."""
+"""The settings of a run, from Airflow's Variables and connections and from its form."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ INSTALLATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What this Airflow says of its surroundings, from Variables."""
+    """The settings of this Airflow, from its Variables."""
 
     store: str  # slipway_store: URI of the artifact store
     registry: str | None  # slipway_registry: prefix of image repositories
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
-    namespace: str | None = None  # slipway_namespace: of GKE targets whose model files name none
-    serving_image: str | None  # slipway_serving_image: in place of tensorflow/serving, such as a mirror or a stand-in
+    namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
+    serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
 
 
 def read_settings() -> Settings:
-    """The settings of this Airflow. Raises InputRefused naming the Variable that is missing."""
+    """The settings of this Airflow. Raises InputRefused naming the Variable that is missing or invalid."""
     from airflow.sdk import Variable
 
     store = Variable.get("slipway_store", default=None)
@@ -39,7 +39,7 @@ def read_settings() -> Settings:
             "Variable slipway_store: not set. Next: set it to the artifact store's URI, such as gs://google_cloud_default@BUCKET/slipway"
         )
     if "://" not in store:
-        raise InputRefused(f"Variable slipway_store: {store!r} is no URI. Next: write a folder as file:///path")
+        raise InputRefused(f"Variable slipway_store: {store!r} is not a URI. Next: write a folder as file:///path")
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
@@ -50,10 +50,10 @@ def read_settings() -> Settings:
 
 
 def ensure_installation() -> str:
-    """The name of this Airflow among those that share a target, as the Variable has it; where it has none, it gets one.
+    """The name of this Airflow among those that share a target, from its Variable. An unset Variable is set to a new name.
 
-    All workers read it from Airflow's own database, where no other installation does. Two runs that make one up in the same
-    moment go on by different names, as two installations would: a run keeps the name by which it first held a Lease.
+    All workers read it from Airflow's own database, which no other installation reads. Two runs that set it at the same
+    moment use different names, as two installations would: a run keeps the name with which it first acquired a Lease.
     Raises InputRefused.
     """
     from airflow.sdk import Variable
@@ -64,12 +64,14 @@ def ensure_installation() -> str:
         Variable.set(INSTALLATION, name, description="Slipway: names this Airflow where several share a target")
         log.info("Variable %s: set to %s", INSTALLATION, name)
     if not INSTALLATION_NAME.fullmatch(name):
-        raise InputRefused(f"Variable {INSTALLATION}: {name!r} is no name. Next: use letters, digits, '.', '_' and '-'")
+        raise InputRefused(
+            f"Variable {INSTALLATION}: {name!r} is not a valid name. Next: use letters, digits, '.', '_' and '-'"
+        )
     return name
 
 
 def find_target(asked: TargetSettings, settings: Settings) -> Target:
-    """Where the model is served. Raises InputRefused where a connection does not say what the model file leaves open."""
+    """Where the model is served. Raises InputRefused if a connection lacks what the model file leaves to it."""
     if asked.gke is None:
         return Target(conn_id=asked.conn_id, namespace=asked.namespace or connected_namespace(asked.conn_id))
     gke = asked.gke
@@ -91,7 +93,7 @@ def _connected_project(conn_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshParams:
-    """What a person asked for in the form; None means what the model file says."""
+    """What a person entered in the form; None means the model file's value."""
 
     revision: str | None = None
     overlay: str | None = None

@@ -1,4 +1,4 @@
-"""A teardown: what is going to be taken away, when it is gone, and what the record says of it."""
+"""A teardown: what a run deletes, when it is gone, and its record."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from slipway.verdict import Verdict
 
 
 def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:
-    """Whether the Services are gone, and their load balancers with them: a finalizer keeps a Service until its own is."""
+    """Whether the Services are gone, and so their load balancers: a finalizer keeps a Service until its load balancer is gone."""
     for service in filter(None, services):
         name = service["metadata"]["name"]
-        kept = ", ".join(service["metadata"].get("finalizers") or ()) or "nothing that it says"
+        kept = ", ".join(service["metadata"].get("finalizers") or ()) or "no finalizer"
         return Verdict.wait(f"service/{name} in {target.namespace}: still there, kept by {kept}")
     return Verdict.passed(f"no Service of the model is left in {target.namespace}")
 
 
 def check_claim(teardown: Teardown, found: JsonObject | None) -> None:
-    """Refuse, for a run that made its own cluster, to touch one that it has not made. Raises ClusterUnfit."""
+    """Refuse a cluster that a run with a temporary cluster did not make itself. Raises ClusterUnfit."""
     if teardown.claim is None or found is None:
         return
     verdict = judge_claim(teardown.cluster, found, teardown.claim)
@@ -34,7 +34,7 @@ def check_claim(teardown: Teardown, found: JsonObject | None) -> None:
 
 
 def teardown_of(release: Release) -> Teardown:
-    """What a run takes away that has made its own cluster: what its record lists, and the cluster. Raises StoreError."""
+    """What a run with a temporary cluster deletes: the objects in its record, and the cluster. Raises StoreError."""
     record = read_record(Store(release.store), release.model, release.run_id) or {"objects": []}
     return Teardown(
         model=release.model,
@@ -51,9 +51,9 @@ def teardown_of(release: Release) -> Teardown:
 
 
 def open_teardown(teardown: Teardown) -> None:
-    """Write down what is about to be removed, before the first of it is. Raises StoreError.
+    """Record what is about to be deleted, before the first deletion. Raises StoreError.
 
-    A run with a cluster of its own has a record already; where nothing was ever applied there is nothing to record.
+    A run with a temporary cluster has a record already. If nothing was ever applied, there is nothing to record.
     """
     store = Store(teardown.store)
     record = read_record(store, teardown.model, teardown.run_id) or _new_record(store, teardown)
@@ -78,7 +78,7 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
 
 
 def note_removed(teardown: Teardown) -> None:
-    """Write down that none of the objects is there any more. Raises StoreError."""
+    """Record that all the objects are gone. Raises StoreError."""
     store = Store(teardown.store)
     for left in left_previews(read_records(store, teardown.model).records, teardown.target):
         write_record(store, previewed(left, objects=()))
@@ -98,7 +98,10 @@ def close_teardown(
     *,
     broke: str | None = None,
 ) -> str | None:
-    """Close the teardown's record, with whose Lease was broken; its URI comes back, None where nothing was touched. Raises StoreError."""
+    """Close the teardown's record and return its URI; None if nothing was deleted. Raises StoreError.
+
+    `broke` is the holder whose Lease the run broke.
+    """
     store = Store(teardown.store)
     record = read_record(store, teardown.model, teardown.run_id)
     if record is None:

@@ -1,4 +1,4 @@
-"""A plan: what a teardown would take away, what else lives in the cluster, and whether it may go."""
+"""The plan of a teardown: what it would delete, what else runs in the cluster, and whether the cluster may be deleted."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from slipway.steps.teardown import check_claim
 from slipway.target import Target
 from slipway.verdict import require
 
-ANSWERS = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
-SYSTEM = ("kube-", "gke-", "gmp-")  # how the names of Kubernetes' and Google's own namespaces begin
+REACHABLE = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
+SYSTEM_NAMESPACES = ("kube-", "gke-", "gmp-")  # prefixes of Kubernetes' and Google's own namespaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeardownPlan:
-    """What a teardown finds before it asks."""
+    """What a teardown finds before a person approves it."""
 
     teardown: Teardown
-    status: str | None  # of the cluster, None where there is none
-    cost: str | None  # what it costs to leave it standing
-    others: tuple[str, ...]  # what else lives in the cluster, one a line
+    status: str | None  # of the cluster; None if there is none
+    cost: str | None  # what the cluster costs while it is kept
+    others: tuple[str, ...]  # what else runs in the cluster, one a line
     blind: str | None  # why there may be more than `others`
     sharing: tuple[str, ...]  # other model files that name the cluster
-    body: str = ""  # what the approval shows
+    body: str = ""  # what the approval shows, Markdown
 
     @property
     def answers(self) -> bool:
-        """Whether the cluster has an API server that may answer."""
-        return self.status in ANSWERS
+        """Whether the cluster's API server may answer."""
+        return self.status in REACHABLE
 
 
 def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
-    """What lives in the cluster besides the model's recorded objects and the system's own, one a line."""
+    """What runs in the cluster other than the model's recorded objects and the system's own, one a line."""
     ours = {(ref.kind, ref.namespace, ref.name) for ref in teardown.objects}
     found = []
     for item in items:
@@ -57,7 +57,9 @@ def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, .
         labels = metadata.get("labels") or {}
         recorded = (kind, namespace, name) in ours and labels.get(LABEL_MODEL) == teardown.model
         if not (
-            recorded or namespace.startswith(SYSTEM) or (kind, namespace, name) == ("Service", "default", "kubernetes")
+            recorded
+            or namespace.startswith(SYSTEM_NAMESPACES)
+            or (kind, namespace, name) == ("Service", "default", "kubernetes")
         ):
             whose = f", of model {labels[LABEL_MODEL]}" if LABEL_MODEL in labels else ""
             found.append(f"{kind.lower()}/{name} in {namespace}{whose}")
@@ -65,7 +67,7 @@ def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, .
 
 
 def plan_balancers(items: Sequence[JsonObject]) -> tuple[Balancer, ...]:
-    """The load balancers that Services have."""
+    """The load balancers of the Services."""
     return tuple(
         Balancer(
             service=f"{item['metadata']['namespace']}/{item['metadata']['name']}",
@@ -83,20 +85,20 @@ def _address(service: JsonObject) -> str | None:
 
 
 def check_alone(plan: TeardownPlan, *, with_others: bool) -> None:
-    """Refuse a cluster that is not the model's alone, unless the form says so. Raises ClusterInUse."""
-    reasons = [f"{other} lives there" for other in plan.others]
+    """Refuse a cluster that is not only the model's, unless the form allows it. Raises ClusterInUse."""
+    reasons = [f"{other} runs there" for other in plan.others]
     reasons += [f"include/served/{name}.yaml names it too" for name in plan.sharing]
     if plan.blind:
-        reasons.append(f"what else lives there cannot be seen: {plan.blind}")
+        reasons.append(f"what else runs there cannot be listed: {plan.blind}")
     if reasons and not with_others:
         raise ClusterInUse(
             f"{plan.teardown.cluster}: {'; '.join(reasons)}. Next: remove or move what is not {plan.teardown.model}'s, "
-            "or trigger with the Param with_others, which deletes the cluster with all of it"
+            "or trigger with the Param with_others, which deletes the cluster with everything in it"
         )
 
 
 def replan_teardown(teardown: Teardown, *, approved: JsonObject | None) -> TeardownPlan:
-    """What is there now, just before it is taken away: of an approved TeardownPlan nothing more than that.
+    """The plan made again, just before the deletion; refused if it would delete more than a person approved.
 
     Raises ClusterInUse, ClusterUnfit and what `plan_teardown` raises.
     """
@@ -111,10 +113,10 @@ def replan_teardown(teardown: Teardown, *, approved: JsonObject | None) -> Teard
 
 
 def check_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
-    """Refuse a cluster in which more lives than was approved to go. Raises ClusterInUse."""
+    """Refuse a cluster in which more runs than a person approved to delete. Raises ClusterInUse."""
     if new := sorted(set(now.others) - set(approved.others)):
         raise ClusterInUse(
-            f"{now.teardown.cluster}: has been there only since the approval: {'; '.join(new)}. Next: trigger again"
+            f"{now.teardown.cluster}: runs there only since the approval: {'; '.join(new)}. Next: trigger again"
         )
 
 
@@ -122,7 +124,7 @@ def render_body(plan: TeardownPlan) -> str:
     """What a person reads before they approve, as Markdown."""
     teardown, cluster = plan.teardown, plan.teardown.cluster
     if plan.status is None:
-        lines = [f"There is no {cluster}. Approve to have leftovers searched for."]
+        lines = [f"There is no {cluster}. Approve to search for leftovers."]
     else:
         objects = sorted(teardown.objects, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
         lines = ["**Deleted, in this order:**", ""]
@@ -132,18 +134,18 @@ def render_body(plan: TeardownPlan) -> str:
     if plan.others or plan.blind or plan.sharing:
         lines += ["", f"**NOT {teardown.model}'s, AND DELETED WITH THE CLUSTER:**", ""]
         lines += [f"- {other}" for other in plan.others]
-        lines += [f"- perhaps more, which cannot be seen: {plan.blind}"] if plan.blind else []
-        lines += [f"- what the model file of {name} puts there" for name in plan.sharing]
+        lines += [f"- perhaps more, which cannot be listed: {plan.blind}"] if plan.blind else []
+        lines += [f"- what the model file {name} deploys there" for name in plan.sharing]
     lines += [
         "",
-        "Images, exports and records stay. Forwarding rules, addresses and disks that Google leaves are listed afterwards.",
-        f"The next run of `{dag_id(teardown.model)}` makes all of it again: pause it where it has a schedule.",
+        "Images, exports and records are kept. Forwarding rules, addresses and disks that Google leaves are listed afterwards.",
+        f"The next run of `{dag_id(teardown.model)}` creates all of it again: pause the DAG if it has a schedule.",
     ]
     return "\n".join(lines)
 
 
-def look_around(target: Target) -> tuple[list[JsonObject], str | None]:
-    """What lives in the cluster, as JSON; and why there may be more, where only the target's own namespace may be seen.
+def list_workloads(target: Target) -> tuple[list[JsonObject], str | None]:
+    """What runs in the cluster, as JSON; and why there may be more, if the connection may not list every namespace.
 
     Raises ClusterUnreachable, ApplyRefused.
     """
@@ -161,25 +163,25 @@ def look_around(target: Target) -> tuple[list[JsonObject], str | None]:
             ("Service", core, "service"),
             ("PersistentVolumeClaim", core, "persistent_volume_claim"),
         ):
-            found, unseen = _seen(target, api, resource)
+            found, unseen = _list_allowed(target, api, resource)
             blind = unseen or blind
             items += [{**item, "kind": kind} for item in found]
     return items, blind
 
 
-def _seen(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], str | None]:
-    """What there is of a resource, as far as the connection may look; and where it may not, that it may not."""
+def _list_allowed(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], str | None]:
+    """The objects of a resource that the connection may list, and why there may be more."""
     from kubernetes.client.exceptions import ApiException
 
     everywhere = (getattr(api, f"list_{resource}_for_all_namespaces"), ())
     here = (getattr(api, f"list_namespaced_{resource}"), (target.namespace,))
-    for (call, words), unseen in (
+    for (call, arguments), unseen in (
         (everywhere, None),
-        (here, f"connection {target.conn_id} may look into {target.namespace} alone"),
+        (here, f"connection {target.conn_id} may list only {target.namespace}"),
     ):
         with api_errors(target, f"{resource}s"):
             try:
-                return items(call, *words), unseen
+                return items(call, *arguments), unseen
             except ApiException as error:
                 if error.status != FORBIDDEN:
                     raise
@@ -189,20 +191,20 @@ def _seen(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], st
 def plan_cluster_teardown(
     teardown: Teardown, found: Mapping[str, Any] | None, *, sharing: tuple[str, ...]
 ) -> TeardownPlan:
-    """What a teardown would take away; `found` is the cluster as Google describes it. Reads only."""
+    """What a teardown would delete; `found` is the cluster as Google describes it. Reads only."""
     items: list[JsonObject] = []
     blind: str | None = None
     status = str(found["status"]) if found else None
-    if status in ANSWERS:
-        items, blind = look_around(teardown.target)
+    if status in REACHABLE:
+        items, blind = list_workloads(teardown.target)
     elif found:
         blind = f"the cluster is {status}"
-    seen = replace(teardown, balancers=plan_balancers(items))
+    full = replace(teardown, balancers=plan_balancers(items))
     plan = TeardownPlan(
-        teardown=seen,
+        teardown=full,
         status=status,
         cost=str(standing_cost(read_prices(), shape_of_found(found))) if found else None,
-        others=plan_others(items, seen),
+        others=plan_others(items, full),
         blind=blind,
         sharing=sharing if found else (),
     )
@@ -210,7 +212,7 @@ def plan_cluster_teardown(
 
 
 def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPlan:
-    """What tearing a model's cluster down would take away. Reads only.
+    """What tearing down a model's cluster would delete. Reads only.
 
     Raises InputRefused, ClusterError, ApplyError, StoreError.
     """

@@ -19,7 +19,7 @@ HUB = parse_model_file(
 FOLDER = HUB.model_copy(
     update={"source": parse_model_file({**HUB.model_dump(), "source": {"folder": "x"}}, where="m").source}
 )
-ASKED = [
+VALID = [
     ({}, RefreshParams()),
     ({"revision": None, "overlay": None, "min_confidence": None, "force": False}, RefreshParams()),
     ({"revision": "v2", "force": True}, RefreshParams(revision="v2", force=True)),
@@ -30,13 +30,13 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "params"), ASKED)
-def test_params_of_a_run(given, params):
-    """What the form says is read once, empty meaning what the model file says."""
+@pytest.mark.parametrize(("given", "params"), VALID)
+def test_params_are_read_from_the_form(given, params):
+    """An empty field means the model file's value."""
     assert params == read_params(given)
 
 
-REFUSED = [
+INVALID = [
     ("revision", ""),
     ("revision", "  "),
     ("revision", 3),
@@ -56,9 +56,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_refused_in_one_line_naming_the_param(name, value):
-    """A Param that cannot be meant is refused with its name, its value and what next."""
+@pytest.mark.parametrize(("name", "value"), INVALID)
+def test_refused_in_one_line_if_a_param_is_invalid(name, value):
+    """The line names the Param, its value and what to do next."""
     with pytest.raises(InputRefused, match=rf"^Param {name}: .*Next: ") as refusal:
         read_params({name: value})
     assert repr(value) in str(refusal.value)
@@ -66,43 +66,43 @@ def test_refused_in_one_line_naming_the_param(name, value):
 
 
 @pytest.mark.parametrize(("read", "known"), [(read_params, "force"), (read_release, "release")])
-def test_refused_if_there_is_no_such_param(read, known):
-    """Airflow takes a misspelt Param in silence; a run does not, and names those there are."""
-    with pytest.raises(InputRefused, match=rf"^Param overlai: there is none\. Next: use one of .*\b{known}\b"):
+def test_refused_if_the_param_is_unknown(read, known):
+    """Airflow silently accepts a misspelt Param; a run refuses it and names the known ones."""
+    with pytest.raises(InputRefused, match=rf"^Param overlai: there is no such Param\. Next: use one of .*\b{known}\b"):
         read({"overlai": "local"})
 
 
 @pytest.mark.parametrize("value", ["", 3])
-def test_refused_if_the_release_is_no_text(value):
-    """A rollback's Param is a release's id, or empty."""
+def test_refused_if_the_release_is_not_text(value):
+    """A rollback's Param is the id of a release, or empty."""
     assert read_release({"release": None}) is None
-    with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is no text\. Next: "):
+    with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is not text\. Next: "):
         read_release({"release": value})
 
 
 @pytest.mark.parametrize("file", [HUB, FOLDER, None], ids=["hub", "folder", "refused file"])
-def test_every_default_is_valid(file):
-    """A DAG with a schedule needs Params that are valid as they are, and they mean the model file."""
+def test_all_defaults_are_valid(file):
+    """A DAG with a schedule needs valid defaults; they mean the model file's values."""
     form = ParamsDict(refresh_form(file))
     form.validate()
     assert RefreshParams() == read_params(form.dump())
 
 
-def test_form_tells_what_empty_means():
-    """A person sees in the form what the model file says."""
+def test_form_shows_what_empty_means():
+    """The form shows the model file's values."""
     form = refresh_form(HUB)
     assert "(main)" in form["revision"].description
     assert "(local)" in form["overlay"].description
     assert "(its source has none)" in refresh_form(FOLDER)["revision"].description
 
 
-def test_overlays_to_choose_from_are_those_that_ship():
-    """The form offers every overlay, and none."""
+def test_form_offers_every_shipped_overlay():
+    """It offers no overlay too."""
     assert [None, *overlay_names()] == refresh_form(HUB)["overlay"].schema["enum"]
 
 
-def test_empty_overlay_is_shown_in_words():
-    """The form's page shows no `null`; it looks a value's words up by that key, which the way through JSON keeps."""
+def test_empty_overlay_is_shown_as_text():
+    """The page shows a text for `null`: it looks the text up under that key, which JSON keeps."""
     shown = json.loads(json.dumps(refresh_form(HUB)["overlay"].schema))["values_display"]
     assert shown == {"null": FROM_FILE}
 
@@ -118,16 +118,16 @@ def test_empty_overlay_is_shown_in_words():
         ("revision", ""),
     ],
 )
-def test_form_refuses_what_read_params_would(name, value):
-    """Airflow's own check of the form stops what cannot be meant before a run starts."""
+def test_form_refuses_the_same_values_as_read_params(name, value):
+    """Airflow's own check of the form refuses an invalid value before a run starts."""
     form = ParamsDict(refresh_form(HUB))
     with pytest.raises(Exception, match="Invalid input for param"):
         form[name] = value
 
 
 @pytest.mark.parametrize("value", ["", "0123456789AB", "0123", 3])
-def test_rollbacks_form_refuses_what_is_no_release(value):
-    """A release's id is twelve hex digits."""
+def test_rollback_form_refuses_an_invalid_release(value):
+    """The id of a release is twelve hex digits."""
     form = ParamsDict(rollback_form())
     with pytest.raises(Exception, match="Invalid input for param release"):
         form["release"] = value

@@ -3,18 +3,16 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.api.datamodels._generated import DagRunType
 
 from slipway.dag.run import Run
-from slipway.dag.stage import reported_failures
-from slipway.errors import InputRefused, SmokeTestFailed
+from slipway.errors import InputRefused
 from slipway.facts import Plan, to_dict
-from slipway.records.history import find_bad, read_records
 from slipway.verdict import Verdict
 
 
-def test_facts_are_what_tasks_left(context_of, release, export, proof, pushed, applied):  # noqa: PLR0917 - one of each
-    """Each fact is the one that its task left."""
+def test_facts_are_the_results_of_tasks(context_of, release, export, proof, pushed, applied):  # noqa: PLR0917 - one of each
+    """Each fact is read from the result of its task."""
     run = Run(
         context_of(
             "gate", resolve=release, export=export, build_image=proof.image, smoke_test=proof, push=pushed, apply=applied,
@@ -37,60 +35,51 @@ TASKS = {
 
 
 @pytest.mark.parametrize(("fact", "task_id"), TASKS.items())
-def test_refused_if_a_task_left_nothing(context_of, fact, task_id):
-    """A fact that is missing is refused, naming the task to clear."""
+def test_refused_if_a_task_left_no_result(context_of, fact, task_id):
+    """If a fact is missing, the error names the task to clear."""
     with pytest.raises(InputRefused, match=rf"^task {task_id}: left nothing in this run\. Next: clear {task_id}$"):
         getattr(Run(context_of("gate")), fact)
 
 
-def test_refused_if_a_task_left_something_else(context_of, export):
-    """A fact of another kind is refused in one line."""
+def test_refused_if_a_result_is_of_another_kind(context_of, export):
+    """The error is one line."""
     with pytest.raises(InputRefused, match=r"^Release from an earlier task: .*Next: "):
         Run(context_of("gate", resolve=export)).release  # noqa: B018 - reading it is the act
 
 
-def test_release_that_a_plan_brings_back(context_of, release, export, pushed):
-    """Where the plan brings a recorded release back, that one is the run's, not the one that it was triggered for."""
-    back = replace(release, manifests_hash="sha256:9")
-    plan = Plan(action="restore", reasons=("not well",), export=export, pushed=pushed, release=back)
-    assert Run(context_of("apply", resolve=release, plan=plan)).release == back
+def test_release_is_the_plans_if_the_plan_restores_one(context_of, release, export, pushed):
+    """A plan that restores a recorded release replaces the release that `resolve` made."""
+    restored = replace(release, manifests_hash="sha256:9")
+    plan = Plan(action="restore", reasons=("not healthy",), export=export, pushed=pushed, release=restored)
+    assert Run(context_of("apply", resolve=release, plan=plan)).release == restored
     assert Run(context_of("apply", resolve=release, plan=replace(plan, release=None))).release == release
 
 
-def test_a_bad_release_is_in_the_record_before_its_run_ends(context_of, release, store):
-    """A run that is killed between the verdict and its record leaves word of the bad release: the schedule knows it."""
-    with pytest.raises(AirflowFailException), reported_failures(Run(context_of("smoke_test", resolve=release))):
-        raise SmokeTestFailed("wrong label")
-    found = find_bad(read_records(store, release.model).records, release)
-    assert (found["outcome"], found["bad"]) == (
-        "open",
-        {"task": "smoke_test", "reason": "SmokeTestFailed: wrong label"},
-    )
-
-
-def test_a_store_that_does_not_take_the_mark_hides_no_verdict(context_of, release, caplog):
-    """What cannot be marked now is written by the record, at the run's end."""
-    run = Run(context_of("gate", resolve=replace(release, store="file:///proc/nowhere")))
-    with pytest.raises(AirflowFailException), reported_failures(run):
-        raise SmokeTestFailed("wrong label")
-    assert run.verdict_of("gate")["bad"] is True
-    assert "record: the release could not be marked as bad yet: " in caplog.text
-
-
-def test_verdict_is_left_beside_the_fact(context_of):
-    """A task's verdict is found by the task's name, with the time, and leaves its fact alone."""
-    run = Run(context_of("gate", gate="the fact"))
+def test_verdict_is_kept_next_to_the_result(context_of):
+    """A task's verdict has its time and does not change the task's result."""
+    run = Run(context_of("gate", gate="the result"))
     assert run.verdict_of("gate") is None
     run.report(Verdict.failed("wrong label"))
-    said = run.verdict_of("gate")
-    at = datetime.fromisoformat(said.pop("at"))
+    found = run.verdict_of("gate")
+    at = datetime.fromisoformat(found.pop("at"))
     assert at.tzinfo is not None
-    assert said == Verdict.failed("wrong label").to_dict()
-    assert run.result_of("gate") == "the fact"
+    assert found == Verdict.failed("wrong label").to_dict()
+    assert run.result_of("gate") == "the result"
 
 
-def test_left_facts_are_what_json_can_carry(context_of, release):
-    """What is handed over is plain."""
+def test_facts_in_xcom_are_plain_json(context_of, release):
+    """A fact survives the way through JSON."""
     assert json.loads(json.dumps(to_dict(release))) == json.loads(
         json.dumps(context_of("export", resolve=release)["ti"].xcom_pull(task_ids="resolve"))
     )
+
+
+BY_HAND = {"manual": True, "operator_triggered": True, "scheduled": False, "asset_triggered": False, "backfill": False}
+
+
+@pytest.mark.parametrize(("run_type", "by_hand"), BY_HAND.items())
+def test_run_is_by_hand_if_a_person_or_a_dag_triggered_it(context_of, run_type, by_hand):
+    """Only such a run may try a bad release again; the schedule and an Asset may not."""
+    context = context_of("plan")
+    context["dag_run"].run_type = DagRunType(run_type)
+    assert Run(context).by_hand is by_hand

@@ -189,7 +189,7 @@ WHY = {
     "an image that is forced again": ("everything", "preview", "abcdefabcdef", None),
     "changed manifests": ("manifests", "preview", "new", None),
     "what was proven and comes back": ("manifests", "preview", "abcdefabcdef", "was proven live before"),
-    "a good release instead of a bad one": ("restore", "preview", "abcdefabcdef", "comes back as it was"),
+    "a good release instead of a bad one": ("restore", "preview", "abcdefabcdef", "is restored unchanged"),
     "a rolling update": ("everything", "rolling", "new", "target.strategy is rolling"),
 }  # fmt: skip
 

@@ -202,7 +202,7 @@ def unreachable(release, closed_url, monkeypatch, retention):
 
 def test_prune_goes_on_where_a_part_cannot(filled, release, closed_url, monkeypatch):
     """An engine that does not answer holds up neither the store nor the next run; its records wait, retired, for it."""
-    with pytest.raises(Exception, match=r"engine at .*Next: mend that, the next run prunes again"):
+    with pytest.raises(Exception, match=r"engine at .*Next: fix that, the next run prunes again"):
         prune(unreachable(release, closed_url, monkeypatch, replace(TWO, registry=False)))
     held = read_holdings(filled, "digits-vit")
     assert (held.exports, set(held.inputs)) == ({3, 4}, {"i3.json", "i4.json"})

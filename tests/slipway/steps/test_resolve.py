@@ -13,7 +13,7 @@ from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
 from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, serving_image
-from slipway.steps.settings import RefreshParams, Settings, ensure_installation, read_settings
+from slipway.steps.settings import RefreshParams, Settings
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
@@ -104,7 +104,7 @@ def test_archive_is_pinned_to_its_hash():
 def test_refused_if_the_folder_is_none_of_ours(folder):
     """A checkpoint lies below include/served, where every worker has it."""
     with pytest.raises(
-        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is no folder.*Next: "
+        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is not a folder.*Next: "
     ):
         pin_source(file_of(source={"folder": folder}), None)
 
@@ -162,58 +162,9 @@ def test_golden_url_stays():
 def test_refused_if_a_golden_image_is_not_beside_the_file(image):
     """A golden image is refused before anything is built, naming file and case."""
     with pytest.raises(
-        InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is no file.*Next: "
+        InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is not a file.*Next: "
     ):
         pin_golden(DIGITS, golden(image), None)
-
-
-@pytest.fixture
-def variables(monkeypatch):
-    """Sets Airflow Variables as a deployment may: by environment."""
-    for name in ("STORE", "REGISTRY", "SERVING_IMAGE"):
-        monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
-
-    def set_(**values):
-        for name, value in values.items():
-            monkeypatch.setenv(f"AIRFLOW_VAR_SLIPWAY_{name.upper()}", value)
-
-    return set_
-
-
-def test_settings_are_the_variables(variables):
-    """All that a run reads from Variables is read once."""
-    variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
-    expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
-    assert expected == read_settings()
-
-
-@pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
-def test_refused_if_the_store_is_no_uri(variables, store):
-    """A missing or bare store is refused naming the Variable."""
-    variables(store=store, registry="r", serving_image="s")
-    with pytest.raises(InputRefused, match=r"^Variable slipway_store: .*Next: "):
-        read_settings()
-
-
-@pytest.fixture
-def database(monkeypatch):
-    """The Variables of an Airflow's database, of which a process without a supervisor has none."""
-    import airflow.sdk
-
-    kept = {}
-    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", raising=False)
-    monkeypatch.setattr(airflow.sdk.Variable, "get", lambda key, default=None: kept.get(key, default))
-    monkeypatch.setattr(airflow.sdk.Variable, "set", lambda key, value, **_: kept.update({key: value}))
-    return kept
-
-
-def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
-    """All workers read the one that was made up first; a person's own is taken as it is."""
-    name = ensure_installation()
-    assert re.fullmatch("[0-9a-f]{12}", name)
-    assert (ensure_installation(), database) == (name, {"slipway_installation": name})
-    database["slipway_installation"] = "prod-eu.1"
-    assert ensure_installation() == "prod-eu.1"
 
 
 @pytest.mark.parametrize(
@@ -231,14 +182,6 @@ def test_a_release_names_the_airflow_whose_run_makes_a_cluster(monkeypatch, tmp_
         monkeypatch.setattr(resolve_module, asked, lambda *_words, answer=answer: answer)
     said = replace(settings(), store=store.uri, namespace="shop")
     assert resolve_module.resolve(path, RefreshParams(), said, run_id="r").installation == named
-
-
-@pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])
-def test_refused_if_an_airflows_name_cannot_be_told_in_a_lease(database, name):
-    """The holder that a Lease names is read by its slashes."""
-    database["slipway_installation"] = name
-    with pytest.raises(InputRefused, match=r"^Variable slipway_installation: .*Next: "):
-        ensure_installation()
 
 
 def test_broken_neighbour_is_left_out_of_the_check(tmp_path):

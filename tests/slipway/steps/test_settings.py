@@ -1,10 +1,11 @@
+import re
 from dataclasses import replace
 
 import pytest
 
 from slipway.errors import InputRefused
 from slipway.model.target_settings import TargetSettings
-from slipway.steps.settings import Settings, find_target
+from slipway.steps.settings import Settings, ensure_installation, find_target, read_settings
 from slipway.target import GkeCluster, Target
 
 SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
@@ -30,3 +31,60 @@ def test_refused_if_the_google_connection_is_missing():
     """If the model file names no project, the connection must name it; the error names a missing connection."""
     with pytest.raises(InputRefused, match=r"^connection nobody: there is none\. Next: create it"):
         find_target(TargetSettings.model_validate({"gke": {"conn_id": "nobody"}}), SETTINGS)
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Sets Airflow Variables as a deployment may: by environment."""
+    for name in ("STORE", "REGISTRY", "SERVING_IMAGE"):
+        monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
+
+    def set_(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(f"AIRFLOW_VAR_SLIPWAY_{name.upper()}", value)
+
+    return set_
+
+
+def test_settings_are_the_variables(variables):
+    """All that a run reads from Variables is read once."""
+    variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
+    expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
+    assert expected == read_settings()
+
+
+@pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
+def test_refused_if_the_store_is_no_uri(variables, store):
+    """A missing or bare store is refused naming the Variable."""
+    variables(store=store, registry="r", serving_image="s")
+    with pytest.raises(InputRefused, match=r"^Variable slipway_store: .*Next: "):
+        read_settings()
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """The Variables of an Airflow's database, of which a process without a supervisor has none."""
+    import airflow.sdk
+
+    kept = {}
+    monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", raising=False)
+    monkeypatch.setattr(airflow.sdk.Variable, "get", lambda key, default=None: kept.get(key, default))
+    monkeypatch.setattr(airflow.sdk.Variable, "set", lambda key, value, **_: kept.update({key: value}))
+    return kept
+
+
+def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
+    """All workers read the one that was made up first; a person's own is taken as it is."""
+    name = ensure_installation()
+    assert re.fullmatch("[0-9a-f]{12}", name)
+    assert (ensure_installation(), database) == (name, {"slipway_installation": name})
+    database["slipway_installation"] = "prod-eu.1"
+    assert ensure_installation() == "prod-eu.1"
+
+
+@pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])
+def test_refused_if_an_airflows_name_cannot_be_told_in_a_lease(database, name):
+    """The holder that a Lease names is read by its slashes."""
+    database["slipway_installation"] = name
+    with pytest.raises(InputRefused, match=r"^Variable slipway_installation: .*Next: "):
+        ensure_installation()

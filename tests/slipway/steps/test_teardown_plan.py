@@ -4,7 +4,6 @@ import pytest
 
 from slipway.errors import ClusterInUse, InputRefused
 from slipway.facts import Balancer, ObjectRef, Teardown
-from slipway.steps.teardown import judge_removed
 from slipway.steps.teardown_plan import (
     TeardownPlan,
     check_alone,
@@ -14,7 +13,6 @@ from slipway.steps.teardown_plan import (
     render_body,
 )
 from slipway.target import GkeCluster, Target
-from slipway.verdict import Verdict
 
 CLUSTER = GkeCluster(project="shop", location="us-central1-a", name="tfs-cluster")
 TARGET = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=CLUSTER)
@@ -88,9 +86,9 @@ def test_balancers_are_the_services_that_have_one():
 
 
 NOT_ALONE = {
-    "others": ({"others": ("deployment/checkout in payments",)}, "deployment/checkout in payments lives there"),
+    "others": ({"others": ("deployment/checkout in payments",)}, "deployment/checkout in payments runs there"),
     "other model files": ({"sharing": ("hf-vit",)}, "include/served/hf-vit.yaml names it too"),
-    "what cannot be seen": ({"blind": "no rights"}, "what else lives there cannot be seen: no rights"),
+    "what cannot be seen": ({"blind": "no rights"}, "what else runs there cannot be listed: no rights"),
 }
 
 
@@ -138,18 +136,6 @@ def test_the_approval_says_loudly_what_is_not_the_models():
 def test_the_approval_says_if_there_is_no_cluster():
     """Then there is nothing to delete but what is left to be listed."""
     assert render_body(replace(SURVEY, status=None)).startswith("There is no cluster tfs-cluster")
-
-
-def test_services_are_waited_for_until_their_load_balancers_are_gone():
-    """A Service that is being deleted stays while its finalizer does."""
-    kept = item("Service", "tfs-server")
-    kept["metadata"]["finalizers"] = ["service.kubernetes.io/load-balancer-cleanup"]
-    verdict = judge_removed([None, kept], TARGET)
-    assert verdict.outcome == "wait"
-    assert verdict.reason == (
-        "service/tfs-server in shop: still there, kept by service.kubernetes.io/load-balancer-cleanup"
-    )
-    assert judge_removed([None], TARGET) == Verdict.passed("no Service of the model is left in shop")
 
 
 def test_refused_if_the_target_is_none_of_googles():

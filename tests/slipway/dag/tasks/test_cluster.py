@@ -1,6 +1,6 @@
-"""The traps of creating a GKE cluster: what the provider does by itself, and what the task makes of it.
+"""Creation of a GKE cluster: what the provider's operator does alone, and what the task does with it.
 
-Against the stand's emulator of Google, in this process, through the unmodified provider.
+The tests use the stand's emulator of Google, in this process, through the unmodified provider.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 
 @pytest.fixture
 def run(release):
-    """The context of a run whose model file says `target: gke`, what it left, and what it said."""
+    """The context of a run whose model file says `target: gke`, and what it left in XCom."""
     cluster = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
     target = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=cluster)
     asked = replace(release, target=target, cluster=GkeSettings().spec)
@@ -41,7 +41,7 @@ def run(release):
 
 
 def put(google, status, **fields):
-    """Have a cluster in this state, however it came to be so."""
+    """Make a cluster with this status exist."""
     from google.cloud.container_v1.types import Cluster
 
     shape = {
@@ -51,7 +51,7 @@ def put(google, status, **fields):
 
 
 def provider(**options):
-    """The provider's operator as anybody would use it."""
+    """The provider's operator, used without Slipway."""
     from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
 
     body = {
@@ -72,8 +72,8 @@ def create(google, run, **options):
     return run_task(google, CreateClusterOperator(task_id="create_cluster"), run.context, **options)
 
 
-def test_cluster_is_made_and_waited_for(google, run):
-    """Where there is none it is made, by the provider's call, and what is handed on is a cluster that is RUNNING."""
+def test_cluster_is_created_and_waited_for(google, run):
+    """The provider creates a missing cluster; the task's result is a cluster that is RUNNING."""
     made = create(google, run)
     cost = made.pop("cost")
     assert made == {"cluster": PATH, "drift": [], "made": True, "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
@@ -84,8 +84,8 @@ def test_cluster_is_made_and_waited_for(google, run):
     assert f"; created by this run, {cost}" in run.left["create_cluster", "verdict"]["reason"]
 
 
-def test_cluster_says_who_made_it(google, run, release):
-    """Store, model and run are labels of a cluster that is made; one that is found without them has no drift for it."""
+def test_new_cluster_has_labels_of_its_maker(google, run, release):
+    """A new cluster has labels for store, model and run; their absence on a cluster that was found is not drift."""
     create(google, run)
     assert release.cluster_labels.items() <= dict(google.clusters[PATH].resource_labels).items()
     for label in release.cluster_labels:
@@ -96,16 +96,16 @@ def test_cluster_says_who_made_it(google, run, release):
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "ERROR", "STOPPING", "DEGRADED"])
-def test_the_provider_alone_takes_any_cluster_for_a_good_one(google, run, status):
-    """A cluster of that name is success to the provider's operator, whatever its state."""
+def test_provider_alone_accepts_a_cluster_in_any_state(google, run, status):
+    """The provider's operator succeeds if a cluster of that name exists."""
     put(google, status)
     assert provider().execute(run.context).endswith("tfs-cluster")
     assert google.clusters[PATH].status.name == status
 
 
 @pytest.mark.parametrize("status", ["ERROR", "DEGRADED"])
-def test_red_if_the_cluster_that_is_there_is_broken(google, run, status):
-    """It is named with Google's words and the next command, and left as it is."""
+def test_fails_if_the_cluster_is_broken(google, run, status):
+    """The error has Google's message and the next command; the cluster is not changed."""
     put(google, status, statusMessage="nodes did not register")
     with pytest.raises(
         AirflowFailException, match=rf"^ClusterUnfit: .*{status}: nodes did not register\. Next: gcloud .*describe"
@@ -114,16 +114,16 @@ def test_red_if_the_cluster_that_is_there_is_broken(google, run, status):
     assert google.calls["CreateCluster"] == google.calls["DeleteCluster"] == 0
 
 
-def test_waits_if_the_cluster_is_being_made(google, run):
-    """Another run's cluster, or an earlier try's, is waited for until it is RUNNING."""
+def test_waits_if_the_cluster_is_being_created(google, run):
+    """The task waits for the cluster of another run, or of an earlier try, until it is RUNNING."""
     put(google, "PROVISIONING")
     assert create(google, run)["cluster"] == PATH
     assert google.calls["CreateCluster"] == 0
     assert google.clusters[PATH].status.name == "RUNNING"
 
 
-def test_made_anew_if_the_old_one_is_being_deleted(google, run):
-    """The name is waited for, then the cluster is made."""
+def test_created_again_if_the_old_cluster_is_being_deleted(google, run):
+    """The task waits until the name is free, then creates the cluster."""
     put(google, "STOPPING")
     assert create(google, run)["cluster"] == PATH
     assert google.calls["CreateCluster"] == 1
@@ -137,8 +137,8 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("faults", "words"), FAILURES.values(), ids=FAILURES)
-def test_the_provider_alone_takes_a_failed_operation_for_success(google, run, faults, words):
-    """An operation that is DONE with an error ends the provider's wait as a success."""
+def test_provider_alone_accepts_a_failed_operation(google, run, faults, words):
+    """The provider's wait succeeds on an operation that is DONE with an error."""
     for name, value in faults.items():
         setattr(google.faults, name, value)
     operator = provider(poll_interval=0.1)
@@ -151,8 +151,8 @@ def test_the_provider_alone_takes_a_failed_operation_for_success(google, run, fa
 
 
 @pytest.mark.parametrize(("faults", "words"), FAILURES.values(), ids=FAILURES)
-def test_red_if_the_operation_failed(google, run, faults, words):
-    """The operation's error is the run's last line."""
+def test_fails_if_the_operation_failed(google, run, faults, words):
+    """The task's error has the operation's error."""
     for name, value in faults.items():
         setattr(google.faults, name, value)
     with pytest.raises(AirflowFailException, match=words):
@@ -161,8 +161,8 @@ def test_red_if_the_operation_failed(google, run, faults, words):
     assert google.calls["DeleteCluster"] == 0
 
 
-def test_drift_is_reported_and_left(google, run):
-    """A cluster of another shape is used; each field that differs is in the result and the verdict, and nothing is changed."""
+def test_drift_is_reported_and_not_changed(google, run):
+    """A cluster with other settings is used as it is; result and verdict list each field that differs."""
     put(google, "RUNNING", releaseChannel={"channel": "RAPID"})
     before = type(google.clusters[PATH]).to_json(google.clusters[PATH])
     made = create(google, run)
@@ -172,8 +172,8 @@ def test_drift_is_reported_and_left(google, run):
     assert set(google.calls) == {"GetCluster", "ListOperations"}
 
 
-def test_the_provider_alone_deletes_a_live_cluster_if_it_may_not_create(google, run):
-    """By default a create that is denied deletes the cluster of that name, whoever made it."""
+def test_provider_alone_deletes_a_running_cluster_if_it_may_not_create(google, run):
+    """By default, the provider deletes the cluster of that name if its create is denied."""
     put(google, "RUNNING")
     google.faults.deny = ["CreateCluster"]
     with pytest.raises(Exception, match="Required"):
@@ -182,8 +182,8 @@ def test_the_provider_alone_deletes_a_live_cluster_if_it_may_not_create(google, 
     assert google.clusters[PATH].status.name == "STOPPING"
 
 
-def test_never_deletes_if_it_may_not_create(google, run, monkeypatch):
-    """Not even where somebody makes the cluster between the look and the create."""
+def test_task_deletes_nothing_if_it_may_not_create(google, run, monkeypatch):
+    """The same holds if somebody creates the cluster between the check and the create."""
     google.faults.deny = ["CreateCluster"]
     monkeypatch.setattr(import_module("slipway.gke.lookup"), "find_cluster", lambda *_: put(google, "RUNNING"))
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.create"):
@@ -192,24 +192,24 @@ def test_never_deletes_if_it_may_not_create(google, run, monkeypatch):
     assert google.clusters[PATH].status.name == "RUNNING"
 
 
-def test_quota_is_said_in_googles_words(google, run):
-    """A cluster that is too large is refused at once, is not tried again, and nothing is left."""
+def test_refused_with_googles_message_if_the_quota_is_too_small(google, run):
+    """The task does not retry, and no cluster remains."""
     google.faults.quota_cpus = 8
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*request requires '16\.0' and is short '8\.0'"):
         create(google, run)
     assert google.clusters == {}
 
 
-def test_the_provider_alone_is_done_at_once_if_tried_again_after_a_workers_death(google, run):
-    """The second try of a creation that goes on passes while there is nothing to use."""
+def test_provider_alone_succeeds_too_early_on_a_second_try(google, run):
+    """After a worker's death, the second try succeeds while the cluster is still being created."""
     with pytest.raises(TaskDeferred):
         provider().execute(run.context)  # and here the worker dies
     provider().execute(run.context)
     assert google.clusters[PATH].status.name == "PROVISIONING"
 
 
-def test_goes_on_if_the_answer_to_create_was_lost(google, run):
-    """A try that died after its create reached Google is tried again, makes no second cluster, and waits for the first."""
+def test_goes_on_if_the_response_to_create_was_lost(google, run):
+    """The second try creates no second cluster and waits for the first one."""
     google.faults.swallow = {"CreateCluster": 1}
     with pytest.raises(GoogleUnreachable, match="unavailable"):
         create(google, run)
@@ -217,8 +217,8 @@ def test_goes_on_if_the_answer_to_create_was_lost(google, run):
     assert google.calls["CreateCluster"] == 1
 
 
-def test_second_try_reads_the_first_ones_error(google, run):
-    """The operation that a dead worker began is found again: its error is not lost with the worker, nor with the cluster."""
+def test_second_try_reports_the_error_of_the_first(google, run):
+    """The second try finds the operation of a worker that died, and its error, even if the cluster is gone."""
     google.faults.swallow, google.faults.operation_error, google.faults.lost = {"CreateCluster": 1}, "no subnet", True
     with pytest.raises(GoogleUnreachable):
         create(google, run)
@@ -226,15 +226,15 @@ def test_second_try_reads_the_first_ones_error(google, run):
         create(google, run)
 
 
-def test_red_if_the_cluster_is_deleted_under_the_run(google, run):
-    """A cluster that vanishes while it is waited for is not made again behind somebody's back."""
+def test_fails_if_somebody_deletes_the_cluster(google, run):
+    """A cluster that disappears during the wait is not created again."""
     with pytest.raises(AirflowFailException, match="it is gone, or was never created"):
         create(google, run, before_polls=google.clusters.clear)
     assert google.calls["CreateCluster"] == 1
 
 
-def test_waits_through_a_burst_of_unavailable(google, run):
-    """Google's bad minute is no failure of the cluster."""
+def test_waits_if_google_is_unavailable(google, run):
+    """UNAVAILABLE does not fail the wait."""
     task = CreateClusterOperator(task_id="create_cluster")
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(run.context)
@@ -243,8 +243,8 @@ def test_waits_through_a_burst_of_unavailable(google, run):
     assert google.faults.unavailable == {"GetCluster": 0, "ListOperations": 0}
 
 
-def test_refused_in_one_line_if_the_token_does_not_count(google, run):
-    """A login that Google refuses is not tried again."""
+def test_refused_in_one_line_if_google_refuses_the_token(google, run):
+    """The task does not retry."""
     google.faults.refuse_tokens = True
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*Unauthenticated"):
         create(google, run)

@@ -12,13 +12,13 @@ from slipway.errors import LeaseLost
 from slipway.release import Gate
 from slipway.verdict import Verdict
 
-DOUBT = "3 of 3 rounds in a row passed; 95 of 100 answers within 900 ms, limit 500 ms"
+REASON = "3 of 3 rounds in a row passed; 95 of 100 answers within 900 ms, limit 500 ms"
 ADDRESS = "http://203.0.113.9:8501"
 
 
 @pytest.fixture
 def context(context_of, release, pushed):
-    """Makes the context of the question, after a gate with this verdict."""
+    """Makes the context of the approval, after a gate with this verdict."""
 
     def make(verdict):
         found = context_of(
@@ -34,11 +34,11 @@ def context(context_of, release, pushed):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What Airflow is told to ask, and for how long the target's Lease is renewed."""
-    told = {}
-    monkeypatch.setattr(gate, "renew_lease", lambda _run, limit_s: told.update(lease_s=limit_s))
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **question: told.update(question))
-    return told
+    """The question that Airflow gets, and for how long the Lease is renewed."""
+    question = {}
+    monkeypatch.setattr(gate, "renew_lease", lambda _run, limit_s: question.update(lease_s=limit_s))
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **arguments: question.update(arguments))
+    return question
 
 
 def operator(**where):
@@ -47,7 +47,7 @@ def operator(**where):
 
 
 def answer(option):
-    """What Airflow says of an answer."""
+    """Airflow's event for an answer."""
     return {
         "chosen_options": [option],
         "params_input": {},
@@ -57,18 +57,18 @@ def answer(option):
     }
 
 
-def test_nobody_is_asked_if_the_gate_was_sure(context, asked):
-    """A pass goes on at once, without a question and without a word in the record."""
+def test_nobody_is_asked_if_the_gate_was_conclusive(context, asked):
+    """After a pass there is no question and no verdict."""
     run = context(Verdict.passed("3 of 3"))
     assert operator().execute(run) == "the gate's result was conclusive"
     assert asked == {}
     assert Run(run).verdict_of("approve") is None
 
 
-def test_a_person_is_shown_what_the_gate_doubts(context, asked):
-    """The question names release, version and address, and each thing that the gate found; it has the model file's limit."""
+def test_question_shows_what_is_inconclusive(context, asked):
+    """The question names release, version, address and each of the gate's findings; it has the model file's limit."""
     with pytest.raises(TaskAwaitingInput) as parked:
-        operator().execute(context(Verdict.inconclusive(DOUBT)))
+        operator().execute(context(Verdict.inconclusive(REASON)))
     assert parked.value.timeout == timedelta(seconds=60)
     assert asked["subject"] == "Is version 7 of digits-vit good enough?"
     assert asked["options"] == ["Approve", "Reject"]
@@ -84,8 +84,8 @@ def test_a_person_is_shown_what_the_gate_doubts(context, asked):
         assert words in asked["body"]
 
 
-def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
-    """Beside the live release a no changes nothing; at the public address it brings the last good one back."""
+def test_question_says_what_each_answer_does(context, asked):
+    """Rejecting a preview changes nothing; rejecting a live release rolls it back to the last good one."""
     for preview, words in (
         (
             True,
@@ -98,42 +98,46 @@ def test_a_person_is_told_what_a_yes_and_a_no_do(context, asked):
         (False, (f"at {ADDRESS}", "*Approve*: the release stays", "it is rolled back to the last good release.")),
     ):
         with pytest.raises(TaskAwaitingInput):
-            operator(preview=preview).execute(context(Verdict.inconclusive(DOUBT)))
+            operator(preview=preview).execute(context(Verdict.inconclusive(REASON)))
         assert [part for part in words if part not in asked["body"]] == []
 
 
-def test_a_yes_is_recorded_with_who_said_it(context, asked):
-    """The record knows who let the release pass, and when."""
-    run = context(Verdict.inconclusive(DOUBT))
+def test_approval_is_recorded_with_the_person(context, asked):
+    """The record has who approved the release, and when."""
+    run = context(Verdict.inconclusive(REASON))
     operator().execute_complete(run, answer("Approve"))
-    said = Run(run).verdict_of("approve")
-    assert (said["outcome"], said["reason"]) == ("pass", "ada approved it at 2026-11-24 08:00:00+00:00")
+    found = Run(run).verdict_of("approve")
+    assert (found["outcome"], found["reason"]) == ("pass", "ada approved it at 2026-11-24 08:00:00+00:00")
     assert asked == {"lease_s": 600}
 
 
-def test_a_yes_to_what_another_run_has_replaced_meanwhile_is_none(context, leases):
-    """A person may answer half an hour after the gate: where the target is another run's by then, nothing was let through."""
-    leases.answers.append(LeaseLost("this run's no more"))
-    run = context(Verdict.inconclusive(DOUBT))
-    with pytest.raises(AirflowFailException, match=r"^LeaseLost: this run's no more$"):
+def test_approval_does_not_count_if_the_lease_was_lost(context, leases):
+    """A person may answer half an hour after the gate: another run may have broken the Lease by then."""
+    leases.answers.append(LeaseLost("this run no longer holds the lease"))
+    run = context(Verdict.inconclusive(REASON))
+    with pytest.raises(AirflowFailException, match=r"^LeaseLost: this run no longer holds the lease$"):
         operator().execute_complete(run, answer("Approve"))
     assert Run(run).verdict_of("approve")["outcome"] == "fail"
 
 
-NOES = {
+REFUSALS = {
     "rejected": (answer("Reject"), "ada rejected it", True),
-    "silence": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", True),
-    "broken": ({"error": "odd", "error_type": "unknown"}, r"Airflow could not ask: \{'error': 'odd'.*\}", None),
+    "no answer": ({"error": "timeout", "error_type": "timeout"}, "nobody answered within 60 s, which means no", True),
+    "an error of Airflow": (
+        {"error": "odd", "error_type": "unknown"},
+        r"Airflow could not ask: \{'error': 'odd'.*\}",
+        None,
+    ),
 }
 
 
-@pytest.mark.parametrize(("event", "words", "bad"), NOES.values(), ids=NOES)
-def test_anything_but_yes_means_no(context, event, words, bad):
-    """A rejection and a silence fail the task, without another try, and are remembered; what Airflow broke off decides nothing."""
-    run = context(Verdict.inconclusive(DOUBT))
+@pytest.mark.parametrize(("event", "words", "bad"), REFUSALS.values(), ids=REFUSALS)
+def test_fails_if_nobody_approves(context, event, words, bad):
+    """A rejection and a missing answer mark the release as bad; an error of Airflow does not."""
+    run = context(Verdict.inconclusive(REASON))
     with pytest.raises(
         AirflowFailException, match=rf"GateFailed: the gate's result was inconclusive, and {words}\. Next: "
     ):
         operator().execute_complete(run, event)
-    said = Run(run).verdict_of("approve")
-    assert (said["outcome"], said.get("bad")) == ("fail", bad)
+    found = Run(run).verdict_of("approve")
+    assert (found["outcome"], found.get("bad")) == ("fail", bad)

@@ -29,12 +29,12 @@ def rolling_back(context_of, release, export, applied):
 
 
 def rollback():
-    """The teardown."""
+    """The task."""
     return RollbackOperator(task_id="rollback", model="digits-vit", proof_task_id="gate")
 
 
-def test_a_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
-    """A release that will not come back fails the teardown in its pods' words, and its record is closed with them."""
+def test_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
+    """If the restored release does not become ready, the failure and the record have its pods' words."""
     event = {"outcome": "fail", "reason": STUCK, "found": None}
     with pytest.raises(AirflowFailException) as failure:
         rollback().rolled_out(rolling_back, event)
@@ -46,34 +46,34 @@ def test_a_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
     assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", STUCK)
 
 
-@pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run's no more")])
-def test_nothing_is_undone_if_the_target_is_anothers(rolling_back, leases, error):
-    """A run that does not have the Lease undoes nothing of what another may be doing, and the record will say so."""
+@pytest.mark.parametrize("error", [TargetBusy("held by run r9"), LeaseLost("this run no longer holds the lease")])
+def test_nothing_is_rolled_back_without_the_lease(rolling_back, leases, error):
+    """A run without the Lease leaves another run's work alone, and its verdict says so."""
     leases.answers.append(error)
     with pytest.raises(AirflowSkipException):
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
-    said = Run(rolling_back).verdict_of("rollback")
-    assert (said["outcome"], said["reason"]) == ("fail", f"nothing is rolled back: {type(error).__name__}: {error}")
+    found = Run(rolling_back).verdict_of("rollback")
+    assert (found["outcome"], found["reason"]) == ("fail", f"nothing is rolled back: {type(error).__name__}: {error}")
 
 
-def test_what_came_back_counts_only_while_the_target_is_the_runs(rolling_back, leases, release, store):
-    """A rollback whose Lease a person has broken during its gate records nothing as live: what serves is the breaker's to prove."""
-    leases.answers.append(LeaseLost("this run's no more"))
+def test_restored_release_is_not_recorded_if_the_lease_was_lost(rolling_back, leases, release, store):
+    """If a person broke the Lease during the gate, the run that broke it proves what is live."""
+    leases.answers.append(LeaseLost("this run no longer holds the lease"))
     with pytest.raises(AirflowSkipException):
         rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})
     assert read_record(store, release.model, release.run_id) is None
 
 
-def test_a_rollback_that_came_goes_on_to_the_address(rolling_back, leases):
-    """A rollout that passed is not the end: address and gate follow, the Lease renewed for as long as they may take."""
+def test_rollback_waits_for_the_address_after_the_rollout(rolling_back, leases):
+    """Address and gate follow the rollout; the Lease is renewed for as long as they may take."""
     with pytest.raises(TaskDeferred) as deferral:
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     assert deferral.value.method_name == "addressed"
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 660)]
 
 
-def test_a_rollback_is_asked_over_grpc_too(rolling_back, leases):
-    """What comes back has to answer where the first gate asked: over REST and over gRPC, by the same descriptors."""
+def test_rollback_is_sent_grpc_requests_too(rolling_back, leases):
+    """The restored release has to answer over REST and gRPC, as in its first gate, with the same descriptors."""
     found = {"url": "http://203.0.113.9:8501", "grpc": "203.0.113.9:8500"}
     with pytest.raises(TaskDeferred) as deferral:
         rollback().addressed(rolling_back, {"outcome": "pass", "reason": "there", "found": found})
@@ -82,8 +82,8 @@ def test_a_rollback_is_asked_over_grpc_too(rolling_back, leases):
     assert (kept["version"], kept["descriptors_uri"]) == (7, "file:///store/exports/digits-vit/7/descriptors.bin")
 
 
-def test_a_rollback_behind_a_fixed_url_needs_no_address(rolling_back, leases, release):
-    """The model file's URL, and gRPC's address where it has one, are taken as they are."""
+def test_rollback_uses_the_fixed_address(rolling_back, leases, release):
+    """The model file's URL and its address for gRPC are used without a wait."""
     fixed = replace(release, address="https://models.example.com/", grpc_address="models.example.com:8500")
     rolling_back["ti"].facts["rollback", UNDOING]["release"] = to_dict(fixed)
     with pytest.raises(TaskDeferred) as deferral:

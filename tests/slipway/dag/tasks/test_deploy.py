@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from slipway.dag import run_lease
+from slipway.dag.run import Run
+from slipway.dag.run_lease import acquire_lease
+from slipway.dag.tasks.deploy import ApplyOperator, PreviewOperator, RemovePreviewOperator
+from slipway.facts import ObjectRef, Plan
+from slipway.records.history import read_records
+from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.records.store import Store
+
+
+def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, release, export, pushed):
+    """The skip names its reason."""
+    facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
+    with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
+        PreviewOperator(task_id="preview").make(Run(context_of("preview", **facts, export=export, push=pushed)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "params"), [(("resolve",), {"plan_only": True}), ((), {})], ids=["plan only", "no release"]
+)
+def test_removal_is_skipped_if_the_run_writes_nothing(context_of, release, facts, params):
+    """A run that only plans writes nothing, and a run without a release has no target."""
+    context = {**context_of("remove_preview", **dict.fromkeys(facts, release)), "params": params}
+    with pytest.raises(AirflowSkipException):
+        RemovePreviewOperator(task_id="remove_preview").execute(context)
+
+
+def test_removal_passes_if_no_preview_is_left(context_of, release):
+    """`apply` may have deleted the preview already, or there never was one."""
+    context = {**context_of("remove_preview", resolve=release), "params": {}}
+    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == []
+    assert Run(context).verdict_of("remove_preview")["reason"] == "no preview is left"
+
+
+@pytest.mark.parametrize("strategy", ["preview", "rolling"])
+@pytest.mark.parametrize("planned", [False, True], ids=["nothing else to do", "something to do"])
+def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch, strategy, planned
+):
+    """The strategy does not matter; a run that acquires the Lease only for the removal returns it."""
+    store, deleted, returned = Store(release.store), [], []
+    left = previewed(
+        new_record(replace(release, run_id="killed", strategy="preview"), now=utc_now()),
+        objects=[ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop")],
+        export=export, pushed=pushed,
+    )  # fmt: skip
+    write_record(store, left)
+    monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *arguments: deleted.append(arguments))
+    monkeypatch.setattr(run_lease, "return_lease", lambda place, _holder: returned.append(place.name) or True)
+    context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
+    if planned:
+        context["ti"].task_id = "plan"
+        acquire_lease(Run(context), 60)
+        context["ti"].task_id = "remove_preview"
+    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
+    assert [model for _, model, _ in deleted] == ["digits-vit"]
+    assert returned == ([] if planned else ["slipway-tfs-server"])
+    [record] = read_records(store, release.model).records
+    assert record["preview"] == []
+
+
+def test_apply_writes_nothing_if_a_person_ended_the_run(  # noqa: PLR0917
+    context_of, release, export, pushed, leases, monkeypatch
+):
+    """Airflow stops a task some seconds after its run was ended; the rollback may already have found nothing to roll back."""
+    wrote = []
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, check: check() or wrote.append(True))
+    plan = Plan(action="everything", reasons=())
+    context = context_of("apply", resolve=release, plan=plan, export=export, push=pushed)
+    context["ti"].states = {"announce": "skipped"}
+    with pytest.raises(AirflowFailException, match="somebody ended the run; nothing was written"):
+        ApplyOperator(task_id="apply").execute(context)
+    assert wrote == []

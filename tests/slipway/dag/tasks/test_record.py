@@ -1,0 +1,111 @@
+from contextlib import nullcontext
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from slipway.dag import run_lease
+from slipway.dag.run import VERDICT, Run
+from slipway.dag.run_lease import acquire_lease
+from slipway.dag.tasks.record import RecordOperator
+from slipway.errors import ClusterUnreachable, GoogleUnreachable
+from slipway.records.history import read_records
+
+PASSED, INCONCLUSIVE = {"outcome": "pass"}, {"outcome": "inconclusive"}
+ENDINGS = {
+    "live": ({"gate": "success", "announce": "success"}, {"gate": PASSED}, "live"),
+    "red": ({"gate": "failed", "announce": "upstream_failed"}, {"gate": {"outcome": "fail"}}, "failed"),
+    "approved": ({"gate": "success", "announce": "success"}, {"gate": INCONCLUSIVE, "approve": PASSED}, "live"),
+}
+
+
+def run_of(context_of, release, states, verdicts):
+    """The context of `record` in a run whose tasks ended in these states and left these verdicts."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"apply": "success", **states}
+    for task_id, verdict in verdicts.items():
+        context["ti"].facts[task_id, VERDICT] = {"reason": "", "at": "2026-11-24T12:00:00+00:00", **verdict}
+    return context
+
+
+@pytest.mark.parametrize(("states", "verdicts", "outcome"), ENDINGS.values(), ids=ENDINGS)
+def test_record_is_closed_with_the_runs_outcome(context_of, release, store, states, verdicts, outcome):  # noqa: PLR0917
+    """`announce` decides the run's colour; the `record` task passes."""
+    context = run_of(context_of, release, states, verdicts)
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == [outcome]
+
+
+ENDED = {
+    "during the rollout": ({"gate": "skipped", "announce": "skipped"}, {}),
+    "during the gate": ({"gate": "success", "announce": "skipped"}, {}),
+    "by marking the gate a success": ({"gate": "success", "announce": "success"}, {}),
+    "during the approval": ({"gate": "success", "approve": "success", "announce": "skipped"}, {"gate": INCONCLUSIVE}),
+}
+
+
+@pytest.mark.parametrize(("states", "verdicts"), ENDED.values(), ids=ENDED)
+def test_run_is_red_if_a_person_ended_it(context_of, release, store, states, verdicts):
+    """A task that a person marked a success left no verdict: the release is not proven."""
+    context = run_of(context_of, release, {"rollback": "success", **states}, verdicts)
+    context["ti"].facts["rollback", "return_value"] = {"action": "restore"}
+    with pytest.raises(AirflowFailException, match="before its release was proven; the release before it serves again"):
+        RecordOperator(task_id="record", proof_task_id="approve" if "approve" in states else "gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["failed"]
+
+
+LEFT = {
+    "deleted": ({"rollback": "success"}, {"action": "remove"}, "it was deleted again"),
+    "kept": ({"rollback": "success"}, {"action": "keep"}, "what it applied was not rolled back. Next: kubectl"),
+    "not rolled back": ({"rollback": "failed"}, None, "what it applied was not rolled back. Next: kubectl"),
+    "never applied": ({"rollback": "skipped", "apply": "skipped"}, None, "what serves was not touched. Next: trigger"),
+}
+
+
+@pytest.mark.parametrize(("states", "rollback", "words"), LEFT.values(), ids=LEFT)
+def test_error_says_what_is_live_if_a_person_ended_the_run(context_of, release, store, states, rollback, words):  # noqa: PLR0917
+    """The rollback may have deleted a first release, kept it, failed, or had nothing to do."""
+    context = run_of(context_of, release, {"gate": "skipped", "announce": "skipped", **states}, {})
+    context["ti"].facts["rollback", "return_value"] = rollback
+    with pytest.raises(AirflowFailException, match=words):
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+
+
+@pytest.mark.parametrize("facts", [{"plan": {"action": "nothing"}}, {}], ids=["nothing to do", "plan only"])
+def test_nothing_is_recorded_if_there_was_nothing_to_do(context_of, release, store, facts):
+    """The same holds if a person clears tasks that the plan skipped."""
+    context = context_of("record", resolve=release)
+    context["ti"].states = {"announce": "skipped"}
+    for task_id, fact in facts.items():
+        context["ti"].facts[task_id, "return_value"] = fact
+    context["params"] = {} if facts else {"plan_only": True}
+    assert RecordOperator(task_id="record", proof_task_id="gate").execute(context) is None
+    assert read_records(store, release.model).records == ()
+
+
+def test_verdict_of_an_earlier_try_does_not_count(context_of, release, store):
+    """A cleared run may resolve to a newer release: a verdict that its tasks left before is about the old one."""
+    verdicts = {"smoke_test": {"outcome": "fail", "bad": True}}
+    context = run_of(context_of, release, {"smoke_test": "upstream_failed", "announce": "upstream_failed"}, verdicts)
+    RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    [record] = read_records(store, release.model).records
+    assert (record["bad"], record["verdicts"]) == (None, {})
+
+
+@pytest.mark.parametrize(("try_number", "fails"), [(1, True), (4, False)])
+@pytest.mark.parametrize("error", [ClusterUnreachable, GoogleUnreachable])
+def test_run_is_not_red_if_its_lease_cannot_be_returned(  # noqa: PLR0917
+    context_of, release, store, leases, monkeypatch, error, try_number, fails
+):
+    """The task returns it again on each retry; after the last one the Lease expires."""
+
+    def fail(*_arguments):
+        raise error("away")
+
+    monkeypatch.setattr(run_lease, "return_lease", fail)
+    context = run_of(context_of, release, *ENDINGS["live"][:2])
+    context["ti"].task_id = "plan"
+    acquire_lease(Run(context), 60)
+    context["ti"].task_id, context["ti"].try_number = "record", try_number
+    with pytest.raises(error) if fails else nullcontext():
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]
