@@ -12,7 +12,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway.dag.forms import read_params, read_release
+from slipway.dag.forms import read_refresh_form, read_rollback_form
 from slipway.dag.run_lease import HOLDERS
 from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator
@@ -285,9 +285,9 @@ def test_all_params_have_valid_defaults(bag):
     for name, each in bag.dags.items():
         each.params.validate()
         if name.startswith("refresh_"):
-            assert RefreshParams() == read_params(each.params.dump())
+            assert RefreshParams() == read_refresh_form(each.params.dump())
         elif name.startswith("rollback_"):
-            assert read_release(each.params.dump()) is None
+            assert read_rollback_form(each.params.dump()) is None
 
 
 def test_dag_has_the_schedule_of_its_model_file(dags_of):

@@ -8,7 +8,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway.dag.forms import read_teardown
+from slipway.dag.forms import read_teardown_form
 from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 
@@ -74,4 +74,4 @@ def test_leftovers_decide_the_runs_colour(dag):
 def test_empty_form_deletes_no_shared_cluster(dag):
     """An empty form does not allow deleting a cluster in which something else runs."""
     dag.params.validate()
-    assert read_teardown(dag.params.dump()) is False
+    assert read_teardown_form(dag.params.dump()) is False

@@ -95,7 +95,7 @@ def _check_box(title: str, description: str) -> Param:
     return Param(False, type="boolean", title=title, description=description)  # noqa: FBT003 - the default
 
 
-def read_params(params: dict[str, Any]) -> RefreshParams:
+def read_refresh_form(params: dict[str, Any]) -> RefreshParams:
     """The Params of this run. Raises InputRefused naming the Param and what is allowed."""
     refuse_unknown(params, {field.name for field in fields(RefreshParams)})
     revision, overlay = _text(params, "revision"), _text(params, "overlay")
@@ -120,14 +120,14 @@ def read_params(params: dict[str, Any]) -> RefreshParams:
     )
 
 
-def read_release(params: dict[str, Any]) -> str | None:
+def read_rollback_form(params: dict[str, Any]) -> str | None:
     """The release that a rollback's form names; None for the one before the live one. Raises InputRefused."""
     refuse_unknown(params, {"release", "break_lease"})
     _switch(params, "break_lease")
     return _text(params, "release")
 
 
-def read_teardown(params: dict[str, Any]) -> bool:
+def read_teardown_form(params: dict[str, Any]) -> bool:
     """Whether a teardown's form allows deleting the cluster with everything else in it. Raises InputRefused."""
     refuse_unknown(params, {"with_others", "break_lease"})
     _switch(params, "break_lease")

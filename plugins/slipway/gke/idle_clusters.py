@@ -10,7 +10,7 @@ from pathlib import Path
 from slipway.errors import InputRefused, SlipwayError
 from slipway.facts import JsonObject
 from slipway.gke.prices import read_prices, shape_of_found, standing_cost
-from slipway.kubernetes.api import read
+from slipway.kubernetes.api import read_object
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
 from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL
@@ -121,7 +121,7 @@ def _runs_in(cluster: GkeCluster, store: Store, model: str) -> bool:
     for target, deployment in {place_of(record) for record in history.records}:
         if _is_target(cluster, target):
             try:
-                live = read(target, "Deployment", deployment)
+                live = read_object(target, "Deployment", deployment)
             except SlipwayError:
                 return True
             if live is not None and (live["metadata"].get("labels") or {}).get(LABEL_MODEL) == model:

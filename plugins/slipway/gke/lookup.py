@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from slipway.facts import JsonObject
-from slipway.gke.cluster import OperationKind, newest_operation
+from slipway.gke.cluster import OperationKind, judge_cluster, newest_operation
 from slipway.google import UNAVAILABLE, cluster_hook, google_errors, refused
-from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
+from slipway.target import REQUEST_TIMEOUT_S, GkeCluster, Target
 
 
 def find_cluster(conn_id: str, cluster: GkeCluster) -> JsonObject | None:
@@ -74,3 +74,13 @@ def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> JsonObject
             if not answer.body.get("nextPageToken"):
                 return items
             page = {"pageToken": str(answer.body["nextPageToken"])}
+
+
+def missing_cluster(target: Target) -> str | None:
+    """Why a target's cluster cannot be used yet; None if it can, or if Slipway does not create it."""
+    if target.gke is None:
+        return None
+    from slipway.gke.lookup import find_cluster
+
+    verdict = judge_cluster(target.gke, find_cluster(target.conn_id, target.gke), None)
+    return None if verdict.outcome == "pass" else verdict.reason

@@ -67,19 +67,19 @@ def _status_object(body: str | bytes | None) -> JsonObject:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def items(call: Any, *words: str, **selectors: str) -> list[JsonObject]:
+def list_items(call: Any, *words: str, **selectors: str) -> list[JsonObject]:
     """The items of a list call of `kubernetes`, as JSON."""
     answer = call(*words, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
     return list(json.loads(answer.data)["items"])
 
 
-async def items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
+async def list_items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
     """The items of a list call of `kubernetes_asyncio`, as JSON."""
     answer = await call(*words, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
     return list(client.sanitize_for_serialization(answer)["items"])
 
 
-def read(target: Target, kind: str, name: str) -> JsonObject | None:
+def read_object(target: Target, kind: str, name: str) -> JsonObject | None:
     """A Deployment or Service as JSON, None if it does not exist. Raises ClusterUnreachable, ApplyRefused."""
     from kubernetes.client import AppsV1Api, CoreV1Api
     from kubernetes.client.exceptions import ApiException
@@ -87,12 +87,12 @@ def read(target: Target, kind: str, name: str) -> JsonObject | None:
     from slipway.kubernetes.client import cluster_client
 
     with cluster_client(target) as client, api_errors(target, f"{kind.lower()}/{name}"):
-        read = {
+        call = {
             "Deployment": AppsV1Api(client).read_namespaced_deployment,
             "Service": CoreV1Api(client).read_namespaced_service,
         }[kind]
         try:
-            answer = read(name, target.namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
+            answer = call(name, target.namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return None
@@ -100,7 +100,7 @@ def read(target: Target, kind: str, name: str) -> JsonObject | None:
         return dict(json.loads(answer.data))
 
 
-async def read_async(target: Target, kind: str, name: str) -> JsonObject | None:
+async def read_object_async(target: Target, kind: str, name: str) -> JsonObject | None:
     """A Deployment or Service as JSON, None if it does not exist. For triggers: raises the client's own errors."""
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
     from kubernetes_asyncio.client.exceptions import ApiException
@@ -108,12 +108,12 @@ async def read_async(target: Target, kind: str, name: str) -> JsonObject | None:
     from slipway.kubernetes.client import async_cluster_client
 
     async with async_cluster_client(target) as client:
-        read = {
+        call = {
             "Deployment": AppsV1Api(client).read_namespaced_deployment,
             "Service": CoreV1Api(client).read_namespaced_service,
         }[kind]
         try:
-            found = await read(name, target.namespace, _request_timeout=REQUEST_TIMEOUT_S)
+            found = await call(name, target.namespace, _request_timeout=REQUEST_TIMEOUT_S)
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return None
@@ -130,4 +130,4 @@ async def list_pods_async(target: Target, labels: dict[str, str]) -> list[JsonOb
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     async with async_cluster_client(target) as client:
         list_pods = CoreV1Api(client).list_namespaced_pod
-        return await items_async(client, list_pods, target.namespace, label_selector=selector)
+        return await list_items_async(client, list_pods, target.namespace, label_selector=selector)

@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.errors import one_line
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import FORBIDDEN, items, items_async
+from slipway.kubernetes.api import FORBIDDEN, list_items, list_items_async
 from slipway.kubernetes.rollout import release_selector
 from slipway.kubernetes.stuck import Evidence, find_stuck, gather, wants_events
 from slipway.release import Release
@@ -75,8 +75,8 @@ def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
     from kubernetes.client import CoreV1Api
 
     core, namespace = CoreV1Api(api_client), release.target.namespace
-    pods = items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
-    events = items(core.list_namespaced_event, namespace)
+    pods = list_items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
+    events = list_items(core.list_namespaced_event, namespace)
     lines = explain_pods(pods, events, deployment=release.deployment)
     for pod in pods[:SHOWN_PODS]:
         lines += [f"pod/{pod['metadata']['name']}{LOG}{line}" for line in _last_log_lines(core, pod)]
@@ -114,12 +114,14 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
     labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
     async with async_cluster_client(target) as client:
         apps, core = AppsV1Api(client), CoreV1Api(client)
-        replica_sets = await items_async(client, apps.list_namespaced_replica_set, namespace, label_selector=labels)
-        pods = await items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
+        replica_sets = await list_items_async(
+            client, apps.list_namespaced_replica_set, namespace, label_selector=labels
+        )
+        pods = await list_items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
         evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
         if wants_events(evidence.pods):
             of_pods = "involvedObject.kind=Pod"
-            events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
+            events = await list_items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
             evidence = replace(evidence, events=tuple(events))
         stuck = find_stuck(evidence)
         return replace(evidence, nodes=await _nodes(client, core)) if stuck and stuck.unschedulable else evidence
@@ -131,7 +133,7 @@ async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
 
     client.set_default_header("Accept", METADATA_ALONE)
     try:
-        return tuple(await items_async(client, core.list_node))
+        return tuple(await list_items_async(client, core.list_node))
     except ApiException as error:
         if error.status == FORBIDDEN:
             return ()

@@ -16,7 +16,7 @@ from slipway.scratch import is_full
 CHUNK_BYTES = 1024 * 1024
 
 
-def objects_hash(uri: str) -> str:
+def bucket_hash(uri: str) -> str:
     """sha256:… of the objects below a URI, by relative name and content. A folder with the same files has the same hash.
 
     Raises ResolveError.
@@ -25,7 +25,7 @@ def objects_hash(uri: str) -> str:
         return digest_of({name: _hash(fs, path) for fs, name, path in _objects(uri)})
 
 
-def fetch_objects(uri: str, folder: Path) -> None:
+def fetch_from_bucket(uri: str, folder: Path) -> None:
     """Copy the objects below a URI to a new folder. Raises ExportError."""
     folder.mkdir()
     with _errors_as(uri, ExportError):

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from slipway.errors import ExportError
-from slipway.model.bucket import fetch_objects
+from slipway.model.bucket import fetch_from_bucket
 from slipway.model.content import content_hash, pack, unpack
 from slipway.names import short
 from slipway.paths import SERVED
@@ -33,7 +33,7 @@ def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, str
         log.info("export: using the store's copy of the source: %s", store.uri_of(key))
         _fetch_copy(source, store.uri_of(key), place)
     elif source.kind == "objects":
-        fetch_objects(source.location, place)
+        fetch_from_bucket(source.location, place)
     if source.kind == "objects":
         return _folder_request(source, place, source.location)
     if source.kind == "hub":

@@ -111,3 +111,16 @@ def judge_all(verdicts: Sequence[Verdict]) -> Verdict:
     together = judge_round(verdicts)
     inconclusive = any(verdict.outcome == "inconclusive" for verdict in verdicts)
     return Verdict.inconclusive(together.reason) if inconclusive and together.outcome == "pass" else together
+
+
+def gate_goes_on(verdict: Verdict, *, asks: bool, approved: bool) -> bool:
+    """Whether a run goes on after its gate: on a pass; on an inconclusive result only if a person decides, or has said yes."""
+    return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and (asks or approved))
+
+
+def gate_blames_release(verdict: Verdict, *, late: bool | None, unanswered: bool) -> bool:
+    """Whether a failed gate is the release's fault: a wrong or inconclusive answer is, a missing one is not.
+
+    `late` is None if the trigger does not say whether time was up.
+    """
+    return verdict.outcome == "inconclusive" or (late is False and not unanswered)

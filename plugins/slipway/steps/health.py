@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slipway.kubernetes.api import read
+from slipway.kubernetes.api import read_object
 from slipway.kubernetes.rollout import judge_address, judge_rollout
 from slipway.names import LABEL_RELEASE
 from slipway.records.record import Record
@@ -15,7 +15,7 @@ from slipway.verdict import Verdict
 
 def check_health(release: Release, good: Record) -> Verdict:
     """Whether the recorded release is the one that runs, is rolled out, and answers its golden cases correctly now."""
-    deployment = read(release.target, "Deployment", release.deployment)
+    deployment = read_object(release.target, "Deployment", release.deployment)
     if deployment is None:
         return Verdict.failed(f"deployment/{release.deployment} is gone")
     metadata = deployment["metadata"]
@@ -45,5 +45,5 @@ def find_url(release: Release) -> tuple[Verdict, str | None]:
     """The live release's URL, the model file's or the Service's, with the verdict on it; None if it has no address yet."""
     if release.address is not None:
         return Verdict.passed(release.address), release.address.rstrip("/")
-    service = read(release.target, "Service", release.service)
+    service = read_object(release.target, "Service", release.service)
     return judge_address(service, name=release.service, namespace=release.target.namespace)

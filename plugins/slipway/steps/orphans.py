@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
 from slipway.gke.idle_clusters import find_idle_clusters
-from slipway.kubernetes.api import read
+from slipway.kubernetes.api import read_object
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name
 from slipway.records.history import History, place_of, previewed_in, read_records
@@ -61,7 +61,7 @@ def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectR
         return None
     where = f"deployment/{deployment} in {target.namespace} (connection {target.conn_id})"
     try:
-        live = read(target, "Deployment", deployment)
+        live = read_object(target, "Deployment", deployment)
     except SlipwayError as error:
         return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be read: {error}"
     if live is None or (live["metadata"].get("labels") or {}).get(LABEL_MODEL) != record["model"]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
-from slipway.gke.cluster import judge_cluster
+from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
@@ -27,7 +27,6 @@ from slipway.release import Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_health, find_url
 from slipway.steps.orphans import find_orphans
-from slipway.target import Target
 from slipway.verdict import Verdict, require
 
 VOLATILE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
@@ -205,16 +204,6 @@ def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, st
     yield from ((logging.WARNING, line) for line in plan.orphans)
     yield from ((logging.INFO, line) for trial in trials for line in differences(trial))
     yield logging.INFO, f"{plan.action}: {'; '.join(plan.reasons)}"
-
-
-def missing_cluster(target: Target) -> str | None:
-    """Why a target's cluster cannot be used yet; None if it can, or if Slipway does not create it."""
-    if target.gke is None:
-        return None
-    from slipway.gke.lookup import find_cluster
-
-    verdict = judge_cluster(target.gke, find_cluster(target.conn_id, target.gke), None)
-    return None if verdict.outcome == "pass" else verdict.reason
 
 
 def differences(trial: Trial) -> list[str]:

@@ -15,7 +15,7 @@ from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
 from slipway.kubernetes.kustomize import manifests_hash
-from slipway.model.bucket import objects_hash
+from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
@@ -145,7 +145,7 @@ def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Sour
             f"Param revision: {revision!r} was given, but the source is not a Hub model. Next: leave it empty"
         )
     if isinstance(source, FolderSource) and source.is_remote:
-        return Source(kind="objects", location=source.folder, revision=objects_hash(source.folder))
+        return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder))
     if isinstance(source, FolderSource):
         folder = SERVED / source.folder
         if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):

@@ -12,7 +12,7 @@ from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
 from slipway.gke.preflight import inspect_deletion
 from slipway.gke.prices import read_prices, shape_of_found, standing_cost
-from slipway.kubernetes.api import FORBIDDEN, api_errors, items
+from slipway.kubernetes.api import FORBIDDEN, api_errors, list_items
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import kind_rank
 from slipway.model.served import read_model_file, sharing_cluster
@@ -181,7 +181,7 @@ def _list_allowed(target: Target, api: Any, resource: str) -> tuple[list[JsonObj
     ):
         with api_errors(target, f"{resource}s"):
             try:
-                return items(call, *arguments), unseen
+                return list_items(call, *arguments), unseen
             except ApiException as error:
                 if error.status != FORBIDDEN:
                     raise

@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 
 from slipway.release import Release
-from slipway.verdict import Verdict
 
 NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which passes on REST alone"
 
@@ -70,16 +69,3 @@ def public_gate(release: Release, *, previewed: bool) -> Release:
     if release.strategy == "rolling":
         return release
     return replace(release, gate=replace(release.gate, quality=None) if previewed else release.gate.promises_only)
-
-
-def gate_goes_on(verdict: Verdict, *, asks: bool, approved: bool) -> bool:
-    """Whether a run goes on after its gate: on a pass; on an inconclusive result only if a person decides, or has said yes."""
-    return verdict.outcome == "pass" or (verdict.outcome == "inconclusive" and (asks or approved))
-
-
-def gate_blames_release(verdict: Verdict, *, late: bool | None, unanswered: bool) -> bool:
-    """Whether a failed gate is the release's fault: a wrong or inconclusive answer is, a missing one is not.
-
-    `late` is None if the trigger does not say whether time was up.
-    """
-    return verdict.outcome == "inconclusive" or (late is False and not unanswered)

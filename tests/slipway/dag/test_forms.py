@@ -3,7 +3,7 @@ import json
 import pytest
 from airflow.sdk import ParamsDict
 
-from slipway.dag.forms import FROM_FILE, read_params, read_release, refresh_form, rollback_form
+from slipway.dag.forms import FROM_FILE, read_refresh_form, read_rollback_form, refresh_form, rollback_form
 from slipway.errors import InputRefused
 from slipway.model.served import overlay_names, parse_model_file
 from slipway.steps.settings import RefreshParams
@@ -33,7 +33,7 @@ VALID = [
 @pytest.mark.parametrize(("given", "params"), VALID)
 def test_params_are_read_from_the_form(given, params):
     """An empty field means the model file's value."""
-    assert params == read_params(given)
+    assert params == read_refresh_form(given)
 
 
 INVALID = [
@@ -60,12 +60,12 @@ INVALID = [
 def test_refused_in_one_line_if_a_param_is_invalid(name, value):
     """The line names the Param, its value and what to do next."""
     with pytest.raises(InputRefused, match=rf"^Param {name}: .*Next: ") as refusal:
-        read_params({name: value})
+        read_refresh_form({name: value})
     assert repr(value) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("read", "known"), [(read_params, "force"), (read_release, "release")])
+@pytest.mark.parametrize(("read", "known"), [(read_refresh_form, "force"), (read_rollback_form, "release")])
 def test_refused_if_the_param_is_unknown(read, known):
     """Airflow silently accepts a misspelt Param; a run refuses it and names the known ones."""
     with pytest.raises(InputRefused, match=rf"^Param overlai: there is no such Param\. Next: use one of .*\b{known}\b"):
@@ -75,9 +75,9 @@ def test_refused_if_the_param_is_unknown(read, known):
 @pytest.mark.parametrize("value", ["", 3])
 def test_refused_if_the_release_is_not_text(value):
     """A rollback's Param is the id of a release, or empty."""
-    assert read_release({"release": None}) is None
+    assert read_rollback_form({"release": None}) is None
     with pytest.raises(InputRefused, match=rf"^Param release: {value!r} is not text\. Next: "):
-        read_release({"release": value})
+        read_rollback_form({"release": value})
 
 
 @pytest.mark.parametrize("file", [HUB, FOLDER, None], ids=["hub", "folder", "refused file"])
@@ -85,7 +85,7 @@ def test_all_defaults_are_valid(file):
     """A DAG with a schedule needs valid defaults; they mean the model file's values."""
     form = ParamsDict(refresh_form(file))
     form.validate()
-    assert RefreshParams() == read_params(form.dump())
+    assert RefreshParams() == read_refresh_form(form.dump())
 
 
 def test_form_shows_what_empty_means():

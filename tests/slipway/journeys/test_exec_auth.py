@@ -17,7 +17,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from slipway.dag.triggers.rollout import AddressTrigger
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
-from slipway.kubernetes.api import read_async
+from slipway.kubernetes.api import read_object_async
 from slipway.kubernetes.client import cluster_client, connected_namespace
 from slipway.target import Target
 
@@ -90,7 +90,7 @@ def who_am_i(client):
 
 def service(target):
     """What a trigger reads for a Service that does not exist."""
-    return asyncio.run(read_async(target, "Service", "not-there"))
+    return asyncio.run(read_object_async(target, "Service", "not-there"))
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["in a file", "in the connection"])

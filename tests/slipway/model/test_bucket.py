@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from slipway.errors import ExportError, ResolveError
-from slipway.model.bucket import fetch_objects, objects_hash
+from slipway.model.bucket import bucket_hash, fetch_from_bucket
 from slipway.model.content import content_hash
 from slipway.model.served import parse_model_file
 from slipway.records.store import Store
@@ -27,13 +27,13 @@ def place(tmp_path, digits_checkpoint):
 def test_hash_is_the_same_as_of_a_local_folder(place):
     """A checkpoint's revision does not depend on where the checkpoint is."""
     folder, uri = place
-    assert content_hash(folder) == objects_hash(uri) == objects_hash(f"{uri}/")
+    assert content_hash(folder) == bucket_hash(uri) == bucket_hash(f"{uri}/")
 
 
 def test_objects_are_fetched_unchanged(place, tmp_path):
     """Every object below the URI is fetched with its name and content, and no object of a similar name."""
     folder, uri = place
-    fetch_objects(uri, tmp_path / "fetched")
+    fetch_from_bucket(uri, tmp_path / "fetched")
     assert content_hash(folder) == content_hash(tmp_path / "fetched")
 
 
@@ -53,11 +53,11 @@ def test_objects_of_a_bucket_are_fetched_unchanged(place, bucket, tmp_path):
     for path in (path for path in folder.rglob("*") if path.is_file()):
         store.put_file(path, f"checkpoint/{path.relative_to(folder).as_posix()}")
     store.put_json({}, "checkpoint-2/other.json")
-    assert content_hash(folder) == objects_hash(uri)
-    fetch_objects(uri, tmp_path / "fetched")
+    assert content_hash(folder) == bucket_hash(uri)
+    fetch_from_bucket(uri, tmp_path / "fetched")
     assert content_hash(folder) == content_hash(tmp_path / "fetched")
     store.put_json({}, "checkpoint/config.json")
-    assert content_hash(folder) != objects_hash(uri)
+    assert content_hash(folder) != bucket_hash(uri)
 
 
 @pytest.mark.stand
@@ -66,7 +66,7 @@ def test_object_outside_the_folder_is_refused(bucket, tmp_path):
     """An object may have any name. A name that leads outside the folder is refused."""
     Store(bucket).put_json({}, "models/checkpoint/../../evil")
     with pytest.raises(ExportError, match=r"its object '\.\./\.\./evil' would be written outside the folder\. Next: "):
-        fetch_objects(f"{bucket}/models/checkpoint", tmp_path / "fetched")
+        fetch_from_bucket(f"{bucket}/models/checkpoint", tmp_path / "fetched")
     assert list(tmp_path.rglob("evil")) == []
 
 
@@ -74,7 +74,7 @@ def test_object_outside_the_folder_is_refused(bucket, tmp_path):
 def test_refused_in_one_line_if_there_is_nothing_to_read(uri, tmp_path):
     """An empty folder, an unknown scheme and a missing connection are refused; the message names field and URI."""
     with pytest.raises(ResolveError, match=rf"^source\.folder {uri}: cannot be read: .*Next: check the URI") as refusal:
-        objects_hash(uri)
+        bucket_hash(uri)
     assert "\n" not in str(refusal.value)
     with pytest.raises(ExportError, match=rf"^source\.folder {uri}: cannot be read: "):
-        fetch_objects(uri, tmp_path / "fetched")
+        fetch_from_bucket(uri, tmp_path / "fetched")

@@ -9,7 +9,7 @@ import pytest
 from hub_stub import REPO, REVISION
 
 from slipway.errors import ExportError, SourceUnreachable
-from slipway.model.bucket import objects_hash
+from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.export import run_export
 from slipway.model.exporter import exporter_hash
@@ -37,7 +37,7 @@ def release_of(release):
 def test_refused_if_the_objects_changed_since(release_of, store, digits_checkpoint, tmp_path):
     """The export fails if the source is not the one that the run resolved."""
     folder = shutil.copytree(digits_checkpoint, tmp_path / "objects")
-    release = release_of(kind="objects", location=f"file://{folder}", revision=objects_hash(f"file://{folder}"))
+    release = release_of(kind="objects", location=f"file://{folder}", revision=bucket_hash(f"file://{folder}"))
     (folder / "config.json").write_text("{}")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -86,7 +86,7 @@ def test_checkpoint_in_a_bucket_is_exported_into_a_bucket(
     for path in digits_checkpoint.iterdir():
         upstream.put_file(path, f"digits/{path.name}")
     location = upstream.uri_of("digits")
-    release = replace(release_of(kind="objects", location=location, revision=objects_hash(location)), store=store.uri)
+    release = replace(release_of(kind="objects", location=location, revision=bucket_hash(location)), store=store.uri)
     first = run_export(release, python=str(model_python))
     assert content_hash(digits_export / "savedmodel") == first.content_hash
     assert first == run_export(release, python="/not/needed")

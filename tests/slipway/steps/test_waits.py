@@ -4,16 +4,8 @@ from dataclasses import replace
 import pytest
 
 from slipway.release import Gate, QualityBounds
-from slipway.steps.waits import (
-    explain_address,
-    explain_gate,
-    explain_rollout,
-    fixed_address,
-    gate_blames_release,
-    gate_goes_on,
-    public_gate,
-    why_no_grpc,
-)
+from slipway.serving.gate import gate_blames_release, gate_goes_on
+from slipway.steps.waits import explain_address, explain_gate, explain_rollout, fixed_address, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
 PASSED, FAILED, INCONCLUSIVE = Verdict.passed("3 of 3"), Verdict.failed("wrong label"), Verdict.inconclusive("slow")

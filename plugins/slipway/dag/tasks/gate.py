@@ -19,14 +19,8 @@ from slipway.dag.tasks.waits import WaitSensor
 from slipway.errors import GateFailed, SlipwayError, one_line
 from slipway.facts import Export, JsonObject, to_dict
 from slipway.release import Release
-from slipway.steps.waits import (
-    NO_GRPC_TO_PREVIEW,
-    explain_gate,
-    gate_blames_release,
-    gate_goes_on,
-    public_gate,
-    why_no_grpc,
-)
+from slipway.serving.gate import gate_blames_release, gate_goes_on
+from slipway.steps.waits import NO_GRPC_TO_PREVIEW, explain_gate, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -42,11 +42,11 @@ class ResolveOperator(StageOperator):
 
     def make(self, run: Run) -> Release:
         """The Release."""
-        from slipway.dag.forms import read_params
+        from slipway.dag.forms import read_refresh_form
         from slipway.steps.resolve import resolve
         from slipway.steps.settings import read_settings
 
-        params = read_params(dict(run.context["params"]))
+        params = read_refresh_form(dict(run.context["params"]))
         release = resolve(Path(self.model_file), params, read_settings(), run_id=run.run_id)
         log.info("resolve: %s at %s on %s", release.model, release.source.revision, release.base_reference)
         return release
@@ -77,7 +77,8 @@ class PlanOperator(StageOperator):
 
     def make(self, run: Run) -> Plan:
         """The Plan; it acquires the Lease if there is something to do, and plans again under it."""
-        from slipway.steps.plan import describe_plan, make_plan, missing_cluster
+        from slipway.gke.lookup import missing_cluster
+        from slipway.steps.plan import describe_plan, make_plan
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
@@ -105,14 +106,14 @@ class ChooseOperator(StageOperator):
 
     def make(self, run: Run) -> Choice:
         """The Choice, made again under the Lease."""
-        from slipway.dag.forms import read_release
+        from slipway.dag.forms import read_rollback_form
+        from slipway.gke.lookup import missing_cluster
         from slipway.names import dag_id
         from slipway.records.store import Store
-        from slipway.steps.plan import missing_cluster
         from slipway.steps.rollback import choose, list_choices
         from slipway.steps.settings import read_settings
 
-        wanted, store = read_release(dict(run.context["params"])), Store(read_settings().store)
+        wanted, store = read_rollback_form(dict(run.context["params"])), Store(read_settings().store)
         for line in list_choices(store, self.model):
             log.info("choose: %s", line)
         release = choose(store, self.model, wanted, run_id=run.run_id).release

@@ -93,11 +93,11 @@ class PlanTeardownOperator(StageOperator):
 
     def make(self, run: Run) -> TeardownPlan:
         """The TeardownPlan."""
-        from slipway.dag.forms import read_teardown
+        from slipway.dag.forms import read_teardown_form
         from slipway.steps.settings import read_settings
         from slipway.steps.teardown_plan import check_alone, plan_teardown
 
-        with_others = read_teardown(dict(run.context["params"]))
+        with_others = read_teardown_form(dict(run.context["params"]))
         plan = plan_teardown(Path(self.model_file), read_settings(), run_id=run.run_id)
         for line in plan.body.splitlines():
             log.info("look: %s", line)

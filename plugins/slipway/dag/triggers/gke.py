@@ -7,7 +7,7 @@ from typing import Any
 from slipway.dag.triggers.polling import PollingTrigger, ReleaseTrigger
 from slipway.facts import JsonObject, Teardown, from_dict
 from slipway.gke.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
-from slipway.kubernetes.api import read_async
+from slipway.kubernetes.api import read_object_async
 from slipway.kubernetes.client import server_version
 from slipway.release import Release
 from slipway.steps.teardown import judge_removed
@@ -39,7 +39,9 @@ class RemovalTrigger(TeardownTrigger):
     async def judge(self) -> Verdict:
         """Judge the Services as they are now."""
         target = self._teardown.target
-        return judge_removed([await read_async(target, "Service", name) for name in self._teardown.services], target)
+        return judge_removed(
+            [await read_object_async(target, "Service", name) for name in self._teardown.services], target
+        )
 
 
 class DeletionTrigger(TeardownTrigger):

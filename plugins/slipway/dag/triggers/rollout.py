@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger, _words
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import list_pods_async, read_async
+from slipway.kubernetes.api import list_pods_async, read_object_async
 from slipway.kubernetes.diagnosis import read_evidence
 from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
 from slipway.kubernetes.stuck import Observations, judge_stuck
@@ -38,7 +38,7 @@ class RolloutTrigger(ReleaseTrigger):
 
     async def look(self, release: Release) -> Verdict:
         """Judge the Deployment as it is now, then its pods."""
-        deployment = await read_async(release.target, "Deployment", release.deployment)
+        deployment = await read_object_async(release.target, "Deployment", release.deployment)
         namespace = release.target.namespace
         verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
         if verdict.outcome == "fail" or deployment is None:
@@ -76,7 +76,7 @@ class AddressTrigger(ReleaseTrigger):
 
     async def look(self, release: Release) -> Verdict:
         """Judge the Service as it is now."""
-        service = await read_async(release.target, "Service", release.service)
+        service = await read_object_async(release.target, "Service", release.service)
         verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
         if service is not None and url is not None:
             self._found = {"url": url, "grpc": grpc_at(service)}
