@@ -40,7 +40,7 @@ import sys
 from pathlib import Path
 from train_digits import load_digits
 _, held_out = load_digits()
-for number, (picture, label) in enumerate(zip(held_out.pictures[:int(sys.argv[2])], held_out.labels)):
+for number, (picture, label) in enumerate(zip(held_out.images[:int(sys.argv[2])], held_out.labels)):
     place = Path(sys.argv[1]) / str(label) / f"{number:03}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
     picture.save(place)
