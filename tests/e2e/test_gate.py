@@ -33,7 +33,7 @@ from slipway.verdict import Verdict
 
 OLD, NEW = 41, 42  # versions
 LABEL = "slipway.test/gate"
-LIMIT_S = 1800  # for gates that answers decide, not time
+LIMIT_S = 1800  # for gates whose result depends on the answers, not on time
 IMAGES = 60
 DRAW = """
 import sys

@@ -1,8 +1,8 @@
 """A Python process that has imported Airflow once, and forks for each program that it runs.
 
 `airflow dags test` spends eight seconds on imports, a worker's task five. A test that needs thirty of them pays for the imports once.
-Each program still has its own process, environment and working directory. Only third-party modules are
-shared.
+Each program still has its own process, environment and working directory. Only third-party modules
+are shared.
 """
 
 import json
