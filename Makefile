@@ -41,7 +41,7 @@ check:  ## run lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
-# Four lanes at once, on two cores: much of a run on the stand is waiting. --gke from the start, because Airflow restarts for it.
+# Four lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
 test:  ## start the stand, then run lint, types and every test except the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
@@ -62,7 +62,7 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
-test-slow:  ## run the tests that take minutes and seldom break, on the stand
+test-slow:  ## run the tests that take minutes and seldom fail, on the stand
 	@$(STAND) up && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
 
 test-all:  ## run make test, the slow tests and the faults, one after another

@@ -11,7 +11,6 @@ from pathlib import Path
 from local.google_project import read_google_project
 
 PROJECT = Path(__file__).parents[1]
-LIMIT_S = 1800  # far beyond what anything here takes: how long is the machine's business
 
 home = tempfile.mkdtemp(prefix="slipway-tests-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)

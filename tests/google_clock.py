@@ -1,4 +1,4 @@
-"""A clock for the emulator of Google that stands still until a test or a poll moves it: no test depends on real time."""
+"""A clock for the emulator of Google that only a test or a poll advances: no test depends on real time."""
 
 import asyncio
 import time

@@ -76,7 +76,7 @@ def request_of(model):
 
 
 class GrpcServing:
-    """Gives the answers in turn, the last one for ever: `(label, confidence, version)`, or a status code and message."""
+    """Gives the answers in turn, and repeats the last one: `(label, confidence, version)`, or a status code and message."""
 
     def __init__(self, *answers):
         self.answers, self.seen = list(answers), []

@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self):
         path = self.path.partition("?")[0]

@@ -1,4 +1,4 @@
-"""What tests of the stand share: its commands, and a pod that answers."""
+"""For tests of the stand: its commands, and a pod that answers HTTP requests."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from local.parts.cluster import pause_image
 from local.settings import settings_here
 
 PROJECT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 1800  # far beyond what anything here takes: how long is the machine's business
+LIMIT_S = 1800  # far more than anything here takes: how long it takes depends on the machine
 RESTRICTED_POD = {
     "automountServiceAccountToken": False,
     "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -21,8 +21,8 @@ RESTRICTED_POD = {
 }
 
 
-def local(*words, folder=PROJECT, timeout_s=PATIENCE_S):
-    """A command of the stand, as a person runs it."""
+def local(*words, folder=PROJECT, timeout_s=LIMIT_S):
+    """Run a command of the stand; its output."""
     done = subprocess.run(
         [sys.executable, "-m", "local", *words],
         capture_output=True,
@@ -36,13 +36,13 @@ def local(*words, folder=PROJECT, timeout_s=PATIENCE_S):
 
 
 def kubectl(stand, *words, stdin=None):
-    """What kubectl says, in the namespace of the checkout."""
+    """Run kubectl in the checkout's namespace; its output."""
     command = ["kubectl", "--kubeconfig", stand["kubeconfig"], *words]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
 
 
-def eventually(fact, *, seconds=PATIENCE_S):
-    """What `fact()` gives once it gives something; asked again while it gives nothing or the connection fails."""
+def eventually(fact, *, seconds=LIMIT_S):
+    """Call `fact` until it returns something true; that value. A failed connection is tried again."""
     end_s = time.monotonic() + seconds
     while True:
         with contextlib.suppress(urllib.error.URLError, OSError, subprocess.CalledProcessError):
@@ -84,7 +84,7 @@ def answering_pod(stand, name):
 
 
 def address(stand, name):
-    """The address that a Service was given, if it was."""
+    """A Service's address; empty if it has none yet."""
     return kubectl(stand, "get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
 
 

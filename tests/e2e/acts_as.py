@@ -1,4 +1,4 @@
-"""Who a Google connection is, on a worker: `acts_as.py CONNECTION NAMESPACE` prints its token and whether it may apply, as JSON."""
+"""Run on a worker: `acts_as.py CONNECTION NAMESPACE` prints a Google connection's token and whether it may apply, as JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What the tests on the real stand share: its surroundings, and one refresh through the scheduler."""
+"""Fixtures of the tests on the stand: a refresh through the scheduler, and one task by task on workers."""
 
 import json
 import subprocess
@@ -21,13 +21,13 @@ def run_refresh(*words):
 
 @pytest.fixture(scope="session")
 def refresh():
-    """The command, for tests that say more to it: `refresh("digits-vit", "--param", "overlay=local")`."""
+    """The command, for tests that give it more arguments: `refresh("digits-vit", "--param", "overlay=local")`."""
     return run_refresh
 
 
 @pytest.fixture(scope="session")
 def refreshed(request, stand, airflow_api):
-    """One run of the shipped model's DAG through the scheduler and the triggerer, as Airflow knows it: the demo's where there is one."""
+    """One run of the shipped model's DAG through the scheduler and the triggerer, from Airflow's API: the demo's if there is one."""
     if any("demos" in item.fixturenames for item in request.session.items):
         request.getfixturevalue("demos")
     else:

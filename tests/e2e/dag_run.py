@@ -1,14 +1,14 @@
-"""One run of a DAG, followed and answered through Airflow's own API, as a person does in the UI."""
+"""A run of a DAG that a test follows and answers through Airflow's API, as a person does in the UI."""
 
 import json
 import time
 
-LIMIT_S = 3600  # far beyond any run: how long one takes is the machine's business
-READS_S = 6  # as a person does: an answer in the very second of the question is taken by Airflow for a lost task
+LIMIT_S = 3600  # far more than any run takes: its time depends on the machine
+READS_S = 6  # before the answer, like a person: Airflow takes an answer in the second of the request for a lost task
 
 
 class Run:
-    """A run that begins now."""
+    """A run; the constructor starts it."""
 
     def __init__(self, airflow_api, dag, **conf):
         self.api = airflow_api
@@ -27,12 +27,12 @@ class Run:
         return until(lambda: self.states().get(task) in states, f"{task} is {states}")
 
     def end(self):
-        """Wait for its end; its state."""
+        """Wait until it has ended; its state."""
         until(lambda: self.api(self.path)["state"] in {"success", "failed"}, "the run has ended")
         return self.api(self.path)["state"]
 
     def answer(self, option):
-        """Give a person's answer to the approval, when it asks; what it showed comes back."""
+        """Answer the approval once it asks, as a person does; what it showed."""
         self.wait("approve", "awaiting_input")
         asked = f"{self.path}/taskInstances/approve/-1/hitlDetails"
         shown = self.api(asked)
@@ -41,13 +41,13 @@ class Run:
         return shown
 
     def log(self, task):
-        """What a task's first try said."""
+        """The log of a task's first try."""
         content = self.api(f"{self.path}/taskInstances/{task}/logs/1?full_content=true")["content"]
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in content)
 
 
 def until(holds, what, limit_s=LIMIT_S):
-    """Wait until something holds, a second at a time."""
+    """Call `holds` once a second until it returns something true; that value."""
     end_s = time.monotonic() + limit_s
     while not (held := holds()):
         assert time.monotonic() < end_s, f"not in {limit_s} s: {what}"

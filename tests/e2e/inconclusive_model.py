@@ -1,4 +1,4 @@
-"""A model whose gate is always inconclusive, known to the stand's Airflow for as long as a `with` block."""
+"""A model whose gate is always inconclusive, in the stand's Airflow for the length of a `with` block."""
 
 import json
 import urllib.error
@@ -13,7 +13,7 @@ from trial_project import PROJECT, remove_images, trial_file
 
 @contextmanager
 def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
-    """A model file whose latency nobody can keep: its `dag`, its `records()`, oldest first, and `write(**changes)` for other rules."""
+    """A model file with a latency limit that no server meets: its `dag`, its `records()`, oldest first, and `write(**changes)`."""
     path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
     own = {"gate__latency_ms": 1, "target__deployment": f"tfs-{model}", "target__strategy": "preview", **rules}
     kept = Path(stand["store"].removeprefix("file://")) / "records" / model

@@ -13,11 +13,11 @@ from slipway.google import kubernetes_client
 from slipway.target import GkeCluster
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
-REMEMBERED_S = 12  # the API server keeps who a token is for ten seconds
+REMEMBERED_S = 12  # the API server caches a token's user for 10 s
 
 
 def expire_tokens(control):
-    """Have Google, and so the API server, refuse every token that was made until now."""
+    """Make Google, and so the API server, refuse every token issued until now."""
     with urllib.request.urlopen(f"{control}/state", timeout=300) as answer:
         faults = {**json.load(answer)["faults"], "expired_before": int(time.time()) + 1}
     request = urllib.request.Request(f"{control}/faults", json.dumps(faults).encode(), method="PUT")
@@ -26,7 +26,7 @@ def expire_tokens(control):
 
 
 def who_am_i(client):
-    """Whom the API server takes the client for, or the status of its refusal."""
+    """The user that the API server identifies, or the status of its refusal."""
     try:
         answer = AuthenticationV1Api(client).create_self_subject_review(V1SelfSubjectReview())
     except ApiException as refusal:

@@ -1,6 +1,6 @@
-"""Run in the exporter's environment: a checkpoint that no file of the project knows, and a golden picture for it.
+"""Run in the exporter's environment: makes a checkpoint of another shape, and a golden image for it.
 
-Its argument is a folder for both; prints the answer of 🤗's own model to the picture, as JSON.
+Its argument is a folder for both; it prints the answer of 🤗's own model to the image, as JSON.
 """
 
 import json
@@ -17,7 +17,7 @@ LABELS = ["Straße", "ćma", "猫", "шум", "żółw", "naïve", "🦆"]
 
 
 def main() -> None:
-    """48 pixels, 7 labels, numbers of its own; the picture is a photograph that lies on its side."""
+    """48 pixels, 7 labels, another normalization; by its EXIF the image lies on its side."""
     root = Path(sys.argv[1])
     tf.keras.utils.set_random_seed(11)
     config = ViTConfig(
@@ -28,14 +28,14 @@ def main() -> None:
     model.build_in_name_scope()
     for weight in model.weights:
         if "classifier" in weight.name and "kernel" in weight.name:
-            weight.assign(weight * 40)  # so that it is sure of something
+            weight.assign(weight * 40)  # so that its confidence is high
     model.save_pretrained(root / "checkpoint", safe_serialization=True)
     numbers = {"image_mean": [0.1, 0.4, 0.7], "image_std": [0.2, 0.5, 0.3], "resample": 3}
     ViTImageProcessor(size={"height": 48, "width": 48}, **numbers).save_pretrained(root / "checkpoint")
-    picture = encoded(scene(150, 100), "JPEG", quality=90, exif=exif(6))
-    (root / "side.jpg").write_bytes(picture)
+    image = encoded(scene(150, 100), "JPEG", quality=90, exif=exif(6))
+    (root / "side.jpg").write_bytes(image)
     checkpoint = load_checkpoint(root / "checkpoint")
-    probabilities = reference_probabilities(checkpoint, picture)
+    probabilities = reference_probabilities(checkpoint, image)
     print(json.dumps({"label": checkpoint.labels[probabilities.argmax()], "confidence": float(probabilities.max())}))
 
 

@@ -2,7 +2,7 @@
 
 from warm import Warm
 
-RUN_LIMIT_S = 3600  # far beyond any run: how long one takes is the machine's business
+RUN_LIMIT_S = 3600  # far more than any run takes: its time depends on the machine
 
 
 class OwnAirflow:
@@ -17,18 +17,18 @@ class OwnAirflow:
         }  # fmt: skip
         self.environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
         self.warm = Warm.start(self.environment, *more)
-        code, said = self.command("db", "migrate")
-        assert code == 0, said[-6000:]
+        code, output = self.command("db", "migrate")
+        assert code == 0, output[-6000:]
 
     def command(self, *words, **how):
-        """An Airflow command; its exit status and what it said come back."""
+        """Run an Airflow command; its exit status and its output."""
         done = self.python("airflow", *words, **how)
         return done.returncode, done.stdout + done.stderr
 
     def python(self, program, *words, **how):
-        """A script or module where Airflow is; the finished process comes back."""
+        """Run a script or module in Airflow's environment; the finished process."""
         return self.warm.run(program, *words, environment=self.environment, timeout_s=RUN_LIMIT_S, **how)
 
     def end(self):
-        """No more commands."""
+        """End the process."""
         self.warm.end()

@@ -64,7 +64,7 @@ def image(stand):
 
 
 def docker(stand, *words, text=None):
-    """Run Debian's docker client, else the user's, on the stand's engine; what it printed comes back."""
+    """Run a docker client on the stand's engine, Debian's if there is one; its output."""
     client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
     done = subprocess.run(
         [client, *words], input=text, capture_output=True, text=True, check=False, timeout=BUILD_LIMIT_S,
@@ -75,12 +75,12 @@ def docker(stand, *words, text=None):
 
 
 def test_the_image_parses_the_dags(stand, image):
-    """Airflow in the image finds the shipped model's DAG, and no import error."""
-    said = docker(stand, "run", "--rm", "--network=none", image, "python", "-c", PARSE)
-    assert "refresh_digits_vit" in said.splitlines()[-1]
+    """Airflow in the image finds the shipped model's DAG, without an import error."""
+    output = docker(stand, "run", "--rm", "--network=none", image, "python", "-c", PARSE)
+    assert "refresh_digits_vit" in output.splitlines()[-1]
 
 
 def test_the_image_exports_the_shipped_model(stand, image):
     """The exporter's environment in the image exports digits-vit, as the user that Airflow runs as, without network."""
-    said = docker(stand, "run", "--rm", "--network=none", image, "python", "-c", EXPORT)
-    assert json.loads(said.splitlines()[-1])["label"] == "3"
+    output = docker(stand, "run", "--rm", "--network=none", image, "python", "-c", EXPORT)
+    assert json.loads(output.splitlines()[-1])["label"] == "3"

@@ -1,4 +1,4 @@
-"""Rollouts that will not come, on the real API server and kubelet: each is given up in seconds, in the words of its pods.
+"""Stuck rollouts on the real API server and kubelet: each fails within seconds, with the reason of its pods.
 
 All Deployments are applied at once and waited for at once, each by the trigger that a refresh and a rollback defer to.
 """
@@ -29,10 +29,10 @@ from slipway.kubernetes.stuck import APART_S
 from slipway.release import Release, Source
 from slipway.target import Target
 
-LIMIT_S = 1800  # for a busy machine: what counts is how often the trigger has looked
+LIMIT_S = 1800  # for a busy machine: the tests count polls
 GRACE_S = 15
-BLIP_S = 16  # longer than two looks that are 10 s apart …
-REFUSED = 2  # … and the kubelet has been refused at least so often
+OUTAGE_S = 16  # longer than two polls that are 10 s apart …
+REFUSED = 2  # … and the kubelet is refused at least so often
 LABEL = "slipway.test/fail-fast"
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
@@ -62,8 +62,8 @@ def deployment(name, image, *, namespace, pod=None, volumes=(), **container):
     }
 
 
-def deployments(stand, blip):
-    """One Deployment for each way not to come, and one that comes once the registry is well again."""
+def deployments(stand, refused_image):
+    """One Deployment for each way of being stuck, and one that becomes ready once the registry responds again."""
     pause, serving, namespace = pause_image(settings_here()), stand["serving_image"], stand["namespace"]
     registry = stand["registry"].split("/", 1)[0]
     key = {"configMapKeyRef": {"name": "kube-root-ca.crt", "key": "nowhere"}}
@@ -87,7 +87,7 @@ def deployments(stand, blip):
         "bad-config": {"image": pause, "env": [{"name": "KEY", "valueFrom": key}]},
         "not-admitted": {"image": pause, "pod": {"securityContext": {}}},
         "fits-no-node": {"image": pause, "resources": {"requests": {"cpu": "1000"}}},
-        "blip": {"image": blip, "command": ["sleep", "1000"], "imagePullPolicy": "Always"},
+        "registry-outage": {"image": refused_image, "command": ["sleep", "1000"], "imagePullPolicy": "Always"},
     }
     model = {
         "apiVersion": "v1",
@@ -95,12 +95,12 @@ def deployments(stand, blip):
         "metadata": {"name": "ff-model", "namespace": namespace, "labels": {LABEL: "yes"}},
         "data": {"saved_model.pb": "no model"},
     }
-    return [model, *(deployment(f"ff-{name}", namespace=namespace, **said) for name, said in made.items())]
+    return [model, *(deployment(f"ff-{name}", namespace=namespace, **own) for name, own in made.items())]
 
 
 @contextmanager
-def registry_in_trouble(registry, *, seconds):
-    """The address of a registry that answers 503 for some seconds and the kubelet's first tries, and then passes on to the real one."""
+def unavailable_registry(registry, *, seconds):
+    """The address of a registry that answers 503 for some seconds and to the kubelet's first tries, then redirects to the real one."""
     end_s, numbers = time.monotonic() + seconds, itertools.count(1)
 
     class Handler(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ def registry_in_trouble(registry, *, seconds):
         do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
         def log_message(self, *_):
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -124,7 +124,7 @@ def registry_in_trouble(registry, *, seconds):
 
 
 def release_to(stand, name):
-    """A release to a Deployment; nothing of it but where it goes is read here."""
+    """A release to a Deployment; these tests read only its target and its grace."""
     return Release(
         model="fail-fast", run_id="test", source=Source(kind="folder", location="x", revision="sha256:1"), exporter="sha256:2",
         base_image="x", base_digest="sha256:3", repository="x/y", engine_conn_id="docker_default", registry_conn_id=None,
@@ -135,14 +135,14 @@ def release_to(stand, name):
 
 
 class Watched(RolloutTrigger):
-    """The trigger, and when it looked and saw that the release will not come, without a look between that did not."""
+    """The trigger, with the times of its latest polls in a row that found the rollout stuck."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.stuck_s, self.is_stuck = [], asyncio.Event()
 
     async def look(self, release):
-        """One look."""
+        """One poll."""
         verdict = await super().look(release)
         if "(counts after" in verdict.reason:
             self.stuck_s.append(time.monotonic())
@@ -153,21 +153,21 @@ class Watched(RolloutTrigger):
 
 
 def watched(stand, applied):
-    """The wait for what was applied."""
+    """The release of an applied Deployment, and the trigger that waits for it."""
     release, metadata = release_to(stand, applied["metadata"]["name"]), applied["metadata"]
     own = {"release_id": release.deployment, "uid": metadata["uid"], "generation": metadata["generation"]}
     return release, Watched(release=to_dict(release), deadline=time.time() + LIMIT_S, poll_s=RolloutWait.poll_s, **own)
 
 
 async def end_of(release, trigger, began_s):
-    """The end of one wait: its event, after how many seconds it came, and when it was seen coming."""
+    """The end of one wait: its event, the seconds until then, and when polls found the rollout stuck."""
     event = await anext(trigger.run())
     after_s, stuck_s = time.monotonic() - began_s, [at_s - began_s for at_s in trigger.stuck_s]
     return SimpleNamespace(**event.payload, after_s=after_s, stuck_s=stuck_s, release=release)
 
 
-async def all_waited_for(stand, applied, began_s, add_node):
-    """The ends of all waits by name; a node is added as soon as one of them has seen that its pod fits no node."""
+async def wait_for_all(stand, applied, began_s, add_node):
+    """The ends of all waits by name; a node is added as soon as a poll has found that a pod fits no node."""
     waits = {found["metadata"]["name"].removeprefix("ff-"): watched(stand, found) for found in applied}
 
     async def add_node_in_time():
@@ -182,7 +182,7 @@ async def all_waited_for(stand, applied, began_s, add_node):
 
 @pytest.fixture(scope="module")
 def ends(stand, surroundings):
-    """How each rollout ended, and when the node was there."""
+    """How each rollout ended, and when the node was added."""
     kubectl = [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"]]
     node = {
         "apiVersion": "v1",
@@ -192,9 +192,9 @@ def ends(stand, surroundings):
     }
 
     def run(*words, objects=()):
-        said = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         return subprocess.run(
-            [*kubectl, *words], input=said, capture_output=True, text=True, check=True, timeout=600
+            [*kubectl, *words], input=listed, capture_output=True, text=True, check=True, timeout=600
         ).stdout
 
     def add_node():
@@ -204,22 +204,22 @@ def ends(stand, surroundings):
     registry, path = stand["serving_image"].split("/", 1)
     with (
         pytest.MonkeyPatch.context() as patch,
-        registry_in_trouble(registry, seconds=BLIP_S) as troubled,
+        unavailable_registry(registry, seconds=OUTAGE_S) as unavailable,
     ):
         patch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
-        blip = f"{troubled}/{path}"
+        image = f"{unavailable}/{path}"
         try:
             began_s = time.monotonic()
-            said = json.loads(run("apply", "-o", "json", "-f", "-", objects=deployments(stand, blip)))["items"]
-            applied = [found for found in said if found["kind"] == "Deployment"]
-            found = asyncio.run(all_waited_for(stand, applied, began_s, add_node))
+            created = json.loads(run("apply", "-o", "json", "-f", "-", objects=deployments(stand, image)))["items"]
+            applied = [found for found in created if found["kind"] == "Deployment"]
+            found = asyncio.run(wait_for_all(stand, applied, began_s, add_node))
             for name, end in found.items():
                 print(f"{name}: {end.outcome} after {end.after_s:.0f} s: {end.reason}")
             yield found
         finally:
             run("delete", "node", node["metadata"]["name"], "--ignore-not-found")
             run("-n", stand["namespace"], "delete", "deployment,configmap", "-l", f"{LABEL}=yes")
-            ctr = ["ctr", "--address", str(settings_here().containerd_socket), "-n", "k8s.io", "images", "rm", blip]
+            ctr = ["ctr", "--address", str(settings_here().containerd_socket), "-n", "k8s.io", "images", "rm", image]
             subprocess.run(ctr, capture_output=True, check=False, timeout=60)
 
 
@@ -235,18 +235,18 @@ STUCK = {
 
 
 @pytest.mark.parametrize(("name", "words"), STUCK.items())
-def test_given_up_as_soon_as_it_counts_in_the_pods_own_words(ends, name, words):
-    """A rollout that cannot succeed fails at the first poll at which its state counts, and says why: under a minute on a quiet machine."""
+def test_a_stuck_rollout_fails_with_its_pods_reason(ends, name, words):
+    """A rollout that cannot succeed fails at the first poll at which its state counts, with the reason: within a minute on an idle machine."""
     end = ends[name]
     assert (end.outcome, words in end.reason) == ("fail", True), end.reason
     assert "time is up" not in end.reason
-    looks = [at_s for at_s in end.stuck_s if name != "fits-no-node" or at_s > ends["node"].after_s]
+    polls = [at_s for at_s in end.stuck_s if name != "fits-no-node" or at_s > ends["node"].after_s]
     counts_after_s = GRACE_S if name == "fits-no-node" else APART_S
-    assert len(looks) <= 1 + math.ceil(counts_after_s / RolloutWait.poll_s)
+    assert len(polls) <= 1 + math.ceil(counts_after_s / RolloutWait.poll_s)
 
 
-def test_the_line_has_the_next_command_and_the_servers_last_words(ends, monkeypatch, surroundings):
-    """What a person reads is one line: the pod's state, what the server said last, and what to do next."""
+def test_the_message_has_the_servers_last_log_line_and_the_next_command(ends, monkeypatch, surroundings):
+    """The message is one line: the pod's state, the server's last log line, and what to do next."""
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
     end = ends["bad-model"]
     wait = RolloutWait(release=end.release, applied=SimpleNamespace(release_id="ff-bad-model"))
@@ -259,13 +259,13 @@ def test_the_line_has_the_next_command_and_the_servers_last_words(ends, monkeypa
     )
 
 
-def test_a_node_that_is_added_gives_a_pod_its_grace_anew(ends):
-    """A pod that fits no node is given up when its grace is over, counted from the last node that came."""
+def test_an_added_node_restarts_the_grace(ends):
+    """A rollout whose pod fits no node fails after the grace, counted from the last node that was added."""
     assert ends["fits-no-node"].after_s > ends["node"].after_s + GRACE_S
 
 
-def test_a_registrys_blip_does_not_count(ends):
-    """A registry that answers 503 for longer than two looks need fails nothing: the rollout comes when it is back."""
-    end = ends["blip"]
+def test_a_short_outage_of_the_registry_fails_nothing(ends):
+    """A registry may answer 503 for longer than two polls need: the rollout succeeds once it responds again."""
+    end = ends["registry-outage"]
     assert end.outcome == "pass", end.reason
-    assert end.after_s > BLIP_S
+    assert end.after_s > OUTAGE_S

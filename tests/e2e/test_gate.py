@@ -1,6 +1,6 @@
 """The gate against real servers behind a real Service, old pods and new.
 
-The servers are pods of the image that a refresh has pushed; the version that each answers for is the name of a folder.
+The servers are pods of the image that a refresh has pushed; the name of a folder decides the version that each serves.
 """
 
 import asyncio
@@ -33,24 +33,24 @@ from slipway.verdict import Verdict
 
 OLD, NEW = 41, 42  # versions
 LABEL = "slipway.test/gate"
-SOON_S = 1800  # what is decided by answers needs no limit
-PICTURES = 60
+LIMIT_S = 1800  # for gates whose result depends on the answers, not on time
+IMAGES = 60
 DRAW = """
 import sys
 from pathlib import Path
 from train_digits import load_digits
 _, held_out = load_digits()
-for number, (picture, label) in enumerate(zip(held_out.pictures[:int(sys.argv[2])], held_out.labels)):
+for number, (image, label) in enumerate(zip(held_out.images[:int(sys.argv[2])], held_out.labels)):
     place = Path(sys.argv[1]) / str(label) / f"{number:03}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(place)
+    image.save(place)
 """
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 def server(name, image, version, namespace, model="trial"):
-    """A Deployment of one server that answers for this version, whatever version its image holds."""
+    """A Deployment of one server that serves its model as this version, whatever the version in its image."""
     moved = f"mkdir -p /tmp/models && cp -r /models/{model}/* /tmp/models/{version} && exec /usr/bin/tf_serving_entrypoint.sh"
     pod = {
         "automountServiceAccountToken": False,
@@ -77,7 +77,7 @@ def server(name, image, version, namespace, model="trial"):
 
 
 def service(namespace):
-    """A Service in front of all of them, old and new."""
+    """A Service in front of old and new servers."""
     ports = [
         {"name": "tf-serving-grpc", "port": 8500, "targetPort": 8500},
         {"name": "tf-serving-restapi", "port": 8501, "targetPort": 8501},
@@ -91,7 +91,7 @@ def service(namespace):
 
 
 class Served:
-    """The Service, its address, and the gate as a refresh defers to it."""
+    """The Service, its address, and the trigger of a refresh's gate."""
 
     def __init__(self, facts, kubectl, folder):
         self.release = replace(from_dict(Release, facts["resolve"]), gate_passes=3, store=f"file://{folder}/store")
@@ -102,11 +102,11 @@ class Served:
 
     def found(self):
         """The Service as JSON, once it has an address."""
-        said = json.loads(self.kubectl("get", "service/gate", "-o", "json"))
-        return said if judge_address(said, name="gate", namespace="")[1] else None
+        service = json.loads(self.kubectl("get", "service/gate", "-o", "json"))
+        return service if judge_address(service, name="gate", namespace="")[1] else None
 
     def endpoints(self):
-        """How many pods the Service's EndpointSlices call ready."""
+        """The number of ready pods in the Service's EndpointSlices."""
         slices = json.loads(
             self.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=gate", "-o", "json")
         )
@@ -117,8 +117,8 @@ class Served:
             if one["conditions"]["ready"]
         )
 
-    def gate(self, version, *, url=None, cases=None, limit_s=SOON_S, baseline=None, **rules):
-        """The trigger; a URL of its own has no gRPC."""
+    def gate(self, version, *, url=None, cases=None, limit_s=LIMIT_S, baseline=None, **rules):
+        """The gate's trigger; with a `url` it sends no gRPC requests."""
         golden = self.export["golden_uri"]
         if cases:
             golden = self.store.put_json({"cases": [to_dict(case) for case in cases]}, "golden.json")
@@ -129,7 +129,7 @@ class Served:
         )  # fmt: skip
 
     def end(self, version, **how):
-        """How the gate ends."""
+        """Run the gate to its end; its event."""
         trigger = self.gate(version, **how)
 
         async def first():
@@ -144,32 +144,32 @@ def served(trial, stand, kubectl, surroundings, tmp_path_factory):
     image = trial.facts["push"]["reference"]
     namespace = stand["namespace"]
     objects = [service(namespace), server("gate-old", image, OLD, namespace), server("gate-new", image, NEW, namespace)]
-    said = tmp_path_factory.mktemp("gate")
-    (said / "objects.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    folder = tmp_path_factory.mktemp("gate")
+    (folder / "objects.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     try:
-        kubectl("apply", "-f", str(said / "objects.json"))
+        kubectl("apply", "-f", str(folder / "objects.json"))
         for name in ("gate-old", "gate-new"):
             kubectl("rollout", "status", f"deployment/{name}", "--timeout=1800s")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
-            yield Served(trial.facts, kubectl, said)
+            yield Served(trial.facts, kubectl, folder)
     finally:
         kubectl("delete", "deployment,service", "-l", f"{LABEL}=yes", "--wait=false")
 
 
 def test_answers_of_an_old_pod_are_never_counted(served):
-    """Behind a Service that sends to an old pod and a new one, right answers of the old one do not pass; when it is gone, the gate does."""
+    """While an old pod is behind the Service too, its correct answers do not pass the gate; once it is gone, the gate passes."""
     until(lambda: served.endpoints() == 2, "both pods are behind the Service")
     mixed = served.end(NEW, limit_s=6)
     assert (mixed.outcome, mixed.reason.split(":")[0]) == ("fail", "time is up")
     assert re.search(r"HTTP 404: .*not found|NOT_FOUND: .*not found", mixed.reason), mixed.reason
 
     async def drained():
-        looking = asyncio.create_task(anext(served.gate(NEW).run()))
+        polling = asyncio.create_task(anext(served.gate(NEW).run()))
         await asyncio.sleep(2)
-        seen = (looking.done(), served.endpoints())
+        seen = (polling.done(), served.endpoints())
         await asyncio.to_thread(served.kubectl, "scale", "deployment/gate-old", "--replicas=0")
-        return seen, (await looking).payload
+        return seen, (await polling).payload
 
     seen, event = asyncio.run(drained())
     assert seen == (False, 2)
@@ -179,20 +179,20 @@ def test_answers_of_an_old_pod_are_never_counted(served):
     served.kubectl("wait", "pod", "-l", f"app=gate,version={OLD}", "--for=delete", "--timeout=1800s")
 
 
-def test_an_address_that_only_old_pods_answer_is_no_pass(served):
-    """Only the new server is left by now: a version that it does not have is waited for until time is up."""
+def test_a_version_that_no_pod_serves_does_not_pass(served):
+    """Only the new server is left: the gate waits for a version that it does not have until time is up."""
     end = served.end(OLD, limit_s=2)
     assert end.outcome == "fail"
     assert re.match(r"time is up: golden case '\w+': HTTP 404: .*not found", end.reason), end.reason
 
 
 def promised(case, **changes):
-    """The golden case with another promise, which 🤗's own answer does not gainsay."""
+    """The golden case with another promise, and without 🤗's own answer, which would contradict it."""
     return replace(case, reference=None, **changes)
 
 
 def test_a_wrong_label_and_too_little_confidence_fail_at_once(served):
-    """What the real server says is held to each promise; a case of several labels passes with any of them."""
+    """The real server's answer must meet each promise; a case with several labels passes with any of them."""
     [three] = [case for case in served.cases if case.name == "three"]
     wrong = served.end(NEW, cases=[promised(three, label="8")])
     assert (wrong.outcome, wrong.reason.rsplit(": ", 1)[1]) == ("fail", "wrong label")
@@ -203,7 +203,7 @@ def test_a_wrong_label_and_too_little_confidence_fail_at_once(served):
 
 @contextmanager
 def between(url, *, every=0, delay_s=0.0):
-    """The URL of a proxy before a server that answers 503 to every so-manieth question, or passes each on late."""
+    """The URL of a proxy in front of a server: it answers 503 to one request of `every`, or delays each."""
     numbers = itertools.count(1)
 
     class Handler(BaseHTTPRequestHandler):
@@ -212,20 +212,20 @@ def between(url, *, every=0, delay_s=0.0):
             number = next(numbers)
             time.sleep(delay_s)
             if every and number % every == 0:
-                status, said = 503, b"flapping"
+                status, content = 503, b"flapping"
             else:
                 try:
                     with urllib.request.urlopen(urllib.request.Request(url + self.path, body), timeout=300) as answer:
-                        status, said = answer.status, answer.read()
+                        status, content = answer.status, answer.read()
                 except urllib.error.HTTPError as refused:
-                    status, said = refused.code, refused.read()
+                    status, content = refused.code, refused.read()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(content)
 
         def log_message(self, *_):
-            """Says nothing."""
+            """Logs nothing."""
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -236,16 +236,16 @@ def between(url, *, every=0, delay_s=0.0):
         proxy.server_close()
 
 
-def test_flapping_answers_are_given_up(served):
-    """A server that does not answer every seventh question never has three rounds in a row; the error budget ends it early."""
+def test_too_many_missing_answers_fail(served):
+    """If one request of seven gets no answer, three rounds in a row never pass; the gate fails once its error budget is used up."""
     with between(served.url, every=7) as url:
         end = served.end(NEW, url=url, errors=2)
     assert end.outcome == "fail"
     assert end.reason.startswith("3 rounds with missing answers after the first pass, 2 allowed: ")
 
 
-def test_right_answers_that_come_late_are_doubt(served):
-    """Answers that are right and take 300 ms where 200 are promised leave the gate in doubt, in figures."""
+def test_correct_answers_that_come_late_are_inconclusive(served):
+    """Correct answers that take 300 ms, with a limit of 200 ms, make the gate inconclusive; the reason has the figures."""
     with between(served.url, delay_s=0.3) as url:
         end = served.end(NEW, url=url, latency_ms=200)
     assert end.outcome == "inconclusive"
@@ -254,45 +254,45 @@ def test_right_answers_that_come_late_are_doubt(served):
 
 
 @pytest.fixture(scope="module")
-def pictures(served, stand, tmp_path_factory):
-    """Digits that digits-vit was not trained on, as a labelled set: in the folders of their labels."""
+def labelled_images(served, stand, tmp_path_factory):
+    """A labelled set of digits that digits-vit was not trained on, one folder for each label."""
     folder = tmp_path_factory.mktemp("quality")
     done = subprocess.run(
-        [stand["exporter_python"], "-c", DRAW, folder / "digits", str(PICTURES)],
-        capture_output=True, text=True, check=False, timeout=SOON_S, cwd=PROJECT / "include" / "model",
+        [stand["exporter_python"], "-c", DRAW, folder / "digits", str(IMAGES)],
+        capture_output=True, text=True, check=False, timeout=LIMIT_S, cwd=PROJECT / "include" / "model",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
-def mislabelled(served, pictures):
-    """Makes the bounds for the same images, a third of whose labels are wrong."""
+def mislabelled(served, labelled_images):
+    """Makes the bounds for the same images with a third of the labels wrong."""
 
     def make(**bounds):
-        good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", **bounds)
+        good = pin_labelled_set(labelled_images / "m.yaml", "digits", served.store, "m", **bounds)
         rows = [f"digits/{one.name},{one.label if place % 3 else '0'}" for place, one in enumerate(read_images(good))]
-        (pictures / "labels.csv").write_text("\n".join(["image,label", *rows]))
-        return pin_labelled_set(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
+        (labelled_images / "labels.csv").write_text("\n".join(["image,label", *rows]))
+        return pin_labelled_set(labelled_images / "m.yaml", "labels.csv", served.store, "m", **bounds)
 
     return make
 
 
-def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
-    """Digits that the model never saw are told well enough; where a third of the labels are wrong, they surely are not."""
-    good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
+def test_a_labelled_set_must_be_classified_correctly(served, labelled_images, mislabelled):
+    """Digits that the model never saw pass the gate; with a third of the labels wrong, they fail it."""
+    good = pin_labelled_set(labelled_images / "m.yaml", "digits", served.store, "m", min_top1=0.9)
     end = served.end(NEW, quality=good)
     assert end.outcome == "pass", end.reason
-    assert end.found["quality"]["images"] == PICTURES
+    assert end.found["quality"]["images"] == IMAGES
     print(end.reason.rsplit("; ", 1)[1])
     end = served.end(NEW, quality=mislabelled(min_top1=0.9))
     assert end.outcome == "fail", end.reason
     assert "at least 0.9 required" in end.reason
 
 
-def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
-    """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
-    floor = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
+def test_a_release_is_compared_with_the_live_one(served, labelled_images, mislabelled):
+    """The live release classifies the same images at its own version; a release that gets a third more of them wrong fails."""
+    floor = pin_labelled_set(labelled_images / "m.yaml", "digits", served.store, "m", max_drop=0.02)
     release = replace(served.release, gate=Gate(quality=floor))
     live = evaluate_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
     assert live.source == f"measured at {served.url} before the run"
@@ -300,4 +300,4 @@ def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     all_right = Baseline(measured=replace(live.measured, wrong=()), source="its record")
     end = served.end(NEW, quality=mislabelled(max_drop=0.02), baseline=all_right)
     assert end.outcome == "fail", end.reason
-    assert f"correct, the live release {PICTURES} (its record), a drop of at most 0.02 allowed" in end.reason
+    assert f"correct, the live release {IMAGES} (its record), a drop of at most 0.02 allowed" in end.reason

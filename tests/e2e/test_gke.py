@@ -1,7 +1,7 @@
 """The whole DAG on a GKE cluster that the run makes, through the scheduler.
 
 Google is emulated, with a real registry and the stand's real Kubernetes; or all of it is Google's: docs/gke.md, against a
-real project. Tests that tell the emulator what to be, or ask what it was told, name it (`google`).
+real project. Tests that set the emulator's state or read its calls use the fixture `google`.
 """
 
 import base64
@@ -24,8 +24,8 @@ PROJECT = Path(__file__).parents[2]
 MODEL, DAG = "digits-vit-gke", "refresh_digits_vit_gke"
 CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 LIMIT_S = 3600
-SLOW_S = 3600  # longer than the run: the test ends Google's work when it has seen the image pushed
-SEEN = 3  # so many samples of a pushed image that waits for the cluster
+SLOW_S = 3600  # longer than the run: the test ends Google's operation once it has seen the image pushed
+SEEN = 3  # samples that have to show the pushed image waiting for the cluster
 ENDED = {"success", "failed", "upstream_failed"}
 
 pytestmark = [pytest.mark.stand, pytest.mark.google]
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 @pytest.fixture(scope="module")
 def made(request, gke, airflow_api):
-    """One run with no cluster there; Google works until the image has been pushed; the output, and the tasks' states by the second."""
+    """A run without a cluster, in which Google needs until the image is pushed: its output, and its tasks' states once a second."""
     google = request.getfixturevalue("google") if gke["emulator"] else None
     if google:
         google("PUT", "/faults", {"operation_s": SLOW_S})
@@ -58,7 +58,7 @@ def refresh(*words):
 
 
 def sample(airflow_api, samples, ended, google):
-    """The states of the newest run's tasks, once a second, until told to end; an emulated Google ends its work after the push."""
+    """Add the states of the newest run's tasks once a second until `ended`; end the emulator's operation after the push."""
     began = time.monotonic()
     before = newest_run(airflow_api)
     pushed = 0
@@ -76,7 +76,7 @@ def sample(airflow_api, samples, ended, google):
 
 
 def newest_run(airflow_api):
-    """The DAG's last run, None where there was none or the DAG is not known yet."""
+    """The id of the DAG's newest run; None if there is none, or if Airflow does not know the DAG yet."""
     try:
         runs = airflow_api(f"/dags/{DAG}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
     except OSError:
@@ -85,19 +85,19 @@ def newest_run(airflow_api):
 
 
 def reported(airflow_api):
-    """The findings of the newest run's preflight; Airflow's API gives a tuple as what it is made of."""
+    """The findings of the newest run's preflight; Airflow's API shows a tuple in its serialized form."""
     entry = f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/preflight/xcomEntries/return_value"
     return airflow_api(f"{entry}?stringify=false")["value"]["findings"]["__data__"]
 
 
 def test_the_run_is_green(made):
-    """From no cluster to a gated success."""
+    """The run makes the cluster, and its gate passes."""
     assert "create_cluster           success" in made["output"]
     assert "the run: success" in made["output"]
 
 
 def test_the_cluster_is_made_once(made, google):
-    """Google was asked for it once, and nothing is deleted on the way."""
+    """The run asks Google for a cluster once, and deletes nothing."""
     state = google("GET", "/state")
     assert state["clusters"][CLUSTER]["status"] == "RUNNING"
     assert state["calls"]["CreateCluster"] == 1
@@ -106,19 +106,19 @@ def test_the_cluster_is_made_once(made, google):
 
 
 def test_google_was_asked_before_the_cluster_was_made(made, gke, airflow_api):
-    """Project, APIs, permissions and quota are in the preflight's report, nothing is missing, and the price is said before."""
+    """The preflight's report has project, APIs, permissions, quota and the price; nothing is missing."""
     report = reported(airflow_api)
     print("\n".join(f"{one['outcome']}: {one['said']}" for one in report))
-    said = [one["said"] for one in report if one["outcome"] == "ok"]
+    passed = [one["said"] for one in report if one["outcome"] == "ok"]
     project = gke.get("project") or "slipway-stand"
     for words in (f"project {project}: ACTIVE", "APIs enabled in", "permissions on project", "quota CPUS of region"):
-        assert any(one.startswith(words) for one in said)
-    assert any("will be created: about $0.90 per hour" in one for one in said)
+        assert any(one.startswith(words) for one in passed)
+    assert any("will be created: about $0.90 per hour" in one for one in passed)
     assert "missing" not in {one["outcome"] for one in report}
 
 
-def test_record_says_what_the_run_made_and_what_it_costs(made, stand, airflow_api):
-    """Who looks at the bill finds the run that made the cluster, and what it costs to leave it standing."""
+def test_record_has_the_run_that_made_the_cluster_and_its_price(made, stand, airflow_api):
+    """The record says that this run made the cluster, and what the cluster costs per hour."""
     folder = Path(stand["store"].removeprefix("file://")) / "records" / MODEL
     records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     [record] = [one for one in records if one["run_id"] == newest_run(airflow_api)]
@@ -126,7 +126,7 @@ def test_record_says_what_the_run_made_and_what_it_costs(made, stand, airflow_ap
 
 
 def test_the_wait_for_google_holds_no_worker_slot(made):
-    """From its deferral until Google is done the task is in no slot, while export and build go on; only then is anything applied."""
+    """The task stays deferred until Google is done, while export and build go on; nothing is applied before."""
     states = [states.get("create_cluster") for states in made["samples"]]
     print(dict(Counter(states)))
     first, last = states.index("deferred"), len(states) - states[::-1].index("deferred")
@@ -138,13 +138,13 @@ def test_the_wait_for_google_holds_no_worker_slot(made):
 
 
 def test_it_is_the_stands_cluster_that_serves(made, google, kubectl):
-    """Behind the emulator the Deployment is in the real Kubernetes, applied as the emulated service account."""
+    """The Deployment is in the stand's Kubernetes, applied as the emulated service account."""
     deployment = json.loads(kubectl("get", f"deployment/{MODEL}", "-o", "json", "--show-managed-fields"))
     assert deployment["status"]["readyReplicas"] >= 1
 
 
 def test_the_address_answers(made, airflow_api):
-    """Whoever asks the address that the run found gets the label that the image shows."""
+    """A request to the address that the run found gets the correct label."""
     url = xcom(airflow_api, "wait_for_address")
     image = base64.urlsafe_b64encode((PROJECT / "include/served/digits-vit/golden/three.png").read_bytes()).decode()
     asked = urllib.request.Request(f"{url}/v1/models/{MODEL}:predict", json.dumps({"instances": [image]}).encode())
@@ -153,7 +153,7 @@ def test_the_address_answers(made, airflow_api):
 
 
 def google_tokens(text):
-    """Every token of Google's, emulated or real, or of the registry's token server, in a text; Airflow's own are not meant."""
+    """The tokens in a text that Google, real or emulated, or the registry's token server has issued; Airflow's own do not count."""
     found = set(re.findall(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+", text))
     issuers = {token: json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")).get("iss") for token in found}
     return {token for token, issuer in issuers.items() if not str(issuer).startswith("airflow")} | set(
@@ -162,14 +162,14 @@ def google_tokens(text):
 
 
 def text_of(path):
-    """What is in a file; nothing where a run beside this one has just removed it."""
+    """The text of a file; empty if another run has just deleted it."""
     with suppress(FileNotFoundError):
         return path.read_text()
     return ""
 
 
 def test_no_token_is_left_anywhere(made, stand, surroundings_now, airflow_api, engine):
-    """Not in a log, the database with its XComs and rendered templates, the store with the record, or the image."""
+    """No token is in a log, the database with its XComs and rendered templates, the store with the record, or the image."""
     home = Path(stand["airflow"]["environment_file"]).parent
     pushed = xcom(airflow_api, "push")["reference"]
     left = {
@@ -183,7 +183,7 @@ def test_no_token_is_left_anywhere(made, stand, surroundings_now, airflow_api, e
 
 
 def xcom(airflow_api, task):
-    """What a task of the newest run left."""
+    """The result of a task of the newest run."""
     value = airflow_api(f"/dags/{DAG}/dagRuns/{newest_run(airflow_api)}/taskInstances/{task}/xcomEntries/return_value")[
         "value"
     ]
@@ -199,7 +199,7 @@ def dump(database):
 
 
 def on_worker(script, *words, environment):
-    """What a script of this folder prints where the package and the stand's connections are."""
+    """Run a script of this folder with the package and the stand's connections; the JSON that it prints."""
     command = [sys.executable, Path(__file__).with_name(script), *words]
     environment = {**environment, "PYTHONPATH": str(PROJECT / "plugins")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
@@ -208,7 +208,7 @@ def on_worker(script, *words, environment):
 
 
 def test_push_and_apply_act_as_the_account_that_is_impersonated(made, google, stand, surroundings_now):
-    """The key's own account may do neither: the registry denies it a push, and the cluster the Deployment."""
+    """The key's own account may do neither: the registry refuses its push, and the cluster its Deployment."""
     itself = json.loads(surroundings_now["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])
     assert itself["extra"].pop("impersonation_chain").startswith(stand["namespace"])
     environment = {**surroundings_now, "AIRFLOW_CONN_ITSELF": json.dumps(itself)}
@@ -225,7 +225,7 @@ def test_push_and_apply_act_as_the_account_that_is_impersonated(made, google, st
 
 @pytest.mark.alone
 def test_a_client_outlives_its_token(google, surroundings_now):
-    """An hour later the real API server goes on answering, which without the provider's hook it does not."""
+    """An hour later the API server still accepts the client; without the provider's hook it refuses it."""
     google("PUT", f"/clusters/{CLUSTER}", {"status": "RUNNING"})
     deployer = json.loads(surroundings_now["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"])["extra"]["impersonation_chain"]
     try:
@@ -244,12 +244,12 @@ def again(made):
 
 
 def test_no_second_cluster_is_made(again, google):
-    """Google is asked for a cluster once in both runs."""
+    """Both runs together ask Google for a cluster once."""
     assert google("GET", "/state")["calls"]["CreateCluster"] == 1
 
 
 def test_a_second_run_finds_everything_done(again, airflow_api, surroundings_now):
-    """Nothing changed: cluster and rights in it are asked, the release is well, and nothing is made, built or applied."""
+    """If nothing changed and the release is healthy, the run checks the cluster and its rights, and makes, builds and applies nothing."""
     assert "create_cluster           skipped" in again
     rights = reported(airflow_api)[-1]
     assert (rights["outcome"], rights["said"].partition(": all ")[0]) == (
@@ -259,7 +259,7 @@ def test_a_second_run_finds_everything_done(again, airflow_api, surroundings_now
 
 
 def test_red_with_one_report_of_all_that_is_missing(made, google):
-    """An API, a permission and a quota: one line, before anything is planned or made."""
+    """A disabled API and a missing permission are in one line, before anything is planned or made."""
     google("POST", "/reset")
     google("PUT", "/project", {"missing": ["container.clusters.create"], "disabled": ["compute.googleapis.com"]})
     done = refresh()
@@ -272,8 +272,8 @@ def test_red_with_one_report_of_all_that_is_missing(made, google):
     assert "CreateCluster" not in state["calls"]
 
 
-def test_red_with_googles_words_if_the_zone_has_no_machines_left(made, google):
-    """A creation that failed is the run's error; what served goes on serving, nothing is deleted."""
+def test_red_with_googles_message_if_the_zone_has_no_machines_left(made, google):
+    """A failed creation fails the run with Google's message; nothing is deleted."""
     google("POST", "/reset")
     google("PUT", "/faults", {"stockout": True, "operation_s": 1})
     done = refresh()

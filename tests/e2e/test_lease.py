@@ -1,4 +1,4 @@
-"""Two runs that want one target, through the scheduler: a refresh that builds, another installation, and a rollback that breaks in."""
+"""Runs that want one target at once, through the scheduler: a refresh, another installation, and a rollback that breaks the Lease."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def end_of(airflow_api, path):
 
 
 def plan_elsewhere(record, surroundings, root):
-    """The plan of the same release in another installation: an Airflow and a store of its own."""
+    """Run `plan` for the same release in another installation: an Airflow and a store of its own."""
     store = f"file://{root}/store"
     (root / "facts.json").write_text(json.dumps({"resolve": {**record["release"], "store": store}}))
     own = {"AIRFLOW_HOME": str(root / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": store}
@@ -43,8 +43,8 @@ def plan_elsewhere(record, surroundings, root):
 
 
 @pytest.fixture(scope="module")
-def met(record, surroundings_now, airflow_api, kubectl, stand, tmp_path_factory):  # noqa: PLR0917 - one of each
-    """A forced refresh that builds; what another installation is told meanwhile; and a rollback that breaks its Lease."""
+def runs(record, surroundings_now, airflow_api, kubectl, stand, tmp_path_factory):  # noqa: PLR0917 - one of each
+    """A forced refresh; while it builds, the plan of another installation, and a rollback that breaks the refresh's Lease."""
     refresh = trigger(airflow_api, "refresh_digits_vit", force=True)
     run_id = refresh.rsplit("/", 1)[-1]
 
@@ -65,30 +65,30 @@ def met(record, surroundings_now, airflow_api, kubectl, stand, tmp_path_factory)
     )
 
 
-def test_another_installation_is_told_who_and_until_when(met, airflow_api):
-    """Its plan ends in one line with the holder, the time and the one command; a build beside another is not begun."""
-    assert met.elsewhere.returncode != 0
-    named = airflow_api("/variables/slipway_installation")["value"]  # which its own first run has made up
+def test_another_installation_learns_the_holder_and_the_end(runs, airflow_api):
+    """Its plan fails in one line with the holder, the end and the command that breaks the Lease; it begins no build."""
+    assert runs.elsewhere.returncode != 0
+    named = airflow_api("/variables/slipway_installation")["value"]  # set by its first run
     assert re.search(
-        rf"TargetBusy: lease/slipway-tfs-server in \S+: held by run {re.escape(met.refresh)} of refresh_digits_vit "
+        rf"TargetBusy: lease/slipway-tfs-server in \S+: held by run {re.escape(runs.refresh)} of refresh_digits_vit "
         rf"\(installation {named}\), until 20\S+\. Next: .*airflow dags trigger refresh_digits_vit --conf "
         r"'\{\"break_lease\": true\}'",
-        met.elsewhere.stderr,
+        runs.elsewhere.stderr,
     )
 
 
-def test_the_one_that_breaks_in_goes_through_and_says_so(met, record):
+def test_the_run_that_breaks_the_lease_succeeds(runs, record):
     """The rollback is green, and its record names whose Lease it broke."""
-    assert met.ends["rollback"][0] == "success"
-    back = met.records[met.rollback]
+    assert runs.ends["rollback"][0] == "success"
+    back = runs.records[runs.rollback]
     assert (back["outcome"], back["release_id"]) == ("live", record["release_id"])
-    assert back["lease"]["broke"].startswith(f"run {met.refresh} of refresh_digits_vit (installation ")
+    assert back["lease"]["broke"].startswith(f"run {runs.refresh} of refresh_digits_vit (installation ")
 
 
-def test_the_one_that_lost_it_writes_and_undoes_nothing(met):
-    """The refresh is red at its next task without a second try, has applied nothing, and its rollback stays out of the way."""
-    state, tasks = met.ends["refresh"]
-    lost = met.records[met.refresh]
+def test_the_run_that_lost_the_lease_applies_and_rolls_back_nothing(runs):
+    """The refresh fails at its next task without a retry, has applied nothing, and skips its rollback."""
+    state, tasks = runs.ends["refresh"]
+    lost = runs.records[runs.refresh]
     assert (state, tasks["apply"]) == ("failed", "upstream_failed")
     [red] = [task for task, ended in tasks.items() if ended == "failed"]
     assert red in {"export", "build_image", "smoke_test", "push", "preview"}  # whichever began next
@@ -97,8 +97,8 @@ def test_the_one_that_lost_it_writes_and_undoes_nothing(met):
     assert tasks["rollback"] == "skipped"
 
 
-def test_what_serves_is_the_breakers_and_no_lease_is_left(met, record, kubectl):
-    """The Deployment is of the release that came back; both runs are done, and neither left its Lease."""
+def test_the_rollbacks_release_serves_and_no_lease_is_left(runs, record, kubectl):
+    """The Deployment has the release of the rollback; both runs have ended, and neither left a Lease."""
     labels = json.loads(kubectl("get", "deployment/tfs-server", "-o", "json"))["metadata"]["labels"]
     assert labels["slipway/release"] == record["release_id"]
     assert "slipway-tfs-server" not in kubectl("get", "leases", "-o", "name")

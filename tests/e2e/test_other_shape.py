@@ -20,7 +20,7 @@ MODEL = "shape"
 
 @pytest.fixture(scope="module")
 def checkpoint(model_python, tmp_path_factory):
-    """A folder with the checkpoint and the picture, and 🤗's own answer to it."""
+    """A folder with the checkpoint and the image, and 🤗's own answer to it."""
     root = tmp_path_factory.mktemp("shape")
     settings = {
         "PYTHONPATH": str(PROJECT / "include" / "model"),
@@ -37,7 +37,7 @@ def checkpoint(model_python, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
-    """The facts of a whole refresh, whose graph marks bad images; removed afterwards."""
+    """The facts of a whole refresh whose graph marks bad images; what it made is removed afterwards."""
     root, answer = checkpoint
     golden = {"name": "side", "image": f"{MODEL}/side.jpg", "label": answer["label"]}
     model_file = {
@@ -47,7 +47,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
         "target": {"deployment": "tfs-shape", "overlay": "local", "strategy": "rolling"},
     }
     remove_images(engine, MODEL)
-    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, MODEL, model_file, beside=root)
+    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, MODEL, model_file, files=root)
     for task_id in TASKS:
         workers.run(task_id)
     yield workers.facts
@@ -57,7 +57,7 @@ def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
 
 
 def ask(facts, signature, *files):
-    """What the public address answers to these files as they are."""
+    """The predictions of the public address for these files, sent unchanged."""
     instances = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = json.dumps({"signature_name": signature, "instances": instances}).encode()
     url = f"{facts['wait_for_address'].rstrip('/')}/v1/models/{MODEL}:predict"
@@ -66,27 +66,27 @@ def ask(facts, signature, *files):
 
 
 def test_it_is_live_and_gated(released):
-    """The gate's rounds passed, with a label that is not ASCII and a picture that EXIF turns."""
+    """The gate passed, with a label that is not ASCII and an image that EXIF rotates."""
     assert "2 of 2 rounds in a row passed" in released["gate"]
 
 
 def test_every_signature_answers(released, checkpoint):
-    """Raw bytes give 🤗's own label and confidence; top_k has as many as the model file says; a bad image is marked."""
+    """Raw bytes get 🤗's own label and confidence; top_k has as many labels as the model file says; a bad image is marked."""
     root, answer = checkpoint
-    picture = (root / "side.jpg").read_bytes()
-    raw, marked = ask(released, "raw_bytes", picture, b"no image")
+    image = (root / "side.jpg").read_bytes()
+    raw, marked = ask(released, "raw_bytes", image, b"no image")
     assert raw == {"label": answer["label"], "confidence": pytest.approx(answer["confidence"], abs=1e-4)}
     assert marked == {"label": "!bad image: is no JPEG, PNG, GIF, BMP or WebP image", "confidence": 0.0}
-    [best] = ask(released, "top_k", picture)
+    [best] = ask(released, "top_k", image)
     assert best["labels"][0] == answer["label"]
     assert (len(best["labels"]), best["scores"]) == (3, sorted(best["scores"], reverse=True))
 
 
-def test_card_says_what_it_is(released, engine):
-    """Card, record's export and image agree on the parity; the card knows the source and its revision."""
+def test_card_has_source_shape_and_parity(released, engine):
+    """Card, export and image have the same parity; the card names the revision of the source."""
     card = released["export"]["card"]
-    said = read_json(card["uri"].replace("README.md", "card.json"))
-    assert said["source"]["revision"] == released["resolve"]["source"]["revision"]
-    assert (said["labels"], said["settings"]["top_k"], said["parity"]["largest_levels"]) == (7, 3, 0)
+    shown = read_json(card["uri"].replace("README.md", "card.json"))
+    assert shown["source"]["revision"] == released["resolve"]["source"]["revision"]
+    assert (shown["labels"], shown["settings"]["top_k"], shown["parity"]["largest_levels"]) == (7, 3, 0)
     labels = engine.inspect_image(released["build_image"]["image_id"])["Config"]["Labels"]
     assert (labels["slipway.card"], labels["slipway.parity"]) == (card["digest"], card["parity"])

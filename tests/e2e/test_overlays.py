@@ -1,4 +1,4 @@
-"""Every overlay and component that ships, before the API server of the stand."""
+"""The stand's API server accepts every overlay and component that ships."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.stand
 
 @pytest.fixture(scope="session")
 def dry_run(stand):
-    """Server-side dry run of manifests in the checkout's namespace: what the server made of each; warnings fail."""
+    """Runs a server-side dry run of manifests in the checkout's namespace; the resulting objects. A warning fails."""
 
     def run(objects):
         command = [
@@ -38,7 +38,7 @@ def dry_run(stand):
 
 @pytest.fixture
 def objects_of(record, stand):
-    """Renders an overlay for the release that is live here, under a name that nobody has."""
+    """Renders an overlay for the release that is live here, under an unused name."""
 
     def render(overlay):
         release = from_dict(Release, record["release"])
@@ -53,7 +53,7 @@ def objects_of(record, stand):
 
 
 def pod_of(objects):
-    """The pod that a Deployment among these would make: Pod Security is enforced on pods, and only warns before."""
+    """The pod of the Deployment among these: Pod Security is enforced on pods, and only warns about Deployments."""
     [deployment] = [manifest for manifest in objects if manifest["kind"] == "Deployment"]
     template = deployment["spec"]["template"]
     metadata = {"name": "tfs-dry-run", "namespace": deployment["metadata"]["namespace"], **template["metadata"]}
@@ -61,16 +61,16 @@ def pod_of(objects):
 
 
 @pytest.mark.parametrize("overlay", [None, *overlay_names()])
-def test_the_api_server_takes_every_overlay(overlay, objects_of, dry_run):
-    """What ships is valid to the last field, and its pods pass the namespace's Pod Security `restricted`."""
+def test_the_api_server_accepts_every_overlay(overlay, objects_of, dry_run):
+    """Every field is valid, and the pods pass the namespace's Pod Security `restricted`."""
     objects = objects_of(overlay)
-    answered = dry_run(objects)
-    assert [item["kind"] for item in answered] == [manifest["kind"] for manifest in objects]
+    accepted = dry_run(objects)
+    assert [item["kind"] for item in accepted] == [manifest["kind"] for manifest in objects]
     assert dry_run([pod_of(objects)])[0]["kind"] == "Pod"
 
 
-def test_the_api_server_takes_every_component(objects_of, dry_run, monkeypatch, tmp_path):
-    """A user's overlay that lists all components at once."""
+def test_the_api_server_accepts_every_component(objects_of, dry_run, monkeypatch, tmp_path):
+    """A user's overlay may list all components at once."""
     folder = tmp_path / "manifests"
     shutil.copytree(kustomize.MANIFESTS, folder)
     monkeypatch.setattr(kustomize, "MANIFESTS", folder)

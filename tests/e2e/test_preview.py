@@ -1,4 +1,4 @@
-"""A release beside the live one: seen by the API server alone while it is asked, and gone afterwards, whatever became of it."""
+"""A preview next to the live release: only the API server reaches it, and it is deleted afterwards, whatever its gate's verdict."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from trial_project import remove_images
 
 MODEL, LIVE, PREVIEW = "previewed", "tfs-previewed", "tfs-previewed-preview"
 OWN = "deployment,replicaset,pod,service,endpointslice,hpa,pdb,configmap"
-LOOK_S = 0.2
+POLL_S = 0.2
 OF_SERVICE = "kubernetes.io/service-name"
 GONE_S = 600  # a pod drains for 10 s, on a busy machine for longer
 
@@ -45,21 +45,21 @@ def objects(story, kinds, *words):
     return json.loads(story.kubectl("get", kinds, *words, "-o", "json"))["items"]
 
 
-def names_beside(story):
-    """What is there under the preview's name, of any kind."""
+def preview_objects(story):
+    """The preview's objects of any kind, as kind/name."""
     return [name for name in story.kubectl("get", OWN, "-o", "name").split() if f"/{PREVIEW}" in name]
 
 
 def wait_until_gone(story):
-    """Nothing of the preview is there, once its pod has drained."""
+    """Wait until nothing of the preview is left: its pod drains first."""
     end_s = time.monotonic() + GONE_S
-    while left := names_beside(story):
+    while left := preview_objects(story):
         assert time.monotonic() < end_s, left
         time.sleep(1)
 
 
-def untouched(story):
-    """What tells whether the live objects were changed, and their pods replaced."""
+def live_state(story):
+    """What differs if the live Deployment is changed, or its pods are replaced or restarted."""
     deployment = json.loads(story.kubectl("get", f"deployment/{LIVE}", "-o", "json"))
     pods = objects(story, "pods", "-l", f"app=tfs-server,slipway/model={MODEL}")
     return {
@@ -71,16 +71,16 @@ def untouched(story):
 
 @contextmanager
 def watched(story):
-    """Asks the live address, and looks whom its Service sends requests to, until the block ends."""
-    seen = SimpleNamespace(answers=[], endpoints=set(), beside=0)
+    """Sends requests to the live address, and reads the endpoints of its Service, until the block ends."""
+    seen = SimpleNamespace(answers=[], endpoints=set(), previews=0)
     over = threading.Event()
     service = json.loads(story.kubectl("get", f"service/{LIVE}", "-o", "json"))
     url = f"http://{service['status']['loadBalancer']['ingress'][0]['ip']}:8501/v1/models/{MODEL}"
 
-    def look():
+    def poll():
         with new_client_from_config(story.stand["kubeconfig"]) as client:
             discovery = DiscoveryV1Api(client)
-            while not over.wait(LOOK_S):
+            while not over.wait(POLL_S):
                 slices = discovery.list_namespaced_endpoint_slice(story.stand["namespace"]).items
                 of_live, of_preview = (
                     [
@@ -93,10 +93,10 @@ def watched(story):
                 )
                 seen.endpoints |= {point.target_ref.name for point in of_live}
                 if any(point.conditions.ready for point in of_preview):
-                    seen.beside += 1
-                    seen.answers.append(asked(url))
+                    seen.previews += 1
+                    seen.answers.append(status_of(url))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=poll)
     thread.start()
     try:
         yield seen
@@ -105,7 +105,7 @@ def watched(story):
         thread.join()
 
 
-def asked(url):
+def status_of(url):
     """The status of an answer, or why there is none."""
     try:
         return urllib.request.urlopen(url, timeout=300).status
@@ -114,7 +114,7 @@ def asked(url):
 
 
 def test_1_a_first_release_is_previewed_too(story):
-    """There is proof before there is an address; the record has both gates, and lists no preview any more."""
+    """The preview's gate passes before the rollout; the record has both gates, and lists no preview any more."""
     record = story.first
     assert record["outcome"] == "live"
     assert "3 of 3 rounds in a row passed" in record["verdicts"]["preview_gate"]["reason"]
@@ -125,7 +125,7 @@ def test_1_a_first_release_is_previewed_too(story):
 
 
 def test_2_no_user_reaches_a_preview_while_the_live_release_answers(story):
-    """Changed manifests run beside the live pods, which answer all the while; no live endpoint is ever a preview's pod."""
+    """While changed manifests run as a preview, the live pods answer every request; a live endpoint is never a preview's pod."""
     overlay = story.overlay / "deployment.yaml"
     overlay.write_text(
         overlay.read_text().replace("terminationGracePeriodSeconds: 6", "terminationGracePeriodSeconds: 7")
@@ -135,16 +135,16 @@ def test_2_no_user_reaches_a_preview_while_the_live_release_answers(story):
     assert plan_of(log)[0] == "manifests"
     assert record["outcome"] == "live"
     assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
-    assert seen.beside > 2, "no preview was seen ready"
-    assert seen.answers == [200] * seen.beside
+    assert seen.previews > 2, "no preview was seen ready"
+    assert seen.answers == [200] * seen.previews
     assert len(seen.endpoints) >= 2, "the live pods of before and after"
     assert not [name for name in seen.endpoints if name.startswith(PREVIEW)]
     wait_until_gone(story)
 
 
 def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
-    """A promise that is broken in the cluster is found at the preview, by its first answer."""
-    before, overlay = untouched(story), story.overlay / "deployment.yaml"
+    """The preview's gate fails at the first answer that breaks a promise."""
+    before, overlay = live_state(story), story.overlay / "deployment.yaml"
     good = overlay.read_text()
     overlay.write_text(good.replace("terminationGracePeriodSeconds: 7", "terminationGracePeriodSeconds: 8"))
     with promised(story, "4"):
@@ -154,13 +154,13 @@ def test_3_a_preview_that_answers_wrong_changes_nothing_live(story):
     assert "golden case 'eight': expected '4'" in reason
     assert "wrong label" in reason
     assert record["tasks"]["apply"] == "upstream_failed"
-    assert untouched(story) == before
+    assert live_state(story) == before
     wait_until_gone(story)
 
 
 def test_4_a_preview_that_does_not_answer_changes_nothing_live(story):
-    """A Service that points nowhere is found at the preview: the run is red there, nothing is undone, since nothing was done."""
-    serving, before = story.live(), untouched(story)
+    """If the Service points at a wrong port, the preview's gate fails; nothing was applied, so nothing is rolled back."""
+    serving, before = story.live(), live_state(story)
     with story.broken_target_port():
         _, [record] = story.run(green=False)
     reason = record["verdicts"]["preview_gate"]["reason"]
@@ -171,27 +171,27 @@ def test_4_a_preview_that_does_not_answer_changes_nothing_live(story):
         "preview": "success", "preview_gate": "failed", "apply": "upstream_failed", "rollback": "skipped", "remove_preview": "success",
     }  # fmt: skip
     assert (record["outcome"], record["objects"], record["preview"]) == ("failed", [], [])
-    assert (untouched(story), story.live()) == (before, serving)
+    assert (live_state(story), story.live()) == (before, serving)
     wait_until_gone(story)
 
 
-def test_5_what_a_killed_run_left_is_removed_by_one_with_nothing_to_do(story):
-    """A run that dies while its preview runs leaves it in its record; the next run deletes it, and does nothing else."""
-    before = untouched(story)
+def test_5_a_run_with_nothing_to_do_removes_a_killed_runs_preview(story):
+    """The record of a run that is killed while its preview runs lists the preview; the next run deletes it, and does nothing else."""
+    before = live_state(story)
     with story.broken_target_port():
-        killed = story.kill_when(lambda: f"deployment.apps/{PREVIEW}" in names_beside(story))
+        killed = story.kill_when(lambda: f"deployment.apps/{PREVIEW}" in preview_objects(story))
     assert {ref["name"] for ref in killed["preview"]} == {PREVIEW}
-    assert f"deployment.apps/{PREVIEW}" in names_beside(story)
-    log, records = story.run(break_lease=True)  # nobody is left to say that the dead run has ended
+    assert f"deployment.apps/{PREVIEW}" in preview_objects(story)
+    log, records = story.run(break_lease=True)  # nothing reports that the killed run has ended
     assert (plan_of(log)[0], records) == ("nothing", [])
     assert [record["preview"] for record in story.records().values() if record["run_id"] == killed["run_id"]] == [[]]
-    assert untouched(story) == before
+    assert live_state(story) == before
     wait_until_gone(story)
 
 
 @contextmanager
 def promised(story, label):
-    """Until the block ends, the kept golden cases promise that an image is told as something else."""
+    """For the block, the first stored golden case promises another label."""
     [golden] = story.store.glob(f"exports/{MODEL}/1/golden-*.json")
     good = golden.read_text()
     cases = json.loads(good)

@@ -1,4 +1,4 @@
-"""One full run through the scheduler and the triggerer, and what independent clients say of it."""
+"""One full run through the scheduler and the triggerer, checked by independent clients."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ def test_the_run_is_green_and_every_task_ran(refreshed, airflow_api):
 
 
 def test_the_asset_event_names_the_release(refreshed, record, airflow_api):
-    """Whoever is scheduled on the model's Asset is told release, image, version and address."""
+    """The event of the model's Asset names release, image, version and address."""
     events = airflow_api("/assets/events?source_dag_id=refresh_digits_vit&order_by=-timestamp&limit=1")["asset_events"]
     assert events[0]["source_run_id"] == refreshed["run"]["dag_run_id"]
     assert events[0]["extra"]["release"] == record["release_id"]
@@ -75,7 +75,7 @@ def test_the_live_deployment_names_its_release(record, kubectl):
 
 
 def test_the_digest_that_runs_is_the_digest_pushed(refreshed, record, kubectl, stand):
-    """Skopeo reads the same digest from the registry that the record names and the pod runs."""
+    """The registry, read with Skopeo, has the digest that the record names and the pod runs."""
     image = f"{stand['registry']}/digits-vit"
     pods = json.loads(kubectl("get", "pods", "-l", f"slipway/release={record['release_id']}", "-o", "json"))["items"]
     running = {pod["status"]["containerStatuses"][0]["imageID"].split("@")[-1] for pod in pods}
@@ -105,7 +105,7 @@ def test_curl_with_the_seeds_request_is_answered(refreshed, stand, name, label):
     assert prediction["confidence"] > 0.8
 
 
-def test_a_grpc_client_of_tensorflows_own_is_answered(refreshed, record, stand):
+def test_tensorflows_own_grpc_client_is_answered(refreshed, record, stand):
     """`tensorflow-serving-api`'s client gets the same answer, and the version that is live."""
     done = subprocess.run(
         [stand["exporter_python"], "-c", GRPC_CLIENT, from_status(stand)["grpc"], str(GOLDEN / "three.png")],
@@ -117,7 +117,7 @@ def test_a_grpc_client_of_tensorflows_own_is_answered(refreshed, record, stand):
 
 
 def test_a_wrong_version_is_not_found(refreshed, stand):
-    """`/versions/N` proves who answered: another number is a 404."""
+    """`/versions/N` is 404 for another version: an answer proves which version gave it."""
     request = urllib.request.Request(f"{from_status(stand)['rest']}/v1/models/digits-vit/versions/999999")
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=300)
@@ -146,20 +146,20 @@ PARAMS = {
 }
 
 
-@pytest.mark.parametrize(("name", "value", "words"), [(name, *said) for name, said in PARAMS.items()], ids=PARAMS)
-def test_a_param_that_cannot_be_meant_starts_no_run(airflow_api, refresh, name, value, words):
-    """Airflow itself refuses the Param; what a person sees is one line with its name, its value and what is allowed."""
+@pytest.mark.parametrize(("name", "value", "words"), [(name, *param) for name, param in PARAMS.items()], ids=PARAMS)
+def test_an_invalid_param_starts_no_run(airflow_api, refresh, name, value, words):
+    """Airflow itself refuses the Param; the command prints one line with its name, its value and what is allowed."""
     runs = "/dags/refresh_digits_vit/dagRuns?limit=1"
     before = airflow_api(runs)["total_entries"]
     done = refresh("digits-vit", "--param", f"{name}={value}")
-    [said] = (done.stdout + done.stderr).strip().splitlines()
+    [line] = (done.stdout + done.stderr).strip().splitlines()
     assert done.returncode == 1
-    assert said.startswith(f"Param {name}: {words}")
-    assert said.endswith(f". Next: correct --param {name}=…, or omit it")
+    assert line.startswith(f"Param {name}: {words}")
+    assert line.endswith(f". Next: correct --param {name}=…, or omit it")
     assert airflow_api(runs)["total_entries"] == before
 
 
-def test_the_form_shows_words_for_an_empty_overlay(airflow_api):
-    """The form's page is given words for `null`, which otherwise would stand there."""
+def test_the_form_has_a_text_for_an_empty_overlay(airflow_api):
+    """The form shows this text in place of `null`."""
     overlay = airflow_api("/dags/refresh_digits_vit/details")["params"]["overlay"]
     assert overlay["schema"]["values_display"] == {"null": "as the model file says"}

@@ -1,7 +1,7 @@
 """The story of one model on the real stand, from its first release to a rollback by hand, checked after every step.
 
 Each step is one run of a DAG (`airflow dags test`: the real operators, sensors and triggers in one process, on a database of its
-own) against the real engine, registry and cluster. The tests of this module are chapters: each goes on where the one before ended.
+own) against the real engine, registry and cluster. The tests run in order: each continues where the one before ended.
 """
 
 import base64
@@ -21,14 +21,14 @@ from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
 
 MODEL = "story"
-GIVEN_UP_S = 10  # how long the gate asks a port where nobody listens
-BUILDS = ("exporter:", "smoke test:", "push: ")  # what a run that builds says in its log
+GIVEN_UP_S = 10  # the gate's limit if its requests go to a port where nothing listens
+BUILDS = ("exporter:", "smoke test:", "push: ")  # in the log of a run that builds
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 class Story:
-    """A project, an Airflow and an artifact store of its own; a release goes through them again and again."""
+    """A project, an Airflow and an artifact store of its own, for many runs of one model."""
 
     def __init__(self, root, model, surroundings, *, stand, kubectl, engine, **changes):
         self.root, self.stand, self.kubectl, self.engine, self.model = root, stand, kubectl, engine, model
@@ -47,13 +47,13 @@ class Story:
         self.store = self.airflow.store
 
     def end(self):
-        """Take away all that it made; its pods may still drain."""
+        """Remove all that it made; its pods may still drain."""
         self.airflow.end()
         self.kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={self.model}", "--wait=false")
         remove_images(self.engine, self.model)
 
     def run(self, dag=None, *, green=True, **conf):
-        """One run, of the refresh where no DAG is named; its log comes back, and its record where it left one."""
+        """Run a DAG, by default the refresh; its log, and the records that it left, oldest first."""
         before, dag = set(self.records()), dag or f"refresh_{self.model}"
         code, log = self.airflow.command("dags", "test", dag, "-c", json.dumps(conf))
         assert (code == 0) is green, log[-6000:]
@@ -61,7 +61,7 @@ class Story:
         return log, sorted(new, key=lambda record: record["opened"])
 
     def kill_when(self, seen):
-        """Kill a run as soon as `seen()` holds, with no time to tidy up; its record comes back."""
+        """Kill a refresh with SIGKILL as soon as `seen()` is true; its record."""
         before, kill = set(self.records()), self.root / f"kill-{uuid4().hex[:6]}"
         words, how = ("dags", "test", f"refresh_{self.model}"), {"began": kill, "kill_after_s": 0}
         run = Thread(target=self.airflow.command, args=words, kwargs=how)
@@ -76,7 +76,7 @@ class Story:
         return next(record for name, record in self.records().items() if name not in before)
 
     def kill_after_apply(self):
-        """A run whose process dies when it has written to the cluster; its record comes back."""
+        """Kill a refresh as soon as it has written to the cluster; its record."""
         before = set(self.records())
 
         def applied():
@@ -87,7 +87,7 @@ class Story:
 
     @contextmanager
     def broken_target_port(self):
-        """Let the overlay point the Service at a port where nobody listens, and the gate give up soon, as long as the block."""
+        """For the block, the overlay points the Service at a port where nothing listens, and the gate has a short time limit."""
         overlay = self.overlay / "kustomization.yaml"
         good = {path: path.read_text() for path in (overlay, self.file)}
         patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
@@ -104,7 +104,7 @@ class Story:
 
     @contextmanager
     def swapped_labels(self):
-        """Let the checkpoint call a three an eight as long as the block."""
+        """For the block, the checkpoint has its labels 3 and 8 swapped."""
         config = self.checkpoint / "config.json"
         good = config.read_text()
         labels = json.loads(good)
@@ -120,11 +120,11 @@ class Story:
         return {path.name: json.loads(path.read_text()) for path in self.store.glob(f"records/{self.model}/*.json")}
 
     def labels(self):
-        """What the Deployment says of itself."""
+        """The Deployment's labels."""
         return json.loads(self.kubectl("get", f"deployment/{self.deployment}", "-o", "json"))["metadata"]["labels"]
 
     def live(self):
-        """The Deployment's labels, and whether three independent clients agree on what serves."""
+        """The release and version in the Deployment's labels; kubectl and a request confirm that they are rolled out and answer."""
         labels = self.labels()
         service = json.loads(self.kubectl("get", f"service/{self.deployment}", "-o", "json"))
         address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
@@ -139,7 +139,7 @@ class Story:
         return {"release": labels["slipway/release"], "version": int(labels["slipway/version"])}
 
     def traces(self):
-        """All that a run could have written: store, cluster, engine and registry."""
+        """Everything that a run can write to: store, cluster, engine and registry."""
         objects = json.loads(
             self.kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={self.model}", "-o", "json")
         )
@@ -170,14 +170,14 @@ class Story:
             raise
 
     def repository_url(self):
-        """Where the registry's API has the model's images."""
+        """The URL of the model's images in the registry's API."""
         host, prefix = self.stand["registry"].split("/", 1)
         return f"http://{host}/v2/{prefix}/{self.model}"
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory, surroundings, stand, kubectl, engine):
-    """The story's place; all that it made is removed afterwards."""
+    """The model's story; all that it made is removed afterwards."""
     remove_images(engine, MODEL)
     place = Story(tmp_path_factory.mktemp(MODEL), MODEL, surroundings, stand=stand, kubectl=kubectl, engine=engine)
     yield place
@@ -185,7 +185,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
 
 
 def plan_of(log):
-    """What the run planned, as its log says."""
+    """The plan's action and reasons, from the run's log."""
     action, reasons = re.findall(r"plan: (nothing|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
     return action, reasons.strip()
 
@@ -241,7 +241,7 @@ def test_4_a_change_of_manifests_alone_builds_nothing(story):
 
 
 def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_push(story):
-    """Labels that are not the promised ones end the run in the exporter; registry and cluster are untouched."""
+    """If the labels are not the promised ones, the export fails; engine, registry and cluster are unchanged."""
     with story.swapped_labels():
         before, serving = story.traces(), story.live()
         log, [record] = story.run(green=False)
@@ -254,17 +254,17 @@ def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_pu
     assert story.live() == serving
 
 
-def test_6_a_release_that_fails_only_in_the_cluster_is_undone(story):
-    """A wrong target port is found by the gate alone: the run is red, and the release before it serves again, re-gated."""
+def test_6_a_release_that_fails_only_in_the_cluster_is_rolled_back(story):
+    """Only the gate finds a wrong target port: the run is red; the release before it serves again and has passed its gate."""
     serving = story.live()
     with story.broken_target_port():
         log, records = story.run(green=False)
     failed = next(record for record in records if record["cause"] == "refresh")
-    undone = next(record for record in records if record["cause"] == "rollback")
+    restored = next(record for record in records if record["cause"] == "rollback")
     assert "GateFailed" in log
     assert (failed["outcome"], failed["undo"]["release"]) == ("failed", serving["release"])
-    assert (undone["outcome"], undone["release_id"]) == ("live", serving["release"])
-    assert undone["verdicts"]["rollback"]["outcome"] == "pass"
+    assert (restored["outcome"], restored["release_id"]) == ("live", serving["release"])
+    assert restored["verdicts"]["rollback"]["outcome"] == "pass"
     assert story.live() == serving
 
 
@@ -280,7 +280,7 @@ def test_7_force_does_all_of_it_again(story):
 
 
 def test_8_a_rollback_by_hand_to_the_first(story):
-    """The rollback DAG lists the proven releases and brings the first one back: its image, manifests and version."""
+    """The rollback DAG lists the proven releases and rolls back to the first one: its image, manifests and version."""
     first = min((r for r in story.records().values() if r["outcome"] == "live"), key=lambda record: record["opened"])
     log, [record] = story.run("rollback_story", release=first["release_id"])
     assert f"choose: {first['release_id']}  version 1" in log
@@ -296,8 +296,8 @@ def test_9_a_release_that_was_never_proven_is_refused(story):
     assert story.traces() == before
 
 
-def test_10_what_goes_beyond_the_retention_is_pruned(story):
-    """Two releases stay, in store, engine and registry, and the older one can still come back; all others are gone."""
+def test_10_what_exceeds_the_retention_is_pruned(story):
+    """Two releases are kept in store, engine and registry, and the older one can be rolled back to; all others are deleted."""
     before = [record for record in story.records().values() if record["outcome"] == "live"]
     live = max(before, key=lambda record: record["opened"])
     file = yaml.safe_load(story.file.read_text())
@@ -319,11 +319,11 @@ def test_10_what_goes_beyond_the_retention_is_pruned(story):
     assert story.live()["release"] == live["release_id"]
 
 
-def test_11_what_a_killed_run_left_is_finished_by_the_next(story):
-    """A run that dies when it has written to the cluster leaves an open record; the next one proves what was meant."""
+def test_11_the_next_run_proves_what_a_killed_run_applied(story):
+    """A run that is killed after it wrote to the cluster leaves an open record; the next run proves the same release."""
     killed = story.kill_after_apply()
     assert (killed["outcome"], killed["version"]) == ("open", 2)
-    log, [record] = story.run(break_lease=True)  # nobody is left to say that the dead run has ended
+    log, [record] = story.run(break_lease=True)  # nothing reports that the killed run has ended
     assert plan_of(log)[0] == "everything"
     assert (record["outcome"], record["release_id"]) == ("live", killed["release_id"])
     assert record["lease"]["broke"].startswith(f"run {killed['run_id']} of refresh_story (installation ")
@@ -331,8 +331,8 @@ def test_11_what_a_killed_run_left_is_finished_by_the_next(story):
     assert story.live() == {"release": record["release_id"], "version": 2}
 
 
-def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
-    """Where the next run cannot bring anything either, what the dead one left is rolled back, and the good release gated again."""
+def test_12_a_failed_run_rolls_back_what_a_killed_run_applied(story):
+    """If the next run fails before its own apply, it rolls back what the killed run applied; the good release passes its gate again."""
     serving = story.live()
     with story.broken_target_port():
         killed = story.kill_after_apply()
@@ -345,7 +345,7 @@ def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
 
 
 def test_13_a_model_file_that_is_gone_leaves_an_orphan(story):
-    """Another model's plan names the Deployment and the command that removes it; once that was run, it is silent."""
+    """Another model's plan names the Deployment and the command that deletes it; after that command it names no orphan."""
     file = yaml.safe_load(story.file.read_text())
     file["target"]["deployment"] = "tfs-heir"
     story.file.rename(story.file.with_name("gone"))

@@ -1,7 +1,7 @@
-"""The teardown of a GKE model through the scheduler: refused, rejected, approved; and the refresh after it.
+"""The teardown of a GKE model through the scheduler: refused, rejected and approved; then the next refresh.
 
-Google is emulated; the objects, and the finalizer that stands for a load balancer, are in the real Kubernetes. Or all of it
-is Google's, where the environment names a project (docs/gke.md): then what `test_gke.py` made is torn down.
+Google is emulated; the objects, and the finalizer in place of a load balancer, are in the real Kubernetes. If the environment
+names a Google project (docs/gke.md), everything is Google's, and the tests tear down what `test_gke.py` made.
 """
 
 import json
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 @pytest.fixture(scope="module")
 def live(request, gke, refresh, stand):
-    """The model live on a cluster that is there; where it keeps its records."""
+    """The model, live on an existing cluster; the folder of its records."""
     if gke["emulator"]:
         pool = {"name": "default-pool", "initialNodeCount": 2, "config": {"machineType": "n1-standard-8"}}
         google = request.getfixturevalue("google")
@@ -33,7 +33,7 @@ def live(request, gke, refresh, stand):
 
 @pytest.fixture(scope="module")
 def approved(live, gke, request):
-    """A teardown that was approved: the run, how it ended, and what a person was shown."""
+    """An approved teardown: the run, its final state, and what the person was shown."""
     if gke["emulator"]:
         return request.getfixturevalue("kept")
     run = Run(request.getfixturevalue("airflow_api"), DAG, with_others=True)
@@ -43,7 +43,7 @@ def approved(live, gke, request):
 
 @pytest.fixture(scope="module")
 def kept(live, google, airflow_api, kubectl):
-    """The same with a load balancer that is slow to go, and what was seen while it kept the Service."""
+    """The same with a load balancer whose deletion takes time, and what was seen while it kept the Service."""
     kubectl("patch", f"service/{MODEL}", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": [FINALIZER]}}))
     uid = json.loads(kubectl("get", f"service/{MODEL}", "-o", "json"))["metadata"]["uid"]
     rule = {"name": f"a{uid.replace('-', '')}"[:32], "IPAddress": "203.0.113.7"}
@@ -53,7 +53,7 @@ def kept(live, google, airflow_api, kubectl):
     try:
         run.wait("remove_objects", "deferred")
         until(lambda: not kubectl("get", "deployment", "-l", f"slipway/model={MODEL}", "-o", "name"), "Deployment gone")
-        time.sleep(6)  # a look of the trigger's
+        time.sleep(6)  # at least one poll of the trigger
         seen = {"states": run.states(), "calls": google("GET", "/state")["calls"]}
     finally:
         kubectl("patch", f"service/{MODEL}", "--type=merge", "-p", '{"metadata": {"finalizers": null}}', check=False)
@@ -61,8 +61,8 @@ def kept(live, google, airflow_api, kubectl):
     return SimpleNamespace(run=run, state=state, shown=shown, seen=seen, rule=rule["name"])
 
 
-def test_refused_if_somebody_else_may_live_there(live, google, airflow_api, kubectl):
-    """The account sees its own namespace alone: the run is red before it asks anybody, and nothing is deleted."""
+def test_refused_if_something_else_may_run_there(live, google, airflow_api, kubectl):
+    """The account may list only its own namespace: the run is red before it asks a person, and nothing is deleted."""
     run = Run(airflow_api, DAG)
     assert run.end() == "failed"
     assert run.states()["look"] == "failed"
@@ -72,7 +72,7 @@ def test_refused_if_somebody_else_may_live_there(live, google, airflow_api, kube
 
 
 def test_nothing_is_deleted_if_rejected(live, google, airflow_api, kubectl):
-    """A rejection is a red run in which the cluster and every object are as they were."""
+    """A rejected run is red; the cluster and every object are unchanged."""
     before = kubectl(
         "get", OBJECTS, "-l", f"slipway/model={MODEL}", "-o", "jsonpath={.items[*].metadata.resourceVersion}"
     )
@@ -88,8 +88,8 @@ def test_nothing_is_deleted_if_rejected(live, google, airflow_api, kubectl):
     assert "DeleteCluster" not in state["calls"]
 
 
-def test_the_approval_shows_what_goes(approved, gke):
-    """A person reads the objects and the cluster."""
+def test_the_approval_shows_what_is_deleted(approved, gke):
+    """It lists the objects and the cluster."""
     body = approved.shown["body"]
     assert f"`service/{MODEL}`" in body
     project = gke.get("project") or "slipway-stand"
@@ -97,12 +97,12 @@ def test_the_approval_shows_what_goes(approved, gke):
 
 
 def test_the_approval_warns_of_what_cannot_be_seen(kept):
-    """The emulated account sees one namespace."""
+    """The emulated account may list only one namespace."""
     assert "NOT digits-vit-gke's" in kept.shown["body"]
 
 
 def test_cluster_waits_for_the_load_balancer(kept, google):
-    """While the Service is kept by its load balancer, the wait holds no slot and the cluster is not touched."""
+    """While the load balancer keeps the Service, the wait holds no slot, and the cluster is not deleted."""
     assert kept.seen["states"]["remove_objects"] == "deferred"
     assert kept.seen["states"]["delete_cluster"] is None
     assert "DeleteCluster" not in kept.seen["calls"]
@@ -115,7 +115,7 @@ def test_green_if_all_of_it_is_gone(approved):
 
 
 def test_nothing_is_left_but_what_google_keeps(kept, google, kubectl):
-    """Objects and cluster are gone; the forwarding rule that Google keeps is listed with its command, and is still there."""
+    """Objects and cluster are gone; the forwarding rule that Google keeps is listed with the command that deletes it."""
     until(lambda: not kubectl("get", "all,hpa,pdb", "-l", f"slipway/model={MODEL}", "-o", "name"), "pods gone")
     state = google("GET", "/state")
     assert state["clusters"] == {}
@@ -125,7 +125,7 @@ def test_nothing_is_left_but_what_google_keeps(kept, google, kubectl):
 
 
 def test_the_record_says_so(approved, live, gke):
-    """The teardown's record lists what was removed, and that nothing is there now."""
+    """The teardown's record lists what was deleted, what is left over, and no more objects."""
     from pathlib import Path
 
     records = [json.loads(path.read_text()) for path in Path(live.records).glob("*.json")]
@@ -138,7 +138,7 @@ def test_the_record_says_so(approved, live, gke):
 
 
 def test_the_next_refresh_makes_all_of_it_again(approved, google, refresh):
-    """The plan says why; the cluster is made, the known release applied, nothing is built, and the gate passes."""
+    """The run makes the cluster, applies the known release without a build, and its gate passes."""
     done = refresh(MODEL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "create_cluster           success" in done.stdout

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 
 class Ran(NamedTuple):
-    """A run that has ended, and whether its cluster is there then."""
+    """A finished run, and whether its cluster still exists."""
 
     code: int
     log: str
@@ -60,7 +60,7 @@ def where(request, stand):
 
 @pytest.fixture(scope="module")
 def trial(where, tmp_path_factory, engine, kubectl):
-    """A project with a model of temporary clusters; `trial(break_port=…)` runs its DAG: exit, log and record come back."""
+    """A project whose model has a temporary cluster; `trial(break_port=…)` runs its DAG and returns a Ran."""
     root = tmp_path_factory.mktemp("brief")
     project, location, name = where.cluster
     file = trial_file(
@@ -74,7 +74,9 @@ def trial(where, tmp_path_factory, engine, kubectl):
     find.write_text(FIND)
 
     def run(*, break_port=False):
-        if break_port:  # the Service then points where nobody listens: pods are ready, and the gate is not answered
+        if (
+            break_port
+        ):  # the Service then points at a port where nothing listens: pods are ready, and the gate gets no answer
             file["gate"]["timeout_s"] = where.given_up_s
             (copied / "include" / "served" / f"{MODEL}.yaml").write_text(yaml.safe_dump(file))
             patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
@@ -101,7 +103,7 @@ def green(trial):
 
 @pytest.fixture(scope="module")
 def red(green, trial):
-    """The run after it, whose gate is not answered."""
+    """The run after it, whose gate gets no answer."""
     return trial(break_port=True)
 
 
@@ -111,7 +113,7 @@ def objects(kubectl):
 
 
 def test_proven_and_gone(green, kubectl):
-    """The run is green, the gate has passed, and neither cluster nor object is there any more."""
+    """The run is green, the gate has passed, and cluster and objects are gone."""
     assert green.code == 0, green.log[-6000:]
     record = green.record
     assert (record["outcome"], record["objects"]) == ("proven", [])
@@ -122,7 +124,7 @@ def test_proven_and_gone(green, kubectl):
 
 
 def test_red_at_the_gate_and_gone(red, kubectl):
-    """The gate's failure is the run's, nothing is rolled back, and cluster and objects are gone all the same."""
+    """The gate's failure fails the run; nothing is rolled back; cluster and objects are gone nevertheless."""
     assert red.code != 0, red.log[-6000:]
     record = red.record
     assert record["outcome"] == "failed"
@@ -134,13 +136,13 @@ def test_red_at_the_gate_and_gone(red, kubectl):
 
 
 def test_each_run_makes_its_own(red):
-    """The second run starts anew: what the first has proven is not live, and so nothing of it is taken over."""
+    """The second run proves everything again: what the first run proved is not live."""
     assert "plan: everything: a temporary cluster: everything is proven again" in red.log
     assert "created by this run" in red.record["verdicts"]["create_cluster"]["reason"]
 
 
 def test_cluster_that_was_there_before_is_left_alone(red, trial, google):
-    """Where somebody has a cluster of that name, the run is red before it makes anything, and the cluster stays."""
+    """If a cluster of that name exists already, the run is red before it makes anything, and the cluster is kept."""
     project, location, name = EMULATED
     path = f"projects/{project}/locations/{location}/clusters/{name}"
     google("PUT", f"/clusters/{path}", {"status": "RUNNING"})

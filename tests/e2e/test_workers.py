@@ -1,4 +1,4 @@
-"""Each task on a worker of its own: nothing shared but the store, the database's facts and the engine."""
+"""Each task on a worker of its own: workers share only the store, the facts in XCom and the engine."""
 
 import json
 import tarfile
@@ -18,15 +18,15 @@ from slipway.release import Release
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
-def test_every_task_hands_on_by_the_store_alone(trial):
-    """A release goes live though no two tasks share a home, a folder or a checkout."""
+def test_tasks_share_files_only_through_the_store(trial):
+    """A release goes live although no two tasks share a home, a folder or a checkout."""
     assert "3 of 3 rounds in a row passed" in trial.facts["gate"]
     assert "3 of 3 over gRPC, by the same version" in trial.facts["gate"]
     assert all(trial.facts[task] for task in TASKS)
 
 
 def test_the_image_changes_nothing_but_model_name_and_labels(trial, engine):
-    """The commit leaves the base image's configuration as it was, but for MODEL_NAME and labels."""
+    """The commit keeps the base image's configuration except for MODEL_NAME and labels."""
     base = engine.inspect_image(from_dict(Release, trial.facts["resolve"]).base_reference)["Config"]
     made = engine.inspect_image(trial.facts["build_image"]["image_id"])["Config"]
     renamed = {**dict(word.split("=", 1) for word in base["Env"]), "MODEL_NAME": "trial"}
@@ -36,15 +36,15 @@ def test_the_image_changes_nothing_but_model_name_and_labels(trial, engine):
     assert (base["Labels"] or {}).items() <= made["Labels"].items()
 
 
-def test_no_container_stays_behind(trial, engine):
-    """Neither the build's nor the smoke test's container is there afterwards."""
+def test_no_container_is_left(trial, engine):
+    """Neither the build's nor the smoke test's container is left."""
     release = from_dict(Release, trial.facts["resolve"])
     names = {name for found in engine.containers(all=True) for name in found["Names"]}
     assert names & {f"/{release.build_container}", f"/{release.smoke_container}"} == set()
 
 
 def test_two_builds_of_one_export_have_one_layer(trial, engine):
-    """Forced to build again, the model's layer keeps its digest, so a push sends no layer bytes."""
+    """A forced second build makes the same layer of the model, so a push sends no layer again."""
     facts = {**trial.facts, "resolve": {**trial.facts["resolve"], "force": True}}
     done = trial.run("build_image", facts=facts, check=False)
     again = json.loads(done.stdout.splitlines()[-1])
@@ -52,8 +52,8 @@ def test_two_builds_of_one_export_have_one_layer(trial, engine):
     assert again["image_id"] != trial.facts["build_image"]["image_id"]
 
 
-def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, stand):
-    """Push on an engine without the proven image builds it again, and pushes only what passed the smoke test there."""
+def test_push_builds_and_tests_an_image_again_that_its_engine_lacks(trial, engine, stand):
+    """On an engine without the tested image, push builds it again, and pushes only what passed the smoke test there."""
     remove_images(engine, "trial")
     done = trial.run("push", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -64,7 +64,7 @@ def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, 
 
 
 def test_a_second_apply_changes_nothing(trial, kubectl):
-    """The same release applied again leaves every object's generation and resource version as they were."""
+    """The same release applied again changes no object's generation."""
     kinds = "deployment,service,pdb"
 
     def versions():
@@ -90,7 +90,7 @@ def test_an_object_of_another_model_is_not_touched(trial, surroundings, tmp_path
 
 
 def test_a_field_owned_elsewhere_is_named(trial, kubectl):
-    """Where another field manager owns a field that the manifests set, apply says who and which, and forces nothing."""
+    """If another field manager owns a field that the manifests set, apply names both, and changes nothing."""
     patch = json.dumps({"spec": {"revisionHistoryLimit": 3}})
     kubectl("patch", "deployment/tfs-trial", "--field-manager=somebody", "-p", patch)
     done = trial.run("apply", check=False)
@@ -109,8 +109,8 @@ def test_a_field_owned_elsewhere_is_named(trial, kubectl):
     assert kept == 3
 
 
-def test_an_image_that_is_not_there_fails_the_rollout_with_pods_reasons(trial, kubectl):
-    """A rollout that cannot come says why in one line and names the next command; here the registry lacks the digest."""
+def test_a_missing_image_fails_the_rollout_with_the_pods_reason(trial, kubectl):
+    """A stuck rollout fails in one line with the reason and the next command; here the registry lacks the image."""
     facts = without_image(trial)
     applied = json.loads(trial.run("apply", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("wait_for_rollout", facts={**facts, "apply": applied}, check=False)
@@ -133,7 +133,7 @@ def without_image(trial):
 
 
 def test_a_corrupt_savedmodel_is_caught_before_the_push(trial, tmp_path):
-    """A SavedModel whose variables are cut off makes an image that the smoke test refuses in one line."""
+    """An image whose SavedModel has truncated variables fails the smoke test in one line."""
     export = trial.facts["export"]
     whole, cut = Path(export["model_uri"].removeprefix("file://")), tmp_path / "model.tar"
     with tarfile.open(whole) as members, tarfile.open(cut, "w") as archive:
@@ -145,14 +145,14 @@ def test_a_corrupt_savedmodel_is_caught_before_the_push(trial, tmp_path):
     facts = {**trial.facts, "export": {**export, "model_uri": f"file://{cut}", "content_hash": f"sha256:{'c' * 64}"}}
     built = json.loads(trial.run("build_image", facts=facts, check=False).stdout.splitlines()[-1])
     done = trial.run("smoke_test", facts={**facts, "build_image": built}, check=False)
-    said = done.stderr.strip().splitlines()[-1]
+    line = done.stderr.strip().splitlines()[-1]
     assert done.returncode != 0
-    assert "SmokeTestFailed: image " in said
-    assert "the server ended with status 255 before version 1 was AVAILABLE" in said
+    assert "SmokeTestFailed: image " in line
+    assert "the server ended with status 255 before version 1 was AVAILABLE" in line
 
 
 def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings, kubectl):
-    """A red gate is a red run: no announcement, a record that says failed, though record itself succeeds."""
+    """A failed gate makes the run red: nothing is announced, and the record says failed, although the task `record` succeeds."""
     with wrong_server() as address:
         file = trial_file(target__deployment="tfs-red", target__address=address)
         project = copy_project(tmp_path / "project", "red", file)
@@ -166,7 +166,7 @@ def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings,
     assert [found["outcome"] for found in records] == ["failed"]
     assert records[0]["tasks"]["gate"] == "failed"
     assert "wrong label" in records[0]["verdicts"]["gate"]["reason"]
-    assert left == "", "a first release that failed is taken away again"
+    assert left == "", "a first release that failed is removed"
     assert records[0]["tasks"]["announce"] == "upstream_failed"
 
 
@@ -174,23 +174,23 @@ FAILED = {"states": {"apply": "success", "wait_for_rollout": "failed", "rollback
 
 
 def serves(kubectl):
-    """The release that the trial's Deployment says it is."""
+    """The release that the trial's Deployment is labelled with."""
     return json.loads(kubectl("get", "deployment/tfs-trial", "-o", "json"))["metadata"]["labels"]["slipway/release"]
 
 
-def test_a_run_that_was_live_and_is_cleared_brings_back_what_it_had(trial, kubectl):
-    """A first release that is live does not go because its run is tried again with something that fails: it comes back, gated."""
+def test_a_cleared_run_that_fails_restores_its_live_release(trial, kubectl):
+    """A live first release is not removed if its run is cleared and then fails: it is applied again and gated."""
     good = serves(kubectl)
     trial.run("record", facts={**trial.facts, "states": {"gate": "success", "record": "running"}})
     cleared = without_image(trial)
     assert trial.run("apply", facts=cleared, check=False).returncode == 0
     assert serves(kubectl) == "missing00000"
-    undone = json.loads(trial.run("rollback", facts={**cleared, **FAILED}).stdout.splitlines()[-1])
-    assert (undone["action"], undone["release"], serves(kubectl)) == ("restore", good, good)
+    restored = json.loads(trial.run("rollback", facts={**cleared, **FAILED}).stdout.splitlines()[-1])
+    assert (restored["action"], restored["release"], serves(kubectl)) == ("restore", good, good)
 
 
-def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
-    """A run that finds the Deployment of an installation with another store does not delete it where its own release fails."""
+def test_a_release_of_another_store_is_not_removed(trial, tmp_path, kubectl):
+    """If the Deployment belongs to an installation with another store, a run whose own release fails does not delete it."""
     good, store = serves(kubectl), f"file://{tmp_path}/store"
     facts = without_image(trial)
     facts |= {"resolve": {**facts["resolve"], "store": store}, **FAILED}
@@ -199,7 +199,7 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
     assert (kept["action"], serves(kubectl)) == ("keep", "missing00000")
     assert "a release that this store has no record of" in kept["reason"]
 
-    trial.run("apply")  # the other installation has brought its own again
+    trial.run("apply")  # the other installation applies its own release again
     [path] = (tmp_path / "store" / "records" / "trial").glob("*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "found": False}))
     done = trial.run("rollback", facts=facts, store=store)
@@ -212,7 +212,7 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
 
 
 class _Wrong(BaseHTTPRequestHandler):
-    """Answers every question wrong, as a server with another model behind the address would."""
+    """Answers every request with a wrong label, like a server with another model."""
 
     def do_POST(self):
         body = json.dumps({"predictions": [{"label": "0", "confidence": 0.99}]}).encode()
@@ -227,7 +227,7 @@ class _Wrong(BaseHTTPRequestHandler):
 
 @contextmanager
 def wrong_server():
-    """A server at a loopback address that is up as long as the block."""
+    """A server on loopback for the length of the block; its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Wrong)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -8,18 +8,18 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 
 
-def copy_project(place, model, model_file, *, beside=None):
-    """The parts of the project that a worker has, with one more model file, and a folder of the model's name beside it."""
+def copy_project(place, model, model_file, *, files=None):
+    """Copy the parts of the project that a worker has, with one more model file, and with `files` as the model's folder."""
     for part in ("dags", "plugins", "include"):
         shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "faults-*"))
     (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
-    if beside:
-        shutil.copytree(beside, place / "include" / "served" / model)
+    if files:
+        shutil.copytree(files, place / "include" / "served" / model)
     return place
 
 
 def trial_file(**changes):
-    """The shipped model file under a Deployment of its own, without a preview: most tests are about something else."""
+    """The shipped model file with another Deployment, and without a preview, which most tests do not need."""
     file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
     file["target"] |= {"deployment": "tfs-trial", "strategy": "rolling"}
     for dotted, value in changes.items():

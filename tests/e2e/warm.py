@@ -1,8 +1,8 @@
-"""A Python process that has imported Airflow once, and forks for each program that it is told to run.
+"""A Python process that has imported Airflow once, and forks for each program that it runs.
 
 `airflow dags test` spends eight seconds on imports, a worker's task five. A test that needs thirty of them pays for the imports once.
-Each program still has its own process, environment and working directory. Only modules of others are shared, none of this
-project.
+Each program still has its own process, environment and working directory. Only third-party modules
+are shared.
 """
 
 import json
@@ -28,32 +28,32 @@ IMPORTED = [
 GOOGLE = [
     "airflow.providers.google.cloud.operators.kubernetes_engine",
     "google.cloud.container_v1",
-]  # five seconds more
+]  # they take five seconds more
 POLL_S = 1.0
-SKIP_S = 0.05  # `airflow dags test` sleeps a second for each task that it passes over
+SKIP_S = 0.05  # `airflow dags test` sleeps a second for each task that it skips
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """The parent process; it lives as long as the block."""
+    """The parent process."""
 
     process: subprocess.Popen
 
     @classmethod
     def start(cls, environment, *more):
-        """With these modules imported too. Airflow reads its home and configuration then: `environment` has to hold them."""
+        """Start it, with these modules imported too. Airflow then reads its home and configuration from `environment`."""
         command = [sys.executable, __file__, *more]
         return cls(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
     def run(self, program, *words, environment, directory=None, timeout_s, began=None, kill_after_s=None):
         """Run a script (a path) or a module (a name) to its end, as `subprocess.run` would.
 
-        With `kill_after_s` its process group is killed that long after the file `began` was there.
+        With `kill_after_s` its process group is killed that long after the file `began` appears.
         """
         with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
             order = {
                 "program": str(program), "words": [str(word) for word in words], "environment": environment,
-                "directory": str(directory or Path.cwd()), "said": [stdout.name, stderr.name], "timeout_s": timeout_s,
+                "directory": str(directory or Path.cwd()), "outputs": [stdout.name, stderr.name], "timeout_s": timeout_s,
                 "began": str(began), "kill_after_s": kill_after_s,
             }  # fmt: skip
             self.process.stdin.write(json.dumps(order) + "\n")
@@ -62,7 +62,7 @@ class Warm:
             return subprocess.CompletedProcess(order["program"], status, stdout.read(), stderr.read())
 
     def end(self):
-        """No more programs."""
+        """End the process."""
         self.process.stdin.close()
         self.process.wait(timeout=120)
 
@@ -82,7 +82,7 @@ def serve(orders, answers):
 
 
 def kill_later(child, order):
-    """Kill a program's process group at its instant, with no time to tidy up."""
+    """Kill a program's process group with SIGKILL, `kill_after_s` after its work began."""
     import signal
 
     def ended():
@@ -98,7 +98,7 @@ def kill_later(child, order):
 
 
 def become(order):
-    """Be the program, in a process that is its own; never returns."""
+    """Run the program in this process; never returns."""
     import runpy
     import signal
 
@@ -109,9 +109,9 @@ def become(order):
         os.environ.clear()
         os.environ.update(order["environment"])
         os.chdir(order["directory"])
-        tempfile.tempdir = None  # where it is, is read anew
+        tempfile.tempdir = None  # so that TMPDIR is read again
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for stream, path in enumerate(order["said"], 1):
+        for stream, path in enumerate(order["outputs"], 1):
             os.dup2(os.open(path, os.O_WRONLY), stream)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
         sys.argv = [order["program"], *order["words"]]
@@ -133,7 +133,7 @@ def become(order):
 
 
 def poll_often():
-    """Make waits poll every second: only between a scheduler and a triggerer may an answer come too soon."""
+    """Make waits poll every second: without a scheduler and a triggerer, no event can come too soon."""
     sys.path.append(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
     from slipway.dag.deferral import Wait
     from slipway.dag.tasks.waits import AddressWait, RolloutWait
@@ -145,7 +145,7 @@ if __name__ == "__main__":
     from importlib import import_module
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what imports say is no answer
+    os.dup2(2, 1)  # the output of imports is not an answer
     for name in (*IMPORTED, *sys.argv[1:]):
         import_module(name)
     import_module("airflow.sdk.definitions.dag").time = SimpleNamespace(sleep=lambda _: time.sleep(SKIP_S))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 
 class TaskInstance:
-    """What a task asks of Airflow: facts and states of other tasks, and a place for its own."""
+    """The part of Airflow's task instance that tasks use: facts and states of other tasks, and their own XComs."""
 
     def __init__(self, dag_id, task_id, facts):
         self.dag_id, self.task_id, self.facts = dag_id, task_id, facts
@@ -21,7 +21,7 @@ class TaskInstance:
         self.try_number, self.max_tries = 1, 0
 
     def xcom_pull(self, *, task_ids, key="return_value"):
-        """A fact by its task's name; by another key what a task has pushed, this one among them."""
+        """A task's fact; with another key, what that task, or this one, has pushed."""
         if key == "return_value":
             return self.facts.get(task_ids)
         return self.pushed.get(key) if task_ids == self.task_id else self.facts.get(f"{task_ids}/{key}")
@@ -32,7 +32,7 @@ class TaskInstance:
         return "running"
 
     def xcom_push(self, *, key, value):
-        """The verdict, where whoever started this process reads it."""
+        """Print the value for the process that started this one."""
         self.pushed[key] = json.loads(json.dumps(value))
         print(f"{key}: {json.dumps(value)}")
 
@@ -47,7 +47,7 @@ def main(project, dag_id, task_id, run_id, facts_file):
     sys.path[:0] = [str(Path(project) / "plugins"), str(Path(project) / "dags")]
     import os
 
-    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow to keep one
+    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow that could store one
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
@@ -65,16 +65,16 @@ def main(project, dag_id, task_id, run_id, facts_file):
     }
     if began := os.environ.get("WORKER_BEGAN"):
         Path(began).touch()
-    goes_on = task.execute
-    words = ()
+    method = task.execute
+    arguments = ()
     while True:
         try:
-            return goes_on(context, *words)
+            return method(context, *arguments)
         except DownstreamTasksSkipped:
             return context["ti"].pushed["return_value"]
         except TaskDeferred as deferred:
-            words = (asyncio.run(first_event(through_the_database(deferred.trigger))),)
-            goes_on = getattr(task, deferred.method_name)
+            arguments = (asyncio.run(first_event(through_the_database(deferred.trigger))),)
+            method = getattr(task, deferred.method_name)
 
 
 def through_the_database(trigger):
@@ -85,7 +85,7 @@ def through_the_database(trigger):
 
 
 async def first_event(trigger):
-    """What the trigger says first."""
+    """The payload of the trigger's first event."""
     async for event in trigger.run():
         return event.payload
     raise AssertionError("the trigger ended without an event")

@@ -27,18 +27,18 @@ TASK_LIMIT_S = 3600
 class Workers:
     """Gives each task a checkout, a home and a temporary folder that no other task has, and keeps the facts."""
 
-    def __init__(self, root, surroundings, model, model_file, *, beside=None):
-        self.root, self.model, self.beside = root, model, beside
+    def __init__(self, root, surroundings, model, model_file, *, files=None):
+        self.root, self.model, self.files = root, model, files
         self.model_file = model_file
         self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
         self.facts = {"params": {}}
         self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
 
     def run(self, task_id, *, check=True, facts=None, store=None):
-        """Run a task on a new worker, which may know another store; its exit is returned, its result kept."""
+        """Run a task on a new worker, which may have another store; the finished process. With `check`, the result becomes a fact."""
         home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
         (home / "tmp").mkdir(parents=True)
-        project = copy_project(home / "project", self.model, self.model_file, beside=self.beside)
+        project = copy_project(home / "project", self.model, self.model_file, files=self.files)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
         own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
         own |= {"AIRFLOW_VAR_SLIPWAY_STORE": store} if store else {}

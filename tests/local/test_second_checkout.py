@@ -14,7 +14,7 @@ pytestmark = pytest.mark.stand
 
 
 def test_1_it_shares_no_namespace_port_database_or_address(stand, second):
-    """What belongs to a checkout is its own; engine and serving image are shared."""
+    """Each checkout has its own; engine and serving image are shared."""
     other = second.status
     for name in ("namespace", "registry", "kubeconfig", "store"):
         assert other[name] != stand[name]
@@ -36,10 +36,10 @@ def test_2_both_demos_at_once_succeed(stand, second, demos):
         assert served["model_version_status"][0]["state"] == "AVAILABLE"
 
 
-def test_3_its_down_leaves_the_first_one_be(stand, second):
-    """Namespace and Airflow of the second are gone; the shared parts and this checkout's Airflow run on."""
-    said = local("down", folder=second.project)
-    assert "another checkout uses them" in said
+def test_3_its_down_keeps_the_first_one_running(stand, second):
+    """The second one's namespace is deleted; the shared parts and this checkout's Airflow keep running."""
+    output = local("down", folder=second.project)
+    assert "another checkout uses them" in output
     assert pids(shared.supervisor(settings_here())) == second.pids
     assert subprocess.run(
         ["kubectl", "--kubeconfig", stand["kubeconfig"], "get", "namespace", second.status["namespace"]],

@@ -1,4 +1,4 @@
-"""The stand itself, up and running: idempotent and healing."""
+"""The running stand: a second `up` changes nothing, and what is killed is restarted."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stand_commands import PATIENCE_S, address, answering_pod, eventually, get, kubectl, local
+from stand_commands import LIMIT_S, address, answering_pod, eventually, get, kubectl, local
 
 from local.errors import StandError
 from local.parts import checkout, shared
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.stand
 
 
 def test_status_names_what_programs_need(stand):
-    """The JSON has every key that the README promises, and the files that it names are there."""
+    """The JSON has every key that the README promises, and the files that it names exist."""
     assert {
         "kubeconfig",
         "namespace",
@@ -40,16 +40,16 @@ def test_status_names_what_programs_need(stand):
 
 
 def test_second_up_changes_nothing(stand):
-    """The same processes run afterwards, and it takes seconds of a processor."""
+    """The same processes run afterwards, and it takes less than 30 s of CPU time."""
     settings = settings_here()
     before = pids(checkout.supervisor(settings)), pids(shared.supervisor(settings))
-    said = json.loads(local("status", "--json"))
+    before_status = json.loads(local("status", "--json"))
     before_s = resource.getrusage(resource.RUSAGE_CHILDREN)
     local("up")
     after_s = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after_s.ru_utime + after_s.ru_stime - before_s.ru_utime - before_s.ru_stime < 30
     assert (pids(checkout.supervisor(settings)), pids(shared.supervisor(settings))) == before
-    assert {**json.loads(local("status", "--json")), "endpoints": {}} == {**said, "endpoints": {}}
+    assert {**json.loads(local("status", "--json")), "endpoints": {}} == {**before_status, "endpoints": {}}
 
 
 @pytest.mark.alone
@@ -60,7 +60,7 @@ def test_doctor_finds_nothing(stand):
 
 @pytest.mark.alone
 def test_killed_airflow_process_comes_back(stand):
-    """A triggerer that dies is replaced, and Airflow calls itself healthy again."""
+    """A killed triggerer is restarted, and Airflow reports that it is healthy again."""
     supervisor = checkout.supervisor(settings_here())
     old = pids(supervisor)["triggerer"]
     os.kill(old, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_killed_airflow_process_comes_back(stand):
 
 
 def test_service_answers_at_its_loopback_address_and_logs_are_read(stand):
-    """A LoadBalancer Service gets an address of the checkout's range, which answers; `kubectl logs` shows the request."""
+    """A LoadBalancer Service gets an address of the checkout's range, which responds; `kubectl logs` shows the request."""
     with answering_pod(stand, "answers"):
         where = eventually(lambda: address(stand, "answers"))
         assert where.startswith(checkout.read_slot(settings_here()).address_prefix + ".")
@@ -80,12 +80,12 @@ def test_service_answers_at_its_loopback_address_and_logs_are_read(stand):
 
 
 def test_unrestricted_pod_is_refused(stand):
-    """The namespace admits what a hardened cluster would admit, and names what is missing."""
+    """The namespace refuses what a hardened cluster would refuse, and names what is missing."""
     done = subprocess.run(
         ["kubectl", "--kubeconfig", stand["kubeconfig"], "run", "careless", "--image=x"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=LIMIT_S,
         check=False,
     )
     assert done.returncode != 0
@@ -93,7 +93,7 @@ def test_unrestricted_pod_is_refused(stand):
 
 
 def test_unknown_token_is_refused(stand):
-    """The API server asks its webhook about tokens that it does not know; an emulator there or nobody, the answer is 401."""
+    """The API server asks its webhook about unknown tokens; with or without an emulator there, the answer is 401."""
     command = [
         "kubectl",
         "--kubeconfig",
@@ -104,7 +104,7 @@ def test_unknown_token_is_refused(stand):
         "-o",
         "jsonpath={.clusters[0].cluster.server}",
     ]
-    server = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    server = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
     asked = [
         "curl",
         "-sk",
@@ -116,11 +116,11 @@ def test_unknown_token_is_refused(stand):
         "Authorization: Bearer nobody",
         f"{server}/api",
     ]
-    assert subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout == "401"
+    assert subprocess.run(asked, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout == "401"
 
 
-def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
-    """Whoever holds the shared lock keeps others from breaking what it relies on, and this checkout's own hold returns."""
+def test_shared_parts_cannot_be_held_alone_while_another_checkout_runs(stand):
+    """While another process holds the shared lock, no test may break shared parts; this checkout then holds its lock again."""
     settings = settings_here()
     with (
         locked(shared_lock(settings), shared=True),
@@ -133,7 +133,7 @@ def test_shared_parts_are_not_given_away_while_another_checkout_runs(stand):
 
 @pytest.mark.alone
 def test_killed_shared_part_comes_back(stand):
-    """The registry, killed, answers again by itself; while another checkout is up, breaking it is refused."""
+    """A killed registry is restarted; while another checkout is up, the test may not kill it."""
     settings = settings_here()
     refusal = ""
     with contextlib.ExitStack() as held:
