@@ -6,7 +6,7 @@ PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-faults times serving-times lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock docs model-report
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -41,25 +41,37 @@ check:  ## run lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
 	$$dev/python -m pytest -q -m "not stand and not model and not faults"
 
+# Four lanes at once, on two cores: much of a run on the stand is waiting. --gke from the start, because Airflow restarts for it.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
-test:  ## start the stand, then run lint, types and every test
+test:  ## start the stand, then run lint, types and every test except the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
 	    echo "== $$name: $$((SECONDS - began)) s"; }; \
-	stage stand $(STAND) up; dev=$(DEV); \
+	stage stand $(STAND) up --gke; dev=$(DEV); \
 	stage lint $$dev/ruff check .; \
 	stage format $$dev/ruff format --check .; \
-	stage types $$dev/mypy; \
+	outputs=$$(mktemp -d); failed=0; others=(); rest="not (slow or faults)"; \
+	tests() { local name=$$1 which=$$2; shift 2; \
+	    stage "$$name" env --default-signal=INT $$dev/python -m pytest --durations=15 -m "($$which) and $$rest" "$$@"; }; \
+	lane() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
+	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
-	log=$$(mktemp); failed=0; \
-	env --default-signal=INT $$dev/python -m pytest -m "not faults and (alongside or not stand)" --durations=15 >$$log 2>&1 & other=$$!; \
-	(stage "tests on the stand" $$dev/python -m pytest -m "stand and not (alongside or alone or faults)" --durations=15) || failed=1; \
-	wait $$other || failed=1; echo "== the tests that ran at the same time"; cat $$log; rm -f $$log; \
-	(stage "tests that need the stand alone" $$dev/python -m pytest -m "alone and not faults") || failed=1; exit $$failed
+	lane tests "tests with an Airflow of their own" "alongside" tests/e2e; \
+	lane tests "tests with Google" "google and not alone" tests/e2e; \
+	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
+	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local) || failed=1; \
+	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
+	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
-test-faults:  ## inject faults on the stand (about an hour, no other checkout on it), and update docs/faults.md's table
-	@$(STAND) up || exit 1; run() { env --default-signal=INT SLIPWAY_FAULTS_TABLE=1 $(DEV)/python -m pytest --durations=15 -m "$$1" tests/faults; }; \
-	log=$$(mktemp); failed=0; run "alongside" >$$log 2>&1 & other=$$!; run "faults and not (alongside or alone)" || failed=1; \
-	wait $$other || failed=1; cat $$log; rm -f $$log; run "alone" || failed=1; exit $$failed
+test-slow:  ## run the tests that take minutes and seldom break, on the stand
+	@$(STAND) up && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
+
+test-all:  ## run make test, the slow tests and the faults, one after another
+	@failed=0; for part in test test-slow test-faults; do \
+	    began=$$SECONDS; echo "== make $$part"; $(MAKE) --no-print-directory $$part && how=passed || { how=FAILED; failed=1; }; \
+	    ended+="== make $$part: $$how after $$((SECONDS - began)) s"$$'\n'; done; printf '%s' "$$ended"; exit $$failed
+
+test-faults:  ## inject faults on the stand (about 35 minutes, no other checkout on it), and update docs/faults.md's table
+	@$(STAND) up && $(DEV)/python tests/faults/suite.py
 
 times:  ## measure runs task by task and update docs/times.md
 	@$(DEV)/python -m benchmarks.refresh_times

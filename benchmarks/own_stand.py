@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-COMMAND_LIMIT_S = 600
+COMMAND_LIMIT_S = 3600
 
 
 @contextmanager

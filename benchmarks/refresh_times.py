@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from benchmarks.own_stand import PROJECT, on_stand, own_stand
-from local.refresh import Api, dag_id, log_in
+from local.commands.refresh import Api, dag_id, log_in
 
 PAGE = PROJECT / "docs" / "times.md"
 BEGIN, END = "<!-- written by `make times`, which replaces all text between these marks -->", "<!-- end -->"

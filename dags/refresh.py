@@ -22,7 +22,7 @@ from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.dag.tasks.plan import PlanOperator, ResolveOperator
 from slipway.dag.tasks.record import PruneOperator
 from slipway.errors import InputRefused
-from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_in_doubt
+from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_inconclusive
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 
@@ -52,7 +52,7 @@ def refresh_dag(path: Path) -> DAG:
     on_gke = file is not None and file.target.gke is not None
     temporary = file is not None and is_temporary(file)
     previewed = not temporary and (file is None or is_previewed(file))
-    asks = file is not None and may_be_in_doubt(file)  # a person, if the first gate's result is inconclusive
+    asks = file is not None and may_be_inconclusive(file)  # a person, if the first gate's result is inconclusive
     with DAG(
         dag_id(model),
         description=description,

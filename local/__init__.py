@@ -1,1 +1,1 @@
-"""The stand: a place on one machine where Slipway runs on real parts. `python3 -m local --help` says how."""
+"""The stand: one machine on which Slipway runs with real parts. See `python3 -m local --help`."""

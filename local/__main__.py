@@ -1,30 +1,30 @@
-"""The stand's commands: `python3 -m local up`, and so on."""
+"""The command line of the stand: `python3 -m local up`, and so on."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
 
-from local import status
-from local.emulators import EMULATORS, build_emulator
-from local.environments import ENVIRONMENTS, build_environment, build_uv
+from local.builds.emulators import EMULATORS, build_emulator
+from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
+from local.commands import status
 from local.errors import StandError
 from local.progress import say
 from local.settings import Settings, settings_here
 
 EPILOG = """settings (environment variables):
-  SLIPWAY_CACHE          built things that are slow to build (default ~/.cache/slipway)
-  SLIPWAY_DOCKER_HOST    an engine of yours, as in unix:///var/run/docker.sock
-  SLIPWAY_KUBECONFIG     a cluster of yours, used instead of building one
-  SLIPWAY_REGISTRY       a registry of yours, as HOST:PORT
-  SLIPWAY_SERVING_IMAGE  a TensorFlow Serving image of yours, used instead of pulling or building one
-  SLIPWAY_GCP_PROJECT    a Google project of yours: `up --gke` emulates nothing then, and runs are billed (docs/gke.md)
+  SLIPWAY_CACHE          folder for what is slow to build (default ~/.cache/slipway)
+  SLIPWAY_DOCKER_HOST    your own engine, for example unix:///var/run/docker.sock
+  SLIPWAY_KUBECONFIG     your own cluster; the stand then builds none
+  SLIPWAY_REGISTRY       your own registry, as HOST:PORT
+  SLIPWAY_SERVING_IMAGE  your own TensorFlow Serving image; the stand then pulls and builds none
+  SLIPWAY_GCP_PROJECT    your own Google project; `up --gke` then emulates nothing, and runs are billed (docs/gke.md)
 
-docs/stand.md tells what each part is and what to do when one fails."""
+docs/stand.md describes each part and what to do when one fails."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Run one command; the exit status is 0 only when it did what its name says."""
+    """Run one command. The exit status is 0 only if the command succeeded."""
     arguments = _parser().parse_args(words)
     try:
         return _COMMANDS[arguments.command](settings_here(), arguments)
@@ -32,9 +32,7 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"\n{trouble}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "\nstopped. Next: the same command again goes on where this one was, or python3 -m local doctor\n"
-        )
+        sys.stderr.write("\nstopped. Next: run the same command again to continue, or python3 -m local doctor\n")
         return 130
 
 
@@ -46,42 +44,42 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    raised = commands.add_parser("up", help="bring up what is not up: engine, registry, cluster, Airflow")
+    raised = commands.add_parser("up", help="start what does not run yet: engine, registry, cluster, Airflow")
     raised.add_argument(
         "--gke",
         action="store_true",
-        help="also an emulator of Google's side of GKE, until `down`; with SLIPWAY_GCP_PROJECT the real one: docs/gke.md",
+        help="also start an emulator of Google's side of GKE, until `down`; with SLIPWAY_GCP_PROJECT use the real one: docs/gke.md",
     )
-    shown = commands.add_parser("status", help="where everything is")
-    shown.add_argument("--json", action="store_true", help="for programs")
-    commands.add_parser("doctor", help="check each part, and name the next command for what is broken")
-    commands.add_parser("down", help="stop this checkout's parts, and the shared ones when nobody else uses them")
-    refreshed = commands.add_parser("refresh", help="run a model's DAG through the scheduler and follow it to its end")
+    shown = commands.add_parser("status", help="print where each part is")
+    shown.add_argument("--json", action="store_true", help="print JSON, for programs")
+    commands.add_parser("doctor", help="check each part and name the next command for what is broken")
+    commands.add_parser("down", help="stop this checkout's parts, and the shared ones if no other checkout uses them")
+    refreshed = commands.add_parser(
+        "refresh", help="run a model's DAG through the scheduler and follow it until it ends"
+    )
     refreshed.add_argument("model", help="a file's name in include/served, without .yaml")
-    refreshed.add_argument("--force", action="store_true", help="do every step again, even where nothing changed")
+    refreshed.add_argument("--force", action="store_true", help="run every step again, even if nothing changed")
     refreshed.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="one of the DAG's Params")
-    shown = commands.add_parser(
-        "look", help="where to look at a model that is served: Airflow's pages, and a request to try"
-    )
+    shown = commands.add_parser("look", help="print where to see a served model: Airflow's pages, and a request to try")
     shown.add_argument("model", help="a file's name in include/served, without .yaml")
     built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
     built.add_argument(
         "name",
         choices=[*sorted(ENVIRONMENTS), "uv", *sorted(EMULATORS)],
-        help="uv is the installer itself; fake-gcs emulates Google Cloud Storage for tests",
+        help="uv is the installer; fake-gcs emulates Google Cloud Storage for tests",
     )
     return parser
 
 
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
-    from local.up import bring_up  # commands load only what they need
+    from local.commands.up import bring_up  # commands load only what they need
 
     bring_up(settings, with_gke=arguments.gke)
     return 0
 
 
 def _down(settings: Settings, _arguments: argparse.Namespace) -> int:
-    from local.down import bring_down  # commands load only what they need
+    from local.commands.down import bring_down  # commands load only what they need
 
     bring_down(settings)
     return 0
@@ -101,7 +99,7 @@ def _doctor(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _refresh(settings: Settings, arguments: argparse.Namespace) -> int:
-    from local.refresh import refresh  # commands load only what they need
+    from local.commands.refresh import refresh  # commands load only what they need
 
     return refresh(settings, arguments.model, force=arguments.force, params=arguments.param)
 

@@ -1,5 +1,5 @@
-"""What can go wrong with the stand: one error, whose message says where, what and what next."""
+"""The error of the stand."""
 
 
 class StandError(Exception):
-    """The stand cannot go on; the message names the part, the reason and the next command."""
+    """A command of the stand failed. The message names the part, the reason and the next command."""

@@ -1,27 +1,27 @@
-"""A real project of Google's in place of the emulator, where the environment names one (docs/gke.md): of stand and tests."""
+"""A real Google project that the environment names, used in place of the emulator by the stand and by tests (docs/gke.md)."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# What the stand tells its own Airflow, so that it asks the emulator.
+# The variables that make the stand's Airflow use the emulator.
 EMULATED = ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoogleProject:
-    """Where clusters may be made that somebody pays for."""
+    """A project in which runs create clusters that are billed."""
 
     project: str
     location: str
-    key: str | None  # a service account's key file; None: the machine's own credentials
-    impersonate: str | None  # the account that these credentials act as; None: their own
-    repository: str | None  # where images are pushed
+    key: str | None  # the key file of a service account; None: the machine's default credentials
+    impersonate: str | None  # the account that these credentials impersonate; None: no other account
+    repository: str | None  # the registry and repository that images are pushed to
     namespace: str
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The given environment, in which Airflow's `google_cloud_default` is this project."""
+        """The given environment with Airflow's connection `google_cloud_default` set to this project."""
         kept = {name: value for name, value in given.items() if name not in EMULATED or os.environ.get(name) == value}
         extra = {"project": self.project, **({"key_path": self.key} if self.key else {})}
         if self.impersonate:
@@ -35,7 +35,7 @@ class GoogleProject:
 
 
 def read_google_project(environment: Mapping[str, str] = os.environ) -> GoogleProject | None:
-    """The project that the environment names, None where it names none."""
+    """The project that the environment names, or None."""
     project = environment.get("SLIPWAY_GCP_PROJECT")
     if not project:
         return None

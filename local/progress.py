@@ -1,4 +1,4 @@
-"""Progress: each step's name when it begins, its time when it ends."""
+"""Progress output: the name of a step when it begins, its time when it ends."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ Note = Callable[[str], None]
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[Note]:
-    """Print `title`, run the block, then print what the block noted and the seconds it took."""
+    """Print `title`, run the block, then print the block's notes and the seconds it took."""
     began_s = time.monotonic()
     notes: list[str] = []
     _say(f"  {title:<22} ", end="")
@@ -23,7 +23,7 @@ def step(title: str) -> Iterator[Note]:
 
 
 def say(text: str) -> None:
-    """Print one line at once, whatever the output is connected to."""
+    """Print one line and flush the output."""
     _say(text)
 
 

@@ -1,4 +1,4 @@
-"""Where everything of the stand is: fixed addresses of the machine's shared parts, and what belongs to one checkout."""
+"""The addresses, folders and names of the stand: fixed ones for the shared parts, and those of one checkout."""
 
 import hashlib
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from local.google_project import GoogleProject, read_google_project
 
-# Rare ports and ranges, so that the stand disturbs nothing that a developer's machine already has.
+# Rarely used ports and ranges, so that the stand does not conflict with what a developer's machine already runs.
 REGISTRY_PORT = 28500
 ETCD_PORT = 28501
 ETCD_PEER_PORT = 28502
 API_SERVER_PORT = 28443
-TOKEN_WEBHOOK_PORT = 28444  # one checkout's emulator of Google answers here for all of them
+TOKEN_WEBHOOK_PORT = 28444  # the emulator of one checkout answers here for all checkouts
 KUBELET_PORT = 28510
 KUBELET_HEALTH_PORT = 28511
 CONTROLLER_MANAGER_PORT = 28512
@@ -23,10 +23,10 @@ PROXY_METRICS_PORT = 28515
 AIRFLOW_PORT = 28080  # plus the checkout's slot
 WORKER_LOG_PORT = 28180  # plus the checkout's slot
 TRIGGERER_LOG_PORT = 28280  # plus the checkout's slot
-GKE_PORT = 28600  # plus the checkout's slot: the emulator of Google
+GKE_PORT = 28600  # plus the checkout's slot: the emulator of Google, gRPC and REST
 GKE_CONTROL_PORT = 28700  # plus the checkout's slot
-GKE_REGISTRY_PORT = 28800  # plus the checkout's slot: the registry by its door that wants a token
-GKE_TOKEN_PORT = 28900  # plus the checkout's slot: who gives that token
+GKE_REGISTRY_PORT = 28800  # plus the checkout's slot: the registry that requires a token
+GKE_TOKEN_PORT = 28900  # plus the checkout's slot: the token server of that registry
 SLOTS = range(1, 100)
 
 DOCKER_BRIDGE = "slipway0"
@@ -39,13 +39,13 @@ SERVICE_RANGE = "10.214.0.0/24"
 NODE_NAME = "slipway"
 
 KUBERNETES_VERSION = "v1.34.4"
-MARK = "SLIPWAY_STAND"  # every process of ours carries it in its environment
+MARK = "SLIPWAY_STAND"  # an environment variable of every process that the stand starts
 SHARED_MARK = "shared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The stand as seen from one checkout: its folders, its names, and the user's own parts where named."""
+    """The settings of one checkout: its folders, its names, and the user's own parts."""
 
     checkout: Path
     cache: Path
@@ -55,11 +55,11 @@ class Settings:
     kubeconfig: Path | None = None
     registry: str | None = None
     serving_image: str | None = None
-    google: GoogleProject | None = None  # asked in place of the emulator
+    google: GoogleProject | None = None  # used in place of the emulator
 
     @property
     def checkout_id(self) -> str:
-        """Eight hex digits that stand for the checkout's path."""
+        """Eight hex digits of the hash of the checkout's path."""
         return hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
 
     @property
@@ -69,32 +69,32 @@ class Settings:
 
     @property
     def shared(self) -> Path:
-        """State of the parts that all checkouts share."""
+        """The folder of the parts that all checkouts share."""
         return self.state / "shared"
 
     @property
     def home(self) -> Path:
-        """State of this checkout: database, logs, artifact store, secrets."""
+        """The folder of this checkout: database, logs, artifact store, secrets."""
         return self.state / "checkouts" / self.checkout_id
 
     @property
     def home_run(self) -> Path:
-        """Sockets and process ids of this checkout."""
+        """The folder of this checkout's sockets and process ids."""
         return self.run / self.checkout_id
 
     @property
     def admin_kubeconfig(self) -> Path:
-        """Full rights on the stand's own cluster."""
+        """The kubeconfig with full rights on the stand's own cluster."""
         return self.shared / "kubernetes" / "super-admin.conf"
 
     @property
     def home_kubeconfig(self) -> Path:
-        """The cluster with this checkout's namespace as the default one."""
+        """The kubeconfig whose default namespace is that of this checkout."""
         return self.home / "kubeconfig"
 
     @property
     def facts(self) -> Path:
-        """What the last `up` decided, for `status` to read."""
+        """The file that `up` writes and `status` reads."""
         return self.home / "stand.json"
 
     @property
@@ -104,12 +104,12 @@ class Settings:
 
     @property
     def own_docker_host(self) -> str:
-        """Where the stand's own engine listens, when the machine has none."""
+        """The address of the stand's own engine, which runs if the machine has none."""
         return f"unix://{self.run / 'docker.sock'}"
 
 
 def read_settings(environment: Mapping[str, str], checkout: Path) -> Settings:
-    """Settings from the environment: the only place where the stand reads it for choices."""
+    """The settings that the environment gives. No other code of the stand reads its settings from the environment."""
     home = Path(environment.get("HOME") or "/root")
     cache_home = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
     kubeconfig = environment.get("SLIPWAY_KUBECONFIG")
@@ -125,5 +125,5 @@ def read_settings(environment: Mapping[str, str], checkout: Path) -> Settings:
 
 
 def settings_here() -> Settings:
-    """Settings of the checkout that this package is part of."""
+    """The settings of the checkout that contains this package."""
     return read_settings(os.environ, Path(__file__).resolve().parent.parent)

@@ -1,7 +1,7 @@
-"""A real gRPC server with as much of TensorFlow Serving's PredictionService as a golden question needs.
+"""A real gRPC server with the part of TensorFlow Serving's PredictionService that a golden request needs.
 
 The messages have the field numbers of TensorFlow Serving's own protos (apis/predict.proto, apis/model.proto and
-tensorflow/core/framework/tensor.proto); fields that nobody here reads are left out.
+tensorflow/core/framework/tensor.proto); fields that these tests do not read are left out.
 """
 
 import base64
@@ -17,7 +17,7 @@ SERVING, TENSORFLOW = "tensorflow.serving", "tensorflow"
 
 
 def message(file, name, *fields):
-    """A message type of `(name, number, type or type's name, repeated)` fields."""
+    """Add a message type with `(name, number, type or type's name, repeated)` fields."""
     made = file.message_type.add(name=name)
     for field, number, kind, repeated in fields:
         given = {"type": kind} if isinstance(kind, int) else {"type": MESSAGE, "type_name": f".{kind}"}
@@ -26,7 +26,7 @@ def message(file, name, *fields):
 
 
 def tensor_map(made, owner, field, number):
-    """A map from names to tensors, as protobuf writes maps down."""
+    """Add a map field from names to tensors, as protobuf encodes maps."""
     entry = made.nested_type.add(name=f"{field.capitalize()}Entry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, label=1, type=STRING)
@@ -35,7 +35,7 @@ def tensor_map(made, owner, field, number):
 
 
 def describe():
-    """The descriptors as the export stores them."""
+    """The descriptors, as the export stores them."""
     files = descriptor_pb2.FileDescriptorSet()
     wrappers_pb2.DESCRIPTOR.CopyToProto(files.file.add())
     tensor = files.file.add(name="tensor.proto", package=TENSORFLOW, syntax="proto3")
@@ -63,20 +63,20 @@ for one in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS).file:
 
 
 def type_named(name):
-    """A message class of TensorFlow Serving's."""
+    """A message class of TensorFlow Serving."""
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{SERVING}.{name}"))
 
 
 def request_of(model):
     """A golden case's gRPC request, as the export stores it."""
-    asked = type_named("PredictRequest")()
-    asked.model_spec.name = model
-    asked.inputs["string_input"].string_val.append(b"aW1hZ2U")
-    return base64.b64encode(asked.SerializeToString()).decode()
+    request = type_named("PredictRequest")()
+    request.model_spec.name = model
+    request.inputs["string_input"].string_val.append(b"aW1hZ2U")
+    return base64.b64encode(request.SerializeToString()).decode()
 
 
 class GrpcServing:
-    """Answers in turn, the last for ever: `(label, confidence, version)`, or a status code with words."""
+    """Gives the answers in turn, the last one for ever: `(label, confidence, version)`, or a status code and message."""
 
     def __init__(self, *answers):
         self.answers, self.seen = list(answers), []
@@ -98,10 +98,10 @@ class GrpcServing:
         with self.lock:
             seen = SimpleNamespace(version=request.model_spec.version.value, client=context.peer())
             self.seen.append(seen)
-            said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(said[0], grpc.StatusCode):
-            context.abort(*said)
-        label, confidence, version = said
+            given = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(given[0], grpc.StatusCode):
+            context.abort(*given)
+        label, confidence, version = given
         answer = type_named("PredictResponse")()
         answer.model_spec.version.value = version
         if label is not None:

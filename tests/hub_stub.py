@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback: the endpoints that the real client asks, and the refusals that the real Hub gives."""
+"""A Hugging Face Hub on loopback: the endpoints that the real client uses, with the errors of the real Hub."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ REVISION = "1f3c" * 10
 
 @dataclass
 class Repo:
-    """A model on the Hub: a folder for each commit, and the branches and tags that name them."""
+    """A model on the Hub: a folder for each commit, and the branches and tags of the commits."""
 
     commits: dict[str, Path] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
-    readers: set[str] = field(default_factory=set)  # tokens that may read it where it is private or gated
+    readers: set[str] = field(default_factory=set)  # tokens that may read a private or gated model
 
     def commit(self, revision):
         """The commit that a branch, tag or commit names, or None."""
@@ -30,9 +30,9 @@ class Repo:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers for the server's models."""
+    """Answers requests for the server's models."""
 
-    protocol_version = "HTTP/1.0"  # one answer a connection, so that a closed Hub is gone for clients that knew it
+    protocol_version = "HTTP/1.0"  # one response per connection, so that clients notice when the Hub closes
 
     def do_GET(self):
         """Answer with the model's facts, its listing, or a file."""
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, json.dumps({"id": facts[1], "sha": commit, "siblings": siblings}).encode())
 
     def _refusal(self, repo, *, file):
-        """The Hub hides what is private, and shows of what is gated everything but files."""
+        """The Hub hides private models. Of gated models it hides only the files."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.server.tokens:
             words = "Invalid credentials in Authorization header"
@@ -103,19 +103,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Hub(ThreadingHTTPServer):
-    """The Hub, answering in a thread while it is open; `asked` lists the requests, `failing` is a status for all."""
+    """The Hub, served by a thread until it is closed. `asked` lists the requests; `failing` is a status for all responses."""
 
     daemon_threads = True
 
     def __init__(self, port=0):
-        """Serve at a port of loopback, any free one by default."""
+        """Serve at a port on loopback, by default any free one."""
         self.repos, self.tokens, self.asked, self.failing = {}, set(), [], None
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def add(self, folder, *, repo=REPO, commit=REVISION, names=("main",), **access):
-        """A commit of a model, and what branches and tags then name it."""
+        """Add a commit of a model, and point branches and tags at it."""
         known = self.repos.setdefault(repo, Repo(**access))
         known.commits[commit] = folder
         known.names.update(dict.fromkeys(names, commit))
@@ -123,6 +123,6 @@ class Hub(ThreadingHTTPServer):
         return known
 
     def close(self):
-        """Answer no more."""
+        """Stop serving."""
         self.shutdown()
         self.server_close()

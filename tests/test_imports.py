@@ -15,16 +15,17 @@ PROJECT = Path(__file__).parents[1]
 def check(tmp_path):
     """A copy of the package, and the import check as `make check` runs it there."""
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
-    shutil.copytree(PROJECT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("plugins", "local"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
 
     def run():
         return subprocess.run(
             [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "plugins")},
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path / 'plugins'}{os.pathsep}{tmp_path}"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    return tmp_path / "plugins" / "slipway", run
+    return tmp_path, run
 
 
 def test_package_passes(check):
@@ -37,19 +38,24 @@ def test_package_passes(check):
 @pytest.mark.parametrize(
     ("module", "line", "words"),
     [
-        ("records/store.py", "from slipway.dag.run import Run", "slipway.records.store -> slipway.dag.run"),
         (
-            "image/push.py",
+            "plugins/slipway/records/store.py",
+            "from slipway.dag.run import Run",
+            "slipway.records.store -> slipway.dag.run",
+        ),
+        (
+            "plugins/slipway/image/push.py",
             "def f():\n    from slipway.kubernetes import apply",
             "slipway.image.push -> slipway.kubernetes.apply",
         ),
-        ("errors.py", "import slipway.names", "slipway.errors -> slipway.names"),
+        ("plugins/slipway/errors.py", "import slipway.names", "slipway.errors -> slipway.names"),
+        ("local/programs/shell.py", "import local.commands.up", "local.programs.shell -> local.commands.up"),
     ],
 )
 def test_a_wrong_import_is_refused(check, module, line, words):
     """An import that runs upwards, also inside a function, fails the check, which names it."""
-    package, run = check
-    path = package / module
+    project, run = check
+    path = project / module
     path.write_text(f"{path.read_text()}\n{line}\n")
     done = run()
     assert done.returncode == 1

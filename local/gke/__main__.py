@@ -1,4 +1,4 @@
-"""The emulator as a program: python -m local.gke --folder … --universe … --kubeconfig … (see `part.py`)."""
+"""The emulator as a program: python -m local.gke --folder … --universe … --kubeconfig … (see `local/parts/google.py`)."""
 
 import argparse
 import base64
@@ -20,7 +20,7 @@ from local.gke.tokens import issuer_of, register, registered
 
 
 def main(words: Sequence[str]) -> int:
-    """Serve until told to end."""
+    """Serve until SIGTERM or SIGINT."""
     arguments = _arguments(words)
     kubernetes = read_kubernetes(arguments.kubeconfig)
     identity = make_identity(arguments.folder, arguments.universe, kubernetes.ca)
@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def read_kubernetes(kubeconfig: Path) -> Kubernetes:
-    """The API server of a kubeconfig's first cluster."""
+    """The API server of the first cluster in a kubeconfig."""
     cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
     ca = cluster.get("certificate-authority-data")
     if ca is None:

@@ -1,27 +1,19 @@
-"""Artifact Registry: which permissions the caller has on a repository; of one that is not there, none, as Google answers it.
+"""Artifact Registry: the caller's permissions on a repository. As at Google, a missing repository gives none.
 
 POST artifactregistry /v1/projects/{project}/locations/{location}/repositories/{repository}:testIamPermissions
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from local.gke.projects import the_project
-from local.gke.rest import Asked, Route
+from local.gke.rest import Request, Route
 
 
-@dataclass(slots=True, kw_only=True)
-class Artifacts:
-    """Which repositories there are."""
-
-    repositories: list[str] = field(default_factory=lambda: ["us-central1/models"])  # location/name
-
-
-def _test_permissions(asked: Asked) -> Any:
-    project = the_project(asked)
-    if f"{asked.path['location']}/{asked.path['repository']}" not in asked.google.artifacts.repositories:
+def _test_permissions(request: Request) -> Any:
+    project = the_project(request)
+    if f"{request.path['location']}/{request.path['repository']}" not in request.google.artifacts.repositories:
         return {}
-    had = [one for one in asked.body["permissions"] if one not in project.missing]
+    had = [one for one in request.body["permissions"] if one not in project.missing]
     return {"permissions": had} if had else {}
 
 

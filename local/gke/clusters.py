@@ -1,4 +1,7 @@
-"""Clusters and operations as they come and go, by a clock that is passed in; and the faults that they may have."""
+"""Clusters, operations and their faults over time, by a clock that is passed in.
+
+The emulator keeps them in memory. The endpoint of every cluster is the stand's real Kubernetes.
+"""
 
 import itertools
 import threading
@@ -12,20 +15,17 @@ import grpc
 from google.cloud.container_v1.types import Cluster, NodePool, Operation, StatusCondition
 from google.rpc.status_pb2 import Status
 
-from local.gke.artifacts import Artifacts
-from local.gke.compute import REGIONS, Compute
-from local.gke.projects import Project
-from local.gke.refusal import Refusal
-from local.gke.residue import Residue
+from local.gke.errors import Refusal
+from local.gke.state import REGIONS, Artifacts, Compute, Project, Residue
 
 VERSION = "1.34.4-gke.1000"
-CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is its CPUs
+CPUS_BY_NAME = -1  # n1-standard-8: the last part of a machine type's name is the number of CPUs
 RESOURCE_EXHAUSTED = 8  # google.rpc.Code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kubernetes:
-    """The real API server that every emulated cluster is."""
+    """The real API server behind every emulated cluster."""
 
     endpoint: str  # host:port
     ca: str  # base64 of the PEM, as GKE gives it
@@ -33,25 +33,24 @@ class Kubernetes:
 
 @dataclass(slots=True, kw_only=True)
 class Faults:
-    """How to misbehave; as it stands here, not at all."""
+    """The faults to simulate. By default there are none."""
 
-    operation_s: float = 6.0  # how long an operation takes; GKE takes five minutes
-    operation_error: str | None = None  # operations end DONE, with this error
-    stockout: bool = False  # likewise, in the words of a zone that has no machines left
-    lost: bool = False  # a creation that failed leaves no cluster behind
-    quota_cpus: int | None = None  # more than these are refused at once
-    deny: list[str] = field(
-        default_factory=list
-    )  # methods that answer PERMISSION_DENIED: CreateCluster, compute.regions.get
-    unavailable: dict[str, int] = field(default_factory=dict)  # so many next calls of a method answer UNAVAILABLE
-    swallow: dict[str, int] = field(default_factory=dict)  # likewise, and what was asked is done all the same
-    refuse_tokens: bool = False  # as if every token had expired
-    expired_before: int = 0  # to registry and clusters, as if those that were issued before this Unix time had
+    operation_s: float = 6.0  # the duration of an operation; GKE takes five minutes
+    operation_error: str | None = None  # operations end DONE with this error
+    stockout: bool = False  # creations end with the error of a zone that has no machines left
+    lost: bool = False  # a failed creation leaves no cluster
+    quota_cpus: int | None = None  # a request for more CPUs is refused at once
+    # Methods that answer PERMISSION_DENIED: CreateCluster, compute.regions.get.
+    deny: list[str] = field(default_factory=list)
+    unavailable: dict[str, int] = field(default_factory=dict)  # this many next calls of a method answer UNAVAILABLE
+    swallow: dict[str, int] = field(default_factory=dict)  # the same, but the request is carried out
+    refuse_tokens: bool = False  # every token counts as expired
+    expired_before: int = 0  # for registry and clusters, tokens issued before this Unix time count as expired
 
 
 @dataclass(slots=True)
 class Google:
-    """All that the emulated Google knows: clusters and operations, and what its one project may do and use."""
+    """The state of the emulated Google: clusters, operations, faults, and its one project."""
 
     kubernetes: Kubernetes
     clock: Callable[[], float]
@@ -68,14 +67,14 @@ class Google:
     _numbers: Any = field(default_factory=itertools.count)
 
     def reset(self, faults: Faults | None = None) -> None:
-        """No clusters, nothing going on, nothing counted, a project that may do everything; and these faults, or none."""
+        """Delete clusters, operations and counts, give the project its default state, and set these faults or none."""
         self.faults = faults or Faults()
         self.project, self.compute, self.residue, self.artifacts = Project(), Compute(), Residue(), Artifacts()
         for kept in (self.clusters, self.operations, self.calls, self._ends):
             kept.clear()
 
     def create(self, parent: str, cluster: Any) -> Any:
-        """Begin to make a cluster; the operation. Refuses as GKE does."""
+        """Begin to create a cluster. Returns the operation. Raises Refusal as GKE does."""
         name = f"{parent}/clusters/{cluster.name}"
         if not cluster.name:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Cluster.name is required.")
@@ -93,7 +92,7 @@ class Google:
         return self._begin(Operation.Type.CREATE_CLUSTER, parent, name)
 
     def delete(self, name: str) -> Any:
-        """Begin to delete a cluster; the operation."""
+        """Begin to delete a cluster. Returns the operation."""
         cluster = self.get(name)
         if cluster.status in {Cluster.Status.PROVISIONING, Cluster.Status.STOPPING}:
             raise Refusal(
@@ -103,27 +102,27 @@ class Google:
         return self._begin(Operation.Type.DELETE_CLUSTER, name.rpartition("/clusters/")[0], name)
 
     def get(self, name: str) -> Any:
-        """A cluster as it is now."""
+        """The current state of a cluster."""
         self.advance()
         if name not in self.clusters:
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"Not found: {name}.")
         return self.clusters[name]
 
     def operation(self, name: str) -> Any:
-        """An operation as it is now."""
+        """The current state of an operation."""
         self.advance()
         if name not in self.operations:
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"Not found: {name}.")
         return self.operations[name]
 
     def below(self, what: dict[str, Any], parent: str) -> list[Any]:
-        """The clusters, or the operations, of a location; `-` stands for all of them."""
+        """The clusters or the operations of a location; `-` means all locations."""
         self.advance()
         prefix = parent.removesuffix("-")
         return [one for name, one in what.items() if name.startswith(prefix)]
 
     def put(self, name: str, cluster: Any) -> None:
-        """Have a cluster just as it is given, however it came to be so."""
+        """Add a cluster in exactly this state."""
         parent, _, cluster.name = name.rpartition("/clusters/")
         cluster.location = parent.rpartition("/")[2]
         cluster.self_link = f"https://container/v1/{name}"
@@ -134,12 +133,18 @@ class Google:
             self._begin(kinds.get(cluster.status, Operation.Type.DELETE_CLUSTER), parent, name)
 
     def advance(self) -> None:
-        """End the operations whose time has come."""
+        """Finish the operations whose duration has passed."""
         now = self.clock()
         for name, (end, faults) in list(self._ends.items()):
             if end <= now:
                 del self._ends[name]
                 self._finish(self.operations[name], faults)
+
+    def end_operations(self) -> None:
+        """End every operation now, however long it was to take."""
+        for name, (_, faults) in list(self._ends.items()):
+            self._ends[name] = (self.clock(), faults)
+        self.advance()
 
     def _begin(self, kind: Any, parent: str, target: str) -> Any:
         name = f"operation-{int(self.clock() * 1000)}-{next(self._numbers):08x}"
@@ -182,7 +187,7 @@ class Google:
         cluster.conditions.append(StatusCondition(code=code, message=error))
 
     def _connect(self, cluster: Any) -> None:
-        """Give the cluster what a running one has: the real API server by each kind of endpoint."""
+        """Set each kind of endpoint of the cluster to the real API server."""
         where = self.kubernetes.endpoint
         cluster.endpoint = cluster.private_cluster_config.private_endpoint = where
         cluster.control_plane_endpoints_config.dns_endpoint_config.endpoint = where
@@ -196,7 +201,7 @@ class Google:
         wanted = sum(_cpus(pool) for pool in cluster.node_pools)
         if quota is not None and wanted > quota:
             raise Refusal(
-                grpc.StatusCode.PERMISSION_DENIED,  # GKE's own code for it: HTTP 403
+                grpc.StatusCode.PERMISSION_DENIED,  # the code that GKE uses: HTTP 403
                 f"Insufficient regional quota to satisfy request: resource \"CPUS\": request requires '{wanted}.0' and is short "
                 f"'{wanted - quota}.0'. project has a quota of '{quota}.0' with '{quota}.0' available.",
             )

@@ -1,4 +1,4 @@
-"""Compute Engine: quotas of a project and of a region, zones, and machine types.
+"""Compute Engine: the quotas of a project and of a region, zones, and machine types.
 
 GET compute /compute/v1/projects/{project}                                    quotas of all regions together
 GET compute /compute/v1/projects/{project}/regions/{region}                   a region's quotas and zones
@@ -7,37 +7,18 @@ GET compute /compute/v1/projects/{project}/zones/{zone}/machineTypes/{type}   a 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
+from local.gke.errors import Refusal
 from local.gke.projects import the_project
-from local.gke.refusal import Refusal
-from local.gke.rest import Asked, Route
+from local.gke.rest import Request, Route
+from local.gke.state import REGIONS
 
-REGIONS = {"us-central1": "abcf", "europe-west4": "abc", "us-east1": "bcd"}  # a region's zones
 MEMORY_MB_PER_CPU = {"standard": 4096, "highmem": 8192, "highcpu": 1024}
 FAMILIES = ("n1", "n2", "n2d", "e2", "c3", "c4", "t2d")
 MOST_CPUS = 128
-
-
-@dataclass(slots=True, kw_only=True)
-class Compute:
-    """What the project may use, by Compute Engine's names of quotas, and what of it is used."""
-
-    limits: dict[str, float] = field(
-        default_factory=lambda: {
-            "CPUS": 72.0,
-            "N2_CPUS": 72.0,
-            "INSTANCES": 720.0,
-            "IN_USE_ADDRESSES": 69.0,
-            "DISKS_TOTAL_GB": 40960.0,
-            "SSD_TOTAL_GB": 5000.0,
-        }
-    )
-    usage: dict[str, float] = field(default_factory=dict)
-    limits_everywhere: dict[str, float] = field(default_factory=lambda: {"CPUS_ALL_REGIONS": 128.0})
 
 
 def quotas(limits: Mapping[str, float], usage: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -46,18 +27,18 @@ def quotas(limits: Mapping[str, float], usage: Mapping[str, float]) -> list[dict
 
 
 def not_found(resource: str) -> Refusal:
-    """What Compute Engine says of a resource that is not there."""
+    """Compute Engine's error for a missing resource."""
     return Refusal(grpc.StatusCode.NOT_FOUND, f"The resource '{resource}' was not found")
 
 
-def _project(asked: Asked) -> Any:
-    project, compute = the_project(asked), asked.google.compute
+def _project(request: Request) -> Any:
+    project, compute = the_project(request), request.google.compute
     listed = quotas(compute.limits_everywhere, compute.usage)
     return {"kind": "compute#project", "name": project.id, "quotas": listed}
 
 
-def _region(asked: Asked) -> Any:
-    project, region, compute = the_project(asked), asked.path["region"], asked.google.compute
+def _region(request: Request) -> Any:
+    project, region, compute = the_project(request), request.path["region"], request.google.compute
     if region not in REGIONS:
         raise not_found(f"projects/{project.id}/regions/{region}")
     link = f"https://compute/compute/v1/projects/{project.id}"
@@ -71,8 +52,8 @@ def _region(asked: Asked) -> Any:
     }
 
 
-def _machine_type(asked: Asked) -> Any:
-    project, zone, name = the_project(asked), asked.path["zone"], asked.path["type"]
+def _machine_type(request: Request) -> Any:
+    project, zone, name = the_project(request), request.path["zone"], request.path["type"]
     region, _, letter = zone.rpartition("-")
     found = re.fullmatch(rf"({'|'.join(FAMILIES)})-({'|'.join(MEMORY_MB_PER_CPU)})-(\d+)", name)
     if letter not in REGIONS.get(region, "") or not found or int(found[3]) > MOST_CPUS:

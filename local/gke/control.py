@@ -1,14 +1,15 @@
-"""The HTTP APIs on loopback: control, by which a test tells the emulator to misbehave, and the API server's token webhook.
+"""The HTTP APIs on loopback: the control API, with which a test simulates faults, and the API server's token webhook.
 
-GET  /state              clusters, operations, faults, the project, and how often each method was called
-PUT  /faults             these faults from now on, and no others: clusters.Faults
-PUT  /project            what its account may do and which APIs are enabled: projects.Project
-PUT  /compute            quotas: compute.Compute
-PUT  /residue            load balancers, addresses and disks, which no cluster takes with it: residue.Residue
-PUT  /artifacts          repositories: artifacts.Artifacts
-PUT  /clusters/NAME      a cluster as it is given, in the JSON of google.container.v1.Cluster
-DELETE /clusters/NAME    gone at once, under whoever uses it
-POST /reset              no clusters, no faults, nothing counted, a project that may do everything
+GET  /state              clusters, operations, faults, the project, and the number of calls of each method
+PUT  /faults             set these faults and no others: clusters.Faults
+PUT  /project            set the account's permissions and the enabled APIs: state.Project
+PUT  /compute            set quotas: state.Compute
+PUT  /residue            set load balancers, addresses and disks, which outlive clusters: state.Residue
+PUT  /artifacts          set repositories: state.Artifacts
+PUT  /clusters/NAME      add a cluster in this state, in the JSON of google.container.v1.Cluster
+DELETE /clusters/NAME    delete a cluster at once, even while it is in use
+POST /operations/end     end every operation now
+POST /reset              delete clusters, faults and counts, and give the project its default state
 """
 
 import json
@@ -30,7 +31,7 @@ TAKEOVER_S = 0.5
 
 
 def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
-    """Answers the control API."""
+    """The handler of the control API."""
 
     def answer(method: str, path: str, body: Any) -> Any:
         with google.lock:
@@ -43,6 +44,8 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
             elif (method, path) == ("POST", "/reset"):
                 google.reset()
                 faults_changed(google.faults)
+            elif (method, path) == ("POST", "/operations/end"):
+                google.end_operations()
             elif method == "PUT" and path.startswith("/clusters/"):
                 google.put(path.removeprefix("/clusters/"), Cluster.from_json(json.dumps(body or {})))
             elif method == "DELETE" and path.startswith("/clusters/"):
@@ -55,7 +58,7 @@ def control(google: Google, faults_changed: Callable[[Faults], None]) -> Answer:
 
 
 def state(google: Google) -> dict[str, Any]:
-    """What there is now, as JSON."""
+    """The current state as JSON."""
     google.advance()
     return {
         "clusters": {name: Cluster.to_dict(one, use_integers_for_enums=False) for name, one in google.clusters.items()},
@@ -70,10 +73,10 @@ def state(google: Google) -> dict[str, Any]:
 
 
 def webhook(issuers: Path) -> Answer:
-    """Answers the API server's question who a token is, for the issuers of every checkout."""
+    """The handler of the API server's token webhook, for the issuers of every checkout."""
 
     def answer(_method: str, path: str, body: Any) -> Any:
-        if path.partition("?")[0] != "/token":  # the API server adds its time limit
+        if path.partition("?")[0] != "/token":  # the API server appends its timeout as a query
             raise LookupError(path)
         return review(body or {}, registered(issuers))
 
@@ -81,13 +84,13 @@ def webhook(issuers: Path) -> Answer:
 
 
 def serve_http(answer: Answer, port: int) -> ThreadingHTTPServer:
-    """Serve JSON on loopback, in a thread of its own. Raises OSError where the port is taken."""
+    """Serve JSON on loopback, in a thread. Raises OSError if the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
-        """Reads JSON, writes JSON."""
+        """Reads and writes JSON."""
 
         def handle_any(self) -> None:
-            """One request."""
+            """Answer one request."""
             length = int(self.headers.get("Content-Length") or 0)
             try:
                 found, status = answer(self.command, self.path, json.loads(self.rfile.read(length) or b"null")), 200
@@ -113,7 +116,7 @@ def serve_http(answer: Answer, port: int) -> ThreadingHTTPServer:
 
 
 def serve_when_free(answer: Answer, port: int) -> None:
-    """Serve on a port that one emulator of the machine holds at a time: whoever is next takes it over."""
+    """Serve on a port as soon as it is free: one emulator of the machine has it at a time, and the next takes it over."""
 
     def wait() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""A service account's key for a universe of our own, and certificates for its hosts; made once, kept in a folder."""
+"""The key of a service account in the emulator's universe, and certificates of its hosts: generated once, kept in a folder."""
 
 import base64
 import datetime as dt
@@ -16,34 +16,38 @@ from cryptography.x509.oid import NameOID
 from local.gke.names import PROJECT
 
 DAYS = 3650
-BUNDLES = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # what may name the machine's own
+BUNDLES = (
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+)  # variables that may name the machine's own bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a client of the emulator needs, as files in one folder."""
+    """The files, in one folder, that a client of the emulator needs."""
 
     folder: Path
-    universe: str  # a domain with its port: clients make container.DOMAIN:PORT of it
+    universe: str  # a domain with its port: clients connect to container.DOMAIN:PORT
 
     @property
     def key_file(self) -> Path:
-        """The service account's key, as Google's console would give it."""
+        """The service account's key file, in the format of Google's console."""
         return self.folder / "key.json"
 
     @property
     def bundle(self) -> Path:
-        """The machine's certificate authorities and our own."""
+        """The certificate authorities of the machine and of the emulator."""
         return self.folder / "bundle.pem"
 
     @property
     def email(self) -> str:
-        """The service account."""
+        """The email address of the service account."""
         return f"slipway@{PROJECT}.iam.gserviceaccount.com"
 
     @property
     def public_key(self) -> str:
-        """What the account's tokens are verified with."""
+        """The public key that verifies the account's tokens, as PEM."""
         key = serialization.load_pem_private_key(json.loads(self.key_file.read_text())["private_key"].encode(), None)
         return (
             key.public_key()
@@ -63,25 +67,25 @@ class Identity:
 
     @property
     def google_key(self) -> str:
-        """What the tokens that Google makes are verified with."""
+        """The public key that verifies the tokens that the emulated Google signs, as PEM."""
         certificate = x509.load_pem_x509_certificate(self.server_certificate.read_bytes())
         kinds = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         return certificate.public_key().public_bytes(*kinds).decode()
 
     def server(self) -> tuple[bytes, bytes]:
-        """Both."""
+        """The server's key and certificate, as PEM."""
         return self.server_key.read_bytes(), self.server_certificate.read_bytes()
 
 
 def make_identity(folder: Path, universe: str, kubernetes_ca: str) -> Identity:
-    """The identity in this folder, made first where there is none."""
+    """The identity in this folder. Generates it if the folder has none."""
     identity = Identity(folder=folder, universe=universe)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (folder / "server.pem").exists():
         _make_certificates(folder, universe.partition(":")[0])
     key = json.loads(identity.key_file.read_text())["private_key"] if identity.key_file.exists() else _pem(_new_key())
     _private(identity.key_file, json.dumps(_account(identity, key), indent=1))
-    # A cluster's DNS endpoint is verified against the machine's authorities: so the cluster's own is among them.
+    # A client verifies a cluster's DNS endpoint with the machine's authorities, so the cluster's own is added to them.
     authorities = [*_machine_bundles(), (folder / "ca.pem").read_text(), base64.b64decode(kubernetes_ca).decode()]
     identity.bundle.write_text("\n".join(authorities))
     return identity
@@ -101,7 +105,7 @@ def _account(identity: Identity, key: str) -> dict[str, str]:
 
 
 def _machine_bundles() -> list[str]:
-    """The bundles that the environment names, or else the system's: our own is added to them, not put in their place."""
+    """The bundles that the environment names, or the system's. The emulator's authority is added and replaces none."""
     named = {os.environ[name] for name in BUNDLES if os.environ.get(name)} or {ssl.get_default_verify_paths().cafile}
     return [Path(path).read_text() for path in sorted(filter(None, named)) if Path(path).is_file()]
 

@@ -1,4 +1,4 @@
-"""Names that both sides of the emulator know: the program, and the stand that starts it without the program's packages."""
+"""Names that the emulator and the stand share. The stand imports them without the emulator's packages."""
 
 PROJECT = "slipway-stand"
-REGISTRY_TOKENS = "Slipway's stand: an emulator of Google"  # who signs what Distribution takes for a token
+REGISTRY_TOKENS = "Slipway's stand: an emulator of Google"  # the issuer of the tokens that Distribution accepts

@@ -1,53 +1,42 @@
-"""The one project that there is: Cloud Resource Manager's word on it and on permissions, and which APIs it has enabled.
+"""The one project: its description, permissions (Cloud Resource Manager) and enabled APIs (Service Usage).
 
 GET  cloudresourcemanager /v3/projects/{project}                        the project
 POST cloudresourcemanager /v1|v3/projects/{project}:testIamPermissions  which of these permissions the caller has
 GET  serviceusage /v1/projects/{project}/services:batchGet?names=…      whether APIs are ENABLED
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from local.gke.names import PROJECT
-from local.gke.refusal import Refusal, no_such_project
-from local.gke.rest import Asked, Route
+from local.gke.errors import Refusal, no_such_project
+from local.gke.rest import Request, Route
+from local.gke.state import Project
 
-MOST_SERVICES = 30  # a batchGet
-
-
-@dataclass(slots=True, kw_only=True)
-class Project:
-    """What the project lets its account do; as it stands here, everything."""
-
-    id: str = PROJECT
-    number: int = 314159265358
-    missing: list[str] = field(default_factory=list)  # permissions that the account does not have
-    disabled: list[str] = field(default_factory=list)  # APIs that are not enabled: compute.googleapis.com
+MOST_SERVICES = 30  # in one batchGet
 
 
-def the_project(asked: Asked) -> Project:
-    """The project that a call is about. Raises Refusal where it is none that there is."""
-    project = asked.google.project
-    if asked.path["project"] not in {project.id, str(project.number)}:
-        raise no_such_project(asked.path["project"])
+def the_project(request: Request) -> Project:
+    """The project of a request. Raises Refusal if it is another project."""
+    project = request.google.project
+    if request.path["project"] not in {project.id, str(project.number)}:
+        raise no_such_project(request.path["project"])
     return project
 
 
-def _get(asked: Asked) -> Any:
-    project = the_project(asked)
+def _get(request: Request) -> Any:
+    project = the_project(request)
     return {"name": f"projects/{project.number}", "projectId": project.id, "state": "ACTIVE", "displayName": project.id}
 
 
-def _test_permissions(asked: Asked) -> Any:
-    project = the_project(asked)
-    had = [one for one in asked.body["permissions"] if one not in project.missing]
+def _test_permissions(request: Request) -> Any:
+    project = the_project(request)
+    had = [one for one in request.body["permissions"] if one not in project.missing]
     return {"permissions": had} if had else {}
 
 
-def _batch_get(asked: Asked) -> Any:
-    project, names = the_project(asked), asked.query.get("names", ())
+def _batch_get(request: Request) -> Any:
+    project, names = the_project(request), request.query.get("names", ())
     if not 0 < len(names) <= MOST_SERVICES:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"names must have 1 to {MOST_SERVICES} entries.")
     return {"services": [_service(project, name.rpartition("/")[2]) for name in names]}

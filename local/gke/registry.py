@@ -1,10 +1,10 @@
-"""A registry that lets nobody in without a token of Google's, as Artifact Registry does: Distribution, and the token server it names.
+"""The token server of a registry that requires Google's tokens, as Artifact Registry does.
 
-Distribution, which is a real registry, sends whoever asks to the token server (`/v2/token`, as at LOCATION-docker.pkg.dev). That
-one takes `oauth2accesstoken` with an access token for a login, and gives a token of its own for what was asked: Distribution
-verifies its signature by the authority, and asks nobody.
+The registry is Distribution, a real one. It redirects clients to the token server (`/v2/token`, as at
+LOCATION-docker.pkg.dev). The token server accepts the login `oauth2accesstoken` with an access token, and returns a token
+of its own for the requested scopes. Distribution verifies that token's signature by itself.
 
-It knows one right of IAM: who may write.
+It has one permission: whether an account may write.
 """
 
 import base64
@@ -32,16 +32,16 @@ RIGHTS = {"pull": "downloadArtifacts", "push": "uploadArtifacts", "delete": "del
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenServer:
-    """Gives tokens for a registry; `writers` says whether an account may push and delete."""
+    """Issues tokens for a registry. `writers` tells whether an account may push and delete."""
 
-    service: str  # the registry's own name for itself
-    key: str  # PEM, of the certificate below
-    certificate: bytes  # PEM, signed by the authority that the registry knows
+    service: str  # the name of the registry in its tokens
+    key: str  # PEM, the key of the certificate below
+    certificate: bytes  # PEM, signed by the authority that the registry trusts
     issuers: Callable[[], Sequence[Issuer]]
     writers: Callable[[str], bool] = lambda _: True
 
     def answer(self, login: str, scopes: Sequence[str]) -> tuple[int, Any]:
-        """Status and JSON for a login (what stands behind `Basic`) and the scopes that were asked for."""
+        """Status and JSON for a login (the value after `Basic`) and the requested scopes."""
         account = self._account(login)
         if login and account is None:
             return 401, _error("UNAUTHORIZED", "authentication failed")
@@ -49,8 +49,8 @@ class TokenServer:
         for action in (action for one in access for action in one["actions"]):
             right = f"artifactregistry.repositories.{RIGHTS.get(action, action)}"
             if account is None:
-                said = f'Unauthenticated request. Unauthenticated requests do not have permission "{right}"'
-                return 403, _error("DENIED", said)
+                message = f'Unauthenticated request. Unauthenticated requests do not have permission "{right}"'
+                return 403, _error("DENIED", message)
             if action != "pull" and not self.writers(account):
                 return 403, _error("DENIED", f'Permission "{right}" denied on resource (or it may not exist)')
         if account is None:
@@ -76,7 +76,7 @@ class TokenServer:
 
 
 def _access(scope: str) -> dict[str, Any]:
-    """`repository:shop/vit:pull,push` as Distribution reads it in a token."""
+    """The scope `repository:shop/vit:pull,push` in the form that Distribution reads in a token."""
     kind, _, rest = scope.partition(":")
     name, _, actions = rest.rpartition(":")
     return {"type": kind, "name": name, "actions": actions.split(",")}
@@ -87,17 +87,17 @@ def _error(code: str, message: str) -> dict[str, Any]:
 
 
 def serve_tokens(server: TokenServer, port: int) -> ThreadingHTTPServer:
-    """Serve on loopback, in a thread of its own. Raises OSError where the port is taken."""
+    """Serve on loopback, in a thread. Raises OSError if the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
-        """Reads the login and the scopes of a GET, as engines send them."""
+        """Reads the login and the scopes of a GET, as Docker engines send them."""
 
         def do_GET(self) -> None:
-            """One request."""
+            """Answer one request."""
             login = self.headers.get("Authorization", "").removeprefix("Basic ")
             scopes = [one for given in parse_qs(urlsplit(self.path).query).get("scope", []) for one in given.split()]
-            status, said = server.answer(login, scopes)
-            data = json.dumps(said).encode()
+            status, body = server.answer(login, scopes)
+            data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
@@ -105,7 +105,7 @@ def serve_tokens(server: TokenServer, port: int) -> ThreadingHTTPServer:
             self.wfile.write(data)
 
         def log_message(self, *_words: Any) -> None:
-            """Says nothing: logins are no matter for logs."""
+            """Log nothing: a request contains credentials."""
 
     serving = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

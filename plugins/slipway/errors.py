@@ -1,40 +1,40 @@
-"""What can go wrong, one family per stage.
+"""The errors of Slipway, one family per stage.
 
 SlipwayError
-├── InputRefused              a model file, Param, connection or setting that cannot be meant
-├── ResolveError              a revision or a base image that could not be pinned
-│   └── HubUnreachable        the Hub did not answer, or is in trouble        (worth another try)
-├── ExportError               the exporter did not leave what it promised
-│   ├── PromiseBroken         the model does not do what was promised of it
-│   └── SourceUnreachable     nobody answered where the source is             (worth another try)
-├── ScratchFull               no room in the worker's temporary folder
-├── StoreError                the artifact store did not take or give
+├── InputRefused              a model file, Param, connection or setting is missing or invalid
+├── ResolveError              a revision or a base image could not be pinned
+│   └── HubUnreachable        the Hub does not respond, or reports an error   (can be retried)
+├── ExportError               the exporter's output is missing or wrong
+│   ├── PromiseBroken         the exported model does not answer as promised
+│   └── SourceUnreachable     no answer from the source, or a server error    (can be retried)
+├── ScratchFull               no space in the worker's temporary folder
+├── StoreError                the artifact store cannot be read or written
 ├── ImageError
-│   ├── EngineUnreachable     no engine answers at the Docker connection      (worth another try)
+│   ├── EngineUnreachable     no engine responds at the Docker connection     (can be retried)
 │   ├── ImageBuildFailed
 │   ├── SmokeTestFailed
-│   │   └── SmokeTestUnfinished  nothing is known of the image yet
-│   ├── RegistryUnreachable   the registry did not answer, or is in trouble   (worth another try)
-│   ├── RegistryLoginRefused  the registry wants a login, or another one
+│   │   └── SmokeTestUnfinished  it is not known yet whether the image is good
+│   ├── RegistryUnreachable   the registry does not respond, or reports an error (can be retried)
+│   ├── RegistryLoginRefused  the registry requires a login, or another one
 │   └── ImagePushRefused
-├── PreflightFailed           something is missing that the run needs: all of it in one report
+├── PreflightFailed           something that the run needs is missing: one report of everything
 ├── ClusterError
-│   ├── GoogleUnreachable     Google did not answer, or is in trouble          (worth another try)
-│   ├── ClusterRefused        Google said no: a right, a quota, a field
-│   ├── ClusterUnfit          there is a cluster, and it cannot be used
-│   ├── TargetBusy            another run writes to the target                (worth another try)
-│   ├── LeaseLost             the target is another run's since this one took it
-│   ├── ClusterInUse          something lives in it that a teardown was not told to take
-│   └── TeardownIncomplete    something that was to be torn down is still there
-├── ManifestError             kustomize refused, or the result is not what was asked for
+│   ├── GoogleUnreachable     Google does not respond, or reports an error    (can be retried)
+│   ├── ClusterRefused        Google refused: a right, a quota, a field
+│   ├── ClusterUnfit          the cluster exists, but cannot be used
+│   ├── TargetBusy            another run writes to the target                (can be retried)
+│   ├── LeaseLost             another run has taken the target's Lease from this run
+│   ├── ClusterInUse          the cluster has something that the teardown may not delete
+│   └── TeardownIncomplete    something that the teardown deletes still exists
+├── ManifestError             kustomize refused, or its output is wrong
 ├── ApplyError
-│   ├── ClusterUnreachable    the API server did not answer                   (worth another try)
-│   ├── ApplyRefused          the API server said no
-│   └── FieldOwnedElsewhere   another field manager owns what we want to set
-├── RegistryUnusable          the registry's own API did not answer, or refused
+│   ├── ClusterUnreachable    the API server does not respond                 (can be retried)
+│   ├── ApplyRefused          the API server refused
+│   └── FieldOwnedElsewhere   another field manager owns a field that we set
+├── RegistryUnusable          the registry's own API does not respond, or refused
 ├── RetentionIncomplete       something old could not be pruned
-├── RolloutFailed             the Deployment does not become what was applied
-├── AddressMissing            the Service was given no address in time
+├── RolloutFailed             the Deployment did not become ready as applied
+├── AddressMissing            the Service got no address in time
 ├── GateFailed                the release did not answer as promised
 └── RollbackFailed            the release that was rolled back to is not live again
 
@@ -49,11 +49,11 @@ from typing import Any
 class SlipwayError(Exception):
     """The base of all errors that Slipway raises on purpose.
 
-    `blames_release` may be given where it depends on the case; `measured` is what the record keeps beside the reason.
+    Give `blames_release` if it depends on the case; `measured` goes into the record with the reason.
     """
 
-    worth_retrying = False  # whether the same call may succeed a minute later
-    blames_release = False  # whether the release itself is bad: the schedule does not try it again
+    worth_retrying = False  # whether the same call can succeed a minute later
+    blames_release = False  # whether the release is bad: the schedule does not try it again
 
     def __init__(
         self, message: str, *, blames_release: bool | None = None, measured: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ class SlipwayError(Exception):
 
 
 class InputRefused(SlipwayError):
-    """A model file, Param, connection or setting is missing or cannot be meant."""
+    """A model file, Param, connection or setting is missing or invalid."""
 
 
 class ResolveError(SlipwayError):
@@ -73,41 +73,41 @@ class ResolveError(SlipwayError):
 
 
 class HubUnreachable(ResolveError):
-    """The Hub did not answer, or answered that it is in trouble."""
+    """The Hub does not respond, or reports a server error."""
 
     worth_retrying = True
 
 
 class ExportError(SlipwayError):
-    """The exporter did not leave what it promised."""
+    """The exporter's output is missing or wrong."""
 
 
 class PromiseBroken(ExportError):
-    """The exported model does not do what was promised of it: of its golden cases, or of 🤗's own answers."""
+    """The exported model does not answer as promised: its golden cases, or 🤗's own answers."""
 
     blames_release = True
 
 
 class SourceUnreachable(ExportError):
-    """Nobody answered where the source is, or a server in trouble did."""
+    """The source does not respond, or reports a server error."""
 
     worth_retrying = True
 
 
 class ScratchFull(SlipwayError):
-    """The disk of the worker's temporary folder has no room for what the task has to put there."""
+    """The disk of the worker's temporary folder has no space for the task's files."""
 
 
 class StoreError(SlipwayError):
-    """The artifact store did not take or give."""
+    """The artifact store cannot be read or written."""
 
 
 class ImageError(SlipwayError):
-    """The image could not be made, proven or sent."""
+    """The image could not be built, tested or pushed."""
 
 
 class EngineUnreachable(ImageError):
-    """No Docker Engine answers where the Docker connection points."""
+    """No Docker Engine responds at the Docker connection."""
 
     worth_retrying = True
 
@@ -117,51 +117,51 @@ class ImageBuildFailed(ImageError):
 
 
 class SmokeTestFailed(ImageError):
-    """The image started wrong or answered wrong on the worker's engine."""
+    """The image did not start, or answered wrong, on the worker's engine."""
 
     blames_release = True
 
 
 class SmokeTestUnfinished(SmokeTestFailed):
-    """The engine or the clock ended the smoke test before the image was known to be good or bad."""
+    """The smoke test ended, by the engine or the time limit, before the image was known to be good or bad."""
 
     blames_release = False
 
 
 class RegistryUnreachable(ImageError):
-    """The registry did not answer the engine, or answered that it is in trouble."""
+    """The registry does not respond to the engine, or reports a server error."""
 
     worth_retrying = True
 
 
 class RegistryLoginRefused(ImageError):
-    """The registry wants a login, or does not take the one that the engine was given."""
+    """The registry requires a login, or refuses the engine's."""
 
 
 class ImagePushRefused(ImageError):
-    """The registry refused the image, or holds something else than was sent."""
+    """The registry refused the image, or holds another one than was pushed."""
 
 
 class PreflightFailed(SlipwayError):
-    """A project, an API, a right or a quota is not there that the run needs; nothing was built, made or billed."""
+    """A project, an API, a right or a quota that the run needs is missing; nothing was built, created or billed."""
 
 
 class ClusterError(SlipwayError):
-    """The cluster could not be made, found or used."""
+    """The cluster could not be created, found or used."""
 
 
 class GoogleUnreachable(ClusterError):
-    """Google did not answer, or answered that it is in trouble."""
+    """Google does not respond, or reports a server error."""
 
     worth_retrying = True
 
 
 class ClusterRefused(ClusterError):
-    """Google said no: a right is missing, a quota is full, a field cannot be meant."""
+    """Google refused: a right is missing, a quota is full, a field is invalid."""
 
 
 class ClusterUnfit(ClusterError):
-    """The cluster's creation failed, or its state allows no use."""
+    """The cluster's creation failed, or its state does not allow its use."""
 
 
 class TargetBusy(ClusterError):
@@ -171,33 +171,33 @@ class TargetBusy(ClusterError):
 
 
 class LeaseLost(ClusterError):
-    """The run held the Lease of the target, and does not any more: what it would write may undo another's work."""
+    """The run no longer holds the target's Lease: its writes could overwrite another run's."""
 
 
 class ClusterInUse(ClusterError):
-    """Something lives in the cluster, or may, that is not the model's."""
+    """The cluster has, or may have, something that does not belong to the model."""
 
 
 class TeardownIncomplete(ClusterError):
-    """Something that was to be torn down is still there."""
+    """Something that the teardown deletes still exists."""
 
 
 class ManifestError(SlipwayError):
-    """Kustomize refused, or what it rendered is not what was asked for."""
+    """Kustomize refused, or its output is wrong."""
 
 
 class ApplyError(SlipwayError):
-    """The cluster did not take the manifests."""
+    """The manifests could not be applied."""
 
 
 class ClusterUnreachable(ApplyError):
-    """The API server did not answer."""
+    """The API server does not respond."""
 
     worth_retrying = True
 
 
 class ApplyRefused(ApplyError):
-    """The API server said no to an object."""
+    """The API server refused an object."""
 
 
 class FieldOwnedElsewhere(ApplyError):
@@ -205,29 +205,31 @@ class FieldOwnedElsewhere(ApplyError):
 
 
 class RegistryUnusable(SlipwayError):
-    """The registry's own API did not answer the worker, or refused."""
+    """The registry's own API does not respond to the worker, or refused."""
 
 
 class RetentionIncomplete(SlipwayError):
-    """Something old could not be pruned, and stays until a later run."""
+    """Something old could not be pruned; a later run tries again."""
 
 
 class RolloutFailed(SlipwayError):
-    """The Deployment does not become what was applied."""
+    """The Deployment did not become ready as applied."""
 
 
 class AddressMissing(SlipwayError):
-    """The Service was given no address in time."""
+    """The Service got no address in time."""
 
 
 class GateFailed(SlipwayError):
-    """The deployment answered, and not as promised, or did not answer in time."""
+    """The release answered wrong, or did not answer in time."""
 
 
 class RollbackFailed(SlipwayError):
     """The release that was rolled back to is not live again."""
 
 
-def one_line(words: object) -> str:
-    """What a client, a server or an error says, as one line without a full stop, for `… . Next: …` to follow."""
-    return " ".join(str(words).split()).rstrip(".")
+def one_line(words: object, *, full_stop: bool = False) -> str:
+    """The message of a client, server or error in one line; without the final full stop, because `. Next: …` follows."""
+    line = " ".join(str(words).split())
+    shown = line if full_stop else line.rstrip(".")
+    return shown or (type(words).__name__ if isinstance(words, BaseException) else "")

@@ -1,4 +1,4 @@
-"""Facts go from task to task as small dicts: XCom's allow-list refuses classes of ours."""
+"""Facts: what a task leaves for later tasks. XCom's allow-list refuses our classes, so facts travel as dicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slipway.target import GkeCluster, Target
 from slipway.verdict import Verdict
 
 T = TypeVar("T")
-JsonObject = dict[str, Any]  # a Kubernetes object, a body of Google's APIs, a fact as XCom carries it
+JsonObject = dict[str, Any]  # a Kubernetes object, a body of Google's APIs, a fact in XCom
 
 
 def to_dict(fact: Any) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def to_dict(fact: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], data: Any) -> T:
-    """The fact again from its dict.
+    """The fact from its dict.
 
-    Raises InputRefused where the dict is not one of this kind, such as an XCom that another version of Slipway left.
+    Raises InputRefused if the dict is no such fact, such as an XCom of another version of Slipway.
     """
     try:
         return TypeAdapter(kind).validate_python(data)
@@ -33,7 +33,7 @@ def from_dict(kind: type[T], data: Any) -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
         raise InputRefused(
-            f"{kind.__name__} handed over by an earlier task: {where}: {first['msg']}. Next: clear the run from its first task"
+            f"{kind.__name__} from an earlier task: {where}: {first['msg']}. Next: clear the run from its first task"
         ) from error
 
 
@@ -41,31 +41,31 @@ def from_dict(kind: type[T], data: Any) -> T:
 class Card:
     """The model card and its key figures."""
 
-    uri: str  # of its page; card.json and the pictures are beside it
-    digest: str  # sha256:… of the card without what is measured anew each time
-    parity: str  # how near the exported graph is to 🤗, in one line
-    parameters: int | None  # none for a SavedModel archive
+    uri: str  # of its page; card.json and the pictures are next to it
+    digest: str  # sha256:… of the card without what every export measures again
+    parity: str  # how close the exported graph is to 🤗, in one line
+    parameters: int | None  # None for a SavedModel archive
     size: int  # of the SavedModel, in bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What the exporter left, by URI in the store."""
+    """What the exporter left in the artifact store."""
 
-    version: int  # numbers the content: same content, same number
+    version: int  # numbers the content: equal content, equal number
     content_hash: str  # sha256:… of the SavedModel folder
-    model_uri: str  # a tar of the SavedModel with fixed times, ready to be an image layer
+    model_uri: str  # a tar of the SavedModel with fixed times, ready to become an image layer
     golden_uri: str  # JSON: the golden cases with their requests
     descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
     report_uri: str  # the exporter's own report
-    card: Card | None = None  # none in what an earlier Slipway exported
+    card: Card | None = None  # None in the exports of an earlier Slipway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """An image on an engine."""
 
-    image_id: str  # sha256:… of its configuration; differs between two commits of equal content
+    image_id: str  # sha256:… of its configuration; differs between commits of equal content
     layer: str  # sha256:… of the model's layer, uncompressed; equal for equal content
     reference: str  # repository:tag
     version: int
@@ -81,7 +81,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """An image as the registry holds it."""
+    """An image in the registry."""
 
     reference: str  # repository@digest
     digest: str  # sha256:… of the manifest
@@ -99,13 +99,25 @@ class ObjectRef:
     namespace: str
 
     def __str__(self) -> str:
-        """As kubectl names it."""
+        """The name that kubectl prints."""
         return f"{self.kind.lower()}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed:
+    """What runs next to the live release."""
+
+    release_id: str  # that the preview's pods are labelled with
+    reference: str  # the image, by digest
+    version: int
+    objects: tuple[ObjectRef, ...]
+    uid: str  # of the Deployment, from the answer to this apply
+    generation: int  # likewise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What an apply left in the cluster."""
+    """What an apply changed in the cluster."""
 
     release_id: str
     reference: str  # the image, by digest
@@ -114,55 +126,8 @@ class Applied:
     manifests_hash: str  # sha256:… of the rendered manifests
     objects: tuple[ObjectRef, ...]
     pruned: tuple[ObjectRef, ...]
-    uid: str  # of the Deployment, as this apply's answer gave it
+    uid: str  # of the Deployment, from the answer to this apply
     generation: int  # likewise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Previewed:
-    """What runs beside the live release."""
-
-    release_id: str  # as the preview's pods bear it
-    reference: str  # the image, by digest
-    version: int
-    objects: tuple[ObjectRef, ...]
-    uid: str  # of the Deployment, as this apply's answer gave it
-    generation: int  # likewise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """How a release told a set."""
-
-    digest: str  # sha256:… of the set
-    images: int
-    wrong: tuple[str, ...]  # the names of those told wrong
-
-    @property
-    def right(self) -> int:
-        """How many were told right."""
-        return self.images - len(self.wrong)
-
-    def __str__(self) -> str:
-        """As a person reads it."""
-        return f"{self.right} of {self.images} images told right ({self.right / self.images:.4f})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """How the live release tells the set, and how that is known; or why it is not."""
-
-    measured: Measured | None
-    source: str
-    unknown: bool = False  # it serves, and could not be measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A recorded release that comes back."""
-
-    release: Release
-    plan: Plan
 
 
 Action = Literal["nothing", "manifests", "everything", "restore"]
@@ -170,21 +135,56 @@ Action = Literal["nothing", "manifests", "everything", "restore"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run is going to do, and why."""
+    """What a run will do, and why."""
 
     action: Action
     reasons: tuple[str, ...]
-    export: Export | None = None  # the live release's, where there is nothing to export
-    pushed: Pushed | None = None  # the live release's image under the new release's id, likewise
-    manifests_uri: str | None = None  # of a recorded release that comes back as it was
-    release: Release | None = None  # that one, where it is not the one that the run was triggered for
-    orphans: tuple[str, ...] = ()  # what is live and no model file asks for, one a line
-    baseline: Baseline | None = None  # how the live release tells the gate's labelled set, where it is compared with
+    export: Export | None = None  # the live release's, if there is nothing to export
+    pushed: Pushed | None = None  # likewise: the live release's image, under the new release's id
+    manifests_uri: str | None = None  # of a recorded release that is applied unchanged
+    release: Release | None = None  # that release, if it is not the one that the run was triggered for
+    orphans: tuple[str, ...] = ()  # what is live without a model file, one per line
+    baseline: Baseline | None = None  # the live release on the gate's labelled set, if the gate compares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A recorded release to roll back to."""
+
+    release: Release
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """A release's accuracy on a labelled set."""
+
+    digest: str  # sha256:… of the set
+    images: int
+    wrong: tuple[str, ...]  # the names of the images classified wrong
+
+    @property
+    def correct(self) -> int:
+        """The number of images classified correctly."""
+        return self.images - len(self.wrong)
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.correct} of {self.images} images classified correctly ({self.correct / self.images:.4f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The live release's accuracy on the set and how it was measured; or why it was not."""
+
+    measured: Accuracy | None
+    source: str
+    unknown: bool = False  # the release serves, but could not be measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancer:
-    """A Service of type LoadBalancer, by which what Google made for it is known when it is gone."""
+    """A Service of type LoadBalancer: identifies what Google made for it after it is deleted."""
 
     service: str  # namespace/name
     uid: str
@@ -193,32 +193,32 @@ class Balancer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teardown:
-    """What is going to be taken away: a model's recorded objects, then its cluster."""
+    """What a teardown deletes: a model's recorded objects, then its cluster."""
 
     model: str
     run_id: str
     store: str
     target: Target
     deployment: str
-    objects: tuple[ObjectRef, ...]  # in the order of their apply
-    balancers: tuple[Balancer, ...]  # of all Services in the cluster
-    claim: str | None  # of the run that made a temporary cluster, which alone may delete it
-    address_timeout_s: int  # how long a load balancer may take to be gone
-    cluster_timeout_s: int  # how long the cluster may take
+    objects: tuple[ObjectRef, ...]  # in the order in which they were applied
+    balancers: tuple[Balancer, ...]  # for all Services in the cluster
+    claim: str | None  # of the run that created a temporary cluster; no other run may delete it
+    address_timeout_s: int  # for a load balancer to disappear
+    cluster_timeout_s: int  # for the cluster to disappear
 
     @property
     def cluster(self) -> GkeCluster:
-        """The cluster. Raises InputRefused where the target is none of Google's."""
+        """The cluster. Raises InputRefused if the target is not a GKE cluster."""
         if self.target.gke is None:
-            raise InputRefused(f"model {self.model}: its target is no GKE cluster. Next: remove its objects by hand")
+            raise InputRefused(f"model {self.model}: its target is not a GKE cluster. Next: remove its objects by hand")
         return self.target.gke
 
     @property
     def temporary(self) -> bool:
-        """Whether the run has made the cluster for itself."""
+        """Whether the run created the cluster for itself."""
         return self.claim is not None
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The recorded Services by name."""
+        """The names of the recorded Services."""
         return tuple(ref.name for ref in self.objects if ref.kind == "Service")

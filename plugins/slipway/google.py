@@ -1,8 +1,8 @@
-"""Google's side of a target, asked through the Google provider's own hooks; loaded by the tasks of such a target alone.
+"""Tokens, hooks and Kubernetes clients for GKE targets, from the Google provider; only tasks of such targets load this.
 
-The provider's calls to GKE have limits of their own (20 s, 45 s to create); the Kubernetes clients of its hooks have none
-(KubernetesHook's have), so that every request of them is given one here. Where a cluster's API server is, is asked once for
-a while: not for each client, and anew when it does not answer there.
+The provider's calls to GKE have their own time limits (20 s, 45 s to create). The Kubernetes clients of its GKE hooks have
+none, unlike KubernetesHook's, so every request gets one here. Each process asks Google for a cluster's endpoint once in
+ten minutes, and again if the endpoint does not respond.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import ClusterRefused, GoogleUnreachable, InputRefused
+from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
 if TYPE_CHECKING:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import RefreshError
 
 
-ENDPOINT_KEPT_S = 600  # a cluster keeps its address for as long as it lives; another one of its name shows itself
+ENDPOINT_KEPT_S = 600  # an endpoint never changes; a new cluster of the same name has another one
+RETRYABLE = frozenset({408, 429})  # HTTP statuses besides 5xx that can be retried
+INTERNAL, UNAVAILABLE = 500, 503
 IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
 
 _endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
 
 
 def access_token(conn_id: str) -> str:
-    """A token made just now, of the connection's account or of the one that it impersonates; it lives for an hour at most.
+    """A new token of the connection's account, or of the account that it impersonates; valid for at most an hour.
 
     Raises InputRefused, ClusterRefused, GoogleUnreachable.
     """
@@ -40,7 +43,7 @@ def access_token(conn_id: str) -> str:
 
 
 def connected_project(conn_id: str) -> str:
-    """The project that a Google connection names. Raises InputRefused where there is no connection, or no project."""
+    """The project that a Google connection names. Raises InputRefused if there is no connection, or no project."""
     with google_errors(f"connection {conn_id}", conn_id):
         project = cluster_hook(conn_id, None).project_id
     if not project:
@@ -51,7 +54,7 @@ def connected_project(conn_id: str) -> str:
 
 
 def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
-    """A `kubernetes.client.ApiClient` on the cluster, from GKEKubernetesHook: a token that has expired is made anew."""
+    """A `kubernetes.client.ApiClient` for the cluster, from GKEKubernetesHook, which renews an expired token."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesHook
 
     with google_errors(str(cluster), conn_id):
@@ -64,9 +67,9 @@ def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
 
 @asynccontextmanager
 async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIterator[Any]:
-    """A `kubernetes_asyncio` ApiClient on the same cluster, from GKEKubernetesAsyncHook, for triggers.
+    """A `kubernetes_asyncio` ApiClient for the cluster, from GKEKubernetesAsyncHook, for triggers.
 
-    The hook gives it one token for good: it is for one look, and the next look's client has a token of its own.
+    The hook never renews the client's token, so a trigger uses a new client for each poll.
     """
     from aiohttp import ClientError
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesAsyncHook
@@ -84,7 +87,7 @@ async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIte
 
 
 def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Any:
-    """The client, each of whose requests has a limit where the caller gives none, and is made within `around`."""
+    """The client, with a time limit for each request that has none; each request runs within `around`."""
     call = client.call_api
 
     def call_api(*words: Any, **options: Any) -> Any:
@@ -97,76 +100,81 @@ def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nu
 
 @contextmanager
 def google_errors(where: str, conn_id: str) -> Iterator[None]:
-    """Google's refusal as one line of ours."""
+    """Turns what Google's clients and the connection raise into one of our errors. The only place that does."""
     from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
-    from google.api_core import exceptions as api
-
-    def line(error: Exception) -> str:
-        return " ".join(str(getattr(error, "message", None) or error).split())
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
 
     try:
         with token_errors(where, conn_id):
             yield
+    except (GoogleAPICallError, RetryError) as error:
+        raise _call_error(where, conn_id, error) from error
     except AirflowNotFoundException as error:
         raise InputRefused(
             f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type google_cloud_platform"
         ) from error
-    except (api.ServerError, api.TooManyRequests, api.RetryError) as error:
-        if isinstance(error, api.ResourceExhausted):
-            raise ClusterRefused(f"{where}: {line(error)}. Next: ask Google for quota, or ask for less") from error
-        raise GoogleUnreachable(f"{where}: {line(error)}. Next: look at status.cloud.google.com") from error
-    except (api.Forbidden, api.Unauthorized) as error:
-        raise ClusterRefused(
-            f"{where}: {type(error).__name__}: {line(error)}. Next: give connection {conn_id} the right it names, or quota"
-        ) from error
-    except api.GoogleAPICallError as error:
-        raise ClusterRefused(f"{where}: {type(error).__name__}: {line(error)}. Next: mend target.gke") from error
     except (AirflowException, OSError, ValueError) as error:
-        raise InputRefused(f"connection {conn_id}: {line(error)}. Next: mend it in Airflow") from error
+        raise InputRefused(f"connection {conn_id}: {one_line(error)}. Next: fix it in Airflow") from error
 
 
 @contextmanager
 def token_errors(where: str, conn_id: str) -> Iterator[None]:
-    """Why Google gives a connection no token, as one line of ours."""
+    """Turns the reason why Google gives a connection no token into one of our errors."""
     from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
-
-    def line(words: object) -> str:
-        return " ".join(str(words).split()).rstrip(".")
 
     try:
         yield
     except TransportError as error:
-        raise GoogleUnreachable(f"{where}: {line(error)}. Next: look at status.cloud.google.com") from error
+        raise refused(where, UNAVAILABLE, error) from error
     except RefreshError as error:
-        status, said = judge_refresh(error)
-        what = f"{where}: connection {conn_id} gets no token: {line(said)}"
-        if error.retryable or status in {408, 429} or status >= 500:  # noqa: PLR2004 - in trouble
-            raise GoogleUnreachable(f"{what}. Next: look at status.cloud.google.com") from error
-        mend = "mend its key or account"
-        if "impersonat" in said:
-            mend = f"give its account {IMPERSONATOR} on the account that it impersonates"
-        raise ClusterRefused(f"{what}. Next: {mend}") from error
+        status, reason = read_refresh_error(error)
+        then = "fix its key or account"
+        if "impersonat" in reason:
+            then = f"give its account {IMPERSONATOR} on the account that it impersonates"
+        status = UNAVAILABLE if error.retryable else status
+        raise refused(f"{where}: connection {conn_id} gets no token", status, reason, then=then) from error
     except GoogleAuthError as error:
         raise ClusterRefused(
-            f"{where}: connection {conn_id}: {type(error).__name__}: {line(error)}. Next: mend it in Airflow"
+            f"{where}: connection {conn_id}: {type(error).__name__}: {one_line(error)}. Next: fix it in Airflow"
         ) from error
 
 
-def judge_refresh(error: RefreshError) -> tuple[int, str]:
-    """HTTP status, 0 where there is none, and words of Google's answer to a wish for a token."""
-    words, *answers = error.args or ("no reason given",)
+def refused(where: str, status: int, reason: object, *, then: str = "") -> ClusterError:
+    """The error for an HTTP status of Google: an outage, which can be retried, or a refusal with what to do next."""
+    line = f"{where}: {one_line(reason)}. Next: "
+    if status in RETRYABLE or status >= INTERNAL:
+        return GoogleUnreachable(f"{line}look at status.cloud.google.com")
+    return ClusterRefused(f"{line}{then}")
+
+
+def _call_error(where: str, conn_id: str, error: GoogleAPICallError | RetryError) -> ClusterError:
+    from google.api_core import exceptions as api
+
+    message = one_line(error.message or error)
+    if isinstance(error, api.ResourceExhausted):
+        return ClusterRefused(f"{where}: {message}. Next: request quota from Google, or ask for less")
+    if isinstance(error, (api.ServerError, api.TooManyRequests, api.RetryError)):
+        return refused(where, UNAVAILABLE, message)
+    forbidden = isinstance(error, (api.Forbidden, api.Unauthorized))
+    then = f"give connection {conn_id} that right, or request quota" if forbidden else "fix target.gke"
+    return ClusterRefused(f"{where}: {type(error).__name__}: {message}. Next: {then}")
+
+
+def read_refresh_error(error: RefreshError) -> tuple[int, str]:
+    """The HTTP status and the message in Google's answer to a request for a token; the status is 0 if it has none."""
+    message, *answers = error.args or ("no reason given",)
     for answer in answers:
-        said = answer
+        parsed = answer
         with suppress(ValueError):
-            said = json.loads(answer) if isinstance(answer, str) else answer
-        reason = said.get("error") if isinstance(said, dict) else None
-        if isinstance(reason, dict):  # an API's; the token server's is in the words already
-            return int(reason.get("code") or 0), f"{words}: {reason.get('message')}"
-    return 0, str(words)
+            parsed = json.loads(answer) if isinstance(answer, str) else answer
+        reason = parsed.get("error") if isinstance(parsed, dict) else None
+        if isinstance(reason, dict):  # from an API; the token server's reason is in the message already
+            return int(reason.get("code") or 0), f"{message}: {reason.get('message')}"
+    return 0, str(message)
 
 
 def cluster_hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
-    """The provider's hook, with a token: where gRPC is left to get one, a refused one looks like a Google in trouble."""
+    """The provider's hook, with a token: if gRPC requests it, a refused token looks like an outage of Google."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
 
     hook = GKEHook(gcp_conn_id=conn_id, location=cluster.location if cluster else None)
@@ -183,9 +191,9 @@ def _make_token(credentials: Any) -> str:
 
 
 def endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
-    """Where the cluster's API server is, and its certificate authority; asked of Google once for a while.
+    """The URL of the cluster's API server and its certificate authority, kept for ENDPOINT_KEPT_S.
 
-    Raises ClusterRefused where it has none yet.
+    Raises ClusterRefused if the cluster has no endpoint yet.
     """
     asked_s, found = _endpoints.get((conn_id, cluster), (0.0, ("", "")))
     if not asked_s or time.monotonic() - asked_s > ENDPOINT_KEPT_S:
@@ -195,7 +203,7 @@ def endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
 
 
 def forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
-    """Ask Google anew next time: a cluster that was made again under its name is elsewhere, or has another authority."""
+    """Ask Google again next time: a cluster that was deleted and created again has another endpoint or authority."""
     _endpoints.pop((conn_id, cluster), None)
 
 

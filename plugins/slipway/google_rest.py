@@ -1,7 +1,7 @@
-"""Questions to Google's REST APIs, as the account of a Google connection: an answer always comes back, also a refusal.
+"""Requests to Google's REST APIs, with the account of a Google connection; a refusal is an answer too.
 
-Through Google's own session on the provider's credentials: what is asked is a handful of GETs whose JSON is read as it is,
-and for that the discovery client parses documents of megabytes, and trusts a bundle of its own in place of the machine's.
+Uses Google's own session with the provider's credentials. The discovery client would parse megabytes of documents for a
+handful of GETs, and trusts its own bundle of certificates instead of the machine's.
 """
 
 from __future__ import annotations
@@ -11,42 +11,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-QUESTION_S = 10  # an answer takes well under a second
+from slipway.errors import one_line
+from slipway.facts import JsonObject
+
+REQUEST_S = 10  # an answer takes well under a second
 OK, NOT_FOUND = 200, 404
 NOT_ANSWERED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoogleAnswer:
-    """What a REST API answered."""
+    """The answer of a REST API."""
 
-    status: int  # HTTP's; 0: nobody answered
-    body: dict[str, Any] = field(default_factory=dict)
+    status: int  # of HTTP; 0: no answer
+    body: JsonObject = field(default_factory=dict)
 
     @property
     def refusal(self) -> str | None:
-        """In Google's words why it gave no result; None where it gave one."""
+        """Google's message if there is no result, None if there is one."""
         if self.status == OK:
             return None
-        message = (self.body.get("error") or {}).get("message") or "no reason given"
-        line = " ".join(str(message).split()).rstrip(".")
-        return line if self.status == NOT_ANSWERED else f"HTTP {self.status}: {line}"
+        message = one_line((self.body.get("error") or {}).get("message") or "no reason given")
+        return message if self.status == NOT_ANSWERED else f"HTTP {self.status}: {message}"
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleRest:
     """Google's REST APIs in the connection's universe."""
 
-    account: str | None  # whose credentials they are, where these say so
-    request: Callable[..., Any]  # method, URL, and requests' own options
+    account: str | None  # of the credentials, if they name it
+    request: Callable[..., Any]  # method, URL, and the options of `requests`
     universe: str
 
     def get(self, api: str, path: str, **query: Any) -> GoogleAnswer:
-        """What an API says of a resource: `get("compute", "/compute/v1/projects/shop")`."""
+        """A resource of an API: `get("compute", "/compute/v1/projects/shop")`."""
         return self._ask("GET", api, path, params=query)
 
-    def post(self, api: str, path: str, body: dict[str, Any]) -> GoogleAnswer:
-        """What an API answers to a body."""
+    def post(self, api: str, path: str, body: JsonObject) -> GoogleAnswer:
+        """The answer of an API to a body."""
         return self._ask("POST", api, path, json=body)
 
     def _ask(self, method: str, api: str, path: str, **options: Any) -> GoogleAnswer:
@@ -55,7 +57,7 @@ class GoogleRest:
 
         url = f"https://{api}.{self.universe}{path}"
         try:
-            answer = self.request(method, url, timeout=QUESTION_S, max_allowed_time=QUESTION_S, **options)
+            answer = self.request(method, url, timeout=REQUEST_S, max_allowed_time=REQUEST_S, **options)
         except (RequestException, GoogleAuthError) as error:
             return GoogleAnswer(status=NOT_ANSWERED, body={"error": {"message": f"{type(error).__name__}: {error}"}})
         try:
@@ -67,7 +69,7 @@ class GoogleRest:
 
 @contextmanager
 def google_rest(conn_id: str) -> Iterator[GoogleRest]:
-    """Google's REST APIs as the account of a connection. Raises InputRefused where it cannot be meant, ClusterRefused."""
+    """Google's REST APIs with the account of a connection. Raises InputRefused if it is invalid, ClusterRefused."""
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from google.auth.transport.requests import AuthorizedSession
 
@@ -84,4 +86,4 @@ def google_rest(conn_id: str) -> Iterator[GoogleRest]:
 
 def _account(credentials: Any) -> str | None:
     account = getattr(credentials, "service_account_email", None)
-    return account if account and "@" in account else None  # a machine's own is called `default` until it is asked
+    return account if account and "@" in account else None  # a machine's own account reads `default` at first

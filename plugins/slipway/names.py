@@ -1,4 +1,4 @@
-"""Every name that Slipway gives: labels, ids, tags, URIs and file names."""
+"""Every name that Slipway gives: labels, ids, tags, URIs, paths and file names."""
 
 from __future__ import annotations
 
@@ -8,20 +8,32 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-MODELS_FOLDER = "/models"  # TF Serving's MODEL_BASE_PATH
-SERVING_SIGNATURE = "serving_default"
+# Kubernetes
 LABEL_MODEL = "slipway/model"
 LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
 FIELD_MANAGER = "slipway"
 PREVIEW_SUFFIX = "-preview"
+
+# GKE clusters; Google's labels take no slash
+CLUSTER_LABEL_STORE = "slipway-store"  # the Slipway that made the cluster, by its artifact store
+CLUSTER_LABEL_MODEL = "slipway-model"  # the model that it was made for
+CLUSTER_LABEL_RUN = "slipway-run"  # the run that made it
+
+# TF Serving
+MODELS_FOLDER = "/models"  # its MODEL_BASE_PATH
+SERVING_SIGNATURE = "serving_default"
 REST_PORT = 8501  # of every Service
+
 SHORT = 12  # characters of a hash that a person can tell apart
-LONGEST_FILE_NAME = 150  # of a run id, which has up to 250; a file system's limit is 255 with all suffixes
+LONGEST_FILE_NAME = 150  # characters of a run id, which has up to 250; a file system's limit is 255 with all suffixes
+
+
+# --- Airflow ---
 
 
 def dag_id(model: str) -> str:
-    """The DAG that refreshes a model; a dot stands for what no model's name has, so that a refused file has a DAG too."""
+    """The DAG that refreshes a model. A dot replaces what a model's name cannot have: a refused file gets a DAG too."""
     return f"refresh_{re.sub(r'[^a-z0-9-]', '.', model).replace('-', '_')}"
 
 
@@ -40,14 +52,102 @@ def asset_uri(model: str) -> str:
     return f"x-slipway://served/{model}"
 
 
+def upstream_uri(model: str) -> str:
+    """The Asset that a new revision of a model's source updates, if its model file has `watch`."""
+    return f"x-slipway://upstream/{model}"
+
+
+# --- Kubernetes ---
+
+
 def preview_name(name: str) -> str:
-    """What the preview of an object is called, and of a release's id: its pods are told by it from the live ones."""
+    """The name of an object's preview; also the label value of a release's preview, which tells its pods from the live ones."""
     return f"{name}{PREVIEW_SUFFIX}"
 
 
-def upstream_uri(model: str) -> str:
-    """The Asset that a new revision of a model's source updates, where its model file says `watch`."""
-    return f"x-slipway://upstream/{model}"
+def lease_name(deployment: str) -> str:
+    """The Lease that says which run may write to a Deployment."""
+    return f"slipway-{deployment}"
+
+
+def proxy_path(namespace: str, service: str) -> str:
+    """The API server's path that forwards to a Service's REST port."""
+    return f"/api/v1/namespaces/{namespace}/services/{service}:{REST_PORT}/proxy"
+
+
+# --- images and containers ---
+
+
+def repository_of(reference: str) -> str:
+    """An image reference without tag and digest; a registry's port is kept."""
+    name = reference.split("@", 1)[0]
+    last = PurePosixPath(name).name
+    return name[: -len(last)] + last.split(":", 1)[0]
+
+
+def image_tag(version: int, content_hash: str, base_digest: str) -> str:
+    """A tag for people to read."""
+    return f"v{version}-{short(digest_of([content_hash, base_digest]))}"
+
+
+def build_container_name(model: str, store: str) -> str:
+    """The container that an image is committed from."""
+    return f"slipway-build-{model}-{store_id(store)}"
+
+
+def smoke_container_name(model: str, store: str) -> str:
+    """The container of the smoke test."""
+    return f"slipway-smoke-{model}-{store_id(store)}"
+
+
+# --- TF Serving ---
+
+
+def version_folder(model: str, version: int) -> str:
+    """A version's folder in the image."""
+    return f"{MODELS_FOLDER}/{model}/{version}"
+
+
+def version_path(model: str, version: int) -> str:
+    """A version's REST path."""
+    return f"/v1/models/{model}/versions/{version}"
+
+
+# --- the artifact store ---
+
+
+def store_id(store: str) -> str:
+    """A short id of an artifact store."""
+    return short(digest_of([store]))
+
+
+def records_folder(model: str) -> str:
+    """The folder of a model's records."""
+    return f"records/{model}"
+
+
+def record_key(model: str, run_id: str) -> str:
+    """The key of a run's record."""
+    return f"{records_folder(model)}/{file_name(run_id)}.json"
+
+
+def source_key(model: str, revision: str, suffix: str) -> str:
+    """The key of a source's copy."""
+    return f"sources/{model}/{revision.removeprefix('sha256:')}{suffix}"
+
+
+def labelled_set_key(model: str, digest: str) -> str:
+    """The key of a labelled set."""
+    return f"quality/{model}/{short(digest)}.json"
+
+
+def file_name(run_id: str) -> str:
+    """A run id as a file name; Airflow's own ids contain `:` and `+`. A changed name ends in the run id's hash."""
+    safe = re.sub(r"^\.|[^A-Za-z0-9_.-]", "_", run_id)[:LONGEST_FILE_NAME]
+    return run_id if safe == run_id else f"{safe}-{short(digest_of(run_id))}"
+
+
+# --- hashes ---
 
 
 def digest_of(value: Any) -> str:
@@ -59,26 +159,3 @@ def digest_of(value: Any) -> str:
 def short(digest: str) -> str:
     """The first characters of a hash, for names and for people."""
     return digest.removeprefix("sha256:")[:SHORT]
-
-
-def repository_of(reference: str) -> str:
-    """An image reference without tag and digest; a registry's port stays."""
-    name = reference.split("@", 1)[0]
-    last = PurePosixPath(name).name
-    return name[: -len(last)] + last.split(":", 1)[0]
-
-
-def store_id(store: str) -> str:
-    """An artifact store in a few characters."""
-    return short(digest_of([store]))
-
-
-def lease_name(deployment: str) -> str:
-    """The Lease that says which run may write to a Deployment."""
-    return f"slipway-{deployment}"
-
-
-def file_name(run_id: str) -> str:
-    """A run id as a file name: Airflow's own have `:` and `+` in them. What had to be changed ends in the run id's hash."""
-    safe = re.sub(r"^\.|[^A-Za-z0-9_.-]", "_", run_id)[:LONGEST_FILE_NAME]
-    return run_id if safe == run_id else f"{safe}-{short(digest_of(run_id))}"

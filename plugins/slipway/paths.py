@@ -1,4 +1,4 @@
-"""Where the project's own folders are."""
+"""The project's own folders."""
 
 from __future__ import annotations
 

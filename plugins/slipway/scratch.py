@@ -1,7 +1,7 @@
-"""A task's temporary folder, what a killed task left of its own, and what a disk that is full says in one line.
+"""Temporary folders of tasks, the removal of what killed tasks left, and the error of a full disk.
 
-What a task writes before it is whole is locked for as long as the process lives: what is not locked has been abandoned,
-and the next who writes there removes it. A file system without locks keeps what was abandoned.
+A process locks what it is writing for as long as it lives. What is not locked is abandoned: the next process that writes
+there deletes it. On a file system without locks, abandoned files are kept.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def scratch_folder(purpose: str) -> Iterator[Path]:
-    """A new folder below TMPDIR, gone afterwards with all that is in it. Raises ScratchFull where there is no room for it."""
+    """A new folder below TMPDIR, deleted afterwards. Raises ScratchFull if the disk is full."""
     try:
         above = Path(tempfile.gettempdir())
-    except FileNotFoundError as error:  # each place that there might be has been tried with a small file
-        raise ScratchFull(f"temporary folder: {error.strerror}. Next: df -h, and make room or set TMPDIR") from error
+    except FileNotFoundError as error:  # Python tried a small file in each candidate folder
+        raise ScratchFull(f"temporary folder: {error.strerror}. Next: df -h, then free space or set TMPDIR") from error
     try:
         remove_abandoned(above.glob(f"{PREFIX}*"))
         with _own_folder(above, purpose) as folder:
@@ -54,7 +54,7 @@ def _own_folder(above: Path, purpose: str) -> Iterator[Path]:
 
 @contextmanager
 def held(path: Path) -> Iterator[bool]:
-    """Hold what this process has just made; False where somebody took it for abandoned before it was held."""
+    """Lock what this process has just created; False if another process deleted it as abandoned before."""
     file = None
     with suppress(FileNotFoundError):
         file = _open(path)
@@ -68,9 +68,9 @@ def held(path: Path) -> Iterator[bool]:
 
 
 def remove_abandoned(paths: Iterable[Path]) -> None:
-    """Remove those of these files and folders that nobody holds."""
+    """Delete the files and folders of these that no process holds."""
     for path in paths:
-        with suppress(OSError):  # another user's, gone, held, or without locks
+        with suppress(OSError):  # owned by another user, deleted, held, or without locks
             _remove_unheld(path)
 
 
@@ -79,7 +79,7 @@ def _remove_unheld(path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        log.info("removed what a killed task left: %s", path)
+        log.info("deleted what a killed task left: %s", path)
     finally:
         os.close(file)
 
@@ -89,20 +89,20 @@ def _open(path: Path) -> int:
 
 
 def scratch_full(folder: Path) -> ScratchFull:
-    """The error of a temporary folder without room."""
+    """The error of a temporary folder on a full disk."""
     return ScratchFull(
-        f"temporary folder {folder}: {no_room(folder)}. Next: make room there, or set the worker's TMPDIR to a larger disk; "
+        f"temporary folder {folder}: {disk_is_full(folder)}. Next: free space there, or set the worker's TMPDIR to a larger disk; "
         "it holds the checkpoint, the SavedModel and its archive at once. Then clear the task"
     )
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error is that of a full disk, or of a quota that is used up."""
+    """Whether an error means a full disk, or an exhausted disk quota."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def no_room(folder: Path) -> str:
-    """What a full disk is to people: how much of it is free, now that what was half written is gone."""
+def disk_is_full(folder: Path) -> str:
+    """The message of a full disk, with its free space after the partial files were deleted."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     usage = shutil.disk_usage(there)
     return f"its disk is full: {usage.free // MIB} of {usage.total // MIB} MiB are free"

@@ -1,4 +1,4 @@
-"""Where a release goes: one serialisable value that becomes a Kubernetes client, sync or async, here and nowhere else."""
+"""Where a release goes: a namespace of a cluster, and the GKE cluster that it may be in. Plain values without I/O."""
 
 from __future__ import annotations
 
@@ -6,33 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-REQUEST_TIMEOUT_S = 30  # one answer of an API server; a hung connection must not hold a task
-EVERY_CLUSTERS_NAMESPACE = "default"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A namespace of a cluster, reached through an Airflow connection: of type `kubernetes`, or Google's for a GKE cluster."""
-
-    kind: Literal["kubernetes", "gke"] = "kubernetes"
-    conn_id: str
-    namespace: str
-    gke: GkeCluster | None = None  # which of Google's clusters; None: the one that the connection names
-
-    def kubectl(self, command: str) -> str:
-        """The kubectl command that a person would run next in this namespace."""
-        return f"kubectl -n {self.namespace} {command}"
-
+REQUEST_TIMEOUT_S = 30  # for one request to an API server, so that a hung connection does not block a task
+EVERY_CLUSTERS_NAMESPACE = "default"  # the only one in a new cluster
 
 Endpoint = Literal["public", "private", "dns"]
-CLUSTER_LABEL_RUN = "slipway-run"  # on a cluster, which run made it; Google's labels take no slash
-CLUSTER_LABEL_STORE = "slipway-store"  # which Slipway, by its artifact store
-CLUSTER_LABEL_MODEL = "slipway-model"  # and for which model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GkeCluster:
-    """Which cluster of Google's it is, and by which of its endpoints it is reached."""
+    """A GKE cluster by its name, and which of its endpoints is used."""
 
     project: str
     location: str  # a zone or a region
@@ -41,36 +23,36 @@ class GkeCluster:
 
     @property
     def parent(self) -> str:
-        """The location, as the API names it."""
+        """The location, as Google's API names it."""
         return f"projects/{self.project}/locations/{self.location}"
 
     @property
     def path(self) -> str:
-        """The cluster, as the API names it."""
+        """The cluster, as Google's API names it."""
         return f"{self.parent}/clusters/{self.name}"
 
     @property
     def region(self) -> str:
-        """The region that the location is, or is in."""
+        """The region of the location."""
         return region_of(self.location)
 
     @property
     def regional(self) -> bool:
-        """Whether its nodes are in several zones: as many of them in each as the spec counts."""
+        """Whether the location is a region: then each of several zones has as many nodes as the spec counts."""
         return self.region == self.location
 
     def __str__(self) -> str:
-        """As people name it."""
+        """How messages name it."""
         return f"cluster {self.name} in {self.project}, {self.location}"
 
     def gcloud(self, command: str) -> str:
-        """The gcloud command that a person would run next."""
+        """A gcloud command on this cluster, for a person to run."""
         return f"gcloud container clusters {command} {self.name} --location {self.location} --project {self.project}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePool:
-    """Nodes of one kind; the two limits go together, and without them the pool stays as large as it is."""
+    """Nodes of one machine type; the pool scales if both limits are given."""
 
     name: str
     machine_type: str
@@ -81,17 +63,31 @@ class NodePool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
-    """The shape of a cluster that is made where there is none."""
+    """What a run creates if there is no cluster."""
 
-    node_pools: tuple[NodePool, ...]  # none: Autopilot
+    node_pools: tuple[NodePool, ...]  # empty: Autopilot
     release_channel: str
     workload_identity: bool
     private_nodes: bool
     labels: dict[str, str]
     timeout_s: int
-    temporary: bool = False  # made by a run, and deleted by it
+    temporary: bool = False  # each run creates the cluster and deletes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A namespace of a cluster, and the Airflow connection to it: type `kubernetes`, or Google's for a GKE cluster."""
+
+    kind: Literal["kubernetes", "gke"] = "kubernetes"
+    conn_id: str
+    namespace: str
+    gke: GkeCluster | None = None  # None: the cluster that the connection names
+
+    def kubectl(self, command: str) -> str:
+        """A kubectl command in this namespace, for a person to run."""
+        return f"kubectl -n {self.namespace} {command}"
 
 
 def region_of(location: str) -> str:
-    """The region of a zone; a region is its own."""
+    """The region of a zone; a region is returned as it is."""
     return re.sub(r"-[a-z]$", "", location)

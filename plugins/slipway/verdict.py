@@ -1,4 +1,4 @@
-"""What a judge says: not yet, yes, no, each with its reason; the gate may also be in doubt."""
+"""What a judge returns: a Verdict with its reason, or the Findings of a preflight."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ FindingOutcome = Literal["ok", "warned", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a judge says of what it was shown."""
+    """A judge's outcome and its reason."""
 
     outcome: Outcome
     reason: str
 
     @classmethod
     def wait(cls, reason: str) -> Self:
-        """Not yet: look again."""
+        """Not decided yet: check again."""
         return cls(outcome="wait", reason=reason)
 
     @classmethod
     def passed(cls, reason: str) -> Self:
-        """Done, and as it should be."""
+        """Done, and as required."""
         return cls(outcome="pass", reason=reason)
 
     @classmethod
     def failed(cls, reason: str) -> Self:
-        """Wrong, and waiting will not mend it."""
+        """Wrong, and waiting will not fix it."""
         return cls(outcome="fail", reason=reason)
 
     @classmethod
     def inconclusive(cls, reason: str) -> Self:
-        """Neither right nor wrong by what could be measured: a person has to say."""
+        """The measurements do not decide it: a person must."""
         return cls(outcome="inconclusive", reason=reason)
 
     def to_dict(self) -> dict[str, str]:
-        """The verdict as XCom and trigger events carry it."""
+        """For XCom and trigger events."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -50,11 +50,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one preflight check."""
 
     outcome: FindingOutcome
     said: str
-    then: str = ""  # the next command, or what to do
+    then: str = ""  # the next command or step
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -63,17 +63,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """All that was looked at."""
+    """The results of all preflight checks."""
 
     findings: tuple[Finding, ...]
 
 
 def require(where: str, findings: Iterable[Finding]) -> None:
-    """Raise PreflightFailed, in one line, where something is missing."""
+    """Raise PreflightFailed, in one line, if a finding says that something is missing."""
     missing = [one for one in findings if one.outcome == "missing"]
     if missing:
         first = missing[0].then
         raise PreflightFailed(
             f"{where}: {'; '.join(one.said for one in missing)}. Next: {first}"
-            f"{'; the log has a line with what to do for each of the others' if missing[1:] else ''}"
+            f"{'; the log has the next step for each of the others' if missing[1:] else ''}"
         )

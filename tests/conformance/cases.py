@@ -1,7 +1,7 @@
-"""What TensorFlow Serving answers over REST, as data: a request, the answer, and the line of its source that says so.
+"""TensorFlow Serving's REST API as data: requests, expected answers, and the lines of its source that define them.
 
 Every `source` is a path below `tensorflow_serving/` in tensorflow/serving at tag 2.20.0, with its lines. No expectation
-was taken from what a server here had answered.
+was copied from the answers of a server here.
 """
 
 import gzip
@@ -19,7 +19,7 @@ TENSOR = "util/json_tensor.cc"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One REST request: `answer` is the whole body, `error` words that the error message holds."""
+    """One REST request. `answer` is the whole expected body, `error` a part of the expected error message."""
 
     name: str
     source: str
@@ -38,14 +38,14 @@ def get(name, source, path, status=200, *, answer=None, error=None, method="GET"
 
 
 def good(name, source, request, answer, *, path=PREDICT, headers=None):
-    """A prediction that is answered so."""
+    """A prediction with this expected answer."""
     return Case(
         name=name, source=source, path=path, method="POST", body=_bytes(request), headers=headers or {}, answer=answer
     )
 
 
 def bad(name, source, request, error, *, status=400, path=PREDICT, headers=None):
-    """A prediction that is refused with these words."""
+    """A prediction that is refused with this error."""
     return Case(
         name=name, source=source, path=path, method="POST", body=_bytes(request), headers=headers or {}, status=status,
         error=error,
@@ -62,7 +62,7 @@ def asks(signature, **body):
 
 
 def nested(depth):
-    """A number in so many lists."""
+    """A number nested in this many lists."""
     return [nested(depth - 1)] if depth else 1.0
 
 
@@ -81,9 +81,9 @@ PATHS = [
     get("metadata of an unknown version", "core/basic_manager.cc:138-140", f"{MODEL}/versions/9/metadata", 404,
         error="Servable not found for request: Specific(sample, 9)"),
     get("metadata in capitals is read as status", f"{HANDLER}:98-104", f"{MODEL}/METADATA", answer=THE_STATUS),
-    get("paths are read in any case", f"{UTIL}:33-34", "/V1/Models/sample", answer=THE_STATUS),
+    get("paths are case-insensitive", f"{UTIL}:33-34", "/V1/Models/sample", answer=THE_STATUS),
     get("names may be percent-encoded", f"{UTIL}:109-114", "/v1/models/s%61mple", answer=THE_STATUS),
-    get("a version that is no 64-bit number", f"{UTIL}:115-122", f"{MODEL}/versions/99999999999999999999", 400,
+    get("a version that is not a 64-bit number", f"{UTIL}:115-122", f"{MODEL}/versions/99999999999999999999", 400,
         error="Failed to convert version: 99999999999999999999 to numeric."),
     get("a path of another form", f"{HANDLER}:74-75", "/v1/nothing", 400, error="Malformed request: GET /v1/nothing"),
     get("version and label together", f"{UTIL}:33-34", f"{MODEL}/versions/7/labels/stable", 400,
@@ -95,8 +95,8 @@ PATHS = [
     get("another method", f"{HANDLER}:74-105", MODEL, 400, method="PUT", error="Malformed request: PUT /v1/models/sample"),
     get("deletion", f"{HANDLER}:74-105", MODEL, 400, method="DELETE",
         error="Malformed request: DELETE /v1/models/sample"),
-    get("predictions are not gotten", f"{UTIL}:104-107", PREDICT, 400, error=f"Malformed request: GET {PREDICT}"),
-    bad("statuses are not posted", f"{UTIL}:100-103", {}, f"Malformed request: POST {MODEL}", path=MODEL),
+    get("GET of a prediction", f"{UTIL}:104-107", PREDICT, 400, error=f"Malformed request: GET {PREDICT}"),
+    bad("POST of a status", f"{UTIL}:100-103", {}, f"Malformed request: POST {MODEL}", path=MODEL),
     bad("verbs are lower case", f"{HANDLER}:86-96", {"instances": [1.0]}, "Malformed request: POST",
         path=f"{MODEL}:Predict"),
     get("outside of /v1", "util/net_http/server/internal/evhttp_server.cc:175-177", "/v2/models/sample", 404),
@@ -116,7 +116,7 @@ ROWS = [
     good("shapes are not compared with the signature's", "servables/tensorflow/predict_util.cc:119-161",
          {"instances": [[1.0, 2.0], [3.0, 4.0]]}, {"predictions": [[2.5, 3.0], [3.5, 4.0]]}),
     bad("no rows", f"{TENSOR}:687-690", {"instances": []}, "No values in 'instances' array"),
-    bad("rows that are no list", f"{TENSOR}:683-686", {"instances": 1.0}, "Expecting 'instances' to be an list/array"),
+    bad("rows that are not a list", f"{TENSOR}:683-686", {"instances": 1.0}, "Expecting 'instances' to be an list/array"),
     bad("plain rows for two inputs", f"{TENSOR}:526-530", asks("two", instances=[1.0]),
         "instances is a plain list, but expecting list of objects"),
     bad("a row that lacks an input", f"{TENSOR}:568-573", asks("two", instances=[{"a": 1.0}]), "keys must be equal to: a,b"),
@@ -130,7 +130,7 @@ ROWS = [
         "Expecting tensor size: 2 but got: 1"),
     bad("rows of different shapes", f"{TENSOR}:465-468", asks("pairs", instances=[[1.0, 2.0], [[3.0, 4.0]]]),
         "Expecting shape [2] but got: [1,2]"),
-    bad("a row that is no tensor", f"{TENSOR}:422-428", asks("pairs", instances=[[[1.0, 2.0], [3.0]]]),
+    bad("a row that is not a tensor", f"{TENSOR}:422-428", asks("pairs", instances=[[[1.0, 2.0], [3.0]]]),
         "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
     bad("a row that is deeper in places", f"{TENSOR}:416-420", asks("pairs", instances=[[1.0, [2.0]]]),
         "Encountered list at unexpected level: 1 expected < 1"),
@@ -147,7 +147,7 @@ COLUMNS = [
     good("a named column", "g3doc/api_rest.md:256-259", {"inputs": {"x": [1.0]}}, {"outputs": [2.5]}),
     good("two columns", "g3doc/api_rest.md:264-271", asks("two", inputs={"a": [3.0, 1.0], "b": [1.0, 1.0]}),
          {"outputs": {"sum": [4.0, 2.0], "difference": [2.0, 0.0]}}),
-    good("unknown columns are not read", f"{TENSOR}:631-646", {"inputs": {"x": [1.0], "another": [2.0]}}, {"outputs": [2.5]}),
+    good("unknown columns are ignored", f"{TENSOR}:631-646", {"inputs": {"x": [1.0], "another": [2.0]}}, {"outputs": [2.5]}),
     good("a column of one value", f"{TENSOR}:344-355", {"inputs": 1.0}, {"outputs": 2.5}),
     good("an output without dimensions as a column", f"{TENSOR}:952-958", asks("scalar", inputs=[1.0, 2.0]),
          {"outputs": 3.0}),
@@ -159,14 +159,14 @@ COLUMNS = [
 ]  # fmt: skip
 
 BODIES = [
-    good("what follows the object is not read", f"{TENSOR}:483-486", b'{"instances": [1.0]} and more', {"predictions": [2.5]}),
+    good("text after the object is ignored", f"{TENSOR}:483-486", b'{"instances": [1.0]} and more', {"predictions": [2.5]}),
     bad("no body", f"{TENSOR}:474-476", b"", "JSON Parse error: The document is empty"),
     bad("broken JSON", f"{TENSOR}:486-490", b'{"instances": [', "JSON Parse error: "),
-    bad("no object", f"{TENSOR}:492-500", b"[1.0]", "Is not object"),
+    bad("not an object", f"{TENSOR}:492-500", b"[1.0]", "Is not object"),
     bad("neither rows nor columns", f"{TENSOR}:704", {}, "Missing 'inputs' or 'instances' key"),
     bad("rows and columns", f"{TENSOR}:677-682", {"instances": [1.0], "inputs": [1.0]},
         "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"),
-    bad("a signature name that is no text", f"{TENSOR}:508-514", {"signature_name": 1, "instances": [1.0]},
+    bad("a signature name that is not a string", f"{TENSOR}:508-514", {"signature_name": 1, "instances": [1.0]},
         "'signature_name' key must be a string value."),
     bad("an unknown signature", f"{HANDLER}:235-239", asks("another", instances=[1.0]),
         'Serving signature name: "another" not found in signature def'),
@@ -180,12 +180,12 @@ BODIES = [
         path="/v1/models/nobody:predict"),
     good("a gzip body", "util/net_http/server/internal/evhttp_request.cc:181-184", gzip.compress(b'{"instances": [1.0]}'),
          {"predictions": [2.5]}, headers={"Content-Encoding": "gzip"}),
-    bad("a gzip body that is none is read as empty", "util/net_http/server/internal/evhttp_request.cc:251-258",
+    bad("an invalid gzip body counts as empty", "util/net_http/server/internal/evhttp_request.cc:251-258",
         b'{"instances": [1.0]}', "JSON Parse error: The document is empty", headers={"Content-Encoding": "gzip"}),
 ]  # fmt: skip
 
 TYPES = [
-    good("text, and bytes by their name's end", "g3doc/api_rest.md:311-317", asks("text", instances=["Grüße ✓"]),
+    good("text, and bytes by the suffix of their name", "g3doc/api_rest.md:311-317", asks("text", instances=["Grüße ✓"]),
          {"predictions": [{"echo": "Grüße ✓", "echo_bytes": {"b64": "R3LDvMOfZSDinJM="}, "length": 11}]}),
     good("b64 objects stand for bytes, whatever their input's name", f"{TENSOR}:404-408",
          asks("text", inputs=[{"b64": "AP8="}, {"b64": "aGk="}]),
@@ -194,34 +194,34 @@ TYPES = [
          {"predictions": [{"echo": "hi", "echo_bytes": {"b64": "aGk="}, "length": 2}]}),
     good("a lone b64 object is a column", f"{TENSOR}:613-617", asks("text", inputs={"b64": "aGk="}),
          {"outputs": {"echo": "hi", "echo_bytes": {"b64": "aGk="}, "length": 2}}),
-    bad("b64 that is none", f"{TENSOR}:383-387", asks("text", instances=[{"b64": "not base64!"}]), "Unable to base64 decode"),
-    bad("b64 with another key is no bytes", f"{TENSOR}:358-372", asks("text", inputs=[{"b64": "aGk=", "x": 1}]),
+    bad("invalid b64", f"{TENSOR}:383-387", asks("text", instances=[{"b64": "not base64!"}]), "Unable to base64 decode"),
+    bad("b64 with another key is not bytes", f"{TENSOR}:358-372", asks("text", inputs=[{"b64": "aGk=", "x": 1}]),
         "not formatted correctly for base64 data"),
-    good("each type comes back", f"{TENSOR}:290-342",
+    good("each type is returned", f"{TENSOR}:290-342",
          asks("types", instances=[{"small": -3, "large": 2**53 + 1, "byte": 200, "flag": True, "fine": 0.1}]),
          {"predictions": [{"small": -3, "large": 2**53 + 1, "byte": 200, "flag": True, "fine": 0.1}]}),
-    good("whole numbers do for floats", f"{TENSOR}:293-296", {"instances": [1]}, {"predictions": [2.5]}),
-    good("NaN and Infinity, in and out", "g3doc/api_rest.md:385-399", b'{"instances": [NaN, Infinity, -Infinity]}',
+    good("integers are accepted as floats", f"{TENSOR}:293-296", {"instances": [1]}, {"predictions": [2.5]}),
+    good("NaN and Infinity as input and output", "g3doc/api_rest.md:385-399", b'{"instances": [NaN, Infinity, -Infinity]}',
          {"predictions": ["NaN", "Infinity", "-Infinity"]}),
-    good("six digits where they tell the number", f"{TENSOR}:129-147", {"instances": [0.2]}, {"predictions": [2.1]}),
-    good("nine digits where six do not", f"{TENSOR}:141-149", asks("scalar", inputs=[1 / 3]), {"outputs": 0.333333343}),
+    good("six digits if they are exact", f"{TENSOR}:129-147", {"instances": [0.2]}, {"predictions": [2.1]}),
+    good("nine digits if six are not exact", f"{TENSOR}:141-149", asks("scalar", inputs=[1 / 3]), {"outputs": 0.333333343}),
     bad("text for a number", f"{TENSOR}:262-267", {"instances": ["one"]}, "Type: String is not of expected type: float"),
-    bad("a truth value for a number", f"{TENSOR}:293-296", {"instances": [True]}, "Type: True is not of expected type: float"),
+    bad("a boolean for a number", f"{TENSOR}:293-296", {"instances": [True]}, "Type: True is not of expected type: float"),
     bad("a number for text", f"{TENSOR}:311-314", asks("text", instances=[1]), "Type: Number is not of expected type: string"),
-    bad("nothing for a number", f"{TENSOR}:262-267", {"instances": [None]}, "Type: Null is not of expected type: float"),
-    bad("a fraction for a whole number", f"{TENSOR}:303-309",
+    bad("null for a number", f"{TENSOR}:262-267", {"instances": [None]}, "Type: Null is not of expected type: float"),
+    bad("a fraction for an integer", f"{TENSOR}:303-309",
         asks("types", inputs={"small": [1.5], "large": [1], "byte": [1], "flag": [True], "fine": [1]}),
         "Type: Number is not of expected type: int32"),
-    bad("a type that JSON cannot carry, as a column", f"{TENSOR}:336-340", asks("half", inputs=[1.0]),
+    bad("a type without a JSON form, as a column", f"{TENSOR}:336-340", asks("half", inputs=[1.0]),
         "Conversion of JSON Value: 1.0 to type: half", status=501),
-    bad("a type that JSON cannot carry, in rows", f"{TENSOR}:583-587", asks("half", instances=[1.0]),
+    bad("a type without a JSON form, in rows", f"{TENSOR}:583-587", asks("half", instances=[1.0]),
         "Failed to process element: 0 of 'instances' list."),
 ]  # fmt: skip
 
 RUNS = [
-    bad("what the graph refuses", "model_servers/http_server.cc:56-57", asks("no_negatives", instances=[1.0, -1.0]),
+    bad("an error of the graph", "model_servers/http_server.cc:56-57", asks("no_negatives", instances=[1.0, -1.0]),
         "no negatives please"),
-    bad("what the graph does not answer in time", "model_servers/http_rest_api_handler.cc:56-61", asks("never", instances=[1.0]),
+    bad("a run over the time limit", "model_servers/http_rest_api_handler.cc:56-61", asks("never", instances=[1.0]),
         "", status=504),
 ]  # fmt: skip
 

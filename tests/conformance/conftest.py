@@ -1,131 +1,19 @@
-"""The servers that the conformance suite asks: the stand-in as a process, or an image on a Docker engine.
+"""The fixtures of the conformance suite, which holds a server to TensorFlow Serving's documents and source.
 
-With SLIPWAY_CONFORMANCE_IMAGE the same cases run against that image (DOCKER_HOST names the engine): the real
-`tensorflow/serving:2.20.0`, or the stand-in's own.
+The tests do not depend on which server they send requests to (see servers.py). Each test and each case names its source:
+a path below `tensorflow_serving/` in tensorflow/serving at tag 2.20.0, or below `tensorflow/` in tensorflow/tensorflow at
+v2.20.0.
 """
 
-import contextlib
-import os
 import shutil
-import socket
 import subprocess
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-PROJECT = Path(__file__).parents[2]
-IMAGE = os.environ.get("SLIPWAY_CONFORMANCE_IMAGE")
-LIMIT_S = 120
-IN_IMAGE = Path("/models")  # where the suite's folder is in a container
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """The stand-in as a process of this machine; it sees the suite's folder where it is."""
-
-    popen: subprocess.Popen
-    log_file: Path
-    rest: tuple[str, int]
-    grpc: str
-    root: Path
-
-    def exit_code(self):
-        """Its exit status, or None while it runs."""
-        return self.popen.poll()
-
-    def log(self):
-        """What it said."""
-        return self.log_file.read_text()
-
-    def end(self):
-        """Kill it."""
-        self.popen.kill()
-        self.popen.wait()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """An image in a container; it sees the suite's folder at /models."""
-
-    container: object
-    rest: tuple[str, int]
-    grpc: str
-    root: Path = IN_IMAGE
-
-    def exit_code(self):
-        """Its exit status, or None while it runs."""
-        self.container.reload()
-        return self.container.attrs["State"]["ExitCode"] if self.container.status == "exited" else None
-
-    def log(self):
-        """What it said."""
-        return self.container.logs().decode()
-
-    def end(self):
-        """Remove it."""
-        self.container.remove(force=True)
-
-
-def start_process(python, root, log_file, model, flags):
-    """The stand-in with these flags on free ports."""
-    rest, grpc = free_port(), free_port()
-    command = [
-        python, PROJECT / "local" / "serving" / "tensorflow_model_server.py", f"--port={grpc}", f"--rest_api_port={rest}",
-        f"--model_name={model}", f"--model_base_path={root / model}", *flags,
-    ]  # fmt: skip
-    with log_file.open("w") as file:
-        popen = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    return Process(popen=popen, log_file=log_file, rest=("127.0.0.1", rest), grpc=f"127.0.0.1:{grpc}", root=root)
-
-
-def start_container(root, model, flags):
-    """The image with these flags, reached by its address on the engine's bridge."""
-    import docker
-
-    container = docker.from_env().containers.run(
-        IMAGE,
-        command=list(flags),
-        environment={"MODEL_NAME": model},
-        volumes={str(root): {"bind": str(IN_IMAGE), "mode": "rw"}},
-        detach=True,
-    )
-    container.reload()
-    network = container.attrs["NetworkSettings"]
-    address = network.get("IPAddress") or next(iter(network["Networks"].values()))["IPAddress"]
-    return Container(container=container, rest=(address, 8501), grpc=f"{address}:8500")
-
-
-def free_port():
-    """A port of loopback that nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        return opened.getsockname()[1]
-
-
-def wait_until(condition, server, limit_s=LIMIT_S):
-    """Return when the condition holds; the server's log is the reason when it never does."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, server.log()
-        time.sleep(0.05)
-
-
-def is_open(server):
-    """Whether the server's REST port is open."""
-    with contextlib.suppress(OSError), socket.create_connection(server.rest, timeout=5):
-        return True
-    return False
-
-
-def wait_until_open(server):
-    """Return when the server's REST port is open."""
-
-    def opened():
-        assert server.exit_code() is None, server.log()
-        return is_open(server)
-
-    wait_until(opened, server)
+from tests.conformance.servers import IMAGE, IN_IMAGE, start_container, start_process, wait_until_open
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +21,10 @@ def root(model_python, tmp_path_factory):
     """The suite's folder: models that can be served and models that cannot, and configuration files."""
     folder = tmp_path_factory.mktemp("conformance")
     subprocess.run(
-        [model_python, Path(__file__).with_name("savedmodels.py"), folder], check=True, capture_output=True, timeout=300
+        [model_python, Path(__file__).with_name("savedmodels.py"), folder],
+        check=True,
+        capture_output=True,
+        timeout=1200,
     )
     (folder / "monitoring.txt").write_text("prometheus_config { enable: true }\n")
     (folder / "batching.txt").write_text(
@@ -146,7 +37,7 @@ def root(model_python, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(root, request, tmp_path_factory):
-    """Starts a server of that model; in flags, `{root}` is the suite's folder as the server sees it."""
+    """Starts a server of a model. In flags, `{root}` is the suite's folder as the server sees it."""
     started = []
 
     def run(model, *flags):
@@ -166,7 +57,7 @@ def start(root, request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sample(start):
-    """The server of `sample` with metrics and a short REST time limit, open."""
+    """A running server of `sample`, with metrics and a REST time limit of 2 s."""
     server = start("sample", "--monitoring_config_file={root}/monitoring.txt", "--rest_api_timeout_in_ms=2000")
     wait_until_open(server)
     return server
@@ -174,7 +65,7 @@ def sample(start):
 
 @pytest.fixture(scope="session")
 def batching(start):
-    """A server that merges two rows into a batch and waits half a minute for the second."""
+    """A server that batches two rows and waits half a minute for the second one."""
     server = start(
         "plain", "--enable_batching", "--batching_parameters_file={root}/batching.txt",
         "--monitoring_config_file={root}/monitoring.txt",
@@ -185,7 +76,7 @@ def batching(start):
 
 @pytest.fixture(scope="session")
 def refused(start):
-    """Servers that cannot start, by name; all are on their way at once, since each takes seconds."""
+    """Servers that cannot start, by name. All are started at once, since each takes seconds."""
     once = "--max_num_load_retries=0"
     wanted = {
         "broken": ("broken", once),
@@ -203,8 +94,8 @@ def refused(start):
 
 
 @pytest.fixture
-def mend(root):
-    """Makes a version of that model out of `plain`'s files, complete at once."""
+def complete(root):
+    """Creates a version of a model from `plain`'s files, in one step."""
 
     def copy(model, version):
         there = root / model / version
@@ -213,3 +104,58 @@ def mend(root):
         there.with_name(f"arriving-{version}").rename(there)
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def message(root):
+    """Makes a message of a type from keyword arguments."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString((root / "descriptors.bin").read_bytes()).file:
+        pool.Add(file)
+
+    def make(name, **fields):
+        package = "tensorflow.serving"
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))(**fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def call(message):
+    """Calls a method with a request. Returns the response, or the code and message of the error."""
+
+    def run(server, method, request, timeout_s=60):
+        service = "ModelService" if method == "GetModelStatus" else "PredictionService"
+        with grpc.insecure_channel(server.grpc) as channel:
+            method_call = channel.unary_unary(
+                f"/tensorflow.serving.{service}/{method}",
+                request_serializer=lambda sent: sent.SerializeToString(),
+                response_deserializer=type(message(f"{method}Response")).FromString,
+            )
+            try:
+                return method_call(request, timeout=timeout_s)
+            except grpc.RpcError as error:
+                return error.code().name, error.details()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def request_of(message):
+    """Makes a PredictRequest from lists of floats or bytes."""
+
+    def make(signature="", wanted=(), name="sample", version=None, **inputs):
+        request = message("PredictRequest", output_filter=wanted)
+        request.model_spec.name = name
+        request.model_spec.signature_name = signature
+        if version is not None:
+            request.model_spec.version.value = version
+        for alias, values in inputs.items():
+            text = isinstance(values[0], bytes)
+            tensor = request.inputs[alias]
+            tensor.dtype = 7 if text else 1
+            tensor.tensor_shape.dim.add(size=len(values))
+            (tensor.string_val if text else tensor.float_val).extend(values)
+        return request
+
+    return make

@@ -1,7 +1,7 @@
-"""Makes the SavedModels that the conformance suite serves; run with the exporter's Python: savedmodels.py FOLDER.
+"""Writes the SavedModels that the conformance suite serves. Run it with the exporter's Python: savedmodels.py FOLDER.
 
-`sample/7` has a signature for each thing that a case asks for, and two warmup records. Beside it are models that
-cannot be served, and the descriptors of the messages that the suite speaks.
+`sample/7` has a signature for each kind of case, and two warmup records. The folder also gets models that cannot be
+served, and the descriptors of the messages that the suite uses.
 """
 
 import shutil
@@ -21,11 +21,11 @@ FLOATS = tf.TensorSpec([None], tf.float32, name="x")
 
 
 class Sample(tf.Module):
-    """Signatures of every kind that the cases need."""
+    """A signature of each kind that the cases need."""
 
     @tf.function(input_signature=[FLOATS])
     def half_plus_two(self, x):
-        """The arithmetic of TensorFlow Serving's own example models."""
+        """The arithmetic of TensorFlow Serving's example models."""
         return {"y": 0.5 * x + 2.0}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "a"), tf.TensorSpec([None], tf.float32, "b")])
@@ -53,7 +53,7 @@ class Sample(tf.Module):
         ]
     )
     def types(self, small, large, byte, flag, fine):
-        """Each type comes back."""
+        """Each type is returned."""
         same = {"small": small, "large": large, "byte": byte, "flag": flag, "fine": fine}
         return {name: tf.identity(value) for name, value in same.items()}
 
@@ -69,7 +69,7 @@ class Sample(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float16, "x")])
     def half(self, x):
-        """A type that JSON cannot carry there."""
+        """A type that the JSON conversion does not support."""
         return {"y": tf.identity(x)}
 
     @tf.function(input_signature=[FLOATS])
@@ -80,14 +80,14 @@ class Sample(tf.Module):
 
     @tf.function(input_signature=[FLOATS])
     def never(self, x):
-        """Waits for something that does not come, until it is called off."""
+        """Waits for a value that never arrives, until the run is cancelled."""
         empty = tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], shared_name="never")
         (nothing,) = tf.raw_ops.QueueDequeueV2(handle=empty, component_types=[tf.float32])
         return {"y": x + nothing}
 
 
 def predictions(signature: str, *x: float):
-    """A warmup record that asks one signature for these rows."""
+    """A warmup record with these rows for one signature."""
     record = prediction_log_pb2.PredictionLog()
     request = record.predict_log.request
     request.model_spec.name = "sample"
@@ -97,7 +97,7 @@ def predictions(signature: str, *x: float):
 
 
 def write_warmup(version: Path, records: list[bytes]) -> None:
-    """Put these records where a server replays them."""
+    """Write these records to the file that a server replays."""
     (version / "assets.extra").mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(version / "assets.extra" / "tf_serving_warmup_requests")) as file:
         for record in records:
@@ -105,7 +105,7 @@ def write_warmup(version: Path, records: list[bytes]) -> None:
 
 
 def save_models(root: Path) -> None:
-    """The one model under every name that a case serves."""
+    """Write the same model under each name that the tests serve."""
     sample = Sample()
     signatures = {
         "serving_default": sample.half_plus_two,
@@ -130,13 +130,13 @@ def save_models(root: Path) -> None:
     shutil.copytree(plain, root / "warmup-no-tfrecord" / "7")
     (root / "warmup-no-tfrecord" / "7" / "assets.extra").mkdir()
     (root / "warmup-no-tfrecord" / "7" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"x" * 100)
-    for name in ("broken", "mended"):
+    for name in ("broken", "fixed"):
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "saved_model.pb").write_bytes(b"no model")
 
 
 def save_descriptors(file: Path) -> None:
-    """The messages of the APIs, for a client that has protobuf alone."""
+    """Write the descriptors of the APIs' messages, for a client that has only protobuf."""
     found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
     def add(descriptor):

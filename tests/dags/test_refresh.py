@@ -85,7 +85,7 @@ def parses():
         )
         for seed in ("1", "2")
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in running]
+    outputs = [process.communicate(timeout=1800)[0] for process in running]
     return [json.loads(text.splitlines()[-1]) for text in outputs]
 
 
@@ -321,7 +321,7 @@ MALFORMED = {
     "bad schedule": ("odd", GOOD.replace("0 3", "61 3"), "schedule: "),
     "not YAML": ("odd", "source: [\n", "not YAML: "),
     "source is text": ("odd", "source: google/vit\n", "source: "),
-    "misnamed": ("My Model", GOOD, "the file's name names the model"),
+    "misnamed": ("My Model", GOOD, "the file's name is the model's name"),
 }
 
 

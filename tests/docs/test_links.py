@@ -16,14 +16,14 @@ def links_of(page):
 
 
 def anchors_of(page):
-    """The anchors that a page's headings make, as GitHub makes them."""
+    """The anchors that GitHub makes from a page's headings."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
-def test_every_link_leads_somewhere(page):
-    """A relative link names a file of the project that is there, and a heading of it."""
+def test_every_link_has_a_target(page):
+    """Each relative link names an existing file of the project, and an existing heading in it."""
     for file, anchor in links_of(page):
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), file
@@ -32,7 +32,7 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_page_is_linked():
-    """No page is left where nobody finds it: a page or picture of docs/ is linked from the README or another page."""
+    """Each page and picture of docs/ is linked from the README or another page."""
     linked = {(page.parent / file).resolve() for page in PAGES for file, _ in links_of(page) if file}
     folders = {place for place in linked if place.is_dir()}
     kept = [path for path in PROJECT.glob("docs/**/*") if path.is_file()]

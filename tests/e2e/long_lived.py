@@ -18,10 +18,10 @@ REMEMBERED_S = 12  # the API server keeps who a token is for ten seconds
 
 def expire_tokens(control):
     """Have Google, and so the API server, refuse every token that was made until now."""
-    with urllib.request.urlopen(f"{control}/state", timeout=30) as answer:
+    with urllib.request.urlopen(f"{control}/state", timeout=300) as answer:
         faults = {**json.load(answer)["faults"], "expired_before": int(time.time()) + 1}
     request = urllib.request.Request(f"{control}/faults", json.dumps(faults).encode(), method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=300).close()
     time.sleep(REMEMBERED_S)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.serving_image import debian_base
+from local.parts.serving_image import debian_base
 from local.settings import settings_here
 
 PROJECT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ subprocess.run(["/opt/slipway/model/bin/python", "/opt/airflow/include/model/exp
 print(json.dumps(json.load(open("/tmp/out/golden/three/case.json"))["reference"]))
 """
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

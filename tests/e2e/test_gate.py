@@ -1,4 +1,4 @@
-"""The gate against real servers behind a real Service, old pods and new; and a person's word, through the scheduler.
+"""The gate against real servers behind a real Service, old pods and new.
 
 The servers are pods of the image that a refresh has pushed; the version that each answers for is the name of a folder.
 """
@@ -18,8 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from dag_run import Run, until
-from doubtful import doubtful
+from dag_run import until
 from trial_project import PROJECT
 
 from slipway.dag.triggers.gate import PredictionTrigger
@@ -29,12 +28,12 @@ from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.serving.golden import cases_from
-from slipway.serving.labelled_set import pin_quality, read_images
+from slipway.serving.labelled_set import pin_labelled_set, read_images
 from slipway.verdict import Verdict
 
 OLD, NEW = 41, 42  # versions
 LABEL = "slipway.test/gate"
-SOON_S = 20
+SOON_S = 1800  # what is decided by answers needs no limit
 PICTURES = 60
 DRAW = """
 import sys
@@ -47,10 +46,10 @@ for number, (picture, label) in enumerate(zip(held_out.pictures[:int(sys.argv[2]
     picture.save(place)
 """
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
-def server(name, image, version, namespace, model="digits-vit"):
+def server(name, image, version, namespace, model="trial"):
     """A Deployment of one server that answers for this version, whatever version its image holds."""
     moved = f"mkdir -p /tmp/models && cp -r /models/{model}/* /tmp/models/{version} && exec /usr/bin/tf_serving_entrypoint.sh"
     pod = {
@@ -94,9 +93,9 @@ def service(namespace):
 class Served:
     """The Service, its address, and the gate as a refresh defers to it."""
 
-    def __init__(self, record, kubectl, folder):
-        self.release = replace(from_dict(Release, record["release"]), gate_passes=3, store=f"file://{folder}/store")
-        self.export, self.kubectl, self.store = record["export"], kubectl, Store(self.release.store)
+    def __init__(self, facts, kubectl, folder):
+        self.release = replace(from_dict(Release, facts["resolve"]), gate_passes=3, store=f"file://{folder}/store")
+        self.export, self.kubectl, self.store = facts["export"], kubectl, Store(self.release.store)
         self.cases = cases_from(read_json(self.export["golden_uri"]))
         found = until(self.found, "the Service has an address")
         self.url, self.grpc = judge_address(found, name="gate", namespace="")[1], grpc_at(found)
@@ -140,9 +139,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(record, stand, kubectl, surroundings, tmp_path_factory):
+def served(trial, stand, kubectl, surroundings, tmp_path_factory):
     """Old and new servers behind one Service, both ready; removed afterwards."""
-    image = f"{stand['registry']}/digits-vit@{record['digest']}"
+    image = trial.facts["push"]["reference"]
     namespace = stand["namespace"]
     objects = [service(namespace), server("gate-old", image, OLD, namespace), server("gate-new", image, NEW, namespace)]
     said = tmp_path_factory.mktemp("gate")
@@ -150,10 +149,10 @@ def served(record, stand, kubectl, surroundings, tmp_path_factory):
     try:
         kubectl("apply", "-f", str(said / "objects.json"))
         for name in ("gate-old", "gate-new"):
-            kubectl("rollout", "status", f"deployment/{name}", "--timeout=100s")
+            kubectl("rollout", "status", f"deployment/{name}", "--timeout=1800s")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
-            yield Served(record, kubectl, said)
+            yield Served(trial.facts, kubectl, said)
     finally:
         kubectl("delete", "deployment,service", "-l", f"{LABEL}=yes", "--wait=false")
 
@@ -166,7 +165,7 @@ def test_answers_of_an_old_pod_are_never_counted(served):
     assert re.search(r"HTTP 404: .*not found|NOT_FOUND: .*not found", mixed.reason), mixed.reason
 
     async def drained():
-        looking = asyncio.create_task(anext(served.gate(NEW, limit_s=60).run()))
+        looking = asyncio.create_task(anext(served.gate(NEW).run()))
         await asyncio.sleep(2)
         seen = (looking.done(), served.endpoints())
         await asyncio.to_thread(served.kubectl, "scale", "deployment/gate-old", "--replicas=0")
@@ -177,7 +176,7 @@ def test_answers_of_an_old_pod_are_never_counted(served):
     assert event["outcome"] == "pass", event
     assert "3 of 3 over gRPC, by the same version" in event["reason"]
     assert "garbage was refused with 400" in event["reason"]
-    served.kubectl("wait", "pod", "-l", f"app=gate,version={OLD}", "--for=delete", "--timeout=60s")
+    served.kubectl("wait", "pod", "-l", f"app=gate,version={OLD}", "--for=delete", "--timeout=1800s")
 
 
 def test_an_address_that_only_old_pods_answer_is_no_pass(served):
@@ -198,7 +197,7 @@ def test_a_wrong_label_and_too_little_confidence_fail_at_once(served):
     wrong = served.end(NEW, cases=[promised(three, label="8")])
     assert (wrong.outcome, wrong.reason.rsplit(": ", 1)[1]) == ("fail", "wrong label")
     unsure = served.end(NEW, cases=[promised(three, min_confidence=1.0)])
-    assert (unsure.outcome, unsure.reason.rsplit(": ", 1)[1]) == ("fail", "too little confidence")
+    assert (unsure.outcome, unsure.reason.rsplit(": ", 1)[1]) == ("fail", "confidence too low")
     assert served.end(NEW, cases=[promised(three, label=("8", "3"))]).outcome == "pass"
 
 
@@ -216,7 +215,7 @@ def between(url, *, every=0, delay_s=0.0):
                 status, said = 503, b"flapping"
             else:
                 try:
-                    with urllib.request.urlopen(urllib.request.Request(url + self.path, body), timeout=20) as answer:
+                    with urllib.request.urlopen(urllib.request.Request(url + self.path, body), timeout=300) as answer:
                         status, said = answer.status, answer.read()
                 except urllib.error.HTTPError as refused:
                     status, said = refused.code, refused.read()
@@ -240,17 +239,17 @@ def between(url, *, every=0, delay_s=0.0):
 def test_flapping_answers_are_given_up(served):
     """A server that does not answer every seventh question never has three rounds in a row; the error budget ends it early."""
     with between(served.url, every=7) as url:
-        end = served.end(NEW, url=url, errors=2, limit_s=60)
+        end = served.end(NEW, url=url, errors=2)
     assert end.outcome == "fail"
-    assert end.reason.startswith("3 rounds without all answers after one that passed, 2 allowed: ")
+    assert end.reason.startswith("3 rounds with missing answers after the first pass, 2 allowed: ")
 
 
 def test_right_answers_that_come_late_are_doubt(served):
     """Answers that are right and take 300 ms where 200 are promised leave the gate in doubt, in figures."""
     with between(served.url, delay_s=0.3) as url:
-        end = served.end(NEW, url=url, latency_ms=200, limit_s=60)
+        end = served.end(NEW, url=url, latency_ms=200)
     assert end.outcome == "inconclusive"
-    assert re.search(r"95 of 100 answers within \d{3,4} ms, 200 promised, 3 times in a row", end.reason), end.reason
+    assert re.search(r"95 of 100 answers within \d{3,4} ms, limit 200 ms, 3 times in a row", end.reason), end.reason
     assert end.found["latency_ms"] >= 300
 
 
@@ -260,7 +259,7 @@ def pictures(served, stand, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     done = subprocess.run(
         [stand["exporter_python"], "-c", DRAW, folder / "digits", str(PICTURES)],
-        capture_output=True, text=True, check=False, timeout=120, cwd=PROJECT / "include" / "model",
+        capture_output=True, text=True, check=False, timeout=SOON_S, cwd=PROJECT / "include" / "model",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
@@ -271,73 +270,34 @@ def mislabelled(served, pictures):
     """Makes the bounds for the same images, a third of whose labels are wrong."""
 
     def make(**bounds):
-        good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", **bounds)
+        good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", **bounds)
         rows = [f"digits/{one.name},{one.label if place % 3 else '0'}" for place, one in enumerate(read_images(good))]
         (pictures / "labels.csv").write_text("\n".join(["image,label", *rows]))
-        return pin_quality(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
+        return pin_labelled_set(pictures / "m.yaml", "labels.csv", served.store, "m", **bounds)
 
     return make
 
 
 def test_a_labelled_set_has_to_be_told(served, pictures, mislabelled):
     """Digits that the model never saw are told well enough; where a third of the labels are wrong, they surely are not."""
-    good = pin_quality(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
+    good = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", min_top1=0.9)
     end = served.end(NEW, quality=good)
     assert end.outcome == "pass", end.reason
     assert end.found["quality"]["images"] == PICTURES
     print(end.reason.rsplit("; ", 1)[1])
     end = served.end(NEW, quality=mislabelled(min_top1=0.9))
     assert end.outcome == "fail", end.reason
-    assert "0.9 promised" in end.reason
+    assert "at least 0.9 required" in end.reason
 
 
 def test_a_release_is_compared_with_the_live_one(served, pictures, mislabelled):
     """The live release is asked the same images at its own version; one that tells a third of them worse does not pass."""
-    floor = pin_quality(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
+    floor = pin_labelled_set(pictures / "m.yaml", "digits", served.store, "m", max_drop=0.02)
     release = replace(served.release, gate=Gate(quality=floor))
     live = evaluate_live(release, {"version": NEW, "verdicts": {}, "run_id": "r"}, Verdict.passed("well"), served.url)
-    assert live.source == f"asked at {served.url} before the run"
+    assert live.source == f"measured at {served.url} before the run"
     assert served.end(NEW, quality=floor, baseline=live).outcome == "pass"
     all_right = Baseline(measured=replace(live.measured, wrong=()), source="its record")
     end = served.end(NEW, quality=mislabelled(max_drop=0.02), baseline=all_right)
     assert end.outcome == "fail", end.reason
-    assert f"right, the live release {PICTURES} (its record), at most 0.02 less allowed" in end.reason
-
-
-# --- a person's word --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def doubt(stand, kubectl, engine, airflow_api):
-    """A model of which the gate is in doubt while these tests run."""
-    with doubtful("doubt", stand, kubectl, engine, airflow_api, gate__ask_timeout_s=3) as trial:
-        yield trial
-
-
-def test_silence_means_no(doubt, airflow_api, kubectl):
-    """Nobody answers in time: the run is red before anything was applied, the preview is gone, and the record says why."""
-    run = Run(airflow_api, doubt.dag)
-    assert run.end() == "failed"
-    states = run.states()
-    assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
-    [record] = doubt.records()
-    said = "GateFailed: the gate's result was inconclusive, and nobody answered within 3 s, which means no. Next: "
-    assert record["verdicts"]["approve"]["reason"].startswith(said)
-    assert (record["outcome"], record["bad"]["task"]) == ("failed", "approve")
-    assert kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={doubt.model}", "-o", "name") == ""
-
-
-def test_a_person_lets_a_release_pass(doubt, airflow_api):
-    """A gate in doubt asks with what it found; a yes lets the release replace the live one, and the record says whose it was."""
-    doubt.write(gate__ask_timeout_s=600)
-    run = Run(airflow_api, doubt.dag)
-    shown = run.answer("Approve")
-    assert run.end() == "success"
-    record = doubt.records()[-1]
-    assert "1 promised, 3 times in a row" in shown["body"]
-    assert shown["subject"] == "Is version 1 of doubt good enough?"
-    assert record["outcome"] == "live"
-    for gate in ("preview_gate", "gate"):
-        assert record["verdicts"][gate]["outcome"] == "inconclusive"
-        assert record["verdicts"][gate]["measured"]["latency_ms"] > 1
-    assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
+    assert f"correct, the live release {PICTURES} (its record), a drop of at most 0.02 allowed" in end.reason

@@ -12,7 +12,7 @@ from dag_run import until
 
 PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
-LIMIT_S = 600
+LIMIT_S = 3600
 
 pytestmark = pytest.mark.stand
 
@@ -43,7 +43,7 @@ def plan_elsewhere(record, surroundings, root):
 
 
 @pytest.fixture(scope="module")
-def met(record, surroundings, airflow_api, kubectl, stand, tmp_path_factory):  # noqa: PLR0917 - one of each
+def met(record, surroundings_now, airflow_api, kubectl, stand, tmp_path_factory):  # noqa: PLR0917 - one of each
     """A forced refresh that builds; what another installation is told meanwhile; and a rollback that breaks its Lease."""
     refresh = trigger(airflow_api, "refresh_digits_vit", force=True)
     run_id = refresh.rsplit("/", 1)[-1]
@@ -55,7 +55,7 @@ def met(record, surroundings, airflow_api, kubectl, stand, tmp_path_factory):  #
         return found if found.endswith(run_id) else None
 
     until(held, "the refresh holds the Lease", LIMIT_S)
-    elsewhere = plan_elsewhere(record, surroundings, tmp_path_factory.mktemp("elsewhere"))
+    elsewhere = plan_elsewhere(record, surroundings_now, tmp_path_factory.mktemp("elsewhere"))
     rollback = trigger(airflow_api, "rollback_digits_vit", release=record["release_id"], break_lease=True)
     ends = {"rollback": end_of(airflow_api, rollback), "refresh": end_of(airflow_api, refresh)}
     folder = Path(stand["store"].removeprefix("file://")) / "records" / "digits-vit"

@@ -8,12 +8,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_workers import TASKS, Workers
 from trial_project import PROJECT, remove_images
+from workers import TASKS, Workers
 
 from slipway.records.store import read_json
 
-pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model]
+pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytest.mark.slow]
 
 MODEL = "shape"
 
@@ -61,7 +61,7 @@ def ask(facts, signature, *files):
     instances = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = json.dumps({"signature_name": signature, "instances": instances}).encode()
     url = f"{facts['wait_for_address'].rstrip('/')}/v1/models/{MODEL}:predict"
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=600) as response:
         return json.loads(response.read())["predictions"]
 
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from slipway.facts import from_dict
-from slipway.kubernetes import manifests
-from slipway.kubernetes.manifests import render_manifests, to_yaml
+from slipway.kubernetes import kustomize
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import to_yaml
 from slipway.model.served import overlay_names
 from slipway.release import ExportOptions, Release
 
@@ -28,7 +29,7 @@ def dry_run(stand):
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"],
             "apply", "--server-side", "--dry-run=server", "--field-manager=slipway-tests", "-o", "json", "-f", "-",
         ]  # fmt: skip
-        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=600)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)["items"] if len(objects) > 1 else [json.loads(done.stdout)]
 
@@ -71,8 +72,8 @@ def test_the_api_server_takes_every_overlay(overlay, objects_of, dry_run):
 def test_the_api_server_takes_every_component(objects_of, dry_run, monkeypatch, tmp_path):
     """A user's overlay that lists all components at once."""
     folder = tmp_path / "manifests"
-    shutil.copytree(manifests.MANIFESTS, folder)
-    monkeypatch.setattr(manifests, "MANIFESTS", folder)
+    shutil.copytree(kustomize.MANIFESTS, folder)
+    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
     (folder / "overlays" / "mine").mkdir()
     components = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
     kustomization = {"resources": ["../../base"], "components": components}

@@ -6,22 +6,22 @@ own) against the real engine, registry and cluster. The tests of this module are
 
 import base64
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
+from threading import Thread
+from uuid import uuid4
 
 import pytest
 import yaml
+from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
-from warm import Warm
 
 MODEL = "story"
-RUN_LIMIT_S = 600
+GIVEN_UP_S = 10  # how long the gate asks a port where nobody listens
 BUILDS = ("exporter:", "smoke test:", "push: ")  # what a run that builds says in its log
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
@@ -33,7 +33,7 @@ class Story:
     def __init__(self, root, model, surroundings, *, stand, kubectl, engine, **changes):
         self.root, self.stand, self.kubectl, self.engine, self.model = root, stand, kubectl, engine, model
         self.deployment = f"tfs-{model}"
-        own = {"target__deployment": self.deployment, "source__folder": f"{model}/checkpoint", "gate__timeout_s": 10}
+        own = {"target__deployment": self.deployment, "source__folder": f"{model}/checkpoint"}
         file = trial_file(**own, **changes)
         self.project = copy_project(root / "project", model, file)
         served = self.project / "include" / "served"
@@ -43,72 +43,77 @@ class Story:
         self.file.write_text(self.file.read_text().replace("digits-vit/golden", f"{model}/golden"))
         self.checkpoint = served / model / "checkpoint"
         self.overlay = self.project / "include" / "manifests" / "overlays" / "local"
-        self.store = root / "store"
-        self.environment = {
-            **surroundings, "AIRFLOW_HOME": str(root / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{self.store}",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(self.project / "dags"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.project / "plugins"),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root}/airflow.db",
-        }  # fmt: skip
-        self.environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
-        self.warm = Warm.start(self.environment)
-        self.airflow("db", "migrate")
+        self.airflow = OwnAirflow(root, self.project, surroundings)
+        self.store = self.airflow.store
 
     def end(self):
         """Take away all that it made; its pods may still drain."""
-        self.warm.end()
+        self.airflow.end()
         self.kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={self.model}", "--wait=false")
         remove_images(self.engine, self.model)
-
-    def airflow(self, *words, check=True):
-        """An Airflow command; what it said comes back."""
-        done = self.warm.run("airflow", *words, environment=self.environment, timeout_s=RUN_LIMIT_S)
-        assert not check or done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-        return done.returncode, done.stdout + done.stderr
 
     def run(self, dag=None, *, green=True, **conf):
         """One run, of the refresh where no DAG is named; its log comes back, and its record where it left one."""
         before, dag = set(self.records()), dag or f"refresh_{self.model}"
-        code, log = self.airflow("dags", "test", dag, "-c", json.dumps(conf), check=False)
+        code, log = self.airflow.command("dags", "test", dag, "-c", json.dumps(conf))
         assert (code == 0) is green, log[-6000:]
         new = [record for name, record in self.records().items() if name not in before]
         return log, sorted(new, key=lambda record: record["opened"])
 
-    def kill_after_apply(self):
-        """A run whose process dies when it has written to the cluster, with no time to tidy up; its record comes back."""
-        before = set(self.records())
-        command = [sys.executable, "-m", "airflow", "dags", "test", f"refresh_{self.model}"]
-        with subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as process:
-            try:
-                for _ in range(RUN_LIMIT_S * 5):
-                    new = [record for name, record in self.records().items() if name not in before]
-                    if new and self.labels()["slipway/release"] == new[0]["release_id"]:
-                        return new[0]
-                    assert process.poll() is None, "the run ended before it applied anything"
-                    time.sleep(0.2)
-                raise AssertionError("the run applied nothing in time")
-            finally:
-                os.killpg(process.pid, signal.SIGKILL)
+    def kill_when(self, seen):
+        """Kill a run as soon as `seen()` holds, with no time to tidy up; its record comes back."""
+        before, kill = set(self.records()), self.root / f"kill-{uuid4().hex[:6]}"
+        words, how = ("dags", "test", f"refresh_{self.model}"), {"began": kill, "kill_after_s": 0}
+        run = Thread(target=self.airflow.command, args=words, kwargs=how)
+        run.start()
+        try:
+            while not seen():
+                assert run.is_alive(), "the run ended before it was seen"
+                time.sleep(1)
+        finally:
+            kill.touch()
+            run.join()
+        return next(record for name, record in self.records().items() if name not in before)
 
-    def break_target_port(self):
-        """Let the overlay point the Service at a port where nobody listens; the good text comes back."""
+    def kill_after_apply(self):
+        """A run whose process dies when it has written to the cluster; its record comes back."""
+        before = set(self.records())
+
+        def applied():
+            new = [record for name, record in self.records().items() if name not in before]
+            return new and self.labels()["slipway/release"] == new[0]["release_id"]
+
+        return self.kill_when(applied)
+
+    @contextmanager
+    def broken_target_port(self):
+        """Let the overlay point the Service at a port where nobody listens, and the gate give up soon, as long as the block."""
         overlay = self.overlay / "kustomization.yaml"
-        good = overlay.read_text()
+        good = {path: path.read_text() for path in (overlay, self.file)}
         patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
-        broken = yaml.safe_load(good)
+        broken = yaml.safe_load(good[overlay])
         broken["patches"].append({"target": {"kind": "Service"}, "patch": yaml.safe_dump(patch)})
         overlay.write_text(yaml.safe_dump(broken))
-        return good
+        file = yaml.safe_load(good[self.file])
+        self.file.write_text(yaml.safe_dump({**file, "gate": {**file["gate"], "timeout_s": GIVEN_UP_S}}))
+        try:
+            yield
+        finally:
+            for path, text in good.items():
+                path.write_text(text)
 
-    def swap_labels(self):
-        """Let the checkpoint call a three an eight; the good text comes back."""
+    @contextmanager
+    def swapped_labels(self):
+        """Let the checkpoint call a three an eight as long as the block."""
         config = self.checkpoint / "config.json"
         good = config.read_text()
         labels = json.loads(good)
         labels["id2label"] = {**labels["id2label"], "3": "8", "8": "3"}
         config.write_text(json.dumps(labels))
-        return good
+        try:
+            yield
+        finally:
+            config.write_text(good)
 
     def records(self):
         """Every record there is, by file name."""
@@ -124,12 +129,12 @@ class Story:
         service = json.loads(self.kubectl("get", f"service/{self.deployment}", "-o", "json"))
         address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
         assert "successfully rolled out" in self.kubectl(
-            "rollout", "status", f"deployment/{self.deployment}", "--timeout=30s"
+            "rollout", "status", f"deployment/{self.deployment}", "--timeout=1800s"
         )
         image = base64.urlsafe_b64encode((self.file.parent / self.model / "golden" / "seven.png").read_bytes()).decode()
         body = json.dumps({"signature_name": "serving_default", "instances": [image]})
         path = f"/v1/models/{self.model}/versions/{labels['slipway/version']}:predict"
-        answer = json.load(urllib.request.urlopen(f"http://{address}:8501{path}", body.encode(), timeout=20))
+        answer = json.load(urllib.request.urlopen(f"http://{address}:8501{path}", body.encode(), timeout=300))
         assert answer["predictions"][0]["label"] == "7"
         return {"release": labels["slipway/release"], "version": int(labels["slipway/version"])}
 
@@ -151,14 +156,14 @@ class Story:
 
     def registry(self):
         """The tags that the registry holds of the model's image."""
-        return sorted(json.load(urllib.request.urlopen(f"{self.repository_url()}/tags/list", timeout=20))["tags"])
+        return sorted(json.load(urllib.request.urlopen(f"{self.repository_url()}/tags/list", timeout=300))["tags"])
 
     def is_held(self, digest):
         """Whether the registry holds the image with this digest."""
         accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
         asked = urllib.request.Request(f"{self.repository_url()}/manifests/{digest}", headers=accept, method="HEAD")
         try:
-            return urllib.request.urlopen(asked, timeout=20).status == 200
+            return urllib.request.urlopen(asked, timeout=300).status == 200
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return False
@@ -206,7 +211,7 @@ def test_3_a_retrained_checkpoint_is_planned_then_released(story, stand):
     """New content is planned without a write, then released under a larger version."""
     train = [stand["exporter_python"], str(story.project / "include" / "model" / "train_digits.py")]
     subprocess.run(
-        [*train, "--out", str(story.checkpoint.parent), "--epochs", "25"], check=True, capture_output=True, timeout=300
+        [*train, "--out", str(story.checkpoint.parent), "--epochs", "25"], check=True, capture_output=True, timeout=1800
     )
     before = story.traces()
     log, records = story.run(plan_only=True)
@@ -237,10 +242,9 @@ def test_4_a_change_of_manifests_alone_builds_nothing(story):
 
 def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_push(story):
     """Labels that are not the promised ones end the run in the exporter; registry and cluster are untouched."""
-    good = story.swap_labels()
-    before, serving = story.traces(), story.live()
-    log, [record] = story.run(green=False)
-    (story.checkpoint / "config.json").write_text(good)
+    with story.swapped_labels():
+        before, serving = story.traces(), story.live()
+        log, [record] = story.run(green=False)
     after = story.traces()
     assert "PromiseBroken" in log
     assert (record["outcome"], record["objects"], record["bad"]["task"]) == ("failed", [], "export")
@@ -253,9 +257,8 @@ def test_5_a_checkpoint_that_contradicts_the_model_file_is_refused_before_the_pu
 def test_6_a_release_that_fails_only_in_the_cluster_is_undone(story):
     """A wrong target port is found by the gate alone: the run is red, and the release before it serves again, re-gated."""
     serving = story.live()
-    good = story.break_target_port()
-    log, records = story.run(green=False)
-    (story.overlay / "kustomization.yaml").write_text(good)
+    with story.broken_target_port():
+        log, records = story.run(green=False)
     failed = next(record for record in records if record["cause"] == "refresh")
     undone = next(record for record in records if record["cause"] == "rollback")
     assert "GateFailed" in log
@@ -330,12 +333,11 @@ def test_11_what_a_killed_run_left_is_finished_by_the_next(story):
 
 def test_12_what_a_killed_run_left_is_undone_by_one_that_fails(story):
     """Where the next run cannot bring anything either, what the dead one left is rolled back, and the good release gated again."""
-    serving, good = story.live(), story.break_target_port()
-    killed = story.kill_after_apply()
-    (story.overlay / "kustomization.yaml").write_text(good)
-    good = story.swap_labels()
-    log, records = story.run(green=False, break_lease=True)
-    (story.checkpoint / "config.json").write_text(good)
+    serving = story.live()
+    with story.broken_target_port():
+        killed = story.kill_after_apply()
+    with story.swapped_labels():
+        log, records = story.run(green=False, break_lease=True)
     assert "PromiseBroken" in log
     assert f"rollback: restore: release {killed['release_id']} of run {killed['run_id']} was not proven live" in log
     assert [record["outcome"] for record in records if record["cause"] == "rollback"] == ["live"]

@@ -16,7 +16,7 @@ CLUSTER = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 OBJECTS = "deployment,service,hpa,pdb"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 
 @pytest.fixture(scope="module")

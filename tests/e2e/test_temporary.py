@@ -5,24 +5,23 @@ registry are real; Google is emulated and Kubernetes the stand's, or both are Go
 """
 
 import json
-import subprocess
-import sys
 import uuid
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from fixtures.stand import read_surroundings
+from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
+from warm import GOOGLE
 
 from local.google_project import read_google_project
-
-from ..conftest import read_surroundings
 
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.google]
 
 
 class Ran(NamedTuple):
@@ -36,9 +35,10 @@ class Ran(NamedTuple):
 
 FIND = """
 import sys
+plugins, project, location, name = sys.argv[1:]
+sys.path.insert(0, plugins)
 from slipway.target import GkeCluster
-from slipway.gke import find_cluster
-project, location, name = sys.argv[1:]
+from slipway.gke.lookup import find_cluster
 print(find_cluster("google_cloud_default", GkeCluster(project=project, location=location, name=name)) is not None)
 """
 
@@ -49,12 +49,12 @@ def where(request, stand):
     real = read_google_project()
     if real is None:
         request.getfixturevalue("google")
-        return SimpleNamespace(cluster=EMULATED, environment=read_surroundings(stand), limit_s=400)
+        return SimpleNamespace(cluster=EMULATED, environment=read_surroundings(stand), given_up_s=10)
     name = f"slipway-{uuid.uuid4().hex[:6]}"
     return SimpleNamespace(
         cluster=(real.project, real.location, name),
         environment=real.environment(read_surroundings(stand)),
-        limit_s=3600,
+        given_up_s=60,
     )
 
 
@@ -66,45 +66,29 @@ def trial(where, tmp_path_factory, engine, kubectl):
     file = trial_file(
         target__gke={"project": project, "location": location, "cluster": name, "temporary": True},
         target__deployment="tfs-brief",
-        gate__timeout_s=10 if where.limit_s < 3600 else 60,
     )
     copied = copy_project(root / "project", MODEL, file)
     overlay = copied / "include" / "manifests" / "overlays" / "local" / "kustomization.yaml"
-    environment = {
-        **where.environment,
-        "AIRFLOW_HOME": str(root / "airflow"),
-        "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(copied / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(copied / "plugins"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root}/airflow.db",
-        "PYTHONPATH": str(copied / "plugins"),
-    }
-    environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
-
-    def python(*words):
-        return subprocess.run(
-            [sys.executable, *words],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=where.limit_s,
-        )
+    airflow = OwnAirflow(root, copied, where.environment, *GOOGLE)
+    find = root / "find.py"
+    find.write_text(FIND)
 
     def run(*, break_port=False):
         if break_port:  # the Service then points where nobody listens: pods are ready, and the gate is not answered
+            file["gate"]["timeout_s"] = where.given_up_s
+            (copied / "include" / "served" / f"{MODEL}.yaml").write_text(yaml.safe_dump(file))
             patch = [{"op": "replace", "path": "/spec/ports/1/targetPort", "value": 8599}]
             broken = yaml.safe_load(overlay.read_text())
             broken["patches"].append({"target": {"kind": "Service"}, "patch": yaml.safe_dump(patch)})
             overlay.write_text(yaml.safe_dump(broken))
         before = set(root.glob("store/records/brief/*.json"))
-        done = python("-m", "airflow", "dags", "test", "refresh_brief")
+        code, log = airflow.command("dags", "test", "refresh_brief")
         [left] = set(root.glob("store/records/brief/*.json")) - before
-        there = python("-c", FIND, *where.cluster).stdout.split()[-1]
-        return Ran(done.returncode, done.stdout + done.stderr, json.loads(left.read_text()), there == "True")
+        found = airflow.python(find, copied / "plugins", *where.cluster)
+        return Ran(code, log, json.loads(left.read_text()), found.stdout.split()[-1] == "True")
 
-    assert python("-m", "airflow", "db", "migrate").returncode == 0
     yield run
+    airflow.end()
     kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
@@ -152,7 +136,7 @@ def test_red_at_the_gate_and_gone(red, kubectl):
 def test_each_run_makes_its_own(red):
     """The second run starts anew: what the first has proven is not live, and so nothing of it is taken over."""
     assert "plan: everything: a temporary cluster: everything is proven again" in red.log
-    assert "made by this run" in red.record["verdicts"]["create_cluster"]["reason"]
+    assert "created by this run" in red.record["verdicts"]["create_cluster"]["reason"]
 
 
 def test_cluster_that_was_there_before_is_left_alone(red, trial, google):
@@ -164,7 +148,7 @@ def test_cluster_that_was_there_before_is_left_alone(red, trial, google):
     assert (calls["CreateCluster"], calls["DeleteCluster"]) == (2, 2)
     ran = trial()
     assert ran.code != 0
-    assert "ClusterUnfit: cluster brief in slipway-stand, us-central1-a: was not made by this run" in ran.log
+    assert "ClusterUnfit: cluster brief in slipway-stand, us-central1-a: was not created by this run" in ran.log
     assert (ran.record["tasks"]["claim_cluster"], ran.record["tasks"]["delete_cluster"]) == (
         "failed",
         "upstream_failed",

@@ -1,10 +1,6 @@
 """Each task on a worker of its own: nothing shared but the store, the database's facts and the engine."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 from contextlib import contextmanager
@@ -12,75 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
-from warm import Warm
+from workers import TASKS
 
 from slipway.facts import from_dict
 from slipway.release import Release
 
-WORKER = Path(__file__).with_name("worker.py")
-TASKS = [
-    "resolve",
-    "plan",
-    "export",
-    "build_image",
-    "smoke_test",
-    "push",
-    "apply",
-    "wait_for_rollout",
-    "wait_for_address",
-    "gate",
-]
-TASK_LIMIT_S = 600
-
-pytestmark = pytest.mark.stand
-
-
-class Workers:
-    """Gives each task a checkout, a home and a temporary folder that no other task has, and keeps the facts."""
-
-    def __init__(self, root, surroundings, model, model_file, *, beside=None):
-        self.root, self.model, self.beside = root, model, beside
-        self.model_file = model_file
-        self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
-        self.facts = {"params": {}}
-        self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
-
-    def run(self, task_id, *, check=True, facts=None, store=None):
-        """Run a task on a new worker, which may know another store; its exit is returned, its result kept."""
-        home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
-        (home / "tmp").mkdir(parents=True)
-        project = copy_project(home / "project", self.model, self.model_file, beside=self.beside)
-        (home / "facts.json").write_text(json.dumps(facts or self.facts))
-        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
-        own |= {"AIRFLOW_VAR_SLIPWAY_STORE": store} if store else {}
-        done = self.warm.run(
-            WORKER, project, f"refresh_{self.model}", task_id, "test__1", home / "facts.json",
-            environment={**self.environment, **own}, directory=home, timeout_s=TASK_LIMIT_S,
-        )  # fmt: skip
-        leftovers = [path.name for path in (home / "tmp").iterdir() if path.name.startswith("slipway")]
-        shutil.rmtree(home)
-        assert leftovers == [], "a task left files in its temporary folder"
-        if check:
-            assert done.returncode == 0, f"{task_id}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-            *pushed, result = done.stdout.splitlines()
-            self.facts[task_id] = json.loads(result)
-            for key, value in re.findall(r"^(verdict|grpc): (.*)$", "\n".join(pushed), re.MULTILINE):
-                self.facts[f"{task_id}/{key}"] = json.loads(value)
-        return done
-
-
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory, surroundings, kubectl, engine):
-    """A whole refresh of a trial model, task by task on workers of their own; what it applied is removed afterwards."""
-    remove_images(engine, "trial")
-    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, "trial", trial_file())
-    for task_id in TASKS:
-        workers.run(task_id)
-    yield workers
-    workers.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", "slipway/model=trial", "--wait=false")
-    remove_images(engine, "trial")
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 
 def test_every_task_hands_on_by_the_store_alone(trial):
@@ -122,7 +57,7 @@ def test_a_task_that_misses_its_image_builds_and_proves_it_again(trial, engine, 
     remove_images(engine, "trial")
     done = trial.run("push", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "building and proving it here" in done.stdout + done.stderr
+    assert "building and testing it here" in done.stdout + done.stderr
     pushed = json.loads(done.stdout.splitlines()[-1])
     held = engine.inspect_distribution(f"{stand['registry']}/trial@{pushed['digest']}")["Descriptor"]["digest"]
     assert held == pushed["digest"]
@@ -221,26 +156,13 @@ def test_a_wrong_answer_at_the_address_makes_the_run_red(tmp_path, surroundings,
     with wrong_server() as address:
         file = trial_file(target__deployment="tfs-red", target__address=address)
         project = copy_project(tmp_path / "project", "red", file)
-        environment = {
-            **surroundings, "AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{tmp_path}/store",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"), "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
-        }  # fmt: skip
-        environment.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", None)
-        airflow = [sys.executable, "-m", "airflow"]
-        subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=120)
-        done = subprocess.run(
-            [*airflow, "dags", "test", "refresh_red"],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
+        airflow = OwnAirflow(tmp_path, project, surroundings)
+        code, log = airflow.command("dags", "test", "refresh_red")
+        airflow.end()
     left = kubectl("get", "deployment,service,hpa,pdb", "-l", "slipway/model=red", "-o", "name")
     records = [json.loads(path.read_text()) for path in (tmp_path / "store" / "records" / "red").glob("*.json")]
-    assert done.returncode != 0
-    assert "wrong label" in done.stdout + done.stderr
+    assert code != 0
+    assert "wrong label" in log
     assert [found["outcome"] for found in records] == ["failed"]
     assert records[0]["tasks"]["gate"] == "failed"
     assert "wrong label" in records[0]["verdicts"]["gate"]["reason"]
@@ -283,7 +205,8 @@ def test_what_another_store_knows_is_not_taken_away(trial, tmp_path, kubectl):
     done = trial.run("rollback", facts=facts, store=store)
     assert json.loads(done.stdout.splitlines()[-1])["action"] == "remove"
     assert (
-        f"deployment/tfs-trial is of release {good}, unknown here, and is left" in (done.stdout + done.stderr).lower()
+        f"deployment/tfs-trial is kept: it is of release {good}, which is unknown here"
+        in (done.stdout + done.stderr).lower()
     )
     assert serves(kubectl) == good
 

@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[2]
 def copy_project(place, model, model_file, *, beside=None):
     """The parts of the project that a worker has, with one more model file, and a folder of the model's name beside it."""
     for part in ("dags", "plugins", "include"):
-        shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "faults-*"))
     (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
     if beside:
         shutil.copytree(beside, place / "include" / "served" / model)

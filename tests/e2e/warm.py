@@ -1,8 +1,8 @@
-"""A Python that has imported Airflow once, and forks for each program that it is told to run.
+"""A Python process that has imported Airflow once, and forks for each program that it is told to run.
 
-`airflow dags test` spends eight seconds on imports, a worker's task five; a test that needs thirty of them waits for them once.
-Each program still has a process, an environment and a working directory of its own: only modules of others are shared,
-nothing of this project.
+`airflow dags test` spends eight seconds on imports, a worker's task five. A test that needs thirty of them pays for the imports once.
+Each program still has its own process, environment and working directory. Only modules of others are shared, none of this
+project.
 """
 
 import json
@@ -10,15 +10,27 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 IMPORTED = [
-    "airflow.cli.commands.dag_command", "airflow.api_fastapi.execution_api.app", "airflow.sdk.execution_time.supervisor",
+    "airflow.cli.cli_parser", "airflow.cli.commands.dag_command", "airflow.dag_processing.collection", "alembic.command",
+    "airflow.api_fastapi.execution_api.app", "airflow.api_fastapi.execution_api.routes",
+    "airflow.api_fastapi.execution_api.versions", "a2wsgi", "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner", "airflow.jobs.job", "airflow.providers.standard.operators.python",
     "airflow.providers.cncf.kubernetes.hooks.kubernetes", "airflow.providers.docker.hooks.docker",
     "kubernetes.client", "kubernetes.dynamic", "kubernetes_asyncio.client", "croniter", "grpc", "huggingface_hub", "pydantic",
 ]  # fmt: skip
+
+
+GOOGLE = [
+    "airflow.providers.google.cloud.operators.kubernetes_engine",
+    "google.cloud.container_v1",
+]  # five seconds more
+POLL_S = 1.0
+SKIP_S = 0.05  # `airflow dags test` sleeps a second for each task that it passes over
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +40,9 @@ class Warm:
     process: subprocess.Popen
 
     @classmethod
-    def start(cls, environment):
-        """Airflow reads its home and configuration when it is imported: `environment` has to hold them."""
-        command = [sys.executable, __file__]
+    def start(cls, environment, *more):
+        """With these modules imported too. Airflow reads its home and configuration then: `environment` has to hold them."""
+        command = [sys.executable, __file__, *more]
         return cls(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
     def run(self, program, *words, environment, directory=None, timeout_s, began=None, kill_after_s=None):
@@ -52,7 +64,7 @@ class Warm:
     def end(self):
         """No more programs."""
         self.process.stdin.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=120)
 
 
 def serve(orders, answers):
@@ -72,7 +84,6 @@ def serve(orders, answers):
 def kill_later(child, order):
     """Kill a program's process group at its instant, with no time to tidy up."""
     import signal
-    import time
 
     def ended():
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -104,6 +115,8 @@ def become(order):
             os.dup2(os.open(path, os.O_WRONLY), stream)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
         sys.argv = [order["program"], *order["words"]]
+        if order["program"] == "airflow":
+            poll_often()
         run = runpy.run_path if order["program"].endswith(".py") else runpy.run_module
         run(order["program"], run_name="__main__")
         code = 0
@@ -119,11 +132,21 @@ def become(order):
         os._exit(code)
 
 
+def poll_often():
+    """Make waits poll every second: only between a scheduler and a triggerer may an answer come too soon."""
+    sys.path.append(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
+    from slipway.dag.deferral import Wait
+    from slipway.dag.tasks.waits import AddressWait, RolloutWait
+
+    Wait.poll_s = AddressWait.poll_s = RolloutWait.poll_s = POLL_S
+
+
 if __name__ == "__main__":
     from importlib import import_module
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports say is no answer
-    for name in IMPORTED:
+    for name in (*IMPORTED, *sys.argv[1:]):
         import_module(name)
+    import_module("airflow.sdk.definitions.dag").time = SimpleNamespace(sleep=lambda _: time.sleep(SKIP_S))
     serve(sys.stdin, answers)

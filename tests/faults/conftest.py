@@ -1,4 +1,4 @@
-"""What the fault suite shares with the other tests on the stand, and the table that it writes."""
+"""Fixtures of the fault suite: a harness for each model, the client that sends requests, and the rows of docs/faults.md."""
 
 import json
 import os
@@ -8,48 +8,49 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from road import Road
+from load import WAYS
+from refresh_harness import RefreshHarness
 from table import PAGE, place_rows
 
-from local.locks import locked
+from local.programs.locks import locked
 from local.settings import settings_here
 
-LOAD = Path(__file__).with_name("load.py")
+CLIENT = Path(__file__).with_name("load.py")
 
 
-class Asking:
-    """Requests at a model's public address in a process of their own, until `end`, or for `limit_s`."""
+class Client:
+    """Sends requests to a model's public address from a process of its own, until `end` or for `limit_s`."""
 
-    def __init__(self, place, *, rate, limit_s):
-        words = [sys.executable, LOAD, *place, "7", "0.8", rate, limit_s]
+    def __init__(self, target, *, rate, limit_s, ways=("new connections",)):
+        words = [sys.executable, CLIENT, *target, "7", "0.8", rate, limit_s, *ways]
         self.process = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self.process.stdout.readline() == "asking\n"
+        assert self.process.stdout.readline() == "started\n"
 
     def end(self):
-        """What was seen, by way of connecting."""
+        """What the client saw, for each way of connecting."""
         out, _ = self.process.communicate(timeout=60)
         return json.loads(out)
 
 
 @pytest.fixture
-def tell(request):
-    """Puts a row into docs/faults.md, if the run is to write it: `tell(fault, holds, detected_s, good_s, lost)`.
+def write_row(request):
+    """Writes a row into docs/faults.md, if the run is to write it: `write_row(fault, holds, detected_s, good_s, lost)`.
 
-    Where the model of the test's `road` or `runs` serves before the fault, it is asked with new connections as long as the
-    test goes, or since its last row: what was lost is in the row, and an answer that was wrong fails the test.
+    If the model of the test's `harness` or `runs` serves before the fault, a client sends requests on new connections
+    during the test, or since its last row. The row has the number of requests lost; a wrong answer fails the test.
     """
-    subjects = [request.getfixturevalue(name) for name in ("road", "runs") if name in request.fixturenames]
-    place = subjects[0].asked() if subjects and "under_load" not in request.fixturenames else None
-    asking = [Asking(place, rate=2, limit_s=900)] if place else []
+    subjects = [request.getfixturevalue(name) for name in ("harness", "runs") if name in request.fixturenames]
+    target = subjects[0].load_target() if subjects and "under_load" not in request.fixturenames else None
+    clients = [Client(target, rate=2, limit_s=900)] if target else []
 
     def row(fault, holds, detected_s=None, good_s=None, lost=None):
-        if asking:
-            seen = asking.pop().end()["new connections"]
+        if clients:
+            seen = clients.pop().end()["new connections"]
             assert (seen["requests"] > 0, seen["wrong"]) == (True, [])
             lost = f"{len(seen['failed'])} of {seen['requests']}"
-            asking.append(Asking(subjects[0].asked(), rate=2, limit_s=900))
+            clients.append(Client(subjects[0].load_target(), rate=2, limit_s=900))
         cells = [
             fault,
             holds,
@@ -62,31 +63,31 @@ def tell(request):
                 PAGE.write_text(place_rows(PAGE.read_text(), [cells]))
 
     yield row
-    for one in asking:
-        one.end()
+    for client in clients:
+        client.end()
 
 
 @pytest.fixture(scope="session")
-def make_road(tmp_path_factory, surroundings, stand, kubectl, engine):
-    """Makes a road for a model: `make_road(name, **changes of its file)`; taken away by `end`, or by the next of its name."""
+def make_harness(tmp_path_factory, surroundings, stand, kubectl, engine):
+    """Makes a harness: `make_harness(model, **changes of its model file)`. `end` removes it, and so does the next of its name."""
 
     def make(model, **changes):
         root = tmp_path_factory.mktemp(model)
-        return Road.make(root, surroundings, stand, kubectl, engine, model=model, **changes)
+        return RefreshHarness.make(root, surroundings, stand, kubectl, engine, model=model, **changes)
 
     return make
 
 
 @pytest.fixture
 def under_load():
-    """Asks a road's public address as long as the block; what was seen is in the dict that it gives."""
+    """Sends requests to a harness's public address during the block; the dict that it yields then has what was seen."""
 
     @contextmanager
-    def load(road, *, rate=5, limit_s=600):
-        asking, seen = Asking(road.asked(), rate=rate, limit_s=limit_s), {}
+    def load(harness, *, rate=5, limit_s=600):
+        client, seen = Client(harness.load_target(), rate=rate, limit_s=limit_s, ways=WAYS), {}
         try:
             yield seen
         finally:
-            seen |= asking.end()
+            seen |= client.end()
 
     return load

@@ -1,80 +1,79 @@
-"""The API server out of reach for 30 s, by a door in front of the real one, at three instants of a refresh."""
+"""The API server is unreachable for 30 s, by a proxy in front of it, at four instants of a refresh."""
 
 import json
 from pathlib import Path
 
 import pytest
 import yaml
-from doors import ByteDoor
-from road import eventually
+from closable_proxies import TcpProxy
+from refresh_runs import WAIT_S, eventually
 
 DOWN_S = 30
-APPEARS_S = 90
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
 @pytest.fixture(scope="module")
-def door(stand):
-    """The door to the API server."""
+def proxy(stand):
+    """The proxy in front of the API server."""
     config = yaml.safe_load(Path(stand["kubeconfig"]).read_text())
     host, port = config["clusters"][0]["cluster"]["server"].removeprefix("https://").split(":")
-    return ByteDoor(host, int(port))
+    return TcpProxy(host, int(port))
 
 
 @pytest.fixture(scope="module")
-def road(make_road, door, stand, tmp_path_factory):
-    """A road whose connection leads through the door, on which A is live."""
+def harness(make_harness, proxy, stand, tmp_path_factory):
+    """A harness whose Kubernetes connection leads through the proxy; content a is live."""
     config = yaml.safe_load(Path(stand["kubeconfig"]).read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://{door.address}"
-    kubeconfig = tmp_path_factory.mktemp("door") / "kubeconfig"
+    config["clusters"][0]["cluster"]["server"] = f"https://{proxy.address}"
+    kubeconfig = tmp_path_factory.mktemp("proxy") / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(config))
     kubeconfig.chmod(0o600)
-    road = make_road("faults-api")
-    connection = json.loads(road.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
+    harness = make_harness("faults-api")
+    connection = json.loads(harness.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
     connection["extra"]["kube_config_path"] = str(kubeconfig)
-    road.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)
-    road.run()
-    yield road
-    road.end()
+    harness.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)
+    harness.run()
+    yield harness
+    harness.end()
 
 
-def stored(road, before):
-    """Whether a new release's manifests are in the store: the next thing is the apply."""
-    return set((road.root / "store" / "manifests" / road.model).glob("[!.]*")) - before
-
-
-INSTANTS = {"apply": None, "rollout": "task_id=wait_for_rollout", "gate": "task_id=gate"}
-
-
-@pytest.mark.parametrize("instant", INSTANTS)
-def test_out_of_reach(road, door, tell, instant):
-    """The run waits or tries again by itself, and brings its release."""
-    manifests = set((road.root / "store" / "manifests" / road.model).glob("[!.]*"))
-    with road.container(env=[{"name": "ROUND", "value": instant}]), road.beside() as beside:
-        eventually(lambda: stored(road, manifests), seconds=APPEARS_S, what="the release's manifests")
-        if INSTANTS[instant]:
-            beside.says(INSTANTS[instant])
-        with door.shut_for_a_while(DOWN_S):
+def test_unreachable_at_three_instants_of_a_refresh(harness, proxy, write_row):
+    """The run waits or retries by itself, three times, and its release goes live."""
+    folder = harness.root / "store" / "manifests" / harness.model
+    before = set(folder.glob("[!.]*"))
+    with harness.container(env=[{"name": "ROUND", "value": "unreachable"}]), harness.in_background() as background:
+        eventually(
+            lambda: set(folder.glob("[!.]*")) - before, seconds=WAIT_S, what="the manifests, just before the apply"
+        )
+        with proxy.closed_for(DOWN_S):
             pass
-        run = beside.ends()
-    road.has_brought(run, version=1)
-    tell(f"API server out of reach for 30 s during {instant}", "the release is live, one record", good_s=run.seconds)
+        for task_id in ("wait_for_rollout", "gate"):
+            background.logs(f"task_id={task_id}")
+            with proxy.closed_for(DOWN_S):
+                pass
+        run = background.ends()
+    harness.assert_live(run, version=1)
+    write_row(
+        "API server unreachable for 30 s during apply, again during the rollout, and again during the gate",
+        "the release is live, one record",
+        good_s=run.seconds,
+    )
 
 
-def test_out_of_reach_during_the_rollback(road, door, tell):
-    """A rollback waits for an API server that is silent, and the good release serves again."""
-    good = road.serves()
-    with road.container(args=["--rest_api_port=none"]), road.beside() as beside:
-        beside.says("task_id=rollback", seconds=180)
-        with door.shut_for_a_while(DOWN_S):
+def test_unreachable_during_the_rollback(harness, proxy, write_row):
+    """A rollback waits for an API server that does not respond, and the good release serves again."""
+    good = harness.serves()
+    with harness.container(args=["--rest_api_port=none"]), harness.in_background() as background:
+        background.logs("task_id=rollback")
+        with proxy.closed_for(DOWN_S):
             pass
-        run = beside.ends(green=False)
+        run = background.ends(green=False)
     assert run.record("rollback")["outcome"] == "live"
-    road.has_given_up(run, words="", good=good)
-    tell(
-        "API server out of reach for 30 s during the rollback",
-        "the release before it serves, gated again",
+    harness.assert_given_up(run, words="", good=good)
+    write_row(
+        "API server unreachable for 30 s during the rollback",
+        "the release before it serves and has passed its gate again",
         run.detect_s(),
         run.good_s(),
     )

@@ -1,4 +1,4 @@
-"""The question to a person, whose process is killed at seeded random instants of asking, and of taking the answer."""
+"""The process of `approve` is killed at random instants: while it asks a person, and while it reads the answer."""
 
 import os
 import random
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 from dag_run import LIMIT_S, Run, until
-from doubtful import doubtful
-from kills import KILLS, SEED
+from inconclusive_model import inconclusive_model
+from random_kills import KILLS, SEED
 
-LOOK_S = 0.02
-TAKES_S = {"asked": 1.9, "answered": 1.1}  # seen here; an instant that came too late is drawn again from before it
+POLL_S = 0.02
+TAKES_S = {"asked": 1.9, "answered": 1.1}  # measured; after an instant that came too late, the span is shorter
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")
-def doubt(stand, kubectl, engine, airflow_api):
-    """A model of which the gate is in doubt."""
-    with doubtful("faults-doubt", stand, kubectl, engine, airflow_api) as trial:
+def inconclusive(stand, kubectl, engine, airflow_api):
+    """A model whose gate is inconclusive."""
+    with inconclusive_model("faults-inconclusive", stand, kubectl, engine, airflow_api) as trial:
         yield trial
 
 
 def process_of(task):
-    """The process that works on a try of a task; None where there is none."""
+    """The id of the process that runs a task instance; None if there is none."""
     title = f"airflow worker -- {task['id']}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -36,49 +36,49 @@ def process_of(task):
     return None
 
 
-class Question:
-    """What asks a person in one run, whose tasks are there."""
+class Approval:
+    """The task `approve` of one run."""
 
     def __init__(self, run):
         self.run, self.path = run, f"{run.path}/taskInstances/approve"
         until(lambda: "approve" in run.states(), "the run has its tasks")
 
     def seen(self):
-        """The task as Airflow has it."""
+        """The task instance in Airflow's API."""
         return self.run.api(self.path)
 
-    def works(self, phase):
-        """The process in which it asks, or is answered, once there is one."""
+    def process(self, phase):
+        """Wait for the process that asks, or reads the answer; its id."""
         if phase == "answered":
             self.run.answer("Approve")
         end_s = time.monotonic() + LIMIT_S
         while not (pid := process_of(self.seen())):
             assert time.monotonic() < end_s, self.seen()
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         return pid
 
     def state(self):
-        """What became of a try whose process has ended."""
-        until(lambda: self.seen()["state"] not in {"running", "queued"}, "its end was seen")
+        """Wait until Airflow has noticed the end of the process; the task's state."""
+        until(lambda: self.seen()["state"] not in {"running", "queued"}, "Airflow has noticed the end of the process")
         return self.seen()["state"]
 
 
 def wait_for_end(pid):
-    """Until it is there no more."""
+    """Wait until the process has ended."""
     while Path(f"/proc/{pid}").exists():
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
-def test_a_question_whose_worker_dies_is_asked_again(doubt, airflow_api, tell):
-    """It is asked anew after every death, also of one that had an answer; the last yes lets one release go live."""
-    chance = random.Random(f"{SEED} approve")  # noqa: S311 - to be repeated, not to be kept secret
+def test_approve_asks_again_if_its_process_is_killed(inconclusive, airflow_api, write_row):
+    """It asks again after every kill, even if there was an answer already; after the last yes, one release goes live."""
+    chance = random.Random(f"{SEED} approve")  # noqa: S311 - repeatable on purpose; no secret
     span_s, killed = dict(TAKES_S), 0
     while killed < KILLS:
-        run = Run(airflow_api, doubt.dag, force=True)
-        question = Question(run)
+        run = Run(airflow_api, inconclusive.dag, force=True)
+        approval = Approval(run)
         while killed < KILLS and run.states().get("approve") != "success":
-            phase = "answered" if question.seen()["state"] == "awaiting_input" else "asked"
-            pid = question.works(phase)
+            phase = "answered" if approval.seen()["state"] == "awaiting_input" else "asked"
+            pid = approval.process(phase)
             instant_s = chance.uniform(0.0, span_s[phase])
             time.sleep(instant_s)
             try:
@@ -86,7 +86,7 @@ def test_a_question_whose_worker_dies_is_asked_again(doubt, airflow_api, tell):
             except ProcessLookupError:
                 span_s[phase] = instant_s
             wait_for_end(pid)
-            state = question.state()
+            state = approval.state()
             killed += state == "up_for_retry"
             print(
                 f"approve: {phase}, kill {killed} of {KILLS} at {instant_s:.3f} s of at most {span_s[phase]:.1f} s: {state}"
@@ -95,7 +95,7 @@ def test_a_question_whose_worker_dies_is_asked_again(doubt, airflow_api, tell):
     if run.states().get("approve") != "success":
         run.answer("Approve")
     assert run.end() == "success"
-    record = doubt.records()[-1]
+    record = inconclusive.records()[-1]
     assert (record["outcome"], record["run_id"]) == ("live", run.id)
     assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
-    tell(f"`approve` killed {KILLS} times", "asked again, one release, live", good_s=time.monotonic() - began_s)
+    write_row(f"`approve` killed {KILLS} times", "asks again, one release, live", good_s=time.monotonic() - began_s)

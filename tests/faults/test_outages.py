@@ -1,4 +1,4 @@
-"""A shared part is really gone for a while: engine, registry, API server, kubelet. Refused while another checkout is up."""
+"""A shared part of the stand is really stopped: engine, registry, API server, kubelet. Refused while another checkout is up."""
 
 import threading
 import time
@@ -6,34 +6,35 @@ from contextlib import contextmanager
 
 import pytest
 
-from local import shared
+from local.parts import shared
+from local.programs.supervision import start, stop
 from local.settings import settings_here
-from local.supervision import start, stop
 
 DOWN_S = 30
+RESTART_S = 2
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
 def alone(stand):
-    """The shared parts for this checkout alone."""
+    """The shared parts, used by this checkout only."""
     with shared.held_alone(settings_here()):
         yield settings_here()
 
 
 @pytest.fixture(scope="module")
-def road(make_road, alone):
-    """A road on which A is live."""
-    road = make_road("faults-outages")
-    road.run()
-    yield road
-    road.end()
+def harness(make_harness, alone):
+    """A harness with content a live."""
+    harness = make_harness("faults-outages")
+    harness.run()
+    yield harness
+    harness.end()
 
 
 @contextmanager
-def gone(settings, name, seconds=DOWN_S):
-    """A shared part is stopped, and comes back after so many seconds."""
+def stopped(settings, name, seconds=DOWN_S):
+    """Stop a shared part for so many seconds; the block ends no earlier."""
     stop(shared.supervisor(settings), name)
     timer = threading.Timer(seconds, start, (shared.supervisor(settings), name))
     timer.start()
@@ -43,24 +44,41 @@ def gone(settings, name, seconds=DOWN_S):
         timer.join()
 
 
-CASES = {
-    "registry": ("registry down for 30 s during push", "task_id=push", 0),
-    "dockerd": ("Docker Engine restarted mid-build", "task_id=build_image", 2),
-    "api-server": ("API server down for 30 s during the rollout", "task_id=wait_for_rollout", 0),
-    "kubelet": ("kubelet stopped for 30 s during the rollout", "task_id=wait_for_rollout", 0),
+def test_engine_and_registry_stop_while_a_release_is_built(harness, alone, write_row):
+    """The run retries the build and the push by itself, its release goes live, and nothing is left of the first tries."""
+    harness.content("b")
+    with harness.in_background() as background:
+        background.logs("task_id=build_image")
+        began_s = time.monotonic()
+        with stopped(alone, "dockerd", RESTART_S):
+            pass
+        background.logs("task_id=push")
+        with stopped(alone, "registry"):
+            pass
+        run = background.ends()
+    harness.assert_live(run, version=2)
+    write_row(
+        "Docker Engine restarted during the build, then the registry down for 30 s during the push",
+        "the release is live, one record",
+        good_s=time.monotonic() - began_s,
+    )
+
+
+DURING_THE_ROLLOUT = {
+    "api-server": "API server down for 30 s during the rollout",
+    "kubelet": "kubelet stopped for 30 s during the rollout",
 }
 
 
-@pytest.mark.parametrize("part", CASES)
-def test_a_part_is_gone(road, alone, tell, part):
-    """The run waits or tries again by itself and brings its release, and nothing is left of the first try."""
-    fault, instant, down_s = CASES[part]
-    conf = {"force": True} if part in {"registry", "dockerd"} else {}
-    with road.container(env=[{"name": "ROUND", "value": part}]), road.beside(**conf) as beside:
-        beside.says(instant)
+@pytest.mark.parametrize("part", DURING_THE_ROLLOUT)
+def test_a_part_stops_during_the_rollout(harness, alone, write_row, part):
+    """The run waits or retries by itself, and its release goes live."""
+    version = harness.serves()["version"]
+    with harness.container(env=[{"name": "ROUND", "value": part}]), harness.in_background() as background:
+        background.logs("task_id=wait_for_rollout")
         began_s = time.monotonic()
-        with gone(alone, part, down_s or DOWN_S):
+        with stopped(alone, part):
             pass
-        run = beside.ends()
-    road.has_brought(run, version=1)
-    tell(fault, "the release is live, one record", good_s=time.monotonic() - began_s)
+        run = background.ends()
+    harness.assert_live(run, version=version)
+    write_row(DURING_THE_ROLLOUT[part], "the release is live, one record", good_s=time.monotonic() - began_s)

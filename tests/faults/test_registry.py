@@ -1,87 +1,88 @@
-"""A registry in trouble, by a door in front of the real one: for the engine that pushes, and for the node that pulls."""
+"""A registry with faults, made by a proxy in front of it: for the node that pulls, and for the engine that pushes."""
 
-import re
-import threading
 import time
 
 import pytest
-from doors import HttpDoor
+from closable_proxies import HttpProxy
 
-DOWN_S = 30
-WORDS = {404: "not found", 401: "ImagePullBackOff"}
+FAULT_S = 15  # each of two: the engine itself tries again after 5, 10, 15 and 20 s, and then gives up
+FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "ImagePullBackOff")}
+UNAVAILABLE = b'{"errors": [{"code": "UNAVAILABLE", "message": "trouble"}]}'
+HANG_UP = 0
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
-
-
-@pytest.fixture(scope="module")
-def door(stand):
-    """The door to the stand's registry."""
-    door = HttpDoor(f"http://{stand['registry'].split('/', 1)[0]}")
-    yield door
-    door.close()
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
 @pytest.fixture(scope="module")
-def road(make_road, door, stand):
-    """A road on which A is live, pushed straight to the registry: its layers are there; what comes goes through the door."""
-    road = make_road("faults-registry")
-    road.run()
-    with road.changed(image__repository=f"{door.address}/{stand['registry'].split('/', 1)[1]}/faults-registry"):
-        road.run()
-        yield road
-    road.end()
+def proxy(stand):
+    """The proxy in front of the stand's registry."""
+    proxy = HttpProxy(f"http://{stand['registry'].split('/', 1)[0]}")
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def harness(make_harness, proxy, stand):
+    """A harness with content a live, pushed directly, so that the registry has its layers. What follows goes through the proxy."""
+    harness = make_harness("faults-registry")
+    harness.run()
+    with harness.changed(image__repository=f"{proxy.address}/{stand['registry'].split('/', 1)[1]}/faults-registry"):
+        yield harness
+    harness.end()
 
 
 @pytest.fixture
-def good(road, door):
-    """What serves; the door lets everything through afterwards."""
-    yield road.serves()
-    door.answer = lambda *_: None
+def good(harness, proxy):
+    """What serves; the proxy passes everything on afterwards."""
+    yield harness.serves()
+    proxy.answer = lambda *_: None
 
 
 def is_node(headers):
-    """Whether it is the node's containerd that asks."""
+    """Whether the node's containerd sent the request."""
     return headers.get("User-Agent", "").startswith("containerd/")
 
 
-@pytest.mark.parametrize("status", WORDS)
-def test_the_node_gets_no_image(road, door, good, tell, status):
-    """An image that the node cannot pull, because it is missing there or denied, is given up; the release before it serves."""
-    road.content("b" if status == 404 else "c")
+class Trouble:
+    """Answers 503 to the engine for FAULT_S from its first request for a blob, then hangs up for FAULT_S from its next one."""
+
+    def __init__(self):
+        self.ends_s = {}  # of each fault that the engine has met
+
+    def __call__(self, method, path, headers):
+        """The answer in place of the registry's; None passes the request on."""
+        is_blob = "/blobs/" in path and method in {"HEAD", "POST"}
+        if is_node(headers) or not (self.ends_s or is_blob):
+            return None
+        for fault in (503, HANG_UP):
+            if time.monotonic() < self.ends_s.setdefault(fault, time.monotonic() + FAULT_S):
+                return fault, UNAVAILABLE
+        return None
+
+
+@pytest.mark.parametrize("status", FAULTS)
+def test_the_node_cannot_pull_the_image(harness, proxy, good, write_row, status):
+    """A release whose image is missing or denied is given up; the release before it serves."""
+    fault, words = FAULTS[status]
 
     def refuse(method, path, headers):
         return (status, b'{"errors": []}') if is_node(headers) and "/manifests/" in path else None
 
-    door.answer = refuse
-    run = road.run(green=False)
-    road.has_given_up(run, words=WORDS[status], good=good)
-    tell(
-        "image missing" if status == 404 else "image denied",
-        "the release before it serves",
-        run.detect_s(),
-        run.good_s(),
+    proxy.answer = refuse
+    run = harness.run(green=False)
+    harness.assert_given_up(run, words=words, good=good)
+    write_row(fault, "the release before it serves", run.detect_s(), run.good_s())
+
+
+def test_the_registry_fails_during_the_push(harness, proxy, good, write_row):
+    """The push is retried without anybody's help, and what is pushed then is complete."""
+    harness.content("b")
+    proxy.answer = trouble = Trouble()
+    run = harness.run()
+    assert set(trouble.ends_s) == {503, HANG_UP}
+    harness.assert_live(run, version=2)
+    write_row(
+        "registry answers 503, then hangs up, for 30 s in all, during the push",
+        "pushed by a later try, live",
+        good_s=run.seconds,
     )
-
-
-@pytest.mark.parametrize("fault", ["registry answers 503 during push", "registry down for 30 s during push"])
-def test_the_registry_is_in_trouble_during_the_push(road, door, good, tell, fault):
-    """A push that a registry in trouble refuses is tried again by itself, and what it brings then is whole."""
-    began = threading.Event()
-    until_s = 0.0
-
-    def trouble(method, path, headers):
-        nonlocal until_s
-        if not began.is_set() and re.search(r"/blobs/", path) and method in {"HEAD", "POST"} and not is_node(headers):
-            began.set()
-            until_s = time.monotonic() + DOWN_S
-        if time.monotonic() > until_s:
-            return None
-        return (503, b'{"errors": [{"code": "UNAVAILABLE", "message": "trouble"}]}') if "503" in fault else (0, b"")
-
-    road.content("a")
-    door.answer = trouble
-    with road.container(env=[{"name": "ROUND", "value": fault[:12]}]):
-        run = road.run(force=True)
-    assert began.is_set()
-    road.has_brought(run, version=1)
-    tell(fault, "pushed by the next try, live", good_s=run.seconds)

@@ -1,20 +1,20 @@
-"""Two installations that want one target at once: they take turns, and what serves in the end is one whole release."""
+"""Two installations refresh one target at once."""
 
 import pytest
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
-def test_two_runs_at_once(make_road, tell):
-    """The second run is told who holds the target, tries again by itself, and neither undoes or mixes what the other brings."""
-    one, two = (make_road("faults-two", target__strategy="preview") for _ in range(2))
+def test_two_runs_at_once(make_harness, write_row):
+    """The second run learns who holds the target and retries by itself; one whole release serves in the end."""
+    one, two = (make_harness("faults-two", target__strategy="preview") for _ in range(2))
     try:
         one.run()
         one.content("b")
-        with one.beside() as beside:
-            beside.says("task_id=preview")
+        with one.in_background() as background:
+            background.logs("task_id=preview")
             second = two.run(green=None)
-            beside.ends()
+            background.ends()
         assert "TargetBusy" in second.log
         records = [*one.records().values(), *two.records().values()]
         live = max((record for record in records if record["outcome"] == "live"), key=lambda record: record["opened"])
@@ -23,4 +23,4 @@ def test_two_runs_at_once(make_road, tell):
     finally:
         one.end()
         two.warm.end()
-    tell("two runs at once, of two installations", "they take turns; one whole release serves")
+    write_row("two runs at once, of two installations", "one after the other; one whole release serves")

@@ -168,7 +168,7 @@ def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_e
     python, program = tmp_path / "environment" / "bin" / "python", tmp_path / "exporter" / "export.py"
     done = subprocess.run(
         [*command, python, program, "--request", request, "--out", out],
-        capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path, env=elsewhere,
+        capture_output=True, text=True, check=False, timeout=3600, cwd=tmp_path, env=elsewhere,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(digits_export / "savedmodel") == contents(out / "savedmodel")
@@ -195,5 +195,5 @@ def test_exporter_ends_with_its_standard_input(model_python, digits_request, tmp
     ) as process:
         process.stdout.readline()
         process.stdin.close()
-        assert process.wait(timeout=10) == -signal.SIGKILL
+        assert process.wait(timeout=300) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Settings: where things are, as the environment says."""
+"""Settings as the environment gives them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from local.settings import read_settings
 
 
 def test_own_parts_if_nothing_is_named():
-    """Without settings the stand brings its own parts, and its cache is in the user's cache folder."""
+    """Without settings the stand runs its own parts, and its cache is in the user's cache folder."""
     found = read_settings({"HOME": "/home/ann"}, Path("/home/ann/slipway"))
     assert (found.cache, found.docker_host, found.kubeconfig, found.registry) == (
         Path("/home/ann/.cache/slipway"),
@@ -17,7 +17,7 @@ def test_own_parts_if_nothing_is_named():
 
 
 def test_users_parts_if_named():
-    """Each setting replaces one part."""
+    """Each setting replaces one part of the stand."""
     environment = {
         "SLIPWAY_CACHE": "/srv/cache",
         "SLIPWAY_DOCKER_HOST": "unix:///var/run/docker.sock",
@@ -32,7 +32,7 @@ def test_users_parts_if_named():
 
 
 def test_checkouts_differ_by_path():
-    """Two checkouts have different namespaces, homes and sockets; one has the same each time."""
+    """Two checkouts have different namespaces and folders, and share one. A checkout has the same ones each time."""
     one, other = (read_settings({}, Path(path)) for path in ("/srv/one", "/srv/other"))
     assert one.namespace == read_settings({}, Path("/srv/one")).namespace
     assert len({one.namespace, other.namespace, str(one.home.name), str(other.home.name)}) == 4

@@ -22,21 +22,21 @@ APPLIED = Applied(
 
 
 @pytest.mark.parametrize("name", ["release", "export", "case", "proof", "pushed"])
-def test_same_fact_if_carried_as_json(name, request):
-    """A fact comes back whole from what XCom keeps of it."""
+def test_same_fact_from_json(name, request):
+    """A fact is read back unchanged from XCom."""
     fact = request.getfixturevalue(name)
     assert fact == from_dict(type(fact), json.loads(json.dumps(to_dict(fact))))
 
 
 @pytest.mark.parametrize("fact", [REF, APPLIED, Target(conn_id="kubernetes_default", namespace="shop")], ids=type)
-def test_same_fact_if_it_holds_others(fact):
-    """A fact that holds facts comes back with them."""
+def test_same_fact_with_facts_in_it(fact):
+    """A fact with other facts in it is read back with them."""
     assert fact == from_dict(type(fact), json.loads(json.dumps(to_dict(fact))))
 
 
 @pytest.mark.parametrize("name", ["release", "export", "proof"])
-def test_plain_values_if_made_a_dict(name, request):
-    """Nothing in a fact's dict is a class of ours, which XCom would refuse."""
+def test_dict_has_plain_values_only(name, request):
+    """A fact's dict has none of our classes, which XCom would refuse."""
 
     def check(value):
         assert type(value) in {dict, list, tuple, str, int, float, bool, type(None)}
@@ -57,11 +57,11 @@ def test_plain_values_if_made_a_dict(name, request):
         (Release, {"model": "digits-vit"}, "run_id"),
     ],
 )
-def test_refused_in_one_line_if_the_dict_is_another(kind, data, field):
-    """A dict that is no such fact is refused, naming the fact, the field and what next."""
+def test_refused_in_one_line_if_the_dict_is_invalid(kind, data, field):
+    """The error names the fact, the field and the next step."""
     with pytest.raises(InputRefused) as refusal:
         from_dict(kind, data)
     message = str(refusal.value)
     assert "\n" not in message
-    assert message.startswith(f"{kind.__name__} handed over by an earlier task: {field}: ")
+    assert message.startswith(f"{kind.__name__} from an earlier task: {field}: ")
     assert "Next: " in message

@@ -18,13 +18,13 @@ LARGEST_VERSION = 2**63 - 1  # TF Serving's versions are int64
 
 
 def named(release, model):
-    """The same release of a model with another name."""
+    """The same release with another model name."""
     return replace(release, model=model)
 
 
 @pytest.mark.parametrize("model", ["a", "digits-vit", LONGEST])
 def test_names_are_valid_where_they_are_used(release, model):
-    """Labels, tags and containers of the shortest and the longest model name are what their systems allow."""
+    """Labels, tags and containers are valid for the shortest and the longest model name."""
     release = named(release, model)
     digest = f"sha256:{'d' * 64}"
     labels = {**release.object_labels(LARGEST_VERSION, release.release_id(digest)), **release.selector_labels}
@@ -35,8 +35,8 @@ def test_names_are_valid_where_they_are_used(release, model):
     assert HOST_NAME.fullmatch(release.service)
 
 
-def test_names_are_spelt_as_promised(release):
-    """Every name that people and tests meet is minted here."""
+def test_names_are_spelled_as_documented(release):
+    """These names are visible to users and must not change."""
     assert release.version_folder(7) == "/models/digits-vit/7"
     assert release.version_path(7) == "/v1/models/digits-vit/versions/7"
     assert release.selector_labels == {"slipway/model": "digits-vit"}
@@ -44,12 +44,12 @@ def test_names_are_spelt_as_promised(release):
     assert release.base_reference == f"tensorflow/serving@sha256:{'2' * 64}"
     assert release.reference("sha256:d") == "127.0.0.1:5000/shop/digits-vit@sha256:d"
     assert release.service == release.deployment == "tfs-server"
-    assert release.asset_uri == asset_uri("digits-vit") == "x-slipway://served/digits-vit"
+    assert asset_uri("digits-vit") == "x-slipway://served/digits-vit"
     assert dag_id("digits-vit") == "refresh_digits_vit"
 
 
 def test_containers_differ_if_another_store_is_used(release):
-    """Two checkouts on one engine have containers of their own, and so have the two purposes."""
+    """Two checkouts on one engine have different containers, and so do the two purposes."""
     other = replace(release, store="file:///elsewhere")
     names = {release.build_container, release.smoke_container, other.build_container, other.smoke_container}
     assert len(names) == 4
@@ -57,12 +57,12 @@ def test_containers_differ_if_another_store_is_used(release):
 
 @pytest.mark.parametrize("model", ["digits-vit", "My Model", "ümlaut", "a/b", "-", "x.y", "a_b", ""])
 def test_dag_id_is_valid_whatever_a_file_is_called(model):
-    """A misnamed model file still gets a DAG, which says what is wrong with it."""
+    """A misnamed model file gets a DAG too, which says what is wrong."""
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,250}", dag_id(model))
 
 
-def test_dag_id_of_a_misnamed_file_is_not_that_of_a_good_one():
-    """A refused a_b.yaml does not take the place of a-b.yaml."""
+def test_dag_id_of_a_misnamed_file_differs_from_a_valid_ones():
+    """A refused a_b.yaml does not replace the DAG of a-b.yaml."""
     assert dag_id("a_b") != dag_id("a-b")
 
 
@@ -75,8 +75,8 @@ DECIDES = {
 
 
 @pytest.mark.parametrize("change", DECIDES.values(), ids=DECIDES)
-def test_fingerprint_changes_with_what_decides(release, change):
-    """What is served differs: another fingerprint, another release."""
+def test_fingerprint_changes_with_what_is_served(release, change):
+    """A change in what is served makes another fingerprint and another release."""
     other = replace(release, **change)
     assert other.fingerprint != release.fingerprint
     assert other.release_id("sha256:d") != release.release_id("sha256:d")
@@ -99,13 +99,13 @@ KEEPS = {
 
 
 @pytest.mark.parametrize("change", KEEPS.values(), ids=KEEPS)
-def test_fingerprint_stays_with_what_only_a_run_has(release, change):
-    """How a run was made does not make another release."""
+def test_fingerprint_ignores_what_belongs_to_the_run(release, change):
+    """How a run was started or configured does not make another release."""
     assert replace(release, **change).fingerprint == release.fingerprint
 
 
 def test_release_id_changes_with_the_image(release):
-    """A release is a fingerprint and an image digest."""
+    """A release id depends on the fingerprint and the image digest."""
     assert release.release_id("sha256:one") != release.release_id("sha256:two")
     assert release.release_id("sha256:one") == replace(release).release_id("sha256:one")
     assert re.fullmatch(r"[0-9a-f]{12}", release.release_id("sha256:one"))
@@ -135,7 +135,7 @@ REPOSITORIES = {
 
 @pytest.mark.parametrize(("reference", "repository"), REPOSITORIES.items())
 def test_repository_of_a_reference(reference, repository):
-    """Tag and digest go, the registry's port stays."""
+    """Tag and digest are removed, the registry's port is kept."""
     assert repository == repository_of(reference)
 
 
@@ -150,7 +150,7 @@ def test_repository_of_a_reference(reference, repository):
     ],
 )
 def test_url_of_a_source(source, url):
-    """A source says where it is from, without credentials: the image's label shows it."""
+    """A source's URL has no credentials: the image's label shows it."""
     assert url == source.url
 
 
@@ -166,7 +166,7 @@ def test_url_of_a_source(source, url):
     ],
 )
 def test_kept_copy_is_named_by_its_revision(source, key):
-    """One revision has one copy in the store, whatever branch led to it."""
+    """A revision has one copy in the store, whichever branch led to it."""
     assert key == source.kept_key("vit")
 
 
@@ -175,7 +175,7 @@ def test_kept_copy_is_named_by_its_revision(source, key):
     ["manual__2026-11-22T21:00:00+00:00", "a b/c\\d", "../../etc/passwd", ".", "..", ".hidden", "ü" * 250, "r" * 250],
 )
 def test_file_name_of_a_run_is_one_safe_name(run_id):
-    """A run id becomes one visible name in the store, short enough for a draft's suffix beside it."""
+    """A run id becomes one visible file name, short enough for a draft's suffix."""
     name = file_name(run_id)
     assert "/" not in name
     assert "\\" not in name
@@ -204,11 +204,11 @@ def test_digest_ignores_the_order_of_keys():
 
 
 def test_kubectl_names_the_namespace():
-    """A command for people can be pasted."""
+    """The command can be pasted."""
     assert Target(conn_id="k", namespace="shop").kubectl("get pods") == "kubectl -n shop get pods"
 
 
-def test_a_release_of_before_has_the_default_grace(release):
-    """Records that were written before there was a grace are read back, for a rollback, with the model file's default."""
+def test_an_older_release_gets_the_default_grace(release):
+    """A record that was written before the grace existed is read with the model file's default."""
     before = {name: value for name, value in to_dict(release).items() if name != "unschedulable_grace_s"}
     assert from_dict(Release, before).unschedulable_grace_s == TargetSettings().unschedulable_grace_s

@@ -32,7 +32,7 @@ with _draft(Path(sys.argv[1])) as draft:
 
 @pytest.fixture
 def task(tmp_path):
-    """Starts a process that holds something below a place; it and what it says it holds."""
+    """Starts a process that holds a file or folder below a place; returns the process and the path."""
     started = []
 
     def start(program, place):
@@ -53,13 +53,13 @@ def task(tmp_path):
 
 
 def kill(process):
-    """End a process with no time to tidy up."""
+    """Kill a process, without time to clean up."""
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
-def test_a_killed_tasks_folder_is_removed_by_the_next(task, tmp_path, monkeypatch):
-    """The next task that needs a temporary folder removes what one left that was killed, and nothing that is in use."""
+def test_the_next_task_deletes_a_killed_tasks_folder(task, tmp_path, monkeypatch):
+    """The next task that needs a temporary folder deletes a killed task's folder, and none that is in use."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (_, living), (process, killed) = (task(HOLDS_A_FOLDER, tmp_path) for _ in range(2))
     kill(process)
@@ -71,8 +71,8 @@ def test_a_killed_tasks_folder_is_removed_by_the_next(task, tmp_path, monkeypatc
     assert (living / "checkpoint").exists()
 
 
-def test_a_killed_tasks_draft_is_removed_by_the_next_write_beside_it(task, tmp_path):
-    """A write into the same folder of the store removes what a killed one left half written, and nobody else's."""
+def test_the_next_write_deletes_a_killed_tasks_draft(task, tmp_path):
+    """A write into the same folder of the store deletes a killed task's draft, and none that is in use."""
     store = Store(f"file://{tmp_path}")
     (_, living), (process, killed) = (task(HOLDS_A_DRAFT, tmp_path / name) for name in ("one.json", "two.json"))
     kill(process)
@@ -81,8 +81,8 @@ def test_a_killed_tasks_draft_is_removed_by_the_next_write_beside_it(task, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {living.name, "three.json"}
 
 
-def test_folders_of_many_at_once_are_all_kept(tmp_path, monkeypatch):
-    """Tasks that begin and end at once never take each other's folder for an abandoned one."""
+def test_folders_in_use_are_kept_under_load(tmp_path, monkeypatch):
+    """Tasks that start and end at the same time never delete each other's folders."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def use(number):

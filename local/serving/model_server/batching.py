@@ -1,6 +1,6 @@
-"""Requests that arrive together run together, as in the real server's BatchingSession and SharedBatchScheduler.
+"""Batches requests that arrive at the same time, as the real server's BatchingSession and SharedBatchScheduler do.
 
-One error of a merged run is the answer to every request in it.
+An error of a batch is the answer to every request in it.
 """
 
 import os
@@ -24,7 +24,7 @@ FOREVER_MS = 2**31 // 1000  # the real server's "no timeout" inside a batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """How requests are merged; the defaults are SharedBatchScheduler's (TensorFlow 2.20.0)."""
+    """How requests are batched. The defaults are SharedBatchScheduler's (TensorFlow 2.20.0)."""
 
     max_batch_size: int = 1000
     batch_timeout_s: float = 0.0
@@ -35,7 +35,7 @@ class Parameters:
 
 
 def parameters_of(message: Any) -> Parameters:
-    """The file's BatchingParameters, or the end of the process where they contradict each other or are not imitated."""
+    """The parameters in the file's message. Ends the process if one of them is not imitated."""
     if message.pad_variable_length_inputs or message.enable_large_batch_splitting.value:
         refuse("pad_variable_length_inputs and enable_large_batch_splitting are not imitated")
     given: dict[str, Any] = {
@@ -50,7 +50,7 @@ def parameters_of(message: Any) -> Parameters:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Task:
-    """One request's part of a batch."""
+    """One request in a batch."""
 
     feeds: Feeds
     size: int
@@ -61,20 +61,20 @@ class Task:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Batch:
-    """Tasks of one signature that will run as one."""
+    """Tasks of one signature that run together."""
 
     opened_s: float
     tasks: list[Task] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Rows of all its tasks."""
+        """The number of rows of all its tasks."""
         return sum(task.size for task in self.tasks)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Queue:
-    """The batches of one signature of one model; the last may still grow."""
+    """The batches of one signature of one model. The last one may still grow."""
 
     run: Run
     fetches: list[str]
@@ -82,7 +82,7 @@ class Queue:
 
 
 class Batcher:
-    """One pool of threads for the batches of every signature."""
+    """One thread pool for the batches of all signatures."""
 
     def __init__(self, parameters: Parameters) -> None:
         """Start the threads."""
@@ -93,7 +93,7 @@ class Batcher:
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def wrap(self, run: Run) -> Run:
-        """That run, with batching on top; a model whose batch sizes contradict each other cannot be loaded."""
+        """The function `run` with batching. Raises ServingError if the batch sizes contradict each other."""
         allowed, largest = self._parameters.allowed_batch_sizes, self._parameters.max_batch_size
         if allowed and allowed[-1] != largest:
             raise invalid(
@@ -135,7 +135,7 @@ class Batcher:
             _process(*ready, self._parameters)
 
     def _take(self) -> tuple[Queue, Batch] | None:
-        """The oldest batch that is full, followed by another, or old enough; taken from its queue."""
+        """Remove from its queue the oldest batch that is full, followed by another, or old enough."""
         ready = [queue for queue in self._queues.values() if self._is_ready(queue)]
         if not ready:
             return None
@@ -155,7 +155,7 @@ class Batcher:
 
 
 def rows_of(feeds: Feeds) -> int:
-    """The size of the first dimension, which all inputs of a batched request share."""
+    """The size of the first dimension, which must be the same for all inputs of a request."""
     sizes = {value.shape[0] if value.ndim else None for value in feeds.values()}
     if None in sizes:
         raise invalid("Batching Run() input tensors must have at least one dimension")
@@ -165,12 +165,12 @@ def rows_of(feeds: Feeds) -> int:
 
 
 def _process(queue: Queue, batch: Batch, parameters: Parameters) -> None:
-    """Run a batch, and give every task of it its rows, or the one error."""
+    """Run a batch, and give each of its tasks its rows, or all of them the same error."""
     for task in batch.tasks:
         metrics.QUEUING_LATENCY.add((time.monotonic() - task.enqueued_s) * 1e6, parameters.thread_pool_name)
     try:
         answers = _run(queue, batch, parameters)
-    except Exception as error:  # whatever it is: a thread that ended here would leave its callers waiting
+    except Exception as error:  # any error: if this thread ended, its callers would wait forever
         code = error.code if isinstance(error, ServingError) else "INTERNAL"
         for task in batch.tasks:
             task.answer.set_exception(ServingError(code, str(error)))
@@ -204,7 +204,7 @@ def _run(queue: Queue, batch: Batch, parameters: Parameters) -> list[list[np.nda
 
 
 def _merged(name: str, batch: Batch, padding: int) -> np.ndarray:
-    """The tasks' values one after another, filled up with copies of the last task's first row."""
+    """The concatenated values of the tasks, padded with copies of the last task's first row."""
     values = [task.feeds[name] for task in batch.tasks]
     if len({value.shape[1:] for value in values}) != 1:
         raise ServingError(

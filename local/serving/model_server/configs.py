@@ -1,6 +1,6 @@
-"""The two configuration files of the real server, as the text protos that they are.
+"""The two configuration files of the real server, which are text protos.
 
-`tensorflow-serving-api` does not carry these messages; the fields are those of
+`tensorflow-serving-api` does not contain these messages. The fields are those of
 servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto (2.20.0).
 """
 
@@ -16,12 +16,12 @@ INT64, BOOL, TEXT = (f".google.protobuf.{name}Value" for name in ("Int64", "Bool
 
 
 def read_batching(path: str) -> Any:
-    """The BatchingParameters of that file; "" gives the defaults."""
+    """The BatchingParameters in the file; "" gives the defaults."""
     return _read(path, "BatchingParameters")
 
 
 def read_monitoring(path: str) -> Any:
-    """The MonitoringConfig of that file; "" gives the defaults: no metrics."""
+    """The MonitoringConfig in the file; "" gives the defaults, which are no metrics."""
     return _read(path, "MonitoringConfig")
 
 

@@ -1,4 +1,4 @@
-"""The command line, read as the real server reads it."""
+"""Parses the command line as the real server does."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from .words import START_FAILED, log
 
 THREADS = 4 * len(os.sched_getaffinity(0))
 
-# Flags of the real server that change nothing here; each is named in the log when it is given.
+# Flags of the real server that have no effect here. The log names each one that is set.
 NOT_IMITATED = frozenset({
     "allow_version_labels_for_unavailable_models",
     "enable_grpc_healthcheck_service",
@@ -32,7 +32,7 @@ NOT_IMITATED = frozenset({
     "xla_gpu_compilation_enabled",
 })  # fmt: skip
 
-# Flags without which the answers would be another server's: refused rather than ignored.
+# Flags that are refused: ignoring them would change the server's answers.
 REFUSED = frozenset({
     "enable_per_model_batching_parameters",
     "grpc_socket_path",
@@ -47,7 +47,7 @@ REFUSED = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What the command line asks for; names and defaults are the real server's (2.20.0 main.cc:87-314, server.h:44-108)."""
+    """The flags. Names and defaults are those of the real server (2.20.0 main.cc:87-314, server.h:44-108)."""
 
     port: int = 8500
     rest_api_port: int = 0
@@ -71,12 +71,12 @@ class Flags:
 
     @property
     def inter_op_threads(self) -> int:
-        """Operations at a time; 0 leaves it to TensorFlow."""
+        """The number of operations that run at the same time; 0 means TensorFlow's default."""
         return self.tensorflow_inter_op_parallelism or self.tensorflow_session_parallelism
 
     @property
     def intra_op_threads(self) -> int:
-        """Threads of one operation; 0 leaves it to TensorFlow."""
+        """The number of threads of one operation; 0 means TensorFlow's default."""
         return self.tensorflow_intra_op_parallelism or self.tensorflow_session_parallelism
 
 
@@ -84,7 +84,7 @@ KINDS = {field.name: type(field.default) for field in dataclasses.fields(Flags)}
 
 
 def parse_flags(arguments: list[str]) -> Flags:
-    """The command line as Flags. What is unknown is named and passed over, as in the real server; a bad value ends it."""
+    """The parsed flags. As in the real server, an unknown flag is logged and ignored, and a bad value ends the process."""
     if arguments[:1] == ["--help"]:
         refuse("flags: " + ", ".join(f"--{name}" for name in sorted(KINDS)))
     given: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def _value(name: str, text: str | None) -> int | bool | str:
 
 
 def _checked(flags: Flags) -> Flags:
-    """The flags, unless they contradict each other (2.20.0 server.cc:183-262)."""
+    """The flags. Ends the process if they contradict each other (2.20.0 server.cc:183-262)."""
     if not flags.model_base_path:
         refuse("--model_base_path is required")
     if not flags.port:
@@ -128,11 +128,11 @@ def _checked(flags: Flags) -> Flags:
         flags.tensorflow_intra_op_parallelism,
     )
     if session > 0 and inter > 0 and intra > 0:
-        refuse("--tensorflow_session_parallelism stands for the other two parallelism flags: give it or them")
+        refuse("--tensorflow_session_parallelism replaces the other two parallelism flags: set it or them")
     return flags
 
 
 def refuse(reason: str) -> NoReturn:
-    """End the process before anything is served."""
-    log(f"command line: {reason}. Next: --help lists the flags of tensorflow_model_server known here.")
+    """Log the reason and end the process before it serves."""
+    log(f"command line: {reason}. Next: --help lists the flags of tensorflow_model_server that are known here.")
     raise SystemExit(START_FAILED)

@@ -1,4 +1,4 @@
-"""The gRPC address: PredictionService and ModelService, in the messages of tensorflow-serving-api."""
+"""The gRPC API: PredictionService and ModelService, with the messages of tensorflow-serving-api."""
 
 import contextlib
 import time
@@ -34,12 +34,12 @@ def _answered(context: grpc.ServicerContext, ask: Callable[[], Any]) -> Any:
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int:
-    """What is left of the caller's deadline; 0 where it has none. A caller that has left already is not worth a run."""
+    """The time left until the caller's deadline; 0 if there is none. Raises ServingError if the deadline has passed."""
     left_s = context.time_remaining()
     if left_s is None:
         return 0
     if not int(left_s * 1000):
-        raise ServingError("DEADLINE_EXCEEDED", "the caller's deadline was over before the run")
+        raise ServingError("DEADLINE_EXCEEDED", "the caller's deadline passed before the run")
     return min(int(left_s * 1000), LONGEST_TIMEOUT_MS)
 
 
@@ -50,14 +50,14 @@ def _with_spec(request: Any) -> Any:
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
-    """`tensorflow.serving.PredictionService`: Predict and GetModelMetadata; the rest is UNIMPLEMENTED."""
+    """`tensorflow.serving.PredictionService`: Predict and GetModelMetadata. Other methods are UNIMPLEMENTED."""
 
     def __init__(self, versions: Versions) -> None:
-        """Answer for what is served."""
+        """Serve these versions."""
         self._versions = versions
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (the service's name)
-        """Answer a PredictRequest; the response names the version that answered."""
+        """Answer a PredictRequest. The response names the version that answered."""
         name = request.model_spec.name
         began = time.monotonic()
         try:
@@ -95,14 +95,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    """`tensorflow.serving.ModelService`: GetModelStatus; reloading a configuration is UNIMPLEMENTED."""
+    """`tensorflow.serving.ModelService`: GetModelStatus. HandleReloadConfigRequest is UNIMPLEMENTED."""
 
     def __init__(self, versions: Versions) -> None:
-        """Answer for what is served."""
+        """Serve these versions."""
         self._versions = versions
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 (the service's name)
-        """Answer with the state of the versions."""
+        """Answer with the state of each version."""
         return _answered(context, lambda: self._status(request))
 
     def _status(self, request: Any) -> Any:
@@ -110,8 +110,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
         return self._versions.status(spec.name, _version_of(spec))
 
 
-def _ask_itself(port: int) -> None:
-    """The first call of all takes milliseconds longer in Python's gRPC, not in the real server: so nobody else makes it."""
+def _make_first_call(port: int) -> None:
+    """Make the first call to this server: unlike in the real server, it takes milliseconds longer in Python's gRPC."""
     options = [("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel, contextlib.suppress(grpc.RpcError):
         model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(
@@ -120,7 +120,7 @@ def _ask_itself(port: int) -> None:
 
 
 def start_grpc(versions: Versions, port: int, threads: int) -> grpc.Server:
-    """The gRPC server, listening; a port that somebody has ends the process."""
+    """The gRPC server, listening. Ends the process if the port is in use."""
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="grpc"),
         options=[
@@ -134,9 +134,9 @@ def start_grpc(versions: Versions, port: int, threads: int) -> grpc.Server:
     try:
         server.add_insecure_port(f"0.0.0.0:{port}")
     except RuntimeError as error:
-        log(f"gRPC port {port}: {error}. Next: choose a free one with --port.")
+        log(f"gRPC port {port}: {error}. Next: choose a free port with --port.")
         raise SystemExit(START_FAILED) from error
     server.start()
-    _ask_itself(port)
+    _make_first_call(port)
     log(f"Running gRPC ModelServer at 0.0.0.0:{port} ...")
     return server

@@ -1,4 +1,4 @@
-"""JSON to tensors and back, by the rules of the real server's util/json_tensor.cc (2.20.0)."""
+"""Converts JSON to tensors and back, by the rules of the real server's util/json_tensor.cc (2.20.0)."""
 
 import base64
 import binascii
@@ -17,14 +17,14 @@ DEBUG_LENGTH = 256
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """The request's JSON object; what follows it is not read."""
+    """The JSON object of the request. Text after the object is ignored."""
     text = body.decode(errors="surrogateescape").lstrip(" \n\r\t")
     if not text:
         raise invalid("JSON Parse error: The document is empty")
     try:
         value, _ = json.JSONDecoder(strict=False).raw_decode(text)
         if "\\ud" in text.lower():
-            written(value)  # half a surrogate pair is no character: it could not be sent back
+            written(value)  # half a surrogate pair is not a character and cannot be sent back: refuse it
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(value, dict):
@@ -35,7 +35,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def inputs_of(body: dict[str, Any], signature: Any) -> dict[str, np.ndarray]:
-    """The request's `instances` (row format) or `inputs` (column format) as one array for each input."""
+    """One array for each input, from the request's `instances` (row format) or `inputs` (column format)."""
     infos = dict(signature.inputs)
     if "instances" in body and "inputs" in body:
         raise _bad(body, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ")
@@ -82,7 +82,7 @@ def _check_keys(number: int, row: dict[str, Any], infos: dict[str, Any]) -> None
 
 
 def _stacked(name: str, values: list[Any], info: Any) -> np.ndarray:
-    """The rows of one input: each a tensor of the same shape."""
+    """The rows of one input, stacked into one array. Each row is a tensor of the same shape."""
     dtype, shape, leaves = type_of(info), _shape(values)[1:], []
     for number, value in enumerate(values):
         try:
@@ -123,7 +123,7 @@ def _tensor(name: str, value: Any, dtype: Any) -> np.ndarray:
 
 
 def is_b64(value: Any) -> bool:
-    """Whether a JSON value is an object with the one key `b64` and a string."""
+    """True if a JSON value is an object with the single key `b64` and a string."""
     return isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str)
 
 
@@ -148,7 +148,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 
 def _leaves(value: Any, shape: tuple[int, ...], dtype: Any, level: int = 0) -> list[Any]:
-    """The values of a nested list in order; a list that is no tensor of this shape is refused."""
+    """The values of a nested list in order. Raises ServingError if the list does not have this shape."""
     if not isinstance(value, list):
         if level != len(shape):
             raise _bad(value, f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {len(shape)}")
@@ -182,14 +182,14 @@ def _leaf(value: Any, dtype: Any) -> Any:
 
 
 def _type_name(dtype: Any) -> str:
-    """TensorFlow's own name of a type."""
+    """TensorFlow's name of a type."""
     return {"float16": "half", "float32": "float", "float64": "double"}.get(dtype.name, str(dtype.name))
 
 
 def _decoded(value: dict[str, Any]) -> bytes:
     if not is_b64(value):
         raise _bad(value, "not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")  # spaces are passed over, and padding may be left out
+    text = "".join(value["b64"].split()).rstrip("=")  # spaces are ignored, and the padding is optional
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -207,7 +207,7 @@ def _array(name: str, leaves: list[Any], shape: tuple[int, ...], dtype: Any) -> 
 
 
 def answer_of(outputs: dict[str, np.ndarray], *, rows: bool) -> bytes:
-    """The body of the answer: `predictions` a row each, or `outputs` a column each; one output needs no name."""
+    """The body of the response: `predictions` by row or `outputs` by column. A single output has no name."""
     columns = {name: _plain(name, np.asarray(value)) for name, value in outputs.items()}
     alone = next(iter(columns.values())) if len(columns) == 1 else None
     if not rows:
@@ -243,7 +243,7 @@ def _mapped(value: Any, change: Any) -> Any:
 
 
 def _shortest(number: float, dtype: Any, digits: int) -> float:
-    """Six digits where they stand for the very number, else as many as tell it apart (json_tensor.cc:125-170)."""
+    """The number with six digits if they are exact for its type, otherwise with `digits` (json_tensor.cc:125-170)."""
     six = float(f"{number:.6g}")
     return six if dtype.type(six) == number else float(f"{number:.{digits}g}")
 
@@ -257,7 +257,7 @@ def _as_text(value: bytes) -> str:
 
 
 def written(body: dict[str, Any]) -> bytes:
-    """The JSON text; bytes that are no UTF-8 leave as they came."""
+    """The JSON text. Bytes that are not UTF-8 are written unchanged."""
     return json.dumps(body, indent=4, ensure_ascii=False).encode(errors="surrogateescape")
 
 

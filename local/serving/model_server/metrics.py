@@ -1,4 +1,4 @@
-"""The real server's metrics by their own names, and the page that Prometheus reads."""
+"""The metrics of the real server by their own names, and the page that Prometheus reads."""
 
 import bisect
 import threading
@@ -12,30 +12,30 @@ _lock = threading.Lock()
 
 
 class Counter:
-    """A number for each combination of labels that only grows."""
+    """A counter for each combination of label values."""
 
     def __init__(self, name: str, *labels: str) -> None:
-        """Name it as the page does."""
+        """Set the name on the page and the names of the labels."""
         self.name = name
         self._labels = labels
         self._counts: dict[tuple[str, ...], int] = defaultdict(int)
 
     def add(self, *values: str, count: int = 1) -> None:
-        """Count for these values of the labels."""
+        """Add to the counter of these label values."""
         with _lock:
             self._counts[values] += count
 
     def lines(self) -> list[str]:
-        """What the page says of it."""
+        """The lines of this metric on the page."""
         rows = [f"{self.name}{{{_text(self._labels, values)}}} {count}" for values, count in self._counts.items()]
         return [f"# TYPE {self.name} counter", *rows]
 
 
 class Sampler:
-    """A histogram for each combination of labels."""
+    """A histogram for each combination of label values."""
 
     def __init__(self, name: str, *labels: str, limits: list[float]) -> None:
-        """Name it as the page does; `limits` are the upper ends of its buckets but the last."""
+        """Set the names. `limits` are the upper bounds of all buckets except the last."""
         self.name = name
         self._labels = labels
         self._limits = limits
@@ -43,14 +43,14 @@ class Sampler:
         self._sums: dict[tuple[str, ...], float] = defaultdict(float)
 
     def add(self, value: float, *values: str) -> None:
-        """Count one sample for these values of the labels."""
+        """Count one sample for these label values."""
         with _lock:
             buckets = self._samples.setdefault(values, [0] * (len(self._limits) + 1))
             buckets[bisect.bisect_right(self._limits, value)] += 1
             self._sums[values] += value
 
     def lines(self) -> list[str]:
-        """What the page says of it: buckets that add up, the sum, the count."""
+        """The lines of this metric on the page: cumulative buckets, sum and count."""
         rows = [f"# TYPE {self.name} histogram"]
         limits = [*(f"{limit:.6g}" for limit in self._limits), "+Inf"]
         for values, buckets in self._samples.items():

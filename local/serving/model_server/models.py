@@ -1,4 +1,4 @@
-"""The versions of the one model: found in the base path, loaded, asked."""
+"""The versions of the one model: finds them in the base path, loads them and runs them."""
 
 import threading
 import time
@@ -22,14 +22,14 @@ STATES = get_model_status_pb2.ModelVersionStatus.State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A version's folder below the base path; `0042` is version 42."""
+    """A version's folder in the base path. `0042` is version 42."""
 
     version: int
     folder: Path
 
 
 def largest_version(base_path: Path) -> Found | None:
-    """The largest of the folders that a number names, or None when there is none yet."""
+    """The folder with the largest number as its name, or None if there is none yet."""
     if not base_path.is_dir():
         return None
     found = [Found(version=int(entry.name), folder=entry) for entry in base_path.iterdir() if entry.name.isdecimal()]
@@ -37,17 +37,17 @@ def largest_version(base_path: Path) -> Found | None:
 
 
 class Model:
-    """One loaded version; `predict` may be called from many threads."""
+    """One loaded version. `predict` may be called from many threads."""
 
     def __init__(self, name: str, version: int, session: Session, batcher: Batcher | None) -> None:
-        """Ask this session, through the batcher where there is one."""
+        """Run this session, through the batcher if there is one."""
         self.name = name
         self.version = version
         self.signatures = session.signatures
         self._run = batcher.wrap(session.run) if batcher else session.run
 
     def signature(self, name: str) -> Any:
-        """The SignatureDef of that name; "" means serving_default."""
+        """The SignatureDef of this name; "" means serving_default."""
         wanted = name or DEFAULT_SIGNATURE
         if wanted not in self.signatures:
             raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{wanted}" not found.')
@@ -56,7 +56,7 @@ class Model:
     def predict(
         self, signature_name: str, inputs: dict[str, np.ndarray], wanted: tuple[str, ...] = (), *, timeout_ms: int = 0
     ) -> dict[str, np.ndarray]:
-        """The outputs by name: all of them, or those wanted, within the time where it is not 0."""
+        """All outputs, or those in `wanted`, by name. A timeout of 0 means no limit."""
         signature = self.signature(signature_name)
         _check_names(inputs, wanted, signature)
         names = list(wanted or signature.outputs)
@@ -67,7 +67,7 @@ class Model:
         return dict(zip(names, answers, strict=True))
 
     def answer(self, request: Any, *, timeout_ms: int = 0) -> Any:
-        """The PredictResponse to a PredictRequest; it names the version that answered."""
+        """The PredictResponse to a PredictRequest. It names the version that answered."""
         signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         self.signature(signature_name)
         inputs = {name: array_of(name, proto) for name, proto in request.inputs.items()}
@@ -82,7 +82,7 @@ class Model:
 
 
 def _check_names(inputs: dict[str, np.ndarray], wanted: tuple[str, ...], signature: Any) -> None:
-    """Refuse inputs and outputs that the signature does not have (2.20.0 predict_util.cc:51-150)."""
+    """Raise ServingError for inputs and outputs that the signature does not have (2.20.0 predict_util.cc:51-150)."""
     given, expected = set(inputs), set(signature.inputs)
     if len(given) != len(expected):
         raise invalid(
@@ -107,10 +107,10 @@ def _join(names: set[str]) -> str:
 
 
 class Versions:
-    """What is served: the newest version that could be loaded; and what became of the others."""
+    """The version that is served, which is the newest that could be loaded, and the state of every version."""
 
     def __init__(self, flags: Flags, load: Callable[[Found], Model]) -> None:
-        """Serve nothing yet; `load` makes a Model of a folder or raises ServingError."""
+        """Serve nothing yet. `load` returns the Model in a folder or raises ServingError."""
         self._flags = flags
         self._load = load
         self._serving: Model | None = None
@@ -118,7 +118,7 @@ class Versions:
         self._lock = threading.Lock()
 
     def load_first(self) -> None:
-        """Wait, without end, for a version, and load it; raises the last error when it could not be loaded."""
+        """Wait without a limit for a version, and load it. Raises the last error if it cannot be loaded."""
         base_path = Path(self._flags.model_base_path)
         if largest_version(base_path) is None:
             log(f"No versions of servable {self._flags.model_name} found under base path {base_path}; waiting")
@@ -127,7 +127,7 @@ class Versions:
         self.bring_up(found)
 
     def watch(self) -> None:
-        """Look for another largest version, without end; one that cannot be loaded leaves the old one serving."""
+        """Poll for a larger version without end. If one cannot be loaded, the old one keeps serving."""
         while self._flags.file_system_poll_wait_seconds > 0:
             time.sleep(self._flags.file_system_poll_wait_seconds)
             found = largest_version(Path(self._flags.model_base_path))
@@ -135,10 +135,10 @@ class Versions:
                 try:
                     self.bring_up(found)
                 except ServingError:
-                    continue  # its state says so; the log has said why
+                    continue  # the version's state and the log have the error
 
     def bring_up(self, found: Found) -> None:
-        """Load that version and serve it in place of the one before, which is let go of afterwards."""
+        """Load this version and serve it. Then unload the previous one."""
         self._set(found.version, "LOADING")
         try:
             model = self._load_with_retries(found)
@@ -150,7 +150,7 @@ class Versions:
         self._set(found.version, "AVAILABLE")
         if before:
             self._set(before.version, "END")
-            log(f"Done unloading servable version {before.name} {before.version}")  # gone with its last request
+            log(f"Done unloading servable version {before.name} {before.version}")  # it is freed after its last request
 
     def _set(self, version: int, state: str, error: ServingError | None = None) -> None:
         with self._lock:
@@ -177,7 +177,7 @@ class Versions:
         raise AssertionError
 
     def find(self, name: str, version: int | None, label: str = "") -> Model:
-        """The model to ask; any other name or version is NOT_FOUND, and no label is known."""
+        """The served model. Any other name or version is NOT_FOUND, and every label is unknown."""
         if not name:
             raise invalid("ModelSpec has no name specified.")
         if label:
@@ -185,20 +185,20 @@ class Versions:
         with self._lock:
             model = self._serving
         if model is None or name != model.name or version not in {None, model.version}:
-            asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise ServingError("NOT_FOUND", f"Servable not found for request: {asked}")
+            wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise ServingError("NOT_FOUND", f"Servable not found for request: {wanted}")
         return model
 
     def status(self, name: str, version: int | None) -> Any:
-        """The GetModelStatusResponse for a name and, where one is given, a version; the newest comes first."""
+        """The GetModelStatusResponse for a name and, if given, one version. The newest version is first."""
         with self._lock:
             states = dict(self._states) if name == self._flags.model_name else {}
-        asked = sorted(states if version is None else states.keys() & {version}, reverse=True)
-        if not asked:
+        wanted = sorted(states if version is None else states.keys() & {version}, reverse=True)
+        if not wanted:
             which = "any versions" if version is None else f"version {version}"
             raise ServingError("NOT_FOUND", f"Could not find {which} of model {name}")
         response = get_model_status_pb2.GetModelStatusResponse()
-        for one in asked:
+        for one in wanted:
             state, error = states[one]
             entry = response.model_version_status.add(version=one, state=STATES.Value(state))
             if error:

@@ -1,8 +1,13 @@
-"""From the command line to a served model: load it, then open the ports and serve until killed."""
+"""The server: reads the flags, loads the model, opens the ports and serves until it is killed.
+
+The package runs in its own image, in the environment of requirements.txt. It serves a SavedModel with the REST and gRPC
+APIs, flags, answers and error codes of the real server. README.md says what it imitates and what it does not.
+"""
 
 from typing import TYPE_CHECKING
 
 from .flags import Flags, parse_flags
+from .lean_tensorflow import skip_public_api
 from .words import START_FAILED, ServingError, log
 
 if TYPE_CHECKING:
@@ -11,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve; returns never, and ends the process with 255 where the first version cannot be served."""
-    log("this is not tensorflow/serving; it answers in its place where that image cannot be pulled")
+    """Serve without end. Ends the process with status 255 if the first version cannot be served."""
+    log("this is not tensorflow/serving; it takes the place of that image if it cannot be pulled")
     flags = parse_flags(arguments)
     try:
         serve(flags)
@@ -22,15 +27,17 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(flags: Flags) -> None:
-    """Load the first version, open the ports, and look for newer versions."""
-    from .grpc_api import start_grpc  # TensorFlow and gRPC: seconds that a refused command line need not wait
+    """Load the first version, open the ports, and poll for newer versions."""
+    skip_public_api()
+    # Imported here: TensorFlow and gRPC take seconds, which a refused flag need not wait for.
+    from .grpc_api import start_grpc
     from .rest import start_rest
 
     versions = versions_of(flags)
     versions.load_first()
     grpc_server = start_grpc(versions, flags.port, flags.grpc_max_threads)
     if flags.rest_api_port == flags.port:
-        log("--rest_api_port is that of gRPC: skipped exporting HTTP/REST API")
+        log("--rest_api_port is the gRPC port: skipped exporting HTTP/REST API")
     elif flags.rest_api_port:
         start_rest(rest_of(flags, versions), flags.rest_api_port)
     versions.watch()
@@ -38,7 +45,7 @@ def serve(flags: Flags) -> None:
 
 
 def versions_of(flags: Flags) -> "Versions":
-    """The versions of the model, each loaded as the flags say and warmed up."""
+    """The versions of the model. Each is loaded and warmed up according to the flags."""
     from .batching import Batcher, parameters_of
     from .configs import read_batching
     from .models import Found, Model, Versions
@@ -63,7 +70,7 @@ def versions_of(flags: Flags) -> "Versions":
 
 
 def rest_of(flags: Flags, versions: "Versions") -> "Rest":
-    """The REST application that the flags describe."""
+    """The REST application, configured by the flags."""
     from .configs import read_monitoring
     from .metrics import PATH
     from .rest import Rest

@@ -1,6 +1,6 @@
-"""The REST address: an ASGI application on uvicorn, with the paths of the real server.
+"""The REST API: an ASGI application on uvicorn, with the paths of the real server.
 
-What is asked and answered follows model_servers/http_rest_api_handler.cc and http_rest_api_util.cc (2.20.0).
+Requests and responses follow model_servers/http_rest_api_handler.cc and http_rest_api_util.cc (2.20.0).
 """
 
 import asyncio
@@ -28,8 +28,8 @@ PREDICTION = re.compile(rf"(?i:/v1/models/{MODEL}{VERSION}:(?P<verb>classify|reg
 STATUS = re.compile(rf"(?i:/v1/models(?:/{MODEL})?{VERSION}(?:/(?P<metadata>metadata))?)")
 SERVED = re.compile(r"(?is:/v1/.*)")
 LARGEST_VERSION = 2**63 - 1
-LARGEST_UNPACKED = 100 * 1024 * 1024  # bytes of a gzip body, once unpacked
-IDLE_S = 600  # a kept-alive connection ends some day
+LARGEST_UNPACKED = 100 * 1024 * 1024  # bytes of a decompressed gzip body
+IDLE_S = 600  # an idle kept-alive connection is closed after this
 
 Answer = tuple[int, str, bytes]
 
@@ -38,14 +38,14 @@ class Rest:
     """Answers requests, each in a thread of a bounded pool."""
 
     def __init__(self, versions: Versions, *, threads: int, timeout_ms: int, metrics_path: str | None) -> None:
-        """Answer for what is served; metrics only where they have a path."""
+        """Serve these versions; serve metrics only if they have a path."""
         self._versions = versions
         self._timeout_ms = max(timeout_ms, 0)
         self._metrics_path = metrics_path
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """One HTTP request, as ASGI hands it over."""
+        """Answer one HTTP request of ASGI."""
         query = scope["query_string"]
         target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
         encoding = b"".join(value for name, value in scope["headers"] if name == b"content-encoding")
@@ -73,7 +73,7 @@ class Rest:
         verb = match["verb"] if match and method == "POST" else ""
         code = "OK"
         try:
-            data = self._asked(method, target, match, model, body)
+            data = self._dispatch(method, target, match, model, body)
             metrics.REQUEST_LATENCY.add((time.monotonic() - began) * 1e6, model, verb, "REST")
         except ServingError as error:
             code, data = error.code, written({"error": error.message})
@@ -83,7 +83,7 @@ class Rest:
         metrics.REQUESTS.add(model, code)
         return HTTP_STATUS[code], "application/json", data
 
-    def _asked(self, method: str, target: str, match: re.Match[str] | None, model: str, body: bytes) -> bytes:
+    def _dispatch(self, method: str, target: str, match: re.Match[str] | None, model: str, body: bytes) -> bytes:
         if match is None:
             raise invalid(f"Malformed request: {method} {target}")
         version = _version(match["version"])
@@ -101,15 +101,15 @@ class Rest:
         return written(status(self._versions, model, version))
 
     def _predict(self, name: str, version: int | None, label: str, body: bytes) -> bytes:
-        asked = parse_body(body)
+        request = parse_body(body)
         model = self._versions.find(name, version, label)
-        signature_name = asked.get("signature_name", "")
+        signature_name = request.get("signature_name", "")
         try:
             signature = model.signature(signature_name)
         except ServingError as error:
             raise invalid(f'Serving signature name: "{signature_name}" not found in signature def') from error
-        outputs = model.predict(signature_name, inputs_of(asked, signature), timeout_ms=self._timeout_ms)
-        return answer_of(outputs, rows="instances" in asked)
+        outputs = model.predict(signature_name, inputs_of(request, signature), timeout_ms=self._timeout_ms)
+        return answer_of(outputs, rows="instances" in request)
 
 
 async def _received(receive: Any) -> bytes:
@@ -122,7 +122,7 @@ async def _received(receive: Any) -> bytes:
 
 
 def unpacked(body: bytes) -> bytes:
-    """A gzip body's content; one that cannot be unpacked, or not within the limit, is read as empty."""
+    """The content of a gzip body. A body that is invalid or too large counts as empty."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
         content = unpacker.decompress(body, LARGEST_UNPACKED)
@@ -140,7 +140,7 @@ def _version(text: str | None) -> int | None:
 
 
 def status(versions: Versions, name: str, version: int | None) -> dict[str, Any]:
-    """The body of a status answer: all versions, or the one asked for (a label does not narrow it)."""
+    """The body of a status response: all versions, or the requested one. A label selects nothing."""
     return {
         "model_version_status": [
             {
@@ -157,7 +157,7 @@ def status(versions: Versions, name: str, version: int | None) -> dict[str, Any]
 
 
 def metadata(versions: Versions, name: str, version: int | None, label: str) -> dict[str, Any]:
-    """The body of a metadata answer: the model that is meant, and its signatures."""
+    """The body of a metadata response: the model's name and version, and its signatures."""
     model = versions.find(name, version, label)
     signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=model.signatures)
     return {
@@ -171,7 +171,7 @@ def metadata(versions: Versions, name: str, version: int | None, label: str) -> 
 
 
 def start_rest(app: Rest, port: int) -> None:
-    """Listen in a thread; a port that somebody has leaves the server without REST, as in the real one."""
+    """Listen in a thread. If the port is in use, the server runs without REST, as the real one does."""
     try:
         listening = _listening(port)
     except OSError as error:
@@ -187,7 +187,7 @@ def start_rest(app: Rest, port: int) -> None:
 
 
 def _listening(port: int) -> socket.socket:
-    """A socket on all interfaces: a pod is reached by its own address."""
+    """A socket on all interfaces, since clients reach a pod by its own address."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
     return socket.create_server(("0.0.0.0", port), backlog=1024)  # noqa: S104

@@ -1,4 +1,4 @@
-"""TensorFlow's session and SavedModel loader: the one module that touches TensorFlow itself."""
+"""TensorFlow's session and SavedModel loader. No other module imports TensorFlow itself."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +16,9 @@ from .words import CODE_NAMES, ServingError, invalid
 
 tf_logging.set_verbosity(tf_logging.ERROR)
 
-DIMENSIONS = 32  # of a tensor: TensorFlow knows 254, but crashes on an array of more than 32
+DIMENSIONS = 32  # of a tensor: TensorFlow allows 254, but crashes on an array of more than 32
 
-# Where a TensorProto keeps the values of each type (AsProtoField: one field of values, never tensor_content).
+# The field of a TensorProto that has the values of each type (AsProtoField: one field of values, never tensor_content).
 VALUE_FIELDS = {
     "float32": "float_val",
     "float64": "double_val",
@@ -36,10 +36,10 @@ VALUE_FIELDS = {
 
 
 class Session:
-    """A SavedModel in a session; `run` may be called from many threads."""
+    """A SavedModel in a session. `run` may be called from many threads."""
 
     def __init__(self, folder: str, tags: list[str], *, inter_op_threads: int, intra_op_threads: int) -> None:
-        """Load it; TensorFlow's own error says what is wrong with it."""
+        """Load the SavedModel. Raises ServingError with TensorFlow's message if it cannot be loaded."""
         config = config_pb2.ConfigProto(
             inter_op_parallelism_threads=inter_op_threads, intra_op_parallelism_threads=intra_op_threads
         )
@@ -54,13 +54,13 @@ class Session:
         self.signatures: dict[str, Any] = dict(loaded.signature_def)
 
     def run(self, feeds: dict[str, np.ndarray], fetches: list[str], timeout_ms: int) -> list[np.ndarray]:
-        """The tensors of those names, in order. Nothing is converted or checked before TensorFlow itself does."""
+        """The tensors with these names, in order. Only TensorFlow itself converts or checks the inputs."""
         inputs = {self._output(name): value for name, value in feeds.items()}
         outputs = [self._output(name) for name in fetches]
         options = config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
-            # Session.run would cast types and check shapes first, which the real server does not.
+            # Session.run would cast types and check shapes first; the real server does not.
             return list(self._session._call_tf_sessionrun(buffer, inputs, outputs, [], None))
         except errors.OpError as error:
             raise _as_serving_error(error) from error
@@ -70,7 +70,7 @@ class Session:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
 
     def _output(self, name: str) -> Any:
-        return self._session.graph.get_tensor_by_name(name)._as_tf_output()  # what the call above takes
+        return self._session.graph.get_tensor_by_name(name)._as_tf_output()  # the type that _call_tf_sessionrun takes
 
 
 def _as_serving_error(error: Any) -> ServingError:
@@ -78,7 +78,7 @@ def _as_serving_error(error: Any) -> ServingError:
 
 
 def array_of(alias: str, proto: Any) -> np.ndarray:
-    """A TensorProto's values."""
+    """The values of a TensorProto."""
     if len(proto.tensor_shape.dim) > DIMENSIONS:
         raise invalid(f"tensor parsing error: {alias}: more than {DIMENSIONS} dimensions")
     try:
@@ -88,7 +88,7 @@ def array_of(alias: str, proto: Any) -> np.ndarray:
 
 
 def fill_proto(proto: Any, value: np.ndarray) -> None:
-    """Write an array into a TensorProto, as `Tensor::AsProtoField` does."""
+    """Write an array into a TensorProto as `Tensor::AsProtoField` does."""
     dtype = dtypes.string if value.dtype.kind in "OSU" else dtypes.as_dtype(value.dtype)
     if dtype.name not in VALUE_FIELDS:
         proto.CopyFrom(tensor_util.make_tensor_proto(value))
@@ -100,12 +100,12 @@ def fill_proto(proto: Any, value: np.ndarray) -> None:
 
 
 def type_of(info: Any) -> Any:
-    """The type that a signature promises of a tensor."""
+    """The type of a tensor in a signature."""
     return dtypes.as_dtype(info.dtype)
 
 
 def read_records(path: str) -> Iterator[bytes]:
-    """The records of a TFRecord file; one that is no such file is DATA_LOSS."""
+    """The records of a TFRecord file. Raises ServingError with DATA_LOSS if it is not one."""
     try:
         yield from _pywrap_record_io.RecordIterator(path, "")
     except errors.OpError as error:

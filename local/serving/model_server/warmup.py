@@ -1,6 +1,7 @@
-"""The requests that a SavedModel brings along, replayed before it is served.
+"""Replays the warmup requests in a SavedModel before it is served.
 
-A record that fails, cannot be read or is one too many fails the load (2.20.0 saved_model_warmup_util.cc:77-243).
+A record that fails or cannot be read fails the load, and so does one record too many
+(2.20.0 saved_model_warmup_util.cc:77-243).
 """
 
 import time
@@ -18,7 +19,7 @@ MAX_RECORDS = 1000
 
 
 def warm_up(model: Model, found: Found, iterations: int) -> None:
-    """Replay the model's warmup records, each so many times; a model without any is as good."""
+    """Replay each warmup record of the model `iterations` times. A model may have no records."""
     path = found.folder / "assets.extra" / "tf_serving_warmup_requests"
     if not path.exists():
         log(f"No warmup data file found at {path}")
@@ -46,7 +47,7 @@ def _parsed(record: bytes, path: str) -> Any:
 
 
 def _replay(model: Model, entry: Any) -> None:
-    """Ask what the record asked; only predictions are imitated."""
+    """Send the request in the record. Only predictions are imitated."""
     kind = entry.WhichOneof("log_type")
     if kind == "predict_log":
         model.answer(entry.predict_log.request)

@@ -1,4 +1,4 @@
-"""What the server says: its log, and the errors that a client is told."""
+"""The server's log, its errors and their codes."""
 
 import sys
 
@@ -34,20 +34,20 @@ CODE_NAMES = {number: name for name, number in CODE_NUMBERS.items()}
 
 
 class ServingError(Exception):
-    """A request that cannot be answered, or a model that cannot be loaded: one of gRPC's codes by name, and the reason."""
+    """A request or the load of a model failed: the name of a gRPC code, and the reason."""
 
     def __init__(self, code: str, message: str) -> None:
-        """Name the code as gRPC does, such as INVALID_ARGUMENT."""
+        """Set the code by its gRPC name, such as INVALID_ARGUMENT, and the reason."""
         super().__init__(message)
         self.code = code
         self.message = message
 
 
 def invalid(message: str) -> ServingError:
-    """The caller's mistake."""
+    """The error of an invalid request or model."""
     return ServingError("INVALID_ARGUMENT", message)
 
 
 def log(line: str) -> None:
-    """One event, one line on stderr."""
+    """Write one line to stderr."""
     print(f"{NAME}: {line}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""A GKE cluster: what is asked for, what is there, how the two differ, and whether it may be used. All of it pure.
+"""A GKE cluster: the request that creates it, its drift, and verdicts on its state. Pure.
 
-Clusters and operations come as dicts in the words of google.container.v1: snake_case fields, enums by name.
+Clusters and operations are dicts as in google.container.v1: snake_case fields, enums by name.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from slipway.facts import JsonObject
-from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster, NodePool
+from slipway.names import CLUSTER_LABEL_RUN
+from slipway.target import ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
 OperationKind = Literal["CREATE_CLUSTER", "DELETE_CLUSTER"]
 
-CLOUD_PLATFORM = (
-    "https://www.googleapis.com/auth/cloud-platform"  # what nodes may do is then said by their account's roles
-)
+CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"  # so that only the roles of the nodes' account count
 DONE = "DONE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """A field of a cluster that is not as it was asked for."""
+    """A field of a cluster that differs from the model file."""
 
     field: str
     asked: Any
@@ -34,9 +33,9 @@ class Drift:
         return f"{self.field} is {self.found!r}, asked for {self.asked!r}"
 
 
-def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> dict[str, Any]:
+def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> JsonObject:
     """The body of CreateCluster, in the snake_case that the provider's operator takes."""
-    body: dict[str, Any] = {
+    body: JsonObject = {
         "name": cluster.name,
         "release_channel": {"channel": spec.release_channel},
         "resource_labels": dict(spec.labels),
@@ -56,11 +55,11 @@ def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> dict[str, Any]:
     return body
 
 
-def _pool_body(pool: NodePool, spec: ClusterSpec) -> dict[str, Any]:
-    config: dict[str, Any] = {"machine_type": pool.machine_type, "oauth_scopes": [CLOUD_PLATFORM]}
+def _pool_body(pool: NodePool, spec: ClusterSpec) -> JsonObject:
+    config: JsonObject = {"machine_type": pool.machine_type, "oauth_scopes": [CLOUD_PLATFORM]}
     if spec.workload_identity:
         config["workload_metadata_config"] = {"mode": "GKE_METADATA"}
-    body: dict[str, Any] = {"name": pool.name, "initial_node_count": pool.count, "config": config}
+    body: JsonObject = {"name": pool.name, "initial_node_count": pool.count, "config": config}
     if pool.max_count is not None:
         limits = {"min_node_count": pool.min_count, "max_node_count": pool.max_count}
         body["autoscaling"] = {"enabled": True, **limits}
@@ -68,9 +67,9 @@ def _pool_body(pool: NodePool, spec: ClusterSpec) -> dict[str, Any]:
 
 
 def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: JsonObject) -> tuple[Drift, ...]:
-    """Every field that was asked for and is something else, field by field; what nobody asked for is nobody's drift.
+    """The fields that differ from the model file. Fields that it does not set are not drift.
 
-    How many nodes a pool has now is left out where a pool scales: that number is the autoscaler's.
+    The current size of a pool that scales is not drift either: the autoscaler sets it.
     """
     asked = plan_body(cluster, spec)
     asked.setdefault("autopilot", {"enabled": False})
@@ -94,7 +93,7 @@ def _names(pools: Sequence[JsonObject]) -> set[str]:
     return {str(pool["name"]) for pool in pools}
 
 
-def _compared(pool: JsonObject) -> dict[str, Any]:
+def _compared(pool: JsonObject) -> JsonObject:
     if "autoscaling" in pool:
         return {field: value for field, value in pool.items() if field != "initial_node_count"}
     return {**pool, "autoscaling": {"enabled": False}}
@@ -109,74 +108,74 @@ def _compare(prefix: str, asked: JsonObject, found: JsonObject | None) -> list[D
         elif isinstance(wanted, list):
             missing = [one for one in wanted if one not in (there or [])]
             drift += [Drift(field=f"{prefix}{field}", asked=wanted, found=list(there or []))] if missing else []
-        elif (there or None) != (wanted or None):  # a field that is not set reads as none, false or 0
+        elif (there or None) != (wanted or None):  # an unset field reads as None, False or 0
             drift.append(Drift(field=f"{prefix}{field}", asked=wanted, found=there))
     return drift
 
 
 def judge_cluster(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
-    """Whether the cluster may be used; `operation` is the newest one that created it, as far as Google remembers.
+    """Whether the cluster can be used; `operation` is the newest one that creates it, None if Google remembers none.
 
-    An operation that is DONE has ended, not succeeded: its error and the cluster's state say how.
+    DONE means that the operation has ended, not that it succeeded: its error and the cluster's status tell.
     """
-    error = said_error(operation)
+    error = error_of(operation)
     status = str(found["status"]) if found else None
-    if error and status in {None, "PROVISIONING"}:  # the creation may have ended just after the cluster was looked at
-        return Verdict.failed(f"{cluster}: it was not made: {error}")
+    if error and status in {None, "PROVISIONING"}:  # the creation may end after the cluster was read
+        return Verdict.failed(f"{cluster}: it was not created: {error}")
     if found is None:
-        return Verdict.failed(f"{cluster}: it is gone, or never was")
-    said = _said(found)
+        return Verdict.failed(f"{cluster}: it is gone, or was never created")
+    message = _message_of(found)
     if status == "RUNNING":
         return Verdict.passed(f"{cluster}: RUNNING")
     if status == "PROVISIONING" or (status == "RECONCILING" and not error):
-        return Verdict.wait(f"{cluster}: {status}{said}")
+        return Verdict.wait(f"{cluster}: {status}{message}")
     if status == "STOPPING":
         return Verdict.failed(f"{cluster}: STOPPING: somebody is deleting it")
-    reason = f": {error}" if error and error not in said else ""
-    return Verdict.failed(f"{cluster}: {status}{said}{reason}")
+    reason = f": {error}" if error and error not in message else ""
+    return Verdict.failed(f"{cluster}: {status}{message}{reason}")
 
 
 def judge_gone(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
-    """Whether a cluster that was being deleted has gone, so that its name is free."""
+    """Whether a cluster that was STOPPING is gone, so that its name is free."""
     if found is None:
         return Verdict.passed(f"{cluster}: gone")
     if found["status"] == "STOPPING":
         return Verdict.wait(f"{cluster}: STOPPING, its name is not free yet")
-    return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else made it again")
+    return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else created it again")
 
 
 def judge_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Verdict:
-    """Whether a run may make this cluster, use it and delete it: there is none, or the run has made it itself."""
+    """Whether a run may create, use and delete this cluster: there is none, or the run has created it."""
     if found is None or found["status"] == "STOPPING":
-        return Verdict.passed(f"{cluster}: there is none, the run makes it")
+        return Verdict.passed(f"{cluster}: there is none, the run creates it")
     if (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == claim:
-        return Verdict.passed(f"{cluster}: made by this run")
+        return Verdict.passed(f"{cluster}: created by this run")
     return Verdict.failed(
-        f"{cluster}: was not made by this run, and a temporary cluster is the run's own: it is left as it is"
+        f"{cluster}: was not created by this run, as a temporary cluster has to be; it is left as it is"
     )
 
 
 def judge_deletable(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
-    """Whether Google would take a call to delete it now; while something else goes on there it takes none."""
+    """Whether Google accepts a request to delete it now; it accepts none during another operation."""
     if found is not None and found["status"] in {"PROVISIONING", "RECONCILING"}:
-        return Verdict.wait(f"{cluster}: {found['status']}, it can be deleted when that has ended")
+        return Verdict.wait(f"{cluster}: {found['status']}, it can be deleted afterwards")
     return Verdict.passed(f"{cluster}: {found['status'] if found else 'gone already'}")
 
 
 def judge_deleted(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
-    """Whether a cluster that is being deleted has gone; `operation` is the newest one that deletes it.
+    """Whether a cluster that is being deleted is gone; `operation` is the newest one that deletes it.
 
-    An operation that is DONE has ended, not succeeded: its error says how.
+    DONE means that the operation has ended, not that it succeeded: its error tells.
     """
     if found is None:
         return Verdict.passed(f"{cluster}: gone")
-    if (error := said_error(operation)) and found["status"] != "STOPPING":
+    if (error := error_of(operation)) and found["status"] != "STOPPING":
         return Verdict.failed(f"{cluster}: it was not deleted, it is {found['status']}: {error}")
     return Verdict.wait(f"{cluster}: {found['status']}, being deleted")
 
 
 def newest_operation(cluster: GkeCluster, operations: Sequence[JsonObject], kind: OperationKind) -> JsonObject | None:
-    """The newest operation of a kind on this cluster, of all that a location remembers; also one that an earlier try began."""
+    """The newest operation of a kind on this cluster among a location's operations; an earlier try may have started it."""
     ours = [
         operation for operation in operations if operation["operation_type"] == kind and _is_about(operation, cluster)
     ]
@@ -184,21 +183,20 @@ def newest_operation(cluster: GkeCluster, operations: Sequence[JsonObject], kind
 
 
 def _is_about(operation: JsonObject, cluster: GkeCluster) -> bool:
-    # A link names the project by its number, and a zone's cluster may be below `zones/`: location and name are what is left.
-    link = str(operation["target_link"])
-    return link.endswith(f"/{cluster.location}/clusters/{cluster.name}")
+    # Only location and name are compared: a link has the project's number, and may have `zones/` for a zone.
+    return str(operation["target_link"]).endswith(f"/{cluster.location}/clusters/{cluster.name}")
 
 
-def said_error(operation: JsonObject | None) -> str | None:
-    """The error of an operation that has ended with one."""
+def error_of(operation: JsonObject | None) -> str | None:
+    """The error of an operation that has ended with one, else None."""
     if operation is None or operation["status"] != DONE:
         return None
     error = operation.get("error") or {}
     return str(error.get("message") or operation.get("status_message") or "") or None
 
 
-def _said(found: JsonObject) -> str:
-    """What the cluster says of its state, from the conditions where it has no message."""
+def _message_of(found: JsonObject) -> str:
+    """The cluster's status message, or its conditions if it has none; with a colon before it."""
     conditions = "; ".join(str(one.get("message") or one.get("code")) for one in found.get("conditions") or ())
-    said = found.get("status_message") or conditions
-    return f": {said}" if said else ""
+    message = found.get("status_message") or conditions
+    return f": {message}" if message else ""

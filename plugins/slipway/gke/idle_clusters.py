@@ -1,36 +1,36 @@
-"""Idle clusters: what Slipway had made at Google and nothing of it needs any more. They are reported, never removed."""
+"""Idle clusters: GKE clusters that Slipway created and no model needs any more. They are reported, never deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from slipway.errors import InputRefused, SlipwayError
+from slipway.facts import JsonObject
 from slipway.gke.prices import read_prices, shape_of_found, standing_cost
 from slipway.kubernetes.api import read
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
-from slipway.names import LABEL_MODEL
+from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL
 from slipway.records.history import History, place_of, read_history
 from slipway.records.store import Store
 from slipway.release import Release
-from slipway.target import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, GkeCluster, Target
+from slipway.target import GkeCluster, Target
 
-NEW = timedelta(hours=1)  # the run that made it may not have come to use it
+NEW = timedelta(hours=1)  # the run that created it may not use it yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """A model file's cluster; None where the file cannot be read, so that nobody knows which it names."""
+class NamedCluster:
+    """The cluster that a model file names; None if the file is invalid, so that its cluster is not known."""
 
     model: str
     gke: GkeSettings | None
 
     def names(self, cluster: GkeCluster, made_for: str) -> bool:
-        """Whether the file may mean this cluster, which was made for a model."""
+        """Whether the file names this cluster, or may name it because the cluster was created for this model."""
         if self.gke is None:
             return self.model == made_for
         same = (self.gke.cluster, self.gke.location) == (cluster.name, cluster.location)
@@ -38,23 +38,23 @@ class Named:
 
 
 def find_idle_clusters(release: Release, left: Iterable[Target]) -> tuple[str, ...]:
-    """Clusters with this store's mark that nobody needs, one a line, with their cost and the command that deletes them.
+    """Clusters with this store's label that no model needs, one a line, with cost and the command that deletes them.
 
-    They are looked for in the projects of the release's target and of `left`, where models were that have no file any
-    more. The release's own cluster is not among them: its run is about to use it. Raises StoreError.
+    Searches the projects of the release's target and of `left`: targets of models that have no file any more.
+    The release's own cluster is never idle: its run is about to use it. Raises StoreError.
     """
     targets = {(target.conn_id, target.gke.project) for target in (release.target, *left) if target.gke}
     named = named_clusters(served_files()) if targets else []
-    return tuple(line for conn_id, project in sorted(targets) for line in _look(release, conn_id, project, named))
+    return tuple(line for conn_id, project in sorted(targets) for line in _in_project(release, conn_id, project, named))
 
 
-def _look(release: Release, conn_id: str, project: str, named: Sequence[Named]) -> Iterator[str]:
+def _in_project(release: Release, conn_id: str, project: str, named: Sequence[NamedCluster]) -> Iterator[str]:
     from slipway.gke.lookup import list_clusters
 
     try:
         listed = list_clusters(conn_id, project)
     except SlipwayError as error:
-        yield f"idle clusters of project {project} could not be looked for: {error}"
+        yield f"idle clusters of project {project} could not be listed: {error}"
         return
     for found in listed:
         cluster = cluster_of(project, found)
@@ -65,48 +65,50 @@ def _look(release: Release, conn_id: str, project: str, named: Sequence[Named]) 
                 yield describe(cluster, found, why)
 
 
-def named_clusters(files: Iterable[Path]) -> list[Named]:
-    """Which cluster each model file names."""
+def named_clusters(files: Iterable[Path]) -> list[NamedCluster]:
+    """The cluster that each model file names."""
     named = []
     for path in files:
         try:
             gke = read_model_file(path).target.gke
         except InputRefused:
-            named.append(Named(model=path.stem, gke=None))
+            named.append(NamedCluster(model=path.stem, gke=None))
         else:
-            named += [Named(model=path.stem, gke=gke)] if gke else []
+            named += [NamedCluster(model=path.stem, gke=gke)] if gke else []
     return named
 
 
-def cluster_of(project: str, found: Mapping[str, Any]) -> GkeCluster:
-    """Which cluster it is that Google describes."""
+def cluster_of(project: str, found: JsonObject) -> GkeCluster:
+    """The cluster that Google describes."""
     return GkeCluster(project=project, location=str(found["location"]), name=str(found["name"]))
 
 
-def is_ours(found: Mapping[str, Any], store_id: str) -> bool:
-    """Whether a cluster was made by a Slipway of this store."""
+def is_ours(found: JsonObject, store_id: str) -> bool:
+    """Whether a Slipway with this store created the cluster."""
     return (found.get("resource_labels") or {}).get(CLUSTER_LABEL_STORE) == store_id
 
 
-def made_for(found: Mapping[str, Any]) -> str:
-    """The model whose run made a cluster."""
+def made_for(found: JsonObject) -> str:
+    """The model that a cluster was created for."""
     return str((found.get("resource_labels") or {}).get(CLUSTER_LABEL_MODEL))
 
 
-def judge_idle(found: Mapping[str, Any], users: Sequence[str], *, used: bool, now: datetime) -> str | None:
-    """Why nobody needs a cluster of ours; None where somebody does, may yet, or where it is being deleted."""
+def judge_idle(found: JsonObject, users: Sequence[str], *, used: bool, now: datetime) -> str | None:
+    """Why no model needs a cluster of ours; None if one needs it or may soon, or if it is being deleted."""
     if found["status"] == "STOPPING":
         return None
     if not users:
         return "no model file names it"
     young = now - datetime.fromisoformat(str(found["create_time"])) < NEW
-    return None if used or young else f"nothing of {', '.join(users)} runs in it"
+    return None if used or young else f"no release of {', '.join(users)} runs in it"
 
 
-def describe(cluster: GkeCluster, found: Mapping[str, Any], why: str) -> str:
-    """One line for people."""
+def describe(cluster: GkeCluster, found: JsonObject, why: str) -> str:
+    """One line for a log."""
     cost = standing_cost(read_prices(), shape_of_found(found))
-    return f"{cluster} is idle: made for model {made_for(found)}, and {why}; {cost}. Next: {cluster.gcloud('delete')}"
+    return (
+        f"{cluster} is idle: created for model {made_for(found)}, and {why}; {cost}. Next: {cluster.gcloud('delete')}"
+    )
 
 
 def _is_target(cluster: GkeCluster, target: Target) -> bool:
@@ -114,7 +116,7 @@ def _is_target(cluster: GkeCluster, target: Target) -> bool:
 
 
 def _runs_in(cluster: GkeCluster, store: Store, model: str) -> bool:
-    """Whether a Deployment that the model's records know is there, or cannot be looked at."""
+    """Whether a Deployment from the model's records runs in the cluster, or may run there because it cannot be read."""
     history: History = read_history(store, model)
     for target, deployment in {place_of(record) for record in history.records}:
         if _is_target(cluster, target):

@@ -1,6 +1,6 @@
-"""Leftovers: what Google keeps of a cluster that is gone, such as a load balancer's parts and disks. Listed, never deleted.
+"""Leftovers: what Google still has of a deleted cluster, such as disks and parts of load balancers. Listed, never deleted.
 
-They are known by what GKE writes on them: descriptions that name a Service, labels that name a cluster, names of its own.
+GKE marks them: descriptions name a Service, labels name a cluster, and names follow a pattern.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from slipway.facts import Balancer, Teardown
+from slipway.facts import Balancer, JsonObject, Teardown
 from slipway.target import GkeCluster
 
-Kind = Literal["forwarding-rules", "target-pools", "addresses", "disks"]  # gcloud's words
-Item = Mapping[str, Any]
+Kind = Literal["forwarding-rules", "target-pools", "addresses", "disks"]  # as gcloud names them
 
-LISTS: dict[Kind, str] = {  # Compute Engine's words
+LISTS: dict[Kind, str] = {  # as Compute Engine's API names them
     "forwarding-rules": "forwardingRules",
     "target-pools": "targetPools",
     "addresses": "addresses",
@@ -25,25 +24,23 @@ LISTS: dict[Kind, str] = {  # Compute Engine's words
 LABEL_CLUSTER, LABEL_LOCATION = "goog-k8s-cluster-name", "goog-k8s-cluster-location"
 SERVICE_KEYS = ("kubernetes.io/service-name", "networking.gke.io/service-name")
 VOLUME_KEY = "kubernetes.io/created-for/pvc/name"
-BALANCER_NAME = (
-    32  # characters of the name that a Service's load balancer bears: `a` and the Service's uid without dashes
-)
+BALANCER_NAME = 32  # characters of a load balancer's name: `a` and the Service's uid without dashes, cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """Something that is still there and may be billed."""
+    """A resource that still exists and may be billed."""
 
     kind: Kind
     name: str
-    place: str  # gcloud's flag for where it is: --region …, --zone …, --global
+    place: str  # a flag of gcloud: --region …, --zone …, --global
     project: str
     why: str
-    sure: bool  # else it may be another cluster's
+    sure: bool  # if not, it may belong to another cluster
 
     @property
     def command(self) -> str:
-        """The command that removes it; that shows it, where it may be another cluster's."""
+        """The command that deletes it, or shows it if it may belong to another cluster."""
         verb = "delete" if self.sure else "describe"
         return f"gcloud compute {self.kind} {verb} {self.name} {self.place} --project {self.project}"
 
@@ -52,8 +49,8 @@ class Leftover:
         return f"{self.kind} {self.name}: {self.why}. Next: {self.command}"
 
 
-def plan_leftovers(found: Mapping[Kind, Mapping[str, Item]], teardown: Teardown) -> tuple[Leftover, ...]:
-    """What is the cluster's of all that a project has: by kind, the `items` of Compute Engine's aggregated lists."""
+def plan_leftovers(found: Mapping[Kind, Mapping[str, JsonObject]], teardown: Teardown) -> tuple[Leftover, ...]:
+    """The cluster's leftovers; `found` has the `items` of Compute Engine's aggregated lists by kind."""
     leftovers = []
     for kind, scopes in found.items():
         for scope, listed in sorted(scopes.items()):
@@ -75,44 +72,44 @@ def plan_leftovers(found: Mapping[Kind, Mapping[str, Item]], teardown: Teardown)
 
 
 def _place(scope: str) -> str:
-    """The flag of gcloud for `regions/us-central1`, `zones/us-central1-a` or `global`."""
+    """The gcloud flag for `regions/us-central1`, `zones/us-central1-a` or `global`."""
     kind, _, name = scope.partition("/")
     return f"--{kind.removesuffix('s')} {name}" if name else f"--{kind}"
 
 
-def _judge_balancer(item: Item, teardown: Teardown) -> tuple[str, bool] | None:
-    """Whose a part of a load balancer is, and whether that is sure: Services of two clusters may have one name."""
-    said = _described(item)
-    service = next((str(said[key]) for key in SERVICE_KEYS if key in said), None)
+def _judge_balancer(item: JsonObject, teardown: Teardown) -> tuple[str, bool] | None:
+    """Why a part of a load balancer is a leftover, and whether that is sure: Services of two clusters may share a name."""
+    description = _described(item)
+    service = next((str(description[key]) for key in SERVICE_KEYS if key in description), None)
     for balancer in teardown.balancers:
         if item["name"] == balancer_name(balancer):
-            return f"made for service {balancer.service}, by its uid", True
+            return f"created for service {balancer.service}, by its uid", True
         address = item.get("IPAddress") or item.get("address")
         if service == balancer.service and balancer.address and address == balancer.address:
-            return f"made for service {balancer.service}, with its address {address}", True
+            return f"created for service {balancer.service}, by its address {address}", True
     ours = {f"{ref.namespace}/{ref.name}" for ref in teardown.objects if ref.kind == "Service"}
     if service in ours | {balancer.service for balancer in teardown.balancers}:
-        return f"made for a service {service}, of this cluster or another", False
+        return f"created for service {service}, of this cluster or another", False
     return None
 
 
 def balancer_name(balancer: Balancer) -> str:
-    """What Kubernetes calls a Service's load balancer, and its parts."""
+    """The name that Kubernetes gives a Service's load balancer and its parts."""
     return f"a{balancer.uid.replace('-', '')}"[:BALANCER_NAME]
 
 
-def _judge_disk(item: Item, cluster: GkeCluster) -> tuple[str, bool] | None:
-    """Whose a disk is, and whether that is sure. One that is in use is nobody's leftover."""
+def _judge_disk(item: JsonObject, cluster: GkeCluster) -> tuple[str, bool] | None:
+    """Why a disk is a leftover, and whether that is sure. A disk in use is none."""
     labels = item.get("labels") or {}
     if item.get("users"):
         return None
     if LABEL_CLUSTER in labels:
         ours = labels[LABEL_CLUSTER] == cluster.name
-        return ("labelled as the cluster's", True) if ours and _is_here(labels, cluster) else None
+        return ("its label names the cluster", True) if ours and _is_here(labels, cluster) else None
     if item["name"].startswith(f"gke-{cluster.name}-"):
-        return "named as a node's disk of the cluster, or of one whose name begins like it", False
-    if item["name"].startswith("pvc-") and VOLUME_KEY in (said := _described(item)):
-        return f"made for the volume claim {said[VOLUME_KEY]}, of this cluster or another", False
+        return "by its name a disk of a node of this cluster, or of one whose name starts the same", False
+    if item["name"].startswith("pvc-") and VOLUME_KEY in (description := _described(item)):
+        return f"created for the volume claim {description[VOLUME_KEY]}, of this cluster or another", False
     return None
 
 
@@ -120,17 +117,17 @@ def _is_here(labels: Mapping[str, str], cluster: GkeCluster) -> bool:
     return labels.get(LABEL_LOCATION, cluster.location) == cluster.location
 
 
-def _described(item: Item) -> dict[str, Any]:
-    """What GKE says in a resource's description, which is JSON; nothing where it is somebody's words."""
+def _described(item: JsonObject) -> JsonObject:
+    """The JSON that GKE writes as a resource's description; empty if it is plain text."""
     try:
-        said = json.loads(item.get("description") or "{}")
+        parsed = json.loads(item.get("description") or "{}")
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def find_leftovers(teardown: Teardown) -> tuple[Leftover, ...]:
-    """What Google still has of the cluster. Reads only. Raises ClusterRefused, GoogleUnreachable."""
+    """The leftovers that Google still has of the cluster. Reads only. Raises ClusterRefused, GoogleUnreachable."""
     from slipway.gke.lookup import list_compute
 
     cluster = teardown.cluster

@@ -1,7 +1,7 @@
-"""Preflight: whether a run can do what it is going to do, found out before anything is built, made or billed. Pure.
+"""Judges Google's answers about project, APIs and permissions; `preflight` asks. Pure.
 
-A judge gives findings: what is as it has to be, what is missing, and what could not be asked, which is a warning: an account
-that may do all that a run does need not be allowed to read quotas.
+Each finding is ok, missing, or a warning. What could not be asked is a warning, because an account that can do everything
+a run does need not be allowed to read quotas.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ACT_AS = "iam.serviceAccounts.actAs"
 PUSH = ("artifactregistry.repositories.downloadArtifacts", "artifactregistry.repositories.uploadArtifacts")
 APIS = ("container.googleapis.com", "compute.googleapis.com")
 REGISTRY_API = "artifactregistry.googleapis.com"
-IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # nodes' accounts, and pods that act as accounts
+IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # for nodes' accounts, and pods that act as accounts
 
 SERVICE_PROXY = "container.services.proxy"
 
 
 def judge_project(project: str, answer: GoogleAnswer) -> Finding:
-    """Whether the project is there; Google does not tell one that is not there from one that may not be seen."""
+    """Whether the project exists. Google's answer is often the same for one that the account may not see."""
     state = answer.body.get("state")
     if answer.refusal is None:
         if state == "ACTIVE":
@@ -40,13 +40,13 @@ def judge_project(project: str, answer: GoogleAnswer) -> Finding:
         return Finding(
             outcome="missing", said=f"project {project}: there is none", then="gcloud projects list; target.gke.project"
         )
-    return unasked(f"project {project}", answer)
+    return could_not_ask(f"project {project}", answer)
 
 
 def judge_apis(project: str, needed: Sequence[str], answer: GoogleAnswer) -> list[Finding]:
-    """Which of the APIs that the run calls are not enabled."""
+    """Which APIs that the run calls are enabled, and which are not."""
     if answer.refusal is not None:
-        return [unasked(f"enabled APIs of {project}", answer)]
+        return [could_not_ask(f"enabled APIs of {project}", answer)]
     states = {str(one["name"]).rpartition("/")[2]: one["state"] for one in answer.body.get("services") or ()}
     off = [api for api in needed if states.get(api) != "ENABLED"]
     found = [
@@ -62,12 +62,12 @@ def judge_apis(project: str, needed: Sequence[str], answer: GoogleAnswer) -> lis
 
 
 def judge_permissions(where: str, needed: Mapping[str, str], answer: GoogleAnswer, *, grant: str) -> list[Finding]:
-    """Which permissions the account does not have on a resource, by the role that has them.
+    """Which permissions the account lacks on a resource, one finding per role.
 
-    `needed` gives each permission its role, `grant` is the command that gives a role to the account.
+    `needed` maps each permission to its role; `grant` is the command that grants a role to the account.
     """
     if answer.refusal is not None:
-        return [unasked(f"permissions on {where}", answer)]
+        return [could_not_ask(f"permissions on {where}", answer)]
     had = set(answer.body.get("permissions") or ())
     absent: dict[str, list[str]] = {}
     for permission, role in needed.items():
@@ -82,7 +82,7 @@ def _absent(where: str, role: str, permissions: list[str], grant: str) -> Findin
     said = f"no permission {', '.join(permissions)} on {where}"
     if role == ACCOUNT_USER:
         return Finding(
-            outcome="warned", said=f"{said}: it has to be granted on the nodes' service account then", then=grant
+            outcome="warned", said=f"{said}: then it has to be granted on the nodes' service account", then=grant
         )
     return Finding(outcome="missing", said=said, then=grant)
 
@@ -92,7 +92,7 @@ def plan_permissions(
 ) -> dict[str, str]:
     """The permissions on the project that a run needs, each with its role.
 
-    Rights on objects are IAM's as long as there is no cluster to ask (`ready`); afterwards the cluster knows them better.
+    Those on objects are among them only if no cluster is `ready`: a cluster is asked for its own, which is more exact.
     """
     needed = [*FIND, *(CREATE if create else ()), *(DELETE if delete else ())]
     if not ready:
@@ -105,11 +105,11 @@ def plan_permissions(
 
 
 def iam_resource(group: str, kind: str) -> str:
-    """What IAM calls objects of a kind: `horizontalPodAutoscalers`; those that GKE does not know itself have one name."""
+    """IAM's name for objects of a kind, such as `horizontalPodAutoscalers`; kinds unknown to GKE share one name."""
     known = group in {"", "apps", "autoscaling", "batch", "policy"} or group.endswith(".k8s.io")
     return plural(kind[0].lower() + kind[1:]) if known else "thirdPartyObjects"
 
 
-def unasked(what: str, answer: GoogleAnswer) -> Finding:
-    """That something could not be asked, in the words of the refusal: a warning."""
+def could_not_ask(what: str, answer: GoogleAnswer) -> Finding:
+    """A warning that a check was refused, with Google's message."""
     return Finding(outcome="warned", said=f"{what}: could not be asked: {answer.refusal}")

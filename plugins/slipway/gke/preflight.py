@@ -1,11 +1,11 @@
-"""Asks what `preflight` judges: Google's REST APIs, and the cluster where it is there. Reads only."""
+"""Asks Google's REST APIs and the cluster what `permissions` and `quota` judge. Reads only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from slipway.errors import ClusterRefused, SlipwayError
+from slipway.facts import JsonObject
 from slipway.gke.cluster import judge_cluster
 from slipway.gke.permissions import (
     APIS,
@@ -22,10 +22,11 @@ from slipway.gke.permissions import (
     plan_permissions,
 )
 from slipway.gke.prices import read_prices, shape_of_spec, standing_cost
-from slipway.gke.quota import judge_quota, plan_everywhere, plan_needs
+from slipway.gke.quota import judge_machine, judge_quota, plan_everywhere, plan_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
-from slipway.kubernetes.rights import _unasked_rights, inspect_rights, kinds_of
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
+from slipway.kubernetes.rights import inspect_rights, kinds_of, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding
@@ -35,14 +36,14 @@ OF_GCR = {
     "us.gcr.io": "us",
     "eu.gcr.io": "europe",
     "asia.gcr.io": "asia",
-}  # where Google hosts them now
+}  # locations in Artifact Registry, which hosts them now
 IN_PKG_DEV = "-docker.pkg.dev"
 
 
 def inspect_target(release: Release) -> tuple[Finding, ...]:
-    """Everything that a run on a GKE target needs and can be asked for, each with what was found.
+    """Whether a run on a GKE target has what it needs, as far as Google can be asked: one finding per check.
 
-    Raises GoogleUnreachable, InputRefused where the connection cannot be meant, ManifestError.
+    Raises GoogleUnreachable, InputRefused if the connection is invalid, ManifestError.
     """
     cluster, spec = release.target.gke, release.cluster
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
@@ -65,25 +66,26 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
     if ready:
         try:
             findings += inspect_rights(release, objects)
-        except SlipwayError as error:  # the tasks below say it in their own way, and try again
-            findings.append(_unasked_rights(release.target, error))
+        except SlipwayError as error:  # the tasks downstream report it too, and try again
+            findings.append(unasked_rights(release.target, error))
     return tuple(findings)
 
 
 def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
-    """What the run is about to have made."""
+    """What the run is going to create, and its cost."""
     cost = standing_cost(read_prices(), shape_of_spec(spec, cluster.location))
-    yield Finding(outcome="ok", said=f"{cluster} has to be made: {cost}")
+    yield Finding(outcome="ok", said=f"{cluster} will be created: {cost}")
     if target.namespace != EVERY_CLUSTERS_NAMESPACE:
-        yield Finding(outcome="ok", said=f"namespace {target.namespace}: made in it by apply")
+        yield Finding(outcome="ok", said=f"namespace {target.namespace} will be created by apply")
 
 
 def render_planned(release: Release) -> list[Manifest]:
-    """The release's manifests before there is an image, for what kinds of objects they are."""
+    """The release's manifests before there is an image; only their kinds count."""
     return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
 
 
-def _find(target: Target, cluster: GkeCluster) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _find(target: Target, cluster: GkeCluster) -> tuple[JsonObject | None, list[Finding]]:
+    """The cluster, None if there is none or Google refuses; the refusal is a finding."""
     from slipway.gke.lookup import find_cluster
 
     try:
@@ -115,7 +117,7 @@ def _inspect_project(
 
 
 def inspect_deletion(target: Target, cluster: GkeCluster) -> list[Finding]:
-    """Whether the target's connection may delete a cluster: asked before anything in it is. Raises InputRefused, ClusterRefused."""
+    """Whether the target's connection may delete a cluster, before anything in it is. Raises InputRefused, ClusterRefused."""
     with google_rest(target.conn_id) as google:
         return _inspect_permissions(google, cluster.project, dict.fromkeys((*FIND, *DELETE), CONTAINER_ADMIN))
 
@@ -128,7 +130,7 @@ def _inspect_permissions(google: GoogleRest, project: str, needed: Mapping[str, 
 
 
 def _inspect_repository(google: GoogleRest, release: Release) -> Iterator[Finding]:
-    """What may be done in the image's repository, where that is Google's own and the connection that logs in is this one."""
+    """Whether the target's connection may push, if it logs in to an Artifact Registry repository."""
     place = artifact_repository(release.repository)
     if place is None or release.registry_conn_id not in {None, release.target.conn_id}:
         return
@@ -141,7 +143,7 @@ def _inspect_repository(google: GoogleRest, release: Release) -> Iterator[Findin
 
 
 def artifact_repository(repository: str) -> tuple[str, str, str] | None:
-    """Project, location and name of the Artifact Registry repository that an image goes to; None where it is no such one."""
+    """Project, location and name of the Artifact Registry repository of an image, None if it goes elsewhere."""
     host, *path = repository.split("/")
     if host.endswith(IN_PKG_DEV) and len(path) > 2:  # noqa: PLR2004 - project, repository, image
         return path[0], host.removesuffix(IN_PKG_DEV), path[1]
@@ -151,16 +153,16 @@ def artifact_repository(repository: str) -> tuple[str, str, str] | None:
 
 
 def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
-    """Whether the cluster fits; of an Autopilot cluster nobody knows before its pods ask."""
+    """Whether the cluster fits into the quotas; for Autopilot that depends on its pods."""
     if not spec.node_pools:
         yield Finding(
-            outcome="ok", said="quota: an Autopilot cluster has no nodes to count; its pods take of the region's"
+            outcome="ok", said="quota: not checked, because the nodes of an Autopilot cluster depend on its pods"
         )
         return
     base, regional = f"/compute/v1/projects/{cluster.project}", cluster.regional
     region = google.get("compute", f"{base}/regions/{cluster.region}")
     if region.status == NOT_FOUND:
-        said, then = f"region {cluster.region}: there is none", "gcloud compute regions list; mend target.gke.location"
+        said, then = f"region {cluster.region}: there is none", "gcloud compute regions list; fix target.gke.location"
         yield Finding(outcome="missing", said=said, then=then)
         return
     zone = _first_zone(region) if regional else cluster.location
@@ -168,22 +170,14 @@ def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -
         pool.machine_type: google.get("compute", f"{base}/zones/{zone}/machineTypes/{pool.machine_type}")
         for pool in spec.node_pools
     }
-    if region.refusal is None:  # one refusal is enough of a reason
+    if region.refusal is None:  # one refusal is enough
         for name, answer in machines.items():
-            yield from _judge_machine(name, zone, answer)
+            yield from judge_machine(name, zone, answer)
     cpus = {name: int(answer.body["guestCpus"]) for name, answer in machines.items() if answer.refusal is None}
     needs = plan_needs(spec, cpus, regional=regional)
     yield from judge_quota(f"region {cluster.region}", cluster.project, needs, region)
     if everywhere := plan_everywhere(needs):
         yield from judge_quota("all regions", cluster.project, everywhere, google.get("compute", base))
-
-
-def _judge_machine(name: str, zone: str, answer: GoogleAnswer) -> Iterator[Finding]:
-    if answer.status == NOT_FOUND:
-        then = f"gcloud compute machine-types list --zones {zone}; mend target.gke.node_pools"
-        yield Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)
-    elif answer.refusal is not None:
-        yield Finding(outcome="warned", said=f"CPUs of machine type {name}: could not be asked: {answer.refusal}")
 
 
 def _first_zone(region: GoogleAnswer) -> str:

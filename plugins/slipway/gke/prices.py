@@ -1,4 +1,4 @@
-"""What a cluster costs per hour to leave standing, from the table in include/prices.yaml, which names its date. Pure but for that file."""
+"""What a cluster costs per hour, from the dated table in include/prices.yaml. Pure, except for reading that file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, one_line
 from slipway.gke.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
 from slipway.paths import PROJECT
 from slipway.target import ClusterSpec, region_of
@@ -31,7 +31,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autopilot:
-    """What pods pay for what they request."""
+    """The price of what pods request."""
 
     vcpu_hour: float
     gb_hour: float
@@ -39,7 +39,7 @@ class Autopilot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """List prices of one region at one date."""
+    """List prices of one region on one date."""
 
     date: str
     source: str
@@ -55,42 +55,42 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What of a cluster is paid for."""
+    """The parts of a cluster that cost money."""
 
     location: str
-    nodes: tuple[tuple[str, int], ...]  # machine type and how many; none: Autopilot
+    nodes: tuple[tuple[str, int], ...]  # machine type and count; empty: Autopilot
     public_nodes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a shape costs, part by part, and what the table does not know of it."""
+    """What a shape costs, part by part, and which parts the table does not list."""
 
-    per_hour: float  # of the parts that are known
+    per_hour: float  # of the known parts
     parts: tuple[str, ...]
     unknown: tuple[str, ...]
     table: str
 
     def __str__(self) -> str:
-        """One line for people."""
-        more = f"; not in the table, so more than that: {'; '.join(self.unknown)}" if self.unknown else ""
-        return f"about ${self.per_hour:.2f} per hour to leave standing ({', '.join(self.parts)}; {self.table}){more}"
+        """One line for a log."""
+        more = f"; plus what the table does not list: {'; '.join(self.unknown)}" if self.unknown else ""
+        return f"about ${self.per_hour:.2f} per hour ({', '.join(self.parts)}; {self.table}){more}"
 
 
 def read_prices(path: Path = PRICES) -> Prices:
-    """The table that ships, or what it was edited to. Raises InputRefused where it is none."""
+    """The table of prices, which users may edit. Raises InputRefused if it is invalid."""
     try:
         return TypeAdapter(Prices).validate_python(yaml.safe_load(path.read_text()))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-    raise InputRefused(f"{path}: {why}. Next: mend the table of prices, or take the one that ships")
+        why = one_line(error)
+    raise InputRefused(f"{path}: {why}. Next: fix the table of prices, or restore the original")
 
 
 def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
-    """The shape that a cluster of this spec will have."""
+    """The shape of a cluster that is created from this spec."""
     times = ZONES_OF_A_REGION if region_of(location) == location else 1
     return Shape(
         location=location,
@@ -100,7 +100,7 @@ def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
 
 
 def shape_of_found(found: Mapping[str, Any]) -> Shape:
-    """The shape that a cluster has, as Google describes it: node counts are those that its pools began with."""
+    """The shape of an existing cluster, as Google describes it; counts the initial nodes of its pools."""
     autopilot = bool((found.get("autopilot") or {}).get("enabled"))
     pools = [] if autopilot else found.get("node_pools") or []
     zones = len(found.get("locations") or ()) or 1
@@ -132,9 +132,11 @@ def standing_cost(prices: Prices, shape: Shape) -> Cost:
         parts[f"{nodes} addresses of nodes"] = nodes * prices.address_per_hour
     if not shape.nodes:
         per = prices.autopilot
-        unknown.append(f"what its pods request, at ${per.vcpu_hour:.4f} a vCPU and ${per.gb_hour:.4f} a GB and hour")
+        unknown.append(
+            f"what its pods request, at ${per.vcpu_hour:.4f} per vCPU and ${per.gb_hour:.4f} per GB, each per hour"
+        )
     if (region := region_of(shape.location)) != prices.region:
-        unknown.append(f"what {region} costs more or less than {prices.region}")
+        unknown.append(f"the difference between prices in {region} and {prices.region}")
     return Cost(
         per_hour=round(sum(parts.values()), 4),
         parts=tuple(f"{what} ${price:.2f}" for what, price in parts.items() if price),
@@ -144,7 +146,7 @@ def standing_cost(prices: Prices, shape: Shape) -> Cost:
 
 
 def machine_price(prices: Prices, machine_type: str) -> float | None:
-    """One machine's price per hour, None where the table does not know the type."""
+    """The price of one machine per hour, None if the table does not list its type."""
     named = re.fullmatch(r"(\w+)-(\w+)-(\d+)", machine_type)
     family = prices.families.get(named[1]) if named else None
     if named is None or family is None or named[2] not in family.gb_per_vcpu:

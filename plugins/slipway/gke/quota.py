@@ -1,25 +1,25 @@
-"""What a cluster takes of Compute Engine's quotas, and whether it is left. Pure."""
+"""What a new cluster needs of Compute Engine's quotas and machine types, and whether it is available. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from slipway.gke.permissions import unasked
-from slipway.google_rest import GoogleAnswer
+from slipway.facts import JsonObject
+from slipway.gke.permissions import could_not_ask
+from slipway.google_rest import NOT_FOUND, GoogleAnswer
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding
 
-ZONES_OF_A_REGION = 3  # GKE's default for a regional cluster's nodes
+ZONES_OF_A_REGION = 3  # GKE's default for the nodes of a regional cluster
 BOOT_DISK_GB = 100  # GKE's default, a balanced persistent disk, which counts as SSD
-SHARED_CPUS = frozenset({"n1", "e2", "f1", "g1"})  # families without a CPU quota of their own
+SHARED_CPUS = frozenset({"n1", "e2", "f1", "g1"})  # families that share the quota CPUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """How much of a quota the spec asks for."""
+    """An amount of a quota that a cluster needs."""
 
     metric: str  # as Compute Engine names it
     amount: int
@@ -27,7 +27,7 @@ class Need:
 
 
 def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) -> list[Need]:
-    """What a cluster of this shape takes of the regional quotas; `cpus` are those of its machine types, as far as known."""
+    """What a new cluster needs of the regional quotas; `cpus` has the CPUs of the machine types that are known."""
     times = ZONES_OF_A_REGION if regional else 1
     needs: dict[str, Need] = {}
     for pool in spec.node_pools:
@@ -49,27 +49,27 @@ def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) ->
 
 
 def cpu_metric(pool: NodePool) -> str:
-    """The quota that a machine type's CPUs count towards."""
+    """The quota that counts the CPUs of a pool's machine type."""
     family = pool.machine_type.partition("-")[0]
     return "CPUS" if family in SHARED_CPUS else f"{family.upper()}_CPUS"
 
 
 def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
-    """What the same cluster takes of the project's quota of CPUs in all regions together."""
+    """What the same cluster needs of the project's CPU quota for all regions."""
     counted = [need for need in needs if re.fullmatch(r"(\w+_)?CPUS", need.metric)]
     amount, what = sum(need.amount for need in counted), ", ".join(need.what for need in counted)
     return [Need(metric="CPUS_ALL_REGIONS", amount=amount, what=what)] if counted else []
 
 
 def judge_quota(where: str, project: str, needs: Iterable[Need], answer: GoogleAnswer) -> list[Finding]:
-    """Whether what the spec asks for is left of each quota; a quota that is not listed there is none that could be asked."""
+    """Whether each quota has enough left; a quota that the answer does not list is a warning."""
     if answer.refusal is not None:
-        return [unasked(f"quota of {where}", answer)]
+        return [could_not_ask(f"quota of {where}", answer)]
     quotas = {str(one["metric"]): one for one in answer.body.get("quotas") or ()}
     return [_judge_need(where, project, need, quotas.get(need.metric)) for need in needs]
 
 
-def _judge_need(where: str, project: str, need: Need, quota: Mapping[str, Any] | None) -> Finding:
+def _judge_need(where: str, project: str, need: Need, quota: JsonObject | None) -> Finding:
     asked = f"quota {need.metric} of {where}: {need.amount} for {need.what}"
     if quota is None:
         return Finding(outcome="warned", said=f"{asked}: could not be asked: it is not listed")
@@ -77,5 +77,13 @@ def _judge_need(where: str, project: str, need: Need, quota: Mapping[str, Any] |
     left = f"{free:g} of {quota['limit']:g} are free"
     if need.amount <= free:
         return Finding(outcome="ok", said=f"{asked}: {left}")
-    more = f"ask for more at https://console.cloud.google.com/iam-admin/quotas?project={project}, or ask for less in target.gke"
+    more = f"request more at https://console.cloud.google.com/iam-admin/quotas?project={project}, or ask for less in target.gke"
     return Finding(outcome="missing", said=f"{asked}: {left}", then=more)
+
+
+def judge_machine(name: str, zone: str, answer: GoogleAnswer) -> list[Finding]:
+    """A finding if the zone lacks a machine type, or if its CPUs could not be asked."""
+    if answer.status == NOT_FOUND:
+        then = f"gcloud compute machine-types list --zones {zone}; fix target.gke.node_pools"
+        return [Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)]
+    return [] if answer.refusal is None else [could_not_ask(f"CPUs of machine type {name}", answer)]

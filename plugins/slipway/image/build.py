@@ -1,7 +1,7 @@
-"""The image: the model committed into the serving image.
+"""Builds the image: the serving image with the model in it.
 
-As the seed does it by hand: create a container, copy the models folder in, commit. Nothing of the base image's
-configuration changes but `MODEL_NAME` and labels. The docker provider has a hook but no operator for any of this.
+Creates a container, copies the models folder into it, and commits it. Of the base image's configuration, only `MODEL_NAME`
+and labels change. The docker provider has a hook, but no operator for this.
 """
 
 from __future__ import annotations
@@ -13,32 +13,30 @@ from typing import Any
 from slipway import __version__
 from slipway.errors import ImageBuildFailed
 from slipway.facts import Export, Image
-from slipway.image.engine import log_in, one_line, throwaway_container
+from slipway.image.docker_errors import build_failed, engine_words
+from slipway.image.engine import log_in, throwaway_container
 from slipway.image.registry_login import find_login
 from slipway.names import digest_of
 from slipway.records.store import fetch
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
-IMAGE_LABEL_TITLE = "org.opencontainers.image.title"
-IMAGE_LABEL_STORE = (
-    "slipway.records.store"  # whose releases the image belongs to: another installation may share engine and registry
-)
-IMAGE_LABEL_BUILD = "slipway.build"  # finds an image again that this engine has built already
-NO_SPACE = "no space left on device"  # in an engine's words
+IMAGE_LABEL_TITLE = "org.opencontainers.image.title"  # the model's name
+IMAGE_LABEL_STORE = "slipway.store"  # the artifact store's id: installations may share an engine and a registry
+IMAGE_LABEL_BUILD = "slipway.build"  # the build key, by which an engine's image is found again
 
 log = logging.getLogger(__name__)
 
 
 def build_key(release: Release, export: Export) -> str:
-    """sha256:… of all that decides the image; an engine that has an image with this label need not build it again."""
+    """sha256:… of everything that determines the image. An engine with an image of this key need not build it again."""
     return digest_of(
         [release.repository, release.base_digest, export.content_hash, export.version, plan_labels(release, export)]
     )
 
 
 def plan_labels(release: Release, export: Export) -> dict[str, str]:
-    """The labels that the image carries: OCI's own, and ours."""
+    """The image's labels: those of the OCI, and Slipway's own."""
     card = export.card
     return {
         IMAGE_LABEL_TITLE: release.model,
@@ -56,20 +54,20 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
 
 
 def plan_changes(release: Release, export: Export) -> list[str]:
-    """The commit's changes, in the Dockerfile's words."""
+    """The commit's changes, as Dockerfile instructions."""
     labels = {**plan_labels(release, export), IMAGE_LABEL_BUILD: build_key(release, export)}
     return [f"ENV MODEL_NAME={release.model}", *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
 
 
 def ensure_image(client: Any, release: Release, export: Export) -> Image:
-    """The image of this export on this engine, built if the engine does not have it.
+    """The image of this export on this engine; built if the engine does not have it.
 
-    Raises ImageBuildFailed; no container stays behind.
+    Raises ImageBuildFailed. No container is left behind.
     """
     key = build_key(release, export)
     if not release.force:
         for known in client.images(filters={"label": f"{IMAGE_LABEL_BUILD}={key}"}):
-            log.info("image: the engine has it already: %s", known["Id"])
+            log.info("image: the engine has it: %s", known["Id"])
             return _image(client, known["Id"], release, export)
     return build_image(client, release, export)
 
@@ -86,9 +84,9 @@ def has_image(client: Any, image: Image) -> bool:
 
 
 def remove_images(client: Any, release: Release, *, keep: frozenset[str]) -> list[str]:
-    """Remove this model's images from the engine but those to keep, by image id or registry digest (sha256:…).
+    """Remove this model's images from the engine, except those in `keep` (image ids or registry digests, sha256:…).
 
-    What a container uses stays. The ids of those removed come back.
+    Images that a container uses are kept. Returns the ids of the removed images.
     """
     from docker.errors import APIError
 
@@ -101,19 +99,17 @@ def remove_images(client: Any, release: Release, *, keep: frozenset[str]) -> lis
                 client.remove_image(found["Id"], force=True)
                 removed.append(str(found["Id"]))
             except APIError as error:
-                log.warning("image: %s stays: %s", found["Id"], one_line(error))
+                log.warning("image: %s is kept: %s", found["Id"], engine_words(error))
     return removed
 
 
 def build_image(client: Any, release: Release, export: Export) -> Image:
-    """Create a container of the base image, copy the model in, commit. Raises ImageBuildFailed."""
+    """Create a container of the base image, copy the model into it, commit it. Raises ImageBuildFailed."""
     from docker.errors import DockerException
 
     try:
         ensure_base(client, release)
-        base_config = client.inspect_image(release.base_reference)[
-            "Config"
-        ]  # not the container's own, hostname and all
+        base = client.inspect_image(release.base_reference)
         with throwaway_container(client, release.build_container, image=release.base_reference) as container:
             _copy_model(client, container, export)
             done = client.commit(
@@ -121,23 +117,15 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
                 repository=release.repository,
                 tag=release.tag(export.version, export.content_hash),
                 changes=plan_changes(release, export),
-                conf=base_config,
+                conf=base["Config"],  # not the container's, which has its hostname
             )
     except DockerException as error:
         raise build_failed(f"image {release.repository}", error) from error
     return _image(client, done["Id"], release, export)
 
 
-def build_failed(what: str, error: Exception) -> ImageBuildFailed:
-    """The engine's words with the next command, that for a full disk where the words say so."""
-    words, look = one_line(error), "docker info, df -h"
-    if NO_SPACE in words:
-        look = "make room where the engine is: docker system df, docker image prune"
-    return ImageBuildFailed(f"{what}: {words}. Next: {look}, then clear build_image")
-
-
 def ensure_base(client: Any, release: Release) -> None:
-    """Pull the base image by digest where the engine lacks it."""
+    """Pull the base image by digest if the engine does not have it."""
     from docker.errors import ImageNotFound
 
     try:
@@ -154,7 +142,7 @@ def _copy_model(client: Any, container: str, export: Export) -> None:
         with layer.open("rb") as reader:
             if not client.put_archive(container, "/", reader):
                 raise ImageBuildFailed(
-                    f"container {container}: the engine did not take the model. Next: docker info, df -h"
+                    f"container {container}: the engine did not accept the model. Next: docker info, df -h"
                 )
 
 

@@ -1,6 +1,6 @@
-"""A registry over its own HTTP API (OCI distribution), for what a Docker Engine cannot do there: look into images, delete them.
+"""A registry's own HTTP API (OCI distribution), for what a Docker Engine cannot do: read and delete images in a registry.
 
-Asked from the worker itself; everything else about images goes through the engine.
+The worker sends these requests itself. Everything else about images goes through the engine.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.errors import RegistryUnusable
-from slipway.image.engine import one_line
-from slipway.image.registry_login import Login, find_login
+from slipway.errors import RegistryUnusable, one_line
+from slipway.image.registry_login import Login, find_login, image_host
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-DOCKER_HUB = "registry-1.docker.io"  # where names without a registry are
+DOCKER_HUB = "registry-1.docker.io"  # the registry of names without one
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 REQUEST_TIMEOUT_S = 30
+SHOWN_CHARACTERS = 200  # of an error page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tagged:
-    """An image that a tag names."""
+    """A tag and its image."""
 
     tag: str
     digest: str  # sha256:… of its manifest
@@ -41,46 +41,46 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """An image repository as its registry shows it. Methods raise RegistryUnusable."""
+    """An image repository in a registry. Methods raise RegistryUnusable."""
 
-    client: httpx.Client  # its base is the repository's URL
+    client: httpx.Client  # its base URL is the repository's
 
     def tagged(self, *, without: frozenset[str] = frozenset()) -> Iterator[Tagged]:
-        """Every tag with its image, but for images with these digests; none where the repository is not there."""
+        """Every tag with its image, except images with the digests in `without`; none if the repository does not exist."""
         for tag in self._tags():
-            manifest = self._ask("GET", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND})
+            manifest = self._request("GET", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND})
             digest = manifest.headers.get("Docker-Content-Digest", "")
-            if not manifest.is_success or digest in without:  # gone meanwhile, or not asked for
+            if not manifest.is_success or digest in without:  # deleted meanwhile, or excluded
                 continue
             config = manifest.json().get("config")
-            if config:  # else an index of several platforms, which is not ours
-                said = self._ask("GET", f"blobs/{config['digest']}").json()
-                labels = (said.get("config") or {}).get("Labels") or {}
+            if config:  # else it is an index of several platforms, which Slipway never pushes
+                blob = self._request("GET", f"blobs/{config['digest']}").json()
+                labels = (blob.get("config") or {}).get("Labels") or {}
                 yield Tagged(tag=tag, digest=digest, labels=labels)
 
     def delete(self, digest: str, tags: tuple[str, ...] = ()) -> bool:
-        """Delete an image; what is gone already is passed over. False where this registry deletes nothing.
+        """Delete an image with its tags; no error if it is deleted already. False if the registry does not support deletion.
 
-        Tags go first: some registries keep an image while a tag names it, others know no deletion of a tag.
+        Tags first: some registries keep an image as long as it has a tag. Others cannot delete a tag.
         """
         for tag in tags:
-            self._ask(
+            self._request(
                 "DELETE", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST, *CANNOT_DELETE}
             )
-        answer = self._ask("DELETE", f"manifests/{digest}", allowed={HTTPStatus.NOT_FOUND, *CANNOT_DELETE})
+        answer = self._request("DELETE", f"manifests/{digest}", allowed={HTTPStatus.NOT_FOUND, *CANNOT_DELETE})
         return answer.status_code not in CANNOT_DELETE
 
     def _tags(self) -> Iterator[str]:
         page: str | None = "tags/list"
         while page:
-            answer = self._ask("GET", page, allowed={HTTPStatus.NOT_FOUND})
+            answer = self._request("GET", page, allowed={HTTPStatus.NOT_FOUND})
             if not answer.is_success:
                 return
             yield from answer.json().get("tags") or ()
             following = answer.links.get("next", {}).get("url")
             page = str(answer.url.join(following)) if following else None
 
-    def _ask(self, method: str, path: str, allowed: set[HTTPStatus] | None = None) -> httpx.Response:
+    def _request(self, method: str, path: str, allowed: set[HTTPStatus] | None = None) -> httpx.Response:
         where = f"registry {self.client.base_url}"
         try:
             answer = self.client.request(method, path)
@@ -89,7 +89,7 @@ class Repository:
                 f"{where}: {one_line(error)}. Next: check that the worker reaches the registry"
             ) from error
         if not answer.is_success and answer.status_code not in (allowed or ()):
-            words = " ".join(answer.text.split())[:200]
+            words = one_line(answer.text)[:SHOWN_CHARACTERS]
             raise RegistryUnusable(
                 f"{where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights"
             )
@@ -98,15 +98,15 @@ class Repository:
 
 @contextmanager
 def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Repository]:
-    """A repository such as `europe-docker.pkg.dev/project/models/vit`, logged in where a connection is named.
+    """A repository such as `europe-docker.pkg.dev/project/models/vit`, with the login of the connection, if one is given.
 
-    Plain HTTP on loopback, as the engine does it; TLS elsewhere. Raises InputRefused where the connection is missing,
-    RegistryLoginRefused, GoogleUnreachable where a Google connection gets no token.
+    Plain HTTP on loopback, as the engine does; TLS elsewhere. Raises InputRefused if the connection is missing or invalid,
+    RegistryLoginRefused or GoogleUnreachable if a Google connection gets no token.
     """
     login = find_login(registry_conn_id, repository)
     with httpx.Client(
         base_url=repository_url(repository),
-        auth=_Challenged(login),
+        auth=_RegistryAuth(login),
         headers={"Accept": ", ".join((*MANIFESTS, "*/*"))},
         follow_redirects=True,
         timeout=REQUEST_TIMEOUT_S,
@@ -115,9 +115,10 @@ def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Rep
 
 
 def repository_url(repository: str) -> str:
-    """The URL that a repository has in its registry's API."""
-    host, _, name = repository.partition("/")
-    if not name or not re.search(r"[.:]|^localhost$", host):
+    """The repository's URL in its registry's API."""
+    host = image_host(repository)
+    name = repository.removeprefix(f"{host}/")
+    if not host:
         host, name = DOCKER_HUB, repository if "/" in repository else f"library/{repository}"
     return f"{'http' if _is_loopback(host) else 'https'}://{host}/v2/{name}/"
 
@@ -130,8 +131,8 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost"
 
 
-class _Challenged(httpx.Auth):
-    """Answers a registry's challenge: with the login itself, or with a token that its own token server gives for it."""
+class _RegistryAuth(httpx.Auth):
+    """Answers a registry's challenge: with the login itself, or with a token that the registry's token server issues for it."""
 
     requires_response_body = True
 
@@ -145,32 +146,32 @@ class _Challenged(httpx.Auth):
         answer = yield request
         if answer.status_code != HTTPStatus.UNAUTHORIZED:
             return
-        scheme, asked = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
+        scheme, parameters = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
         if scheme == "basic" and self.login:
             self.authorization = _basic(self.login)
-        elif scheme == "bearer" and _may_be_told(asked.get("realm", "")):
-            given = yield self._token_request(asked)
-            if given.is_success:
-                token: dict[str, Any] = given.json()
+        elif scheme == "bearer" and _may_send_login(parameters.get("realm", "")):
+            response = yield self._token_request(parameters)
+            if response.is_success:
+                token: dict[str, Any] = response.json()
                 self.authorization = f"Bearer {token.get('token') or token.get('access_token')}"
         if self.authorization:
             request.headers["Authorization"] = self.authorization
             yield request
 
-    def _token_request(self, asked: dict[str, str]) -> httpx.Request:
-        wanted: dict[str, str] = {name: asked[name] for name in ("service", "scope") if name in asked}
+    def _token_request(self, parameters: dict[str, str]) -> httpx.Request:
+        wanted: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         headers = {"Authorization": _basic(self.login)} if self.login else {}
-        return httpx.Request("GET", asked["realm"], params=wanted, headers=headers)
+        return httpx.Request("GET", parameters["realm"], params=wanted, headers=headers)
 
 
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
-    """Scheme, in lower case, and parameters of a `WWW-Authenticate` header."""
+    """The scheme, in lower case, and the parameters of a `WWW-Authenticate` header."""
     scheme, _, rest = header.partition(" ")
     return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
 
 
-def _may_be_told(realm: str) -> bool:
-    """Whether a login may be sent to a token server: never in clear over a network."""
+def _may_send_login(realm: str) -> bool:
+    """Whether a login may be sent to a token server: never unencrypted over a network."""
     parts = urlsplit(realm)
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.netloc))
 

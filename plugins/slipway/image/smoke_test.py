@@ -1,4 +1,4 @@
-"""The smoke test: the image runs on the worker's engine as the cluster will run it, and is held to its promises."""
+"""The smoke test: runs the image on the worker's engine as the cluster will, and checks its answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
+from slipway.errors import SmokeTestFailed, SmokeTestUnfinished, one_line
 from slipway.facts import Export, Image, Proof
-from slipway.image.engine import engine_host, one_line, throwaway_container
+from slipway.image.docker_errors import smoke_test_unfinished
+from slipway.image.engine import engine_host, throwaway_container
+from slipway.names import REST_PORT
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
-from slipway.serving.client import ask, grpc_client
+from slipway.serving.client import grpc_client, send_request
 from slipway.serving.golden import (
     GARBAGE_BODY,
     GoldenCase,
@@ -25,19 +27,19 @@ from slipway.serving.golden import (
 )
 from slipway.verdict import Verdict
 
-SMOKE_TIMEOUT_S = 300  # TensorFlow's start and the load of a large model on a busy worker
-SMOKE_LOOK_S = 0.5
+SMOKE_TIMEOUT_S = 300  # enough to start TensorFlow and load a large model on a busy worker
+SMOKE_POLL_S = 0.5
 SMOKE_FLAGS = ["--max_num_load_retries=0", "--tensorflow_inter_op_parallelism=1", "--tensorflow_intra_op_parallelism=2"]
-GRPC_PORT, REST_PORT = 8500, 8501
+GRPC_PORT = 8500
 LAST_LOG_LINES = 15
 
 log = logging.getLogger(__name__)
 
 
 def smoke_test(client: Any, release: Release, export: Export, image: Image) -> Proof:
-    """Run the image on the engine as the cluster will, and hold it to its promises over REST and gRPC.
+    """Run the image on the engine as the cluster will, and check its answers over REST and gRPC.
 
-    Raises SmokeTestFailed with the server's last lines; no container stays behind.
+    Raises SmokeTestFailed, and logs the server's last lines. No container is left behind.
     """
     from docker.errors import DockerException
 
@@ -45,20 +47,20 @@ def smoke_test(client: Any, release: Release, export: Export, image: Image) -> P
         with throwaway_container(client, release.smoke_container, **_smoke_config(client, release, image)) as container:
             client.start(container)
             try:
-                verdicts = _question(client, container, release, export)
+                verdicts = _run_checks(client, container, release, export)
             except SmokeTestFailed as error:
-                said = client.logs(container, tail=LAST_LOG_LINES).decode(errors="replace").strip()
-                log.error("smoke test: the server's last lines:\n%s", said)  # noqa: TRY400 - the server's lines, not ours
-                last = said.splitlines()[-1] if said else "nothing"
-                raise type(error)(f"image {image.reference}: {error}. The server said last: {last}") from error
+                lines = client.logs(container, tail=LAST_LOG_LINES).decode(errors="replace").strip()
+                log.error("smoke test: the server's last lines:\n%s", lines)  # noqa: TRY400 - the server's lines, not ours
+                last = lines.splitlines()[-1] if lines else "none"
+                raise type(error)(f"image {image.reference}: {error}. The server's last line: {last}") from error
     except DockerException as error:
-        raise SmokeTestUnfinished(f"image {image.reference}: {one_line(error)}. Next: docker info") from error
+        raise smoke_test_unfinished(image.reference, error) from error
     return Proof(image=image, verdicts=verdicts)
 
 
 def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]:
-    """The container as the Deployment's security context would run it, its ports on the engine's own address."""
-    address = "127.0.0.1" if engine_host(release) == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - a remote engine's ports must be reached
+    """A container with the Deployment's security context, its ports published by the engine."""
+    address = "127.0.0.1" if engine_host(release) == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - the worker must reach a remote engine's ports
     return {
         "image": image.image_id,
         "command": SMOKE_FLAGS,
@@ -74,42 +76,42 @@ def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]
     }
 
 
-def _question(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
-    """Every question of the smoke test, in order; the first that fails raises SmokeTestFailed."""
+def _run_checks(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
+    """The verdicts of all checks. Raises SmokeTestFailed for the first that did not pass."""
     ports = client.inspect_container(container)["NetworkSettings"]["Ports"]
     host = engine_host(release)
     rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
-    available = _await_available(client, container, export.version, lambda: ask(base_url, path))
+    available = _await_available(client, container, export.version, lambda: send_request(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
-    answers = [judge_answer(case, ask(base_url, f"{path}:predict", case.rest_body)) for case in cases]
-    garbage = judge_garbage(ask(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
-    spoken = _question_grpc(f"{host}:{grpc_port}", cases, export)
-    return _all_passed([available, *answers, garbage, *spoken])
+    answers = [judge_answer(case, send_request(base_url, f"{path}:predict", case.rest_body)) for case in cases]
+    garbage = judge_garbage(send_request(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
+    grpc_verdicts = _check_grpc(f"{host}:{grpc_port}", cases, export)
+    return _all_passed([available, *answers, garbage, *grpc_verdicts])
 
 
-def _question_grpc(address: str, cases: Iterable[GoldenCase], export: Export) -> list[Verdict]:
+def _check_grpc(address: str, cases: Iterable[GoldenCase], export: Export) -> list[Verdict]:
     import grpc
 
     verdicts: list[Verdict] = []
     with grpc_client(address, read_bytes(export.descriptors_uri)) as client:
         for case in cases:
             try:
-                said = client.predict(case, export.version)
+                answer = client.predict(case, export.version)
             except grpc.RpcError as error:
                 return [*verdicts, Verdict.failed(f"golden case {case.name!r} over gRPC: {one_line(error)}")]
             verdicts += [
-                judge_prediction(case, said.label, said.confidence),
-                judge_version(export.version, said.version),
+                judge_prediction(case, answer.label, answer.confidence),
+                judge_version(export.version, answer.version),
             ]
     return verdicts
 
 
-def _await_available(client: Any, container: str, version: int, look: Callable[[], Any]) -> Verdict:
-    """Look until the version is AVAILABLE, its load failed, the container ended, or time is up."""
+def _await_available(client: Any, container: str, version: int, ask_status: Callable[[], Any]) -> Verdict:
+    """Poll until the version is AVAILABLE, its load failed, or the container ended. Raises SmokeTestUnfinished when time is up."""
     deadline = time.monotonic() + SMOKE_TIMEOUT_S
     while True:
-        verdict = judge_status(version, look())
+        verdict = judge_status(version, ask_status())
         state = client.inspect_container(container)["State"]
         if verdict.outcome == "wait" and not state["Running"]:
             verdict = Verdict.failed(
@@ -119,7 +121,7 @@ def _await_available(client: Any, container: str, version: int, look: Callable[[
             raise SmokeTestUnfinished(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
         if verdict.outcome != "wait":
             return verdict
-        time.sleep(SMOKE_LOOK_S)
+        time.sleep(SMOKE_POLL_S)
 
 
 def _all_passed(verdicts: list[Verdict]) -> tuple[Verdict, ...]:

@@ -1,8 +1,7 @@
-"""Server-side apply with a field manager of our own: the only module that changes what serves.
+"""Server-side apply with Slipway's field manager: the only module that changes what serves.
 
-KubernetesHook's own `apply_from_yaml_file` only creates (a second run meets 409), so the official dynamic client does
-it on the hook's `api_client`. Everything is tried as a dry run first: what the API server would refuse is refused
-before anything is written.
+KubernetesHook's own `apply_from_yaml_file` only creates (a second run gets 409), so the official dynamic client applies,
+on the hook's `api_client`. A dry run of everything comes first: if the API server refuses it, nothing is written.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.errors import ApplyRefused
-from slipway.facts import ObjectRef
-from slipway.kubernetes.api import NOT_FOUND, refusal
+from slipway.facts import JsonObject, ObjectRef
+from slipway.kubernetes.api import NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import Manifest, kind_rank, name_of
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
@@ -23,21 +22,21 @@ from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 
-Check = Callable[[], None]  # raises where another run may write by now
+Check = Callable[[], None]  # raises if another run may write by now
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPlan:
-    """What an apply will write and delete, in this order."""
+    """What an apply writes and then deletes, in this order."""
 
     apply: tuple[Manifest, ...]
     prune: tuple[ObjectRef, ...]
 
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
-    """Apply these manifests in their order, then delete, in reverse order, what the last record lists and they do not."""
+    """Apply these manifests in their order; then delete, in reverse order, what only the last record lists."""
     kept = {(ref.kind, ref.name, ref.namespace) for ref in map(ref_of, objects)}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
     gone.sort(key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
@@ -45,7 +44,7 @@ def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyP
 
 
 def ref_of(manifest: Manifest) -> ObjectRef:
-    """The object that a manifest describes."""
+    """The reference of a manifest's object."""
     metadata = manifest["metadata"]
     return ObjectRef(
         api_version=manifest["apiVersion"],
@@ -57,15 +56,15 @@ def ref_of(manifest: Manifest) -> ObjectRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What an object is, and what the API server says an apply would make of it; None where there is, or would be, none."""
+    """An object before and after an apply, by the API server's dry run; None if it does not exist then."""
 
     name: str  # kind/name
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    before: JsonObject | None
+    after: JsonObject | None
 
 
 def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
-    """What a plan would change, by the API server's own dry run. Writes nothing. Raises as `apply_plan` does."""
+    """What a plan would change, by the API server's dry run. Writes nothing. Raises as `apply_plan` does."""
     trials = []
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
         for manifest in plan.apply:
@@ -81,7 +80,7 @@ def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
 
 
 def exists(target: Target, ref: ObjectRef) -> bool:
-    """Whether the cluster has the object, whoever made it."""
+    """Whether the object exists in the cluster, whoever created it."""
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         return _read(client, target, ref) is not None
 
@@ -89,11 +88,11 @@ def exists(target: Target, ref: ObjectRef) -> bool:
 def remove_objects(
     target: Target, model: str, refs: tuple[ObjectRef, ...], *, releases: frozenset[str] | None = None
 ) -> tuple[ObjectRef, ...]:
-    """Delete objects of a model that a record lists, the last applied first; with `releases` only those of one of these.
+    """Delete objects of a model that a record lists, the last applied first; with `releases` only those of these releases.
 
-    What is gone already is passed over. What bears another model's label by now, or none, is left, and comes back.
+    Objects that do not have the model's label, or a label of these releases, are kept. Returns the kept objects.
     """
-    left = []
+    kept = []
     plan = plan_apply([], refs)
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         for ref in plan.prune:
@@ -102,22 +101,23 @@ def remove_objects(
                 continue
             labels = dict(live.metadata.labels or {})
             if labels.get(LABEL_MODEL) != model:
-                log.warning("apply: %s is not of %s any more, and is left", ref, model)
-                left.append(ref)
+                log.warning("apply: %s is kept: it no longer belongs to model %s", ref, model)
+                kept.append(ref)
             elif releases is not None and labels.get(LABEL_RELEASE) not in releases:
-                log.warning("apply: %s is of release %s, unknown here, and is left", ref, labels.get(LABEL_RELEASE))
-                left.append(ref)
+                log.warning(
+                    "apply: %s is kept: it is of release %s, which is unknown here", ref, labels.get(LABEL_RELEASE)
+                )
+                kept.append(ref)
             else:
                 _delete(client, target, ref)
-    return tuple(left)
+    return tuple(kept)
 
 
 def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:
-    """Carry out a plan; uid and generation of the Deployment, as the API server answered, come back.
+    """Carry out a plan. Returns the Deployment's uid and generation from the API server's response.
 
-    `check` is called between the dry run and the first write: it raises where another run may write by now.
-
-    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable. Nothing is written unless the whole plan passes as a dry run.
+    Nothing is written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may write by
+    now. Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
@@ -137,22 +137,22 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
 
 
 def ensure_namespace(target: Target) -> None:
-    """Make the namespace in a cluster that is new, for the Lease and the dry run.
+    """Create the namespace of a GKE target if it is missing, for the Lease and the dry run.
 
-    In one that was there, `plan` has refused already where it is missing. Raises ApplyRefused, ClusterUnreachable.
+    In other clusters, `plan` has refused a missing namespace already. Raises ApplyRefused, ClusterUnreachable.
     """
     if target.gke is None or target.namespace == EVERY_CLUSTERS_NAMESPACE:
         return
     ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         if _read(client, target, ref) is None:
-            with api_errors(target, str(ref)) as resource_of:
+            with api_errors(target, str(ref)):
                 body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
-                resource_of(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
+                _resource(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
-    """The live object, None where there is none. One that is not this model's is refused."""
+    """The live object, None if it does not exist. Raises ApplyRefused if it is not this model's."""
     ref = ref_of(manifest)
     live = _read(client, release.target, ref)
     if live is None:
@@ -161,29 +161,32 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
     if owner != release.model:
         whose = f"belongs to the model {owner}" if owner else "was not made by Slipway"
         raise ApplyRefused(
-            f"{ref} in {release.target.namespace}: exists and {whose}. Next: give this model a target.deployment or a "
-            f"target.namespace of its own, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
+            f"{ref} in {release.target.namespace}: exists and {whose}. Next: give this model its own target.deployment "
+            f"or target.namespace, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
         )
     return live
 
 
 def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
-    with api_errors(target, str(ref)) as resource_of:
+    """The live object, None if it does not exist."""
+    from kubernetes.client.exceptions import ApiException
+
+    with api_errors(target, str(ref)):
         try:
-            return resource_of(client, ref).get(
+            return _resource(client, ref).get(
                 name=ref.name, namespace=ref.namespace or None, _request_timeout=REQUEST_TIMEOUT_S
             )
-        except Exception as error:
-            if getattr(error, "status", None) == NOT_FOUND:
+        except ApiException as error:
+            if error.status == NOT_FOUND:
                 return None
             raise
 
 
 def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) -> Any:
     ref = ref_of(manifest)
-    with api_errors(release.target, str(ref)) as resource_of:
+    with api_errors(release.target, str(ref)):
         return client.server_side_apply(
-            resource_of(client, ref),
+            _resource(client, ref),
             body=manifest,
             name=ref.name,
             namespace=ref.namespace or None,
@@ -194,40 +197,32 @@ def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) 
 
 
 def _delete(client: Any, target: Target, ref: ObjectRef) -> None:
-    with api_errors(target, str(ref)) as resource_of:
+    from kubernetes.client.exceptions import ApiException
+
+    with api_errors(target, str(ref)):
         try:
-            resource_of(client, ref).delete(
+            _resource(client, ref).delete(
                 name=ref.name,
                 namespace=ref.namespace or None,
                 body={"propagationPolicy": "Background"},
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
             log.info("apply: pruned %s", ref)
-        except Exception as error:
-            if getattr(error, "status", None) != NOT_FOUND:
+        except ApiException as error:
+            if error.status != NOT_FOUND:
                 raise
+
+
+def _resource(client: Any, ref: ObjectRef) -> Any:
+    return client.resources.get(api_version=ref.api_version, kind=ref.kind)
 
 
 @contextmanager
 def _dynamic(api_client: Any, target: Target) -> Iterator[Any]:
-    """The dynamic client, its discovery cache in a private folder: the default's path can be guessed by others."""
+    """The dynamic client, with its discovery cache in a private folder: others can guess the default path."""
     from kubernetes.dynamic import DynamicClient
 
     with scratch_folder("discovery") as folder:
         with api_errors(target, f"cluster {api_client.configuration.host}"):
             client = DynamicClient(api_client, cache_file=str(folder / "discovery.json"))
         yield client
-
-
-@contextmanager
-def api_errors(target: Target, where: str) -> Iterator[Any]:
-    """An API server's refusal as one line of ours, and a look-up of an object's resource."""
-    from kubernetes.client.exceptions import ApiException
-    from kubernetes.dynamic.exceptions import ResourceNotFoundError
-
-    try:
-        yield lambda client, ref: client.resources.get(api_version=ref.api_version, kind=ref.kind)
-    except ResourceNotFoundError as error:
-        raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
-    except ApiException as error:
-        raise refusal(target, where, error.status, error.body) from error

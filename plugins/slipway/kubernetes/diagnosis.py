@@ -1,24 +1,26 @@
-"""What pods, events and logs say about a rollout that failed."""
+"""Explains a rollout that fails, from pods, events and logs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+from slipway.errors import one_line
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import items, items_async
-from slipway.kubernetes.rollout import one_line, release_selector
-from slipway.kubernetes.stuck import FORBIDDEN, Evidence, find_stuck, gather, wants_events
+from slipway.kubernetes.api import FORBIDDEN, items, items_async
+from slipway.kubernetes.rollout import release_selector
+from slipway.kubernetes.stuck import Evidence, find_stuck, gather, wants_events
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
 LAST_LOG_LINES = 10
 SHOWN_PODS = 3
-LOG = " log: "  # between a pod's name and a line that it wrote
+METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
+LOG = " log: "  # between a pod's name and a line of its log
 
 
 def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment: str) -> list[str]:
-    """What the pods and their events say of a rollout that does not come, one reason a line, most telling first."""
+    """Why a rollout is not complete, from its pods and their events: one reason a line, the pods' first."""
     lines = []
     for pod in pods[:SHOWN_PODS]:
         name, status = pod["metadata"]["name"], pod.get("status", {})
@@ -31,14 +33,14 @@ def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment
         )
         if event.get("type") == "Warning" and ours:
             lines.append(
-                f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {one_line(event.get('message'))}"
+                f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {one_line(event.get('message') or '')}"
             )
     return list(dict.fromkeys(lines))
 
 
 def _pod_reasons(status: JsonObject) -> list[str]:
     lines = [
-        f"{condition.get('reason')}: {one_line(condition.get('message'))}"
+        f"{condition.get('reason')}: {one_line(condition.get('message') or '', full_stop=True)}"
         for condition in status.get("conditions", [])
         if condition["type"] == "PodScheduled" and condition["status"] == "False"
     ]
@@ -46,7 +48,7 @@ def _pod_reasons(status: JsonObject) -> list[str]:
         state = container.get("state", {})
         last = container.get("lastState", {}).get("terminated")
         if waiting := state.get("waiting"):
-            lines.append(f"{waiting.get('reason')}: {one_line(waiting.get('message'))}")
+            lines.append(f"{waiting.get('reason')}: {one_line(waiting.get('message') or '')}")
         if ended := state.get("terminated") or last:
             lines.append(
                 f"{ended.get('reason')}: exit code {ended.get('exitCode')}, {container.get('restartCount', 0)} restarts"
@@ -57,19 +59,19 @@ def _pod_reasons(status: JsonObject) -> list[str]:
 
 
 def next_command(release: Release, release_id: str, reason: str = "") -> str:
-    """The command that a person runs next to look at the pods, or at the ReplicaSet that may not make any."""
+    """The command that shows the pods, or the ReplicaSets if the reason names one."""
     kind = "replicasets" if "replicaset/" in reason else "pods"
     return release.target.kubectl(f"describe {kind} -l {release_selector(release_id)}")
 
 
 def most_telling(found: list[str], reason: str) -> str:
-    """What to add of a diagnosis to a reason: its first line; a server's last words where the reason names the pod."""
-    last_words = [line for line in found if LOG in line][-1:]
-    return next(iter(last_words if "pod/" in reason or "replicaset/" in reason else found), "")
+    """The line of a diagnosis to add to a reason: the first; the last log line if the reason names a pod or ReplicaSet."""
+    log_lines = [line for line in found if LOG in line][-1:]
+    return next(iter(log_lines if "pod/" in reason or "replicaset/" in reason else found), "")
 
 
 def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
-    """Reasons from pods, events and the last log lines of a release whose rollout failed. Reads only."""
+    """Why a release's rollout failed, from its pods, their events and their last log lines."""
     from kubernetes.client import CoreV1Api
 
     core, namespace = CoreV1Api(api_client), release.target.namespace
@@ -82,7 +84,7 @@ def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
 
 
 def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
-    """The last lines of the pod's container, of its previous start where it has been restarted; none where there are none."""
+    """The last log lines of the pod's container; those before its restart if it was restarted."""
     from kubernetes.client.exceptions import ApiException
 
     restarted = any(
@@ -102,11 +104,8 @@ def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
     return [line for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
 
 
-METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
-
-
 async def read_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
-    """What judges of doom look at; events and nodes only where they can matter. For triggers, which only read."""
+    """What `judge_stuck` reads; events and nodes only if they matter. For triggers: raises the client's own errors."""
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
 
     from slipway.kubernetes.client import async_cluster_client
@@ -123,11 +122,11 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
             events = await items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
             evidence = replace(evidence, events=tuple(events))
         stuck = find_stuck(evidence)
-        return replace(evidence, nodes=await _nodes(client, core)) if stuck and stuck.unplaced else evidence
+        return replace(evidence, nodes=await _nodes(client, core)) if stuck and stuck.unschedulable else evidence
 
 
 async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:
-    """The nodes' metadata; none where the account may not list them: then the autoscaler's events alone tell of more."""
+    """The nodes' metadata; none if the account may not list them: then only the autoscaler's events show new nodes."""
     from kubernetes_asyncio.client.exceptions import ApiException
 
     client.set_default_header("Accept", METADATA_ALONE)

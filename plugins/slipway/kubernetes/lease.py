@@ -1,9 +1,9 @@
-"""One run at a time writes to a target: a Kubernetes Lease beside the Deployment says which, and until when.
+"""One run at a time writes to a target: a Kubernetes Lease next to the Deployment names the run, and until when.
 
-Whoever is about to write takes it, renews it for as long as its own limit is, and gives it back at the end. Only its holder
-changes it while it runs; once it has run out, or its run has ended, the next one takes it. Every change names the
-resourceVersion that was seen, so that of several that want it in the same moment one gets it. All times are the API
-server's own, as its answers bear them: workers' clocks may differ, and that of another installation even more.
+A run acquires the Lease before it writes, renews it for the time limit of each task, and returns it at the end. Until it
+expires or its run ends, only its holder changes it; then another run may acquire it. Each change names the resourceVersion
+that was read, so that only one of several contenders gets it. All times are the API server's, from the headers of its
+responses: the clocks of workers may differ.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from typing import Any, Self
 
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import CONFLICT, NOT_FOUND, refusal
+from slipway.kubernetes.api import CONFLICT, NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.names import LABEL_MODEL, lease_name
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Verdict
 
 API_VERSION = "coordination.k8s.io/v1"
-BROKE = "slipway/broke"  # the annotation that says whose Lease this one was before it was broken
-MARGIN_S = 30  # API servers of one cluster have clocks of their own, and answers give whole seconds
-LOOKS = 20  # more runs than ever want one target in the same moment
-
+BROKE = "slipway/broke"  # the annotation that names who held the Lease before it was broken
+MARGIN_S = 30  # API servers of one cluster have clocks of their own, and headers give whole seconds
+ATTEMPTS = 20  # more than there are ever runs that want one target at the same time
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a Lease is for: a Deployment of a target, and whose."""
+    """What a Lease protects: a Deployment of a target, and its model."""
 
     target: Target
     deployment: str
@@ -44,17 +43,17 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The Lease's."""
+        """The Lease's name."""
         return lease_name(self.deployment)
 
     def __str__(self) -> str:
-        """As a message names it."""
+        """The name in messages."""
         return f"lease/{self.name} in {self.target.namespace}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A run of an Airflow installation, which has a name of its own (`resolve.ensure_installation`)."""
+    """A run of an Airflow installation; `settings.ensure_installation` names the installation."""
 
     installation: str
     dag_id: str
@@ -62,25 +61,25 @@ class Holder:
 
     @property
     def identity(self) -> str:
-        """As the Lease says it, and `kubectl get leases` shows it."""
+        """The Lease's holderIdentity, as `kubectl get leases` shows it."""
         return f"{self.installation}/{self.dag_id}/{self.run_id}"
 
     @classmethod
     def of(cls, identity: str) -> Self | None:
-        """The run that an identity names; None where somebody else than Slipway has written it."""
+        """The run that an identity names; None if Slipway did not write it."""
         parts = identity.split("/", 2)
         return cls(installation=parts[0], dag_id=parts[1], run_id=parts[2]) if len(parts) == 3 else None  # noqa: PLR2004
 
     def __str__(self) -> str:
-        """As a message names it."""
+        """The name in messages."""
         return f"run {self.run_id} of {self.dag_id} (installation {self.installation})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A Lease as it was found."""
+    """A Lease as it was read."""
 
-    holder: str  # an identity; empty: nobody's
+    holder: str  # an identity; empty if nobody holds it
     acquired: str | None
     renewed: datetime | None
     duration_s: int | None
@@ -91,7 +90,7 @@ class Lease:
 
     @classmethod
     def of(cls, found: JsonObject) -> Self:
-        """The Lease from its JSON: the API server sees to the types, and to nothing being required."""
+        """The Lease from its JSON: the API server checks the types, and requires no field."""
         metadata, spec = found["metadata"], found.get("spec") or {}
         renewed = spec.get("renewTime")
         return cls(
@@ -107,37 +106,37 @@ class Lease:
 
     @property
     def ends(self) -> datetime | None:
-        """When it has run out; None where it does not say."""
+        """When it expires; None if it does not say."""
         if self.renewed is None or self.duration_s is None:
             return None
         return self.renewed + timedelta(seconds=self.duration_s + MARGIN_S)
 
     def __str__(self) -> str:
-        """Who holds it, and until when."""
-        until = f"until {shown(self.ends)}" if self.ends else "without saying until when"
+        """The holder, and until when."""
+        until = f"until {shown(self.ends)}" if self.ends else "without an end time"
         return f"{Holder.of(self.holder) or repr(self.holder)}, {until}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A Lease that this run holds."""
+    """What the Lease of this run says."""
 
     until: str  # ISO 8601
-    broke: str | None  # who held it before, where this run has broken it
+    broke: str | None  # who held it before, if this run broke it
 
 
 def judge_lease(found: Lease | None, me: Holder, *, now: datetime, is_over: Callable[[Holder], bool]) -> Verdict:
-    """Whether a run may have the Lease; wait names who has it.
+    """Whether a run may acquire the Lease; `wait` names its holder.
 
-    `is_over` says whether a run of this installation has ended. Of another's nobody here knows: it has its time. One that
-    does not say until when is never taken: a person breaks it.
+    `is_over` says whether a run of this installation has ended; runs of other installations keep the Lease until it
+    expires. A Lease without an end time is never acquired: a person breaks it.
     """
     if found is None or not found.holder:
         return Verdict.passed("free")
     if found.holder == me.identity:
         return Verdict.passed("ours")
     if found.ends is not None and now > found.ends:
-        return Verdict.passed(f"has run out: {found}")
+        return Verdict.passed(f"expired: {found}")
     holder = Holder.of(found.holder)
     if holder is not None and holder.installation == me.installation and is_over(holder):
         return Verdict.passed(f"its run has ended: {found}")
@@ -147,7 +146,7 @@ def judge_lease(found: Lease | None, me: Holder, *, now: datetime, is_over: Call
 def render_lease(
     place: Place, me: Holder, found: Lease | None, *, now: datetime, limit_s: int, broke: str | None
 ) -> JsonObject:
-    """The Lease as this run's from now on; over one that was found it is an update of exactly that."""
+    """The Lease with this run as its holder; if one was found, an update of exactly that version."""
     ours = found is not None and found.holder == me.identity
     renewed = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     metadata: JsonObject = {
@@ -177,14 +176,14 @@ def acquire(
     breaks: bool = False,
     had: bool = False,
 ) -> Held:
-    """Take the Lease or renew it, for as long as `limit_s`.
+    """Acquire the Lease or renew it, for `limit_s`.
 
-    `had` is true of a run that has taken it before: it gets no second one where it has lost it. `breaks` takes it from
-    whoever has it. Raises TargetBusy, LeaseLost, ApplyRefused, ClusterUnreachable.
+    `had`: the run held it before, so if it lost it, it may not acquire it again. `breaks`: take it from any holder.
+    Raises TargetBusy, LeaseLost, ApplyRefused, ClusterUnreachable.
     """
-    with _leases(place) as leases:
-        for _ in range(LOOKS):
-            found, now = leases.read()
+    with _lease_client(place) as client:
+        for _ in range(ATTEMPTS):
+            found, now = client.read()
             if had and (found is None or found.holder != me.identity):
                 raise LeaseLost(_lost(place, found))
             verdict = judge_lease(found, me, now=now, is_over=is_over)
@@ -192,63 +191,63 @@ def acquire(
             if broken and not breaks:
                 raise TargetBusy(busy(place, me, verdict))
             broke = str(found) if found and broken else found.broke if found and found.holder == me.identity else None
-            if leases.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):
+            if client.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):
                 if verdict.reason != "ours":
                     log.log(
-                        logging.WARNING if broken else logging.INFO, "%s: %s", place, _taken(verdict, broken=broken)
+                        logging.WARNING if broken else logging.INFO, "%s: %s", place, _acquired(verdict, broken=broken)
                     )
                 return Held(until=shown(now + timedelta(seconds=limit_s)), broke=broke)
-    raise TargetBusy(f"{place}: {LOOKS} others were quicker. Next: clear the task")
+    raise TargetBusy(f"{place}: other runs were faster in {ATTEMPTS} attempts. Next: clear the task")
 
 
 def check(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
-    """Whether this run could have the Lease now; nothing is written. Raises ApplyRefused, ClusterUnreachable."""
-    with _leases(place) as leases:
-        found, now = leases.read()
+    """Whether this run could acquire the Lease now. Reads only. Raises ApplyRefused, ClusterUnreachable."""
+    with _lease_client(place) as client:
+        found, now = client.read()
     return judge_lease(found, me, now=now, is_over=is_over)
 
 
 def return_lease(place: Place, identity: str) -> bool:
-    """Remove a holder's Lease; one that is another's by now stays. Raises ApplyRefused, ClusterUnreachable."""
-    with _leases(place) as leases:
-        found, _ = leases.read()
-        return found is not None and found.holder == identity and leases.remove(found)
+    """Delete the Lease if this holder has it, and say whether it did. Raises ApplyRefused, ClusterUnreachable."""
+    with _lease_client(place) as client:
+        found, _ = client.read()
+        return found is not None and found.holder == identity and client.delete(found)
 
 
 def busy(place: Place, me: Holder, verdict: Verdict) -> str:
-    """What a run says that may not write now."""
+    """The message of a run that may not write now."""
     command = f"airflow dags trigger {me.dag_id} --conf '{{\"break_lease\": true}}'"
-    return f"{place}: {verdict.reason}. Next: trigger again when that has ended; or, where it never will, break it: {command}"
+    return f"{place}: {verdict.reason}. Next: trigger again when that run has ended; if it never will, break the lease: {command}"
 
 
 def shown(moment: datetime) -> str:
-    """A time as people and records read it."""
+    """A time as messages and records show it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _lost(place: Place, found: Lease | None) -> str:
-    by = f"now held by {found}" if found and found.holder else "broken, and nobody's now"
-    return f"{place}: this run's no more: {by}. Nothing more is written, nor undone. Next: see what serves, then trigger again"
+    by = f"now held by {found}" if found and found.holder else "broken, and free now"
+    return f"{place}: this run no longer holds the lease: {by}. It writes nothing more and rolls nothing back. Next: check what serves, then trigger again"
 
 
-def _taken(verdict: Verdict, *, broken: bool) -> str:
-    return f"{'BROKEN' if broken else 'taken'}: {verdict.reason}"
+def _acquired(verdict: Verdict, *, broken: bool) -> str:
+    return f"{'BROKEN' if broken else 'acquired'}: {verdict.reason}"
 
 
-class _Leases:
-    """One Lease at the API server."""
+class _LeaseClient:
+    """Reads and writes one Lease at the API server."""
 
     def __init__(self, place: Place, api: Any) -> None:
         self._api = api
         self._name, self._namespace = place.name, place.target.namespace
-        self._words = {"_preload_content": False, "_request_timeout": REQUEST_TIMEOUT_S}
+        self._options = {"_preload_content": False, "_request_timeout": REQUEST_TIMEOUT_S}
 
     def read(self) -> tuple[Lease | None, datetime]:
         """The Lease, and the API server's time."""
         from kubernetes.client.exceptions import ApiException
 
         try:
-            answer = self._api.read_namespaced_lease(self._name, self._namespace, **self._words)
+            answer = self._api.read_namespaced_lease(self._name, self._namespace, **self._options)
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise
@@ -256,21 +255,21 @@ class _Leases:
         return Lease.of(json.loads(answer.data)), _time_of(answer.headers)
 
     def write(self, body: JsonObject, found: Lease | None) -> bool:
-        """Create it, or update the one that was found; False where somebody was quicker."""
+        """Create it, or update the one that was found; False if somebody else was faster."""
         if found is None:
             return self._was_first(self._api.create_namespaced_lease, self._namespace, body)
         return self._was_first(self._api.replace_namespaced_lease, self._name, self._namespace, body)
 
-    def remove(self, found: Lease) -> bool:
-        """Remove the one that was found; False where somebody was quicker."""
+    def delete(self, found: Lease) -> bool:
+        """Delete the one that was found; False if somebody else was faster."""
         body = {"preconditions": {"uid": found.uid, "resourceVersion": found.version}}
         return self._was_first(self._api.delete_namespaced_lease, self._name, self._namespace, body=body)
 
-    def _was_first(self, call: Callable[..., Any], *words: Any, **named: Any) -> bool:
+    def _was_first(self, call: Callable[..., Any], *args: Any, **named: Any) -> bool:
         from kubernetes.client.exceptions import ApiException
 
         try:
-            call(*words, **named, **self._words)
+            call(*args, **named, **self._options)
         except ApiException as error:
             gone = error.status == NOT_FOUND and "namespaces " not in str(error.body)
             if error.status == CONFLICT or gone:
@@ -280,19 +279,14 @@ class _Leases:
 
 
 @contextmanager
-def _leases(place: Place) -> Iterator[_Leases]:
-    """The API server's refusals as one line of ours."""
+def _lease_client(place: Place) -> Iterator[_LeaseClient]:
     from kubernetes.client import CoordinationV1Api
-    from kubernetes.client.exceptions import ApiException
 
-    try:
-        with cluster_client(place.target) as client:
-            yield _Leases(place, CoordinationV1Api(client))
-    except ApiException as error:
-        raise refusal(place.target, f"lease/{place.name}", error.status, error.body) from error
+    with cluster_client(place.target) as client, api_errors(place.target, f"lease/{place.name}"):
+        yield _LeaseClient(place, CoordinationV1Api(client))
 
 
 def _time_of(headers: Any) -> datetime:
-    """When the API server answered; a proxy before it that drops the time leaves ours."""
-    said = (headers or {}).get("Date")
-    return parsedate_to_datetime(said) if said else datetime.now(UTC)
+    """The API server's time; the worker's if a proxy dropped the header."""
+    date = (headers or {}).get("Date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)

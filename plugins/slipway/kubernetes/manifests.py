@@ -1,42 +1,34 @@
-"""The manifests: kustomize renders `include/manifests` for one release; what comes out is checked before it is used."""
+"""The kustomization of a release, and the order and the checks of the manifests that kustomize renders from it."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import yaml
 
 from slipway.errors import ManifestError
-from slipway.names import PREVIEW_SUFFIX, digest_of, preview_name
-from slipway.paths import PROJECT
+from slipway.facts import JsonObject
+from slipway.names import PREVIEW_SUFFIX, preview_name
 from slipway.release import Release
-from slipway.scratch import scratch_folder
-from slipway.serving.batching import joins_requests, largest_batch
+from slipway.serving.batching import batches_requests, largest_batch
 
-MANIFESTS = PROJECT / "include" / "manifests"
-BASE_NAME = "tfs-server"  # what the base calls its objects; the model file may rename them
+BASE_NAME = "tfs-server"  # the name of the base's objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
-BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"  # of a release before it has one
+BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"  # for a release that has no image yet
 CONTAINER = "tfs-k8s"
 PROBES = ("startupProbe", "readinessProbe")
-KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
-RENDER_TIMEOUT_S = 60
 
-# Applied in this order, deleted in reverse: what others need comes first, the Deployment last of what it mounts.
+# Applied in this order, deleted in reverse: an object comes after what it needs.
 KIND_ORDER = (
     "Namespace", "ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Role", "RoleBinding", "NetworkPolicy",
     "Service", "PodDisruptionBudget", "Deployment", "HorizontalPodAutoscaler",
 )  # fmt: skip
 
-Manifest = dict[str, Any]
+Manifest = JsonObject  # an object as kustomize renders it, and as an apply sends it
 
 
 class QuotingDumper(yaml.SafeDumper):
-    """Quotes what kubectl would read as a number and PyYAML would not: one release id in three hundred looks like 12e456789012."""
+    """Quotes texts that kubectl reads as numbers and PyYAML does not: one release id in 300 looks like 12e456789012."""
 
 
 QuotingDumper.add_implicit_resolver(
@@ -46,14 +38,14 @@ QuotingDumper.add_implicit_resolver(
 
 def render_kustomization(
     release: Release, *, resources: str, reference: str, version: int | str, release_id: str, preview: bool = False
-) -> dict[str, Any]:
-    """The kustomization that turns an overlay into this release's objects, or into those of its preview.
+) -> JsonObject:
+    """The kustomization that makes this release's objects, or its preview's, from an overlay.
 
     `resources` is the overlay's folder relative to the kustomization, `reference` the image as NAME@sha256:….
-    A preview's objects have names of their own, whatever the overlay calls them, and pods that no live selector means.
+    The names of a preview's objects have a suffix, and its pods have labels that no live selector matches.
     """
     name, digest = reference.split("@", 1)
-    apart = {"app": preview_name(BASE_NAME)} if preview else {}
+    preview_labels = {"app": preview_name(BASE_NAME)} if preview else {}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -62,7 +54,7 @@ def render_kustomization(
         "nameSuffix": PREVIEW_SUFFIX if preview else "",
         "images": [{"name": BASE_IMAGE, "newName": name, "digest": digest}],
         "labels": [
-            {"pairs": {**release.selector_labels, **apart}, "includeSelectors": True},
+            {"pairs": {**release.selector_labels, **preview_labels}, "includeSelectors": True},
             {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
         ],
         "patches": [
@@ -72,13 +64,13 @@ def render_kustomization(
     }
 
 
-def _rename_patch(name: str) -> dict[str, Any]:
+def _rename_patch(name: str) -> JsonObject:
     operation = {"op": "replace", "path": "/metadata/name", "value": name}
     return {"target": {"name": BASE_NAME}, "patch": yaml.safe_dump([operation]), "options": {"allowNameChange": True}}
 
 
-def _probe_patch(release: Release, version: int) -> dict[str, Any]:
-    """Points the probes at the version; by the container's name, for an overlay may put others before it."""
+def _probe_patch(release: Release, version: int) -> JsonObject:
+    """Points the probes at the version. It names the container, because an overlay may add others before it."""
     container = {"name": CONTAINER, **{probe: {"httpGet": {"path": release.version_path(version)}} for probe in PROBES}}
     target = {"kind": "Deployment", "name": release.deployment}
     deployment = {
@@ -90,69 +82,22 @@ def _probe_patch(release: Release, version: int) -> dict[str, Any]:
     return {"target": target, "patch": yaml.safe_dump(deployment)}
 
 
-def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
-    """The objects of a release, in the order in which they are applied; the same release gives the same bytes.
-
-    Raises ManifestError with kustomize's words, or naming object and field of what must not be applied.
-    """
-    objects = build_objects(release, reference=reference, version=version, release_id=release_id)
-    check_manifests(objects, release, reference=reference)
-    return objects
-
-
-def build_objects(
-    release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
-) -> list[Manifest]:
-    """What kustomize makes of the overlay, unchecked, in the order of an apply. Raises ManifestError in its words."""
-    overlay = overlay_folder(release.overlay)
-    with scratch_folder("render") as scratch:
-        folder = scratch.resolve()
-        kustomization = render_kustomization(
-            release,
-            resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths
-            reference=reference,
-            version=version,
-            release_id=release_id,
-            preview=preview,
-        )
-        (folder / "kustomization.yaml").write_text(
-            yaml.dump(kustomization, Dumper=QuotingDumper, sort_keys=False), encoding="utf-8"
-        )
-        return sorted(_kustomize(folder, overlay), key=apply_rank)
-
-
-def manifests_hash(release: Release) -> str:
-    """sha256:… of the manifests without what depends on content: a change here is a change of manifests."""
-    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
-
-
-def overlay_folder(overlay: str | None) -> Path:
-    """The folder of an overlay, the base for none. Raises ManifestError naming the ones there are."""
-    folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
-    if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))
-        raise ManifestError(
-            f"overlay {overlay!r}: there is no include/manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {known}"
-        )
-    return folder
-
-
 def apply_rank(manifest: Manifest) -> tuple[int, str, str]:
-    """Sorts manifests into the order in which they are applied."""
+    """The sort key for the order in which manifests are applied."""
     return kind_rank(manifest["kind"]), manifest["kind"], manifest["metadata"]["name"]
 
 
 def kind_rank(kind: str) -> int:
-    """A kind's place in KIND_ORDER; other kinds stand before the Service."""
+    """A kind's place in KIND_ORDER; unknown kinds come before the Service."""
     return KIND_ORDER.index(kind if kind in KIND_ORDER else "NetworkPolicy")
 
 
 def check_manifests(objects: list[Manifest], release: Release, *, reference: str) -> None:
-    """Refuse manifests that do not say what the release says. Raises ManifestError naming object and field."""
+    """Refuse manifests that do not match the release. Raises ManifestError with object and field."""
     deployments = [o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == release.deployment]
     if len(deployments) != 1:
         raise ManifestError(
-            f"overlay {release.overlay}: renders {len(deployments)} Deployments named {release.deployment}, one is needed. "
+            f"overlay {release.overlay}: renders {len(deployments)} Deployments named {release.deployment}, one is required. "
             f"Next: keep the base's Deployment {BASE_NAME}"
         )
     for manifest in objects:
@@ -168,7 +113,7 @@ def _check_namespace(manifest: Manifest, release: Release) -> None:
     if namespace != release.target.namespace:
         raise ManifestError(
             f"{name_of(manifest)}: metadata.namespace is {namespace}, the target is {release.target.namespace}. "
-            "Next: leave the namespace to the model file"
+            "Next: remove the namespace; the model file sets it"
         )
 
 
@@ -197,8 +142,8 @@ def _check_deployment(deployment: Manifest, release: Release, *, reference: str)
 
 
 def _check_batching(deployment: Manifest, objects: list[Manifest], release: Release) -> None:
-    """What a server that joins requests needs of the export; of an archive's graph and warmup nothing is known."""
-    if release.source.kind == "savedmodel" or not joins_requests(deployment):
+    """What a server that batches requests requires of the export; an archive's graph and warmup are unknown."""
+    if release.source.kind == "savedmodel" or not batches_requests(deployment):
         return
     if release.export.on_bad_image != "mark":
         raise ManifestError(
@@ -215,28 +160,10 @@ def _check_batching(deployment: Manifest, objects: list[Manifest], release: Rele
 
 
 def name_of(manifest: Manifest) -> str:
-    """An object as kubectl names it: `deployment/tfs-server`."""
+    """An object's name for kubectl: `deployment/tfs-server`."""
     return f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
 
 
 def to_yaml(objects: list[Manifest]) -> str:
     """The manifests as one YAML stream, as `kubectl apply -f` takes it."""
     return str(yaml.dump_all(objects, Dumper=QuotingDumper, sort_keys=True, allow_unicode=True))
-
-
-def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
-    try:
-        done = subprocess.run(
-            [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError as error:
-        raise ManifestError(
-            "kubectl: not found on this worker. Next: pip install -r requirements.txt brings it"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise ManifestError(
-            f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
-        ) from error
-    if done.returncode != 0:
-        raise ManifestError(f"{overlay}: {' '.join(done.stderr.split())}. Next: kubectl kustomize {overlay}")
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]

@@ -1,7 +1,7 @@
-"""The rollout: kubectl's own status algorithm as a judge, and what a person needs to read when it fails.
+"""Judges a rollout, its pods and its Service's address.
 
-The algorithm is that of `kubectl rollout status` (polymorphichelpers/rollout_status.go), held to the generation that
-our own apply was answered with. Everything here reads plain JSON as the API server gives it, and writes nothing.
+The algorithm is that of `kubectl rollout status` (polymorphichelpers/rollout_status.go), for the generation that the API
+server returned to the apply. The functions read plain JSON as the API server returns it, and do no I/O.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ GRPC_PORT_NAME = "tf-serving-grpc"
 
 
 def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, namespace: str) -> Verdict:
-    """Whether the Deployment has become what the apply that answered with this uid and generation said.
+    """Whether the rollout of the apply that returned this uid and generation is complete.
 
-    `deployment` is the object as JSON, None where there is none.
+    `deployment` is the object as JSON, None if it does not exist.
     """
     if deployment is None:
         return Verdict.failed("the Deployment is gone: somebody deleted it during the rollout")
@@ -24,7 +24,7 @@ def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, n
     spec, status = deployment["spec"], deployment.get("status") or {}
     current = deployment["metadata"]["generation"]
     if deployment["metadata"]["uid"] != uid:
-        return Verdict.failed(f"{where}: another object than the one applied: somebody created it anew")
+        return Verdict.failed(f"{where}: not the object that was applied: somebody recreated it")
     observed = status.get("observedGeneration") or 0
     if observed < max(current, generation):
         return Verdict.wait(f"{where}: generation {observed} observed, {max(current, generation)} applied")
@@ -51,7 +51,7 @@ def _judge_progress(where: str, spec: JsonObject, status: JsonObject) -> Verdict
 
 
 def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Verdict:
-    """Whether every pod behind a Deployment is of this release and ready; pods that are going away do not count."""
+    """Whether every pod of a Deployment is of this release and ready; terminating pods do not count."""
     staying = [
         pod
         for pod in pods
@@ -64,7 +64,7 @@ def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Ve
         return Verdict.wait(f"{where}: pod/{others[0]['metadata']['name']} is of another release")
     if not ready or len(ready) < len(staying):
         return Verdict.wait(f"{where}: {len(ready)} of {len(staying)} are ready")
-    return Verdict.passed(f"{where}: {len(ready)} of {len(staying)} are ready, and there is no other")
+    return Verdict.passed(f"{where}: {len(ready)} of {len(staying)} are ready, and there are no others")
 
 
 def _is_ready(pod: JsonObject) -> bool:
@@ -72,10 +72,10 @@ def _is_ready(pod: JsonObject) -> bool:
 
 
 def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> tuple[Verdict, str | None]:
-    """Whether the Service has an address, and the URL of its REST port if it has: an IP, or a hostname as EKS gives."""
+    """Whether the Service has an address, and the URL of its REST port: with an IP, or with a hostname as on EKS."""
     where = f"service/{name} in {namespace}"
     if service is None:
-        return Verdict.failed(f"{where}: there is none"), None
+        return Verdict.failed(f"{where}: does not exist"), None
     host = _host_of(service)
     if not host:
         return Verdict.wait(f"{where}: no address yet"), None
@@ -84,24 +84,19 @@ def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> t
 
 
 def grpc_at(service: JsonObject) -> str | None:
-    """Where a Service is asked over gRPC, as host:port; None where it has no port named so, or no address."""
+    """A Service's gRPC address as host:port; None if it has no port of that name, or no address."""
     host = _host_of(service)
     port = next((one["port"] for one in service["spec"].get("ports") or [] if one.get("name") == GRPC_PORT_NAME), None)
     return f"{host}:{port}" if host and port else None
 
 
 def _host_of(service: JsonObject) -> str | None:
-    """A Service's address as URLs write it: an IP, or a hostname as EKS gives."""
+    """A Service's address as a URL has it: an IP, or a hostname as on EKS."""
     given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     host = given[0].get("ip") or given[0].get("hostname") if given else None
     return f"[{host}]" if host and ":" in host else host
 
 
-def one_line(text: str | None) -> str:
-    """A message of Kubernetes' in one line."""
-    return " ".join((text or "").split())
-
-
 def release_selector(release_id: str) -> str:
-    """Selects the pods of one release."""
+    """The label selector of one release's pods."""
     return f"{LABEL_RELEASE}={release_id}"

@@ -1,7 +1,7 @@
-"""Stuck: what of a rollout will not come by waiting, told by the newest ReplicaSet and its pods in their own words.
+"""Finds a stuck rollout: one that waiting does not help, from the newest ReplicaSet and its pods.
 
-Only a release of which no pod is in a fair way is doomed, and only if it looks doomed twice: one look may meet a moment
-between two others. Everything that judges here reads plain JSON as the API server gives it.
+A rollout fails only if no pod can still become ready, in two polls at least 10 s apart: one poll may see a passing state.
+The functions read plain JSON as the API server returns it, and do no I/O.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from slipway.errors import one_line
 from slipway.facts import JsonObject
-from slipway.kubernetes.rollout import one_line
 from slipway.names import LABEL_RELEASE
 from slipway.verdict import Verdict
 
-APART_S = 10  # between the two looks: longer than a pod is in any state that it only passes through
-ENDS = 2  # a server whose model is in its image has nothing to wait for: what ended twice ends again
-FORBIDDEN = 403
+APART_S = 10  # between the two polls: longer than a pod stays in any passing state
+ENDS = 2  # the model is in the image, so a server waits for nothing: one that ended twice ends again
 REVISION = "deployment.kubernetes.io/revision"
 
-BLIP = re.compile(  # a registry or a network in trouble, which may come back
+PULL_MAY_RECOVER = re.compile(  # a registry or network in trouble
     r"\b(429|5\d\d) |timeout|timed out|deadline exceeded|connection re(fused|set)|no such host|\bEOF\b|unreachable|"
     r"too ?many ?requests|unavailable|server misbehaving",
     re.IGNORECASE,
@@ -29,9 +28,9 @@ NO_IMAGE = re.compile(
     r"authentication required|not present with pull policy",
     re.IGNORECASE,
 )
-PASSING = re.compile(r"failed to sync .* cache|deadline exceeded|timed out|is reserved for")  # of a busy node
+NODE_MAY_RECOVER = re.compile(r"failed to sync .* cache|deadline exceeded|timed out|is reserved for")  # a busy node
 REFUSED = re.compile(r"is forbidden|denied the request|is invalid")
-UNANSWERED = re.compile(r"failed calling webhook|Internal error occurred", re.IGNORECASE)
+ADMISSION_FAILED = re.compile(r"failed calling webhook|Internal error occurred", re.IGNORECASE)
 UNMOUNTABLE = re.compile(r'(configmap|secret) "[^"]+" not found|references non-existent (config|secret) key')
 PULLING = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
 UNSTARTABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -41,76 +40,76 @@ CRASH_LOOP = "CrashLoopBackOff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is there of a Deployment that has not become what was applied."""
+    """The objects of a Deployment whose rollout is not complete."""
 
-    replica_set: JsonObject | None = None  # the newest, where it is the release's
-    pods: tuple[JsonObject, ...] = ()  # its own
+    replica_set: JsonObject | None = None  # the newest, if it is the release's
+    pods: tuple[JsonObject, ...] = ()  # of that ReplicaSet
     events: tuple[JsonObject, ...] = ()  # of pods
     nodes: tuple[JsonObject, ...] = ()
-    leaving: bool = False  # whether other pods of the Deployment are going away: until then they hold quota
+    terminating: bool = False  # whether pods of the Deployment are terminating: until they are gone they use quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stuck:
-    """Why waiting will not help; `unplaced` where a node may still come."""
+    """Why waiting does not help."""
 
     reason: str
-    unplaced: bool = False
-    blames_release: bool = False  # its own containers end: neither the cluster nor a registry can mend that
+    unschedulable: bool = False  # no node fits: one may still be added
+    blames_release: bool = False  # its own containers end: neither the cluster nor a registry causes that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
-    """What the looks until now have seen."""
+class Observations:
+    """What the polls so far have found."""
 
     stuck: Stuck | None = None
     since_s: float = 0.0
-    growth: frozenset[str] = frozenset()  # nodes, and the autoscaler's promises of more
+    growth: frozenset[str] = frozenset()  # nodes, and scale-ups that the autoscaler announced
 
 
 def judge_stuck(
-    before: Looks, evidence: Evidence, waiting: Verdict, *, now_s: float, grace_s: float
-) -> tuple[Looks, Verdict]:
-    """What to hand to the next look, and the rollout's own verdict, or what the pods make of it.
+    before: Observations, evidence: Evidence, waiting: Verdict, *, now_s: float, grace_s: float
+) -> tuple[Observations, Verdict]:
+    """The observations for the next poll, and a verdict: `waiting`, or a failure if the rollout is stuck.
 
-    Stuck counts when it was seen `APART_S` before too. Where a pod fits no node, `grace_s` has to go by in which neither a
-    node was added nor the cluster autoscaler has begun to add one.
+    A stuck rollout fails if it was stuck `APART_S` ago too. If a pod fits no node, it fails after `grace_s` in which no node
+    was added and the cluster autoscaler did not begin to add one.
     """
     stuck, growth = find_stuck(evidence), _growth(evidence)
     if stuck is None:
-        return Looks(), waiting
-    same = before.stuck is not None and before.stuck.unplaced == stuck.unplaced
-    grown = stuck.unplaced and bool(growth - before.growth)
+        return Observations(), waiting
+    same = before.stuck is not None and before.stuck.unschedulable == stuck.unschedulable
+    grown = stuck.unschedulable and bool(growth - before.growth)
     since_s = before.since_s if same and not grown else now_s
-    looks = Looks(stuck=stuck, since_s=since_s, growth=growth)
-    said, limit_s = f"{waiting.reason}; {stuck.reason}", max(APART_S, grace_s) if stuck.unplaced else APART_S
+    seen = Observations(stuck=stuck, since_s=since_s, growth=growth)
+    reason, limit_s = f"{waiting.reason}; {stuck.reason}", max(APART_S, grace_s) if stuck.unschedulable else APART_S
     if now_s - since_s < limit_s:
-        return looks, Verdict.wait(f"{said} (counts after {limit_s:.0f} s)")
-    return looks, Verdict.failed(f"{said}, for {now_s - since_s:.0f} s")
+        return seen, Verdict.wait(f"{reason} (counts after {limit_s:.0f} s)")
+    return seen, Verdict.failed(f"{reason}, for {now_s - since_s:.0f} s")
 
 
 def find_stuck(evidence: Evidence) -> Stuck | None:
-    """The doom of a release, None where there is none or where any of its pods is in a fair way."""
+    """Why a release is stuck; None if it is not, or if any of its pods can still become ready."""
     pods = [pod for pod in evidence.pods if _stays(pod)]
     reasons = [_stuck_pod(pod, evidence.events) for pod in pods]
     found = [stuck for stuck in reasons if stuck is not None]
     if len(found) < len(reasons):
         return None
     if not found:
-        return _refusal(evidence.replica_set, leaving=evidence.leaving) if evidence.replica_set else None
-    found.sort(key=lambda stuck: stuck.unplaced)
-    return replace(found[0], unplaced=found[-1].unplaced)
+        return _refused_pods(evidence.replica_set, terminating=evidence.terminating) if evidence.replica_set else None
+    found.sort(key=lambda stuck: stuck.unschedulable)
+    return replace(found[0], unschedulable=found[-1].unschedulable)
 
 
 def gather(replica_sets: list[JsonObject], pods: list[JsonObject], *, deployment_uid: str, release_id: str) -> Evidence:
-    """The Deployment's newest ReplicaSet and its own pods; nothing where that one is not (or not yet) of this release."""
+    """The Deployment's newest ReplicaSet and its pods; nothing if that ReplicaSet is not (or not yet) of this release."""
     own = [found for found in replica_sets if _owned_by(found, deployment_uid)]
     newest = max(own, key=lambda found: int(found["metadata"].get("annotations", {}).get(REVISION, 0)), default=None)
     if newest is None or newest["metadata"].get("labels", {}).get(LABEL_RELEASE) != release_id:
         return Evidence()
     mine = tuple(pod for pod in pods if _owned_by(pod, newest["metadata"]["uid"]))
-    leaving = any(pod["metadata"].get("deletionTimestamp") for pod in pods)
-    return Evidence(replica_set=newest, pods=mine, leaving=leaving)
+    terminating = any(pod["metadata"].get("deletionTimestamp") for pod in pods)
+    return Evidence(replica_set=newest, pods=mine, terminating=terminating)
 
 
 def _owned_by(found: JsonObject, uid: str) -> bool:
@@ -121,11 +120,11 @@ def _stays(pod: JsonObject) -> bool:
     return not pod["metadata"].get("deletionTimestamp") and pod["status"].get("phase") in {"Pending", "Running"}
 
 
-def _refusal(replica_set: JsonObject, *, leaving: bool) -> Stuck | None:
-    """What the API server says to a ReplicaSet that may not make a single pod."""
+def _refused_pods(replica_set: JsonObject, *, terminating: bool) -> Stuck | None:
+    """Why the API server refuses to create any pod of a ReplicaSet."""
     for condition in replica_set.get("status", {}).get("conditions", []):
-        words = one_line(condition.get("message"))
-        waits = UNANSWERED.search(words) or (leaving and "exceeded quota" in words)
+        words = one_line(condition.get("message") or "")
+        waits = ADMISSION_FAILED.search(words) or (terminating and "exceeded quota" in words)
         if condition["type"] == "ReplicaFailure" and REFUSED.search(words) and not waits:
             return Stuck(reason=f"replicaset/{replica_set['metadata']['name']}: {condition.get('reason')}: {words}")
     return None
@@ -133,8 +132,9 @@ def _refusal(replica_set: JsonObject, *, leaving: bool) -> Stuck | None:
 
 def _stuck_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Stuck | None:
     name, status = f"pod/{pod['metadata']['name']}", pod["status"]
-    if unplaced := _unplaced(status):
-        return Stuck(reason=f"{name}: Unschedulable: {one_line(unplaced.get('message'))}", unplaced=True)
+    if condition := _unschedulable(status):
+        message = one_line(condition.get("message") or "", full_stop=True)
+        return Stuck(reason=f"{name}: Unschedulable: {message}", unschedulable=True)
     own = [event for event in events if event["involvedObject"].get("uid") == pod["metadata"]["uid"]]
     for container in _containers(status):
         if words := _stuck_container(container, own):
@@ -142,8 +142,8 @@ def _stuck_pod(pod: JsonObject, events: tuple[JsonObject, ...]) -> Stuck | None:
     return None
 
 
-def _unplaced(status: JsonObject) -> JsonObject | None:
-    """The scheduler's word that no node takes the pod."""
+def _unschedulable(status: JsonObject) -> JsonObject | None:
+    """The scheduler's condition that no node fits the pod."""
     return next((found for found in status.get("conditions", []) if found.get("reason") == "Unschedulable"), None)
 
 
@@ -152,54 +152,54 @@ def _containers(status: JsonObject) -> list[JsonObject]:
 
 
 def _stuck_container(container: JsonObject, events: list[JsonObject]) -> str | None:
-    """The words of a container that will not run, None of one that may."""
+    """Why a container will not run, None if it may."""
     waiting = container.get("state", {}).get("waiting", {})
-    reason, words = waiting.get("reason", ""), one_line(waiting.get("message"))
+    reason, words = waiting.get("reason", ""), one_line(waiting.get("message") or "")
     if reason in PULLING:
         return _missing_image(container["image"], reason, words, events)
     if reason in UNSTARTABLE:
-        return None if PASSING.search(words) else f"{reason}: {words}"
+        return None if NODE_MAY_RECOVER.search(words) else f"{reason}: {words}"
     if reason == "InvalidImageName":
         return f"{reason}: {words}"
     if reason in UNMOUNTED:
-        said = _newest_words(events, "FailedMount")
-        return f"FailedMount: {said}" if UNMOUNTABLE.search(said) else None
+        words = _newest_message(events, "FailedMount")
+        return f"FailedMount: {words}" if UNMOUNTABLE.search(words) else None
     return _crash_loop(container)
 
 
 def _missing_image(image: str, reason: str, words: str, events: list[JsonObject]) -> str | None:
-    """A back-off says why it is one from Kubernetes 1.32 on; before, the event of the last pull does."""
+    """From Kubernetes 1.32 on a back-off's message has the cause; before, only the event of the last pull has it."""
     bare = reason == "ImagePullBackOff" and ": " not in words
-    said = _newest_words(events, "Failed", "Failed to pull image") if bare else words
-    told = re.sub(r'"[^"]*"', "", said.replace(image, ""))  # a name may hold any of the words below
-    return f"{reason}: {said}" if NO_IMAGE.search(told) and not BLIP.search(told) else None
+    message = _newest_message(events, "Failed", "Failed to pull image") if bare else words
+    searched = re.sub(r'"[^"]*"', "", message.replace(image, ""))  # without names: they may contain the words below
+    return f"{reason}: {message}" if NO_IMAGE.search(searched) and not PULL_MAY_RECOVER.search(searched) else None
 
 
 def _crash_loop(container: JsonObject) -> str | None:
-    """That a container has ended twice and is not well since, and how it ended last."""
+    """How a container ended last, if it has ended twice and is not healthy since."""
     state, restarts = container.get("state", {}), container.get("restartCount", 0)
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-    is_well = "running" in state and (container.get("started") or container.get("ready"))
-    if ended is None or is_well or restarts + ("running" not in state) < ENDS:
+    is_healthy = "running" in state and (container.get("started") or container.get("ready"))
+    if ended is None or is_healthy or restarts + ("running" not in state) < ENDS:
         return None
-    said = f": {one_line(ended['message'])}" if ended.get("message") else ""
-    return f"{CRASH_LOOP}: {ended.get('reason')}: exit code {ended.get('exitCode')}, {restarts} restarts{said}"
+    words = f": {one_line(ended['message'])}" if ended.get("message") else ""
+    return f"{CRASH_LOOP}: {ended.get('reason')}: exit code {ended.get('exitCode')}, {restarts} restarts{words}"
 
 
-def _newest_words(events: list[JsonObject], reason: str, begin: str = "") -> str:
-    said = [event for event in events if event.get("reason") == reason and event.get("message", "").startswith(begin)]
-    return one_line(max(said, key=_when)["message"]) if said else ""
+def _newest_message(events: list[JsonObject], reason: str, begin: str = "") -> str:
+    found = [event for event in events if event.get("reason") == reason and event.get("message", "").startswith(begin)]
+    return one_line(max(found, key=_when)["message"]) if found else ""
 
 
 def wants_events(pods: tuple[JsonObject, ...]) -> bool:
-    """Whether a pod is in a state of which its events say more than it does itself."""
+    """Whether a pod is in a state that its events explain better than its status."""
     statuses = [pod["status"] for pod in pods]
     waiting = {
         container.get("state", {}).get("waiting", {}).get("reason")
         for status in statuses
         for container in _containers(status)
     }
-    return bool(waiting & (UNMOUNTED | {"ImagePullBackOff"})) or any(_unplaced(status) for status in statuses)
+    return bool(waiting & (UNMOUNTED | {"ImagePullBackOff"})) or any(_unschedulable(status) for status in statuses)
 
 
 def _when(event: JsonObject) -> str:
@@ -207,13 +207,13 @@ def _when(event: JsonObject) -> str:
 
 
 def _growth(evidence: Evidence) -> frozenset[str]:
-    """All that may take a pod which fits no node now: each node, and each time the autoscaler said that it adds some."""
+    """Signs of more capacity: each node, and each scale-up that the autoscaler announced for these pods."""
     own = {pod["metadata"]["uid"] for pod in evidence.pods}
-    promised = [
+    announced = [
         event
         for event in evidence.events
         if event.get("reason") == "TriggeredScaleUp" and event["involvedObject"].get("uid") in own
     ]
     return frozenset(node["metadata"]["uid"] for node in evidence.nodes) | {
-        f"{event['metadata'].get('uid')} {event.get('count')}" for event in promised
+        f"{event['metadata'].get('uid')} {event.get('count')}" for event in announced
     }

@@ -1,4 +1,4 @@
-"""A checkpoint as objects below a URI (`gs://CONNECTION@BUCKET/FOLDER`), read through Airflow's ObjectStoragePath."""
+"""A checkpoint folder in a bucket (`gs://CONNECTION@BUCKET/FOLDER`), read through Airflow's ObjectStoragePath."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from slipway.errors import ExportError, ResolveError, SlipwayError
+from slipway.errors import ExportError, ResolveError, SlipwayError, one_line
 from slipway.names import digest_of
 from slipway.scratch import is_full
 
@@ -17,18 +17,18 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def objects_hash(uri: str) -> str:
-    """sha256:… of the objects below a URI, by relative name and content: that of a folder with the same files.
+    """sha256:… of the objects below a URI, by relative name and content. A folder with the same files has the same hash.
 
     Raises ResolveError.
     """
-    with _refusals(uri, ResolveError):
+    with _errors_as(uri, ResolveError):
         return digest_of({name: _hash(fs, path) for fs, name, path in _objects(uri)})
 
 
 def fetch_objects(uri: str, folder: Path) -> None:
     """Copy the objects below a URI to a new folder. Raises ExportError."""
     folder.mkdir()
-    with _refusals(uri, ExportError):
+    with _errors_as(uri, ExportError):
         for fs, name, path in _objects(uri):
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def _objects(uri: str) -> Iterator[tuple[Any, str, str]]:
 
     place = ObjectStoragePath(uri)
     fs, root = place.fs, place.path.rstrip("/")
-    fs.invalidate_cache()  # clients of object stores keep listings that others outdate
+    fs.invalidate_cache()  # clients of object stores cache listings, which may be outdated
     found = {path: PurePosixPath(path.removeprefix(root).lstrip("/")) for path in fs.find(root) if path != root}
     if not found:
-        raise FileNotFoundError("there is nothing below it")
+        raise FileNotFoundError("no objects below it")
     for path, name in sorted(found.items(), key=lambda each: str(each[1])):
         if ".." in name.parts:
-            raise ValueError(f"its object {str(name)!r} would escape")
+            raise ValueError(f"its object {str(name)!r} would be written outside the folder")
         yield fs, str(name), path
 
 
@@ -62,13 +62,12 @@ def _hash(fs: Any, path: str) -> str:
 
 
 @contextmanager
-def _refusals(uri: str, kind: type[SlipwayError]) -> Iterator[None]:
+def _errors_as(uri: str, kind: type[SlipwayError]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_full(error):  # not of what is read, but of where it goes
+        if is_full(error):  # the local disk, not the bucket
             raise
-        words = " ".join(str(error).split()) or type(error).__name__
         raise kind(
-            f"source.folder {uri}: cannot be read: {words}. Next: check the URI, its connection and the rights on it"
+            f"source.folder {uri}: cannot be read: {one_line(error)}. Next: check the URI, its connection and its rights"
         ) from error

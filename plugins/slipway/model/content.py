@@ -1,4 +1,4 @@
-"""Folders as content: their hash, and tars that are equal byte for byte where the content is."""
+"""The content of a folder: its hash, and tars that are equal byte for byte if the content is equal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from slipway.errors import ExportError
 from slipway.names import digest_of
 
-FIXED_TIME_S = 0  # of every file in a tar, so that equal content is an equal tar
+FIXED_TIME_S = 0  # the time of every file in a tar, so that equal content gives an equal tar
 
 
 def content_hash(folder: Path) -> str:
-    """sha256:… of a folder's files, by relative path and content; times and owners do not count."""
+    """sha256:… of a folder's files, by relative path and content; times and owners do not count. Raises ExportError."""
     if not folder.is_dir():
-        raise ExportError(f"{folder}: no such folder. Next: name the checkpoint's folder in source.folder")
+        raise ExportError(f"{folder}: no such folder. Next: set source.folder to the checkpoint's folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return digest_of({path.relative_to(folder).as_posix(): file_hash(path) for path in files})
 
@@ -29,9 +29,9 @@ def file_hash(path: Path) -> str:
 
 
 def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
-    """Write a tar of the SavedModel as it stands in the image, byte for byte the same for the same content.
+    """Write a tar of the SavedModel at its path in the image; equal byte for byte if the content is equal.
 
-    Every parent folder has an entry of its own: a layer's digest would otherwise hold the time of the copy.
+    Every parent folder has its own entry. Otherwise the engine would create the folders, with the current time.
     """
     parts = Path(inside.lstrip("/")).parts
     with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -41,32 +41,34 @@ def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
 
 
 def pack(folder: Path, place: Path) -> Path:
-    """Write a folder's content as a tar, the same for the same content."""
+    """Write a folder's content as a tar; equal byte for byte if the content is equal."""
     with tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as tar:  # PAX: a weights file may be larger than 8 GiB
         _add_content(tar, folder, "")
     return place
 
 
 def unpack(packed: Path, folder: Path) -> Path:
-    """The content of a tar that `pack` wrote, as a new folder.
+    """Unpack a tar that `pack` wrote into a new folder.
 
-    Raises ExportError where it is no such tar, or has anything in it but files and folders below it.
+    Raises ExportError if it is not a tar, or contains anything other than files and folders inside the new folder.
     """
     folder.mkdir()
     try:
         with tarfile.open(packed, "r:") as tar:
-            for member in [_plain(member) for member in tar]:  # all of them, before the first is written
+            for member in [_plain(member) for member in tar]:  # check all members before writing the first
                 _unpack_member(tar, member, folder / member.name)
     except (tarfile.TarError, EOFError) as error:
-        raise ExportError(f"{packed.name} is no copy of a source: {error}. Next: remove it from the store") from error
+        raise ExportError(
+            f"{packed.name} is not a copy of a source: {error}. Next: remove it from the store"
+        ) from error
     return folder
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The member, if it is what `pack` writes; Python's own filters came only with 3.11.4."""
+    """The member, if `pack` could have written it; Python's own extraction filters need Python 3.11.4."""
     path = PurePosixPath(member.name)
     if not (member.isreg() or member.isdir()) or path.is_absolute() or ".." in path.parts:
-        raise tarfile.TarError(f"its member {member.name!r} is no file or folder below it")
+        raise tarfile.TarError(f"its member {member.name!r} is not a file or folder inside it")
     return member
 
 
@@ -83,7 +85,7 @@ def _add_content(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:
     for path in sorted(folder.rglob("*")):
         name = f"{prefix}{path.relative_to(folder).as_posix()}"
         if path.is_dir() and not any(below.is_file() for below in path.rglob("*")):
-            continue  # an empty folder is no content, as in content_hash
+            continue  # empty folders do not count, as in content_hash
         if path.is_dir():
             tar.addfile(_entry(name, folder=True))
         else:

@@ -1,6 +1,6 @@
 """The export: a SavedModel, its version, and the golden cases that it promises to answer.
 
-TensorFlow runs in an interpreter of its own (`include/model`); here only files and hashes pass through.
+TensorFlow runs only in the exporter's own process (`include/model`); this module handles its files and their hashes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from slipway.errors import ExportError
 from slipway.facts import Card, Export, from_dict, to_dict
 from slipway.model.content import content_hash, write_layer
-from slipway.model.exporter import _run_exporter
-from slipway.model.sources import bring_source, keep_source
+from slipway.model.exporter import run_exporter
+from slipway.model.sources import fetch_source, keep_source
 from slipway.names import digest_of, short
 from slipway.records.store import Store, read_json
 from slipway.release import Release
@@ -36,19 +36,19 @@ def run_export(
 ) -> Export:
     """Export the release's source, or find the same export in the store.
 
-    `python` is the exporter environment's interpreter; `started` is handed its process, to end it if the task is killed.
-    Raises ExportError with the exporter's last words, ScratchFull, StoreError.
+    `python` is the interpreter of the exporter's environment. `started` gets the exporter's process, so that the task can
+    end it when it is killed. Raises ExportError with the exporter's last line, ScratchFull, StoreError.
     """
     store = Store(release.store)
     known = f"exports/{release.model}/inputs/{short(inputs_hash(release))}.json"
     if not release.force and store.exists(known):
-        log.info("export: found in the store, same source, exporter and golden cases: %s", store.uri_of(known))
+        log.info("export: found in the store, for the same source, exporter and golden cases: %s", store.uri_of(known))
         export = from_dict(Export, store.read_json(known))
         check_labels(release, export)
         return export
     with scratch_folder("export") as scratch:
-        source = bring_source(release, store, scratch)
-        out = _run_exporter(release, source, python=python, scratch=scratch, started=started)
+        source = fetch_source(release, store, scratch)
+        out = run_exporter(release, source, python=python, scratch=scratch, started=started)
         keep_source(release, store, scratch)
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
@@ -59,9 +59,10 @@ def run_export(
 
 
 def check_labels(release: Release, export: Export) -> None:
-    """Refuse a label, of a golden case or of the labelled set, that the exported model never says. Raises ExportError, StoreError.
+    """Refuse a label of a golden case or of the labelled set that the exported model does not have.
 
-    Nothing is known of a SavedModel archive's labels, nor of what an earlier Slipway exported.
+    The labels of a SavedModel archive, and of exports by earlier versions of Slipway, are unknown.
+    Raises ExportError, StoreError.
     """
     known = read_json(export.report_uri).get("labels")
     if known is None:
@@ -72,19 +73,19 @@ def check_labels(release: Release, export: Export) -> None:
     if unknown := sorted(asked.keys() - set(known)):
         some = ", ".join(known[:SHOWN_LABELS]) + (" …" if known[SHOWN_LABELS:] else "")
         raise ExportError(
-            f"{asked[unknown[0]]}: {unknown[0]!r} is none of the model's {len(known)} labels ({some}). Next: mend it"
+            f"{asked[unknown[0]]}: {unknown[0]!r} is none of the model's {len(known)} labels ({some}). Next: use one of them"
         )
 
 
 def inputs_hash(release: Release) -> str:
-    """sha256:… of all that decides what the exporter leaves; whose token reads the source does not."""
+    """sha256:… of everything that determines the exporter's results. The connection that reads the source does not."""
     source = release.source
     identity = {"kind": source.kind, "location": source.location, "revision": source.revision}
     return digest_of([identity, release.exporter, asdict(release.export), [asdict(case) for case in release.golden]])
 
 
 def keep_export(release: Release, out: Path, store: Store) -> Export:
-    """Put what the exporter left at `out` into the store, under the version that its content claims."""
+    """Put the exporter's results in `out` into the store, under the version of their content."""
     saved_model = out / "savedmodel"
     content = content_hash(saved_model)
     version = claim_version(store, release.model, content)
@@ -108,7 +109,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
 
 
 def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
-    """Put the card with its pictures into the store; one that says something else gets a place of its own."""
+    """Put the model card and its pictures into the store. Another card of the same version gets a folder of its own."""
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     digest = digest_of({name: value for name, value in card.items() if name != "measured"})
     uris = {
@@ -125,7 +126,7 @@ def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
 
 
 def describe_parity(parity: dict[str, Any] | None) -> str:
-    """The card's parity figures in one line."""
+    """The card's parity figures in one line. The image's labels have this line, so changing it changes every image."""
     if parity is None:
         return "not known: a SavedModel archive has no checkpoint"
     return (
@@ -135,9 +136,9 @@ def describe_parity(parity: dict[str, Any] | None) -> str:
 
 
 def claim_version(store: Store, model: str, content: str) -> int:
-    """The number of this content: the one it has, or one above all others.
+    """The version number of this content: the one that it has, or the next free one.
 
-    Two tasks that claim at once agree: a claim is a file that only one of them can create.
+    Simultaneous tasks get the same number for the same content: a claim is a file that only one of them can create.
     """
     while True:
         claims = {int(name.removesuffix(".json")): name for name in store.names(f"versions/{model}")}
@@ -150,12 +151,12 @@ def claim_version(store: Store, model: str, content: str) -> int:
 
 
 def _case(folder: Path) -> GoldenCase:
-    said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-    reference = said["reference"]
+    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    reference = case["reference"]
     return GoldenCase(
-        name=said["name"],
-        label=tuple(said["label"]) if isinstance(said["label"], list) else said["label"],
-        min_confidence=said["min_confidence"],
+        name=case["name"],
+        label=tuple(case["label"]) if isinstance(case["label"], list) else case["label"],
+        min_confidence=case["min_confidence"],
         reference=Reference(**reference) if reference else None,
         rest_body=(folder / "rest.json").read_text(encoding="utf-8"),
         grpc_request=base64.b64encode((folder / "grpc.bin").read_bytes()).decode(),

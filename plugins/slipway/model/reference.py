@@ -42,13 +42,13 @@ class Row:
 
 
 def render_reference(schema: Schema) -> str:
-    """Return the table of all fields, in the schema's order."""
+    """The table of all fields, in the schema's order."""
     rows = [str(row) for row in _rows(schema, schema, prefix="", need="required")]
     return "\n".join(["| field | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
 def place_reference(page: str, table: str) -> str:
-    """Return the page with this table between its marks. Raises ValueError if the page has no marks."""
+    """The page with this table between its marks. Raises ValueError if the page has no marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""Reads and checks the model files in include/served."""
+"""Reads and checks the model files in `include/served`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, one_line
+from slipway.model.field_types import NAME_PATTERN
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary
-from slipway.model.source_settings import NAME_PATTERN, GoldenImage
 from slipway.model.target_settings import TargetSettings
 from slipway.names import preview_name
 from slipway.paths import OVERLAYS, PROJECT, SERVED
 
 
 def served_files(folder: Path = SERVED) -> list[Path]:
-    """The model files there are, in the order of their names."""
+    """All model files, sorted by name."""
     return sorted(folder.glob("*.yaml"))
 
 
 def read_model_file(path: Path) -> ModelFile:
     """The model file at this path.
 
-    Raises InputRefused in one line that names the file, the field and the way to mend it.
+    Raises InputRefused in one line with the file, the field and what to do next.
     """
     where = " ".join(_shown(path).splitlines())
     if not re.fullmatch(NAME_PATTERN, path.stem):
         raise InputRefused(
-            f"{where}: the file's name names the model, and {path.stem!r} cannot be one. "
+            f"{where}: the file's name is the model's name, and {path.stem!r} is invalid. "
             "Next: use lower-case letters, digits and '-', at most 40, starting with a letter"
         )
     try:
@@ -40,13 +40,13 @@ def read_model_file(path: Path) -> ModelFile:
         raise InputRefused(f"{where}: no such model file. Next: create it, see docs/model-file.md") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputRefused(f"{where}: cannot be read: {error}. Next: make it a readable UTF-8 file") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date that cannot be is a ValueError
-        raise InputRefused(f"{where}: not YAML: {' '.join(str(error).split())}. Next: mend that line") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        raise InputRefused(f"{where}: not YAML: {one_line(error)}. Next: fix that line") from error
     return parse_model_file(data, where=where)
 
 
 class _FieldsOnce(yaml.SafeLoader):
-    """PyYAML's own loader lets the second of two equal fields win in silence."""
+    """Refuses a field that is given twice. PyYAML's own loader silently takes the second."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -57,9 +57,9 @@ class _FieldsOnce(yaml.SafeLoader):
 
 
 def parse_model_file(data: Any, *, where: str) -> ModelFile:
-    """The model file from parsed YAML; `where` names it in what is raised (InputRefused)."""
+    """The model file from parsed YAML. Raises InputRefused, with `where` as the file's name."""
     if not isinstance(data, dict):
-        raise InputRefused(f"{where}: holds no fields. Next: give at least source and gate, see docs/model-file.md")
+        raise InputRefused(f"{where}: has no fields. Next: give at least source and gate, see docs/model-file.md")
     try:
         return ModelFile.model_validate(data)
     except ValidationError as error:
@@ -67,41 +67,41 @@ def parse_model_file(data: Any, *, where: str) -> ModelFile:
 
 
 def check_unshared(files: dict[str, ModelFile]) -> None:
-    """Refuse two model files that would write one object. Raises InputRefused naming both."""
+    """Raise InputRefused if two model files would write the same object; the message names both."""
     writers: dict[tuple[tuple[str | None, ...], str | None, str], str] = {}
     for name, file in sorted(files.items()):
         for deployment in _written(file):
             key = (_cluster_of(file.target), file.target.namespace, deployment)
             if key in writers:
                 raise InputRefused(
-                    f"include/served/{name}.yaml: target.deployment: {deployment!r} is written by "
-                    f"include/served/{writers[key]}.yaml too. Next: give one of them a target.deployment of its own"
+                    f"include/served/{name}.yaml: target.deployment: {deployment!r} is also written by "
+                    f"include/served/{writers[key]}.yaml. Next: give one of them another target.deployment"
                 )
             writers[key] = name
     _check_temporary(files)
 
 
 def _written(file: ModelFile) -> list[str]:
-    """The Deployments that runs of a model file write, by name."""
+    """The names of the Deployments that runs of a model file write."""
     live = file.target.deployment
     return [live, preview_name(live)] if is_previewed(file) else [live]
 
 
 def _check_temporary(files: dict[str, ModelFile]) -> None:
-    """Refuse a temporary cluster that another model file names too: it goes with whatever lives there."""
+    """Refuse a temporary cluster that another model file names too: the run deletes it with everything in it."""
     named: dict[tuple[str | None, ...], str] = {}
     for name, file in sorted(files.items(), key=lambda item: not is_temporary(item[1])):
         cluster = _cluster_of(file.target)
         if cluster in named and is_temporary(files[named[cluster]]):
             raise InputRefused(
-                f"include/served/{named[cluster]}.yaml: target.gke: the temporary cluster is named by "
-                f"include/served/{name}.yaml too. Next: give one of them a target.gke.cluster of its own"
+                f"include/served/{named[cluster]}.yaml: target.gke: the temporary cluster is also named by "
+                f"include/served/{name}.yaml. Next: give one of them another target.gke.cluster"
             )
         named.setdefault(cluster, name)
 
 
 def sharing_cluster(files: dict[str, ModelFile], name: str) -> tuple[str, ...]:
-    """The other model files that name the same cluster, by name."""
+    """The names of the other model files that name the same cluster."""
     cluster = _cluster_of(files[name].target)
     return tuple(
         other for other, file in sorted(files.items()) if other != name and _cluster_of(file.target) == cluster
@@ -109,20 +109,13 @@ def sharing_cluster(files: dict[str, ModelFile], name: str) -> tuple[str, ...]:
 
 
 def _cluster_of(target: TargetSettings) -> tuple[str | None, ...]:
-    """What tells two targets' clusters apart, as far as model files say."""
+    """What identifies a target's cluster, as far as the model file names it."""
     gke = target.gke
     return (target.conn_id,) if gke is None else (gke.conn_id, gke.project, gke.location, gke.cluster)
 
 
-def golden_location(file: Path, case: GoldenImage) -> str:
-    """Where a golden image is: its URL, or the absolute path of the file beside the model file."""
-    if case.image.startswith(("http://", "https://")):
-        return case.image
-    return str((file.parent / case.image).resolve())
-
-
 def overlay_names(folder: Path = OVERLAYS) -> list[str]:
-    """The overlays that a release may name: the folders below `include/manifests/overlays`."""
+    """The names of all overlays: the folders of `include/manifests/overlays` with a kustomization."""
     return sorted(path.parent.name for path in folder.glob("*/kustomization.yaml"))
 
 
@@ -133,13 +126,13 @@ def _explain(error: ValidationError) -> str:
         field = _field(finding["loc"])
         text = finding["msg"].removeprefix("Value error, ")
         shown = f" (got {finding['input']!r})" if finding["type"] not in {"missing", "extra_forbidden"} else ""
-        findings.append(f"{field}: {text[0].lower()}{text[1:]}{shown if len(shown) < 80 else ''}")  # noqa: PLR2004 - a line stays a line
+        findings.append(f"{field}: {text[0].lower()}{text[1:]}{shown if len(shown) < 80 else ''}")  # noqa: PLR2004 - keeps the line short
     shown_findings = "; ".join(dict.fromkeys(findings))
-    return f"{shown_findings}. Next: mend {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
+    return f"{shown_findings}. Next: fix {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    """A path as people write it, without the tag that pydantic puts behind `source`."""
+    """A field's path as people write it, without the tag that pydantic adds after `source`."""
     parts = [str(part) for part in loc]
     if parts[:1] == ["source"]:
         del parts[1:2]
@@ -147,5 +140,5 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def _shown(path: Path) -> str:
-    """The path from the project's folder where it lies below it."""
+    """The path relative to the project's folder, if it is inside."""
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)

@@ -1,7 +1,7 @@
-"""A source on its way to the exporter: from the store where this revision is kept, else from upstream.
+"""Fetches a source for the exporter: from the store, or from upstream if the store has no copy of this revision.
 
-Revisions vanish upstream. What an export took from there stays in the store under its revision, and every later export
-of that revision reads the copy. A checkpoint beside its model file is in the checkout already, and is not kept.
+Revisions can vanish upstream. An export therefore keeps a copy of its source in the store, and every later export of that
+revision reads the copy. A checkpoint folder next to its model file is in the checkout already: no copy is kept.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from slipway.release import Release, Source
 log = logging.getLogger(__name__)
 
 
-def bring_source(release: Release, store: Store, scratch: Path) -> dict[str, str]:
-    """The exporter's request for the source, with what the store keeps of it brought to this worker.
+def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, str]:
+    """The `source` part of the exporter's request. Fetches the store's copy, or a folder in a bucket, to this worker.
 
-    Raises ExportError, StoreError.
+    Hub models and archives without a copy are fetched by the exporter itself. Raises ExportError, StoreError.
     """
-    source, place = release.source, kept_place(release.source, scratch)
+    source, place = release.source, local_copy(release.source, scratch)
     if source.kind == "folder":
         return _folder_request(source, SERVED / source.location, f"include/served/{source.location}")
     key = source.kept_key(release.model)
     if store.exists(key):
-        log.info("export: the source is kept in the store: %s", store.uri_of(key))
-        _unkeep(source, store.uri_of(key), place)
+        log.info("export: using the store's copy of the source: %s", store.uri_of(key))
+        _fetch_copy(source, store.uri_of(key), place)
     elif source.kind == "objects":
         fetch_objects(source.location, place)
     if source.kind == "objects":
@@ -43,21 +43,21 @@ def bring_source(release: Release, store: Store, scratch: Path) -> dict[str, str
 
 
 def keep_source(release: Release, store: Store, scratch: Path) -> None:
-    """Put what came from upstream into the store, unless it is there. Raises StoreError."""
-    source, place = release.source, kept_place(release.source, scratch)
+    """Put a copy of a source from upstream into the store, unless the store has one. Raises StoreError."""
+    source, place = release.source, local_copy(release.source, scratch)
     key = source.kept_key(release.model)
     if source.kind == "folder" or store.exists(key):
         return
     packed = place if source.kind == "savedmodel" else pack(place, scratch / "source.tar")
-    log.info("export: the source is kept as %s", store.put_file(packed, key))
+    log.info("export: kept a copy of the source: %s", store.put_file(packed, key))
 
 
-def kept_place(source: Source, scratch: Path) -> Path:
-    """Where a worker has a source in its hands: a folder, or an archive as a file."""
+def local_copy(source: Source, scratch: Path) -> Path:
+    """The path of a source on this worker: a folder, or the file of an archive."""
     return scratch / ("source.tar.gz" if source.kind == "savedmodel" else "source")
 
 
-def _unkeep(source: Source, uri: str, place: Path) -> None:
+def _fetch_copy(source: Source, uri: str, place: Path) -> None:
     if source.kind == "savedmodel":
         fetch(uri, place)
         return
@@ -70,7 +70,7 @@ def _folder_request(source: Source, folder: Path, shown: str) -> dict[str, str]:
     found = content_hash(folder)
     if found != source.revision:
         raise ExportError(
-            f"{shown}: its content is {short(found)} on this worker, the run resolved {short(source.revision)}. "
+            f"{shown}: its content is {short(found)} on this worker, but {short(source.revision)} when the run was resolved. "
             "Next: give every worker the same files, then clear the run from resolve"
         )
     return {"kind": "folder", "path": str(folder)}

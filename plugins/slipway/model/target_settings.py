@@ -1,4 +1,4 @@
-"""What a model file says about its target."""
+"""The model file's `target`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.source_settings import Name, Seconds, Url, _Part
-from slipway.target import ClusterSpec, NodePool
+from slipway.model.field_types import Name, Part, Seconds, Url
+from slipway.release import DEFAULT_UNSCHEDULABLE_GRACE_S
+from slipway.target import ClusterSpec, Endpoint, NodePool
 
 
-class NodePoolSettings(_Part):
+class NodePoolSettings(Part):
     """Nodes of one kind."""
 
     name: Name = Field(default="default-pool", description="The pool's name.")
@@ -31,7 +32,7 @@ class NodePoolSettings(_Part):
     )
 
     @model_validator(mode="after")
-    def _limits_hold_the_count(self) -> NodePoolSettings:
+    def _count_is_within_the_limits(self) -> NodePoolSettings:
         if (self.min_count is None) != (self.max_count is None):
             raise ValueError("min_count and max_count go together: give both or neither")
         if (
@@ -43,8 +44,8 @@ class NodePoolSettings(_Part):
         return self
 
 
-class GkeSettings(_Part):
-    """A GKE cluster: found by its name, made where there is none, never changed."""
+class GkeSettings(Part):
+    """A GKE cluster. A run finds it by its name, creates it if it does not exist, and never changes it."""
 
     conn_id: str = Field(
         default="google_cloud_default", description="A connection of type google_cloud_platform, which may impersonate."
@@ -63,7 +64,7 @@ class GkeSettings(_Part):
     )
     workload_identity: bool = Field(default=True, description="Pods may act as Google service accounts, without keys.")
     private_nodes: bool = Field(default=False, description="Nodes have no public addresses.")
-    endpoint: Literal["public", "private", "dns"] = Field(
+    endpoint: Endpoint = Field(
         default="public",
         description="How Airflow reaches the API server; `private` needs workers in the cluster's network.",
     )
@@ -84,12 +85,12 @@ class GkeSettings(_Part):
 
     @property
     def spec(self) -> ClusterSpec:
-        """The shape of the cluster as a fact."""
+        """The settings with which a run creates the cluster."""
         pools = () if self.autopilot else self.node_pools
         return ClusterSpec(
             node_pools=tuple(NodePool(**pool.model_dump()) for pool in pools),
             release_channel=self.release_channel,
-            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot's clusters always have it
+            workload_identity=self.workload_identity and not self.autopilot,  # Autopilot clusters always have it
             private_nodes=self.private_nodes,
             labels=dict(self.labels),
             timeout_s=self.timeout_s,
@@ -97,7 +98,7 @@ class GkeSettings(_Part):
         )
 
 
-class TargetSettings(_Part):
+class TargetSettings(Part):
     """Where the model is served."""
 
     gke: GkeSettings | None = Field(
@@ -132,13 +133,13 @@ class TargetSettings(_Part):
         description="`preview`: a new release first runs next to the live one, without users, and must pass its gate there. `rolling`: it replaces the live one pod by pod at once. See [operating.md](operating.md#the-preview).",
     )
     unschedulable_grace_s: Seconds = Field(
-        default=300,
+        default=DEFAULT_UNSCHEDULABLE_GRACE_S,
         description="How long a pod may be unschedulable before the rollout fails. The count starts again when a node is added or the cluster autoscaler begins to add some.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _gke_alone_means_all_defaults(cls, given: Any) -> Any:
+    def _only_gke_means_all_defaults(cls, given: Any) -> Any:
         return {"gke": {}} if given == "gke" else given
 
     @model_validator(mode="after")
@@ -150,7 +151,7 @@ class TargetSettings(_Part):
     @model_validator(mode="after")
     def _grpc_goes_with_an_address(self) -> TargetSettings:
         if self.grpc_address is not None and self.address is None:
-            raise ValueError("grpc_address goes with address: without it the Service says both")
+            raise ValueError("grpc_address needs address: without it, the Service gives both addresses")
         return self
 
     @field_validator("address")
@@ -158,6 +159,6 @@ class TargetSettings(_Part):
     def _has_a_host(cls, address: str | None) -> str | None:
         if address is not None:
             parts = urlsplit(address)
-            if not parts.hostname or parts.port == 0:  # a port that is no number is a ValueError of its own
-                raise ValueError("names no host, or port 0")
+            if not parts.hostname or parts.port == 0:  # urlsplit raises ValueError for a port that is not a number
+                raise ValueError("has no host, or port 0")
         return address

@@ -1,4 +1,4 @@
-"""The artifact store: what goes from worker to worker, by URI, in an `ObjectStoragePath` (a folder, `gs://`, …)."""
+"""The artifact store: files that workers share by URI, in an `ObjectStoragePath` (a folder, `gs://`, …)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import StoreError
-from slipway.scratch import held, is_full, no_room, remove_abandoned, scratch_folder
+from slipway.errors import StoreError, one_line
+from slipway.scratch import disk_is_full, held, is_full, remove_abandoned, scratch_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-DRAFT = re.compile(r"\..*\.[0-9a-f]{32}")  # what is being written, before it has its name
+DRAFT = re.compile(r"\..*\.[0-9a-f]{32}")  # of a file that is being written
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A place for artifacts, named by a URI. Keys are relative paths with `/`.
+    """An artifact store at a URI. Keys are relative paths with `/`.
 
-    Every write is whole or not there: in a folder it goes to a name of its own and is moved; an object store shows an
-    object only when it is whole. All methods raise StoreError.
+    Every write is atomic: in a folder a file is written under a draft's name and then moved; an object store shows an
+    object only when it is complete. All methods raise StoreError.
     """
 
     uri: str
 
     def uri_of(self, key: str) -> str:
-        """The URI that other tasks are handed."""
+        """The URI of a key, for other tasks."""
         return f"{self.uri.rstrip('/')}/{key}"
 
     def put_file(self, source: Path, key: str) -> str:
-        """Store a file; its URI comes back. An object that is there already is replaced."""
-        with _refusals(f"{self.uri_of(key)}: cannot be written", into=self.uri):
+        """Store a file and return its URI. An existing object is replaced."""
+        with _store_errors(f"{self.uri_of(key)}: cannot be written", into=self.uri):
             place = _path(self.uri_of(key))
             if place.protocol == "file":
                 _put_whole(source, Path(place.path))
@@ -46,15 +46,15 @@ class Store:
         return self.uri_of(key)
 
     def put_json(self, value: Any, key: str) -> str:
-        """Store a JSON value, readable by people; its URI comes back."""
+        """Store a JSON value, indented for people, and return its URI."""
         with scratch_folder("value") as folder:
             draft = folder / "value.json"
             draft.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
             return self.put_file(draft, key)
 
     def claim(self, key: str, value: Any) -> bool:
-        """Create a JSON object that was not there before; False where somebody else has."""
-        with _refusals(f"{self.uri_of(key)}: cannot be claimed", into=self.uri):
+        """Create a JSON object; False if it exists already."""
+        with _store_errors(f"{self.uri_of(key)}: cannot be created", into=self.uri):
             place = _path(self.uri_of(key))
             data = json.dumps(value, sort_keys=True).encode()
             try:
@@ -68,8 +68,8 @@ class Store:
             return True
 
     def names(self, key: str) -> list[str]:
-        """The names directly below a key, sorted; none where there is nothing."""
-        with _refusals(f"{self.uri_of(key)}: cannot be listed"):
+        """The names directly below a key, sorted; empty if there is nothing."""
+        with _store_errors(f"{self.uri_of(key)}: cannot be listed"):
             place = _path(self.uri_of(key))
             fs, folder = _fresh(place), place.path.rstrip("/")
             try:
@@ -81,13 +81,13 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether something is stored at a key."""
-        with _refusals(f"{self.uri_of(key)}: cannot be looked at"):
+        with _store_errors(f"{self.uri_of(key)}: cannot be checked"):
             place = _path(self.uri_of(key))
             return bool(_fresh(place).exists(place.path))
 
     def remove(self, key: str) -> None:
-        """Remove what is stored at a key, and all below it; harmless where there is nothing."""
-        with _refusals(f"{self.uri_of(key)}: cannot be removed"), suppress(FileNotFoundError):
+        """Delete what is stored at a key and below it; nothing happens if there is nothing."""
+        with _store_errors(f"{self.uri_of(key)}: cannot be deleted"), suppress(FileNotFoundError):
             place = _path(self.uri_of(key))
             _fresh(place).rm(place.path, recursive=True)
 
@@ -98,7 +98,7 @@ class Store:
 
 def read_bytes(uri: str) -> bytes:
     """What is stored at a URI. Raises StoreError."""
-    with _refusals(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
+    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
         return bytes(reader.read())
 
 
@@ -108,25 +108,25 @@ def read_json(uri: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise StoreError(f"{uri}: not JSON: {error}. Next: remove it and clear the task that wrote it") from error
+        raise StoreError(f"{uri}: not JSON: {error}. Next: delete it and clear the task that wrote it") from error
 
 
 def fetch(uri: str, place: Path) -> Path:
-    """Bring a stored file to a local path. Raises StoreError."""
-    with _refusals(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
+    """Copy a stored file to a local path. Raises StoreError."""
+    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
     return place
 
 
 def _put_whole(source: Path, place: Path) -> None:
-    """Copy a file to a name that has its content as soon as it is there, or has the old one."""
+    """Copy a file atomically: readers see the old content or the new."""
     with _draft(place) as draft:
         shutil.copyfile(source, draft)
         draft.replace(place)
 
 
 def _create_whole(place: Path, data: bytes) -> None:
-    """Create a file that has its content as soon as it has its name. Raises FileExistsError."""
+    """Create a file atomically. Raises FileExistsError."""
     with _draft(place) as draft:
         draft.write_bytes(data)
         place.hardlink_to(draft)
@@ -134,7 +134,7 @@ def _create_whole(place: Path, data: bytes) -> None:
 
 @contextmanager
 def _draft(place: Path) -> Iterator[Path]:
-    """A new file beside a place, gone afterwards; those that killed tasks left beside it go first."""
+    """A new file next to a place, deleted afterwards; first deletes the drafts that killed tasks left there."""
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path for path in place.parent.glob(".*") if DRAFT.fullmatch(path.name))
     while True:
@@ -150,7 +150,7 @@ def _draft(place: Path) -> Iterator[Path]:
 
 
 def _fresh(place: ObjectStoragePath) -> Any:
-    """The file system of a place, without what it remembers: clients of object stores keep listings that others outdate."""
+    """The file system of a place with an empty cache: clients of object stores cache listings that become stale."""
     place.fs.invalidate_cache()
     return place.fs
 
@@ -162,10 +162,10 @@ def _path(uri: str) -> ObjectStoragePath:
 
 
 @contextmanager
-def _refusals(what: str, *, into: str | None = None) -> Iterator[None]:
-    """What the file system or the cloud refuses becomes one StoreError line.
+def _store_errors(what: str, *, into: str | None = None) -> Iterator[None]:
+    """Raise an error of the file system or the cloud as a StoreError.
 
-    `into` is the store that is written to; a disk that is full while it is read is that of who reads.
+    `into` is the store that is written to. If a disk is full during a read, it is the reader's disk: that error passes.
     """
     try:
         yield
@@ -177,8 +177,8 @@ def _refusals(what: str, *, into: str | None = None) -> Iterator[None]:
         if is_full(error):
             folder = Path(_path(str(into)).path)
             raise StoreError(
-                f"{what}: {no_room(folder)}. Next: make room in {folder}, or keep less by the model file's retention, "
+                f"{what}: {disk_is_full(folder)}. Next: free space in {folder}, or keep less with the model file's retention, "
                 "then clear the task"
             ) from error
-        words = " ".join(str(error).split()) or type(error).__name__
+        words = one_line(error) or type(error).__name__
         raise StoreError(f"{what}: {words}. Next: check the Variable slipway_store and the rights on it") from error

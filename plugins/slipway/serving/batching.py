@@ -1,4 +1,4 @@
-"""Server-side batching as a rendered Deployment asks for it: whether requests are joined, and up to how many images."""
+"""Server-side batching in a rendered Deployment: whether it is on, and its largest batch."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ PARAMETERS = re.compile(r"--batching_parameters_file=(\S+)")
 COMMENT = re.compile(r"#.*")
 LIMIT = re.compile(r"\bmax_batch_size\s*:?\s*[{<]\s*value\s*:\s*(\d+)")  # of a text proto
 
-Manifest = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def joins_requests(deployment: Manifest) -> bool:
-    """Whether one of its containers turns batching on."""
-    return any(ENABLED.search(_words(one)) for one in _containers(deployment))
+def batches_requests(deployment: JsonObject) -> bool:
+    """Whether one of the Deployment's containers enables batching."""
+    return any(ENABLED.search(_command_line(one)) for one in _containers(deployment))
 
 
-def largest_batch(deployment: Manifest, objects: Sequence[Manifest]) -> int | None:
-    """The `max_batch_size` of the batching file that its containers read; None where no ConfigMap of these objects says."""
+def largest_batch(deployment: JsonObject, objects: Sequence[JsonObject]) -> int | None:
+    """The `max_batch_size` in the batching file that a container reads; None if no ConfigMap in `objects` sets it."""
     config_maps = {one["metadata"]["name"]: one.get("data", {}) for one in objects if one["kind"] == "ConfigMap"}
     volumes = deployment["spec"]["template"]["spec"].get("volumes", ())
     mounted = {one["name"]: _files(one["configMap"], config_maps) for one in volumes if "configMap" in one}
     for container in _containers(deployment):
-        if named := PARAMETERS.search(_words(container)):
+        if named := PARAMETERS.search(_command_line(container)):
             text = _read(PurePosixPath(named[1]), container, mounted)
-            said = LIMIT.search(COMMENT.sub("", text))
-            return int(said[1]) if said else None
+            limit = LIMIT.search(COMMENT.sub("", text))
+            return int(limit[1]) if limit else None
     return None
 
 
-def _containers(deployment: Manifest) -> Iterator[Manifest]:
+def _containers(deployment: JsonObject) -> Iterator[JsonObject]:
     yield from deployment["spec"]["template"]["spec"]["containers"]
 
 
-def _words(container: Manifest) -> str:
+def _command_line(container: JsonObject) -> str:
     return " ".join((*container.get("command", ()), *container.get("args", ())))
 
 
-def _files(volume: Manifest, config_maps: dict[str, dict[str, str]]) -> dict[str, str]:
-    """A ConfigMap volume's files by name; `items` may give its keys other names."""
+def _files(volume: JsonObject, config_maps: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The files of a ConfigMap volume by name; `items` may rename its keys."""
     data = config_maps.get(volume["name"], {})
     names = {one["path"]: one["key"] for one in volume.get("items", ())} or {key: key for key in data}
     return {name: data.get(key, "") for name, key in names.items()}
 
 
-def _read(path: PurePosixPath, container: Manifest, mounted: dict[str, dict[str, str]]) -> str:
-    """The file's text as the container sees it, empty where it is in none of these volumes."""
+def _read(path: PurePosixPath, container: JsonObject, mounted: dict[str, dict[str, str]]) -> str:
+    """The text of the file as the container sees it; empty if it is in none of these volumes."""
     for mount in container.get("volumeMounts", ()):
         if path.is_relative_to(mount["mountPath"]):
             inside = str(path.relative_to(mount["mountPath"]))

@@ -1,4 +1,4 @@
-"""Asks TF Serving, over REST and over gRPC; what the answers are worth is `prediction`'s to say.
+"""Sends requests to TF Serving, over REST and over gRPC; `golden` judges the answers.
 
 gRPC needs no TensorFlow: the message classes are made from the descriptors that the export stored.
 """
@@ -16,32 +16,32 @@ from typing import Any
 
 import httpx
 
-from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcPrediction, GrpcRefusal
+from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcError, GrpcPrediction
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
-def ask(base_url: str, path: str, body: str | None = None) -> Answer:
-    """One REST question on a connection of its own; a failed connection is an Answer with status 0."""
+def send_request(base_url: str, path: str, body: str | None = None) -> Answer:
+    """The answer to one REST request on a new connection; a failed connection is an Answer with status 0."""
     try:
         with httpx.Client(timeout=REQUEST_TIMEOUT_S, verify=_trusted()) as client:
             return _answer(client.request("GET" if body is None else "POST", f"{base_url}{path}", content=body))
     except httpx.HTTPError as error:
-        return _no_answer(error)
+        return no_answer(error)
 
 
-async def ask_async(base_url: str, path: str, body: str | None = None) -> Answer:
-    """The same from a trigger's event loop."""
+async def send_request_async(base_url: str, path: str, body: str | None = None) -> Answer:
+    """The same, from a trigger's event loop."""
     try:
         async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_S, verify=_trusted()) as client:
             return _answer(await client.request("GET" if body is None else "POST", f"{base_url}{path}", content=body))
     except httpx.HTTPError as error:
-        return _no_answer(error)
+        return no_answer(error)
 
 
 @cache
 def _trusted() -> ssl.SSLContext:
-    """What httpx trusts, read once: a client that reads it anew holds up an event loop for tens of milliseconds."""
+    """The certificates that httpx trusts, read once: reading them blocks an event loop for tens of milliseconds."""
     return httpx.create_ssl_context()
 
 
@@ -49,19 +49,20 @@ def _answer(response: httpx.Response) -> Answer:
     return Answer(status=response.status_code, body=response.text)
 
 
-def _no_answer(error: Exception) -> Answer:
+def no_answer(error: Exception) -> Answer:
+    """A failed connection as an Answer."""
     return Answer(status=0, body=str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcClient:
-    """Speaks TF Serving's gRPC services at one address."""
+    """A client of TF Serving's gRPC services at one address."""
 
     channel: Any
     pool: Any
 
     def predict(self, case: GoldenCase, version: int) -> GrpcPrediction:
-        """Ask a golden case of one version. Raises grpc.RpcError."""
+        """One version's answer to a golden case. Raises grpc.RpcError."""
         request = self._message("tensorflow.serving.PredictRequest")()
         request.ParseFromString(base64.b64decode(case.grpc_request))
         request.model_spec.version.value = version
@@ -86,15 +87,15 @@ class GrpcClient:
 
 @contextmanager
 def grpc_client(address: str, descriptors: bytes) -> Iterator[GrpcClient]:
-    """A gRPC client at `host:port` that knows the messages in a serialised FileDescriptorSet."""
+    """A gRPC client at `host:port` that knows the messages of a serialised FileDescriptorSet."""
     import grpc
 
-    # Channels of one process share a connection to the same address, unless told otherwise.
+    # Without this option, channels of one process share a connection to the same address.
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield GrpcClient(channel, _messages(descriptors))
 
 
-@lru_cache(maxsize=4)  # of as many models as are at their gates
+@lru_cache(maxsize=4)  # models at their gates in one triggerer
 def _messages(descriptors: bytes) -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool
 
@@ -104,21 +105,21 @@ def _messages(descriptors: bytes) -> Any:
     return pool
 
 
-def ask_grpc(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcRefusal:
-    """One gRPC question on a connection of its own; what goes wrong is an answer too."""
+def send_grpc_request(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcError:
+    """The answer to one gRPC request on a new connection; an error is returned, not raised."""
     import grpc
 
     try:
         with grpc_client(address, descriptors) as client:
             return client.predict(case, version)
     except grpc.RpcError as error:
-        return GrpcRefusal(code=error.code().name, words=error.details() or "")
+        return GrpcError(code=error.code().name, message=error.details() or "")
     except (IndexError, struct.error) as error:
-        return GrpcRefusal(code="OK", words=f"an answer without label and confidence: {error}")
+        return GrpcError(code="OK", message=f"an answer without label and confidence: {error}")
 
 
 def _first_float(tensor: Any) -> float:
-    """The first number of a float TensorProto, in whichever of its two forms it came."""
+    """The first number of a float TensorProto, in either of its two encodings."""
     if tensor.float_val:
         return float(tensor.float_val[0])
     return float(struct.unpack_from("<f", tensor.tensor_content)[0])

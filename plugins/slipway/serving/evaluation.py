@@ -1,4 +1,4 @@
-"""Asks a labelled set, some images at a time: of a release at its gate, and of the live one before it is replaced."""
+"""Sends a labelled set to a model server, some images at a time: to a release at its gate, and to the live release."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from functools import partial
 from typing import TypeVar
 
 from slipway.errors import SlipwayError
-from slipway.facts import Baseline, Measured
+from slipway.facts import Accuracy, Baseline
 from slipway.records.record import Record
 from slipway.release import QualityBounds, Release
-from slipway.serving.accuracy import is_correct, measured_in
-from slipway.serving.client import ask_async
-from slipway.serving.golden import Answer, is_not_yet
+from slipway.serving.accuracy import is_correct, recorded_accuracy
+from slipway.serving.client import send_request_async
+from slipway.serving.golden import Answer, is_unavailable
 from slipway.serving.labelled_set import LabelledImage, read_images
 from slipway.verdict import Verdict
 
-AT_ONCE = 4  # a release at its gate may have one replica, and users
-IMAGES_A_LOOK = 64
-LIVE_LIMIT_S = 300
+AT_ONCE = 4  # requests: a release at its gate may have one replica, and users
+IMAGES_PER_POLL = 64
+LIVE_LIMIT_S = 300  # to evaluate the live release
 PAUSE_S = 1.0
 
 T = TypeVar("T")
-Ask = Callable[[str], Awaitable[Answer]]
+Send = Callable[[str], Awaitable[Answer]]
 
 log = logging.getLogger(__name__)
 
 
 class Evaluation:
-    """One release and one set: which images it has told, and how."""
+    """One release on one labelled set: the images answered so far."""
 
-    def __init__(self, floor: QualityBounds, images: Sequence[LabelledImage]) -> None:
-        self.floor = floor
+    def __init__(self, bounds: QualityBounds, images: Sequence[LabelledImage]) -> None:
+        self.bounds = bounds
         self.images = images
-        self.told: dict[str, bool] = {}  # right or not, by the image's name
+        self.results: dict[str, bool] = {}  # whether it was classified correctly, by the image's name
 
-    async def go_on(self, ask: Ask) -> Verdict:
-        """Ask some of the images that have no answer yet; a pass when all have one."""
-        left = [image for image in self.images if image.name not in self.told][:IMAGES_A_LOOK]
-        answers = await gather_few([partial(ask, image.rest_body) for image in left], at_once=AT_ONCE)
+    async def send_next(self, send: Send) -> Verdict:
+        """Send some of the images that have no answer yet; pass once all have one."""
+        left = [image for image in self.images if image.name not in self.results][:IMAGES_PER_POLL]
+        answers = await gather_few([partial(send, image.rest_body) for image in left], at_once=AT_ONCE)
         for image, answer in zip(left, answers, strict=True):
-            if not is_not_yet(answer):
-                self.told[image.name] = is_correct(image, answer)
-        missing = [answer for answer in answers if is_not_yet(answer)]
-        said = f"quality: {len(self.told)} of {len(self.images)} images have an answer"
-        if len(self.told) == len(self.images):
+            if not is_unavailable(answer):
+                self.results[image.name] = is_correct(image, answer)
+        missing = [answer for answer in answers if is_unavailable(answer)]
+        said = f"quality: {len(self.results)} of {len(self.images)} images have an answer"
+        if len(self.results) == len(self.images):
             return Verdict.passed(said)
         return Verdict.wait(f"{said}; HTTP {missing[0].status}: {missing[0].body[:100]}" if missing else said)
 
     @property
-    def measured(self) -> Measured:
-        """What came of it."""
-        wrong = tuple(sorted(name for name, right in self.told.items() if not right))
-        return Measured(digest=self.floor.digest, images=len(self.images), wrong=wrong)
+    def accuracy(self) -> Accuracy:
+        """The accuracy over all images of the set."""
+        wrong = tuple(sorted(name for name, correct in self.results.items() if not correct))
+        return Accuracy(digest=self.bounds.digest, images=len(self.images), wrong=wrong)
 
 
 async def gather_few(calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: int) -> list[T]:
-    """What all calls give, in their order, with so many under way at once."""
+    """The results of all calls in their order, with at most `at_once` running at a time."""
     turns = asyncio.Semaphore(at_once)
 
     async def one(call: Callable[[], Awaitable[T]]) -> T:
@@ -70,27 +70,27 @@ async def gather_few(calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: in
 
 
 def evaluate_live(release: Release, good: Record | None, health: Verdict, url: str | None) -> Baseline | None:
-    """How the live release tells the set: as its record says, else as it answers now at `url`. None where nobody compares."""
-    floor = release.gate.quality
-    if floor is None or floor.max_drop is None or good is None:
+    """The live release's accuracy on the set: from its record, else measured now at `url`. None if nothing is compared."""
+    bounds = release.gate.quality
+    if bounds is None or bounds.max_drop is None or good is None:
         return None
-    if measured := measured_in(good, floor.digest):
-        return Baseline(measured=measured, source=f"as run {good['run_id']} measured it")
+    if accuracy := recorded_accuracy(good, bounds.digest):
+        return Baseline(measured=accuracy, source=f"measured by run {good['run_id']}")
     if health.outcome != "pass" or url is None:
-        return Baseline(measured=None, source=f"it is not well: {health.reason}")
+        return Baseline(measured=None, source=f"it is not healthy: {health.reason}")
     try:
-        measured = asyncio.run(_evaluate(release, floor, int(good["version"]), url))
+        accuracy = asyncio.run(_evaluate(release, bounds, int(good["version"]), url))
     except (SlipwayError, TimeoutError) as error:
         return Baseline(measured=None, source=str(error), unknown=True)
-    log.info("plan: the live release at %s: %s", url, measured)
-    return Baseline(measured=measured, source=f"asked at {url} before the run")
+    log.info("plan: the live release at %s: %s", url, accuracy)
+    return Baseline(measured=accuracy, source=f"measured at {url} before the run")
 
 
-async def _evaluate(release: Release, floor: QualityBounds, version: int, url: str) -> Measured:
-    exam, deadline = Evaluation(floor, read_images(floor)), time.monotonic() + LIVE_LIMIT_S
-    ask = partial(ask_async, url, f"{release.version_path(version)}:predict")
-    while (verdict := await exam.go_on(ask)).outcome != "pass":
+async def _evaluate(release: Release, bounds: QualityBounds, version: int, url: str) -> Accuracy:
+    evaluation, deadline = Evaluation(bounds, read_images(bounds)), time.monotonic() + LIVE_LIMIT_S
+    send = partial(send_request_async, url, f"{release.version_path(version)}:predict")
+    while (verdict := await evaluation.send_next(send)).outcome != "pass":
         if time.monotonic() > deadline:
-            raise TimeoutError(f"in {LIVE_LIMIT_S} s: {verdict.reason}")
+            raise TimeoutError(f"not finished within {LIVE_LIMIT_S} s: {verdict.reason}")
         await asyncio.sleep(PAUSE_S)
-    return exam.measured
+    return evaluation.accuracy

@@ -11,7 +11,8 @@ import yaml
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed
 from slipway.kubernetes.apply import Check, apply_plan, exists, plan_apply, ref_of
-from slipway.kubernetes.manifests import Manifest, render_manifests, to_yaml
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import Manifest, to_yaml
 from slipway.records.history import read_records
 from slipway.records.record import Cause, begin_record, keep_live, opened, utc_now, write_record
 from slipway.records.store import Store, read_bytes

@@ -8,7 +8,7 @@ from slipway.names import LABEL_RELEASE
 from slipway.records.record import Record
 from slipway.records.store import read_json
 from slipway.release import Release
-from slipway.serving.client import ask
+from slipway.serving.client import send_request
 from slipway.serving.golden import cases_from, judge_answer, judge_round
 from slipway.verdict import Verdict
 
@@ -38,7 +38,7 @@ def _check_answers(release: Release, good: Record) -> Verdict:
         return verdict
     path = f"{release.version_path(good['version'])}:predict"
     cases = cases_from(read_json(good["export"]["golden_uri"]))
-    return judge_round([judge_answer(case, ask(url, path, case.rest_body)) for case in cases])
+    return judge_round([judge_answer(case, send_request(url, path, case.rest_body)) for case in cases])
 
 
 def find_url(release: Release) -> tuple[Verdict, str | None]:

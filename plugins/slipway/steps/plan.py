@@ -16,7 +16,8 @@ import yaml
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.cluster import judge_cluster
 from slipway.kubernetes.apply import Trial, plan_apply, try_plan
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, render_manifests
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
 from slipway.kubernetes.rights import inspect_rights
 from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad, read_records, recorded

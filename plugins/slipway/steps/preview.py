@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
 from slipway.kubernetes.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, build_objects, check_manifests, name_of
+from slipway.kubernetes.kustomize import build_objects
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, check_manifests, name_of
 from slipway.names import preview_name
 from slipway.records.history import History, left_previews, place_of, previewed_in
 from slipway.records.record import Record, begin_record, previewed, write_record

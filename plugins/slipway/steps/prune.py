@@ -15,9 +15,9 @@ from slipway.facts import from_dict
 from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_images
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
-from slipway.names import digest_of, repository_of
+from slipway.names import digest_of, record_key, repository_of
 from slipway.records.history import History, is_judged, place_of, previewed_in, read_records
-from slipway.records.record import Record, asked_for, has_changed_cluster, record_key, write_record
+from slipway.records.record import Record, has_changed_cluster, identity_of, write_record
 from slipway.records.store import Store
 from slipway.release import Release, Retention, Source
 
@@ -118,7 +118,7 @@ def _judgements(records: list[Record]) -> list[list[Record]]:
     """For each release, identified as `find_bad` does, the records of the runs that judged it; the last one counts."""
     releases: dict[str, list[Record]] = {}
     for record in filter(is_judged, records):
-        releases.setdefault(digest_of(asked_for(record["release"])), []).append(record)
+        releases.setdefault(digest_of(identity_of(record["release"])), []).append(record)
     return list(releases.values())
 
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
-from slipway.kubernetes.manifests import manifests_hash
+from slipway.kubernetes.kustomize import manifests_hash
 from slipway.model.bucket import objects_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
+from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
 from slipway.model.hub import COMMIT, hub_commit
-from slipway.model.model_file import SERVING_IMAGE, GateSettings, ModelFile, QualitySettings, is_previewed
+from slipway.model.model_file import SERVING_IMAGE, ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
-from slipway.model.source_settings import ArchiveSource, FolderSource, GoldenImage, HubSource
+from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
-from slipway.serving.labelled_set import pin_quality
+from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.preview import check_preview
 from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_target
 from slipway.target import Target
@@ -198,7 +199,7 @@ def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
 
 
 def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBounds:
-    return pin_quality(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
+    return pin_labelled_set(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +12,7 @@ from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
 from slipway.gke.preflight import inspect_deletion
 from slipway.gke.prices import read_prices, shape_of_found, standing_cost
-from slipway.kubernetes.api import refusal
+from slipway.kubernetes.api import FORBIDDEN, api_errors, items
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import kind_rank
 from slipway.model.served import read_model_file, sharing_cluster
@@ -23,12 +22,11 @@ from slipway.records.store import Store
 from slipway.steps.resolve import readable_files
 from slipway.steps.settings import Settings, find_target
 from slipway.steps.teardown import check_claim
-from slipway.target import REQUEST_TIMEOUT_S, Target
+from slipway.target import Target
 from slipway.verdict import require
 
 REACHABLE = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
 SYSTEM_NAMESPACES = ("kube-", "gke-", "gmp-")  # prefixes of Kubernetes' and Google's own namespaces
-FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,17 +179,13 @@ def _list_allowed(target: Target, api: Any, resource: str) -> tuple[list[JsonObj
         (everywhere, None),
         (here, f"connection {target.conn_id} may list only {target.namespace}"),
     ):
-        try:
-            return _list(call, *arguments), unseen
-        except ApiException as error:
-            if error.status != FORBIDDEN:
-                raise refusal(target, f"{resource}s", error.status, error.body) from error
+        with api_errors(target, f"{resource}s"):
+            try:
+                return items(call, *arguments), unseen
+            except ApiException as error:
+                if error.status != FORBIDDEN:
+                    raise
     return [], f"connection {target.conn_id} may not list {resource}s"
-
-
-def _list(call: Any, *arguments: str) -> list[JsonObject]:
-    answer = call(*arguments, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
-    return list(json.loads(answer.data)["items"])
 
 
 def plan_cluster_teardown(

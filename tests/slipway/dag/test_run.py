@@ -43,7 +43,7 @@ def test_refused_if_a_task_left_no_result(context_of, fact, task_id):
 
 def test_refused_if_a_result_is_of_another_kind(context_of, export):
     """The error is one line."""
-    with pytest.raises(InputRefused, match=r"^Release handed over by an earlier task: .*Next: "):
+    with pytest.raises(InputRefused, match=r"^Release from an earlier task: .*Next: "):
         Run(context_of("gate", resolve=export)).release  # noqa: B018 - reading it is the act
 
 

@@ -43,13 +43,13 @@ CREATION = {
 STOCKOUT = {**CREATION, "status": "DONE", "error": {"code": 8, "message": "[GCE_STOCKOUT] no machines left"}}
 
 
-def test_body_is_the_seeds_cluster_by_default():
-    """Two n1-standard-8 in one zone, in the words that the provider's operator takes."""
+def test_body_by_default():
+    """Two n1-standard-8 in one zone, in the form that the provider's operator takes."""
     assert plan_body(CLUSTER, SPEC) == BODY
 
 
 def test_body_if_autopilot():
-    """Without pools Google runs the nodes, and the body names none."""
+    """Google manages the nodes, so the body has no pools."""
     body = plan_body(CLUSTER, replace(SPEC, node_pools=(), workload_identity=False, labels={}))
     assert body == {
         "name": "tfs-cluster",
@@ -59,8 +59,8 @@ def test_body_if_autopilot():
     }
 
 
-def test_body_if_the_pool_scales_behind_a_private_endpoint():
-    """The autoscaler's limits, private nodes and the endpoint's kind are fields of the body."""
+def test_body_if_the_pool_scales_and_the_endpoint_is_private_or_dns():
+    """The body has the autoscaler's limits, private nodes and the kind of endpoint."""
     scaling = replace(POOL, min_count=1, max_count=4)
     private = replace(CLUSTER, endpoint="private")
     body = plan_body(private, replace(SPEC, node_pools=(scaling,), private_nodes=True))
@@ -70,14 +70,14 @@ def test_body_if_the_pool_scales_behind_a_private_endpoint():
     assert dns["control_plane_endpoints_config"] == {"dns_endpoint_config": {"allow_external_traffic": True}}
 
 
-def test_no_drift_if_the_cluster_is_what_was_asked_for():
-    """What Google adds of its own, and what nobody asked for, is no drift."""
+def test_no_drift_if_the_cluster_is_as_the_model_file_says():
+    """Fields that the model file does not set are not drift, such as labels that the provider adds."""
     found = {**BODY, "status": "RUNNING", "resource_labels": {"team": "vision", "airflow-version": "v3-3-2"}}
     assert plan_drift(CLUSTER, SPEC, found) == ()
 
 
 def test_drift_names_each_field():
-    """Every field that differs is named, with what was asked for and what there is."""
+    """Each field that differs, with the value in the model file and the value found."""
     pool = {**BODY["node_pools"][0], "initial_node_count": 1, "autoscaling": {"enabled": True}}
     pool["config"] = {**pool["config"], "machine_type": "e2-small"}
     found = {**BODY, "release_channel": {"channel": "RAPID"}, "node_pools": [pool, {"name": "gpu"}]}
@@ -90,16 +90,16 @@ def test_drift_names_each_field():
     )
 
 
-def test_drift_if_autopilot_and_pools_are_mixed_up():
-    """An Autopilot cluster is no cluster with pools, and its pools are Google's."""
+def test_drift_if_only_one_of_the_two_is_autopilot():
+    """Autopilot instead of pools is drift; the pools of an Autopilot cluster are not, because Google manages them."""
     found = {"name": "tfs-cluster", "autopilot": {"enabled": True}, "node_pools": [{"name": "default-pool"}]}
     assert Drift(field="autopilot.enabled", asked=False, found=True) in plan_drift(CLUSTER, SPEC, found)
     asked = replace(SPEC, node_pools=(), workload_identity=False, labels={})
     assert plan_drift(CLUSTER, asked, {**found, "release_channel": {"channel": "REGULAR"}}) == ()
 
 
-def test_a_scaling_pools_size_is_no_drift():
-    """How many nodes there are is the autoscaler's business."""
+def test_no_drift_if_the_autoscaler_changed_the_size():
+    """The autoscaler sets the number of nodes."""
     scaling = replace(POOL, min_count=1, max_count=4)
     spec = replace(SPEC, node_pools=(scaling,))
     pool = {**plan_body(CLUSTER, spec)["node_pools"][0], "initial_node_count": 4}
@@ -109,15 +109,15 @@ def test_a_scaling_pools_size_is_no_drift():
 WHERE = "cluster tfs-cluster in shop, us-central1-a"
 JUDGED = {
     "running": ({"status": "RUNNING"}, None, Verdict.passed(f"{WHERE}: RUNNING")),
-    "being made": ({"status": "PROVISIONING"}, CREATION, Verdict.wait(f"{WHERE}: PROVISIONING")),
+    "being created": ({"status": "PROVISIONING"}, CREATION, Verdict.wait(f"{WHERE}: PROVISIONING")),
     "being changed": ({"status": "RECONCILING"}, None, Verdict.wait(f"{WHERE}: RECONCILING")),
-    "deleted by somebody": ({"status": "STOPPING"}, None, Verdict.failed(f"{WHERE}: STOPPING: somebody is deleting it")),
-    "gone": (None, CREATION, Verdict.failed(f"{WHERE}: it is gone, or never was")),
-    "never made": (None, STOCKOUT, Verdict.failed(f"{WHERE}: it was not made: [GCE_STOCKOUT] no machines left")),
-    "failed operation": (
-        {"status": "PROVISIONING"}, STOCKOUT, Verdict.failed(f"{WHERE}: it was not made: [GCE_STOCKOUT] no machines left")
+    "being deleted": ({"status": "STOPPING"}, None, Verdict.failed(f"{WHERE}: STOPPING: somebody is deleting it")),
+    "gone": (None, CREATION, Verdict.failed(f"{WHERE}: it is gone, or was never created")),
+    "never created": (None, STOCKOUT, Verdict.failed(f"{WHERE}: it was not created: [GCE_STOCKOUT] no machines left")),
+    "operation failed": (
+        {"status": "PROVISIONING"}, STOCKOUT, Verdict.failed(f"{WHERE}: it was not created: [GCE_STOCKOUT] no machines left")
     ),
-    "error with the operation's words": (
+    "error with the operation's message": (
         {"status": "ERROR", "status_message": "creation failed"}, STOCKOUT,
         Verdict.failed(f"{WHERE}: ERROR: creation failed: [GCE_STOCKOUT] no machines left"),
     ),
@@ -128,8 +128,8 @@ JUDGED = {
 
 
 @pytest.mark.parametrize(("found", "operation", "verdict"), JUDGED.values(), ids=JUDGED)
-def test_cluster_is_judged_by_its_state_and_the_operations_error(found, operation, verdict):
-    """Only RUNNING passes; an operation that is DONE has ended, and its error says how."""
+def test_cluster_is_judged_by_its_status_and_the_operations_error(found, operation, verdict):
+    """Only RUNNING passes; an operation that is DONE may have failed, and its error is in the reason."""
     assert verdict == judge_cluster(CLUSTER, found, operation)
 
 
@@ -137,12 +137,12 @@ def test_cluster_is_judged_by_its_state_and_the_operations_error(found, operatio
     ("found", "outcome"), [(None, "pass"), ({"status": "STOPPING"}, "wait"), ({"status": "RUNNING"}, "fail")]
 )
 def test_name_is_free_only_if_the_cluster_is_gone(found, outcome):
-    """A cluster that is being deleted is waited for; one that is there again is somebody else's."""
+    """The run waits for a deletion; a cluster that exists again was created by somebody else."""
     assert outcome == judge_gone(CLUSTER, found).outcome
 
 
-def test_creation_is_found_among_other_operations():
-    """The newest creation of this very cluster, though its link names the project by its number."""
+def test_newest_creation_is_found_among_other_operations():
+    """The newest creation of this cluster, although its link names the project by its number."""
     older = {**CREATION, "start_time": "2026-11-20T01:00:00Z"}
     other = {
         **CREATION,

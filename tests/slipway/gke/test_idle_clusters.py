@@ -1,4 +1,4 @@
-"""Idle clusters, at the stand's emulator of Google."""
+"""Idle clusters, in the stand's emulator of Google."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,8 @@ from slipway.target import GkeCluster, Target
 
 HERE = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-OLD, YOUNG = (NOW - timedelta(hours=hours) for hours in (30, 0.5))
+AGE = timedelta(hours=30)
+OLD, YOUNG = NOW - AGE, NOW - timedelta(hours=0.5)
 FILE = "source: {folder: x}\ngate: {golden: [{name: three, image: three.png, label: '3'}]}\n"
 
 
@@ -28,10 +29,10 @@ def asked(release):
 
 @pytest.fixture
 def served(monkeypatch, tmp_path):
-    """Has these model files and no others: `served(name=text)`; `look` reads what is in a cluster in their place."""
+    """Sets the model files: `served(name=text)`; `read` replaces reading objects from a cluster."""
 
-    def have(look=idle_clusters.read, **texts):
-        monkeypatch.setattr(idle_clusters, "read", look)
+    def have(read=idle_clusters.read, **texts):
+        monkeypatch.setattr(idle_clusters, "read", read)
         for name, text in texts.items():
             (tmp_path / f"{name}.yaml").write_text(FILE + text)
         monkeypatch.setattr(idle_clusters, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
@@ -42,12 +43,12 @@ def served(monkeypatch, tmp_path):
 
 
 def put(google, release, name, **fields):
-    """Have a cluster that this release's store once had made."""
+    """Put a cluster into the emulator, by default created 30 hours ago by a Slipway with this release's store."""
     from google.cloud.container_v1.types import Cluster
 
     shape = {
         "status": "RUNNING",
-        "create_time": OLD.isoformat(),
+        "create_time": (datetime.now(UTC) - AGE).isoformat(),
         "resource_labels": release.cluster_labels,
         "node_pools": [{"name": "p", "initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}],
     }
@@ -56,12 +57,12 @@ def put(google, release, name, **fields):
 
 
 def test_reported_if_no_model_file_names_it(google, asked, served):
-    """With what it costs and the command that deletes it; nothing is deleted."""
+    """With its cost and the command that deletes it; nothing is deleted."""
     put(google, asked, "old-cluster")
     [line] = find_idle_clusters(asked, [])
     assert line.startswith(
-        "cluster old-cluster in slipway-stand, us-central1-a is idle: made for model digits-vit, and no model file names it; "
-        "about $0.90 per hour to leave standing"
+        "cluster old-cluster in slipway-stand, us-central1-a is idle: created for model digits-vit, and no model file names it; "
+        "about $0.90 per hour"
     )
     assert line.endswith(
         ". Next: gcloud container clusters delete old-cluster --location us-central1-a --project slipway-stand"
@@ -69,71 +70,71 @@ def test_reported_if_no_model_file_names_it(google, asked, served):
     assert google.calls == {"ListClusters": 1}
 
 
-def test_others_clusters_are_nobodys_business(google, asked, served):
-    """Without this store's mark, or with another's, a cluster is somebody else's; and a run's own it is about to use."""
+def test_not_reported_if_not_ours_in_use_or_being_deleted(google, asked, served):
+    """Clusters without this store's label are not ours; the run is about to use its own cluster."""
     put(google, asked, "by-hand", resource_labels={})
     put(google, asked, "another", resource_labels={**asked.cluster_labels, "slipway-store": "0123456789ab"})
     put(google, asked, "tfs-cluster")
-    put(google, asked, "leaving", status="STOPPING")
+    put(google, asked, "stopping", status="STOPPING")
     assert find_idle_clusters(asked, []) == ()
 
 
-def test_reported_if_nothing_of_its_models_runs_there(google, asked, served):
-    """A model file names it, and no record of the model knows a Deployment there."""
+def test_reported_if_no_release_runs_there(google, asked, served):
+    """A model file names it, but no record of the model has a Deployment there."""
     served(other="target: {gke: {cluster: others-cluster}}\n")
     put(google, asked, "others-cluster")
     [line] = find_idle_clusters(asked, [])
-    assert "and nothing of other runs in it; " in line
+    assert "and no release of other runs in it; " in line
 
 
-@pytest.mark.parametrize("sees", ["its Deployment", "nothing, for nobody answers"])
-def test_not_reported_if_its_model_runs_there(google, asked, served, record_of, sees):
-    """A Deployment that the other model's record knows is there, or cannot be looked at: then nobody is told to delete it."""
+@pytest.mark.parametrize("sees", ["its Deployment", "no answer"])
+def test_not_reported_if_its_model_may_run_there(google, asked, served, record_of, sees):
+    """The Deployment of the other model's record is there, or the cluster does not respond."""
     put(google, asked, "others-cluster")
     there = replace(asked.target, gke=replace(HERE, name="others-cluster"))
     write_record(Store(asked.store), record_of("r0", target=there, model="other"))
 
-    def look(target, kind, name):
+    def read(target, kind, name):
         assert (target, kind, name) == (there, "Deployment", "tfs-server")
         if sees != "its Deployment":
             raise ClusterUnreachable("no answer")
         return {"metadata": {"labels": {"slipway/model": "other"}}}
 
-    served(look, other="target: {gke: {cluster: others-cluster}}\n")
+    served(read, other="target: {gke: {cluster: others-cluster}}\n")
     assert find_idle_clusters(asked, []) == ()
 
 
-def test_looked_for_where_a_model_was_that_has_no_file_any_more(google, release, asked, served):
-    """A release of another kind of target finds the cluster of a model that is gone, by where its records say it was."""
+def test_searched_in_projects_of_models_without_a_file(google, release, asked, served):
+    """A release with another kind of target finds the cluster of a deleted model file, by the target in its records."""
     put(google, asked, "old-cluster")
     assert find_idle_clusters(release, []) == ()
     assert len(find_idle_clusters(release, [asked.target])) == 1
 
 
-def test_said_if_it_may_not_be_looked(google, asked, served):
-    """A right that is missing is said, and fails no run."""
+def test_reported_if_clusters_may_not_be_listed(google, asked, served):
+    """A missing right is reported, and the run does not fail."""
     google.faults.deny = ["ListClusters"]
     [line] = find_idle_clusters(asked, [])
-    assert line.startswith("idle clusters of project slipway-stand could not be looked for: ")
+    assert line.startswith("idle clusters of project slipway-stand could not be listed: ")
 
 
 @pytest.mark.parametrize(
     ("created", "users", "used", "why"),
     [
         (OLD, ["a"], True, None),
-        (OLD, ["a", "b"], False, "nothing of a, b runs in it"),
+        (OLD, ["a", "b"], False, "no release of a, b runs in it"),
         (YOUNG, ["a"], False, None),
         (YOUNG, [], False, "no model file names it"),
     ],
 )
-def test_needed_used_or_young(created, users, used, why):
-    """One that a run may have made just now is not idle yet, unless nobody names it."""
+def test_idle_if_unused_and_not_young(created, users, used, why):
+    """A cluster younger than an hour is not idle, unless no model file names it."""
     found = {"status": "RUNNING", "create_time": created.isoformat()}
     assert judge_idle(found, users, used=used, now=NOW) == why
 
 
-def test_a_file_that_cannot_be_read_may_name_what_was_made_for_it(served):
-    """A model file with a mistake in it makes no cluster idle."""
+def test_an_invalid_model_file_may_name_the_cluster_created_for_it(served):
+    """An invalid model file makes no cluster idle."""
     files = served(broken="target: {gke: {zone: x}}\n", plain="", named="target: {gke: {cluster: c}}\n")
     broken, named = named_clusters(files)
     assert broken.names(HERE, "broken")

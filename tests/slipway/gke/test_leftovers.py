@@ -31,39 +31,39 @@ CASES = {
     "by the Service's uid": ("forwarding-rules", {"name": NAME}, True),
     "by its address": ("forwarding-rules", {"name": "k8s2-tcp-x", "description": OF_SERVICE, "IPAddress": "203.0.113.7"}, True),
     "by its name alone": ("forwarding-rules", {"name": "k8s2-tcp-x", "description": OF_SERVICE}, False),
-    "another Service's": (
+    "by another Service's name": (
         "forwarding-rules",
         {"name": "k8s2-tcp-x", "description": json.dumps({"networking.gke.io/service-name": "vision/other"})},
         None,
     ),
-    "somebody's words": ("forwarding-rules", {"name": "web", "description": "the shop's front door"}, None),
+    "a plain text description": ("forwarding-rules", {"name": "web", "description": "the shop's front door"}, None),
     "no description": ("forwarding-rules", {"name": "web"}, None),
     "a target pool": ("target-pools", {"name": NAME}, True),
     "an address": ("addresses", {"name": "k8s-x", "description": OF_SERVICE, "address": "203.0.113.7"}, True),
     "a labelled disk": ("disks", {"name": "pvc-1", "labels": {"goog-k8s-cluster-name": "tfs"}}, True),
-    "another place's": (
+    "another location's disk": (
         "disks",
         {"name": "pvc-1", "labels": {"goog-k8s-cluster-name": "tfs", "goog-k8s-cluster-location": "europe-west4"}},
         None,
     ),
-    "another cluster's": ("disks", {"name": "gke-tfs-two-1", "labels": {"goog-k8s-cluster-name": "tfs-two"}}, None),
+    "another cluster's disk": ("disks", {"name": "gke-tfs-two-1", "labels": {"goog-k8s-cluster-name": "tfs-two"}}, None),
     "a node's disk": ("disks", {"name": "gke-tfs-default-pool-1a2b"}, False),
-    "a volume": ("disks", {"name": "pvc-2", "description": OF_CLAIM}, False),
+    "a volume's disk": ("disks", {"name": "pvc-2", "description": OF_CLAIM}, False),
     "a disk in use": ("disks", {"name": "gke-tfs-default-pool-1a2b", "users": ["…/instances/gke-tfs-1"]}, None),
-    "nobody's disk": ("disks", {"name": "backup"}, None),
+    "an unrelated disk": ("disks", {"name": "backup"}, None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "item", "sure"), CASES.values(), ids=CASES)
-def test_what_is_the_clusters_is_known_by_what_gke_wrote_on_it(kind, item, sure):
-    """Sure where it can be nobody else's; not sure where a name is all there is; else it is none of ours."""
+def test_leftovers_are_identified_by_what_gke_writes_on_them(kind, item, sure):
+    """Sure by uid, address or label; not sure by name only; otherwise not a leftover of this cluster."""
     resource = {"forwarding-rules": "forwardingRules", "target-pools": "targetPools"}.get(kind, kind)
     found = plan_leftovers({kind: {"regions/us-central1": {resource: [item]}}}, TEARDOWN)
     assert [one.sure for one in found] == ([] if sure is None else [sure])
 
 
 def leftover(**changes):
-    """A forwarding rule that is left."""
+    """A forwarding rule that Google still has."""
     return Leftover(
         **{
             "kind": "forwarding-rules", "name": NAME, "place": "--region us-central1", "project": "shop", "why": "w", "sure": True,
@@ -72,8 +72,8 @@ def leftover(**changes):
     )  # fmt: skip
 
 
-def test_command_deletes_only_what_is_sure():
-    """What may be another cluster's is to be looked at first."""
+def test_command_deletes_only_if_sure():
+    """The command only shows what may belong to another cluster."""
     assert leftover().command == f"gcloud compute forwarding-rules delete {NAME} --region us-central1 --project shop"
     assert leftover(sure=False).command.startswith("gcloud compute forwarding-rules describe ")
 
@@ -86,18 +86,18 @@ def test_command_deletes_only_what_is_sure():
         ("zones/us-central1-a", "--zone us-central1-a"),
     ],
 )
-def test_place_is_said_as_gcloud_wants_it(scope, place):
-    """A resource's scope is a flag of its command."""
+def test_place_is_a_gcloud_flag(scope, place):
+    """The scope of a resource becomes a flag of the command."""
     [found] = plan_leftovers({"forwarding-rules": {scope: {"forwardingRules": [{"name": NAME}]}}}, TEARDOWN)
     assert found.place == place
 
 
-def test_scopes_without_any_are_passed_over():
-    """Compute Engine lists every region and zone, most of them with a warning that there is nothing."""
+def test_empty_scopes_are_skipped():
+    """Compute Engine lists every region and zone, most of them with a warning that they are empty."""
     assert plan_leftovers({"disks": {"zones/x": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}}}, TEARDOWN) == ()
 
 
-def test_balancers_name_is_kubernetes_own():
-    """`a` and the Service's uid without dashes, 32 characters of it."""
+def test_name_of_a_load_balancer():
+    """`a` and the Service's uid without dashes, cut to 32 characters."""
     assert balancer_name(BALANCER) == NAME
     assert len(NAME) == 32

@@ -1,7 +1,6 @@
-"""A preflight against the stand's emulator of Google, in this process, with the provider's own credentials."""
+"""Preflight against the stand's emulator of Google, in this process, with the provider's credentials."""
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -25,18 +24,18 @@ def asked(release):
 
 
 def outcomes(findings):
-    """The findings that are not as they have to be."""
+    """The findings that are not ok."""
     return [(one.outcome, one.said) for one in findings if one.outcome != "ok"]
 
 
-def test_nothing_is_missing_in_a_project_that_may_do_everything(google, asked):
-    """All is asked, nothing is made, and what the cluster will cost is said before it is."""
+def test_nothing_is_missing_if_everything_is_permitted(google, asked):
+    """Preflight asks everything, creates nothing, and reports what the cluster will cost."""
     findings = inspect_target(asked)
     assert outcomes(findings) == []
     assert "quota CPUS of region us-central1: 16 for 2 n1-standard-8: 72 of 72 are free" in [
         one.said for one in findings
     ]
-    assert "has to be made: about $0.90 per hour to leave standing" in findings[-1].said
+    assert "will be created: about $0.90 per hour" in findings[-1].said
     assert google.clusters == {}
     assert set(google.calls) == {
         "GetCluster", "cloudresourcemanager.projects.get", "cloudresourcemanager.projects.testIamPermissions",
@@ -44,8 +43,8 @@ def test_nothing_is_missing_in_a_project_that_may_do_everything(google, asked):
     }  # fmt: skip
 
 
-def test_all_findings_come_in_one_report(google, asked, context_of, caplog):
-    """An API, a permission and two quotas: a line each in the log, one line for all, and no cluster."""
+def test_everything_missing_is_in_one_report(google, asked, context_of, caplog):
+    """An API, a permission and two quotas are missing: one log line each, one error line for all, no cluster."""
     google.project.disabled = ["artifactregistry.googleapis.com"]
     google.project.missing = ["container.clusters.create", "iam.serviceAccounts.actAs"]
     google.compute.limits = {**google.compute.limits, "CPUS": 8.0, "IN_USE_ADDRESSES": 1.0}
@@ -70,8 +69,8 @@ def test_all_findings_come_in_one_report(google, asked, context_of, caplog):
     assert google.calls["CreateCluster"] == 0
 
 
-def test_repository_of_images_is_asked_about(google, asked):
-    """Whether the account may push there; Google answers for a repository that is not there as for one without rights."""
+def test_missing_if_the_image_cannot_be_pushed(google, asked):
+    """Google gives the same answer for a repository without rights and for one that does not exist."""
     there = replace(asked, repository="us-central1-docker.pkg.dev/slipway-stand/models/digits-vit")
     assert outcomes(inspect_target(there)) == []
     [missing] = outcomes(inspect_target(replace(there, repository=there.repository.replace("models", "others"))))
@@ -84,8 +83,8 @@ DENIED = [
 ]  # fmt: skip
 
 
-def test_what_may_not_be_asked_is_a_warning(google, asked):
-    """An account that may do all that a run does need not be allowed to read projects, services or quotas."""
+def test_a_check_that_is_not_permitted_is_a_warning(google, asked):
+    """An account that can do everything a run does need not be allowed to read projects, services or quotas."""
     google.faults.deny = DENIED
     found = outcomes(inspect_target(asked))
     assert {outcome for outcome, _ in found} == {"warned"}
@@ -93,8 +92,8 @@ def test_what_may_not_be_asked_is_a_warning(google, asked):
     assert len(found) >= 4
 
 
-def test_project_that_is_not_there(google, asked):
-    """Google tells nobody that a project is not there: what it says instead is in the report."""
+def test_googles_message_if_the_project_does_not_exist(google, asked):
+    """Google does not report that a project does not exist; the finding quotes what it reports."""
     elsewhere = replace(asked.target.gke, project="gone")
     found = outcomes(inspect_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
     assert found[0] == (
@@ -103,8 +102,8 @@ def test_project_that_is_not_there(google, asked):
     )
 
 
-def test_cluster_that_may_not_be_seen_is_missing(google, asked):
-    """Without a look at clusters the run cannot go on; the rest of the report is there all the same."""
+def test_missing_if_clusters_may_not_be_read(google, asked):
+    """A run cannot work without reading clusters; the other checks run all the same."""
     google.faults.deny = ["GetCluster"]
     google.compute.limits = {**google.compute.limits, "CPUS": 8.0}
     found = outcomes(inspect_target(asked))
@@ -112,22 +111,22 @@ def test_cluster_that_may_not_be_seen_is_missing(google, asked):
     assert found[0][1].startswith("cluster tfs-cluster in slipway-stand, us-central1-a: ")
 
 
-def test_a_machine_type_that_is_not_there_is_missing(google, asked):
-    """A type that the zone does not have is named with the command that lists those there are."""
+def test_missing_if_the_zone_lacks_the_machine_type(google, asked):
+    """The finding names the machine type and the command that lists the available ones."""
     pools = (replace(asked.cluster.node_pools[0], machine_type="n1-standard-9000"),)
     [found] = outcomes(inspect_target(replace(asked, cluster=replace(asked.cluster, node_pools=pools))))
     assert found == ("missing", "machine type n1-standard-9000: there is none in us-central1-a")
 
 
-def test_a_region_that_is_not_there_is_missing(google, asked):
-    """A misspelt location is found before Google is told to make anything."""
+def test_missing_if_the_region_does_not_exist(google, asked):
+    """A misspelt location is found before anything is created."""
     elsewhere = replace(asked.target.gke, location="us-central9-a")
     [found] = outcomes(inspect_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
     assert found == ("missing", "region us-central9: there is none")
 
 
-def test_quota_is_not_asked_for_a_cluster_that_is_there(google, asked):
-    """What runs already is paid for and counted; the cluster itself is asked about rights, and this one does not answer."""
+def test_rights_and_no_quota_are_asked_if_the_cluster_exists(google, asked):
+    """A running cluster already counts towards the quota. It is asked for rights; this one does not respond."""
     from google.cloud.container_v1.types import Cluster
 
     google.compute.limits = {}
@@ -138,8 +137,8 @@ def test_quota_is_not_asked_for_a_cluster_that_is_there(google, asked):
     assert "compute.regions.get" not in google.calls
 
 
-def test_namespace_of_a_new_cluster_needs_its_own_right(google, asked):
-    """A new cluster has `default` alone; apply makes another one, if the account may."""
+def test_creating_the_namespace_needs_a_permission(google, asked):
+    """A new cluster has only `default`; apply creates any other namespace."""
     shop = replace(asked, target=replace(asked.target, namespace="shop"))
     assert outcomes(inspect_target(shop)) == []
     google.project.missing = ["container.namespaces.create"]
@@ -149,36 +148,22 @@ def test_namespace_of_a_new_cluster_needs_its_own_right(google, asked):
     assert words.startswith("no permission container.namespaces.create on project")
 
 
-def test_autopilot_has_no_nodes_to_count(google, asked):
-    """Its pods take of the region's quota, which nobody knows before."""
+def test_quota_is_not_checked_if_autopilot(google, asked):
+    """The nodes of an Autopilot cluster depend on its pods."""
     google.compute.limits = {}
     autopilot = replace(asked, cluster=GkeSettings(autopilot=True).spec)
     assert outcomes(inspect_target(autopilot)) == []
 
 
-def test_google_in_trouble_is_tried_again(google, asked, context_of, monkeypatch):
-    """A bad minute that outlasts the client's own tries is no finding: the task is worth another try."""
+def test_retryable_if_google_has_an_outage(google, asked, context_of, monkeypatch):
+    """An outage that outlasts the client's own retries is not a finding: the task can be retried."""
 
-    def out_of_order(*_):
+    def unavailable(*_):
         raise GoogleUnreachable("503")
 
-    monkeypatch.setattr("slipway.gke.lookup.find_cluster", out_of_order)
+    monkeypatch.setattr("slipway.gke.lookup.find_cluster", unavailable)
     with pytest.raises(GoogleUnreachable):
         PreflightOperator(task_id="preflight").execute(context_of("preflight", resolve=asked))
-
-
-def test_api_that_hangs_holds_no_task(google, asked, monkeypatch):
-    """Each question has a limit of its own; what did not answer in time is a warning."""
-    from slipway import google_rest
-
-    monkeypatch.setattr(google_rest, "QUESTION_S", 0.2)
-    with google.lock:
-        began = time.monotonic()
-        with google_rest.google_rest("google_cloud_default") as rest:
-            answer = rest.get("compute", "/compute/v1/projects/slipway-stand")
-        assert time.monotonic() - began < 5
-    assert answer.status == 0
-    assert "Timeout" in answer.refusal
 
 
 REPOSITORIES = {
@@ -191,6 +176,6 @@ REPOSITORIES = {
 
 
 @pytest.mark.parametrize(("image", "place"), REPOSITORIES.items())
-def test_repositories_of_googles_are_known_by_their_names(image, place):
-    """Artifact Registry's hosts name the location, and it now hosts the old ones' names."""
+def test_artifact_repository_of_an_image(image, place):
+    """The host name has the location; Artifact Registry also hosts the old gcr.io names."""
     assert artifact_repository(image) == place

@@ -12,14 +12,14 @@ SPEC = GkeSettings().spec
 CPUS = {"n1-standard-8": 8, "n2-highmem-4": 4}
 
 
-def test_needs_of_the_seeds_cluster():
-    """Two n1-standard-8: sixteen CPUs, two nodes with an address and a boot disk each."""
+def test_needs_of_the_default_cluster():
+    """Two n1-standard-8: 16 CPUs, two nodes, each with an address and a boot disk."""
     needs = {need.metric: need.amount for need in plan_needs(SPEC, CPUS, regional=False)}
     assert needs == {"INSTANCES": 2, "SSD_TOTAL_GB": 200, "IN_USE_ADDRESSES": 2, "CPUS": 16}
 
 
-def test_needs_of_pools_in_a_region_with_private_nodes():
-    """A region counts its nodes in each of three zones, private ones take no address, and families count apart."""
+def test_needs_of_a_regional_cluster_with_private_nodes():
+    """Nodes count in each of three zones, private nodes need no address, and families have separate quotas."""
     pools = (POOL, replace(POOL, name="mem", machine_type="n2-highmem-4", count=1))
     needs = plan_needs(replace(SPEC, node_pools=pools, private_nodes=True), CPUS, regional=True)
     assert {need.metric: need.amount for need in needs} == {
@@ -30,8 +30,8 @@ def test_needs_of_pools_in_a_region_with_private_nodes():
 
 
 @pytest.mark.parametrize(("machine_type", "metric"), [("e2-standard-4", "CPUS"), ("c3-standard-4", "C3_CPUS")])
-def test_quota_of_a_machines_family(machine_type, metric):
-    """E2 and N1 share the quota that is called CPUS; every other family has its own."""
+def test_cpu_quota_of_a_machine_type(machine_type, metric):
+    """E2 and N1 share the quota CPUS; every other family has its own."""
     assert cpu_metric(replace(POOL, machine_type=machine_type)) == metric
 
 
@@ -39,8 +39,8 @@ QUOTA = {"quotas": [{"metric": "CPUS", "limit": 24.0, "usage": 16.0}]}
 
 
 @pytest.mark.parametrize(("amount", "outcome"), [(8, "ok"), (9, "missing")])
-def test_quota_is_enough_or_not(amount, outcome):
-    """What is used already does not count; exactly what is left is enough."""
+def test_quota_is_ok_or_missing(amount, outcome):
+    """Only what is free counts; exactly what is free is enough."""
     [found] = judge_quota(
         "region r", "shop", [Need(metric="CPUS", amount=amount, what="nodes")], GoogleAnswer(status=200, body=QUOTA)
     )
@@ -48,7 +48,7 @@ def test_quota_is_enough_or_not(amount, outcome):
 
 
 def test_quota_that_is_not_listed_is_a_warning():
-    """Newer families' quotas are not among a region's."""
+    """A region does not list the quotas of newer families."""
     [found] = judge_quota(
         "r", "shop", [Need(metric="C4_CPUS", amount=1, what="x")], GoogleAnswer(status=200, body=QUOTA)
     )

@@ -6,8 +6,8 @@ from slipway.facts import Card
 from slipway.image.build import IMAGE_LABEL_BUILD, build_key, plan_changes, plan_labels
 
 
-def test_labels_tell_where_the_image_is_from(release, export):
-    """OCI's labels and ours, each from the fact that knows."""
+def test_labels_name_where_the_image_comes_from(release, export):
+    """The OCI's labels and Slipway's own have the values of the release and the export."""
     labels = plan_labels(release, export)
     assert labels["org.opencontainers.image.source"] == "digits-vit/checkpoint"
     assert labels["org.opencontainers.image.revision"] == f"sha256:{'1' * 64}"
@@ -16,18 +16,19 @@ def test_labels_tell_where_the_image_is_from(release, export):
     assert labels["org.opencontainers.image.base.digest"] == f"sha256:{'2' * 64}"
     assert labels["slipway.content"] == export.content_hash
     assert labels["slipway.exporter"] == release.exporter
+    assert (labels["org.opencontainers.image.title"], labels["slipway.store"]) == ("digits-vit", release.store_id)
 
 
-def test_labels_tell_of_the_card(release, export):
-    """The image says which card is its own and how near it is to 🤗; one without a card says neither."""
+def test_labels_name_the_model_card(release, export):
+    """The labels name the image's card and its parity with 🤗; an image without a card has neither label."""
     card = Card(uri="file:///store/README.md", digest="sha256:0", parity="32 of 32 labels equal", parameters=1, size=2)
     labels = plan_labels(release, replace(export, card=card))
     assert (labels["slipway.card"], labels["slipway.parity"]) == ("sha256:0", "32 of 32 labels equal")
     assert not {"slipway.card", "slipway.parity"} & set(plan_labels(release, export))
 
 
-def test_changes_set_the_model_and_labels_alone(release, export):
-    """Nothing of the base image's configuration changes but MODEL_NAME and labels."""
+def test_changes_set_only_the_model_and_labels(release, export):
+    """Only MODEL_NAME and labels of the base image's configuration change."""
     changes = plan_changes(release, export)
     assert changes[0] == "ENV MODEL_NAME=digits-vit"
     assert all(change.startswith("LABEL ") for change in changes[1:])
@@ -36,19 +37,19 @@ def test_changes_set_the_model_and_labels_alone(release, export):
 
 
 def test_changes_are_the_same_if_planned_again(release, export):
-    """The same release and export give the same plan, whichever run and worker."""
+    """The same release and export give the same changes, in every run and on every worker."""
     other = replace(release, run_id="scheduled__x", force=True)
     assert plan_changes(release, export) == plan_changes(other, replace(export))
     assert build_key(release, export) == build_key(other, replace(export))
 
 
-def test_label_stays_one_value_if_it_is_quoted(release, export):
-    """Quotes and line ends in a value do not become another instruction."""
+def test_label_stays_one_value_if_it_has_quotes(release, export):
+    """Quotes and line ends in a value do not start another instruction."""
     odd = replace(release, source=replace(release.source, location='a "b"\nENV X=1'))
     assert all("\n" not in change for change in plan_changes(odd, export))
 
 
-DECIDES = {
+INPUTS = {
     "repository": ({"repository": "elsewhere/x"}, {}),
     "base": ({"base_digest": "sha256:0"}, {}),
     "content": ({}, {"content_hash": "sha256:0"}),
@@ -58,8 +59,8 @@ DECIDES = {
 }
 
 
-@pytest.mark.parametrize(("of_release", "of_export"), DECIDES.values(), ids=DECIDES)
-def test_build_key_changes_with_what_decides(release, export, of_release, of_export):
-    """An image of something else is not found in its place."""
+@pytest.mark.parametrize(("of_release", "of_export"), INPUTS.values(), ids=INPUTS)
+def test_build_key_changes_with_each_input(release, export, of_release, of_export):
+    """An image of another release or export is never found instead."""
     changed = build_key(replace(release, **of_release), replace(export, **of_export))
     assert changed != build_key(release, export)

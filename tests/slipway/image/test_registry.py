@@ -14,13 +14,13 @@ URLS = {
 
 
 @pytest.mark.parametrize(("repository", "url"), URLS.items())
-def test_url_is_where_the_engine_would_go(repository, url):
-    """Plain HTTP on loopback alone, Docker Hub where no registry is named."""
+def test_url_is_the_one_that_the_engine_uses(repository, url):
+    """Plain HTTP only on loopback; Docker Hub if no registry is named."""
     assert repository_url(repository) == url
 
 
 def test_challenge_names_the_token_server():
-    """Scheme and parameters of the header, commas in a value and all."""
+    """The header's scheme and parameters, also if a value has commas."""
     header = 'Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,delete"'
     assert parse_challenge(header) == (
         "bearer",

@@ -26,8 +26,8 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("image", "is_one"), NAMES.items())
-def test_artifact_registry_is_known_by_its_hosts(image, is_one):
-    """Google's own hosts and no others, whatever else a name looks like: a token goes there unasked."""
+def test_artifact_registry_is_recognised_by_its_hosts(image, is_one):
+    """Only Google's own hosts, also for names that look similar: a token is sent there without being asked for."""
     assert is_artifact_registry(image) is is_one
 
 
@@ -52,13 +52,13 @@ HOSTS = {
 
 
 @pytest.mark.parametrize(("conn_id", "images", "hosts"), HOSTS.values(), ids=HOSTS)
-def test_login_goes_to_its_registries_alone(connections, conn_id, images, hosts):
-    """A Docker connection's to its host; a token to the image's registry and to Artifact Registries."""
+def test_login_goes_only_to_its_registries(connections, conn_id, images, hosts):
+    """A Docker connection's login goes to its host; a token to the image's registry and to Artifact Registries."""
     assert find_login(conn_id, *images).hosts == hosts
 
 
 def test_token_is_in_no_repr_and_masked_in_logs(connections, capsys):
-    """Whatever writes it by accident writes asterisks."""
+    """A token that is logged by accident appears as asterisks."""
     from airflow.sdk.log import redact
 
     login = find_login("google", PKG)
@@ -68,34 +68,39 @@ def test_token_is_in_no_repr_and_masked_in_logs(connections, capsys):
     assert redact(f"sent {login.password}") == "sent ***"
 
 
-@pytest.mark.parametrize(("conn_id", "words"), [("nobody", "there is none"), ("broken", ".*/nowhere/key.json")])
-def test_refused_if_the_connection_cannot_be_meant(connections, conn_id, words):
-    """A connection that is not there, or whose key is not, is refused by its name in one line."""
+@pytest.mark.parametrize(("conn_id", "words"), [("nobody", "no such connection"), ("broken", ".*/nowhere/key.json")])
+def test_refused_if_the_connection_is_missing_or_invalid(connections, conn_id, words):
+    """A missing connection, or one with a missing key, is refused in one line that names it."""
     with pytest.raises(InputRefused, match=rf"^connection {conn_id}: {words}.*Next: ") as refusal:
         find_login(conn_id, PKG)
     assert "\n" not in str(refusal.value)
 
 
 def test_no_connection_is_no_login():
-    """Nothing is asked of anybody."""
+    """Without a connection there is no login, and no request."""
     assert find_login(None, PKG) is None
 
 
 GKE = {"gke": {"project": "p", "conn_id": "mine"}}
 CHOICES = {
     "named": ({"repository": PKG, "registry_conn_id": "named"}, GKE, "variable", "named"),
-    "of the Variable": ({}, {}, "variable", "variable"),
-    "of no Variable where the repository is the file's": ({"repository": "r.example/vit"}, {}, "variable", None),
-    "of the target in Artifact Registry": ({"repository": PKG}, GKE, "variable", "mine"),
-    "of the target for the Variable's repository": ({}, GKE, None, "mine"),
-    "none elsewhere": ({"repository": "r.example/vit"}, GKE, None, None),
-    "none without Google": ({"repository": PKG}, {}, None, None),
+    "the Variable's": ({}, {}, "variable", "variable"),
+    "not the Variable's if the model file names the repository": (
+        {"repository": "r.example/vit"},
+        {},
+        "variable",
+        None,
+    ),
+    "the target's, for Artifact Registry": ({"repository": PKG}, GKE, "variable", "mine"),
+    "the target's, for the Variable's repository": ({}, GKE, None, "mine"),
+    "none for another registry": ({"repository": "r.example/vit"}, GKE, None, None),
+    "none without a GKE target": ({"repository": PKG}, {}, None, None),
 }
 
 
 @pytest.mark.parametrize(("image", "target", "variable", "chosen"), CHOICES.values(), ids=CHOICES)
-def test_connection_is_the_files_the_variables_or_the_targets(monkeypatch, image, target, variable, chosen):
-    """In this order; the target's is for Artifact Registry alone."""
+def test_connection_comes_from_the_model_file_the_variable_or_the_target(monkeypatch, image, target, variable, chosen):
+    """In this order. The target's connection is only for Artifact Registry."""
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
     gate = {"golden": [{"name": "three", "image": "three.png", "label": "3"}]}
     said = {"source": {"folder": "x"}, "gate": gate, "image": image, "target": {"namespace": "shop", **target}}

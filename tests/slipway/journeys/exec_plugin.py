@@ -1,6 +1,6 @@
-"""A credential plugin of a kubeconfig: `exec_plugin.py FOLDER` gives the answers in FOLDER/answers one after the other, the last for ever.
+"""A kubeconfig's credential plugin: `exec_plugin.py FOLDER` prints the answers in FOLDER/answers in turn, then the last.
 
-It stands where `aws eks get-token` would: another program, run by the Kubernetes client, that prints an ExecCredential.
+It replaces `aws eks get-token`: a program that the Kubernetes client runs, and that prints an ExecCredential.
 """
 
 import json

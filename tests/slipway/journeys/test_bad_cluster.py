@@ -1,4 +1,4 @@
-"""Clusters that cannot be used: refused by the plan, before anything is built, on the stand's own API server."""
+"""The plan refuses clusters that cannot be used, before anything is built. On the stand's API server."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from slipway.kubernetes.client import cluster_client
 from slipway.steps.plan import make_plan
 from slipway.target import Target
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 SECRET = "not-a-token-that-anybody-may-see"
 
@@ -29,13 +29,13 @@ def kubeconfig(stand):
 
 @pytest.fixture
 def planned(stand, release, monkeypatch, tmp_path):
-    """Plans a release with the connection `tried` whose kubeconfig is the text or mapping; the plan comes back."""
+    """Plans a release with the connection `tried`, whose kubeconfig is the text or mapping; returns the plan."""
 
     def plan(kubeconfig, namespace=None, **extra):
         path = tmp_path / "kubeconfig"
         path.write_text(kubeconfig if isinstance(kubeconfig, str) else yaml.safe_dump(kubeconfig))
-        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
-        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(said))
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(connection))
         target = Target(conn_id="tried", namespace=namespace or stand["namespace"])
         return make_plan(replace(release, target=target, deployment="tfs-bad-input"), by_hand=True)[0]
 
@@ -52,18 +52,18 @@ def changed(kubeconfig, *, cluster=None, user=None):
 
 
 def refused(kind, pattern, plan, *words, **options):
-    """The plan is refused in one line that begins with the pattern and says what next, without a secret in it."""
+    """The plan is refused in one line that begins with the pattern, says what next and shows no secret."""
     with pytest.raises(kind, match=rf"^{pattern}.*\. Next: ") as refusal:
         plan(*words, **options)
-    said = str(refusal.value)
-    assert "\n" not in said
-    assert ".." not in said
-    assert SECRET not in said
-    return said.split("Next: ")[1]
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert ".." not in message
+    assert SECRET not in message
+    return message.split("Next: ")[1]
 
 
 def test_planned_if_the_connection_is_good(planned, kubeconfig):
-    """The kubeconfig that all others are made from is good, so that it is what was changed that is refused."""
+    """The unchanged kubeconfig is accepted, so the other tests' refusals come from their changes."""
     assert planned(kubeconfig).action == "everything"
 
 
@@ -77,46 +77,46 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
-def test_refused_if_the_kubeconfig_is_none(planned, text):
-    """What is no kubeconfig names the connection, and shows nothing of what may be a secret."""
-    refused(InputRefused, "connection tried: its kubeconfig is no kubeconfig: ", planned, text)
+def test_refused_if_the_kubeconfig_is_invalid(planned, text):
+    """The error names the connection, and shows nothing of the file: it may be a secret."""
+    refused(InputRefused, "connection tried: its kubeconfig is invalid: ", planned, text)
 
 
-def test_refused_if_the_context_is_not_there(planned, kubeconfig):
-    """A context that the kubeconfig lacks is named."""
+def test_refused_if_the_context_does_not_exist(planned, kubeconfig):
+    """The error names the context that the kubeconfig lacks."""
     refused(InputRefused, "connection tried: .*nowhere", planned, kubeconfig, cluster_context="nowhere")
 
 
 @pytest.mark.parametrize("server", ["https://127.0.0.1:1", "https://cluster.invalid:6443"])
-def test_unreachable_if_nobody_answers_there(planned, kubeconfig, server):
-    """A server that does not answer is named with the connection, and is worth another try."""
-    said = changed(kubeconfig, cluster={"server": server})
-    refused(ClusterUnreachable, f"connection tried: {re.escape(server)} does not answer: ", planned, said)
+def test_unreachable_if_the_server_does_not_respond(planned, kubeconfig, server):
+    """The error names the server and the connection, and can be retried."""
+    config = changed(kubeconfig, cluster={"server": server})
+    refused(ClusterUnreachable, f"connection tried: {re.escape(server)} does not answer: ", planned, config)
 
 
-def test_refused_if_the_server_is_another(planned, kubeconfig):
-    """A server whose certificate is not of the kubeconfig's authority will not become another one by trying again."""
-    said = changed(kubeconfig, cluster={"certificate-authority-data": b64encode(b"nonsense").decode()})
-    refused(InputRefused, "connection tried: https://.*certificate", planned, said)
+def test_refused_if_the_servers_certificate_is_not_trusted(planned, kubeconfig):
+    """A retry does not help if the kubeconfig's authority did not sign the server's certificate."""
+    config = changed(kubeconfig, cluster={"certificate-authority-data": b64encode(b"nonsense").decode()})
+    refused(InputRefused, "connection tried: https://.*certificate", planned, config)
 
 
 @pytest.mark.parametrize("user", [{"token": SECRET}, {}], ids=["wrong token", "none"])
 def test_refused_if_the_credentials_are_not_accepted(planned, kubeconfig, user):
-    """Who is not known, or comes without credentials, is sent to the connection's kubeconfig."""
-    said = changed(kubeconfig, user=user)
-    then = refused(ApplyRefused, "cluster https://127.* in .*: HTTP 40[13]: ", planned, said)
-    assert then == "put a token or certificate that is valid into the kubeconfig of connection tried"
+    """If credentials are unknown or missing, the next step is to fix the connection's kubeconfig."""
+    config = changed(kubeconfig, user=user)
+    then = refused(ApplyRefused, "cluster https://127.* in .*: HTTP 40[13]: ", planned, config)
+    assert then == "put a valid token or certificate into the kubeconfig of connection tried"
 
 
-def test_refused_if_there_is_no_such_namespace(planned, kubeconfig):
-    """A namespace that is not there is named with the command that makes it; a run makes none by itself."""
+def test_refused_if_the_namespace_does_not_exist(planned, kubeconfig):
+    """The error has the command that creates the namespace; a run creates none by itself."""
     then = refused(ApplyRefused, ".* in gone-namespace: HTTP 404: ", planned, kubeconfig, namespace="gone-namespace")
     assert then.startswith("kubectl create namespace gone-namespace, or ")
 
 
 @pytest.fixture
 def stranger(stand, planned, kubeconfig):
-    """A user of the cluster who may do nothing in it, as a kubeconfig."""
+    """The kubeconfig of a user without rights."""
     planned(kubeconfig)  # makes the connection
     with cluster_client(Target(conn_id="tried", namespace=stand["namespace"])) as client:
         core, name = CoreV1Api(client), "slipway-stranger"
@@ -127,7 +127,7 @@ def stranger(stand, planned, kubeconfig):
 
 
 def test_refused_if_the_user_has_no_rights(stand, planned, stranger):
-    """A user without rights is told in one line all that are missing, where to look, and whose connection it is."""
+    """One line names all missing rights, the connection, and where to look."""
     rights = "get services, create services, patch services, .*patch deployments.apps, .*list pods"
     where = rf"connection tried: no right in namespace {stand['namespace']} to {rights}"
     then = refused(PreflightFailed, where, planned, stranger)

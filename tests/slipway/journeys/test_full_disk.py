@@ -1,4 +1,4 @@
-"""Full disks, real ones: small file systems of memory for the store, the worker and an engine of this test's own."""
+"""Full disks: real, small file systems in memory for the store, the worker and a Docker Engine of this test."""
 
 import io
 import json
@@ -24,15 +24,15 @@ from slipway.paths import SERVED
 from slipway.records.store import Store
 from slipway.release import Source
 
-pytestmark = pytest.mark.stand  # mounts, as the stand does
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]  # mounts, as the stand does
 
 MIB = 1024 * 1024
-READY_S = 30
+READY_S = 300  # far more than it takes, also on a busy machine
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """Makes a disk of so many KiB: `disk(1024)` is its folder."""
+    """Makes a disk of this size in KiB: `disk(1024)` returns its folder."""
     mounted = []
 
     def mount(size_kib):
@@ -49,7 +49,7 @@ def disk(tmp_path):
 
 @pytest.fixture
 def temporary(disk, monkeypatch):
-    """Makes the worker's temporary folder a disk of so many KiB."""
+    """Makes the worker's temporary folder a disk of this size in KiB."""
 
     def use(size_kib):
         folder = disk(size_kib)
@@ -61,8 +61,8 @@ def temporary(disk, monkeypatch):
 
 
 @pytest.fixture
-def left(tmp_path):
-    """What an exporter leaves of a model of 3 MiB."""
+def results(tmp_path):
+    """An exporter's results for a model of 3 MiB."""
     out = tmp_path / "out"
     for name in ("savedmodel", "golden/three"):
         (out / name).mkdir(parents=True)
@@ -77,33 +77,33 @@ def left(tmp_path):
     return out
 
 
-def refused(kind, folder, act, *words, **options):
-    """The act is refused in one line that names the folder, what is free there and what next."""
+def refused(kind, folder, act, *args, **options):
+    """Check that the act is refused in one line with the folder, its free space and what to do next."""
     with pytest.raises(kind, match=rf"{folder}.*: its disk is full: \d+ of \d+ MiB are free\. Next: ") as refusal:
-        act(*words, **options)
+        act(*args, **options)
     assert "\n" not in str(refusal.value)
 
 
 def files_of(folder):
-    """Every file below a folder, by its path there."""
+    """The relative paths of all files below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_nothing_half_written_if_the_store_is_full(disk, release, left):
-    """An export that the store has no room for leaves its claimed number alone, and goes through once there is room."""
+def test_nothing_half_written_if_the_store_is_full(disk, release, results):
+    """An export that does not fit into the store leaves only its claimed number there, and succeeds once there is space."""
     folder = disk(2048)
     store = Store(f"file://{folder}/store")
-    refused(StoreError, f"{folder}/store", keep_export, release, left, store)
+    refused(StoreError, f"{folder}/store", keep_export, release, results, store)
     assert files_of(folder) == ["store/versions/digits-vit/1.json"]
     subprocess.run(["mount", "-o", "remount,size=8m", folder], check=True)
-    kept = keep_export(release, left, store)
+    kept = keep_export(release, results, store)
     assert kept.version == 1
-    assert content_hash(left / "savedmodel") == kept.content_hash
+    assert content_hash(results / "savedmodel") == kept.content_hash
 
 
 @pytest.mark.parametrize("act", ["put_json", "claim"])
-def test_older_value_stays_if_the_store_is_full(disk, act):
-    """A record that cannot be written leaves the one before it as it was, and no draft."""
+def test_older_value_is_kept_if_the_store_is_full(disk, act):
+    """A record that cannot be written leaves the older one unchanged, and no draft."""
     folder = disk(256)
     store = Store(f"file://{folder}/store")
     store.put_json({"n": 1}, "records/1.json")
@@ -125,8 +125,8 @@ except OSError as error:
 """
 
 
-def test_worker_named_if_the_exporter_has_no_room(temporary, store, release, monkeypatch, tmp_path):
-    """Whatever the exporter blames, a full temporary folder is what the line names; it is empty again, and the store too."""
+def test_worker_named_if_the_exporter_has_no_space(temporary, store, release, monkeypatch, tmp_path):
+    """The message names the full temporary folder, whatever the exporter blames. The folder and the store are empty afterwards."""
     folder = temporary(1024)
     (tmp_path / "program.py").write_text(WRITE)
     monkeypatch.setattr("slipway.model.exporter.EXPORTER", tmp_path / "program.py")
@@ -136,16 +136,16 @@ def test_worker_named_if_the_exporter_has_no_room(temporary, store, release, mon
     assert files_of(Path(store.uri.removeprefix("file://"))) == []
 
 
-def test_worker_named_if_the_layer_has_no_room(temporary, store, release, left):
-    """The archive of the SavedModel needs as much room again, on the worker."""
+def test_worker_named_if_the_layer_has_no_space(temporary, store, release, results):
+    """The archive of the SavedModel needs the same space again, on the worker."""
     folder = temporary(1024)
-    refused(ScratchFull, folder, keep_export, release, left, store)
+    refused(ScratchFull, folder, keep_export, release, results, store)
     assert files_of(folder) == []
 
 
 @pytest.mark.model
-def test_worker_named_if_the_real_exporter_has_no_room(temporary, store, release, model_python):
-    """TensorFlow's own words for a full disk, which name neither folder nor cure, become the line that does."""
+def test_worker_named_if_the_real_exporter_has_no_space(temporary, store, release, model_python):
+    """TensorFlow's error for a full disk names neither folder nor remedy. Slipway's message names both."""
     folder = temporary(512)
     source = replace(release.source, revision=content_hash(SERVED / release.source.location))
     refused(ScratchFull, folder, run_export, replace(release, source=source), python=str(model_python))
@@ -155,7 +155,7 @@ def test_worker_named_if_the_real_exporter_has_no_room(temporary, store, release
 
 @pytest.fixture
 def small_engine(disk, tmp_path, monkeypatch):
-    """A Docker Engine of this test's own on a disk of 32 MiB, with a base image of a few bytes."""
+    """A Docker Engine of this test, on a disk of 32 MiB."""
     data, url = disk(32 * 1024), f"unix://{tmp_path}/docker.sock"
     command = [
         "dockerd", "--host", url, "--data-root", f"{data}/docker", "--exec-root", f"{tmp_path}/exec", "--pidfile",
@@ -202,7 +202,7 @@ def _export_of(tmp_path, size):
 
 @pytest.fixture
 def based(small_engine, release, monkeypatch):
-    """The release on the small engine's own base image."""
+    """The release, on a base image of a few bytes in the small engine."""
     serve = ['ENTRYPOINT ["/base"]']
     small_engine.import_image_from_data(_tar("base", 4), repository="base", tag="1", changes=serve)
     image_id = small_engine.inspect_image("base:1")["Id"]
@@ -210,8 +210,8 @@ def based(small_engine, release, monkeypatch):
     return release
 
 
-def test_no_container_stays_if_the_engine_is_full(small_engine, based, tmp_path):
-    """A model that the engine has no room for leaves no container and no image, and the line says how to make room."""
+def test_no_container_is_left_if_the_engine_is_full(small_engine, based, tmp_path):
+    """A model that does not fit into the engine leaves no container and no image. The message says how to make space."""
     with engine(based) as client:
         with pytest.raises(ImageBuildFailed, match=r"no space left on device.*Next: .*docker image prune") as refusal:
             build_image(client, based, _export_of(tmp_path, 64 * MIB))
@@ -221,8 +221,8 @@ def test_no_container_stays_if_the_engine_is_full(small_engine, based, tmp_path)
         assert build_image(client, based, _export_of(tmp_path, 64)).version == 1
 
 
-def test_no_container_stays_if_the_worker_is_full(small_engine, based, temporary, tmp_path):
-    """A layer that the worker has no room for on its way to the engine leaves no container there either."""
+def test_no_container_is_left_if_the_worker_is_full(small_engine, based, temporary, tmp_path):
+    """A layer that does not fit on the worker leaves no container on the engine."""
     folder = temporary(1024)
     with engine(based) as client:
         refused(ScratchFull, folder, build_image, client, based, _export_of(tmp_path, 4 * MIB))

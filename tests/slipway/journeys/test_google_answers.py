@@ -1,4 +1,4 @@
-"""What Google answers to what is only read: of the emulator, or of a real project (docs/gke.md), so that the two are held together."""
+"""Read-only requests give the same answers from the emulator and from a real project (docs/gke.md)."""
 
 import re
 import uuid
@@ -19,7 +19,7 @@ CONN = "google_cloud_default"
 
 @pytest.fixture
 def account(request, monkeypatch):
-    """A cluster that is not there, and the target that it would be, in the emulated project or the real one."""
+    """A cluster that does not exist and its target, in the emulated project or the real one."""
     real = read_google_project()
     if real is None:
         request.getfixturevalue("google")
@@ -33,21 +33,21 @@ def account(request, monkeypatch):
     )
 
 
-def test_cluster_that_is_not_there_is_none(account):
-    """Neither the cluster, nor an operation that made it or deletes it."""
+def test_none_if_the_cluster_does_not_exist(account):
+    """Neither the cluster, nor an operation that creates or deletes it."""
     assert find_cluster(CONN, account.cluster) is None
     assert find_operation(CONN, account.cluster, "CREATE_CLUSTER") is None
     assert find_operation(CONN, account.cluster, "DELETE_CLUSTER") is None
 
 
 def test_clusters_of_the_project_are_listed(account):
-    """Each with what tells it from others."""
+    """Each with name, location and status."""
     assert all(one["name"] and one["location"] and one["status"] for one in list_clusters(CONN, account.project))
 
 
 @pytest.mark.parametrize("resource", LISTS.values())
-def test_what_may_outlive_a_cluster_is_listed_by_its_place(account, resource):
-    """Regions, zones and `global`, each with a list, most of them empty."""
+def test_resources_that_may_outlive_a_cluster_are_listed_by_scope(account, resource):
+    """Regions, zones and `global`, each with a list; most are empty."""
     listed = list_compute(CONN, account.cluster, resource)
     assert listed
     for scope, items in listed.items():
@@ -55,14 +55,14 @@ def test_what_may_outlive_a_cluster_is_listed_by_its_place(account, resource):
         assert all(one["name"] for one in items[resource])
 
 
-def test_rights_to_delete_can_be_asked(account):
-    """The account has what a teardown needs, and Google says so."""
+def test_permission_to_delete_can_be_asked(account):
+    """Google reports that the account has what a teardown needs."""
     [found] = inspect_deletion(account.target, account.cluster)
     assert (found.outcome, found.said) == ("ok", f"permissions on project {account.project}: all 3 that the run needs")
 
 
-def test_preflight_gets_an_answer_to_each_question(account, release):
-    """Project, APIs, permissions and quota can be asked with the rights that the page names."""
+def test_every_check_of_preflight_is_permitted(account, release):
+    """Project, APIs, permissions and quota can be asked with the rights that docs/gke.md names."""
     asked = replace(release, target=account.target, cluster=GkeSettings(temporary=True).spec)
     for one in inspect_target(asked):
         print(one)

@@ -1,4 +1,4 @@
-"""Registries that want a login, on the real engine and real Distribution registries of this test's own."""
+"""Registries that require a login: the real engine, and real Distribution registries of this test."""
 
 import io
 import json
@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from local.gke.identity import make_identity
-from local.gke.part import render_auth
 from local.gke.registry import TokenServer, serve_tokens
 from local.gke.tokens import issuer_of
+from local.parts.google import render_auth
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.facts import Export, Proof, to_dict
 from slipway.google import access_token
@@ -34,15 +34,15 @@ from slipway.records.record import new_record, utc_now
 from slipway.steps.resolve import resolve
 from slipway.steps.settings import RefreshParams, read_settings
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
 USER, PASSWORD = "shop", "only-this-test-knows"
 HTPASSWD = f"{USER}:$2b$05$slipwaytestsaltslipwauZnDNj4/DrHbEVQNRpwpfcjvv9VGtnhu"  # bcrypt of the password
-READY_S = 10
+READY_S = 300  # far more than it takes, also on a busy machine
 
 
 def free_port():
-    """A port that nobody listens at."""
+    """A free port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
@@ -58,16 +58,17 @@ def tar_of(name, data):
 
 
 @contextmanager
-def registry(folder, **said):
-    """A Distribution registry of one's own as long as the block: its host and port."""
+def registry(folder, **config_changes):
+    """A Distribution registry that runs for the length of the block. Yields its host and port."""
     host = f"127.0.0.1:{free_port()}"
-    storage = {"filesystem": {"rootdirectory": str(folder / "blobs")}, **said.pop("storage", {})}
+    storage = {"filesystem": {"rootdirectory": str(folder / "blobs")}, **config_changes.pop("storage", {})}
     config = {"version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}}, "storage": storage}
-    (folder / "registry.json").write_text(json.dumps({**config, "http": {"addr": host}, **said}))
+    (folder / "registry.json").write_text(json.dumps({**config, "http": {"addr": host}, **config_changes}))
     with subprocess.Popen(["docker-registry", "serve", folder / "registry.json"], stderr=subprocess.DEVNULL) as process:
         try:
             end_s = time.monotonic() + READY_S
-            while not answers(f"http://{host}/v2/") and time.monotonic() < end_s:
+            while not answers(f"http://{host}/v2/"):
+                assert time.monotonic() < end_s, f"no registry at {host} after {READY_S} s"
                 time.sleep(0.05)
             yield host
         finally:
@@ -75,7 +76,7 @@ def registry(folder, **said):
 
 
 def answers(url):
-    """Whether somebody answers, whatever it is."""
+    """Whether a server responds, with any status."""
     try:
         return bool(httpx.get(url).status_code)
     except httpx.HTTPError:
@@ -84,7 +85,7 @@ def answers(url):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """A registry that lets nobody in without the login."""
+    """A registry that requires the login."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "htpasswd").write_text(f"{HTPASSWD}\n")
     with registry(folder, auth={"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}) as host:
@@ -93,7 +94,7 @@ def guarded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def artifact_registry(tmp_path_factory):
-    """A registry that lets nobody in without a token of Google's, as Artifact Registry does, and what its token server knows."""
+    """A registry that requires a token of Google's, like Artifact Registry, and the state of its token server."""
     folder = tmp_path_factory.mktemp("artifact-registry")
     identity = make_identity(folder, "slipway.localhost:1", "")
     account = issuer_of(identity, "gke:tests")
@@ -116,7 +117,7 @@ def artifact_registry(tmp_path_factory):
 
 @pytest.fixture
 def google(artifact_registry, connection, monkeypatch):
-    """The same, everything allowed; the connection `google` has an account that it knows."""
+    """The same registry, with everything allowed. The connection `google` has an account that it accepts."""
     artifact_registry.issuer, artifact_registry.writer = artifact_registry.account, True
     extra = {"key_path": str(artifact_registry.identity.key_file)}
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
@@ -133,20 +134,20 @@ def docker_engine(stand):
 
 @pytest.fixture
 def remove_images(docker_engine):
-    """Takes from the engine, afterwards, what names one of these registries."""
+    """After the test, removes the images of these registries from the engine: `remove_images(host)`."""
     hosts = []
     yield hosts.append
     for found in docker_engine.images():
         for name in [*(found["RepoTags"] or ()), *(found["RepoDigests"] or ())]:
             if name.startswith(tuple(hosts)):
-                with suppress(docker.errors.ImageNotFound):  # the last name took the others along
+                with suppress(docker.errors.ImageNotFound):  # removing the last name removed the others
                     docker_engine.remove_image(name, force=True)
 
 
 @pytest.fixture
 def connection(stand, monkeypatch, tmp_path):
-    """Airflow's Variables and connections; `connection(host)` makes `mine`, which logs in there."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # no login of whoever runs the tests
+    """Sets Airflow's Variables and connections. `connection(host)` makes `mine`, with the login for this registry."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # ignore the Docker logins of the person who runs the tests
     kubeconfig = {"kube_config_path": stand["kubeconfig"], "namespace": stand["namespace"]}
     for name, said in {
         "DOCKER_DEFAULT": {"conn_type": "docker", "host": stand["docker_host"]},
@@ -165,7 +166,7 @@ def connection(stand, monkeypatch, tmp_path):
 
 @pytest.fixture
 def resolved(stand, connection, tmp_path):
-    """Resolves a model file with this image; the Release comes back."""
+    """Resolves a model file with these image settings: `resolved(repository=…)` returns the Release."""
 
     def run(**image):
         said = {
@@ -183,15 +184,15 @@ def resolved(stand, connection, tmp_path):
 
 @pytest.fixture
 def based(guarded, docker_engine, remove_images):
-    """A base image that only the guarded registry has: it is gone from the engine."""
+    """A base image that only the guarded registry has, not the engine."""
     remove_images(guarded)
     return put_base(docker_engine, guarded, {"username": USER, "password": PASSWORD})
 
 
 def put_base(docker_engine, host, login):
-    """A base image that a registry has and the engine has no more."""
+    """Put a base image into a registry, remove it from the engine, and return its reference."""
     repository = f"{host}/base/tiny"
-    serve = ['ENTRYPOINT ["/base"]']  # an engine makes no container of what has nothing to start
+    serve = ['ENTRYPOINT ["/base"]']  # an engine creates no container of an image without a command
     docker_engine.import_image_from_data(tar_of("base", b"base"), repository=repository, tag="1", changes=serve)
     for event in docker_engine.push(repository, tag="1", stream=True, decode=True, auth_config=login):
         assert "error" not in event, event
@@ -210,23 +211,23 @@ def tiny(tmp_path):
 
 
 def pushed_by(release, export):
-    """Builds the image on the engine and pushes it, as the tasks do."""
+    """Build the image on the engine and push it, as the tasks do."""
     with engine(release) as client:
         image = build_image(client, release, export)
         return push_image(client, release, export, Proof(image=image, verdicts=()))
 
 
-def refused(kind, pattern, act, *words, **options):
-    """The act is refused in one line that says what next, without the password in it."""
+def refused(kind, pattern, act, *args, **options):
+    """Check that the act is refused in one line with what to do next and without the password. Return the line."""
     with pytest.raises(kind, match=rf"^{pattern}.*\. Next: ") as refusal:
-        act(*words, **options)
+        act(*args, **options)
     assert "\n" not in str(refusal.value)
     assert PASSWORD not in str(refusal.value)
     return str(refusal.value)
 
 
-def test_pushed_with_the_connections_login(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - each a part
-    """The base image comes from a guarded registry, the model goes there, and nowhere is the password written down."""
+def test_pushed_with_the_connections_login(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - fixtures
+    """Base image and model image use the guarded registry. The password is in no record, XCom or log."""
     caplog.set_level("DEBUG")
     connection(guarded)
     release = resolved(base=based, repository=f"{guarded}/shop/vit", registry_conn_id="mine")
@@ -242,8 +243,8 @@ def test_pushed_with_the_connections_login(guarded, based, connection, resolved,
     assert PASSWORD not in caplog.text
 
 
-def test_no_layer_is_sent_twice(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - each a part
-    """A second build of the same export finds both its layers in the guarded registry."""
+def test_no_layer_is_sent_twice(guarded, based, connection, resolved, tiny, caplog):  # noqa: PLR0917 - fixtures
+    """For a second build of the same export, the guarded registry has both layers already."""
     caplog.set_level("INFO")
     connection(guarded)
     release = resolved(base=based, repository=f"{guarded}/twice/vit", registry_conn_id="mine")
@@ -254,18 +255,18 @@ def test_no_layer_is_sent_twice(guarded, based, connection, resolved, tiny, capl
 
 
 def test_refused_before_a_build_if_the_password_is_wrong(guarded, connection, resolved):
-    """A login that the registry does not take is refused by resolve, naming the connection."""
+    """Resolve refuses a login that the registry does not accept, and names the connection."""
     connection(guarded, password="wrong")
     said = refused(
-        RegistryLoginRefused, f"registry {guarded}: the login of connection mine is not accepted: ",
+        RegistryLoginRefused, f"registry {guarded}: the registry does not accept the login of connection mine: ",
         resolved, repository=f"{guarded}/shop/vit", registry_conn_id="mine",
     )  # fmt: skip
     assert "401" in said
 
 
 def test_refused_before_a_build_if_no_login_is_named(guarded, based, connection, resolved):
-    """A registry that wants a login is found out by resolve, for the base image as for the model's."""
-    then = "it wants a login: "
+    """Resolve finds out that a registry requires a login, for the base image and for the model's image."""
+    then = "the registry requires a login: "
     refused(RegistryLoginRefused, f"registry of {guarded}/shop/vit: {then}", resolved, repository=f"{guarded}/shop/vit")
     refused(
         RegistryLoginRefused, f"base image {based}: {then}", resolved, base=based, repository="127.0.0.1:1/shop/vit"
@@ -273,16 +274,16 @@ def test_refused_before_a_build_if_no_login_is_named(guarded, based, connection,
 
 
 def test_refused_by_the_push_if_the_login_is_for_another_registry(guarded, connection, resolved, tiny, stand):
-    """What resolve cannot know, the push says in one line, and the registry holds nothing."""
+    """The push is refused in one line, and the registry has no image."""
     host = stand["registry"].split("/")[0]
-    connection(host)  # the stand's registry lets everybody in
+    connection(host)  # the stand's registry requires no login
     release = resolved(repository=f"{stand['registry']}/login", registry_conn_id="mine")
     elsewhere = SimpleNamespace(image=SimpleNamespace(image_id="", reference=f"{guarded}/other/vit:v1", version=1))
     with engine(release) as client:
         base = client.inspect_image(release.base_reference)["Id"]
         elsewhere.image.image_id = base
         refused(
-            RegistryLoginRefused, f"push {guarded}/other/vit:v1: the login of connection mine is not accepted: ",
+            RegistryLoginRefused, f"push {guarded}/other/vit:v1: the registry does not accept the login of connection mine: ",
             push_image, client, release, tiny, elsewhere,
         )  # fmt: skip
         client.remove_image(f"{guarded}/other/vit:v1")
@@ -292,29 +293,29 @@ def test_refused_by_the_push_if_the_login_is_for_another_registry(guarded, conne
 
 
 @pytest.mark.parametrize("named", [None, "mine"], ids=["without login", "with login"])
-def test_unreachable_if_nobody_listens(connection, resolved, named):
-    """A registry that is not there is worth another try, whether the login or the repository was asked first."""
+def test_unreachable_if_there_is_no_registry(connection, resolved, named):
+    """A registry that does not exist can be retried, with and without a login."""
     host = f"127.0.0.1:{free_port()}"
     connection(host)
     said = refused(
-        RegistryUnreachable, f"registry .*{host}.*: it does not answer", resolved,
+        RegistryUnreachable, f"registry .*{host}.*: the registry does not respond", resolved,
         repository=f"{host}/shop/vit", registry_conn_id=named,
     )  # fmt: skip
     assert "connection refused" in said
 
 
-def test_unreachable_if_the_registry_is_in_trouble(tmp_path, connection, resolved):
-    """A registry that answers 503, as Distribution does while a health check of its own fails, is worth another try."""
+def test_unreachable_if_the_registry_has_an_error(tmp_path, connection, resolved):
+    """A registry that responds with 503, like Distribution when its health check fails, can be retried."""
     (tmp_path / "unwell").touch()
     health = {"file": [{"file": str(tmp_path / "unwell"), "interval": "100ms"}]}
     with registry(tmp_path, health=health) as host:
         while httpx.get(f"http://{host}/v2/").status_code == 200:
             time.sleep(0.05)
-        refused(RegistryUnreachable, ".*in trouble: .*503", resolved, repository=f"{host}/shop/vit")
+        refused(RegistryUnreachable, ".*server error: .*503", resolved, repository=f"{host}/shop/vit")
 
 
-def test_refused_if_the_registry_takes_no_push(tmp_path, connection, resolved, tiny, remove_images):
-    """A registry that lets read and not write is known by the push alone, which gives its words and the next command."""
+def test_refused_if_the_registry_accepts_no_push(tmp_path, connection, resolved, tiny, remove_images):
+    """Only the push finds out that a registry is read-only. Its message quotes the registry and has the next command."""
     with registry(tmp_path, storage={"maintenance": {"readonly": {"enabled": True}}}) as host:
         remove_images(host)
         release = resolved(repository=f"{host}/shop/vit")
@@ -322,16 +323,16 @@ def test_refused_if_the_registry_takes_no_push(tmp_path, connection, resolved, t
         assert f"Next: docker push {host}/shop/vit:" in said
 
 
-def test_refused_if_the_connection_cannot_be_meant(guarded, connection, resolved):
-    """A connection that is not there, or lacks what a login needs, is refused by its name."""
+def test_refused_if_the_connection_is_missing_or_incomplete(guarded, connection, resolved):
+    """A missing connection, or one without a part of the login, is refused; the message names it."""
     where = {"repository": f"{guarded}/shop/vit", "registry_conn_id": "mine"}
-    refused(InputRefused, "connection mine: there is none", resolved, **where)
+    refused(InputRefused, "connection mine: no such connection", resolved, **where)
     for field in ("host", "login", "password"):
         connection(guarded, **{field: None})
         refused(InputRefused, f"connection mine: it has no {field}", resolved, **where)
 
 
-JWT = re.compile(r"eyJ[\w-]+\.eyJ")  # how each of Google's and of the token server's tokens begins here
+JWT = re.compile(r"eyJ[\w-]+\.eyJ")  # how all tokens of Google and of the token server begin here
 
 
 @pytest.fixture
@@ -341,8 +342,8 @@ def token_based(google, docker_engine, remove_images):
     return put_base(docker_engine, google.host, {"username": "oauth2accesstoken", "password": access_token("google")})
 
 
-def test_pushed_with_a_token_of_the_google_connection(google, token_based, resolved, tiny, caplog, tmp_path):  # noqa: PLR0917 - each a part
-    """Base image, push, digest and pruning go through a registry that lets nobody in otherwise; no token is left anywhere."""
+def test_pushed_with_a_token_of_the_google_connection(google, token_based, resolved, tiny, caplog, tmp_path):  # noqa: PLR0917 - fixtures
+    """Pull, push, digest and pruning work with a token. The token is in no record, image, file or log."""
     caplog.set_level("DEBUG")
     release = resolved(base=token_based, repository=f"{google.host}/shop/vit", registry_conn_id="google")
     pushed = pushed_by(release, tiny)
@@ -360,21 +361,21 @@ def test_pushed_with_a_token_of_the_google_connection(google, token_based, resol
     assert not list(Path(tmp_path).glob(".docker*"))
 
 
-def test_token_is_made_anew_for_the_push(google, token_based, resolved, tiny):
-    """A token that expired while the image was built is not the push's."""
+def test_push_gets_a_new_token(google, token_based, resolved, tiny):
+    """The push does not use a token that expired during the build."""
     release = resolved(base=token_based, repository=f"{google.host}/later/vit", registry_conn_id="google")
     with engine(release) as client:
         image = build_image(client, release, tiny)
-        time.sleep(1)  # tokens know seconds
+        time.sleep(1)  # tokens have a resolution of one second
         google.issuer = replace(google.account, expired_before=int(time.time()))
         assert push_image(client, release, tiny, Proof(image=image, verdicts=())).digest
 
 
 def test_refused_in_one_line_if_the_token_has_expired(google, resolved):
-    """What resolve says names the connection, the role and what to do."""
+    """Resolve's message names the connection, the role and what to do."""
     google.issuer = replace(google.account, refuse=True)
     said = refused(
-        RegistryLoginRefused, f"registry {google.host}: the login of connection google is not accepted: ",
+        RegistryLoginRefused, f"registry {google.host}: the registry does not accept the login of connection google: ",
         resolved, repository=f"{google.host}/shop/vit", registry_conn_id="google",
     )  # fmt: skip
     assert not JWT.search(said)
@@ -384,7 +385,7 @@ def test_refused_in_one_line_if_the_token_has_expired(google, resolved):
 
 
 def test_refused_in_one_line_if_the_account_may_not_write(google, token_based, resolved, tiny):
-    """The missing right is in the line, and the role that has it."""
+    """The message names the missing permission and the role that includes it."""
     google.writer = False
     release = resolved(base=token_based, repository=f"{google.host}/locked/vit", registry_conn_id="google")
     said = refused(ImagePushRefused, f"push {google.host}/locked/vit:", pushed_by, release, tiny)

@@ -13,12 +13,12 @@ TARGET = Target(conn_id="kubernetes_default", namespace="shop")
 
 
 def manifest(kind, name="tfs-server", namespace="shop", api_version="v1"):
-    """An object's beginning."""
+    """A minimal manifest."""
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
 
 
 def ref(kind, name="tfs-server", namespace="shop", api_version="v1"):
-    """The same as a record lists it."""
+    """The object as a record lists it."""
     return ObjectRef(api_version=api_version, kind=kind, name=name, namespace=namespace)
 
 
@@ -28,8 +28,8 @@ def test_applied_in_the_order_given():
     assert tuple(objects) == plan_apply(objects, ()).apply
 
 
-def test_nothing_pruned_if_nothing_went():
-    """What is rendered again stays, whatever version of its API the record names."""
+def test_nothing_pruned_if_nothing_was_removed():
+    """An object that is rendered again is kept, whatever API version the record names."""
     objects = [manifest("Service"), manifest("Deployment", api_version="apps/v1")]
     before = (ref("Service"), ref("Deployment", api_version="apps/v1beta1"))
     assert plan_apply(objects, before).prune == ()
@@ -45,12 +45,12 @@ GONE = {
 
 @pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
 def test_pruned_if_the_record_lists_it_and_the_manifests_do_not(gone):
-    """Kind, name and namespace tell objects apart."""
+    """Kind, name and namespace identify an object."""
     assert (gone,) == plan_apply([manifest("Service")], (ref("Service"), gone)).prune
 
 
 def test_pruned_in_reverse_order():
-    """What was applied last goes first, kinds that we do not know included."""
+    """The last applied object is deleted first; so are unknown kinds."""
     kinds = ["ServiceMonitor", "Alert", *KIND_ORDER]
     applied = sorted((manifest(kind, name) for kind in kinds for name in ("a", "b")), key=apply_rank)
     before = [ref_of(each) for each in applied]
@@ -58,19 +58,19 @@ def test_pruned_in_reverse_order():
 
 
 def test_object_that_a_manifest_describes():
-    """A manifest's reference is what kubectl would call it."""
+    """A manifest's reference has kubectl's name for the object."""
     found = ref_of(manifest("Deployment", api_version="apps/v1"))
     assert found == ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
     assert str(found) == "deployment/tfs-server"
     assert ref_of({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}).namespace == ""
 
 
-def body(message, **details):
+def status_body(message, **details):
     """A Status object as the API server sends it."""
     return json.dumps({"kind": "Status", "message": message, "details": details})
 
 
-CONFLICT = body(
+CONFLICT = status_body(
     'Apply failed with 1 conflict: conflict with "kubectl-edit"',
     causes=[
         {
@@ -83,26 +83,26 @@ CONFLICT = body(
 WHERE = "deployment/tfs-server in shop"
 REFUSALS = {
     "field owned elsewhere": (409, CONFLICT, FieldOwnedElsewhere, '.spec.template.spec.containers[name="tfs-k8s"].image: conflict with "kubectl-edit"'),
-    "conflict without owners": (409, body("the object has been modified"), ApplyRefused, "HTTP 409: the object has been modified"),
-    "forbidden": (403, body('deployments.apps "tfs-server" is forbidden'), ApplyRefused, 'HTTP 403: deployments.apps "tfs-server" is forbidden'),
-    "invalid": (422, body('Deployment.apps "tfs-server" is invalid:\n spec: Required value'), ApplyRefused, 'HTTP 422: Deployment.apps "tfs-server" is invalid: spec: Required value'),
-    "unauthorized": (401, body("Unauthorized"), ApplyRefused, "HTTP 401: Unauthorized"),
-    "server error": (500, body("etcdserver: request timed out"), ClusterUnreachable, "HTTP 500: etcdserver: request timed out"),
+    "conflict without owners": (409, status_body("the object has been modified"), ApplyRefused, "HTTP 409: the object has been modified"),
+    "forbidden": (403, status_body('deployments.apps "tfs-server" is forbidden'), ApplyRefused, 'HTTP 403: deployments.apps "tfs-server" is forbidden'),
+    "invalid": (422, status_body('Deployment.apps "tfs-server" is invalid:\n spec: Required value'), ApplyRefused, 'HTTP 422: Deployment.apps "tfs-server" is invalid: spec: Required value'),
+    "unauthorized": (401, status_body("Unauthorized"), ApplyRefused, "HTTP 401: Unauthorized"),
+    "server error": (500, status_body("etcdserver: request timed out"), ClusterUnreachable, "HTTP 500: etcdserver: request timed out"),
     "unavailable": (503, b"upstream\n gone", ClusterUnreachable, "HTTP 503: upstream gone"),
-    "too many requests": (429, body("slow down"), ClusterUnreachable, "HTTP 429: slow down"),
+    "too many requests": (429, status_body("slow down"), ClusterUnreachable, "HTTP 429: slow down"),
     "no answer": (0, None, ClusterUnreachable, "HTTP 0: no reason given"),
     "no status": (None, None, ClusterUnreachable, "HTTP None: no reason given"),
     "not JSON": (403, "<html>\nno</html>", ApplyRefused, "HTTP 403: <html> no</html>"),
-    "JSON that is no Status": (403, "[1]", ApplyRefused, "HTTP 403: [1]"),
+    "JSON, but not a Status": (403, "[1]", ApplyRefused, "HTTP 403: [1]"),
     "no details": (409, '{"message": "busy", "details": null}', ApplyRefused, "HTTP 409: busy"),
-    "bytes": (403, body("no").encode(), ApplyRefused, "HTTP 403: no"),
+    "bytes": (403, status_body("no").encode(), ApplyRefused, "HTTP 403: no"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "said", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_refusal_of_an_api_server(status, said, kind, words):
-    """A refusal becomes one line: where, the server's words, what next; what may pass later is worth another try."""
-    error = refusal(TARGET, "deployment/tfs-server", status, said)
+@pytest.mark.parametrize(("status", "body", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal_of_an_api_server(status, body, kind, words):
+    """A refusal becomes one line: where, the server's message, what next; a temporary one can be retried."""
+    error = refusal(TARGET, "deployment/tfs-server", status, body)
     message = str(error)
     assert type(error) is kind
     assert "\n" not in message
@@ -111,7 +111,7 @@ def test_refusal_of_an_api_server(status, said, kind, words):
     assert error.worth_retrying is (kind is ClusterUnreachable)
 
 
-def test_owner_of_a_field_is_found_with_the_next_command():
-    """A conflict says how to see who owns what."""
+def test_conflict_names_the_command_that_shows_field_owners():
+    """The next command of a conflict shows who owns which field."""
     message = str(refusal(TARGET, "deployment/tfs-server", 409, CONFLICT))
     assert message.endswith("kubectl -n shop get deployment/tfs-server -o yaml --show-managed-fields")

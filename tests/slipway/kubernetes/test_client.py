@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 
@@ -21,10 +23,8 @@ def connection(monkeypatch, tmp_path):
     path.write_text(yaml.safe_dump(KUBECONFIG))
 
     def make(**extra):
-        import json
-
-        said = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
-        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(said))
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(connection))
         return "tried"
 
     return make
@@ -32,15 +32,15 @@ def connection(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("extra", "namespace"), [({"namespace": "shop"}, "shop"), ({}, "default")])
 def test_namespace_is_the_connections(connection, extra, namespace):
-    """The connection's namespace counts, and `default` where it has none."""
+    """The namespace is the connection's, `default` if it has none."""
     assert namespace == connected_namespace(connection(**extra))
 
 
 @pytest.mark.parametrize("kubeconfig", ["/nowhere/kubeconfig", "empty"])
-def test_refused_in_one_line_if_the_kubeconfig_cannot_be_meant(connection, tmp_path, kubeconfig):
+def test_refused_in_one_line_if_the_kubeconfig_is_invalid(connection, tmp_path, kubeconfig):
     """A connection whose kubeconfig is missing or empty is refused before anything is built."""
     (tmp_path / "empty").touch()
     place = kubeconfig if kubeconfig.startswith("/") else str(tmp_path / kubeconfig)
-    with pytest.raises(InputRefused, match=r"^connection tried: .*Next: mend it in Airflow .*kube_config") as refusal:
+    with pytest.raises(InputRefused, match=r"^connection tried: .*Next: fix it in Airflow .*kube_config") as refusal:
         connected_namespace(connection(kube_config_path=place))
     assert "\n" not in str(refusal.value)

@@ -8,7 +8,7 @@ WHERE = "deployment/tfs-server in shop"
 
 
 def deployment(*, generation=4, replicas=2, paused=False, **status):
-    """A Deployment as the API server gives it, by default one that has become what was applied."""
+    """A Deployment as the API server returns it, by default with a complete rollout."""
     spec = {"replicas": replicas, **({"paused": True} if paused else {})}
     settled = {"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
     return {
@@ -82,7 +82,7 @@ ROLLOUTS = {
         {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 5}, "spec": {"replicas": 0}, "status": {"observedGeneration": 5}},
         Verdict.passed(f"{WHERE}: 0 of 0 replicas are available"),
     ),
-    "replicas not said: one, as Kubernetes defaults it": (
+    "replicas not set: one, Kubernetes' default": (
         {
             "metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4},
             "spec": {"replicas": None},
@@ -96,7 +96,7 @@ ROLLOUTS = {
     ),
     "recreated": (
         {**deployment(generation=4), "metadata": {"name": "tfs-server", "uid": "u-2", "generation": 4}},
-        Verdict.failed(f"{WHERE}: another object than the one applied: somebody created it anew"),
+        Verdict.failed(f"{WHERE}: not the object that was applied: somebody recreated it"),
     ),
     "gone": (None, Verdict.failed("the Deployment is gone: somebody deleted it during the rollout")),
     "HPA changed replicas, not yet observed": (
@@ -112,7 +112,7 @@ ROLLOUTS = {
 
 @pytest.mark.parametrize(("seen", "verdict"), ROLLOUTS.values(), ids=ROLLOUTS)
 def test_verdict_of_a_rollout(seen, verdict):
-    """The judge follows kubectl's algorithm, held to the generation that was applied."""
+    """The verdict follows kubectl's algorithm, for the generation that was applied."""
     assert verdict == judge_rollout(seen, uid="u-1", generation=4, namespace="shop")
 
 
@@ -141,7 +141,7 @@ def test_url_if_the_service_has_an_address(seen, url):
     "seen", [service(), {}, {"status": {"loadBalancer": {"ingress": None}}}, service({"ports": []})], ids=str
 )
 def test_wait_if_the_service_has_no_address(seen):
-    """No address yet is a wait without a URL."""
+    """A Service without an address is a wait without a URL."""
     verdict = Verdict.wait("service/tfs-server in shop: no address yet")
     assert (verdict, None) == judge_address(seen, name="tfs-server", namespace="shop")
 
@@ -157,15 +157,15 @@ GRPC = {
 
 
 @pytest.mark.parametrize(("ingress", "ports", "address"), GRPC.values(), ids=GRPC)
-def test_grpc_is_where_the_services_port_says(ingress, ports, address):
-    """An overlay may move gRPC's port, or take it away."""
+def test_grpc_address_has_the_services_port(ingress, ports, address):
+    """An overlay may change gRPC's port, or remove it."""
     seen = {**service(*filter(None, [ingress])), "spec": {"ports": ports}}
     assert address == grpc_at(seen)
 
 
 def test_fail_if_the_service_is_gone():
-    """A Service that is not there gets no address by waiting."""
-    verdict = Verdict.failed("service/tfs-server in shop: there is none")
+    """Waiting does not help a Service that does not exist."""
+    verdict = Verdict.failed("service/tfs-server in shop: does not exist")
     assert (verdict, None) == judge_address(None, name="tfs-server", namespace="shop")
 
 
@@ -210,7 +210,7 @@ PODS = {
         [pod("a", {"state": {"running": {"startedAt": "x"}}, "lastState": {}, "restartCount": 0, "ready": False})],
         ["pod/a: running, not ready, 0 restarts"],
     ),
-    "well": ([pod("a", {"state": {"running": {}}, "lastState": {}, "restartCount": 0, "ready": True})], []),
+    "ready": ([pod("a", {"state": {"running": {}}, "lastState": {}, "restartCount": 0, "ready": True})], []),
     "no status yet": ([{"metadata": {"name": "a"}}], []),
     "none": ([], []),
     "first three only": (
@@ -222,7 +222,7 @@ PODS = {
 
 @pytest.mark.parametrize(("pods", "lines"), PODS.values(), ids=PODS)
 def test_reasons_of_pods(pods, lines):
-    """What pods say is one line a reason, naming the pod."""
+    """Each reason is one line that names the pod."""
     assert lines == explain_pods(pods, [], deployment="tfs-server")
 
 
@@ -245,12 +245,12 @@ EVENTS = {
 
 @pytest.mark.parametrize(("events", "lines"), EVENTS.values(), ids=EVENTS)
 def test_reasons_of_events(events, lines):
-    """Warnings of the release's pods and of ReplicaSets are told once, in one line each."""
+    """Each warning of the release's pods and ReplicaSets is one line, once."""
     assert lines == explain_pods([pod("a", {"state": {"running": {}}, "ready": True})], events, deployment="tfs-server")
 
 
 def test_pods_before_events():
-    """What the pods say themselves comes first: it is the most telling."""
+    """The pods' own reasons come first: they say the most."""
     lines = explain_pods([pod("a", waiting("ErrImagePull"))], [event("Pod", "a", "Failed")], deployment="tfs-server")
     assert lines == ["pod/a: ErrImagePull: ", "pod/a: Failed: no luck at all"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.kubernetes.stuck import APART_S, Evidence, Looks, find_stuck, gather, judge_stuck, wants_events
+from slipway.kubernetes.stuck import APART_S, Evidence, Observations, find_stuck, gather, judge_stuck, wants_events
 from slipway.verdict import Verdict
 
 SEEN = yaml.safe_load(Path(__file__).with_name("stuck.yaml").read_text())
@@ -16,11 +16,11 @@ NO_CPU = "0/1 nodes are available: 1 Insufficient cpu."
 
 
 def seen(case, *, events=True):
-    """What the API server said of a Deployment: its newest ReplicaSet, its pod, and the pod's events."""
-    said = deepcopy(SEEN[case])
-    pods = (said["pod"],) if "pod" in said else ()
+    """What the API server returned for a Deployment: its newest ReplicaSet, its pod, and the pod's events."""
+    found = deepcopy(SEEN[case])
+    pods = (found["pod"],) if "pod" in found else ()
     return Evidence(
-        replica_set=said.get("replica_set"), pods=pods, events=tuple(said.get("events", ())) if events else ()
+        replica_set=found.get("replica_set"), pods=pods, events=tuple(found.get("events", ())) if events else ()
     )
 
 
@@ -32,27 +32,27 @@ def waits(reason, message, **container):
 
 
 def pull(words, reason="ErrImagePull"):
-    """A pod whose image cannot be pulled, in containerd's words."""
-    image = "127.0.0.1:28999/e503/denied/not-found:v1"  # a name is no reason
+    """A pod whose image cannot be pulled, with containerd's message."""
+    image = "127.0.0.1:28999/e503/denied/not-found:v1"  # the words in a name are no reason
     resolving = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {words}'
     back_off = f'Back-off pulling image "{image}": ErrImagePull: ' if reason == "ImagePullBackOff" else ""
     return waits(reason, back_off + resolving, image=image)
 
 
 def old_back_off(words):
-    """A pod as Kubernetes before 1.32 gave it: the back-off says nothing, the event of the last pull does."""
+    """A pod of Kubernetes before 1.32: not the back-off has the cause, but the event of the last pull."""
     evidence = waits("ImagePullBackOff", f'Back-off pulling image "{MISSING}"')
     uid = evidence.pods[0]["metadata"]["uid"]
-    said = [("2026-11-24T04:21:10Z", "Error: ImagePullBackOff"), ("2026-11-24T04:21:04Z", words)]
+    messages = [("2026-11-24T04:21:10Z", "Error: ImagePullBackOff"), ("2026-11-24T04:21:04Z", words)]
     events = [
         {"reason": "Failed", "message": text, "lastTimestamp": at, "involvedObject": {"uid": uid}, "metadata": {}}
-        for at, text in said
+        for at, text in messages
     ]
     return Evidence(pods=evidence.pods, events=tuple(events))
 
 
 def crashed(*, restarts, state, **container):
-    """A pod of which the container ended before."""
+    """A pod whose container ended before."""
     pod = deepcopy(SEEN["crash loop"]["pod"])
     pod["status"]["containerStatuses"][0] |= {"restartCount": restarts, "state": state, "started": False, **container}
     return Evidence(pods=(pod,))
@@ -60,7 +60,7 @@ def crashed(*, restarts, state, **container):
 
 RUNNING = {"running": {"startedAt": "2026-11-24T04:21:49Z"}}
 ENDED = {"terminated": {"exitCode": 255, "reason": "Error", "startedAt": "2026-11-24T04:21:49Z"}}
-DOOMED = {
+STUCK = {
     "image missing": (seen("image missing"), "ImagePullBackOff: Back-off pulling image", f"{MISSING}: not found"),
     "image missing, before 1.32": (
         old_back_off(f'Failed to pull image "{MISSING}": rpc error: code = NotFound desc = {MISSING}: not found'),
@@ -86,7 +86,7 @@ DOOMED = {
     "command missing, at its start": (waits("RunContainerError", f"runc create failed: {NO_COMMAND}"), "RunContainerError: runc create failed: ", NO_COMMAND),
     "command missing": (seen("command missing"), "CrashLoopBackOff: StartError: exit code 128, 3 restarts: ", NO_COMMAND),
     "key missing in a ConfigMap": (seen("key missing in a ConfigMap"), f"CreateContainerConfigError: {NO_KEY}", ""),
-    "root where none may be": (
+    "image runs as root, which is forbidden": (
         waits("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
         "CreateContainerConfigError: ", "image will run as root",
     ),
@@ -97,17 +97,17 @@ DOOMED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("evidence", "begin", "end"), DOOMED.values(), ids=DOOMED)
-def test_doomed_in_the_pods_own_words(evidence, begin, end):
-    """What will not come by waiting is named with its pod, in its own words."""
+@pytest.mark.parametrize(("evidence", "begin", "end"), STUCK.values(), ids=STUCK)
+def test_stuck_with_the_pods_message(evidence, begin, end):
+    """A pod that waiting does not help is named, with its own message."""
     stuck = find_stuck(evidence)
     assert stuck.reason.startswith(f"pod/{evidence.pods[0]['metadata']['name']}: {begin}")
     assert stuck.reason.endswith(end)
-    assert stuck.unplaced is ("Unschedulable" in begin)
+    assert stuck.unschedulable is ("Unschedulable" in begin)
 
 
 def refused(message):
-    """A ReplicaSet that may not make a pod."""
+    """A ReplicaSet whose pods the API server refuses."""
     replica_set = deepcopy(SEEN["refused by admission"]["replica_set"])
     replica_set["status"]["conditions"][0]["message"] = message
     return Evidence(replica_set=replica_set)
@@ -123,28 +123,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("evidence", "words"), REFUSED.values(), ids=REFUSED)
-def test_doomed_if_no_pod_is_admitted(evidence, words):
-    """A ReplicaSet that may not make its pods is doomed in the API server's words."""
+def test_stuck_if_no_pod_is_admitted(evidence, words):
+    """A ReplicaSet whose pods are all refused is stuck, with the API server's message."""
     stuck = find_stuck(evidence)
     assert stuck.reason.startswith("replicaset/d-admission-9c7775774: FailedCreate: ")
     assert words in stuck.reason
 
 
 def ready(evidence):
-    """The evidence with one pod more, that is ready."""
+    """The evidence with one more pod, which is ready."""
     pod = deepcopy(SEEN["crash loop"]["pod"])
     pod["status"]["containerStatuses"][0] |= {"state": RUNNING, "ready": True, "started": True}
     return Evidence(replica_set=evidence.replica_set, pods=(*evidence.pods, pod))
 
 
-def going(evidence):
-    """The evidence with its pods going away."""
+def terminating(evidence):
+    """The evidence with its pods terminating."""
     evidence.pods[0]["metadata"]["deletionTimestamp"] = "2026-11-24T04:22:00Z"
     return evidence
 
 
-HOPEFUL = {
-    "nothing there": Evidence(),
+NOT_STUCK = {
+    "no objects": Evidence(),
     "registry down": seen("registry refuses connections"),
     "registry in trouble": pull("pulling from host r failed with status code [manifests v1]: 503 Service Unavailable"),
     "registry in trouble, backing off": pull("pulling from host r failed with status code [manifests v1]: 500 Internal Server Error", "ImagePullBackOff"),
@@ -166,44 +166,44 @@ HOPEFUL = {
     "second start": crashed(restarts=1, state=RUNNING),
     "starts, never ended": crashed(restarts=0, state=RUNNING, lastState={}),
     "not ready for a moment, long after its restarts": crashed(restarts=7, state=RUNNING, started=True),
-    "one pod of two is well": ready(seen("crash loop")),
-    "refused, and one pod is well": ready(seen("refused by admission")),
-    "refused by nobody: the webhook is down": refused('Internal error occurred: failed calling webhook "policy.example.com": connection refused'),
-    "quota, until the old pods are gone": Evidence(replica_set=refused(QUOTA).replica_set, leaving=True),
-    "going away": going(seen("crash loop")),
+    "one pod of two is healthy": ready(seen("crash loop")),
+    "refused, and one pod is healthy": ready(seen("refused by admission")),
+    "the webhook is down": refused('Internal error occurred: failed calling webhook "policy.example.com": connection refused'),
+    "quota, while old pods terminate": Evidence(replica_set=refused(QUOTA).replica_set, terminating=True),
+    "terminating": terminating(seen("crash loop")),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("evidence", HOPEFUL.values(), ids=HOPEFUL)
-def test_not_doomed_if_it_may_come(evidence):
-    """A registry's blip, a busy node, one end, or one pod that is well: waiting may help."""
+@pytest.mark.parametrize("evidence", NOT_STUCK.values(), ids=NOT_STUCK)
+def test_not_stuck_if_waiting_may_help(evidence):
+    """Waiting may help with a registry in trouble, a busy node, a container that ended once, or one healthy pod."""
     assert find_stuck(evidence) is None
 
 
-def judged(*looks, grace_s=60):
-    """The verdicts of looks one after the other, each given as its time and what it saw."""
-    before, verdicts = Looks(), []
-    for now_s, evidence in looks:
+def judged(*polls, grace_s=60):
+    """The verdicts of successive polls, each given as its time and evidence."""
+    before, verdicts = Observations(), []
+    for now_s, evidence in polls:
         before, verdict = judge_stuck(before, evidence, WAITING, now_s=now_s, grace_s=grace_s)
         verdicts.append(verdict)
     return verdicts
 
 
-CRASHES, DOWN, FITS_NOWHERE = seen("crash loop"), seen("registry refuses connections"), seen("unschedulable")
+CRASHES, DOWN, UNSCHEDULABLE = seen("crash loop"), seen("registry refuses connections"), seen("unschedulable")
 NODE, NEW_NODE = ({"metadata": {"uid": uid, "name": uid}} for uid in ("node-1", "node-2"))
 
 
-def unplaced(*nodes, promised=0):
-    """A pod that fits no node, the nodes, and how often the autoscaler said that it adds some."""
+def unschedulable(*nodes, scale_ups=0):
+    """A pod that fits no node, the nodes, and how many scale-ups the autoscaler announced."""
     event = {
-        "reason": "TriggeredScaleUp", "message": "pod triggered scale-up: [{pool 1->2 (max: 3)}]", "count": promised, "type": "Normal",
-        "involvedObject": {"uid": FITS_NOWHERE.pods[0]["metadata"]["uid"]}, "metadata": {"uid": "e-1"},
+        "reason": "TriggeredScaleUp", "message": "pod triggered scale-up: [{pool 1->2 (max: 3)}]", "count": scale_ups, "type": "Normal",
+        "involvedObject": {"uid": UNSCHEDULABLE.pods[0]["metadata"]["uid"]}, "metadata": {"uid": "e-1"},
     }  # fmt: skip
-    return Evidence(pods=FITS_NOWHERE.pods, events=(event,) if promised else (), nodes=nodes)
+    return Evidence(pods=UNSCHEDULABLE.pods, events=(event,) if scale_ups else (), nodes=nodes)
 
 
 def of_another_pod(evidence):
-    """The evidence with its events of a pod that is not the release's."""
+    """The evidence, with events of a pod that is not the release's."""
     return Evidence(
         pods=evidence.pods, nodes=evidence.nodes,
         events=tuple({**event, "involvedObject": {"uid": "another"}} for event in evidence.events),
@@ -211,41 +211,41 @@ def of_another_pod(evidence):
 
 
 SEQUENCES = {
-    "one look": ([(0, CRASHES)], "wait"),
-    "two looks too near": ([(0, CRASHES), (APART_S - 1, CRASHES)], "wait wait"),
-    "two looks apart": ([(0, CRASHES), (APART_S, CRASHES)], "wait fail"),
+    "one poll": ([(0, CRASHES)], "wait"),
+    "two polls too close": ([(0, CRASHES), (APART_S - 1, CRASHES)], "wait wait"),
+    "two polls apart": ([(0, CRASHES), (APART_S, CRASHES)], "wait fail"),
     "every four seconds": ([(4 * n, CRASHES) for n in range(4)], "wait wait wait fail"),
-    "a look between that saw none": ([(0, CRASHES), (4, Evidence()), (8, CRASHES), (12, CRASHES), (18, CRASHES)], "wait wait wait wait fail"),
-    "another stuck": ([(0, seen("command missing")), (12, CRASHES)], "wait fail"),
-    "a blip, however long": ([(30 * n, DOWN) for n in range(10)], " ".join(["wait"] * 10)),
-    "within the grace": ([(0, unplaced(NODE)), (59, unplaced(NODE))], "wait wait"),
-    "beyond the grace": ([(0, unplaced(NODE)), (60, unplaced(NODE))], "wait fail"),
-    "a node was added": ([(0, unplaced(NODE)), (50, unplaced(NODE, NEW_NODE)), (109, unplaced(NODE, NEW_NODE)), (110, unplaced(NODE, NEW_NODE))], "wait wait wait fail"),
-    "a node went": ([(0, unplaced(NODE, NEW_NODE)), (60, unplaced(NODE))], "wait fail"),
-    "a scale-up began": ([(0, unplaced(NODE)), (50, unplaced(NODE, promised=1)), (109, unplaced(NODE, promised=1)), (110, unplaced(NODE, promised=1))], "wait wait wait fail"),
-    "a scale-up began again": ([(0, unplaced(promised=1)), (50, unplaced(promised=2)), (70, unplaced(promised=2))], "wait wait wait"),
-    "a scale-up for another pod": ([(0, unplaced(NODE)), (60, of_another_pod(unplaced(NODE, promised=1)))], "wait fail"),
-    "scheduled at last, then doomed": ([(0, unplaced(NODE)), (50, CRASHES), (55, CRASHES), (60, CRASHES)], "wait wait wait fail"),
-    "one of two fits nowhere": ([(0, Evidence(pods=(*CRASHES.pods, *FITS_NOWHERE.pods))), (30, Evidence(pods=(*CRASHES.pods, *FITS_NOWHERE.pods)))], "wait wait"),
+    "a poll between that found nothing": ([(0, CRASHES), (4, Evidence()), (8, CRASHES), (12, CRASHES), (18, CRASHES)], "wait wait wait wait fail"),
+    "another reason": ([(0, seen("command missing")), (12, CRASHES)], "wait fail"),
+    "a registry down, however long": ([(30 * n, DOWN) for n in range(10)], " ".join(["wait"] * 10)),
+    "within the grace": ([(0, unschedulable(NODE)), (59, unschedulable(NODE))], "wait wait"),
+    "beyond the grace": ([(0, unschedulable(NODE)), (60, unschedulable(NODE))], "wait fail"),
+    "a node was added": ([(0, unschedulable(NODE)), (50, unschedulable(NODE, NEW_NODE)), (109, unschedulable(NODE, NEW_NODE)), (110, unschedulable(NODE, NEW_NODE))], "wait wait wait fail"),
+    "a node was removed": ([(0, unschedulable(NODE, NEW_NODE)), (60, unschedulable(NODE))], "wait fail"),
+    "a scale-up began": ([(0, unschedulable(NODE)), (50, unschedulable(NODE, scale_ups=1)), (109, unschedulable(NODE, scale_ups=1)), (110, unschedulable(NODE, scale_ups=1))], "wait wait wait fail"),
+    "a scale-up began again": ([(0, unschedulable(scale_ups=1)), (50, unschedulable(scale_ups=2)), (70, unschedulable(scale_ups=2))], "wait wait wait"),
+    "a scale-up for another pod": ([(0, unschedulable(NODE)), (60, of_another_pod(unschedulable(NODE, scale_ups=1)))], "wait fail"),
+    "scheduled at last, then a crash loop": ([(0, unschedulable(NODE)), (50, CRASHES), (55, CRASHES), (60, CRASHES)], "wait wait wait fail"),
+    "one of two fits no node": ([(0, Evidence(pods=(*CRASHES.pods, *UNSCHEDULABLE.pods))), (30, Evidence(pods=(*CRASHES.pods, *UNSCHEDULABLE.pods)))], "wait wait"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("looks", "outcomes"), SEQUENCES.values(), ids=SEQUENCES)
-def test_doom_counts_when_it_was_seen_before(looks, outcomes):
-    """Two looks apart make a doom; a pod without a node has the target's grace, anew with each sign of more nodes."""
-    assert outcomes == " ".join(verdict.outcome for verdict in judged(*looks))
+@pytest.mark.parametrize(("polls", "outcomes"), SEQUENCES.values(), ids=SEQUENCES)
+def test_fails_only_if_two_polls_find_it_stuck(polls, outcomes):
+    """Two polls 10 s apart fail a rollout; a pod that fits no node has the target's grace, restarted by signs of new nodes."""
+    assert outcomes == " ".join(verdict.outcome for verdict in judged(*polls))
 
 
-def test_grace_is_never_shorter_than_two_looks():
-    """A grace of a second does not make one look enough."""
+def test_grace_is_never_shorter_than_two_polls():
+    """With a grace of one second, one poll is still not enough."""
     outcomes = [
-        verdict.outcome for verdict in judged((0, FITS_NOWHERE), (2, FITS_NOWHERE), (10, FITS_NOWHERE), grace_s=1)
+        verdict.outcome for verdict in judged((0, UNSCHEDULABLE), (2, UNSCHEDULABLE), (10, UNSCHEDULABLE), grace_s=1)
     ]
     assert outcomes == ["wait", "wait", "fail"]
 
 
-def test_verdicts_say_what_was_seen_and_when_it_counts():
-    """The rollout's own words come first, then the pod's; where there is no doom they stand alone."""
+def test_verdicts_say_why_and_from_when_it_counts():
+    """The rollout's reason comes first, then the pod's; a rollout that is not stuck has only its own."""
     name = f"pod/{CRASHES.pods[0]['metadata']['name']}"
     assert judged((0, CRASHES), (12, CRASHES), (16, Evidence())) == [
         Verdict.wait(f"{WAITING.reason}; {name}: CrashLoopBackOff: Error: exit code 2, 3 restarts (counts after 10 s)"),
@@ -272,32 +272,32 @@ def owned(name, owner, **metadata):
 GATHERED = {
     "none yet": ([], None),
     "the newest": ([revision("old", 9, release="before"), revision("new", 10)], "new"),
-    "an old one that came back": ([revision("new", 12), revision("old", 11)], "new"),
+    "an old one that was rolled back to": ([revision("new", 12), revision("old", 11)], "new"),
     "the newest is another release's": ([revision("ours", 9), revision("theirs", 10, release="theirs")], None),
     "another Deployment's": ([revision("ours", 2), revision("theirs", 10, owner="u-2")], "ours"),
 }
 
 
 @pytest.mark.parametrize(("replica_sets", "name"), GATHERED.values(), ids=GATHERED)
-def test_the_newest_replica_set_of_exactly_this_release_is_judged(replica_sets, name):
-    """Only the pods of the newest ReplicaSet speak, and only if that one is the release's."""
+def test_only_the_newest_replica_set_of_this_release_is_judged(replica_sets, name):
+    """Only pods of the newest ReplicaSet count, and only if it is the release's."""
     pods = [owned("a", "new"), owned("b", "old"), owned("c", "ours"), owned("d", "theirs")]
     found = gather(replica_sets, pods, deployment_uid="u-1", release_id="abcdefabcdef")
     assert name == (found.replica_set and found.replica_set["metadata"]["name"])
     assert {"new": ["a"], "ours": ["c"], None: []}[name] == [pod["metadata"]["name"] for pod in found.pods]
-    assert not found.leaving
+    assert not found.terminating
 
 
-def test_pods_that_go_away_are_known():
-    """Pods of the release before that are not gone yet hold quota: that is remembered."""
+def test_terminating_pods_are_noted():
+    """Pods of the previous release that still terminate use quota."""
     pods = [owned("a", "new"), owned("b", "old", deletionTimestamp="2026-11-24T04:22:00Z")]
-    assert gather([revision("new", 2)], pods, deployment_uid="u-1", release_id="abcdefabcdef").leaving
+    assert gather([revision("new", 2)], pods, deployment_uid="u-1", release_id="abcdefabcdef").terminating
 
 
 ASKED = {"image missing": True, "ConfigMap of a volume missing": True, "unschedulable": True, "crash loop": False, "OOM kill": False}  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "asked"), ASKED.items())
-def test_events_are_read_where_they_can_matter(case, asked):
-    """A pod that says all by itself costs the API server no list of events."""
+def test_events_are_read_if_they_can_matter(case, asked):
+    """If a pod's status says everything, no events are listed."""
     assert wants_events(seen(case).pods) is asked

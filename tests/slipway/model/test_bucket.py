@@ -15,7 +15,7 @@ GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "
 
 @pytest.fixture
 def place(tmp_path, digits_checkpoint):
-    """A folder of objects with a checkpoint and a nested file in it, and its URI."""
+    """A folder with a checkpoint and a nested file, and its URI."""
     folder = shutil.copytree(digits_checkpoint, tmp_path / "objects" / "checkpoint")
     (folder / "nested").mkdir()
     (folder / "nested" / "labels.txt").write_text("three")
@@ -24,29 +24,30 @@ def place(tmp_path, digits_checkpoint):
     return folder, f"file://{folder}"
 
 
-def test_hash_is_that_of_the_same_files_in_a_folder(place):
-    """Where a checkpoint lies does not matter to its revision."""
+def test_hash_is_the_same_as_of_a_local_folder(place):
+    """A checkpoint's revision does not depend on where the checkpoint is."""
     folder, uri = place
     assert content_hash(folder) == objects_hash(uri) == objects_hash(f"{uri}/")
 
 
-def test_objects_come_as_they_are(place, tmp_path):
-    """Every object below the URI comes with its name and content, and nothing of a neighbour."""
+def test_objects_are_fetched_unchanged(place, tmp_path):
+    """Every object below the URI is fetched with its name and content, and no object of a similar name."""
     folder, uri = place
     fetch_objects(uri, tmp_path / "fetched")
     assert content_hash(folder) == content_hash(tmp_path / "fetched")
 
 
 def test_source_by_uri_is_pinned_to_its_content(place):
-    """A folder by URI is pinned as a folder beside the model file is."""
+    """A folder by URI is pinned to the same hash as a local folder."""
     folder, uri = place
     file = parse_model_file({"source": {"folder": uri}, "gate": GOLDEN}, where="m.yaml")
     assert Source(kind="objects", location=uri, revision=content_hash(folder)) == pin_source(file, None)
 
 
 @pytest.mark.stand
-def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
-    """A checkpoint in a bucket is pinned and fetched as the same files in a folder are."""
+@pytest.mark.alongside
+def test_objects_of_a_bucket_are_fetched_unchanged(place, bucket, tmp_path):
+    """A checkpoint in a bucket has the same hash and content as the same files in a folder."""
     folder, _ = place
     store, uri = Store(f"{bucket}/models"), f"{bucket}/models/checkpoint"
     for path in (path for path in folder.rglob("*") if path.is_file()):
@@ -60,17 +61,18 @@ def test_objects_of_a_bucket_come_as_they_are(place, bucket, tmp_path):
 
 
 @pytest.mark.stand
-def test_object_that_would_escape_is_refused(bucket, tmp_path):
-    """Any text may be an object's name; one that would leave the folder is refused."""
+@pytest.mark.alongside
+def test_object_outside_the_folder_is_refused(bucket, tmp_path):
+    """An object may have any name. A name that leads outside the folder is refused."""
     Store(bucket).put_json({}, "models/checkpoint/../../evil")
-    with pytest.raises(ExportError, match=r"its object '\.\./\.\./evil' would escape\. Next: "):
+    with pytest.raises(ExportError, match=r"its object '\.\./\.\./evil' would be written outside the folder\. Next: "):
         fetch_objects(f"{bucket}/models/checkpoint", tmp_path / "fetched")
     assert list(tmp_path.rglob("evil")) == []
 
 
 @pytest.mark.parametrize("uri", ["file:///nowhere/checkpoint", "nonsense://bucket/checkpoint", "gs://nowhere@bucket/x"])
 def test_refused_in_one_line_if_there_is_nothing_to_read(uri, tmp_path):
-    """An empty place, an unknown scheme and a missing connection are refused by the field and the URI."""
+    """An empty folder, an unknown scheme and a missing connection are refused; the message names field and URI."""
     with pytest.raises(ResolveError, match=rf"^source\.folder {uri}: cannot be read: .*Next: check the URI") as refusal:
         objects_hash(uri)
     assert "\n" not in str(refusal.value)

@@ -18,7 +18,7 @@ GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "
 
 @pytest.fixture
 def connection(monkeypatch):
-    """Makes a connection named `hub` with this password, as a deployment may: by environment."""
+    """Makes a connection `hub` with this password, in the environment."""
 
     def make(password):
         monkeypatch.setenv("AIRFLOW_CONN_HUB", f'{{"conn_type": "http", "password": "{password}"}}')
@@ -33,29 +33,29 @@ def file_of(**source):
 
 @pytest.mark.parametrize(("revision", "commit"), [("main", REVISION), ("v1", OLDER), (OLDER, OLDER), ("pull/3", OLDER)])
 def test_branch_tag_and_commit_are_pinned(hub, digits_checkpoint, revision, commit):
-    """Whatever names a commit now is pinned to its 40 digits, with 🤗's own client."""
+    """Whatever names a commit now is pinned to its 40 hex digits, with 🤗's own client."""
     hub.add(digits_checkpoint, commit=OLDER, names=("v1", "pull/3"))
     hub.add(digits_checkpoint)
     assert commit == hub_commit(REPO, revision)
 
 
 def test_new_commit_is_noticed(hub, digits_checkpoint):
-    """A branch is looked up anew by each run."""
+    """Each run asks the Hub again for a branch's commit."""
     hub.add(digits_checkpoint, commit=OLDER)
     assert Source(kind="hub", location=REPO, revision=OLDER) == pin_source(file_of(), None)
     hub.add(digits_checkpoint, commit=REVISION)
     assert Source(kind="hub", location=REPO, revision=REVISION) == pin_source(file_of(), None)
 
 
-def test_form_replaces_the_files_revision(hub, digits_checkpoint):
-    """A run may be of another revision than the model file names."""
+def test_param_replaces_the_files_revision(hub, digits_checkpoint):
+    """A run may use another revision than the model file's."""
     hub.add(digits_checkpoint, commit=OLDER, names=("v1",))
     assert pin_source(file_of(), "v1").revision == OLDER
 
 
 @pytest.mark.parametrize("access", ["private", "gated"])
-def test_token_of_a_connection_opens(hub, digits_checkpoint, connection, access):
-    """A private or gated model is pinned with the token of a connection, which stands nowhere in the fact."""
+def test_token_of_a_connection_gives_access(hub, digits_checkpoint, connection, access):
+    """A private or gated model is pinned with the token of a connection. The Source does not contain the token."""
     hub.add(digits_checkpoint, readers={"hf_reader"}, **{access: True})
     connection("hf_reader")
     pinned = pin_source(file_of(token_conn_id="hub"), None)
@@ -74,11 +74,11 @@ def test_token_of_a_connection_opens(hub, digits_checkpoint, connection, access)
         ),
         ({"gated": True}, None, "access is gated. Next: accept its terms .*source.token_conn_id"),
         ({"gated": True}, "hf_other", "access is gated. Next: accept its terms .*the token of connection hub"),
-        ({}, "hf_unknown", "the Hub does not accept the token of connection hub. Next: put a valid one there"),
+        ({}, "hf_unknown", "the Hub does not accept the token of connection hub. Next: replace it with a valid one"),
     ],
 )
 def test_refused_without_access(hub, digits_checkpoint, connection, access, password, says):  # noqa: PLR0917 (fixtures)
-    """Who may not read the model is told so before anything is built, and how to mend it; the token is never said."""
+    """A model that may not be read is refused before anything is built, with what to do next and without the token."""
     hub.tokens = {"hf_other"}
     hub.add(digits_checkpoint, readers={"hf_reader"}, **access)
     if password:
@@ -94,13 +94,13 @@ def test_refused_without_access(hub, digits_checkpoint, connection, access, pass
     ("repo", "revision", "says"),
     [
         ("someone/else", "main", "no such model, or a private one. Next: check the name"),
-        (REPO, "gone", "no such revision. Next: name a branch, a tag or a full commit"),
+        (REPO, "gone", "no such revision. Next: use a branch, a tag or a full commit"),
         (REPO, "0" * 40, "no such revision. Next: "),
         ("-odd-", "main", ".*Next: check the name"),
     ],
 )
-def test_refused_if_the_hub_has_it_not(hub, digits_checkpoint, repo, revision, says):
-    """An unknown model or revision is final and named."""
+def test_refused_if_the_hub_does_not_have_it(hub, digits_checkpoint, repo, revision, says):
+    """An unknown model or revision is named, and not retried."""
     hub.add(digits_checkpoint)
     with pytest.raises(ResolveError, match=rf"^source\.hub {repo}@{revision}: {says}") as refusal:
         hub_commit(repo, revision)
@@ -108,7 +108,7 @@ def test_refused_if_the_hub_has_it_not(hub, digits_checkpoint, repo, revision, s
     assert not refusal.value.worth_retrying
 
 
-def test_refused_if_it_is_no_checkpoint(hub, tmp_path):
+def test_refused_if_it_is_not_a_checkpoint(hub, tmp_path):
     """A model without config.json is refused before anything is fetched."""
     (tmp_path / "model.gguf").touch()
     hub.add(tmp_path)
@@ -117,33 +117,33 @@ def test_refused_if_it_is_no_checkpoint(hub, tmp_path):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_worth_another_try_if_the_hub_is_in_trouble(hub, digits_checkpoint, status):
-    """A server in trouble is no final answer."""
+def test_retryable_if_the_hub_has_an_error(hub, digits_checkpoint, status):
+    """The Hub's server errors and rate limit can be retried."""
     hub.add(digits_checkpoint)
     hub.failing = status
-    with pytest.raises(HubUnreachable, match=rf"the Hub at {hub.url} is in trouble: HTTP {status}\. Next: ") as refusal:
+    with pytest.raises(HubUnreachable, match=rf"the Hub at {hub.url} reports HTTP {status}\. Next: ") as refusal:
         hub_commit(REPO, "main")
     assert refusal.value.worth_retrying
 
 
-def test_worth_another_try_if_nobody_answers(hub):
-    """A Hub that does not answer is named by its address, in one line."""
+def test_retryable_if_the_hub_does_not_respond(hub):
+    """A Hub that does not respond is named by its address, in one line."""
     hub.close()
-    with pytest.raises(HubUnreachable, match=rf"the Hub at {hub.url} does not answer: .*HF_ENDPOINT$") as refusal:
+    with pytest.raises(HubUnreachable, match=rf"the Hub at {hub.url} does not respond: .*HF_ENDPOINT$") as refusal:
         hub_commit(REPO, "main")
     assert refusal.value.worth_retrying
     assert "\n" not in str(refusal.value)
 
 
 def test_shipped_model_is_refused_in_one_line_without_a_hub():
-    """On a machine that reaches no Hub, hf-vit ends at its first task."""
+    """On a machine without access to the Hub, hf-vit fails at its first task."""
     with pytest.raises(HubUnreachable, match=r"^source\.hub google/vit-base-patch16-224@main: .*Next: ") as refusal:
         pin_source(read_model_file(SERVED / "hf-vit.yaml"), None)
     assert "\n" not in str(refusal.value)
 
 
-def test_commit_that_is_kept_is_not_looked_up(hub):
-    """A full commit whose copy is in the store needs no Hub; a branch does."""
+def test_hub_is_not_asked_for_a_commit_in_the_store(hub):
+    """A full commit with a copy in the store needs no Hub. A branch does."""
     hub.close()
     kept = Source(kind="hub", location=REPO, revision=REVISION)
     assert kept == pin_source(file_of(revision=REVISION), None, is_kept=lambda source: source == kept)
@@ -154,10 +154,11 @@ def test_commit_that_is_kept_is_not_looked_up(hub):
 
 
 @pytest.mark.parametrize(
-    ("password", "says"), [("", "its password is no Hub token"), ("hf_a\\nX-Evil: 1", "its password is no Hub token")]
+    ("password", "says"),
+    [("", "its password is not a Hub token"), ("hf_a\\nX-Evil: 1", "its password is not a Hub token")],
 )
 def test_refused_if_the_connection_has_no_token(connection, password, says):
-    """A connection without a token in it is refused, and what is in it is not said."""
+    """A connection whose password is not a token is refused. The message does not contain the password."""
     connection(password)
     with pytest.raises(InputRefused, match=rf"^connection hub: {says}\. Next: ") as refusal:
         hub_token("hub")
@@ -165,13 +166,15 @@ def test_refused_if_the_connection_has_no_token(connection, password, says):
 
 
 def test_refused_if_there_is_no_connection():
-    """A missing connection is named with how to make it."""
-    with pytest.raises(InputRefused, match=r"^connection nowhere: there is none\. Next: .*password: the Hub's token$"):
+    """A missing connection is named; the message says how to create it."""
+    with pytest.raises(
+        InputRefused, match=r"^connection nowhere: no such connection\. Next: .*password: the Hub's token$"
+    ):
         hub_token("nowhere")
 
 
-def test_token_connection_does_not_decide_what_is_exported(release):
-    """The same revision read with another token is the same export."""
+def test_token_connection_does_not_change_the_export(release):
+    """The same revision, read with another token, is the same export."""
     from slipway.model.export import inputs_hash
 
     source = Source(kind="hub", location=REPO, revision=REVISION)

@@ -15,26 +15,26 @@ def schema():
     return ModelFile.model_json_schema()
 
 
-def test_the_page_holds_what_the_schema_says(schema):
+def test_the_page_matches_the_schema(schema):
     """docs/model-file.md is what `make docs` would write now."""
     page = PAGE.read_text()
     assert place_reference(page, render_reference(schema)) == page, "Next: make docs"
 
 
-def test_every_field_says_what_it_is(schema):
-    """No field without a description: the reference has nothing else to say."""
+def test_every_field_has_a_description(schema):
+    """The reference needs a description of every field."""
     parts = {"ModelFile": schema, **schema["$defs"]}
-    silent = [
+    undescribed = [
         f"{name}.{field}"
         for name, part in parts.items()
         for field, said in part["properties"].items()
         if not said.get("description") and "$ref" not in said
     ]
-    assert silent == []
+    assert undescribed == []
 
 
-def test_the_pages_example_is_a_model_file(schema):
-    """The example at the top of the page is taken as it stands, and shows every part."""
+def test_the_pages_example_is_a_valid_model_file(schema):
+    """The example at the top of the page is valid, and shows every part."""
     example = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
     fields = yaml.safe_load(example)
     assert parse_model_file(fields, where="the example").schedule == "@weekly"
@@ -64,8 +64,8 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def test_a_table_of_all_fields():
-    """Every field by its path, with what it takes, its default and the first paragraph of its description."""
+def test_table_has_all_fields():
+    """Every field has a row: path, type, default and the first paragraph of its description."""
     assert render_reference(SCHEMA).splitlines() == [
         "| field | type | default | meaning |",
         "| --- | --- | --- | --- |",
@@ -84,8 +84,8 @@ def test_a_table_of_all_fields():
     ]
 
 
-def test_what_people_wrote_stays():
-    """Only what stands between the marks is written over."""
+def test_text_outside_the_marks_is_kept():
+    """Only the text between the marks is replaced."""
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert place_reference(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     assert place_reference(place_reference(page, "new"), "new") == place_reference(page, "new")
@@ -93,12 +93,12 @@ def test_what_people_wrote_stays():
 
 @pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}{BEGIN}"])
 def test_refused_if_the_page_has_no_marks(page):
-    """A page without its marks is left alone, with the way to mend it."""
+    """A page without marks is refused; the message says how to add them."""
     with pytest.raises(ValueError, match=r"docs/model-file\.md: has no marks for the table\. Next: "):
         place_reference(page, "new")
 
 
 def test_make_docs_writes_the_page():
-    """The command that the page names is there."""
+    """The command that the page names exists."""
     assert "make docs" in BEGIN
     assert "-m slipway.model.reference" in (PROJECT / "Makefile").read_text()

@@ -23,14 +23,14 @@ SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespa
 DEPLOYMENT = ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
 
 
-def test_nothing_if_there_is_no_record(store):
-    """A first run has nothing to prune, nothing good to go back to, and nothing settled."""
+def test_nothing_if_there_is_changed(store):
+    """A first run has nothing to prune, no good release to roll back to, and nothing settled."""
     history = read_history(store, "digits-vit")
     assert (history.newest, history.good, history.objects, history.settled) == (None, None, (), False)
 
 
 def test_newest_is_what_was_applied_last(store, record_of):
-    """Neither the names' order, nor runs that never applied, nor other models decide."""
+    """The order of names, runs that applied nothing and other models' records do not matter."""
     for run, minutes, objects in (("z", 1, [SERVICE]), ("a", 2, [SERVICE, DEPLOYMENT]), ("m", 3, [])):
         write_record(store, record_of(run, "live", minutes, objects=objects))
     write_record(store, record_of("n", "live", 9, objects=[DEPLOYMENT], model="other"))
@@ -40,7 +40,7 @@ def test_newest_is_what_was_applied_last(store, record_of):
 
 
 def test_cleared_run_is_what_was_applied_last(store, record_of):
-    """An old run that applied again after a newer one is the newest: what it brought back can be pruned."""
+    """An old run that applied again after a newer one is the newest: what it applied can be pruned."""
     write_record(store, record_of("new", "live", 5, objects=[SERVICE]))
     write_record(store, record_of("old", "live", 10, objects=[SERVICE, DEPLOYMENT]))
     assert read_history(store, "digits-vit").objects == (SERVICE, DEPLOYMENT)
@@ -48,23 +48,23 @@ def test_cleared_run_is_what_was_applied_last(store, record_of):
 
 SETTLED = {
     "proven": (["live"], True, "r0"),
-    "failed and not undone": (["live", "failed"], False, "r0"),
-    "killed half-way": (["live", "open"], False, "r0"),
-    "failed and undone": (["live", "failed", "live"], True, "r2"),
+    "failed and not rolled back": (["live", "failed"], False, "r0"),
+    "killed": (["live", "open"], False, "r0"),
+    "failed and rolled back": (["live", "failed", "live"], True, "r2"),
     "never proven": (["failed"], False, None),
 }
 
 
 @pytest.mark.parametrize(("outcomes", "settled", "good"), SETTLED.values(), ids=SETTLED)
 def test_settled_only_if_what_was_applied_last_was_proven(record_of, outcomes, settled, good):
-    """A record that stayed open, or failed and was not undone, leaves the cluster unsettled; the good one is the last proven."""
+    """An open record, or a failed one without a rollback, leaves the cluster unsettled; the good record is the last proven one."""
     history = History(tuple(record_of(f"r{n}", outcome, n) for n, outcome in enumerate(outcomes)))
     assert history.settled is settled
     assert (history.good["run_id"] if history.good else None) == good
 
 
 def test_records_of_another_target_do_not_count(store, release, record_of):
-    """A model that moved to another namespace leaves its old objects to its old records."""
+    """After a move to another namespace, the old objects belong to the old records."""
     elsewhere = Target(conn_id="kubernetes_default", namespace="attic")
     write_record(store, record_of("old", "live", 1, target=elsewhere))
     write_record(store, record_of("new", "live", 2))
@@ -76,23 +76,23 @@ def test_records_of_another_target_do_not_count(store, release, record_of):
 
 @pytest.fixture
 def three(record_of):
-    """A, then B, then A again."""
+    """Records of release A, then B, then A again."""
     return History(tuple(record_of(f"r{n}", "live", n, release_id=name * 12) for n, name in enumerate(("a", "b", "a"))))
 
 
 def test_release_before_the_live_one_if_none_is_named(three):
-    """Going back without a name is going to the newest proven release that is not live."""
+    """Without a name, a rollback goes to the newest proven release that is not live."""
     assert choose_release(three, None)["release_id"] == "b" * 12
 
 
-def test_the_last_proven_release_if_what_serves_is_none(three, record_of):
-    """A release that was killed half-way serves: the one before it is the last that was proven."""
+def test_the_last_proven_release_if_an_unproven_one_serves(three, record_of):
+    """If the run of the serving release was killed, the rollback goes to the last proven release."""
     killed = History((*three.records, record_of("r3", "open", 3, release_id="c" * 12)))
     assert choose_release(killed, None)["release_id"] == "a" * 12
 
 
 def test_named_release_if_it_was_proven(three):
-    """A release that was proven live can come back, the live one included."""
+    """A rollback can name any release that was proven live, the live one included."""
     assert choose_release(three, "a" * 12)["run_id"] == "r2"
 
 
@@ -103,14 +103,14 @@ def test_named_release_if_it_was_proven(three):
         (
             ["live"],
             None,
-            "Param release: there is none before the live one to go back to. Next: name one of abcdefabcdef",
+            "Param release: no release before the live one was proven. Next: name one of abcdefabcdef",
         ),
-        (["failed"], None, "Param release: there is none before the live one to go back to. Next: name one of none"),
+        (["failed"], None, "Param release: no release before the live one was proven. Next: name one of none"),
         ([], "c" * 12, "Param release: 'cccccccccccc' was never proven live. Next: use one of none"),
     ],
 )
 def test_refused_if_there_is_no_such_release(record_of, outcomes, named, message):
-    """A release that cannot come back is refused, naming those that can."""
+    """The refusal names the releases to choose from."""
     history = History(tuple(record_of(f"r{n}", outcome, n) for n, outcome in enumerate(outcomes)))
     with pytest.raises(InputRefused) as refused:
         choose_release(history, named)
@@ -118,31 +118,31 @@ def test_refused_if_there_is_no_such_release(record_of, outcomes, named, message
 
 
 def test_each_release_is_listed_once(three, release):
-    """The list that people choose from has a line for each release, the newest first, with version and revision."""
+    """The list has one line per release, newest first, with version and revision."""
     lines = describe(three)
     assert [line[:12] for line in lines] == ["a" * 12, "b" * 12]
     assert all(release.source.revision in line and "version 7" in line for line in lines)
 
 
-def no_record(change):
-    """A record with something in it that makes it none."""
+def changed(change):
+    """Writes the record with these changes."""
     return lambda record: json.dumps({**record, **change}).encode()
 
 
-UNREAD = {
-    "half of it": (lambda record: json.dumps(record).encode()[:200], "no JSON object"),
-    "nothing": (lambda _: b"", "no JSON object"),
-    "not text": (lambda _: b"\xff\xfe\x00", "no JSON object"),
-    "a list": (lambda _: b"[1, 2]", "no JSON object"),
-    "of another Slipway": (no_record({"schema": 99}), "of schema 99, this Slipway reads 1"),
-    "without objects": (no_record({"objects": None}), "its objects is missing, or is none"),
-    "without a target": (no_record({"release": {}}), "its release does not say where it went"),
+UNREADABLE = {
+    "half of it": (lambda record: json.dumps(record).encode()[:200], "not a JSON object"),
+    "nothing": (lambda _: b"", "not a JSON object"),
+    "not text": (lambda _: b"\xff\xfe\x00", "not a JSON object"),
+    "a list": (lambda _: b"[1, 2]", "not a JSON object"),
+    "of another version": (changed({"schema": 99}), "has schema 99, this Slipway reads schema 1"),
+    "without objects": (changed({"objects": None}), "its field objects is missing or invalid"),
+    "without a target": (changed({"release": {}}), "its release has no target or no deployment"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "why"), UNREAD.values(), ids=UNREAD)
-def test_what_cannot_be_read_is_named_and_stops_nobody(store, record_of, caplog, spoil, why):
-    """A record that is cut off, empty, foreign or of another Slipway is passed over with its name and why; the others count."""
+@pytest.mark.parametrize(("spoil", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_unreadable_record_is_skipped_with_a_warning(store, record_of, caplog, spoil, why):
+    """The warning names the record and why; the other records count."""
     for minutes, run in enumerate(("good", "broken")):
         write_record(store, record_of(run, "live", minutes))
     place = Path(store.uri.removeprefix("file://")) / "records" / "digits-vit" / "broken.json"
@@ -150,15 +150,15 @@ def test_what_cannot_be_read_is_named_and_stops_nobody(store, record_of, caplog,
     history = read_history(store, "digits-vit")
     assert [record["run_id"] for record in history.records] == ["good"]
     assert history.unread == (f"{store.uri_of('records/digits-vit/broken.json')}: {why}",)
-    assert f"{history.unread[0]}: passed over. Next: " in caplog.text
+    assert f"{history.unread[0]}: skipped. Next: " in caplog.text
     assert history.at(*place_of(history.newest)).unread == history.unread
 
 
 BAD = {"task": "gate", "reason": "wrong label"}
 
 
-def test_bad_only_if_this_very_release_was_found_so(record_of, release):
-    """A record that blames the release is found by all that a person can mean by another one; what a run is does not count."""
+def test_bad_only_if_exactly_this_release_was_blamed(record_of, release):
+    """Fields that describe only the run do not matter; every other change makes another release."""
     another = replace(release, run_id="other", retention=Retention(releases=2), installation="there")
     found = find_bad([{**record_of("r1", "failed"), "bad": BAD}], another)
     assert found["run_id"] == "r1"
@@ -179,7 +179,7 @@ def test_bad_only_if_this_very_release_was_found_so(record_of, release):
     ],
 )
 def test_the_last_judgement_counts(record_of, release, outcomes, bad):
-    """A release that was proven since is not bad; a run that ended for another reason judged nothing."""
+    """A release that was proven later is not bad; a run that ended for another reason does not count."""
     records = []
     for minutes, outcome in enumerate(outcomes):
         record = record_of(f"r{minutes}", {"bad": "failed", "proven": "failed"}.get(outcome, outcome), minutes)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from slipway.facts import Card, Export, ObjectRef, Pushed, from_dict, to_dict
+from slipway.names import record_key
 from slipway.records.record import (
     SCHEMA,
     begin_record,
@@ -15,7 +16,6 @@ from slipway.records.record import (
     opened,
     previewed,
     read_record,
-    record_key,
     write_record,
 )
 from slipway.release import Release
@@ -32,12 +32,12 @@ VERDICT = {"outcome": "pass", "reason": "3 of 3 rounds in a row passed"}
 
 
 def at(minutes):
-    """A moment after noon."""
+    """So many minutes after noon."""
     return NOON + timedelta(minutes=minutes)
 
 
 def opened_by(release, *objects, minutes=0):
-    """A record as it stands before the first write."""
+    """A record before the first write to the cluster."""
     return opened(
         new_record(release, now=NOON),
         release=release,
@@ -49,8 +49,8 @@ def opened_by(release, *objects, minutes=0):
     )
 
 
-def test_new_record_tells_what_the_run_is_about(release):
-    """A record begins with the whole release and nothing done."""
+def test_new_record_has_the_release(release):
+    """A new record has the whole release and no result."""
     record = new_record(release, now=NOON)
     assert (SCHEMA, "digits-vit", release.run_id, "open") == tuple(
         record[name] for name in ("schema", "model", "run_id", "outcome")
@@ -61,8 +61,8 @@ def test_new_record_tells_what_the_run_is_about(release):
     assert (record["closed"], record["objects"], record["verdicts"]) == (None, [], {})
 
 
-def test_opened_record_tells_what_is_about_to_be_applied(release):
-    """Before the first write the record holds everything that an undo needs."""
+def test_opened_record_has_what_will_be_applied(release):
+    """Before the first write the record has everything that a rollback needs."""
     record = opened_by(release, SERVICE, DEPLOYMENT, minutes=5)
     assert record["objects"] == [to_dict(SERVICE), to_dict(DEPLOYMENT)]
     assert record["outcome"] == "open"
@@ -75,7 +75,7 @@ def test_opened_record_tells_what_is_about_to_be_applied(release):
 
 
 def test_closed_record_is_live_only_if_proven(release):
-    """The gate alone makes a run live."""
+    """Only a passed gate makes a record live."""
     said = {"verdicts": {"gate": VERDICT}, "tasks": {"gate": "success"}, "now": at(9)}
     record = closed(opened_by(release, SERVICE), proven=True, **said)
     assert (record["outcome"], record["closed"], record["verdicts"]) == ("live", at(9).isoformat(), {"gate": VERDICT})
@@ -83,8 +83,8 @@ def test_closed_record_is_live_only_if_proven(release):
     assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
 
 
-def test_the_first_to_blame_the_release_is_remembered(release):
-    """A run that was not proven remembers who found the release itself at fault, and one that was, nobody."""
+def test_the_first_task_that_blames_the_release_is_recorded(release):
+    """An unproven run records the first task that blamed the release; a proven run records none."""
     said = {
         "wait_for_rollout": {"outcome": "fail", "reason": "late", "at": "3"},
         "gate": {"outcome": "fail", "reason": "wrong", "at": "2", "bad": True},
@@ -97,25 +97,28 @@ def test_the_first_to_blame_the_release_is_remembered(release):
     assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
 
 
-def test_record_begun_anew_if_it_cannot_be_read(release, store, caplog):
-    """A run that is cleared goes on with its own record; one that was spoilt stops it not, and is named."""
+def test_new_record_if_the_old_one_cannot_be_read(release, store, caplog):
+    """A cleared run continues its own record; if that cannot be read, a warning names it and a new one starts."""
     write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
     assert begin_record(store, release, cause="refresh")["outcome"] == "failed"
     place = Path(store.uri.removeprefix("file://")) / record_key(release.model, release.run_id)
     place.write_text(place.read_text()[:100])
     assert begin_record(store, release, cause="refresh")["outcome"] == "open"
-    assert f"{store.uri_of(record_key(release.model, release.run_id))}: no JSON object: begun anew" in caplog.text
+    assert (
+        f"{store.uri_of(record_key(release.model, release.run_id))}: not a JSON object: starting a new record"
+        in caplog.text
+    )
 
 
 def test_record_reopened_if_the_run_is_cleared(release):
-    """A run that applies again is open again, and its record the newest."""
+    """A run that applies again is open again, and its record is the newest."""
     ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
     again = opened(ended, release=release, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
     assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
 
 
-def test_what_a_cleared_run_had_live_is_kept(release, store):
-    """Its record will tell of what it applies now; what it had live is told by another one, and only that."""
+def test_the_live_record_of_a_cleared_run_is_copied(release, store):
+    """The copy keeps what was live; the run's own record will describe what it applies now."""
     record = opened_by(release, DEPLOYMENT)
     keep_live(store, record)
     assert store.names("records/digits-vit") == []
@@ -130,7 +133,7 @@ def test_what_a_cleared_run_had_live_is_kept(release, store):
 
 
 def test_record_is_of_the_release_that_is_applied(release, store):
-    """A run that is cleared may be resolved to something else: its record tells of that as soon as it applies it, or never has."""
+    """A cleared run may resolve to another release: its record describes that release once the run applies it, or if it applied none before."""
     newer = replace(release, manifests_hash="sha256:9")
     mark_bad(release, task="smoke_test", reason="wrong label")
     began = begin_record(store, newer, cause="refresh")
@@ -142,26 +145,26 @@ def test_record_is_of_the_release_that_is_applied(release, store):
     assert (again["release"], again["fingerprint"]) == (to_dict(newer), newer.fingerprint)
 
 
-def test_what_is_live_is_not_marked_bad(release, store):
-    """A live run that is cleared and finds something newer bad before it applies it says nothing against what it brought."""
+def test_a_live_record_is_not_marked_bad(release, store):
+    """A cleared live run that blames a newer release before it applies it leaves its record unchanged."""
     write_record(store, closed(opened_by(release, SERVICE), proven=True, verdicts={}, tasks={}, now=at(9)))
     live = read_record(store, "digits-vit", release.run_id)
     mark_bad(release, task="preview_gate", reason="wrong label")
     assert read_record(store, "digits-vit", release.run_id) == live
 
 
-def test_one_releases_fault_is_not_anothers(release, store):
-    """A run that applied one release, was cleared, and finds a newer one bad: the record that tells of the first blames nobody."""
+def test_a_newer_releases_fault_does_not_blame_the_applied_one(release, store):
+    """A run applied one release, was cleared and blames a newer one: the record of the first blames no release."""
     write_record(store, opened_by(release, SERVICE))
     newer = replace(release, manifests_hash="sha256:newer")
     mark_bad(newer, task="smoke_test", reason="wrong label")
     fault = {"outcome": "fail", "reason": "wrong label", "at": "2026-11-24T12:00:00+00:00", "bad": True}
-    close_run(newer, {"smoke_test": fault}, {"smoke_test": "failed"}, proven=False)
+    close_run(newer, {"smoke_test": fault}, {"smoke_test": "failed"}, proven=False, applied=False)
     assert read_record(store, "digits-vit", release.run_id)["bad"] is None
 
 
 def test_record_is_found_by_its_run(release, store):
-    """A written record is read again by model and run; a run without one has none."""
+    """A written record is read by model and run id; a run without a record has None."""
     assert read_record(store, "digits-vit", release.run_id) is None
     record = opened_by(release, SERVICE)
     uri = write_record(store, record)
@@ -169,10 +172,10 @@ def test_record_is_found_by_its_run(release, store):
     assert json.loads(json.dumps(record)) == read_record(store, "digits-vit", release.run_id)
 
 
-def test_run_closed_with_what_its_tasks_left(release, store):
-    """A closed run's record keeps what was opened, and every verdict that there is."""
+def test_closed_run_keeps_what_was_opened(release, store):
+    """A closed run's record keeps what was opened, and has every verdict."""
     write_record(store, opened_by(release, SERVICE))
-    uri = close_run(release, {"gate": VERDICT}, {"gate": "success"}, proven=True)
+    uri = close_run(release, {"gate": VERDICT}, {"gate": "success"}, proven=True, applied=True)
     record = read_record(store, "digits-vit", release.run_id)
     assert uri == store.uri_of(record_key("digits-vit", release.run_id))
     assert (record["outcome"], record["tasks"]) == ("live", {"gate": "success"})
@@ -180,24 +183,24 @@ def test_run_closed_with_what_its_tasks_left(release, store):
     assert record["objects"] == [to_dict(SERVICE)]
 
 
-def test_run_that_was_live_stays_so_if_it_is_cleared_and_never_applies(release, store):
-    """What an earlier try of the run has brought is live still: its record is what a rollback goes back to."""
+def test_live_record_is_kept_if_the_cleared_run_applies_nothing(release, store):
+    """What an earlier try of the run deployed is still live: a rollback needs its record."""
     write_record(store, opened_by(release, SERVICE))
-    close_run(release, {"gate": VERDICT}, {"apply": "success", "gate": "success"}, proven=True)
+    close_run(release, {"gate": VERDICT}, {"apply": "success", "gate": "success"}, proven=True, applied=True)
     live = read_record(store, "digits-vit", release.run_id)
-    close_run(release, {}, {"export": "failed", "apply": "upstream_failed"}, proven=False)
+    close_run(release, {}, {"export": "failed", "apply": "upstream_failed"}, proven=False, applied=False)
     assert read_record(store, "digits-vit", release.run_id) == live
 
 
 def test_run_closed_if_it_never_applied(release, store):
-    """A run that failed before the cluster leaves a record too, without objects."""
-    close_run(release, {}, {"export": "failed"}, proven=False)
+    """A run that failed before it reached the cluster has a record too, without objects."""
+    close_run(release, {}, {"export": "failed"}, proven=False, applied=False)
     record = read_record(store, "digits-vit", release.run_id)
     assert (record["outcome"], record["objects"], record["tasks"]) == ("failed", [], {"export": "failed"})
 
 
-def test_preview_is_in_the_record_until_it_is_gone(release):
-    """Before the first is written the objects are listed, with the image that they are of; nothing counts as applied."""
+def test_preview_is_in_the_record_until_it_is_deleted(release):
+    """Before the first write the record lists the objects and their image; nothing counts as applied."""
     began = previewed(new_record(release, now=NOON), objects=[SERVICE], export=EXPORT, pushed=PUSHED)
     assert (began["preview"], began["objects"], began["outcome"]) == ([to_dict(SERVICE)], [], "open")
     assert (began["release_id"], began["digest"], began["version"]) == ("abcdefabcdef", "sha256:d", 7)
@@ -205,8 +208,8 @@ def test_preview_is_in_the_record_until_it_is_gone(release):
     assert ended == {**began, "preview": []}
 
 
-def test_preview_of_a_run_that_was_cleared_leaves_what_is_live_as_it_is(release):
-    """What a record says of the objects that it lists stays true while something newer is previewed."""
+def test_preview_of_a_cleared_run_does_not_change_the_live_part(release):
+    """What the record says about its live objects stays true while something newer is previewed."""
     live = opened_by(release, DEPLOYMENT)
     newer = Pushed(reference="r/digits-vit@sha256:e", digest="sha256:e", release_id="newernewer00", version=8)
     assert previewed(live, objects=[SERVICE], export=EXPORT, pushed=newer) == {**live, "preview": [to_dict(SERVICE)]}

@@ -11,7 +11,7 @@ import pytest
 from slipway.errors import StoreError
 from slipway.records.store import Store, fetch, read_bytes, read_json
 
-PLACES = ["folder", pytest.param("bucket", marks=pytest.mark.stand)]
+PLACES = ["folder", pytest.param("bucket", marks=[pytest.mark.stand, pytest.mark.alongside])]
 
 
 @pytest.fixture(params=PLACES)
@@ -36,7 +36,7 @@ def file(tmp_path):
 
 
 def test_uri_reads_what_was_put(any_store, file, tmp_path):
-    """A stored file comes back from its URI, as bytes and as a file."""
+    """A stored file is read from its URI, as bytes and as a file."""
     uri = any_store.put_file(file, "exports/digits-vit/7/model.tar")
     assert (
         uri == f"{any_store.uri}/exports/digits-vit/7/model.tar" == any_store.uri_of("exports/digits-vit/7/model.tar")
@@ -45,23 +45,23 @@ def test_uri_reads_what_was_put(any_store, file, tmp_path):
     assert fetch(uri, tmp_path / "back.tar").read_bytes() == b"\x00model"
 
 
-def test_json_comes_back(any_store):
-    """A stored value comes back, by key and by URI, and a person can read it."""
+def test_json_is_read_back(any_store):
+    """A stored value is read by key and by URI."""
     value = {"label": "🤗", "numbers": [1, 2.5, None, True]}
     uri = any_store.put_json(value, "records/digits-vit/run.json")
     assert value == read_json(uri) == any_store.read_json("records/digits-vit/run.json")
 
 
 def test_newer_value_if_put_twice(any_store):
-    """A second put replaces the first, and leaves no draft beside it."""
+    """A second put replaces the first and leaves no draft."""
     any_store.put_json({"n": 1}, "a/value.json")
     any_store.put_json({"n": 2}, "a/value.json")
     assert any_store.read_json("a/value.json") == {"n": 2}
     assert any_store.names("a") == ["value.json"]
 
 
-def test_whole_or_old_if_read_during_a_put(any_store):
-    """A reader never meets half a value."""
+def test_reads_during_a_put_are_complete(any_store):
+    """A reader never gets half a value."""
     long = "x" * 200_000
     any_store.put_json(["0", long], "value.json")
 
@@ -85,14 +85,14 @@ def test_nothing_left_if_a_put_fails(store, tmp_path):
 
 
 def test_first_claim_wins(any_store):
-    """What is claimed stays what it was."""
+    """A claimed key keeps its first value."""
     assert any_store.claim("versions/digits-vit/1.json", {"content_hash": "a"}) is True
     assert any_store.claim("versions/digits-vit/1.json", {"content_hash": "b"}) is False
     assert any_store.read_json("versions/digits-vit/1.json") == {"content_hash": "a"}
 
 
-def test_one_of_many_claims_wins_and_is_whole_at_once(any_store):
-    """Of claims at one moment one wins, and whoever lost can read the winner's value."""
+def test_one_of_many_claims_wins_and_is_complete(any_store):
+    """One of several simultaneous claims wins, and the others can read the winner's value at once."""
 
     def claim(attempt, number):
         won = any_store.claim(f"versions/{attempt}.json", {"number": number})
@@ -107,7 +107,7 @@ def test_one_of_many_claims_wins_and_is_whole_at_once(any_store):
 
 
 def test_names_are_what_lies_below(any_store):
-    """Names are sorted, drafts are not among them, and there are none where nothing is."""
+    """Names are sorted, without drafts; empty if there is nothing."""
     assert any_store.names("versions/digits-vit") == []
     for name in ("10.json", "2.json"):
         any_store.put_json({}, f"versions/digits-vit/{name}")
@@ -115,15 +115,15 @@ def test_names_are_what_lies_below(any_store):
     assert any_store.names("versions") == ["digits-vit"]
 
 
-def test_exists_if_it_was_put(any_store):
-    """Something is there only once it was put."""
+def test_exists_only_after_a_put(any_store):
+    """A key exists only after a put."""
     assert any_store.exists("a.json") is False
     any_store.put_json({}, "a.json")
     assert any_store.exists("a.json") is True
 
 
 def test_refused_in_one_line_if_there_is_nothing(any_store, tmp_path):
-    """What is not there is named by its URI, with what next."""
+    """The error names the missing URI and the next step."""
     for read in (
         lambda: any_store.read_json("gone.json"),
         lambda: fetch(any_store.uri_of("gone.json"), tmp_path / "x"),
@@ -136,7 +136,7 @@ def test_refused_in_one_line_if_there_is_nothing(any_store, tmp_path):
 
 
 def test_refused_in_one_line_if_not_json(store, file):
-    """What is not JSON is named, with what next."""
+    """The error names the file that is not JSON, and the next step."""
     store.put_file(file, "value.json")
     with pytest.raises(StoreError, match=r"value\.json: not JSON: .*Next: ") as refusal:
         store.read_json("value.json")
@@ -145,7 +145,7 @@ def test_refused_in_one_line_if_not_json(store, file):
 
 @pytest.mark.parametrize("act", ["put", "claim", "names"])
 def test_refused_in_one_line_if_the_store_cannot_be_used(tmp_path, act):
-    """A store that is no folder is refused, naming the Variable that says where it is."""
+    """The error of an unusable store names the Variable that sets it."""
     (tmp_path / "file").touch()
     store = Store(f"file://{tmp_path}/file")
     with pytest.raises(StoreError, match=r"/file/a.*: .*Next: check the Variable slipway_store") as refusal:
@@ -157,8 +157,8 @@ def test_refused_in_one_line_if_the_store_cannot_be_used(tmp_path, act):
     assert "\n" not in str(refusal.value)
 
 
-def test_drafts_are_no_names(store):
-    """What is being written is not there yet, and nothing stays of it."""
+def test_drafts_are_not_listed(store):
+    """A draft is not listed, and a finished put leaves none."""
     store.put_json({}, "a/2.json")
     assert [path.name for path in (folder_of(store) / "a").iterdir()] == ["2.json"]
     (folder_of(store) / "a/.2.json.draft").touch()
@@ -173,8 +173,8 @@ print(store.claim("versions/1.json", {}), store.claim("versions/2.json", {}), st
 """
 
 
-def test_what_others_write_is_seen(any_store):
-    """A process that has listed, looked and read before sees what another one has written since."""
+def test_writes_of_other_processes_are_seen(any_store):
+    """A process that listed, checked and read before sees what another process has written since."""
     any_store.claim("versions/1.json", {})
     any_store.put_json({"n": 1}, "a.json")
     assert any_store.names("versions") == ["1.json"]
@@ -192,8 +192,9 @@ def test_what_others_write_is_seen(any_store):
 
 
 @pytest.mark.stand
+@pytest.mark.alongside
 def test_refused_in_one_line_if_there_is_no_bucket(bucket):
-    """A bucket that is not there is refused, not made."""
+    """A missing bucket is an error and is not created."""
     store = Store(f"{bucket}-missing/slipway")
     with pytest.raises(StoreError, match=r"-missing/slipway/a\.json: cannot be read: .*Next: ") as refusal:
         store.read_json("a.json")
@@ -202,7 +203,7 @@ def test_refused_in_one_line_if_there_is_no_bucket(bucket):
 
 
 def test_value_is_readable_json(store):
-    """People and other programs read records: sorted, indented, one line end at the end."""
+    """JSON files are sorted and indented and end in one newline."""
     store.put_json({"b": 1, "a": "🤗"}, "a.json")
     assert (
         json.dumps({"a": "🤗", "b": 1}, indent=1, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What a rendered Deployment says of batching."""
+"""The batching settings of a rendered Deployment."""
 
 import pytest
 
@@ -8,7 +8,7 @@ TEXT = "# max_batch_size { value: 1 }\nmax_batch_size { value: 3 } num_batch_thr
 
 
 def objects(data, *, volume=None, mount=None, argument="--batching_parameters_file=/etc/tfs/batching.txt"):
-    """A Deployment that mounts the ConfigMap `tfs`, and that ConfigMap with these data."""
+    """A Deployment that mounts the ConfigMap `tfs`, and this ConfigMap with `data`."""
     container = {
         "name": "tfs-k8s",
         "args": ["--enable_batching", argument],
@@ -18,7 +18,7 @@ def objects(data, *, volume=None, mount=None, argument="--batching_parameters_fi
         ],
     }
     volumes = [{"name": "scratch", "emptyDir": {}}, {"name": "numbers", "configMap": {"name": "tfs", **(volume or {})}}]
-    pod = {"containers": [{"name": "beside"}, container], "volumes": volumes}
+    pod = {"containers": [{"name": "sidecar"}, container], "volumes": volumes}
     deployment = {"kind": "Deployment", "metadata": {"name": "tfs"}, "spec": {"template": {"spec": pod}}}
     return deployment, [deployment, {"kind": "ConfigMap", "metadata": {"name": "tfs"}, "data": data}]
 
@@ -32,13 +32,13 @@ def objects(data, *, volume=None, mount=None, argument="--batching_parameters_fi
         "max_batch_size {\n  # at most\n  value:3 }",
     ],
 )
-def test_limit_is_read_as_the_text_proto_that_it_is(text):
-    """However it is laid out; what stands behind # says nothing."""
+def test_limit_is_read_from_any_text_proto(text):
+    """The layout does not matter, and comments are ignored."""
     assert largest_batch(*objects({"batching.txt": text})) == 3
 
 
 def test_file_is_found_as_the_container_sees_it():
-    """A key may be mounted under another name, and a single file over a path of its own."""
+    """A key may be mounted under another name, and a single file at its own path."""
     renamed = {"items": [{"key": "numbers", "path": "batching.txt"}]}
     assert largest_batch(*objects({"numbers": TEXT}, volume=renamed)) == 3
     single = {"mountPath": "/etc/tfs/batching.txt", "subPath": "numbers"}
@@ -54,8 +54,8 @@ def test_file_is_found_as_the_container_sees_it():
         {"data": {"batching.txt": TEXT}, "argument": "--batching_parameters_file=/elsewhere/batching.txt"},
         {"data": {"batching.txt": TEXT}, "volume": {"name": "of-somebody-else"}},
     ],
-    ids=["not said", "no such key", "no file", "not mounted", "not of this overlay"],
+    ids=["not set", "no such key", "no file", "not mounted", "not of this overlay"],
 )
-def test_what_no_object_says_is_not_known(given):
-    """The server's own default, and a file that is not of these objects, set no limit here."""
+def test_no_limit_if_no_object_sets_one(given):
+    """The server's own default, and a file outside these objects, give no limit."""
     assert largest_batch(*objects(**given)) is None

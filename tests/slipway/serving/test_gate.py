@@ -1,34 +1,34 @@
 import pytest
 
 from slipway.release import Gate
-from slipway.serving.gate import Round, Standing, judge_all, judge_gate, judge_latency, percentile
+from slipway.serving.gate import GateState, RoundResult, judge_all, judge_gate, judge_latency, percentile
 from slipway.verdict import Verdict
 
-PASS, WAIT, FAIL, DOUBT = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f"), Verdict.inconclusive("d")
+PASS, WAIT, FAIL, UNSURE = Verdict.passed("p"), Verdict.wait("w"), Verdict.failed("f"), Verdict.inconclusive("i")
 GATE = Gate()
 
 
 def after(rounds, gate=GATE, *, passes=3):
-    """Where the gate stands after these rounds, and its last verdict; the rounds before it all said wait."""
-    standing, verdicts = Standing(), []
+    """The gate's state and verdict after these rounds; the verdict after each earlier round is wait."""
+    state, verdicts = GateState(), []
     for latest in rounds:
-        standing, verdict = judge_gate(standing, latest, gate, passes=passes)
+        state, verdict = judge_gate(state, latest, gate, passes=passes)
         verdicts.append(verdict)
     assert {verdict.outcome for verdict in verdicts[:-1]} <= {"wait"}
-    return standing, verdicts[-1]
+    return state, verdicts[-1]
 
 
-def one(*verdicts, times_ms=(10.0,)):
-    """A round over REST alone."""
-    return Round(rest=verdicts, times_ms=times_ms)
+def rest_round(*verdicts, times_ms=(10.0,)):
+    """A round over REST only."""
+    return RoundResult(rest=verdicts, times_ms=times_ms)
 
 
-GOOD, MISSING, WRONG = one(PASS), one(WAIT), one(FAIL)
-SLOW = one(PASS, times_ms=(600.0,))
+GOOD, MISSING, WRONG = rest_round(PASS), rest_round(WAIT), rest_round(FAIL)
+SLOW = rest_round(PASS, times_ms=(600.0,))
 
 
-def test_pass_after_so_many_rounds_in_a_row():
-    """The last of enough rounds in a row is the pass."""
+def test_pass_after_enough_rounds_in_a_row():
+    """The gate passes with the last of the required rounds in a row."""
     assert after([GOOD])[1] == Verdict.wait("1 of 3 rounds in a row passed")
     assert after([GOOD, GOOD])[1] == Verdict.wait("2 of 3 rounds in a row passed")
     assert after([GOOD] * 3)[1] == Verdict.passed("3 of 3 rounds in a row passed; p")
@@ -36,92 +36,92 @@ def test_pass_after_so_many_rounds_in_a_row():
 
 
 def test_an_error_is_not_a_failure():
-    """A round without all answers breaks the row and nothing else, for as long as there is time."""
-    standing, verdict = after([GOOD, GOOD, *[MISSING] * 50])
-    assert (standing.streak, verdict) == (0, WAIT)
+    """A round with missing answers only restarts the count of rounds in a row, until the time limit."""
+    state, verdict = after([GOOD, GOOD, *[MISSING] * 50])
+    assert (state.passes_in_a_row, verdict) == (0, WAIT)
     assert after([GOOD, GOOD, MISSING, GOOD, GOOD, GOOD])[1].outcome == "pass"
 
 
-def test_a_failure_is_the_end():
-    """One wrong answer fails at once, however many rounds were right, and whatever else had no answer."""
-    assert after([GOOD, GOOD, one(WAIT, FAIL)])[1] == FAIL
+def test_a_failure_fails_the_gate():
+    """One wrong answer fails at once, after any number of passes, and next to a missing answer."""
+    assert after([GOOD, GOOD, rest_round(WAIT, FAIL)])[1] == FAIL
 
 
-def test_failures_within_the_budget_break_the_row():
-    """What the model file bears is borne, and counted by answers: the row begins anew."""
+def test_tolerated_failures_restart_the_count():
+    """The model file's `failures` counts wrong answers; each tolerated one restarts the count of rounds in a row."""
     gate = Gate(failures=2)
-    standing, verdict = after([GOOD, GOOD, one(FAIL, FAIL)], gate)
-    assert (standing.streak, verdict) == (0, Verdict.wait("2 wrong answers, 2 allowed: f"))
-    assert after([GOOD, GOOD, one(FAIL, FAIL), GOOD, GOOD, GOOD], gate)[1].outcome == "pass"
-    assert after([WRONG, one(FAIL, FAIL)], gate)[1] == Verdict.failed("3 wrong answers, 2 allowed: f")
+    state, verdict = after([GOOD, GOOD, rest_round(FAIL, FAIL)], gate)
+    assert (state.passes_in_a_row, verdict) == (0, Verdict.wait("2 wrong answers, 2 allowed: f"))
+    assert after([GOOD, GOOD, rest_round(FAIL, FAIL), GOOD, GOOD, GOOD], gate)[1].outcome == "pass"
+    assert after([WRONG, rest_round(FAIL, FAIL)], gate)[1] == Verdict.failed("3 wrong answers, 2 allowed: f")
 
 
 def test_errors_count_once_a_round_has_passed():
-    """A release that is not there yet may take its time; one that comes and goes may not."""
+    """A release may take long to start, but must not become unavailable again."""
     gate = Gate(errors=1)
     assert after([*[MISSING] * 9, GOOD, MISSING, GOOD, GOOD, GOOD], gate)[1].outcome == "pass"
-    said = "2 rounds without all answers after one that passed, 1 allowed: w"
+    said = "2 rounds with missing answers after the first pass, 1 allowed: w"
     assert after([*[MISSING] * 9, GOOD, MISSING, GOOD, MISSING], gate)[1] == Verdict.failed(said)
 
 
-def test_no_error_budget_at_all():
-    """With none, the first round without all answers after one that passed is the end."""
+def test_error_budget_of_zero():
+    """With `errors: 0`, the first round with missing answers after a pass fails the gate."""
     assert after([MISSING, GOOD, MISSING], Gate(errors=0))[1].outcome == "fail"
 
 
-def test_right_and_late_is_doubt_after_three_tries():
-    """A server's first answers are slow: only three rows in a row that were all too slow leave the gate in doubt."""
+def test_correct_but_slow_is_inconclusive_after_three_attempts():
+    """A server's first answers are slow: the gate is inconclusive only after three slow attempts in a row."""
     gate = Gate(latency_ms=500)
-    said = "95 of 100 answers within 600 ms, 500 promised"
-    assert after([SLOW] * 3, gate)[1] == Verdict.wait(f"asked again, 1 of 3 times: {said}")
+    said = "95 of 100 answers within 600 ms, limit 500 ms"
+    assert after([SLOW] * 3, gate)[1] == Verdict.wait(f"too slow, attempt 1 of 3: {said}")
     assert after([SLOW] * 9, gate)[1] == Verdict.inconclusive(
         f"3 of 3 rounds in a row passed; p; {said}, 3 times in a row"
     )
     assert after([*[SLOW] * 6, *[GOOD] * 3], gate)[1] == Verdict.passed(
-        "3 of 3 rounds in a row passed; p; 95 of 100 answers within 10 ms, 500 promised"
+        "3 of 3 rounds in a row passed; p; 95 of 100 answers within 10 ms, limit 500 ms"
     )
 
 
 def test_only_counted_rounds_are_timed():
-    """What a broken row took is forgotten with it."""
+    """When the count restarts, the times of earlier rounds are dropped."""
     assert after([SLOW, MISSING, GOOD, GOOD, GOOD], Gate(latency_ms=500))[1].outcome == "pass"
 
 
-def test_wrong_and_late_is_wrong():
-    """How long a wrong answer took is nobody's question."""
-    assert after([one(FAIL, times_ms=(600.0,))], Gate(latency_ms=500))[1] == FAIL
+def test_wrong_and_slow_is_wrong():
+    """The time of a wrong answer does not matter."""
+    assert after([rest_round(FAIL, times_ms=(600.0,))], Gate(latency_ms=500))[1] == FAIL
 
 
 @pytest.mark.parametrize(("times_ms", "found"), [([5], 5), ([1, 9], 9), (range(1, 21), 19), (range(1, 101), 95)])
 def test_percentile_is_the_nearest_rank(times_ms, found):
-    """Of fewer than twenty answers, 95 of 100 are all of them."""
+    """Of fewer than twenty answers, the 95th percentile is the largest."""
     assert found == percentile(list(times_ms))
 
 
-def test_nothing_is_said_of_latency_without_a_limit():
-    """Without a limit there is nothing to judge; the limit itself is within."""
+def test_latency_is_judged_only_against_a_limit():
+    """Without a limit the verdict is a pass without a reason; a time equal to the limit passes."""
     assert judge_latency([10_000], None) == Verdict.passed("")
     assert judge_latency([500], 500).outcome == "pass"
     assert judge_latency([501], 500).outcome == "inconclusive"
 
 
-def test_a_round_is_everything_that_was_asked():
-    """REST, gRPC and garbage all have to hold; of gRPC's passes the round says how many."""
-    asked = Round(rest=(PASS, PASS), grpc=(PASS, PASS), others=(Verdict.passed("garbage was refused"),))
-    assert asked.verdict == Verdict.passed("p; p; 2 of 2 over gRPC, by the same version; garbage was refused")
-    assert Round(rest=(PASS,), grpc=(PASS, WAIT)).verdict == WAIT
-    assert Round(rest=(WAIT,), grpc=(FAIL,), others=(FAIL,)).failures == 2
+def test_a_round_has_all_answers():
+    """REST, gRPC and garbage must all pass; the round's reason counts the passes over gRPC."""
+    latest = RoundResult(rest=(PASS, PASS), grpc=(PASS, PASS), others=(Verdict.passed("garbage was refused"),))
+    assert latest.verdict == Verdict.passed("p; p; 2 of 2 over gRPC, by the same version; garbage was refused")
+    assert RoundResult(rest=(PASS,), grpc=(PASS, WAIT)).verdict == WAIT
+    assert RoundResult(rest=(WAIT,), grpc=(FAIL,), others=(FAIL,)).failures == 2
 
 
 ALL = [
     ([PASS, PASS], Verdict.passed("p; p")),
-    ([PASS, DOUBT], Verdict.inconclusive("p; d")),
-    ([DOUBT, FAIL], FAIL),
-    ([DOUBT, WAIT], WAIT),
+    ([PASS, UNSURE], Verdict.inconclusive("p; i")),
+    ([UNSURE, FAIL], FAIL),
+    ([UNSURE, WAIT], WAIT),
 ]
 
 
 @pytest.mark.parametrize(("verdicts", "verdict"), ALL)
-def test_several_judgements_are_the_worst_of_them(verdicts, verdict):
-    """A no is a no whatever else is in doubt; doubt alone says all that is known."""
+def test_several_verdicts_give_the_worst_one(verdicts, verdict):
+    """Fail and wait win over inconclusive; inconclusive wins over pass and keeps all reasons."""
     assert verdict == judge_all(verdicts)

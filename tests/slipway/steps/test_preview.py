@@ -8,8 +8,8 @@ import yaml
 
 from slipway.errors import ManifestError
 from slipway.facts import ObjectRef, Plan
-from slipway.kubernetes import manifests
-from slipway.kubernetes.manifests import render_manifests
+from slipway.kubernetes import kustomize
+from slipway.kubernetes.kustomize import render_manifests
 from slipway.model.served import overlay_names
 from slipway.records.history import History, previewed_in, read_history, read_records
 from slipway.records.record import new_record, previewed, utc_now, write_record
@@ -164,8 +164,8 @@ def test_passes_if_no_live_object_selects_the_previews_pods(release, preview, sp
 def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, monkeypatch, tmp_path):
     """Rendering finds an overlay's Service that selects by the model only."""
     folder = tmp_path / "manifests"
-    shutil.copytree(manifests.MANIFESTS, folder)
-    monkeypatch.setattr(manifests, "MANIFESTS", folder)
+    shutil.copytree(kustomize.MANIFESTS, folder)
+    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
     place = folder / "overlays" / "mine"
     place.mkdir()
     service = {

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.model.export import content_hash
-from slipway.model.model_file import GateSettings
+from slipway.model.content import content_hash
+from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
-from slipway.model.source_settings import GoldenImage
 from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
@@ -169,12 +168,13 @@ def test_refused_if_a_golden_image_is_not_next_to_the_model_file(image):
 
 
 @pytest.mark.parametrize(
-    ("target", "installation"),
+    ("target", "name"),
     [("{gke: {}}", "here"), ("{namespace: shop}", None)],
     ids=["a GKE cluster", "a connection"],
 )
+@pytest.mark.usefixtures("installation")
 def test_release_names_its_airflow_if_the_run_creates_a_cluster(  # noqa: PLR0917
-    monkeypatch, tmp_path, google, store, target, installation
+    monkeypatch, tmp_path, google, store, target, name
 ):
     """The name distinguishes it from a run with the same id in another Airflow; without a cluster no name is needed."""
     path = tmp_path / "m.yaml"
@@ -185,7 +185,7 @@ def test_release_names_its_airflow_if_the_run_creates_a_cluster(  # noqa: PLR091
     for function, result in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
         monkeypatch.setattr(resolve_module, function, lambda *_arguments, result=result: result)
     given = replace(settings(), store=store.uri, namespace="shop")
-    assert resolve_module.resolve(path, RefreshParams(), given, run_id="r").installation == installation
+    assert resolve_module.resolve(path, RefreshParams(), given, run_id="r").installation == name
 
 
 def test_broken_model_file_is_left_out_of_the_check(tmp_path):

@@ -34,7 +34,7 @@ TEARDOWN = Teardown(
 PLAN = TeardownPlan(
     teardown=TEARDOWN,
     status="RUNNING",
-    cost="about $0.90 per hour to leave standing",
+    cost="about $0.90 per hour",
     others=(),
     blind=None,
     sharing=(),
@@ -140,5 +140,5 @@ def test_approval_says_if_there_is_no_cluster():
 
 def test_refused_if_the_target_is_not_a_gke_cluster():
     """The cluster of a connection is not Slipway's to delete."""
-    with pytest.raises(InputRefused, match="its target is no GKE cluster"):
+    with pytest.raises(InputRefused, match="its target is not a GKE cluster"):
         _ = replace(TEARDOWN, target=Target(conn_id="kubernetes_default", namespace="shop")).cluster

@@ -15,9 +15,9 @@ from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_claim, plan_body, plan_drift
-from slipway.names import teardown_dag_id
+from slipway.names import CLUSTER_LABEL_RUN, teardown_dag_id
 from slipway.release import Release
-from slipway.target import CLUSTER_LABEL_RUN, ClusterSpec, GkeCluster
+from slipway.target import ClusterSpec, GkeCluster
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class CreateClusterOperator(BaseOperator):
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
-        paid = f"; {'made by this run, ' if made else ''}{cost}"
+        paid = f"; {'created by this run, ' if made else ''}{cost}"
         log.info("create cluster: %s%s", cluster, paid)
         run.report(Verdict.passed(f"{verdict.reason}{shown}{paid}"))
         return {

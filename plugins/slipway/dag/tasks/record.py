@@ -67,7 +67,8 @@ def _close(run: Run, states: dict[str, str], *, proven: bool) -> str:
     from slipway.records.record import close_run
 
     undo, broke = run.result_of(task_ids.ROLLBACK), broken_by(run)
-    return close_run(run.release, run.verdicts(states), states, proven=proven, undo=undo, broke=broke)
+    applied = states.get(task_ids.APPLY) == "success"
+    return close_run(run.release, run.verdicts(states), states, proven=proven, applied=applied, undo=undo, broke=broke)
 
 
 def _left(run: Run, states: dict[str, str]) -> str:

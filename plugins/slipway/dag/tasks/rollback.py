@@ -187,4 +187,4 @@ def _close(undoing: JsonObject, event: JsonObject) -> str:
 
     release, proven = from_dict(Release, undoing["release"]), event["outcome"] == "pass"
     verdicts = {task_ids.ROLLBACK: {name: event[name] for name in ("outcome", "reason")}}
-    return close_run(release, verdicts, {}, proven=proven)
+    return close_run(release, verdicts, {}, proven=proven, applied=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.facts import Baseline, JsonObject, from_dict, to_dict
-from slipway.kubernetes.proxy import ask_at, way_in
+from slipway.kubernetes.proxy import ask_at, how_to_allow
 from slipway.kubernetes.stuck import APART_S
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
 from slipway.serving.accuracy import judge_accuracy
-from slipway.serving.client import ask_grpc
+from slipway.serving.client import send_grpc_request
 from slipway.serving.evaluation import AT_ONCE, Evaluation, gather_few
-from slipway.serving.gate import Round, Standing, judge_all, judge_gate, percentile
+from slipway.serving.gate import GateState, RoundResult, judge_all, judge_gate, percentile
 from slipway.serving.golden import (
     GARBAGE_BODY,
     Answer,
@@ -25,7 +25,7 @@ from slipway.serving.golden import (
     cases_from,
     judge_answer,
     judge_garbage,
-    judge_spoken,
+    judge_grpc_answer,
 )
 from slipway.serving.labelled_set import read_images
 from slipway.verdict import Verdict
@@ -35,7 +35,7 @@ class PredictionTrigger(ReleaseTrigger):
     """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
 
     Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
-    server that does not pass questions on for want of a right or a login is waited for as long as doom is: it may be starting.
+    server that does not pass questions on for want of a right or a login is polled as long as a stuck rollout is: it may be starting.
     """
 
     clock = staticmethod(time.monotonic)
@@ -60,7 +60,7 @@ class PredictionTrigger(ReleaseTrigger):
         self.no_grpc = no_grpc
         self.descriptors_uri = descriptors_uri
         self.baseline = baseline
-        self._standing = Standing()
+        self._state = GateState()
         self._passed: Verdict | None = None  # what the rounds came to
         self._evaluation: Evaluation | None = None
         self._cases: tuple[GoldenCase, ...] = ()
@@ -97,14 +97,14 @@ class PredictionTrigger(ReleaseTrigger):
         self.unanswered = now_s - self._denied_since_s >= APART_S
         if not self.unanswered:
             return verdict
-        then = way_in(release.target, self._denial.denied)
+        then = how_to_allow(release.target, self._denial.denied)
         return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
 
     async def _look_on(self, release: Release) -> Verdict:
         if self._passed is None:
             await self._read()
             latest = await self._round(release)
-            self._standing, verdict = judge_gate(self._standing, latest, release.gate, passes=release.gate_passes)
+            self._state, verdict = judge_gate(self._state, latest, release.gate, passes=release.gate_passes)
             self.unanswered = verdict.outcome == "fail" and not latest.failures
             if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:
                 return verdict
@@ -113,10 +113,10 @@ class PredictionTrigger(ReleaseTrigger):
 
     def found(self) -> Any:
         """What was measured, for the record."""
-        times_ms = self._standing.times_ms
+        times_ms = self._state.times_ms
         return {
             "latency_ms": round(percentile(times_ms)) if times_ms else None,
-            "quality": to_dict(self._evaluation.measured) if self._evaluation and self._evaluation.told else None,
+            "quality": to_dict(self._evaluation.accuracy) if self._evaluation and self._evaluation.results else None,
         }
 
     async def _read(self) -> None:
@@ -125,7 +125,7 @@ class PredictionTrigger(ReleaseTrigger):
         if self.grpc and self.descriptors_uri and not self._descriptors:
             self._descriptors = await asyncio.to_thread(read_bytes, self.descriptors_uri)
 
-    async def _round(self, release: Release) -> Round:
+    async def _round(self, release: Release) -> RoundResult:
         """Every golden case over REST and gRPC, each on a connection of its own, and garbage.
 
         One after another where it matters how long they take: a server that is asked much at once answers each later.
@@ -137,7 +137,7 @@ class PredictionTrigger(ReleaseTrigger):
             *(_timed(partial(self._ask_grpc, case), times_ms) for case in self._cases if self.grpc),
         ]
         verdicts = await gather_few(timed, at_once=at_once)
-        return Round(
+        return RoundResult(
             rest=tuple(verdicts[: len(self._cases)]),
             grpc=tuple(verdicts[len(self._cases) :]),
             others=(*(() if self.grpc else (Verdict.passed(f"gRPC was not asked: {self.no_grpc}"),)),
@@ -155,8 +155,8 @@ class PredictionTrigger(ReleaseTrigger):
 
     async def _ask_grpc(self, case: GoldenCase) -> Verdict:
         assert self.grpc is not None  # noqa: S101 - who calls has looked
-        said = await asyncio.to_thread(ask_grpc, self.grpc, self._descriptors, case, self.version)
-        return judge_spoken(case, self.version, said)
+        said = await asyncio.to_thread(send_grpc_request, self.grpc, self._descriptors, case, self.version)
+        return judge_grpc_answer(case, self.version, said)
 
     async def _ask_garbage(self, release: Release) -> Verdict:
         return judge_garbage(await self._ask(release, GARBAGE_BODY), marks=release.marks_garbage, live=True)
@@ -166,11 +166,11 @@ class PredictionTrigger(ReleaseTrigger):
         assert floor is not None  # noqa: S101 - who calls has looked
         if self._evaluation is None:
             self._evaluation = Evaluation(floor, await asyncio.to_thread(read_images, floor))
-        asked = await self._evaluation.go_on(partial(self._ask, release))
+        asked = await self._evaluation.send_next(partial(self._ask, release))
         if asked.outcome == "wait":
             return asked
         live = from_dict(Baseline, self.baseline) if self.baseline else None
-        return judge_all([passed, *judge_accuracy(floor, self._evaluation.measured, live)])
+        return judge_all([passed, *judge_accuracy(floor, self._evaluation.accuracy, live)])
 
 
 def _timed(call: Callable[[], Awaitable[Verdict]], times_ms: list[float]) -> Callable[[], Awaitable[Verdict]]:

@@ -55,10 +55,10 @@ class DeletionTrigger(TeardownTrigger):
 
     async def judge(self) -> Verdict:
         """Judge cluster and operation as they are now."""
-        from slipway.gke.lookup import look_at
+        from slipway.gke.lookup import read_cluster_and_operation
 
         cluster = self._teardown.cluster
-        found, operation = await look_at(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
+        found, operation = await read_cluster_and_operation(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
         return judge_deleted(cluster, found, operation) if self.asked else judge_deletable(cluster, found)
 
     def found(self) -> Any:
@@ -80,11 +80,11 @@ class ClusterTrigger(ReleaseTrigger):
 
     async def look(self, release: Release) -> Verdict:
         """Judge cluster and operation as they are now, then ask the API server who it is."""
-        from slipway.gke.lookup import look_at
+        from slipway.gke.lookup import read_cluster_and_operation
 
         target = release.target
         assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger
-        found, operation = await look_at(target.conn_id, target.gke, "CREATE_CLUSTER")
+        found, operation = await read_cluster_and_operation(target.conn_id, target.gke, "CREATE_CLUSTER")
         if self.gone:
             return judge_gone(target.gke, found)
         verdict = judge_cluster(target.gke, found, operation)

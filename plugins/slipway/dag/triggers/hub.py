@@ -1,6 +1,6 @@
-"""New commits of a Hub model as events: a refresh that starts because something is there, not because it is time.
+"""New commits of a Hub model as Airflow events, so that a refresh starts soon after a commit.
 
-The watcher is an addition to the schedule, never needed: every run pins the revision anew.
+The watcher is optional, in addition to the schedule: every run resolves the revision itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from slipway.model.model_file import ModelFile
 from slipway.model.source_settings import HubSource
 from slipway.names import upstream_uri
 
-SEEN = "seen"  # the key in the Asset's own state, which outlives the triggerer
+SEEN = "seen"  # a key in the Asset's state, which survives a restart of the triggerer
 
 
 def watched_schedule(model: str, file: ModelFile) -> list[Asset] | AssetOrTimeSchedule:
-    """The schedule of a model file with `watch`: a new commit, or also the time where it gives one."""
-    assert isinstance(file.source, HubSource)  # noqa: S101 - the model file sees to these
+    """The schedule of a model file with `watch`: new commits, and the file's own schedule if it has one."""
+    assert isinstance(file.source, HubSource)  # noqa: S101 - ModelFile checks both
     assert file.watch is not None  # noqa: S101
     trigger = HubTrigger(
         repo=file.source.hub,
@@ -43,10 +43,10 @@ def watched_schedule(model: str, file: ModelFile) -> list[Asset] | AssetOrTimeSc
 
 
 class HubTrigger(BaseEventTrigger):
-    """Looks every `poll_s` seconds which commit a revision names, and fires once for each that was not seen before.
+    """Polls every `poll_s` seconds which commit a revision names, and fires once for each new commit.
 
-    The first look fires too: a commit that came while nobody looked is not lost, and a run that finds nothing new does
-    nothing. What was seen is kept in the Asset's state where Airflow hands one in, else as long as the trigger lives.
+    The first poll fires too, so that no commit is missed while the triggerer is down; a run without anything new does nothing.
+    The last commit is kept in the Asset's state if Airflow provides one, else in memory.
     """
 
     def __init__(self, *, repo: str, revision: str, token_conn_id: str | None, poll_s: float) -> None:
@@ -56,35 +56,35 @@ class HubTrigger(BaseEventTrigger):
         self.token_conn_id = token_conn_id
         self.poll_s = poll_s
         self._seen: Any = None
-        self._said = ""
+        self._last_warning = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """For the database, and for telling equal watchers; a token is never in it."""
+        """For Airflow's database, and to recognise equal watchers. It never contains a token."""
         named = {"repo": self.repo, "revision": self.revision, "token_conn_id": self.token_conn_id}
         return "slipway.dag.triggers.hub.HubTrigger", {**named, "poll_s": self.poll_s}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look for ever."""
+        """Poll until cancelled."""
         while True:
-            found = await self._look()
+            found = await self._poll()
             if found is not None and found != await self._last_seen():
                 self.log.info("%s@%s is %s", self.repo, self.revision, found["commit"])
                 yield TriggerEvent(found)
-                await self._remember(found)  # after the event: twice is harmless, never is not
+                await self._remember(found)  # after the event: a second event is harmless, a lost one is not
             await asyncio.sleep(self.poll_s)
 
-    async def _look(self) -> JsonObject | None:
-        """What the revision names now; None where it cannot be told, in words that the log has once."""
+    async def _poll(self) -> JsonObject | None:
+        """The commit that the revision names now; None after an error, which is logged once."""
         from slipway.model.hub import hub_commit
 
         try:
             commit = await asyncio.to_thread(hub_commit, self.repo, self.revision, token_conn_id=self.token_conn_id)
         except SlipwayError as error:
-            if self._said != str(error):
-                self._said = str(error)
-                self.log.warning("could not look: %s", error)
+            if self._last_warning != str(error):
+                self._last_warning = str(error)
+                self.log.warning("polling failed: %s", error)
             return None
-        self._said = ""
+        self._last_warning = ""
         return {"repo": self.repo, "revision": self.revision, "commit": commit}
 
     async def _last_seen(self) -> Any:

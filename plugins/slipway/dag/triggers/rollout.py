@@ -10,7 +10,7 @@ from slipway.facts import JsonObject
 from slipway.kubernetes.api import list_pods_async, read_async
 from slipway.kubernetes.diagnosis import read_evidence
 from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
-from slipway.kubernetes.stuck import Looks, judge_stuck
+from slipway.kubernetes.stuck import Observations, judge_stuck
 from slipway.release import Release
 from slipway.verdict import Verdict
 
@@ -29,7 +29,7 @@ class RolloutTrigger(ReleaseTrigger):
         self.release_id = release_id
         self.uid = uid
         self.generation = generation
-        self._looks = Looks()
+        self._seen = Observations()
 
     def serialize(self) -> tuple[str, JsonObject]:
         """For the database."""
@@ -53,14 +53,14 @@ class RolloutTrigger(ReleaseTrigger):
             evidence = await read_evidence(release.target, deployment, self.release_id)
         except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
             return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
-        self._looks, verdict = judge_stuck(
-            self._looks, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
+        self._seen, verdict = judge_stuck(
+            self._seen, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
         )
         return verdict
 
     def found(self) -> Any:
         """Whether it is the release's own fault that it does not come."""
-        return bool(self._looks.stuck and self._looks.stuck.blames_release)
+        return bool(self._seen.stuck and self._seen.stuck.blames_release)
 
 
 class AddressTrigger(ReleaseTrigger):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from google_clock import end_operations, event_of, run_task
 
 from slipway.dag.tasks.cluster import CreateClusterOperator
 from slipway.errors import GoogleUnreachable
@@ -66,46 +67,32 @@ def provider(**options):
     )
 
 
-def drive(run, *, on_defer=None):
-    """Run the task to its end, with its triggers; returns its result."""
-    task = CreateClusterOperator(task_id="create_cluster")
-    method, arguments = task.execute, ()
-    for _ in range(5):
-        try:
-            return method(run.context, *arguments)
-        except TaskDeferred as deferred:
-            path, stored = deferred.trigger.serialize()
-            trigger = getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2])(
-                **{**stored, "poll_s": 0.1}
-            )
-            if on_defer:
-                on_defer()
-            arguments = (asyncio.run(anext(trigger.run())).payload,)
-            method = getattr(task, deferred.method_name)
-    raise AssertionError("deferred too often")
+def create(google, run, **options):
+    """Run the task from start to end; its result."""
+    return run_task(google, CreateClusterOperator(task_id="create_cluster"), run.context, **options)
 
 
 def test_cluster_is_created_and_waited_for(google, run):
     """The provider creates a missing cluster; the task's result is a cluster that is RUNNING."""
-    made = drive(run)
+    made = create(google, run)
     cost = made.pop("cost")
     assert made == {"cluster": PATH, "drift": [], "made": True, "version": "v1.34.4", "endpoint": "127.0.0.1:1"}
-    assert cost.startswith("about $0.90 per hour to leave standing (the cluster $0.10, 2 n1-standard-8 $0.76, ")
+    assert cost.startswith("about $0.90 per hour (the cluster $0.10, 2 n1-standard-8 $0.76, ")
     assert google.calls["CreateCluster"] == 1
     assert google.clusters[PATH].resource_labels["airflow-version"].startswith("v3-")
     assert run.left["create_cluster", "verdict"]["outcome"] == "pass"
-    assert f"; made by this run, {cost}" in run.left["create_cluster", "verdict"]["reason"]
+    assert f"; created by this run, {cost}" in run.left["create_cluster", "verdict"]["reason"]
 
 
 def test_new_cluster_has_labels_of_its_maker(google, run, release):
     """A new cluster has labels for store, model and run; their absence on a cluster that was found is not drift."""
-    drive(run)
+    create(google, run)
     assert release.cluster_labels.items() <= dict(google.clusters[PATH].resource_labels).items()
     for label in release.cluster_labels:
         del google.clusters[PATH].resource_labels[label]
-    found = drive(run)
+    found = create(google, run)
     assert (found["made"], found["drift"]) == (False, [])
-    assert "made by this run" not in run.left["create_cluster", "verdict"]["reason"]
+    assert "created by this run" not in run.left["create_cluster", "verdict"]["reason"]
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "ERROR", "STOPPING", "DEGRADED"])
@@ -123,14 +110,14 @@ def test_fails_if_the_cluster_is_broken(google, run, status):
     with pytest.raises(
         AirflowFailException, match=rf"^ClusterUnfit: .*{status}: nodes did not register\. Next: gcloud .*describe"
     ):
-        drive(run)
+        create(google, run)
     assert google.calls["CreateCluster"] == google.calls["DeleteCluster"] == 0
 
 
 def test_waits_if_the_cluster_is_being_created(google, run):
     """The task waits for the cluster of another run, or of an earlier try, until it is RUNNING."""
     put(google, "PROVISIONING")
-    assert drive(run)["cluster"] == PATH
+    assert create(google, run)["cluster"] == PATH
     assert google.calls["CreateCluster"] == 0
     assert google.clusters[PATH].status.name == "RUNNING"
 
@@ -138,7 +125,7 @@ def test_waits_if_the_cluster_is_being_created(google, run):
 def test_created_again_if_the_old_cluster_is_being_deleted(google, run):
     """The task waits until the name is free, then creates the cluster."""
     put(google, "STOPPING")
-    assert drive(run)["cluster"] == PATH
+    assert create(google, run)["cluster"] == PATH
     assert google.calls["CreateCluster"] == 1
 
 
@@ -157,6 +144,7 @@ def test_provider_alone_accepts_a_failed_operation(google, run, faults, words):
     operator = provider(poll_interval=0.1)
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(run.context)
+    end_operations(google)
     event = asyncio.run(anext(deferred.value.trigger.run())).payload
     assert event["status"] == "success"
     assert operator.execute_complete(run.context, event).endswith("tfs-cluster")
@@ -168,7 +156,7 @@ def test_fails_if_the_operation_failed(google, run, faults, words):
     for name, value in faults.items():
         setattr(google.faults, name, value)
     with pytest.raises(AirflowFailException, match=words):
-        drive(run)
+        create(google, run)
     assert words in run.left["create_cluster", "verdict"]["reason"]
     assert google.calls["DeleteCluster"] == 0
 
@@ -177,7 +165,7 @@ def test_drift_is_reported_and_not_changed(google, run):
     """A cluster with other settings is used as it is; result and verdict list each field that differs."""
     put(google, "RUNNING", releaseChannel={"channel": "RAPID"})
     before = type(google.clusters[PATH]).to_json(google.clusters[PATH])
-    made = drive(run)
+    made = create(google, run)
     assert {"field": "release_channel.channel", "asked": "REGULAR", "found": "RAPID"} in made["drift"]
     assert "release_channel.channel is 'RAPID', asked for 'REGULAR'" in run.left["create_cluster", "verdict"]["reason"]
     assert before == type(google.clusters[PATH]).to_json(google.clusters[PATH])
@@ -199,7 +187,7 @@ def test_task_deletes_nothing_if_it_may_not_create(google, run, monkeypatch):
     google.faults.deny = ["CreateCluster"]
     monkeypatch.setattr(import_module("slipway.gke.lookup"), "find_cluster", lambda *_: put(google, "RUNNING"))
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.create"):
-        drive(run)
+        create(google, run)
     assert google.calls["DeleteCluster"] == 0
     assert google.clusters[PATH].status.name == "RUNNING"
 
@@ -208,7 +196,7 @@ def test_refused_with_googles_message_if_the_quota_is_too_small(google, run):
     """The task does not retry, and no cluster remains."""
     google.faults.quota_cpus = 8
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*request requires '16\.0' and is short '8\.0'"):
-        drive(run)
+        create(google, run)
     assert google.clusters == {}
 
 
@@ -224,8 +212,8 @@ def test_goes_on_if_the_response_to_create_was_lost(google, run):
     """The second try creates no second cluster and waits for the first one."""
     google.faults.swallow = {"CreateCluster": 1}
     with pytest.raises(GoogleUnreachable, match="unavailable"):
-        drive(run)
-    assert drive(run)["cluster"] == PATH
+        create(google, run)
+    assert create(google, run)["cluster"] == PATH
     assert google.calls["CreateCluster"] == 1
 
 
@@ -233,16 +221,15 @@ def test_second_try_reports_the_error_of_the_first(google, run):
     """The second try finds the operation of a worker that died, and its error, even if the cluster is gone."""
     google.faults.swallow, google.faults.operation_error, google.faults.lost = {"CreateCluster": 1}, "no subnet", True
     with pytest.raises(GoogleUnreachable):
-        drive(run)
+        create(google, run)
     with pytest.raises(AirflowFailException, match="no subnet"):
-        drive(run)
+        create(google, run)
 
 
 def test_fails_if_somebody_deletes_the_cluster(google, run):
     """A cluster that disappears during the wait is not created again."""
-    google.faults.operation_s = 60
-    with pytest.raises(AirflowFailException, match="it is gone, or never was"):
-        drive(run, on_defer=google.clusters.clear)
+    with pytest.raises(AirflowFailException, match="it is gone, or was never created"):
+        create(google, run, before_polls=google.clusters.clear)
     assert google.calls["CreateCluster"] == 1
 
 
@@ -252,8 +239,7 @@ def test_waits_if_google_is_unavailable(google, run):
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(run.context)
     google.faults.unavailable = {"GetCluster": 4, "ListOperations": 4}
-    deferred.value.trigger.poll_s = 0.1
-    assert asyncio.run(anext(deferred.value.trigger.run())).payload["outcome"] == "pass"
+    assert event_of(google, deferred.value.trigger)["outcome"] == "pass"
     assert google.faults.unavailable == {"GetCluster": 0, "ListOperations": 0}
 
 
@@ -261,4 +247,4 @@ def test_refused_in_one_line_if_google_refuses_the_token(google, run):
     """The task does not retry."""
     google.faults.refuse_tokens = True
     with pytest.raises(AirflowFailException, match=r"^ClusterRefused: .*Unauthenticated"):
-        drive(run)
+        create(google, run)

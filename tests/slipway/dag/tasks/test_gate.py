@@ -12,7 +12,7 @@ from slipway.errors import LeaseLost
 from slipway.release import Gate
 from slipway.verdict import Verdict
 
-REASON = "3 of 3 rounds in a row passed; 95 of 100 answers within 900 ms, 500 promised"
+REASON = "3 of 3 rounds in a row passed; 95 of 100 answers within 900 ms, limit 500 ms"
 ADDRESS = "http://203.0.113.9:8501"
 
 

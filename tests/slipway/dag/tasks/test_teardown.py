@@ -7,10 +7,10 @@ deletes objects from a real cluster.
 import asyncio
 import json
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from google_clock import end_operations, event_of, run_task
 
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
@@ -19,10 +19,11 @@ from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.gke.leftovers import balancer_name
 from slipway.gke.preflight import inspect_deletion
 from slipway.model.target_settings import GkeSettings
+from slipway.names import CLUSTER_LABEL_RUN
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
 from slipway.steps.teardown_plan import TeardownPlan
-from slipway.target import CLUSTER_LABEL_RUN, GkeCluster, Target
+from slipway.target import GkeCluster, Target
 from slipway.verdict import require
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
@@ -81,26 +82,9 @@ def put(google, status, **fields):
     google.put(PATH, Cluster.from_json(json.dumps({"status": status, **fields})))
 
 
-def drive(task, context, *, on_defer=None):
-    """Run the task to its end, with its triggers; returns its result."""
-    method, arguments = task.execute, ()
-    for _ in range(5):
-        try:
-            return method(context, *arguments)
-        except TaskDeferred as deferred:
-            path, stored = deferred.trigger.serialize()
-            module, _, name = path.rpartition(".")
-            trigger = getattr(import_module(module), name)(**{**stored, "poll_s": 0.1})
-            if on_defer:
-                on_defer()
-            arguments = (asyncio.run(anext(trigger.run())).payload,)
-            method = getattr(task, deferred.method_name)
-    raise AssertionError("deferred too often")
-
-
-def delete(context, **options):
-    """Run the task that deletes the cluster."""
-    return drive(DeleteClusterOperator(task_id="delete_cluster"), context, **options)
+def delete(google, context, **options):
+    """Run the task that deletes the cluster from start to end; its result."""
+    return run_task(google, DeleteClusterOperator(task_id="delete_cluster"), context, **options)
 
 
 def provider(**options):
@@ -115,7 +99,7 @@ def test_cluster_is_deleted_and_waited_for(google, planned):
     """The provider's call is made once, and the verdict says that the cluster is gone."""
     put(google, "RUNNING")
     context = planned("delete_cluster")
-    assert delete(context) == f"{CLUSTER}: gone"
+    assert delete(google, context) == f"{CLUSTER}: gone"
     assert google.clusters == {}
     assert google.calls["DeleteCluster"] == 1
     assert context["ti"].facts["delete_cluster", "verdict"]["outcome"] == "pass"
@@ -123,29 +107,28 @@ def test_cluster_is_deleted_and_waited_for(google, planned):
 
 def test_passes_if_the_cluster_is_gone_already(google, planned):
     """The only call to Google is the one that looks for the cluster."""
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone already"
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone already"
     assert set(google.calls) == {"GetCluster"}
 
 
 def test_waits_if_the_cluster_is_being_deleted(google, planned):
     """The task waits for a deletion that an earlier try or somebody else started, and starts no second one."""
     put(google, "STOPPING")
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 0
 
 
 def test_waits_while_the_cluster_is_being_created(google, planned):
     """Google refuses to delete a cluster that is being created: the task waits, then deletes it."""
     put(google, "PROVISIONING")
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 1
 
 
 def test_passes_if_the_cluster_disappears(google, planned):
     """A cluster that disappears during the wait is gone."""
     put(google, "RUNNING")
-    google.faults.operation_s = 60
-    assert delete(planned("delete_cluster"), on_defer=google.clusters.clear) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster"), before_polls=google.clusters.clear) == f"{CLUSTER}: gone"
 
 
 def test_provider_alone_accepts_a_failed_deletion(google, planned):
@@ -155,6 +138,7 @@ def test_provider_alone_accepts_a_failed_deletion(google, planned):
     operator = provider(deferrable=True, poll_interval=0.1)
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(planned("delete"))
+    end_operations(google)
     event = asyncio.run(anext(deferred.value.trigger.run())).payload
     assert event["status"] == "success"
     assert google.clusters[PATH].status.name == "ERROR"
@@ -166,9 +150,9 @@ def test_fails_with_googles_message_if_the_deletion_failed(google, planned):
     google.faults.operation_error = "the node pool cannot be drained"
     words = r"^TeardownIncomplete: .* it is ERROR: the node pool cannot be drained\. Next: gcloud .* describe"
     with pytest.raises(AirflowFailException, match=words):
-        delete(planned("delete_cluster"))
+        delete(google, planned("delete_cluster"))
     google.faults.operation_error = None
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_refused_in_one_line_if_the_right_to_delete_is_missing(google, planned):
@@ -178,7 +162,7 @@ def test_refused_in_one_line_if_the_right_to_delete_is_missing(google, planned):
     with pytest.raises(
         AirflowFailException, match=r"^ClusterRefused: .*container\.clusters\.delete.*Next: "
     ) as refusal:
-        delete(planned("delete_cluster"))
+        delete(google, planned("delete_cluster"))
     assert "\n" not in str(refusal.value)
     assert google.clusters[PATH].status.name == "RUNNING"
     assert set(google.calls) == {"GetCluster", "DeleteCluster"}
@@ -192,14 +176,14 @@ def test_waits_if_google_is_unavailable(google, planned):
     def become_unavailable():
         google.faults.unavailable = {"GetCluster": 2, "ListOperations": 2}
 
-    assert delete(planned("delete_cluster"), on_defer=become_unavailable) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster"), before_polls=become_unavailable) == f"{CLUSTER}: gone"
 
 
 def test_goes_on_if_the_response_to_delete_was_lost(google, planned):
     """Google refuses the repeated call because the cluster is being deleted; the task waits for that."""
     put(google, "RUNNING")
     google.faults.swallow = {"DeleteCluster": 1}
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 2
 
 
@@ -207,21 +191,20 @@ def test_second_try_waits_for_the_deletion_of_the_first(google, planned):
     """If a worker died after its call, the second try does not delete again."""
     put(google, "RUNNING")
     with pytest.raises(TaskDeferred):
-        DeleteClusterOperator(task_id="delete_cluster").execute(planned("delete_cluster"))  # the worker dies here
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone"
+        DeleteClusterOperator(task_id="delete_cluster").execute(planned("delete_cluster"))  # and here it dies
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
     assert google.calls["DeleteCluster"] == 1
 
 
 def test_fails_if_time_is_up(google, planned, teardown):
     """The error has the cluster's state."""
     put(google, "RUNNING")
-    google.faults.operation_s = 60
     task = DeleteClusterOperator(task_id="delete_cluster")
     context = planned("delete_cluster")
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context)
-    deferred.value.trigger.deadline, deferred.value.trigger.poll_s = 0.0, 0.1
-    event = asyncio.run(anext(deferred.value.trigger.run())).payload
+    deferred.value.trigger.deadline = 0.0
+    event = event_of(google, deferred.value.trigger)
     with pytest.raises(AirflowFailException, match=r"^TeardownIncomplete: time is up: .*: STOPPING, being deleted"):
         task.decide(context, event)
 
@@ -245,15 +228,15 @@ def test_no_objects_are_deleted_without_an_api_server(google, planned, status, w
     """A cluster that is gone, or whose API server does not answer, needs no deletion of objects."""
     if status:
         put(google, status)
-    result = drive(RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
-    assert result == f"{CLUSTER}: {words}, there is nothing to remove"
+    said = run_task(google, RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
+    assert said == f"{CLUSTER}: {words}, there is nothing to remove"
 
 
 def test_retried_if_the_api_server_does_not_answer(google, planned):
     """A RUNNING cluster whose API server does not answer is not deleted."""
     put(google, "RUNNING")
     with pytest.raises(ClusterUnreachable):
-        drive(RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
+        run_task(google, RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
     assert google.calls["DeleteCluster"] == 0
 
 
@@ -263,8 +246,8 @@ def test_retried_if_the_api_server_does_not_answer(google, planned):
 def test_teardown_is_recorded(google, planned, store, record_of):
     """The teardown has a record of its own: nothing counts as applied, but a proven release can be rolled back to."""
     write_record(store, record_of("r0", "live", objects=[SERVICE], target=TARGET))
-    drive(RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
-    assert delete(planned("delete_cluster")) == f"{CLUSTER}: gone already"
+    run_task(google, RemoveObjectsOperator(task_id="remove_objects"), planned("remove_objects"))
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone already"
     record = read_record(store, "digits-vit", "manual__down")
     assert (record["cause"], record["outcome"], record["objects"], record["removed"]) == (
         "teardown", "gone", [], ["service/tfs-server"],
@@ -280,17 +263,17 @@ def test_teardown_is_recorded(google, planned, store, record_of):
 
 def test_temporary_cluster_is_claimed_created_and_deleted(google, in_run, temporary):
     """The run labels its cluster, and deletes only a cluster with that label."""
-    drive(ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+    run_task(google, ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
     assert google.clusters[PATH].resource_labels[CLUSTER_LABEL_RUN] == temporary.claim
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_claim_passes_if_the_run_created_the_cluster(google, in_run):
     """A cleared run continues with its own cluster."""
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
-    result = drive(ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
-    assert result == f"{CLUSTER}: made by this run"
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+    said = run_task(google, ClaimClusterOperator(task_id="claim_cluster"), in_run("claim_cluster"))
+    assert said == f"{CLUSTER}: created by this run"
 
 
 EACH_TASK = pytest.mark.parametrize(
@@ -303,8 +286,8 @@ EACH_TASK = pytest.mark.parametrize(
 def test_cluster_that_existed_before_is_refused(google, in_run, labels, task):
     """No task of a run with a temporary cluster uses or deletes a cluster that the run did not create."""
     put(google, "RUNNING", resourceLabels=labels)
-    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not made by this run.* left as it is"):
-        drive(task(task_id="one"), in_run("one"))
+    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not created by this run.* left as it is"):
+        run_task(google, task(task_id="one"), in_run("one"))
     assert google.clusters[PATH].status.name == "RUNNING"
     assert set(google.calls) == {"GetCluster"}
 
@@ -313,25 +296,25 @@ def test_cluster_that_existed_before_is_refused(google, in_run, labels, task):
 def test_cluster_of_another_airflow_is_refused(google, in_run, temporary, task):
     """Two Airflows with the same store, schedule and model have runs with the same id: each keeps to its own cluster."""
     ours, theirs = (replace(temporary, installation=name) for name in ("here", "there"))
-    drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster", theirs))
-    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not made by this run.* left as it is"):
-        drive(task(task_id="one"), in_run("one", ours))
+    run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster", theirs))
+    with pytest.raises(AirflowFailException, match=r"^ClusterUnfit: .* was not created by this run.* left as it is"):
+        run_task(google, task(task_id="one"), in_run("one", ours))
     assert google.clusters[PATH].status.name == "RUNNING"
-    assert delete(in_run("delete_cluster", theirs)) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster", theirs)) == f"{CLUSTER}: gone"
 
 
 def test_cluster_is_deleted_if_its_creation_failed(google, in_run):
     """The run deletes what a stockout left."""
     google.faults.stockout = True
     with pytest.raises(AirflowFailException, match="GCE_STOCKOUT"):
-        drive(CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
+        run_task(google, CreateClusterOperator(task_id="create_cluster"), in_run("create_cluster"))
     assert google.clusters[PATH].status.name == "ERROR"
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone"
 
 
 def test_passes_if_nothing_was_created(google, in_run):
     """After a denied creation there is nothing to delete."""
-    assert delete(in_run("delete_cluster")) == f"{CLUSTER}: gone already"
+    assert delete(google, in_run("delete_cluster")) == f"{CLUSTER}: gone already"
 
 
 def test_temporary_release_does_not_count_as_live(google, in_run, temporary, store, record_of):
@@ -339,7 +322,7 @@ def test_temporary_release_does_not_count_as_live(google, in_run, temporary, sto
     record = record_of("x", "live", objects=[SERVICE], target=TARGET, cluster=temporary.cluster)
     assert record["outcome"] == "proven"
     write_record(store, {**record, "run_id": temporary.run_id})
-    delete(in_run("delete_cluster"))
+    delete(google, in_run("delete_cluster"))
     assert read_record(store, "digits-vit", temporary.run_id)["outcome"] == "proven"
     assert read_history(store, "digits-vit").records == ()
 

@@ -13,7 +13,7 @@ from grpc_serving import DESCRIPTORS, request_of
 from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
-from slipway.facts import Baseline, Measured, to_dict
+from slipway.facts import Accuracy, Baseline, to_dict
 from slipway.release import Gate, QualityBounds
 from slipway.serving.labelled_set import LabelledImage
 from slipway.verdict import Verdict
@@ -171,7 +171,7 @@ async def test_gate_counts_anew_if_a_round_broke(gate, http_server, broken):
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(predictions("8"), "came '8' at 0.9500: wrong label"), (predictions("3", 0.5), "too little confidence"), ((400, "no"), "HTTP 400: no")],
+    [(predictions("8"), "got '8' at 0.9500: wrong label"), (predictions("3", 0.5), "confidence too low"), ((400, "no"), "HTTP 400: no")],
     ids=["wrong label", "little confidence", "400"],
 )  # fmt: skip
 async def test_gate_fails_at_once(gate, http_server, answer, words):
@@ -189,7 +189,7 @@ async def test_gate_of_a_preview_asks_through_the_api_server(gate, release, http
     connected(server)
     (event,) = await events_of(gate(release.preview.proxy_path))
     assert (event["outcome"], len(server.seen)) == ("fail", 5)
-    assert "came '8' at 0.9500: wrong label" in event["reason"]
+    assert "got '8' at 0.9500: wrong label" in event["reason"]
 
 
 FORBIDDEN = (
@@ -279,7 +279,7 @@ async def test_old_pods_over_grpc_are_waited_for(both):
 async def test_another_versions_answer_over_grpc_fails(both):
     """A server that answers for another version than it was asked proves nothing, however right it is."""
     (event,) = await events_of(both(("3", 0.95, 6))[0])
-    assert (event["outcome"], event["reason"]) == ("fail", "over gRPC: version 7 was asked, version 6 answered")
+    assert (event["outcome"], event["reason"]) == ("fail", "over gRPC: version 7 was requested, version 6 answered")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ async def test_flapping_is_given_up_by_the_error_budget(gate, http_server):
     server = http_server(*([predictions(), (503, "soon")] * 3), predictions())
     (event,) = await events_of(gate(server.url, errors=2))
     assert (event["outcome"], len(server.seen), event["unanswered"]) == ("fail", 6, True)
-    assert event["reason"].startswith("3 rounds without all answers after one that passed, 2 allowed: ")
+    assert event["reason"].startswith("3 rounds with missing answers after the first pass, 2 allowed: ")
 
 
 async def test_times_are_measured_for_the_record(gate, http_server):
@@ -333,10 +333,10 @@ def floor(store):
 
 
 QUALITY = {
-    "enough": (0, {"min_top1": 0.9}, "pass", "quality: 80 of 80 images told right (1.0000), 0.9 promised"),
-    "far too few": (40, {"min_top1": 0.9}, "fail", "quality: 40 of 80 images told right (0.5000), 0.9 promised"),
-    "within chance": (9, {"min_top1": 0.9}, "inconclusive", "quality: 71 of 80 images told right (0.8875), 0.9 promised"),
-    "worse than live": (30, {"max_drop": 0.02}, "fail", "quality: 50 of 80 right, the live release 79 (its record), at most 0.02 less allowed"),
+    "enough": (0, {"min_top1": 0.9}, "pass", "quality: 80 of 80 images classified correctly (1.0000), at least 0.9 required"),
+    "far too few": (40, {"min_top1": 0.9}, "fail", "quality: 40 of 80 images classified correctly (0.5000), at least 0.9 required"),
+    "within chance": (9, {"min_top1": 0.9}, "inconclusive", "quality: 71 of 80 images classified correctly (0.8875), at least 0.9 required"),
+    "worse than live": (30, {"max_drop": 0.02}, "fail", "quality: 50 of 80 correct, the live release 79 (its record), a drop of at most 0.02 allowed"),
 }  # fmt: skip
 
 
@@ -345,7 +345,7 @@ async def test_labelled_set_is_asked_once_the_rounds_have_passed(gate, floor, ht
     """Each image is asked once, of exactly this version; an image without an answer is asked again."""
     wrong, bounds, outcome, words = QUALITY[kind]
     server = http_server(*[predictions()] * 3, (503, "soon"), *[predictions("8")] * wrong, predictions())
-    live = Baseline(measured=Measured(digest="sha256:5", images=80, wrong=("3/079.png",)), source="its record")
+    live = Baseline(measured=Accuracy(digest="sha256:5", images=80, wrong=("3/079.png",)), source="its record")
     (event,) = await events_of(gate(server.url, quality=floor(80, **bounds), baseline=to_dict(live)))
     assert event["outcome"] == outcome
     assert words in event["reason"]
@@ -378,7 +378,7 @@ def rollout(release, *times_s):
     return trigger
 
 
-async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, connected, http_server):
+async def test_stuck_rollout_fails_at_the_poll_that_makes_it_sure(release, connected, http_server):
     """A crash loop seen at 0, 4, 8 and 12 s is the end at 12 s, in the pod's own words, with three requests a look."""
     server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
     connected(server)
@@ -388,7 +388,7 @@ async def test_doomed_rollout_fails_at_the_look_that_makes_it_sure(release, conn
     assert {seen.method for seen in server.seen} == {"GET"}
 
 
-async def test_doom_is_seen_anew_by_a_trigger_that_starts_elsewhere(release, connected, http_server):
+async def test_a_restarted_trigger_must_find_it_stuck_twice_again(release, connected, http_server):
     """What an earlier triggerer has seen does not count: the second one's first look only waits."""
     connected(http_server(*answers(REPLICA_SET, SEEN["pod"]) * 2))
     for time_s in (0, 40):

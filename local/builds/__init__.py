@@ -1,0 +1,1 @@
+"""Builds what is slow to build, and keeps it in the cache."""

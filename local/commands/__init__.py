@@ -1,0 +1,1 @@
+"""The commands of the stand, one module for each."""

@@ -1,0 +1,1 @@
+"""Runs programs: once, or under a supervisor that restarts them."""

@@ -1,0 +1,90 @@
+"""Runs `kubectl kustomize` on `include/manifests` for a release, and returns the objects."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from slipway.errors import ManifestError, one_line
+from slipway.kubernetes.manifests import (
+    BLANK_IMAGE,
+    Manifest,
+    apply_rank,
+    check_manifests,
+    render_kustomization,
+    to_yaml,
+)
+from slipway.names import digest_of
+from slipway.paths import PROJECT
+from slipway.release import Release
+from slipway.scratch import scratch_folder
+
+MANIFESTS = PROJECT / "include" / "manifests"
+KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
+RENDER_TIMEOUT_S = 60
+
+
+def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
+    """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
+
+    Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
+    """
+    objects = build_objects(release, reference=reference, version=version, release_id=release_id)
+    check_manifests(objects, release, reference=reference)
+    return objects
+
+
+def build_objects(
+    release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
+) -> list[Manifest]:
+    """What kustomize renders, unchecked, in the order of an apply. Raises ManifestError with kustomize's message."""
+    overlay = overlay_folder(release.overlay)
+    with scratch_folder("render") as scratch:
+        folder = scratch.resolve()
+        kustomization = render_kustomization(
+            release,
+            resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths
+            reference=reference,
+            version=version,
+            release_id=release_id,
+            preview=preview,
+        )
+        (folder / "kustomization.yaml").write_text(to_yaml([kustomization]), encoding="utf-8")
+        return sorted(_kustomize(folder, overlay), key=apply_rank)
+
+
+def manifests_hash(release: Release) -> str:
+    """sha256:… of the manifests without image, version and release id: it changes only if the manifests change."""
+    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
+
+
+def overlay_folder(overlay: str | None) -> Path:
+    """The folder of an overlay; the base's for None. Raises ManifestError with the overlays that exist."""
+    folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
+    if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
+        known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))
+        raise ManifestError(
+            f"overlay {overlay!r}: there is no include/manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {known}"
+        )
+    return folder
+
+
+def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
+    try:
+        done = subprocess.run(
+            [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise ManifestError(
+            "kubectl: not found on this worker. Next: pip install -r requirements.txt brings it"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ManifestError(
+            f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
+        ) from error
+    if done.returncode != 0:
+        raise ManifestError(f"{overlay}: {one_line(done.stderr)}. Next: kubectl kustomize {overlay}")
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]

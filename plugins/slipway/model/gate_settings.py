@@ -1,0 +1,106 @@
+"""The model file's `gate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from slipway.model.field_types import Name, Part, Seconds, Sha256, Share
+from slipway.release import Gate
+
+DEFAULT_GATE = Gate()
+
+
+class GoldenImage(Part):
+    """An image and the answer that the model must give."""
+
+    name: Name = Field(description="The case's name in logs and records; each case needs its own.")
+    image: str = Field(description="The image: a path relative to the model file, or a URL.")
+    sha256: Sha256 | None = Field(default=None, description="The image's hash, which is checked. Required for a URL.")
+    label: str | tuple[str, ...] = Field(
+        description="The label that the answer must have, or a list of accepted labels.",
+        json_schema_extra={"form": "text, or a list of texts"},
+    )
+    min_confidence: Share = Field(default=0.5, description="The least confidence that the answer must have.")
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _is_a_text_or_texts(cls, label: Any) -> Any:
+        labels = label if isinstance(label, list | tuple) else [label]
+        if not labels or not all(isinstance(one, str) and one for one in labels):
+            raise ValueError("is neither a text nor a list of texts. Write numbers in quotes")
+        if len(set(labels)) != len(labels):
+            raise ValueError("names a label twice")
+        return label
+
+    @model_validator(mode="after")
+    def _url_has_a_hash(self) -> GoldenImage:
+        if self.image.startswith(("http://", "https://")) and self.sha256 is None:
+            raise ValueError("an image by URL needs its sha256")
+        return self
+
+
+class QualitySettings(Part):
+    """A labelled set of images, and how many of them a release must classify correctly."""
+
+    set: Annotated[str, Field(min_length=1)] = Field(
+        description="The set, relative to the model file: a folder with one folder of images per label, or a CSV file of `image,label` with the images' paths relative to it."
+    )
+    min_top1: Share | None = Field(
+        default=None, description="The least share of its images that must be classified correctly, from 0 to 1."
+    )
+    max_drop: Share | None = Field(
+        default=None, description="How far that share may be below the live release's on the same images."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> QualitySettings:
+        if self.min_top1 is None and self.max_drop is None:
+            raise ValueError("has no limit: give min_top1, max_drop or both")
+        return self
+
+
+class GateSettings(Part):
+    """What must pass before a release counts as live."""
+
+    golden: Annotated[tuple[GoldenImage, ...], Field(min_length=1)] = Field(
+        description="Images with the answers that the model must give; every case must pass."
+    )
+    passes: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="How many rounds in a row must pass, each on new connections."
+    )
+    timeout_s: Seconds = Field(default=300, description="How long the gate tries before it fails.")
+    failures: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=DEFAULT_GATE.failures,
+        description="How many wrong answers the gate tolerates; each starts the count of rounds again.",
+    )
+    errors: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=DEFAULT_GATE.errors,
+        description="How many rounds with a missing answer (no connection, 404, 429, 5xx) the gate tolerates, once a round has passed. If left out: any number within `timeout_s`.",
+    )
+    latency_ms: Annotated[int, Field(ge=1, le=60_000)] | None = Field(
+        default=DEFAULT_GATE.latency_ms,
+        description="Upper limit for the 95th percentile of the answer times, in milliseconds, each including its connection. If left out: not judged.",
+    )
+    garbage: bool = Field(
+        default=DEFAULT_GATE.garbage,
+        description="Whether each round also sends something that is not an image, which must be refused.",
+    )
+    quality: QualitySettings | None = Field(
+        default=None, description="How much of a labelled set must be classified correctly. If left out: not tested."
+    )
+    on_inconclusive: Literal["ask", "fail"] = Field(
+        default=DEFAULT_GATE.on_inconclusive,
+        description="What follows if the gate's result is inconclusive, see [gate.md](gate.md#inconclusive): `ask` a person, or `fail`.",
+    )
+    ask_timeout_s: Seconds = Field(
+        default=DEFAULT_GATE.ask_timeout_s, description="How long a person has to answer; no answer means no."
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> GateSettings:
+        names = [case.name for case in self.golden]
+        if len(set(names)) != len(names):
+            raise ValueError(f"golden cases need different names, but they are {', '.join(names)}")
+        return self

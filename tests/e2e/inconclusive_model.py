@@ -1,0 +1,42 @@
+"""A model whose gate is always inconclusive, known to the stand's Airflow for as long as a `with` block."""
+
+import json
+import urllib.error
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+from dag_run import until
+from trial_project import PROJECT, remove_images, trial_file
+
+
+@contextmanager
+def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
+    """A model file whose latency nobody can keep: its `dag`, its `records()`, oldest first, and `write(**changes)` for other rules."""
+    path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
+    own = {"gate__latency_ms": 1, "target__deployment": f"tfs-{model}", "target__strategy": "preview", **rules}
+    kept = Path(stand["store"].removeprefix("file://")) / "records" / model
+    before = set(kept.glob("*.json"))
+
+    def write(**changes):
+        path.write_text(yaml.safe_dump(trial_file(**{**own, **changes})))
+
+    def knows():
+        try:
+            return not airflow_api(f"/dags/{dag}/details")["is_stale"]  # the file of an earlier test may be gone
+        except urllib.error.HTTPError:
+            return None
+
+    def records():
+        new = [json.loads(path.read_text()) for path in set(kept.glob("*.json")) - before]
+        return sorted(new, key=lambda record: record["opened"])
+
+    write()
+    try:
+        until(knows, f"Airflow knows {dag}")
+        yield SimpleNamespace(model=model, dag=dag, write=write, records=records)
+    finally:
+        path.unlink()
+        kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={model}", "--wait=false")
+        remove_images(engine, model)

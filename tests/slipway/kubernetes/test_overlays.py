@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+import pytest
+from rendering import arguments_of, rendered, rendered_once, server_of
+
+from slipway.kubernetes import kustomize
+from slipway.kubernetes.manifests import to_yaml
+from slipway.model.served import overlay_names
+
+
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_replicas_are_left_to_the_autoscaler(release, overlay_name):
+    """Only the HPA sets the number of pods."""
+    objects = rendered(replace(release, overlay=overlay_name))
+    assert "replicas" not in objects["Deployment"]["spec"]
+    autoscaler = objects["HorizontalPodAutoscaler"]["spec"]
+    least = 2 if overlay_name == "batching" else 1
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (least, 3)
+    assert autoscaler["metrics"][0]["resource"] == {
+        "name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": 80},
+    }
+
+
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_pods_meet_pod_security_restricted(release, overlay_name):
+    """Every container has the fields that Kubernetes' Pod Security Standard `restricted` requires."""
+    pods = rendered(replace(release, overlay=overlay_name))["Deployment"]["spec"]["template"]["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pods.keys()
+    assert pods["securityContext"]["runAsNonRoot"] is True
+    assert pods["securityContext"]["runAsUser"] > 0
+    assert pods["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    assert all(volume.keys() - {"name"} <= allowed for volume in pods["volumes"])
+    for container in pods["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert not any("hostPort" in port for port in container["ports"])
+
+
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_deployment_serves_without_a_gap(release, overlay_name):
+    """A pod terminates only when its successor is ready, and serves until it is out of the endpoints."""
+    objects = rendered(replace(release, overlay=overlay_name))
+    spec = objects["Deployment"]["spec"]
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    drain_s = int(server_of(objects)["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert 0 < drain_s < spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert "--max_num_load_retries=0" in server_of(objects)["args"]
+    assert server_of(objects)["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def test_seed_overlay_has_the_seeds_numbers(release):
+    """The overlay `seed` has the seed's threads, CPU and autoscaler; the seed sets no memory, so that is the base's."""
+    objects = rendered(replace(release, overlay="seed"))
+    assert arguments_of(objects) == {
+        "tensorflow_inter_op_parallelism": "2",
+        "tensorflow_intra_op_parallelism": "8",
+        "max_num_load_retries": "0",
+    }
+    assert server_of(objects)["resources"] == {
+        "requests": {"cpu": "800m", "memory": "2Gi"},
+        "limits": {"cpu": "800m", "memory": "4Gi"},
+    }
+    assert objects["HorizontalPodAutoscaler"]["spec"] == rendered(release)["HorizontalPodAutoscaler"]["spec"]
+
+
+def test_inter_op_4_differs_by_one_argument(release):
+    """The experiment changes one number only."""
+    objects, base = rendered(replace(release, overlay="inter-op-4")), rendered(release)
+    assert arguments_of(objects).items() - arguments_of(base).items() == {("tensorflow_inter_op_parallelism", "4")}
+    server_of(objects)["args"] = server_of(base)["args"]
+    assert objects == base
+
+
+@pytest.mark.parametrize("name", ["tfs-server", "tfs-digits"])
+def test_batching_reads_a_config_map_of_its_own_deployment(release, name):
+    """The parameters are mounted read-only; the ConfigMap has the deployment's name, so that two models never share it."""
+    objects = rendered(replace(release, overlay="batching", deployment=name))
+    [volume] = [v for v in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if v["name"] == "batching"]
+    [mount] = [m for m in server_of(objects)["volumeMounts"] if m["name"] == "batching"]
+    assert objects["ConfigMap"]["metadata"]["name"].startswith(f"{name}-")
+    assert volume["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
+    assert mount["readOnly"] is True
+    assert "enable_batching" in arguments_of(objects)
+    folder, file = arguments_of(objects)["batching_parameters_file"].rsplit("/", 1)
+    assert folder == mount["mountPath"]
+    numbers = [line for line in objects["ConfigMap"]["data"][file].splitlines() if not line.startswith("#")]
+    assert numbers == [
+        "max_batch_size { value: 128 }",
+        "batch_timeout_micros { value: 0 }",
+        "max_enqueued_batches { value: 2 }",
+        "num_batch_threads { value: 2 }",
+    ]
+
+
+def test_changed_batching_rolls_the_deployment(release, overlay):
+    """Other parameters make another ConfigMap; its name is the only change of the pod template."""
+    before = rendered(replace(release, overlay="batching"))
+    file = overlay().parent / "batching" / "batching.txt"
+    file.write_text(file.read_text().replace("128", "64"))
+    rendered_once.cache_clear()
+    after = rendered(replace(release, overlay="batching"))
+    name, changed = (objects["ConfigMap"]["metadata"]["name"] for objects in (before, after))
+    assert name != changed
+    assert to_yaml([before["Deployment"]]).replace(name, changed) == to_yaml([after["Deployment"]])
+
+
+def test_internal_load_balancer_on_every_cloud(release):
+    """There is an annotation for each cloud; nothing else differs from the base."""
+    objects = rendered(replace(release, overlay="internal"))
+    assert objects["Service"]["metadata"].pop("annotations") == {
+        "networking.gke.io/load-balancer-type": "Internal",
+        "service.beta.kubernetes.io/azure-load-balancer-internal": "true",
+        "service.beta.kubernetes.io/aws-load-balancer-scheme": "internal",
+        "service.beta.kubernetes.io/aws-load-balancer-internal": "true",
+    }
+    assert objects == rendered(release)
+
+
+def test_components_combine_in_a_users_overlay(release, overlay):
+    """An overlay can list all components, and its own patch replaces the ranges of the component."""
+    ranges = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "tfs-server"},
+              "spec": {"loadBalancerSourceRanges": ["203.0.113.0/24"]}}  # fmt: skip
+    names = sorted(path.name for path in (kustomize.MANIFESTS / "components").iterdir())
+    overlay(ranges, components=[f"../../components/{name}" for name in names])
+    objects = rendered(replace(release, overlay="mine", deployment="tfs-digits"))
+    assert names == ["image-pull-secret", "internal", "source-ranges"]
+    assert objects["Service"]["spec"]["loadBalancerSourceRanges"] == ["203.0.113.0/24"]
+    assert "networking.gke.io/load-balancer-type" in objects["Service"]["metadata"]["annotations"]
+    pods = objects["Deployment"]["spec"]["template"]["spec"]
+    assert pods["imagePullSecrets"] == [{"name": "registry-credentials"}]
+
+
+def test_source_ranges_are_private_networks_by_default(release, overlay):
+    """The component without a patch allows private networks only."""
+    overlay(components=["../../components/source-ranges"])
+    service = rendered(replace(release, overlay="mine"))["Service"]
+    assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+
+
+@pytest.mark.parametrize("folder", ["overlays", "components"])
+def test_every_folder_says_what_it_is_for(folder):
+    """Each kustomization begins with a comment that says what it is for."""
+    for kustomization in kustomize.MANIFESTS.glob(f"{folder}/*/kustomization.yaml"):
+        assert kustomization.read_text().startswith("# "), kustomization
+
+
+def test_service_offers_both_ports(release):
+    """The Service is the seed's: a load balancer with gRPC at 8500 and REST at 8501."""
+    spec = rendered(release)["Service"]["spec"]
+    assert spec["type"] == "LoadBalancer"
+    ports = {port["name"]: (port["port"], port["targetPort"]) for port in spec["ports"]}
+    assert ports == {"tf-serving-grpc": (8500, "grpc"), "tf-serving-restapi": (8501, "restapi")}

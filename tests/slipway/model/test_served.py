@@ -1,0 +1,111 @@
+import pytest
+import yaml
+
+from slipway.errors import InputRefused
+from slipway.model.served import check_unshared, overlay_names, parse_model_file, read_model_file, served_files
+from slipway.paths import SERVED
+
+SMALLEST = {
+    "source": {"folder": "checkpoint"},
+    "gate": {"golden": [{"name": "three", "image": "golden/three.png", "label": "3"}]},
+}
+
+
+BROKEN = {
+    "tab": b"source:\n\tfolder: a\n",
+    "open bracket": b"source: [\n",
+    "two documents": b"source: {folder: a}\n---\nsource: {folder: b}\n",
+    "a python object": b"source: !!python/object:os.system {}\n",
+    "an impossible date": b"description: 2026-13-45\n",
+    "control characters": b"source: \x00\n",
+    "not UTF-8": b"description: \xff\xfe\n",
+    "one field twice": b"source: {folder: a}\nsource: {folder: b}\ngate: {golden: [{name: a, image: a, label: a}]}\n",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_refused_in_one_line_if_not_yaml(tmp_path, text):
+    """A file that is not YAML is refused in one line that names it."""
+    path = tmp_path / "m.yaml"
+    path.write_bytes(text)
+    with pytest.raises(InputRefused) as refusal:
+        read_model_file(path)
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    assert "Next: " in message
+
+
+@pytest.mark.parametrize(
+    "name", ["Digits.yaml", "a_b.yaml", "3d.yaml", "my model.yaml", "a-.yaml", "a\n.yaml", f"{'a' * 41}.yaml"]
+)
+def test_refused_if_the_file_name_is_not_a_model_name(tmp_path, name):
+    """The file's name is the model's name, so it must be a valid one."""
+    path = tmp_path / name
+    path.write_text(yaml.safe_dump(SMALLEST))
+    with pytest.raises(InputRefused, match=r"the file's name is the model's name, .*Next: use lower-case") as refusal:
+        read_model_file(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_refused_if_the_file_does_not_exist(tmp_path):
+    """A missing file is named."""
+    with pytest.raises(InputRefused, match=r"gone\.yaml: no such model file\. Next: create it"):
+        read_model_file(tmp_path / "gone.yaml")
+
+
+def test_refused_if_it_is_a_folder(tmp_path):
+    """A folder is not a model file."""
+    (tmp_path / "m.yaml").mkdir()
+    with pytest.raises(InputRefused, match=r"m\.yaml: cannot be read: .*Next: "):
+        read_model_file(tmp_path / "m.yaml")
+
+
+def test_shipped_model_files_are_valid():
+    """Every model file that ships with Slipway is valid, and its golden images exist."""
+    files = {path.stem: read_model_file(path) for path in served_files()}
+    assert "digits-vit" in files
+    check_unshared(files)
+    for file in files.values():
+        assert file.target.overlay in {None, *overlay_names()}
+        for case in file.gate.golden:
+            assert case.sha256 or (SERVED / SERVED / case.image).is_file()
+
+
+def target(**changes):
+    """A model file with a target."""
+    return parse_model_file({**SMALLEST, "target": changes}, where="m.yaml")
+
+
+def test_refused_if_two_files_write_one_deployment():
+    """Two model files that would write the same object are refused; the message names both and the field."""
+    with pytest.raises(
+        InputRefused,
+        match=r"include/served/b\.yaml: target\.deployment: 'tfs-server' is also written by include/served/a\.yaml\. Next: ",
+    ):
+        check_unshared({"b": target(), "a": target()})
+
+
+def test_refused_if_one_file_writes_the_others_preview():
+    """A model file with a preview writes the preview's Deployment too."""
+    with pytest.raises(InputRefused, match=r"'tfs-server-preview' is also written by include/served/a\.yaml"):
+        check_unshared({"a": target(), "b": target(deployment="tfs-server-preview")})
+    check_unshared({"a": target(strategy="rolling"), "b": target(deployment="tfs-server-preview")})
+
+
+@pytest.mark.parametrize(
+    "other", [{"deployment": "tfs-two"}, {"namespace": "other"}, {"conn_id": "elsewhere"}], ids=str
+)
+def test_accepted_if_deployments_differ(other):
+    """Another name, namespace or cluster is enough."""
+    check_unshared({"a": target(), "b": target(**other)})
+
+
+def test_overlays_are_the_folders_with_a_kustomization(tmp_path):
+    """A folder without a kustomization is not an overlay."""
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kustomization.yaml").touch()
+    (tmp_path / "draft").mkdir()
+    assert overlay_names(tmp_path) == ["one", "two"]
+    assert "local" in overlay_names()
