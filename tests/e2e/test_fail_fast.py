@@ -135,15 +135,15 @@ def release_to(stand, name):
 
 
 class Watched(RolloutTrigger):
-    """The trigger, and when it looked and saw that the release will not come, without a look between that did not."""
+    """The trigger, and the times of its latest consecutive polls that found the rollout stuck."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.stuck_s, self.is_stuck = [], asyncio.Event()
 
-    async def look(self, release):
-        """One look."""
-        verdict = await super().look(release)
+    async def poll_release(self, release):
+        """Poll once."""
+        verdict = await super().poll_release(release)
         if "(counts after" in verdict.reason:
             self.stuck_s.append(time.monotonic())
             self.is_stuck.set()
