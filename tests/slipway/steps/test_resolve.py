@@ -1,3 +1,4 @@
+import json
 import re
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,8 +13,8 @@ from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
-from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, serving_image
-from slipway.steps.settings import RefreshParams, Settings
+from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, registry_connection, serving_image
+from slipway.steps.settings import RefreshParams, Settings, find_target
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
@@ -195,3 +196,34 @@ def test_broken_model_file_is_left_out_of_the_check(tmp_path):
     (tmp_path / "b.yaml").write_text("nonsense")
     file = file_of()
     assert {"a": file} == resolve_module.readable_files(good, file)
+
+
+ARTIFACT_REGISTRY = "europe-docker.pkg.dev/p/models/vit"
+GKE = {"gke": {"project": "p", "conn_id": "mine"}}
+CHOICES = {
+    "named": ({"repository": ARTIFACT_REGISTRY, "registry_conn_id": "named"}, GKE, "variable", "named"),
+    "the Variable's": ({}, {}, "variable", "variable"),
+    "not the Variable's if the model file names the repository": (
+        {"repository": "r.example/vit"},
+        {},
+        "variable",
+        None,
+    ),
+    "the target's, for Artifact Registry": ({"repository": ARTIFACT_REGISTRY}, GKE, "variable", "mine"),
+    "the target's, for the Variable's repository": ({}, GKE, None, "mine"),
+    "none for another registry": ({"repository": "r.example/vit"}, GKE, None, None),
+    "none without a GKE target": ({"repository": ARTIFACT_REGISTRY}, {}, None, None),
+}
+
+
+@pytest.mark.parametrize(("image", "target", "variable", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_registry_connection_comes_from_the_model_file_the_variable_or_the_target(
+    monkeypatch, image, target, variable, chosen
+):
+    """In this order. The target's connection is only for Artifact Registry."""
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
+    fields = {"source": {"folder": "x"}, "gate": GOLDEN, "image": image, "target": {"namespace": "shop", **target}}
+    file = parse_model_file(fields, where="x.yaml")
+    given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
+    repository = image.get("repository") or ARTIFACT_REGISTRY
+    assert registry_connection(file, repository, find_target(file.target, given), given) == chosen

@@ -110,7 +110,7 @@ def test_refused_if_more_runs_there_than_was_approved():
     """An object that is new since the approval stops the deletion; one that is gone does not."""
     approved = replace(PLAN, others=("deployment/a in x", "deployment/b in x"))
     check_unchanged(approved, replace(PLAN, others=("deployment/b in x",)))
-    with pytest.raises(ClusterInUse, match=r"only since the approval: deployment/c in x\. Next: trigger again"):
+    with pytest.raises(ClusterInUse, match=r"added after the approval: deployment/c in x\. Next: trigger again"):
         check_unchanged(approved, replace(PLAN, others=("deployment/b in x", "deployment/c in x")))
 
 
