@@ -60,3 +60,12 @@ def test_a_wrong_import_is_refused(check, module, line, words):
     done = run()
     assert done.returncode == 1
     assert words in done.stdout
+
+
+@pytest.mark.parametrize("module", ["slipway.facts", "slipway.release", "slipway.records.history"])
+def test_reading_a_record_loads_no_client(module):
+    """The nouns and the records load neither Docker nor Kubernetes code, nor Airflow."""
+    program = f"import sys, {module}; print(sorted({{'airflow', 'docker', 'grpc', 'kubernetes'}} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "plugins")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
