@@ -31,7 +31,7 @@ DOC = """
 model's objects and waits until their load balancers are gone, **delete cluster** deletes the cluster, and **leftovers** lists
 what Google still has of it, with the commands that remove it. If it is rejected, or not answered within a day, nothing is deleted.
 
-Images, exports and records stay: the next run of the refresh makes all of it again.
+Images, exports and records are kept: the next run of the refresh creates all of it again.
 """
 
 

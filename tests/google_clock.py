@@ -29,15 +29,15 @@ def end_operations(google):
 
 def event_of(google, trigger):
     """The event of a polling trigger; a running operation ends after its first poll."""
-    judge = trigger.judge
+    poll = trigger.poll
 
-    async def judge_then_advance():
+    async def poll_then_advance():
         try:
-            return await judge()
+            return await poll()
         finally:
             end_operations(google)
 
-    trigger.judge, trigger.poll_s = judge_then_advance, 0.01
+    trigger.poll, trigger.poll_s = poll_then_advance, 0.01
     return asyncio.run(anext(trigger.run())).payload
 
 

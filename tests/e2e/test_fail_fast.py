@@ -135,15 +135,15 @@ def release_to(stand, name):
 
 
 class Watched(RolloutTrigger):
-    """The trigger, with the times of its latest polls in a row that found the rollout stuck."""
+    """The trigger, and the times of its latest consecutive polls that found the rollout stuck."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.stuck_s, self.is_stuck = [], asyncio.Event()
 
-    async def look(self, release):
-        """One poll."""
-        verdict = await super().look(release)
+    async def poll_release(self, release):
+        """Poll once."""
+        verdict = await super().poll_release(release)
         if "(counts after" in verdict.reason:
             self.stuck_s.append(time.monotonic())
             self.is_stuck.set()

@@ -1,4 +1,4 @@
-"""Deploys a release, or a recorded one again. All writes of a live release to a cluster go through here."""
+"""Deploys a release, or a recorded one again. Every apply of a live release goes through here."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ class Observation:
 
 
 def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[Plan, list[Trial]]:
-    """The plan for a release, and what the API server says its manifests would change. Writes nothing anywhere.
+    """The plan for a release, and what its manifests would change according to the API server. Writes nothing.
 
-    `by_hand` says that a person triggered the run: only then, or if it is forced, is a bad release tried again. `held` says
-    that the run holds the Lease, so that no other run replaces the live release: only then is it sent the labelled set.
+    `by_hand`: a person triggered the run. A bad release is tried again only then, or if the run is forced. `held`: the run
+    holds the Lease, so that no other run replaces the live release. The labelled set is sent to that one only then.
     Raises StoreError, ManifestError, ApplyError, PreflightFailed.
     """
     seen = observe(release, by_hand=by_hand, held=held)
@@ -63,9 +63,9 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
 
 
 def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
-    """Read the records, and ask the cluster what runs there and what an apply would change.
+    """Read the records, what runs in the cluster, and what an apply would change.
 
-    Without `held` it also asks for the rights that the run needs. Raises as `make_plan` does.
+    Without `held` it also checks the rights that the run needs. Raises as `make_plan` does.
     """
     records = read_records(Store(release.store), release.model)
     bad = None if by_hand or release.force else find_bad(records.records, release)

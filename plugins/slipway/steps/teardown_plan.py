@@ -115,9 +115,7 @@ def replan_teardown(teardown: Teardown, *, approved: JsonObject | None) -> Teard
 def check_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
     """Refuse a cluster in which more runs than a person approved to delete. Raises ClusterInUse."""
     if new := sorted(set(now.others) - set(approved.others)):
-        raise ClusterInUse(
-            f"{now.teardown.cluster}: runs there only since the approval: {'; '.join(new)}. Next: trigger again"
-        )
+        raise ClusterInUse(f"{now.teardown.cluster}: added after the approval: {'; '.join(new)}. Next: trigger again")
 
 
 def render_body(plan: TeardownPlan) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slipway.release import Release
 
-NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which passes on REST alone"
+NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which proxies only REST"
 
 log = logging.getLogger(__name__)
 

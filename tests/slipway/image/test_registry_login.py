@@ -4,9 +4,6 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.image.registry_login import find_login, is_artifact_registry
-from slipway.model.served import parse_model_file
-from slipway.steps.resolve import registry_connection
-from slipway.steps.settings import Settings, find_target
 
 PKG = "europe-docker.pkg.dev/p/models/vit"
 SERVING = "us-docker.pkg.dev/p/mirror/serving:2.20.0"
@@ -79,32 +76,3 @@ def test_refused_if_the_connection_is_missing_or_invalid(connections, conn_id, w
 def test_no_connection_is_no_login():
     """Without a connection there is no login, and no request."""
     assert find_login(None, PKG) is None
-
-
-GKE = {"gke": {"project": "p", "conn_id": "mine"}}
-CHOICES = {
-    "named": ({"repository": PKG, "registry_conn_id": "named"}, GKE, "variable", "named"),
-    "the Variable's": ({}, {}, "variable", "variable"),
-    "not the Variable's if the model file names the repository": (
-        {"repository": "r.example/vit"},
-        {},
-        "variable",
-        None,
-    ),
-    "the target's, for Artifact Registry": ({"repository": PKG}, GKE, "variable", "mine"),
-    "the target's, for the Variable's repository": ({}, GKE, None, "mine"),
-    "none for another registry": ({"repository": "r.example/vit"}, GKE, None, None),
-    "none without a GKE target": ({"repository": PKG}, {}, None, None),
-}
-
-
-@pytest.mark.parametrize(("image", "target", "variable", "chosen"), CHOICES.values(), ids=CHOICES)
-def test_connection_comes_from_the_model_file_the_variable_or_the_target(monkeypatch, image, target, variable, chosen):
-    """In this order. The target's connection is only for Artifact Registry."""
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
-    gate = {"golden": [{"name": "three", "image": "three.png", "label": "3"}]}
-    said = {"source": {"folder": "x"}, "gate": gate, "image": image, "target": {"namespace": "shop", **target}}
-    file = parse_model_file(said, where="x.yaml")
-    settings = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
-    repository = image.get("repository") or PKG
-    assert registry_connection(file, repository, find_target(file.target, settings), settings) == chosen

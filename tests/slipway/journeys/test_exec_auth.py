@@ -121,9 +121,9 @@ def test_a_wait_outlives_its_token(kubeconfig, connected, plugin, token, release
     with pytest.raises(ApiException, match="Unauthorized"):
         service(target)
     trigger = AddressTrigger(release=to_dict(replace(release, target=target)), deadline=0, poll_s=0)
-    polled = [asyncio.run(trigger._look()).reason for _ in range(2)]
-    assert polled[0].startswith("could not look: ConfigException: exec: process returned 1. the token service is away")
-    assert "could not look" not in polled[1]
+    polled = [asyncio.run(trigger.poll_or_wait()).reason for _ in range(2)]
+    assert polled[0].startswith("polling failed: ConfigException: exec: process returned 1. the token service is away")
+    assert "polling failed" not in polled[1]
 
 
 def test_a_poll_does_not_wait_for_a_plugin_that_hangs(kubeconfig, connected, plugin, release, monkeypatch):
@@ -132,8 +132,8 @@ def test_a_poll_does_not_wait_for_a_plugin_that_hangs(kubeconfig, connected, plu
     target = connected(kubeconfig, plugin({"hangs_s": 60, "token": REFUSED}))
     began_s = time.monotonic()
     trigger = AddressTrigger(release=to_dict(replace(release, target=target)), deadline=0, poll_s=0)
-    verdict = asyncio.run(trigger._look())
-    assert verdict.reason.startswith("could not look: TimeoutError")
+    verdict = asyncio.run(trigger.poll_or_wait())
+    assert verdict.reason.startswith("polling failed: TimeoutError")
     assert time.monotonic() - began_s < 50
 
 

@@ -8,31 +8,31 @@ SERVICE, DEPLOYMENT, OLD = (
 )
 
 
-def test_objects_that_a_killed_apply_did_not_prune_are_known(record_of):
-    """A record lists what it was going to prune until that is gone: the next apply still knows it."""
+def test_history_has_the_objects_that_a_killed_apply_did_not_prune(record_of):
+    """A record lists the objects to prune until they are deleted, so that the next apply prunes them."""
     history = History((record_of("r0", "live"), record_of("r1", "open", 1, objects=(SERVICE, DEPLOYMENT, OLD))))
     assert OLD in history.objects
 
 
-def test_recorded_release_comes_back_as_another_runs_work(release, export, pushed, record_of):
-    """What a record tells of is the same release, export and image, under the run that brings it back."""
-    back, exported, image = recorded(record_of("old"), run_id="now", store="gs://bucket/store")
+def test_recorded_release_belongs_to_the_run_that_restores_it(release, export, pushed, record_of):
+    """Release, export and image are as recorded, except for the run's id and the store."""
+    restored, exported, image = recorded(record_of("old"), run_id="now", store="gs://bucket/store")
     assert (exported, image) == (export, pushed)
-    assert to_dict(back) == {**to_dict(release), "run_id": "now", "store": "gs://bucket/store"}
-    assert from_dict(type(back), to_dict(back)) == back
+    assert to_dict(restored) == {**to_dict(release), "run_id": "now", "store": "gs://bucket/store"}
+    assert from_dict(type(restored), to_dict(restored)) == restored
 
 
-def test_recorded_release_is_asked_its_promises_alone(record_of):
-    """What comes back was judged when it was new: neither its latency nor a labelled set can keep it away."""
-    floor = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
-    record = record_of("old", gate=Gate(latency_ms=5, quality=floor, failures=2))
-    back, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
-    assert back.gate == Gate(failures=2)
+def test_gate_of_a_restored_release_has_only_its_promises(record_of):
+    """Latency and the labelled set were judged when the release was new: they do not prevent a rollback."""
+    quality = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+    record = record_of("old", gate=Gate(latency_ms=5, quality=quality, failures=2))
+    restored, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
+    assert restored.gate == Gate(failures=2)
 
 
-def test_record_of_an_earlier_slipway_comes_back(record_of):
-    """A record that knows nothing of the gate's rules has the model file's defaults."""
+def test_record_without_gate_has_the_default_rules(record_of):
+    """A record of an earlier Slipway has no rules for the gate: the model file's defaults apply."""
     record = record_of("old")
     del record["release"]["gate"], record["release"]["grpc_address"]
-    back, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
-    assert (back.gate, back.grpc_address) == (Gate(), None)
+    restored, _, _ = recorded(record, run_id="now", store="gs://bucket/store")
+    assert (restored.gate, restored.grpc_address) == (Gate(), None)

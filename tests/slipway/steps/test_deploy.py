@@ -4,10 +4,10 @@ from slipway.records.store import read_bytes
 from slipway.steps.deploy import keep_manifests
 
 
-def test_manifests_are_kept_by_release(release, store, pushed):
-    """What is applied can be read again by URI, and is held to its hash."""
+def test_manifests_are_stored_under_the_release(release, store, pushed):
+    """The manifests can be read by URI, have their hash, and are the same if stored again."""
     objects = [{"kind": "Service", "name": "ü"}]
-    kept = keep_manifests(release, pushed, objects)
-    assert kept.uri == store.uri_of("manifests/digits-vit/abcdefabcdef.yaml")
-    assert kept.hash == f"sha256:{sha256(read_bytes(kept.uri)).hexdigest()}"
-    assert kept == keep_manifests(release, pushed, objects)
+    stored = keep_manifests(release, pushed, objects)
+    assert stored.uri == store.uri_of("manifests/digits-vit/abcdefabcdef.yaml")
+    assert stored.hash == f"sha256:{sha256(read_bytes(stored.uri)).hexdigest()}"
+    assert stored == keep_manifests(release, pushed, objects)

@@ -6,16 +6,16 @@ from slipway.records.history import History
 from slipway.records.record import new_record, previewed, utc_now, write_record
 from slipway.steps.orphans import find_orphans
 
-BESIDE = [
+PREVIEW = [
     ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop"),
     ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server-preview", namespace="shop"),
 ]
 
 
-def test_preview_of_a_model_that_is_gone_is_an_orphan(store, release, http_server, connected):
-    """What a killed run left beside a live release is named where no run of its model will come to remove it."""
+def test_preview_is_an_orphan_if_its_model_file_is_gone(store, release, http_server, connected):
+    """No run of that model will delete the preview that a killed run left: the line names it."""
     gone = replace(release, model="gone")
-    write_record(store, previewed(new_record(gone, now=utc_now()), objects=BESIDE))
+    write_record(store, previewed(new_record(gone, now=utc_now()), objects=PREVIEW))
     connected(http_server((200, json.dumps({"metadata": {"labels": {"slipway/model": "gone"}}}))))
     [line] = find_orphans(release, History(()))
     assert line == (

@@ -9,7 +9,7 @@ from slipway.records.history import History, find_bad
 from slipway.steps.plan import Observation, differences, plan_refresh
 from slipway.verdict import Verdict
 
-WELL = Verdict.passed("it answers")
+HEALTHY = Verdict.passed("it answers")
 CHANGED = Trial(
     name="deployment/tfs-server",
     before={"metadata": {"name": "tfs-server"}, "spec": {"paused": False}},
@@ -17,8 +17,8 @@ CHANGED = Trial(
 )
 
 
-def seen(history, health=WELL, trials=(), bad=None):
-    """What a run has observed."""
+def observed(history, health=HEALTHY, trials=(), bad=None):
+    """What a run observes."""
     return Observation(history=history, health=health, trials=trials, bad=bad)
 
 
@@ -28,21 +28,21 @@ def history(record_of):
     return History((record_of("r0"),))
 
 
-def test_nothing_if_nothing_changed_and_all_is_well(release, history):
-    """The second run of one release has nothing to do, and says so."""
-    plan = plan_refresh(release, seen(history))
+def test_nothing_to_do_if_nothing_changed_and_the_live_release_is_healthy(release, history):
+    """The second run of a release has nothing to do, and says so."""
+    plan = plan_refresh(release, observed(history))
     assert (plan.action, plan.reasons) == ("nothing", ("nothing changed, and the live release is healthy",))
 
 
 def test_everything_if_forced(release, history):
-    """Force does all of it again."""
-    assert plan_refresh(replace(release, force=True), seen(history)).action == "everything"
+    """A forced run does every step again."""
+    assert plan_refresh(replace(release, force=True), observed(history)).action == "everything"
 
 
-def test_everything_if_nothing_was_ever_proven(release, record_of):
-    """A first release, or one after only failures, is built."""
+def test_everything_if_no_release_was_proven(release, record_of):
+    """A first release is built, and so is one after failures only."""
     for records in ((), (record_of("r0", "failed"),)):
-        plan = plan_refresh(release, seen(History(records), Verdict.failed("there is none"), (CHANGED,)))
+        plan = plan_refresh(release, observed(History(records), Verdict.failed("there is none"), (CHANGED,)))
         assert (plan.action, plan.reasons) == ("everything", ("there is no release that was proven live",))
 
 
@@ -57,61 +57,61 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
-def test_everything_if_what_the_image_is_made_of_changed(release, history, change, reason):
-    """Source, exporter, base image, golden cases and repository each call for a new image, by name."""
-    plan = plan_refresh(replace(release, **change(release)), seen(history))
+def test_everything_if_an_input_of_the_image_changed(release, history, change, reason):
+    """The reason names the input."""
+    plan = plan_refresh(replace(release, **change(release)), observed(history))
     assert plan.action == "everything"
     assert len(plan.reasons) == 1
     assert plan.reasons[0].startswith(reason)
 
 
-def test_everything_if_the_record_is_older_than_the_settings(release, history):
-    """A record that knows no export settings is of another export, whatever they are now."""
+def test_everything_if_the_record_has_no_export_settings(release, history):
+    """A record without export settings, of an earlier Slipway, belongs to another export."""
     del history.good["release"]["export"]
-    plan = plan_refresh(release, seen(history))
+    plan = plan_refresh(release, observed(history))
     assert (plan.action, plan.reasons) == ("everything", ("the export settings changed",))
 
 
-def test_manifests_alone_if_only_they_differ(release, history, export, pushed):
-    """A change of manifests keeps export and image, under an id of its own."""
+def test_only_manifests_if_only_they_differ(release, history, export, pushed):
+    """Changed manifests keep export and image; the release has a new id."""
     changed = replace(release, manifests_hash="sha256:" + "9" * 64)
-    plan = plan_refresh(changed, seen(history, trials=(CHANGED,)))
+    plan = plan_refresh(changed, observed(history, trials=(CHANGED,)))
     assert (plan.action, plan.reasons) == ("manifests", ("differs from what is live: deployment/tfs-server",))
     assert plan.export == export
     assert plan.pushed == replace(pushed, release_id=changed.release_id(pushed.digest))
 
 
-def test_applied_again_if_the_live_release_is_not_well(release, history):
-    """What was deleted, scaled away or answers wrong is applied again, without a build."""
-    plan = plan_refresh(release, seen(history, Verdict.failed("deployment/tfs-server is gone")))
+def test_manifests_if_the_live_release_is_not_healthy(release, history):
+    """A release that was deleted, scaled to zero or answers wrongly is applied again, without a build."""
+    plan = plan_refresh(release, observed(history, Verdict.failed("deployment/tfs-server is gone")))
     assert plan.action == "manifests"
     assert plan.reasons == ("the live release is not healthy: deployment/tfs-server is gone",)
 
 
 @pytest.mark.parametrize("outcome", ["open", "failed"])
-def test_applied_again_if_an_earlier_run_did_not_end_well(release, record_of, outcome):
-    """What a killed run left half-way is finished by the next, even where it looks well."""
-    plan = plan_refresh(release, seen(History((record_of("r0"), record_of("r1", outcome, 1)))))
+def test_manifests_if_an_earlier_run_did_not_end_well(release, record_of, outcome):
+    """The next run finishes the work of a killed run, even if the live release is healthy."""
+    plan = plan_refresh(release, observed(History((record_of("r0"), record_of("r1", outcome, 1)))))
     assert (plan.action, plan.reasons) == ("manifests", ("an earlier run did not end well",))
 
 
-ILL = Verdict.failed("deployment/tfs-server is gone")
+UNHEALTHY = Verdict.failed("deployment/tfs-server is gone")
 GATE = {"task": "gate", "reason": "GateFailed: http://x: wrong label. Next: curl http://x"}
 
 
 @pytest.fixture
-def told(release, record_of):
-    """Plans the runs of a schedule for releases named by letters, after a history like "A B! A" (B was found bad).
+def plan_after(release, record_of):
+    """Makes the plan of a scheduled run, after runs of releases with one-letter names: "A B! A" (B was found bad).
 
-    An undo is a record of its own, as `rollback` writes it: "B!" is followed by what was live before.
+    A rollback has a record of its own: "B!" is followed by the release that was live before.
     """
     sources = {letter: replace(release.source, revision=f"sha256:{letter * 64}") for letter in "ABC"}
 
-    def plan(story, now, health=WELL):
+    def plan(runs, now, health=HEALTHY):
         records, live = [], None
-        for minutes, chapter in enumerate(story.split()):
-            own = {"source": sources[chapter[0]], "release_id": chapter[0] * 12}
-            if not chapter.endswith("!"):
+        for minutes, letter in enumerate(runs.split()):
+            own = {"source": sources[letter[0]], "release_id": letter[0] * 12}
+            if not letter.endswith("!"):
                 records.append(record_of(f"r{minutes}", "live", 2 * minutes, **own))
                 live = own
                 continue
@@ -119,47 +119,47 @@ def told(release, record_of):
             if live:
                 records.append(record_of(f"r{minutes}.undo", "live", 2 * minutes + 1, **live))
         asked = replace(release, source=sources[now], run_id="now")
-        return plan_refresh(asked, seen(History(tuple(records)), health, bad=find_bad(records, asked)))
+        return plan_refresh(asked, observed(History(tuple(records)), health, bad=find_bad(records, asked)))
 
     return plan
 
 
-STORIES = {
+HISTORIES = {
     "good then bad": ("A B!", "B", "nothing"),
-    "bad, then back to the good one": ("A B!", "A", "nothing"),
+    "bad, then the good one again": ("A B!", "A", "nothing"),
     "bad, then another": ("A B!", "C", "everything"),
-    "bad, another bad, then the first bad again": ("A B! C!", "B", "nothing"),
-    "bad, another bad, then that one again": ("A B! C!", "C", "nothing"),
-    "a first one that is bad": ("B!", "B", "nothing"),
-    "a first one that is bad, then another": ("B!", "A", "everything"),
-    "A B A": ("A B A", "A", "nothing"),
-    "A B A B": ("A B A", "B", "everything"),
-    "A bad A bad": ("A B! A", "B", "nothing"),
-    "A B A C": ("A B A", "C", "everything"),
-    "bad, and by hand good": ("A B! B", "B", "nothing"),
-    "bad, by hand good, then A, then again": ("A B! B A", "B", "everything"),
-    "good, later bad": ("A B A B!", "B", "nothing"),
+    "two bad ones, then the first again": ("A B! C!", "B", "nothing"),
+    "two bad ones, then the second again": ("A B! C!", "C", "nothing"),
+    "a bad first one": ("B!", "B", "nothing"),
+    "a bad first one, then another": ("B!", "A", "everything"),
+    "A again": ("A B A", "A", "nothing"),
+    "B again": ("A B A", "B", "everything"),
+    "bad again after A": ("A B! A", "B", "nothing"),
+    "C is new": ("A B A", "C", "everything"),
+    "bad, then good by hand": ("A B! B", "B", "nothing"),
+    "bad, good by hand, A, then again": ("A B! B A", "B", "everything"),
+    "good, then bad": ("A B A B!", "B", "nothing"),
 }
 
 
-@pytest.mark.parametrize(("story", "now", "action"), STORIES.values(), ids=STORIES)
-def test_the_schedule_does_not_try_a_bad_release_again(told, story, now, action):
-    """What was found bad stays bad until it changes or has been proven; everything else is planned as if it had not been."""
-    assert told(story, now).action == action
+@pytest.mark.parametrize(("runs", "now", "action"), HISTORIES.values(), ids=HISTORIES)
+def test_schedule_does_not_try_a_bad_release_again(plan_after, runs, now, action):
+    """A bad release stays bad until it changes or is proven; it does not affect the plan of another release."""
+    assert plan_after(runs, now).action == action
 
 
-def test_a_bad_release_says_who_found_it_bad_and_what_to_do(told):
-    """The one line names run, time, task, reason and the way out."""
-    [reason] = told("A B!", "B").reasons
+def test_reason_names_the_run_that_found_the_release_bad(plan_after):
+    """The line names run, time, task, reason and what to do next."""
+    [reason] = plan_after("A B!", "B").reasons
     assert reason == (
         f"release {'B' * 12} was tried by run r1 at 2026-11-22T12:02:00+00:00 and is bad: gate: GateFailed: http://x: wrong label; "
         "the schedule does not try it again until it changes. Next: fix what the model file names, or trigger refresh_digits_vit by hand"
     )
 
 
-def test_the_last_good_one_comes_back_if_it_is_not_well(told, export):
-    """Where the bad one is not tried and the live one is gone, the live one is applied again as it was recorded."""
-    plan = told("A B!", "B", ILL)
+def test_last_good_release_is_restored_if_it_is_not_healthy(plan_after, export):
+    """If the new release is bad and the live one is gone, the live one is applied again as recorded."""
+    plan = plan_after("A B!", "B", UNHEALTHY)
     assert (plan.action, plan.manifests_uri, plan.export) == ("restore", "file:///store/m.yaml", export)
     assert plan.release.source.revision == f"sha256:{'A' * 64}"
     assert plan.release.run_id == "now"
@@ -167,45 +167,45 @@ def test_the_last_good_one_comes_back_if_it_is_not_well(told, export):
     assert plan.reasons[1] == "the live release is not healthy: deployment/tfs-server is gone"
 
 
-def test_nothing_comes_back_if_there_is_no_good_one(told):
-    """A first release that was bad leaves nothing to bring back."""
-    assert told("B!", "B", ILL).action == "nothing"
+def test_nothing_is_restored_if_there_is_no_good_release(plan_after):
+    """After a bad first release there is nothing to restore."""
+    assert plan_after("B!", "B", UNHEALTHY).action == "nothing"
 
 
-@pytest.mark.parametrize(("outcome", "undone"), [("failed", True), ("open", True), ("open", False)])
-def test_what_a_killed_undo_left_is_finished(release, record_of, outcome, undone):
-    """A run that died while it undid a bad release, or before: the schedule brings the good one back, and not the bad one."""
+@pytest.mark.parametrize(("outcome", "rolled_back"), [("failed", True), ("open", True), ("open", False)])
+def test_last_good_release_is_restored_if_the_rollback_was_killed(release, record_of, outcome, rolled_back):
+    """A run may die during its rollback or before it: the schedule restores the good release and does not try the bad one."""
     bad = replace(release.source, revision=f"sha256:{'b' * 64}")
     records = [
         record_of("r0", "live", 0),
         {**record_of("r1", outcome, 1, source=bad), "bad": GATE},
-        *([record_of("r1.undo", "open", 2)] if undone else []),
+        *([record_of("r1.undo", "open", 2)] if rolled_back else []),
     ]
     asked = replace(release, source=bad)
-    plan = plan_refresh(asked, seen(History(tuple(records)), bad=find_bad(records, asked)))
+    plan = plan_refresh(asked, observed(History(tuple(records)), bad=find_bad(records, asked)))
     assert (plan.action, plan.reasons[1]) == ("restore", "an earlier run did not end well")
     assert "was tried by run r1 at 2026-11-22T12:01:00+00:00 and is bad: gate: " in plan.reasons[0]
     assert plan.release.source == release.source
 
 
 def deployment(**changes):
-    """A Deployment as the API server gives it."""
+    """A Deployment as the API server returns it."""
     metadata = {"name": "tfs-server", "uid": "u", "resourceVersion": "5", "generation": 2, "managedFields": [{"time": "t"}],
                 "annotations": {"deployment.kubernetes.io/revision": "4"}}  # fmt: skip
     state = {"kind": "Deployment", "metadata": metadata, "spec": {"paused": False}, "status": {"replicas": 1}}
     return json.loads(json.dumps({**state, **changes}))
 
 
-def test_no_difference_if_only_bookkeeping_changed():
-    """What the API server and controllers write by themselves is no difference."""
+def test_no_difference_if_only_the_clusters_own_fields_changed():
+    """Fields that the API server and controllers write are ignored."""
     after = deployment(status={"replicas": 9})
     after["metadata"].update(resourceVersion="6", generation=3, managedFields=[], uid="v")
     after["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "5"
     assert differences(Trial(name="deployment/tfs-server", before=deployment(), after=after)) == []
 
 
-def test_difference_is_shown_as_a_diff():
-    """What an apply would change is a unified diff that names the object."""
+def test_difference_is_a_unified_diff():
+    """The diff names the object."""
     lines = differences(
         Trial(name="deployment/tfs-server", before=deployment(), after=deployment(spec={"paused": True}))
     )
@@ -214,8 +214,8 @@ def test_difference_is_shown_as_a_diff():
     assert "+  paused: true" in lines
 
 
-def test_new_and_pruned_objects_are_differences():
-    """An object that an apply would create or delete is shown whole."""
+def test_difference_is_the_whole_object_if_it_is_new_or_pruned():
+    """An object that an apply would create or delete is shown in full."""
     created = differences(Trial(name="service/x", before=None, after=deployment()))
     pruned = differences(Trial(name="service/x", before=deployment(), after=None))
     assert "+kind: Deployment" in created
@@ -223,5 +223,5 @@ def test_new_and_pruned_objects_are_differences():
 
 
 def test_plan_is_small_enough_for_xcom(release, history):
-    """A plan goes from task to task as a dict."""
-    assert len(json.dumps(to_dict(plan_refresh(release, seen(history))))) < 4096
+    """A plan goes through XCom as a dict of less than 4 KiB."""
+    assert len(json.dumps(to_dict(plan_refresh(release, observed(history))))) < 4096

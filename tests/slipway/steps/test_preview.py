@@ -31,18 +31,18 @@ LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef-p
 
 
 @pytest.fixture
-def beside(release):
-    """The preview's objects by kind."""
+def preview(release):
+    """The preview's objects, by kind."""
     return {manifest["kind"]: manifest for manifest in render_preview(release, **OF)}
 
 
 def labels_of(objects):
-    """What the Deployment's pods bear."""
+    """The labels of the Deployment's pods."""
     return objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
 
 
 def selectors_of(objects):
-    """What the live objects select pods by."""
+    """The labels by which the live objects select pods."""
     specs = {manifest["kind"]: manifest["spec"] for manifest in objects if manifest["kind"] != "ConfigMap"}
     return {
         "Service": specs["Service"]["selector"],
@@ -52,25 +52,25 @@ def selectors_of(objects):
 
 
 @pytest.mark.parametrize("overlay", [None, *overlay_names()])
-def test_no_live_selector_means_a_preview(release, overlay):
-    """With every overlay that ships, neither Service nor Deployment nor budget of the live release selects the preview's pods."""
+def test_no_live_selector_matches_the_preview(release, overlay):
+    """In every shipped overlay, the live Service, Deployment and budget do not select the preview's pods."""
     release = replace(release, overlay=overlay, export=MARKS)
-    preview = {manifest["kind"]: manifest for manifest in render_preview(release, **OF)}
+    objects = {manifest["kind"]: manifest for manifest in render_preview(release, **OF)}
     live = render_manifests(release, **OF)
     for selector in selectors_of(live).values():
-        assert not selector.items() <= labels_of(preview).items()
+        assert not selector.items() <= labels_of(objects).items()
     pods = next(one for one in live if one["kind"] == "Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert not preview["Service"]["spec"]["selector"].items() <= pods.items()
+    assert not objects["Service"]["spec"]["selector"].items() <= pods.items()
 
 
-def test_a_preview_has_a_deployment_and_a_service_of_its_own(beside):
-    """One pod, no autoscaler, no budget, no address from outside; all of it the model's by its label."""
-    assert set(beside) == {"Deployment", "Service"}
-    assert {manifest["metadata"]["name"] for manifest in beside.values()} == {"tfs-server-preview"}
-    assert "replicas" not in beside["Deployment"]["spec"]  # one, where nothing else says
-    assert beside["Deployment"]["spec"]["selector"] == {"matchLabels": SELECTOR}
-    assert labels_of(beside) == LABELS
-    assert beside["Service"]["spec"] == {
+def test_preview_has_its_own_deployment_and_service(preview):
+    """It has one pod, no autoscaler, no budget, no external address; all objects have the model's label."""
+    assert set(preview) == {"Deployment", "Service"}
+    assert {manifest["metadata"]["name"] for manifest in preview.values()} == {"tfs-server-preview"}
+    assert "replicas" not in preview["Deployment"]["spec"]  # the default is one
+    assert preview["Deployment"]["spec"]["selector"] == {"matchLabels": SELECTOR}
+    assert labels_of(preview) == LABELS
+    assert preview["Service"]["spec"] == {
         "type": "ClusterIP",
         "selector": SELECTOR,
         "ports": [
@@ -78,12 +78,12 @@ def test_a_preview_has_a_deployment_and_a_service_of_its_own(beside):
             {"name": "tf-serving-restapi", "port": 8501, "targetPort": "restapi"},
         ],
     }
-    assert all(manifest["metadata"]["labels"]["slipway/model"] == "digits-vit" for manifest in beside.values())
+    assert all(manifest["metadata"]["labels"]["slipway/model"] == "digits-vit" for manifest in preview.values())
 
 
 @pytest.mark.parametrize("overlay", [None, "local", "seed", "internal"])
-def test_a_previews_pods_are_the_live_ones(release, overlay):
-    """What is proven is what is brought: the pods differ in their labels alone, the Deployment in names besides."""
+def test_preview_has_the_same_pods_as_the_live_release(release, overlay):
+    """The pods differ only in their labels, the Deployment also in its name and selector."""
     release = replace(release, overlay=overlay)
     preview, live = (
         next(one for one in objects if one["kind"] == "Deployment")
@@ -97,8 +97,8 @@ def test_a_previews_pods_are_the_live_ones(release, overlay):
     }
 
 
-def test_a_preview_mounts_a_configmap_of_its_own(release):
-    """What the pods mount is there under another name, so that the live pods' is left alone."""
+def test_preview_mounts_its_own_configmap(release):
+    """The ConfigMap has another name, so that the live one is not changed."""
     release = replace(release, overlay="batching", export=MARKS, deployment="shop-vit")
     (config, _, deployment) = render_preview(release, **OF)
     [volume] = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "batching"]
@@ -108,8 +108,8 @@ def test_a_preview_mounts_a_configmap_of_its_own(release):
     assert config["metadata"]["name"] not in {one["metadata"]["name"] for one in render_manifests(release, **OF)}
 
 
-def test_an_address_is_not_ordered_for_a_preview(release):
-    """Of a Service that orders a load balancer nothing stays but its ports."""
+def test_preview_requests_no_load_balancer(release):
+    """A Service of type LoadBalancer keeps only its selector and ports."""
     service = {
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "tfs-server-preview", "namespace": "shop", "annotations": {"internal": "true"}},
@@ -126,8 +126,8 @@ def test_an_address_is_not_ordered_for_a_preview(release):
     ]  # fmt: skip
 
 
-def test_what_exposes_or_scales_the_live_pods_has_no_preview(release):
-    """An Ingress, another Service or another Deployment of an overlay is not made twice; what pods need is."""
+def test_preview_has_only_what_its_pods_need(release):
+    """An Ingress, another Service or another Deployment of an overlay is not previewed."""
     names = {
         "Ingress": "tfs-server-preview", "Service": "metrics-preview", "Deployment": "cache-preview", "NetworkPolicy": "x-preview",
         "HorizontalPodAutoscaler": "tfs-server-preview", "Secret": "s-preview", "ServiceAccount": "a-preview",
@@ -144,25 +144,25 @@ def test_what_exposes_or_scales_the_live_pods_has_no_preview(release):
         ("PodDisruptionBudget", {"selector": {"matchLabels": {"slipway/version": "7"}}}),
     ],
 )
-def test_refused_if_a_live_object_would_take_the_preview_for_its_own(release, beside, kind, spec):
-    """A selector without the label app means the preview's pods too: users would reach it, or a budget count it."""
+def test_refused_if_a_live_object_selects_the_previews_pods(release, preview, kind, spec):
+    """A selector without the label app matches the preview's pods too: it would get users' requests, or count in a budget."""
     live = [{"kind": kind, "metadata": {"name": "mine"}, "spec": spec}]
     with pytest.raises(
         ManifestError, match=rf"^overlay None: {kind.lower()}/mine selects pods by .*Next: select by the label app"
     ):
-        check_apart(list(beside.values()), live, release)
+        check_apart(list(preview.values()), live, release)
 
 
 @pytest.mark.parametrize(
     "spec", [{}, {"selector": {}}, {"selector": {"app": "tfs-server"}}, {"selector": {"app": "other"}}]
 )
-def test_a_service_that_means_others_is_let_be(release, beside, spec):
-    """A Service without a selector means no pod at all."""
-    check_apart(list(beside.values()), [{"kind": "Service", "metadata": {"name": "mine"}, "spec": spec}], release)
+def test_passes_if_no_live_object_selects_the_previews_pods(release, preview, spec):
+    """A Service without a selector selects no pod."""
+    check_apart(list(preview.values()), [{"kind": "Service", "metadata": {"name": "mine"}, "spec": spec}], release)
 
 
-def test_overlay_that_cannot_be_previewed_is_refused_before_there_is_an_image(release, monkeypatch, tmp_path):
-    """A Service of an overlay's own that selects by the model alone is found by rendering it."""
+def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, monkeypatch, tmp_path):
+    """Rendering finds an overlay's Service that selects by the model only."""
     folder = tmp_path / "manifests"
     shutil.copytree(kustomize.MANIFESTS, folder)
     monkeypatch.setattr(kustomize, "MANIFESTS", folder)
@@ -184,20 +184,20 @@ PREVIEWED_REFS = (
     ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop"),
     ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server-preview", namespace="shop"),
 )
-WHY = {
+REASONS = {
     "a new image": ("everything", "preview", "new", None),
-    "an image that is forced again": ("everything", "preview", "abcdefabcdef", None),
+    "the same image, forced": ("everything", "preview", "abcdefabcdef", None),
     "changed manifests": ("manifests", "preview", "new", None),
-    "what was proven and comes back": ("manifests", "preview", "abcdefabcdef", "was proven live before"),
+    "a proven release, applied again": ("manifests", "preview", "abcdefabcdef", "was proven live before"),
     "a good release instead of a bad one": ("restore", "preview", "abcdefabcdef", "is restored unchanged"),
     "a rolling update": ("everything", "rolling", "new", "target.strategy is rolling"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WHY)
-def test_previewed_unless_it_is_known_to_be_good(release, export, pushed, record_of, case):
-    """What is new is previewed, also new manifests; what only comes back is not kept waiting."""
-    action, strategy, release_id, words = WHY[case]
+@pytest.mark.parametrize("case", REASONS)
+def test_previewed_unless_the_release_is_known_to_be_good(release, export, pushed, record_of, case):
+    """A new image and new manifests are previewed; a proven release that is applied again is not."""
+    action, strategy, release_id, words = REASONS[case]
     plan = Plan(action=action, reasons=(), export=export, pushed=replace(pushed, release_id=release_id))
     why = why_no_preview(replace(release, strategy=strategy), plan, History((record_of("good"),)))
     assert (why is None) if words is None else words in why
@@ -205,7 +205,7 @@ def test_previewed_unless_it_is_known_to_be_good(release, export, pushed, record
 
 @pytest.fixture
 def leave(store, release, export, pushed):
-    """Writes the record of a run that was killed while its preview was there."""
+    """Writes the record of a run that was killed while its preview existed."""
 
     def write(run_id, **changes):
         record = new_record(replace(release, run_id=run_id, **changes), now=utc_now())
@@ -214,13 +214,13 @@ def leave(store, release, export, pushed):
     return write
 
 
-def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, release, leave, monkeypatch, caplog):
-    """A run deletes its own and what killed ones left; one elsewhere is named, with the command."""
+def test_every_preview_at_the_target_is_deleted(store, release, leave, monkeypatch, caplog):
+    """A run deletes its own preview and those of killed runs, and updates their records; it names one at another target."""
     leave("killed")
     leave("mine")
     leave("moved", target=Target(conn_id="gone", namespace="old"))
     deleted = []
-    monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *words: deleted.append(words))
+    monkeypatch.setattr("slipway.steps.preview.remove_objects", lambda *arguments: deleted.append(arguments))
     with caplog.at_level(logging.WARNING):
         assert remove_previews(release, read_records(store, "digits-vit").records) == PREVIEWED_REFS * 2
     assert deleted == [(release.target, "digits-vit", PREVIEWED_REFS)] * 2
@@ -229,16 +229,16 @@ def test_every_preview_at_the_target_is_removed_and_the_records_say_so(store, re
     assert "Next: kubectl -n old delete deployment/tfs-server-preview service/tfs-server-preview" in caplog.text
 
 
-def test_record_of_a_preview_is_no_change_of_what_is_live(store, leave, pushed):
-    """A run whose preview failed is not in the history: a rollback has nothing to undo. Its image is known all the same."""
+def test_preview_is_not_in_the_history(store, leave, pushed):
+    """After a failed preview there is nothing to roll back; the record still has the image."""
     leave("failed")
     [record] = read_records(store, "digits-vit").records
     assert (record["digest"], record["version"], record["objects"]) == (pushed.digest, 7, [])
     assert read_history(store, "digits-vit").newest is None
 
 
-def test_render_changes_nothing_of_the_live_manifests(release):
-    """The live objects are rendered as if there were no preview."""
+def test_rendering_a_preview_does_not_change_the_live_manifests(release):
+    """The live objects are rendered as before."""
     before = deepcopy(render_manifests(release, **OF))
     render_preview(release, **OF)
     assert render_manifests(release, **OF) == before

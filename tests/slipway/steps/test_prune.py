@@ -32,15 +32,15 @@ def plan(records, holdings=NOTHING_HELD, retention=TWO, run=None):
     return plan_prune(records, holdings, retention, model="digits-vit", run=run)
 
 
-def test_oldest_release_goes_beyond_the_number(record_of):
-    """The newest proven releases stay, each with its image; older ones go."""
+def test_oldest_releases_are_pruned(record_of):
+    """The newest proven releases are kept with their images; older ones are deleted."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in range(1, 5)]
     assert [record["run_id"] for record in plan(records).records] == ["run1", "run2"]
     assert plan(records).digests == {"sha256:3", "sha256:4"}
 
 
-def test_old_release_stays_if_it_is_live(record_of):
-    """A release that was rolled back to is the newest proven one, however old it is."""
+def test_old_release_is_kept_if_it_is_live(record_of):
+    """A release that was rolled back to counts as the newest proven one."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
     records.append({**numbered(record_of, "back", "live", 1), "opened": "2026-11-23"})
     found = plan(records)
@@ -48,14 +48,14 @@ def test_old_release_stays_if_it_is_live(record_of):
     assert "run2" in [record["run_id"] for record in found.records]
 
 
-def test_nothing_goes_if_nothing_is_beyond(record_of):
-    """Up to the number, all stays."""
+def test_nothing_is_pruned_up_to_the_number(record_of):
+    """As many releases as the retention allows are kept."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2)]
     assert plan(records).records == ()
 
 
-def test_failed_runs_do_not_push_out_good_ones(record_of):
-    """However many runs failed, the proven releases stay; of the failed ones the newest are kept to be read."""
+def test_proven_releases_are_kept_after_many_failures(record_of):
+    """Of the failed runs the newest records are kept for people to read."""
     records = [
         numbered(record_of, "good", "live", 1),
         *(numbered(record_of, f"bad{n}", "failed", n) for n in (2, 3, 4, 5)),
@@ -70,8 +70,8 @@ def blamed(record):
     return {**record, "bad": {"task": "gate", "reason": "wrong"}}
 
 
-def test_a_bad_release_stays_known_however_many_runs_failed_since(record_of):
-    """Else the schedule would try it again. Of each such release the newest record stays, and nothing that it made."""
+def test_record_of_a_bad_release_is_kept_after_many_failures(record_of):
+    """Without it the schedule would try the release again. Only the newest record is kept, nothing that the run made."""
     runs = [("bad1", 1), ("bad2", 2), ("again2", 2), *((f"down{n}", 3) for n in range(60))]
     made = [
         numbered(record_of, "good", "live", 0),
@@ -88,9 +88,9 @@ def test_a_bad_release_stays_known_however_many_runs_failed_since(record_of):
     assert [find_bad(left, from_dict(Release, record["release"])) for record in made[1:3]] == [records[1], records[3]]
 
 
-@pytest.mark.parametrize("retired", [False, True], ids=["at once", "by the prune after a killed one"])
-def test_a_release_that_was_good_after_all_is_not_bad_once_that_is_forgotten(record_of, retired):
-    """What blamed it goes with the last record that says otherwise, also where newer failures would stay to be read."""
+@pytest.mark.parametrize("retired", [False, True], ids=["at once", "after a killed prune"])
+def test_record_that_blames_a_release_is_pruned_with_its_later_proof(record_of, retired):
+    """Else a release that was proven later would count as bad. This holds even if the retention keeps more failed records."""
     records = [blamed(numbered(record_of, "bad", "failed", 1, objects=()))]
     records += [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
     keeping = Retention(releases=2, records=50)
@@ -100,16 +100,16 @@ def test_a_release_that_was_good_after_all_is_not_bad_once_that_is_forgotten(rec
     assert [record["run_id"] for record in plan(records, retention=keeping).records] == ["bad", "run1"]
 
 
-def test_record_of_a_preview_that_is_still_there_stays(record_of):
-    """However old it is: without it nobody would know what to delete."""
-    beside = [{"api_version": "v1", "kind": "Service", "name": "tfs-server-preview", "namespace": "shop"}]
+def test_record_is_kept_while_its_preview_exists(record_of):
+    """Without the record no run would know what to delete."""
+    preview = [{"api_version": "v1", "kind": "Service", "name": "tfs-server-preview", "namespace": "shop"}]
     records = [numbered(record_of, f"bad{n}", "failed", n, objects=()) for n in (1, 2, 3)]
-    found = plan([{**records[0], "preview": beside}, *records[1:]])
+    found = plan([{**records[0], "preview": preview}, *records[1:]])
     assert [record["run_id"] for record in found.records] == ["bad2"]
 
 
-def test_what_was_applied_last_stays_whatever_became_of_it(record_of):
-    """A run that was killed half-way lists the objects that a next one has to know."""
+def test_what_was_applied_last_is_kept_whether_it_succeeded_or_failed(record_of):
+    """The record of a killed run lists the objects that the next run has to know."""
     records = [
         numbered(record_of, "good", "live", 1),
         numbered(record_of, "killed", "open", 2),
@@ -121,8 +121,8 @@ def test_what_was_applied_last_stays_whatever_became_of_it(record_of):
     assert found.digests == {"sha256:1", "sha256:2"}
 
 
-def test_run_at_hand_stays(record_of):
-    """What the run itself made stays, also where it failed: a cleared task goes on with it."""
+def test_current_run_is_kept(record_of):
+    """Its artifacts are kept even if it failed: a cleared task continues with them."""
     records = [numbered(record_of, "good", "live", 1), numbered(record_of, "now", "failed", 2, objects=())]
     holdings = replace(NOTHING_HELD, exports=frozenset({1, 2}), sources=frozenset({"1.tar", "2.tar", "0.tar"}))
     found = plan(records, holdings, run=records[-1])
@@ -130,36 +130,36 @@ def test_run_at_hand_stays(record_of):
     assert found.keys == ("sources/digits-vit/0.tar",)
 
 
-def test_each_target_keeps_its_own(record_of):
-    """A model that moved leaves the releases of its old place where they can be read."""
+def test_each_target_keeps_its_releases(record_of):
+    """The releases of a model's earlier target are kept."""
     attic = Target(conn_id="kubernetes_default", namespace="attic")
     records = [numbered(record_of, f"old{n}", "live", n, target=attic) for n in (1, 2)]
     records += [numbered(record_of, f"new{n}", "live", n) for n in (3, 4, 5)]
     assert [record["run_id"] for record in plan(records).records] == ["new3"]
 
 
-def test_a_release_that_is_not_kept_is_not_offered(record_of):
-    """A record that could still be read would offer a release whose image is gone."""
+def test_record_of_a_pruned_release_is_pruned(record_of):
+    """Its record would offer a rollback to a release whose image is deleted."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in range(1, 5)]
     found = plan(records, retention=Retention(releases=2, records=50))
     assert [record["run_id"] for record in found.records] == ["run1", "run2"]
 
 
-def test_labelled_sets_stay_with_the_releases_that_were_asked_them(record_of):
-    """A set that no kept record names is removed; a record of an earlier Slipway names none."""
-    floors = [
+def test_labelled_set_is_kept_with_its_releases(record_of):
+    """A set that no kept record names is deleted; a record of an earlier Slipway names none."""
+    sets = [
         QualityBounds(uri=f"file:///store/quality/digits-vit/{n}.json", digest="x", min_top1=0.9, max_drop=None)
         for n in range(4)
     ]
-    records = [numbered(record_of, f"run{n}", "live", n, gate=Gate(quality=floors[n])) for n in range(1, 4)]
+    records = [numbered(record_of, f"run{n}", "live", n, gate=Gate(quality=sets[n])) for n in range(1, 4)]
     records.append(numbered(record_of, "plain", "live", 4))
     del records[-1]["release"]["gate"]
     holdings = replace(NOTHING_HELD, quality=frozenset(f"{n}.json" for n in range(4)))
     assert plan(records, holdings).keys == tuple(f"quality/digits-vit/{n}.json" for n in range(3))
 
 
-def test_store_keeps_what_staying_releases_need(record_of):
-    """Exports, what leads to them, sources and manifests go with their releases; the newest exports stay."""
+def test_store_keeps_what_kept_releases_need(record_of):
+    """Exports, their inputs, sources and manifests are deleted with their releases; the newest exports are kept."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in (3, 4)]
     holdings = Holdings(
         exports=frozenset({1, 2, 3, 4, 5}),
@@ -179,7 +179,7 @@ def test_store_keeps_what_staying_releases_need(record_of):
 
 @pytest.fixture
 def filled(store, record_of):
-    """A store with four proven releases and all that they left."""
+    """A store with four proven releases and their artifacts."""
     for n in range(1, 5):
         record = numbered(record_of, f"run{n}", "live", n)
         record["manifests"]["uri"] = store.uri_of(f"manifests/digits-vit/r{n}.yaml")
@@ -194,14 +194,14 @@ def filled(store, record_of):
 
 
 def unreachable(release, closed_url, monkeypatch, retention):
-    """The release with an engine where nobody listens."""
+    """The release with an engine that does not respond."""
     extra = {"conn_type": "docker", "host": closed_url.replace("http", "tcp")}
-    monkeypatch.setenv("AIRFLOW_CONN_NOBODY", json.dumps(extra))
-    return replace(release, engine_conn_id="nobody", run_id="run4", retention=retention)
+    monkeypatch.setenv("AIRFLOW_CONN_CLOSED", json.dumps(extra))
+    return replace(release, engine_conn_id="closed", run_id="run4", retention=retention)
 
 
-def test_prune_goes_on_where_a_part_cannot(filled, release, closed_url, monkeypatch):
-    """An engine that does not answer holds up neither the store nor the next run; its records wait, retired, for it."""
+def test_prune_goes_on_if_a_part_fails(filled, release, closed_url, monkeypatch):
+    """If the engine does not respond, the store is pruned all the same; the records stay, retired, for the next prune."""
     with pytest.raises(Exception, match=r"engine at .*Next: fix that, the next run prunes again"):
         prune(unreachable(release, closed_url, monkeypatch, replace(TWO, registry=False)))
     held = read_holdings(filled, "digits-vit")

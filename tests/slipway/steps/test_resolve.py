@@ -1,3 +1,4 @@
+import json
 import re
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,8 +13,8 @@ from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
-from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, serving_image
-from slipway.steps.settings import RefreshParams, Settings
+from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, registry_connection, serving_image
+from slipway.steps.settings import RefreshParams, Settings, find_target
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
@@ -41,8 +42,8 @@ SERVING = [
 
 
 @pytest.mark.parametrize(("image", "variable", "base"), SERVING)
-def test_serving_image_is_the_variables_only_in_place_of_the_default(image, variable, base):
-    """A model file that names its base means it."""
+def test_serving_image_is_the_variables_if_the_model_file_has_the_default(image, variable, base):
+    """The Variable does not replace a base that the model file names."""
     assert base == serving_image(file_of(**image), settings(serving_image=variable))
 
 
@@ -55,23 +56,23 @@ def test_serving_image_is_the_variables_only_in_place_of_the_default(image, vari
         ({"repository": "gcr.io/p/mine"}, None, "gcr.io/p/mine"),
     ],
 )
-def test_repository_is_the_files_or_the_registrys(image, registry, repository):
-    """An image goes where the model file says, else below the registry's prefix under the model's name."""
+def test_repository_is_the_model_files_or_below_the_registry(image, registry, repository):
+    """Without a repository in the model file it is the registry's prefix and the model's name."""
     assert repository == image_repository("digits-vit", file_of(**image), settings(registry=registry))
 
 
-def test_refused_if_nobody_says_where_the_image_goes():
-    """Without repository and registry the refusal names both."""
+def test_refused_if_there_is_no_repository():
+    """The error names the model file's field and the Variable."""
     with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*slipway_registry.*Next: "):
         image_repository("m", file_of(), settings(registry=None))
 
 
-WRONG = ["https://registry.example.com/shop", "registry.example.com/Shop", "registry.example.com/shop:latest", "a b"]
+INVALID = ["https://registry.example.com/shop", "registry.example.com/Shop", "registry.example.com/shop:latest", "a b"]
 
 
-@pytest.mark.parametrize("repository", WRONG)
-def test_refused_if_that_names_no_repository(repository):
-    """What no engine could push to is refused before anything is built, naming who said it."""
+@pytest.mark.parametrize("repository", INVALID)
+def test_refused_if_the_repository_is_invalid(repository):
+    """It is refused before anything is built; the error names the field or the Variable."""
     file = file_of(repository=repository)
     with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*without https://"):
         image_repository("m", file, settings())
@@ -80,13 +81,13 @@ def test_refused_if_that_names_no_repository(repository):
 
 
 @pytest.mark.parametrize("repository", ["vit", "me/vit", "localhost:5000/vit", "[::1]:5000/a/vit", "r.io/p.q/a_b__c-d"])
-def test_repository_may_be_any_that_an_engine_takes(repository):
-    """Names with and without a registry, a port, and the separators that a path may have."""
+def test_repository_may_be_any_that_an_engine_accepts(repository):
+    """Registry and port are optional; a path may have separators."""
     assert repository == image_repository("m", file_of(repository=repository), settings())
 
 
 def test_folder_is_pinned_to_its_content():
-    """A folder's revision is what is in it."""
+    """A folder's revision is the hash of its content."""
     folder = SERVED / "digits-vit/checkpoint"
     assert Source(kind="folder", location="digits-vit/checkpoint", revision=content_hash(folder)) == pin_source(
         file_of(), None
@@ -94,15 +95,15 @@ def test_folder_is_pinned_to_its_content():
 
 
 def test_archive_is_pinned_to_its_hash():
-    """An archive's revision is the hash that it is held to."""
+    """An archive's revision is its sha256 from the model file."""
     file = file_of(source={"savedmodel": "https://x/m.tar.gz", "sha256": "a" * 64})
     expected = Source(kind="savedmodel", location="https://x/m.tar.gz", revision=f"sha256:{'a' * 64}")
     assert expected == pin_source(file, None)
 
 
 @pytest.mark.parametrize("folder", ["gone", "../../dags", "/tmp", "digits-vit.yaml"])  # noqa: S108 - refused, never used
-def test_refused_if_the_folder_is_none_of_ours(folder):
-    """A checkpoint lies below include/served, where every worker has it."""
+def test_refused_if_the_folder_is_not_below_include_served(folder):
+    """Every worker has include/served, but no other folder."""
     with pytest.raises(
         InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is not a folder.*Next: "
     ):
@@ -112,8 +113,8 @@ def test_refused_if_the_folder_is_none_of_ours(folder):
 @pytest.mark.parametrize(
     "source", [{"folder": "digits-vit/checkpoint"}, {"savedmodel": "https://x/m", "sha256": "a" * 64}]
 )
-def test_refused_if_a_revision_is_asked_of_what_has_none(source):
-    """Only a Hub model has revisions to choose from."""
+def test_refused_if_a_revision_is_given_for_another_kind_of_source(source):
+    """Only a Hub model has revisions."""
     with pytest.raises(InputRefused, match=r"^Param revision: 'main' was given, .*Next: leave it empty"):
         pin_source(file_of(source=source), "main")
 
@@ -123,17 +124,17 @@ def golden(image, **fields):
     return GoldenImage(name="three", image=image, label="3", min_confidence=0.8, **fields)
 
 
-@pytest.mark.parametrize(("asked", "confidence"), [(None, 0.8), (0.0, 0.0), (0.95, 0.95)])
-def test_least_confidence_is_the_forms_where_it_says_one(asked, confidence):
-    """The form's minimum replaces the model file's, zero included."""
+@pytest.mark.parametrize(("given", "confidence"), [(None, 0.8), (0.0, 0.0), (0.95, 0.95)])
+def test_min_confidence_is_the_forms_if_it_gives_one(given, confidence):
+    """The form's value replaces the model file's, even if it is zero."""
     expected = GoldenRequest(
         name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=confidence
     )
-    assert expected == pin_golden(DIGITS, golden("digits-vit/golden/three.png"), asked)
+    assert expected == pin_golden(DIGITS, golden("digits-vit/golden/three.png"), given)
 
 
-def test_gate_is_the_model_files_and_its_set_is_kept(tmp_path, store):
-    """All that the gate judges by is pinned; the labelled set goes to the store, where every worker reads it."""
+def test_gate_is_the_model_files_and_its_set_is_stored(tmp_path, store):
+    """All rules of the gate are pinned; the labelled set goes to the store, where every worker can read it."""
     (tmp_path / "q" / "3").mkdir(parents=True)
     (tmp_path / "q" / "3" / "a.png").write_bytes(b"three")
     rules = {
@@ -152,15 +153,15 @@ def test_gate_is_the_model_files_and_its_set_is_kept(tmp_path, store):
     assert pin_gate(tmp_path / "m.yaml", GateSettings(golden=[case]), store) == Gate()
 
 
-def test_golden_url_stays():
-    """A golden image by URL is fetched later, held to its hash."""
+def test_golden_image_by_url_is_not_fetched():
+    """It is fetched later and checked against its hash."""
     pinned = pin_golden(DIGITS, golden("https://x/three.png", sha256="a" * 64), None)
     assert (pinned.image, pinned.sha256) == ("https://x/three.png", "a" * 64)
 
 
 @pytest.mark.parametrize("image", ["gone.png", "../../README.md", "digits-vit", "/etc/hostname"])
-def test_refused_if_a_golden_image_is_not_beside_the_file(image):
-    """A golden image is refused before anything is built, naming file and case."""
+def test_refused_if_a_golden_image_is_not_next_to_the_model_file(image):
+    """It is refused before anything is built; the error names file and case."""
     with pytest.raises(
         InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is not a file.*Next: "
     ):
@@ -168,26 +169,61 @@ def test_refused_if_a_golden_image_is_not_beside_the_file(image):
 
 
 @pytest.mark.parametrize(
-    ("target", "named"), [("{gke: {}}", "here"), ("{namespace: shop}", None)], ids=["a cluster", "none"]
+    ("target", "name"),
+    [("{gke: {}}", "here"), ("{namespace: shop}", None)],
+    ids=["a GKE cluster", "a connection"],
 )
 @pytest.mark.usefixtures("installation")
-def test_a_release_names_the_airflow_whose_run_makes_a_cluster(monkeypatch, tmp_path, google, store, target, named):  # noqa: PLR0917
-    """By that name it is known from a run of the same id in another Airflow; where no cluster is made, nobody needs one."""
+def test_release_names_its_airflow_if_the_run_creates_a_cluster(  # noqa: PLR0917
+    monkeypatch, tmp_path, google, store, target, name
+):
+    """The name distinguishes it from a run with the same id in another Airflow; without a cluster no name is needed."""
     path = tmp_path / "m.yaml"
     path.write_text(
         f"source: {{savedmodel: 'https://example.com/m.tar.gz', sha256: '{'1' * 64}'}}\ntarget: {target}\n" + CASE
     )
     monkeypatch.setattr(resolve_module, "engine_at", lambda _conn_id: nullcontext())
-    for asked, answer in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
-        monkeypatch.setattr(resolve_module, asked, lambda *_words, answer=answer: answer)
-    said = replace(settings(), store=store.uri, namespace="shop")
-    assert resolve_module.resolve(path, RefreshParams(), said, run_id="r").installation == named
+    for function, result in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
+        monkeypatch.setattr(resolve_module, function, lambda *_arguments, result=result: result)
+    given = replace(settings(), store=store.uri, namespace="shop")
+    assert resolve_module.resolve(path, RefreshParams(), given, run_id="r").installation == name
 
 
-def test_broken_neighbour_is_left_out_of_the_check(tmp_path):
-    """One broken model file does not stop the others: it is refused in its own DAG."""
+def test_broken_model_file_is_left_out_of_the_check(tmp_path):
+    """A broken model file is refused in its own DAG and does not stop the others."""
     good = tmp_path / "a.yaml"
     good.write_text("source: {folder: x}\ngate: {golden: [{name: a, image: a.png, label: a}]}\n")
     (tmp_path / "b.yaml").write_text("nonsense")
     file = file_of()
     assert {"a": file} == resolve_module.readable_files(good, file)
+
+
+ARTIFACT_REGISTRY = "europe-docker.pkg.dev/p/models/vit"
+GKE = {"gke": {"project": "p", "conn_id": "mine"}}
+CHOICES = {
+    "named": ({"repository": ARTIFACT_REGISTRY, "registry_conn_id": "named"}, GKE, "variable", "named"),
+    "the Variable's": ({}, {}, "variable", "variable"),
+    "not the Variable's if the model file names the repository": (
+        {"repository": "r.example/vit"},
+        {},
+        "variable",
+        None,
+    ),
+    "the target's, for Artifact Registry": ({"repository": ARTIFACT_REGISTRY}, GKE, "variable", "mine"),
+    "the target's, for the Variable's repository": ({}, GKE, None, "mine"),
+    "none for another registry": ({"repository": "r.example/vit"}, GKE, None, None),
+    "none without a GKE target": ({"repository": ARTIFACT_REGISTRY}, {}, None, None),
+}
+
+
+@pytest.mark.parametrize(("image", "target", "variable", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_registry_connection_comes_from_the_model_file_the_variable_or_the_target(
+    monkeypatch, image, target, variable, chosen
+):
+    """In this order. The target's connection is only for Artifact Registry."""
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
+    fields = {"source": {"folder": "x"}, "gate": GOLDEN, "image": image, "target": {"namespace": "shop", **target}}
+    file = parse_model_file(fields, where="x.yaml")
+    given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
+    repository = image.get("repository") or ARTIFACT_REGISTRY
+    assert registry_connection(file, repository, find_target(file.target, given), given) == chosen

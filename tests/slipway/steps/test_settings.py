@@ -35,7 +35,7 @@ def test_refused_if_the_google_connection_is_missing():
 
 @pytest.fixture
 def variables(monkeypatch):
-    """Sets Airflow Variables as a deployment may: by environment."""
+    """Sets Airflow Variables by environment, as a deployment may."""
     for name in ("STORE", "REGISTRY", "SERVING_IMAGE"):
         monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
 
@@ -46,16 +46,16 @@ def variables(monkeypatch):
     return set_
 
 
-def test_settings_are_the_variables(variables):
-    """All that a run reads from Variables is read once."""
+def test_settings_are_read_from_variables(variables):
+    """Each setting is the Variable of its name."""
     variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
     expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
     assert expected == read_settings()
 
 
 @pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
-def test_refused_if_the_store_is_no_uri(variables, store):
-    """A missing or bare store is refused naming the Variable."""
+def test_refused_if_the_store_is_not_a_uri(variables, store):
+    """The error names the Variable; a folder without a scheme is refused too."""
     variables(store=store, registry="r", serving_image="s")
     with pytest.raises(InputRefused, match=r"^Variable slipway_store: .*Next: "):
         read_settings()
@@ -63,7 +63,7 @@ def test_refused_if_the_store_is_no_uri(variables, store):
 
 @pytest.fixture
 def database(monkeypatch):
-    """The Variables of an Airflow's database, of which a process without a supervisor has none."""
+    """The Variables of Airflow's database; the tests' process has no database."""
     import airflow.sdk
 
     kept = {}
@@ -73,8 +73,8 @@ def database(monkeypatch):
     return kept
 
 
-def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
-    """All workers read the one that was made up first; a person's own is taken as it is."""
+def test_airflow_gets_a_name_once(database):
+    """Later calls read the name that the first one set; a person may set another."""
     name = ensure_installation()
     assert re.fullmatch("[0-9a-f]{12}", name)
     assert (ensure_installation(), database) == (name, {"slipway_installation": name})
@@ -83,8 +83,8 @@ def test_an_airflow_without_a_name_gets_one_and_keeps_it(database):
 
 
 @pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])
-def test_refused_if_an_airflows_name_cannot_be_told_in_a_lease(database, name):
-    """The holder that a Lease names is read by its slashes."""
+def test_refused_if_the_airflows_name_is_invalid(database, name):
+    """A slash separates the parts of a Lease's holder, so that a name must not have one."""
     database["slipway_installation"] = name
     with pytest.raises(InputRefused, match=r"^Variable slipway_installation: .*Next: "):
         ensure_installation()

@@ -31,7 +31,7 @@ TEARDOWN = Teardown(
     address_timeout_s=600,
     cluster_timeout_s=1800,
 )
-SURVEY = TeardownPlan(
+PLAN = TeardownPlan(
     teardown=TEARDOWN,
     status="RUNNING",
     cost="about $0.90 per hour",
@@ -47,8 +47,8 @@ def item(kind, name, namespace="shop", *, model=None, **fields):
     return {"kind": kind, "metadata": {"name": name, "namespace": namespace, "uid": "u-1", "labels": labels}, **fields}
 
 
-def test_others_are_what_is_neither_recorded_nor_the_systems():
-    """An object counts as the model's where the record names it and it bears the model's label: nothing else does."""
+def test_others_are_objects_that_are_neither_the_models_nor_the_systems():
+    """An object is the model's only if the record names it and it has the model's label."""
     items = [
         item("Service", "tfs-server", model="digits-vit"),
         item("Deployment", "tfs-server", model="digits-vit"),
@@ -66,13 +66,13 @@ def test_others_are_what_is_neither_recorded_nor_the_systems():
     )
 
 
-def test_recorded_object_that_somebody_made_anew_is_others():
-    """Of the name that the record has, without the model's label: it is not ours to delete."""
+def test_recorded_object_without_the_models_label_is_others():
+    """Somebody created it again under the recorded name: it is not Slipway's to delete."""
     assert plan_others([item("Deployment", "tfs-server")], TEARDOWN) == ("deployment/tfs-server in shop",)
 
 
-def test_balancers_are_the_services_that_have_one():
-    """By namespace, name, uid and address, which are gone when the Service is."""
+def test_balancers_are_those_of_the_services():
+    """Each has the Service's namespace, name, uid and address, which are unknown once the Service is gone."""
     balanced = {"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}
     items = [
         item("Service", "tfs-server", **balanced),
@@ -88,35 +88,35 @@ def test_balancers_are_the_services_that_have_one():
 NOT_ALONE = {
     "others": ({"others": ("deployment/checkout in payments",)}, "deployment/checkout in payments runs there"),
     "other model files": ({"sharing": ("hf-vit",)}, "include/served/hf-vit.yaml names it too"),
-    "what cannot be seen": ({"blind": "no rights"}, "what else runs there cannot be listed: no rights"),
+    "what cannot be listed": ({"blind": "no rights"}, "what else runs there cannot be listed: no rights"),
 }
 
 
 @pytest.mark.parametrize(("changes", "words"), NOT_ALONE.values(), ids=NOT_ALONE)
-def test_refused_unless_the_form_says_so(changes, words):
-    """A cluster that is not the model's alone goes only where a person has said so, and the line says who is there."""
-    plan = replace(SURVEY, **changes)
+def test_shared_cluster_is_refused_unless_the_form_allows_it(changes, words):
+    """The line says what else runs in the cluster."""
+    plan = replace(PLAN, **changes)
     with pytest.raises(ClusterInUse, match=words):
         check_alone(plan, with_others=False)
     check_alone(plan, with_others=True)
 
 
-def test_passed_if_the_model_is_alone():
-    """Nothing else lives there, as far as all of it can be seen."""
-    check_alone(SURVEY, with_others=False)
+def test_passes_if_nothing_else_runs_in_the_cluster():
+    """All objects can be listed, and all are the model's."""
+    check_alone(PLAN, with_others=False)
 
 
-def test_refused_if_more_lives_there_than_was_approved():
-    """What moved in between the approval and the deletion is not taken along; what has left is no hindrance."""
-    approved = replace(SURVEY, others=("deployment/a in x", "deployment/b in x"))
-    check_unchanged(approved, replace(SURVEY, others=("deployment/b in x",)))
-    with pytest.raises(ClusterInUse, match=r"only since the approval: deployment/c in x\. Next: trigger again"):
-        check_unchanged(approved, replace(SURVEY, others=("deployment/b in x", "deployment/c in x")))
+def test_refused_if_more_runs_there_than_was_approved():
+    """An object that is new since the approval stops the deletion; one that is gone does not."""
+    approved = replace(PLAN, others=("deployment/a in x", "deployment/b in x"))
+    check_unchanged(approved, replace(PLAN, others=("deployment/b in x",)))
+    with pytest.raises(ClusterInUse, match=r"added after the approval: deployment/c in x\. Next: trigger again"):
+        check_unchanged(approved, replace(PLAN, others=("deployment/b in x", "deployment/c in x")))
 
 
-def test_the_approval_shows_what_goes_in_its_order():
-    """Objects, the last applied first, then load balancers, then the cluster; and that the next refresh makes it again."""
-    body = render_body(SURVEY)
+def test_approval_shows_what_is_deleted_in_order():
+    """Objects come first, the last applied one at the top, then load balancers, then the cluster; then what creates it again."""
+    body = render_body(PLAN)
     order = ["deployment/tfs-server", "service/tfs-server", "203.0.113.7", "cluster tfs-cluster in shop"]
     assert sorted(order, key=body.index) == order
     assert "about $0.90 per hour" in body
@@ -124,21 +124,21 @@ def test_the_approval_shows_what_goes_in_its_order():
     assert "NOT digits-vit's" not in body
 
 
-def test_the_approval_says_loudly_what_is_not_the_models():
-    """Others' workloads, other model files, and that there may be more."""
+def test_approval_warns_about_what_is_not_the_models():
+    """It lists other workloads and model files, and says if there may be more."""
     body = render_body(
-        replace(SURVEY, others=("deployment/checkout in payments",), sharing=("hf-vit",), blind="no rights")
+        replace(PLAN, others=("deployment/checkout in payments",), sharing=("hf-vit",), blind="no rights")
     )
-    loud = body.split("**NOT digits-vit's, AND DELETED WITH THE CLUSTER:**")[1]
-    assert all(words in loud for words in ("deployment/checkout in payments", "hf-vit", "no rights"))
+    warning = body.split("**NOT digits-vit's, AND DELETED WITH THE CLUSTER:**")[1]
+    assert all(words in warning for words in ("deployment/checkout in payments", "hf-vit", "no rights"))
 
 
-def test_the_approval_says_if_there_is_no_cluster():
-    """Then there is nothing to delete but what is left to be listed."""
-    assert render_body(replace(SURVEY, status=None)).startswith("There is no cluster tfs-cluster")
+def test_approval_says_if_there_is_no_cluster():
+    """Then only leftovers are searched for."""
+    assert render_body(replace(PLAN, status=None)).startswith("There is no cluster tfs-cluster")
 
 
-def test_refused_if_the_target_is_none_of_googles():
-    """A model file whose target is a connection has no cluster that is ours to delete."""
+def test_refused_if_the_target_is_not_a_gke_cluster():
+    """The cluster of a connection is not Slipway's to delete."""
     with pytest.raises(InputRefused, match="its target is not a GKE cluster"):
         _ = replace(TEARDOWN, target=Target(conn_id="kubernetes_default", namespace="shop")).cluster

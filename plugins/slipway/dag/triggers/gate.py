@@ -32,10 +32,10 @@ from slipway.verdict import Verdict
 
 
 class PredictionTrigger(ReleaseTrigger):
-    """Asks one version its golden questions, over REST and gRPC, and garbage, until the gate's rules have decided.
+    """Sends one version the golden requests over REST and gRPC, and garbage, until the gate's rules have decided.
 
-    Then, where the model file says so, its labelled set. `grpc` is host:port; where it is None, `no_grpc` says why. An API
-    server that does not pass questions on for want of a right or a login is polled as long as a stuck rollout is: it may be starting.
+    Then it sends the labelled set, if the model file has one. `grpc` is host:port; if it is None, `no_grpc` says why. If an
+    API server denies the requests for want of a right or a login, it is polled for `APART_S` seconds: it may be starting.
     """
 
     clock = staticmethod(time.monotonic)
@@ -61,15 +61,15 @@ class PredictionTrigger(ReleaseTrigger):
         self.descriptors_uri = descriptors_uri
         self.baseline = baseline
         self._state = GateState()
-        self._passed: Verdict | None = None  # what the rounds came to
+        self._passed: Verdict | None = None  # the result of the rounds
         self._evaluation: Evaluation | None = None
         self._cases: tuple[GoldenCase, ...] = ()
         self._descriptors = b""
-        self._denial: Answer | None = None  # of the look at hand
+        self._denial: Answer | None = None  # of this poll
         self._denied_since_s: float | None = None
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database; what was seen so far starts anew with the trigger."""
+        """For Airflow's database. The rounds so far are not kept: a restarted trigger begins again."""
         own = {
             "url": self.url,
             "version": self.version,
@@ -81,13 +81,13 @@ class PredictionTrigger(ReleaseTrigger):
         }
         return "slipway.dag.triggers.gate.PredictionTrigger", {**self._arguments(), **own}
 
-    async def look(self, release: Release) -> Verdict:
-        """One round; once enough have passed, some images of the labelled set."""
+    async def poll_release(self, release: Release) -> Verdict:
+        """One round of requests; once enough rounds have passed, some images of the labelled set."""
         self._denial = None
-        return self._judge_denial(release, await self._look_on(release))
+        return self._judge_denial(release, await self._send_requests(release))
 
     def _judge_denial(self, release: Release, verdict: Verdict) -> Verdict:
-        """What a look comes to; a no that says what is missing where the API server has denied all looks for a while."""
+        """The poll's verdict; a failure that says what is missing if the API server denied all polls for `APART_S` seconds."""
         if self._denial is None or verdict.outcome != "wait":
             self._denied_since_s = None
             return verdict
@@ -100,7 +100,7 @@ class PredictionTrigger(ReleaseTrigger):
         then = how_to_allow(release.target, self._denial.denied)
         return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
 
-    async def _look_on(self, release: Release) -> Verdict:
+    async def _send_requests(self, release: Release) -> Verdict:
         if self._passed is None:
             await self._read()
             latest = await self._round(release)
@@ -126,9 +126,9 @@ class PredictionTrigger(ReleaseTrigger):
             self._descriptors = await asyncio.to_thread(read_bytes, self.descriptors_uri)
 
     async def _round(self, release: Release) -> RoundResult:
-        """Every golden case over REST and gRPC, each on a connection of its own, and garbage.
+        """Every golden case over REST and gRPC, each on its own connection, and garbage.
 
-        One after another where it matters how long they take: a server that is asked much at once answers each later.
+        They are sent one after another if their time is judged: simultaneous requests slow each other down.
         """
         at_once = AT_ONCE if release.gate.latency_ms is None else 1
         times_ms: list[float] = []
@@ -154,27 +154,27 @@ class PredictionTrigger(ReleaseTrigger):
         return judge_answer(case, await self._ask(release, case.rest_body))
 
     async def _ask_grpc(self, case: GoldenCase) -> Verdict:
-        assert self.grpc is not None  # noqa: S101 - who calls has looked
-        said = await asyncio.to_thread(send_grpc_request, self.grpc, self._descriptors, case, self.version)
-        return judge_grpc_answer(case, self.version, said)
+        assert self.grpc is not None  # noqa: S101 - the caller has checked
+        answer = await asyncio.to_thread(send_grpc_request, self.grpc, self._descriptors, case, self.version)
+        return judge_grpc_answer(case, self.version, answer)
 
     async def _ask_garbage(self, release: Release) -> Verdict:
         return judge_garbage(await self._ask(release, GARBAGE_BODY), marks=release.marks_garbage, live=True)
 
     async def _evaluate(self, release: Release, passed: Verdict) -> Verdict:
-        floor = release.gate.quality
-        assert floor is not None  # noqa: S101 - who calls has looked
+        bounds = release.gate.quality
+        assert bounds is not None  # noqa: S101 - the caller has checked
         if self._evaluation is None:
-            self._evaluation = Evaluation(floor, await asyncio.to_thread(read_images, floor))
-        asked = await self._evaluation.send_next(partial(self._ask, release))
-        if asked.outcome == "wait":
-            return asked
+            self._evaluation = Evaluation(bounds, await asyncio.to_thread(read_images, bounds))
+        verdict = await self._evaluation.send_next(partial(self._ask, release))
+        if verdict.outcome == "wait":
+            return verdict
         live = from_dict(Baseline, self.baseline) if self.baseline else None
-        return judge_all([passed, *judge_accuracy(floor, self._evaluation.accuracy, live)])
+        return judge_all([passed, *judge_accuracy(bounds, self._evaluation.accuracy, live)])
 
 
 def _timed(call: Callable[[], Awaitable[Verdict]], times_ms: list[float]) -> Callable[[], Awaitable[Verdict]]:
-    """The call, its time put down in milliseconds."""
+    """The call, which adds its time in milliseconds to `times_ms`."""
 
     async def timed() -> Verdict:
         began = time.monotonic()

@@ -15,7 +15,7 @@ from slipway.verdict import Verdict
 
 
 class TeardownTrigger(PollingTrigger):
-    """Looks at what is being torn down."""
+    """Polls what is being torn down."""
 
     def __init__(self, *, teardown: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -30,14 +30,14 @@ class TeardownTrigger(PollingTrigger):
 
 
 class RemovalTrigger(TeardownTrigger):
-    """Waits until the recorded Services are gone: one whose load balancer is being taken away stays until that is."""
+    """Waits until the recorded Services are gone. A Service remains until its load balancer is deleted."""
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database."""
+        """For Airflow's database."""
         return "slipway.dag.triggers.gke.RemovalTrigger", self._arguments()
 
-    async def judge(self) -> Verdict:
-        """Judge the Services as they are now."""
+    async def poll(self) -> Verdict:
+        """Judge the Services."""
         target = self._teardown.target
         return judge_removed(
             [await read_object_async(target, "Service", name) for name in self._teardown.services], target
@@ -45,18 +45,18 @@ class RemovalTrigger(TeardownTrigger):
 
 
 class DeletionTrigger(TeardownTrigger):
-    """Waits until a GKE cluster is gone; or, with `asked` false, until Google would take a call to delete it."""
+    """Waits until a GKE cluster is gone; or, if `asked` is false, until Google would accept a call to delete it."""
 
     def __init__(self, *, asked: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.asked = asked
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database."""
+        """For Airflow's database."""
         return "slipway.dag.triggers.gke.DeletionTrigger", {**self._arguments(), "asked": self.asked}
 
-    async def judge(self) -> Verdict:
-        """Judge cluster and operation as they are now."""
+    async def poll(self) -> Verdict:
+        """Judge the cluster and its operation."""
         from slipway.gke.lookup import read_cluster_and_operation
 
         cluster = self._teardown.cluster
@@ -64,12 +64,12 @@ class DeletionTrigger(TeardownTrigger):
         return judge_deleted(cluster, found, operation) if self.asked else judge_deletable(cluster, found)
 
     def found(self) -> Any:
-        """Whether it was asked to go, and so is gone."""
+        """Whether the deletion was requested: a pass then means that the cluster is gone."""
         return self.asked
 
 
 class ClusterTrigger(ReleaseTrigger):
-    """Waits until a GKE cluster is RUNNING and its API server answers; or, with `gone`, until one that is being deleted is."""
+    """Waits until a GKE cluster is RUNNING and its API server answers; or, with `gone`, until a cluster is deleted."""
 
     def __init__(self, *, gone: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -77,11 +77,11 @@ class ClusterTrigger(ReleaseTrigger):
         self._found: JsonObject | None = None
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database."""
+        """For Airflow's database."""
         return "slipway.dag.triggers.gke.ClusterTrigger", {**self._arguments(), "gone": self.gone}
 
-    async def look(self, release: Release) -> Verdict:
-        """Judge cluster and operation as they are now, then ask the API server who it is."""
+    async def poll_release(self, release: Release) -> Verdict:
+        """Judge the cluster and its operation, then ask the API server for its version."""
         from slipway.gke.lookup import read_cluster_and_operation
 
         target = release.target

@@ -1,4 +1,4 @@
-"""Triggers that look at something until a judge decides. They only read: a trigger may run more than once."""
+"""The base of the triggers that poll until a verdict is pass or fail. They only read: a trigger may run more than once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from slipway.errors import one_line
 from slipway.facts import JsonObject, from_dict
 from slipway.release import Release
 from slipway.verdict import Verdict
 
 
 class PollingTrigger(BaseTrigger):
-    """Looks every `poll_s` seconds; a verdict of pass or fail, or the end of time, is the event.
+    """Polls every `poll_s` seconds. A verdict of pass or fail, or the deadline, is the event.
 
-    `deadline` is a Unix time, so that a trigger that starts again elsewhere has no more time than it had.
-    What cannot be read (an API server restarting, say) means look again, with the words in the log.
+    `deadline` is a Unix time, so that a trigger that starts again elsewhere gets no more time. A poll that fails (because
+    an API server restarts, say) is logged and repeated.
     """
 
-    unanswered = False  # whether it failed for want of answers
+    unanswered = False  # whether it failed because answers are missing
 
     def __init__(self, *, deadline: float, poll_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
@@ -30,60 +31,62 @@ class PollingTrigger(BaseTrigger):
         self.poll_s = poll_s
 
     @abstractmethod
-    async def judge(self) -> Verdict:
-        """One look."""
+    async def poll(self) -> Verdict:
+        """Read once, and judge what was read."""
 
     def found(self) -> Any:
-        """What a pass has found besides its reason."""
+        """What the event carries next to the verdict."""
         return None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it is decided."""
-        said = ""
+        """Poll until the verdict is pass or fail, or the deadline has passed."""
+        last_reason = ""
         while True:
-            # Before the first look too: an event that comes before the scheduler has read the deferral is taken for a failure.
+            # Before the first poll too: the scheduler treats an event that comes before it has read the deferral as a failure.
             await asyncio.sleep(self.poll_s)
-            verdict = await self._look()
+            verdict = await self.poll_or_wait()
             late = verdict.outcome == "wait" and time.time() >= self.deadline
             if late:
                 verdict = Verdict.failed(f"time is up: {verdict.reason}")
-            if verdict.reason != said:
-                said = verdict.reason
+            if verdict.reason != last_reason:
+                last_reason = verdict.reason
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
                 own = {"unanswered": True} if self.unanswered else {}
                 yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late, **own})
                 return
 
-    async def _look(self) -> Verdict:
+    async def poll_or_wait(self) -> Verdict:
+        """Poll once; a poll that fails is a wait."""
         try:
-            return await self.judge()
+            return await self.poll()
         except Exception as error:
-            return Verdict.wait(f"could not look: {_words(error)}")
+            return Verdict.wait(f"polling failed: {describe_error(error)}")
 
     def _arguments(self) -> JsonObject:
         return {"deadline": self.deadline, "poll_s": self.poll_s}
 
 
 class ReleaseTrigger(PollingTrigger):
-    """Looks at what has become of a release."""
+    """Polls the state of a release."""
 
     def __init__(self, *, release: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.release = release
 
     @abstractmethod
-    async def look(self, release: Release) -> Verdict:
-        """One look."""
+    async def poll_release(self, release: Release) -> Verdict:
+        """Read the release's state once, and judge it."""
 
-    async def judge(self) -> Verdict:
-        """One look at the release."""
-        return await self.look(from_dict(Release, self.release))
+    async def poll(self) -> Verdict:
+        """Poll the release."""
+        return await self.poll_release(from_dict(Release, self.release))
 
     def _arguments(self) -> JsonObject:
         return {"release": self.release, **super()._arguments()}
 
 
-def _words(error: Exception) -> str:
-    words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
-    return f"{type(error).__name__}: {' '.join(str(words).split())}"
+def describe_error(error: Exception) -> str:
+    """The error's type and message in one line."""
+    message = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
+    return f"{type(error).__name__}: {one_line(message, full_stop=True)}"

@@ -1,11 +1,11 @@
-"""Triggers that wait for a Deployment and for a Service's address."""
+"""Triggers that wait for a Deployment's rollout and for a Service's address."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from slipway.dag.triggers.polling import ReleaseTrigger, _words
+from slipway.dag.triggers.polling import ReleaseTrigger, describe_error
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import list_pods_async, read_object_async
 from slipway.kubernetes.diagnosis import read_evidence
@@ -16,10 +16,10 @@ from slipway.verdict import Verdict
 
 
 class RolloutTrigger(ReleaseTrigger):
-    """Waits until the Deployment is what the apply that was answered with this uid and generation said.
+    """Waits until the Deployment with this uid and generation is rolled out, and until all its pods are of this release.
 
-    And until every pod behind it is of this release: a release that changed only manifests has no version of its own to
-    be told by. One that will not come fails as soon as two looks have seen so; they begin anew with the trigger.
+    The pods are checked because a release that changed only manifests has the same version as the one before. A stuck
+    rollout fails once two polls have found it stuck; a restarted trigger needs two polls again.
     """
 
     clock = staticmethod(time.monotonic)
@@ -32,12 +32,12 @@ class RolloutTrigger(ReleaseTrigger):
         self._seen = Observations()
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database."""
+        """For Airflow's database."""
         own = {"release_id": self.release_id, "uid": self.uid, "generation": self.generation}
         return "slipway.dag.triggers.rollout.RolloutTrigger", {**self._arguments(), **own}
 
-    async def look(self, release: Release) -> Verdict:
-        """Judge the Deployment as it is now, then its pods."""
+    async def poll_release(self, release: Release) -> Verdict:
+        """Judge the Deployment, then its pods."""
         deployment = await read_object_async(release.target, "Deployment", release.deployment)
         namespace = release.target.namespace
         verdict = judge_rollout(deployment, uid=self.uid, generation=self.generation, namespace=namespace)
@@ -51,15 +51,15 @@ class RolloutTrigger(ReleaseTrigger):
     async def _check_stuck(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
         try:
             evidence = await read_evidence(release.target, deployment, self.release_id)
-        except Exception as error:  # what cannot be read (a right may be missing) must not hide the rollout's own state
-            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {_words(error)}")
+        except Exception as error:  # a read that fails, for want of a right, say, must not hide the rollout's state
+            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {describe_error(error)}")
         self._seen, verdict = judge_stuck(
             self._seen, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
         )
         return verdict
 
     def found(self) -> Any:
-        """Whether it is the release's own fault that it does not come."""
+        """Whether the release itself is at fault if the rollout is stuck."""
         return bool(self._seen.stuck and self._seen.stuck.blames_release)
 
 
@@ -71,11 +71,11 @@ class AddressTrigger(ReleaseTrigger):
         self._found: JsonObject | None = None
 
     def serialize(self) -> tuple[str, JsonObject]:
-        """For the database."""
+        """For Airflow's database."""
         return "slipway.dag.triggers.rollout.AddressTrigger", self._arguments()
 
-    async def look(self, release: Release) -> Verdict:
-        """Judge the Service as it is now."""
+    async def poll_release(self, release: Release) -> Verdict:
+        """Judge the Service."""
         service = await read_object_async(release.target, "Service", release.service)
         verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
         if service is not None and url is not None:
@@ -83,5 +83,5 @@ class AddressTrigger(ReleaseTrigger):
         return verdict
 
     def found(self) -> Any:
-        """The URL of the REST port, and host:port of gRPC's."""
+        """The URL of the REST port, and host:port of the gRPC port."""
         return self._found

@@ -8,7 +8,7 @@ from slipway.facts import Plan
 
 PLANNED = {
     "something to change": ("everything", {}, [3600]),
-    "manifests alone": ("manifests", {}, [3600]),
+    "only manifests": ("manifests", {}, [3600]),
     "the last good release is restored": ("restore", {}, [3600]),
     "nothing to do": ("nothing", {}, []),
     "plan only": ("everything", {"plan_only": True}, []),

@@ -29,7 +29,7 @@ def context(context_of, release, export, applied):
     """Makes the context of a wait, all earlier tasks done."""
 
     def make(task_id, *, of=release):
-        beside = Previewed(
+        preview = Previewed(
             release_id="abcdefabcdef-preview",
             reference=applied.reference,
             version=7,
@@ -37,7 +37,7 @@ def context(context_of, release, export, applied):
             uid="u-2",
             generation=1,
         )
-        facts = {"export": export, "apply": applied, "wait_for_address": ADDRESS, "preview": beside}
+        facts = {"export": export, "apply": applied, "wait_for_address": ADDRESS, "preview": preview}
         return context_of(task_id, resolve=of, **facts)
 
     return make

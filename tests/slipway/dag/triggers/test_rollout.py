@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import yaml
+from trigger_events import FAR, events_of
+
+from slipway.dag.triggers.rollout import RolloutTrigger
+from slipway.facts import to_dict
+from slipway.verdict import Verdict
+
+SEEN = yaml.safe_load((Path(__file__).parents[2] / "kubernetes" / "stuck.yaml").read_text())["crash loop"]
+DEPLOYMENT = {
+    "metadata": {"name": "tfs-server", "uid": SEEN["replica_set"]["metadata"]["ownerReferences"][0]["uid"], "generation": 4},
+    "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "tfs-server"}}, "template": {}},
+    "status": {"observedGeneration": 4, "replicas": 1, "updatedReplicas": 1},
+}  # fmt: skip
+REPLICA_SET = {**SEEN["replica_set"], "spec": {"selector": {}}}
+ROLLING = "deployment/tfs-server in shop: 0 of 1 updated replicas are available"
+CRASHING = f"{ROLLING}; pod/{SEEN['pod']['metadata']['name']}: CrashLoopBackOff: Error: exit code 2, 3 restarts"
+
+
+def answers(*lists):
+    """The API server's answers to one poll: the Deployment, then these lists."""
+    return [(200, json.dumps(DEPLOYMENT)), *((200, json.dumps({"items": [found]})) for found in lists)]
+
+
+def rollout(release, *times_s):
+    """A rollout's trigger that polls at these times."""
+    own = {"release_id": "r", "uid": DEPLOYMENT["metadata"]["uid"], "generation": 4}
+    trigger = RolloutTrigger(release=to_dict(release), deadline=FAR, poll_s=0.001, **own)
+    trigger.clock = iter(times_s).__next__
+    return trigger
+
+
+async def test_stuck_rollout_fails_if_polls_10_s_apart_find_it_stuck(release, connected, http_server):
+    """A crash loop seen at 0, 4, 8 and 12 s fails at 12 s, with the pod's own message and three requests per poll."""
+    server = http_server(*answers(REPLICA_SET, SEEN["pod"]) * 4)
+    connected(server)
+    (event,) = await events_of(rollout(release, 0, 4, 8, 12))
+    assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": True, "late": False}
+    assert len(server.seen) == 12
+    assert {seen.method for seen in server.seen} == {"GET"}
+
+
+async def test_stuck_rollout_waits_again_if_the_trigger_was_restarted(release, connected, http_server):
+    """Polls of an earlier triggerer do not count: the first poll of the next one only waits."""
+    connected(http_server(*answers(REPLICA_SET, SEEN["pod"]) * 2))
+    for time_s in (0, 40):
+        verdict = await rollout(release, time_s).poll_release(release)
+        assert verdict == Verdict.wait(f"{CRASHING} (counts after 10 s)")
+
+
+async def test_rollout_waits_if_its_pods_cannot_be_read(release, connected, http_server):
+    """Without the right to list ReplicaSets the wait goes on and says what could not be read."""
+    connected(http_server((200, json.dumps(DEPLOYMENT)), (403, "{}")))
+    verdict = await rollout(release).poll_release(release)
+    assert verdict == Verdict.wait(f"{ROLLING}; its pods could not be read: ApiException: Forbidden")
