@@ -67,7 +67,7 @@ def proof_tasks(*, asks: bool, temporary: bool = False) -> list[BaseOperator]:
     """Apply the release, wait for it, and gate it at its public address.
 
     A skipped task before `apply` does not skip it; a failed one, such as the preview's gate, does. On a temporary cluster
-    everything is built anew, and Airflow wants the rule all_success after a setup.
+    everything is built again, and Airflow wants the rule all_success after a setup.
     """
     return [
         ApplyOperator(task_id=task_ids.APPLY, trigger_rule="all_success" if temporary else "none_failed"),

@@ -1,6 +1,6 @@
 """How the tasks of one run hold the target's Lease: they acquire it, renew it, notice its loss, and return it.
 
-XCom remembers that the run held the Lease, per clearing of the run: a cleared run begins anew. A task that is retried has lost
+XCom remembers that the run held the Lease, per clearing of the run: a cleared run begins again. A task that is retried has lost
 its own XCom; a Lease that it acquired before is then known by its holder.
 """
 
