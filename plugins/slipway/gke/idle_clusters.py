@@ -14,7 +14,7 @@ from slipway.kubernetes.api import read_object
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
 from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL
-from slipway.records.history import History, place_of, read_history
+from slipway.records.history import History, place_of_record, read_history
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import GkeCluster, Target
@@ -118,7 +118,7 @@ def _is_target(cluster: GkeCluster, target: Target) -> bool:
 def _runs_in(cluster: GkeCluster, store: Store, model: str) -> bool:
     """Whether a Deployment from the model's records runs in the cluster, or may run there because it cannot be read."""
     history: History = read_history(store, model)
-    for target, deployment in {place_of(record) for record in history.records}:
+    for target, deployment in {place_of_record(record) for record in history.records}:
         if _is_target(cluster, target):
             try:
                 live = read_object(target, "Deployment", deployment)

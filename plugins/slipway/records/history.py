@@ -27,7 +27,7 @@ class History:
 
     def at(self, target: Target, deployment: str) -> History:
         """The records of one target and Deployment; a model that moved has older records elsewhere."""
-        here = tuple(record for record in self.records if place_of(record) == (target, deployment))
+        here = tuple(record for record in self.records if place_of_record(record) == (target, deployment))
         return History(here, self.unread)
 
     @property
@@ -71,14 +71,14 @@ def previewed_in(record: Record) -> tuple[ObjectRef, ...]:
 
 def left_previews(records: Iterable[Record], target: Target) -> list[Record]:
     """The records whose previews are still at a target: of the running run, and of killed runs."""
-    return [record for record in records if previewed_in(record) and place_of(record)[0] == target]
+    return [record for record in records if previewed_in(record) and place_of_record(record)[0] == target]
 
 
 def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
     return tuple(from_dict(ObjectRef, ref) for ref in listed)
 
 
-def place_of(record: Record) -> tuple[Target, str]:
+def place_of_record(record: Record) -> tuple[Target, str]:
     """The target and Deployment of a record's release."""
     return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
 
@@ -122,14 +122,14 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 
-def find_bad(records: Iterable[Record], release: Release) -> Record | None:
+def find_bad_record(records: Iterable[Record], release: Release) -> Record | None:
     """The last record that judged exactly this release, if it found the release bad; None if it was proven since."""
     tried = [record for record in records if is_about(record, release)]
-    judged = list(filter(is_judged, tried))
+    judged = list(filter(is_judged_record, tried))
     return judged[-1] if judged and judged[-1].get("bad") else None
 
 
-def is_judged(record: Record) -> bool:
+def is_judged_record(record: Record) -> bool:
     """Whether the run found its release good or bad."""
     return record["outcome"] in {"live", "proven"} or bool(record.get("bad"))
 
@@ -139,7 +139,7 @@ def read_current_history(store: Store, model: str) -> History:
     history = read_history(store, model)
     if history.newest is None:
         return history
-    return history.at(*place_of(history.newest))
+    return history.at(*place_of_record(history.newest))
 
 
 def choose_release(history: History, release_id: str | None) -> Record:
@@ -161,7 +161,7 @@ def choose_release(history: History, release_id: str | None) -> Record:
     return before[0]
 
 
-def describe(history: History) -> list[str]:
+def describe_releases(history: History) -> list[str]:
     """The releases that can be rolled back to, one per line, newest first."""
     return [
         f"{record['release_id']}  version {record['version']}  proven {record['closed']}  {record['release']['source']['revision']}"

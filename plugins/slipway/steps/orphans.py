@@ -10,7 +10,7 @@ from slipway.gke.idle_clusters import find_idle_clusters
 from slipway.kubernetes.api import read_object
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name
-from slipway.records.history import History, place_of, previewed_in, read_records
+from slipway.records.history import History, place_of_record, previewed_in, read_records
 from slipway.records.record import Record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -26,7 +26,7 @@ def find_orphans(release: Release, history: History) -> tuple[str, ...]:
     """
     left = tuple(_unwanted(release, history))
     lines = (line for record, why in left for line in _report_record(record, why))
-    return (*lines, *find_idle_clusters(release, [place_of(record)[0] for record, _ in left]))
+    return (*lines, *find_idle_clusters(release, [place_of_record(record)[0] for record, _ in left]))
 
 
 def _unwanted(release: Release, history: History) -> Iterator[tuple[Record, str]]:
@@ -44,12 +44,12 @@ def _unwanted(release: Release, history: History) -> Iterator[tuple[Record, str]
 
 def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
     """What was applied last at each target and Deployment."""
-    return {place_of(record): record for record in history.records}
+    return {place_of_record(record): record for record in history.records}
 
 
 def _report_record(record: Record, why: str) -> Iterator[str]:
     """A line for the live objects of a record, and one for a preview that a killed run left."""
-    target, deployment = place_of(record)
+    target, deployment = place_of_record(record)
     for name, refs in ((deployment, History((record,)).objects), (preview_name(deployment), previewed_in(record))):
         if refs and (line := _report(record, target, name, refs, why)):
             yield line

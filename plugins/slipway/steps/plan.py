@@ -20,7 +20,7 @@ from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
 from slipway.kubernetes.rights import inspect_rights
 from slipway.names import dag_id, short
-from slipway.records.history import History, find_bad, read_records, recorded
+from slipway.records.history import History, find_bad_record, read_records, recorded
 from slipway.records.record import Record, plain
 from slipway.records.store import Store
 from slipway.release import Release
@@ -68,7 +68,7 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     Without `held` it also checks the rights that the run needs. Raises as `make_plan` does.
     """
     records = read_records(Store(release.store), release.model)
-    bad = None if by_hand or release.force else find_bad(records.records, release)
+    bad = None if by_hand or release.force else find_bad_record(records.records, release)
     history = records.history.at(release.target, release.deployment)
     orphans = find_orphans(release, records.history)
     if absent := missing_cluster(release.target):
@@ -86,7 +86,7 @@ def _render_planned(release: Release, good: Record | None) -> list[Manifest]:
     """The release's manifests with the image of the last good release, or a blank one if there is none."""
     if good is None:
         return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
-    pushed = kept(release, good)[1]
+    pushed = reused_build(release, good)[1]
     return render_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
 
 
@@ -106,9 +106,9 @@ def _decide(release: Release, seen: Observation) -> Plan:
         unread = seen.history.unread
         also = f", and these cannot be read: {'; '.join(unread)}" if unread else ""
         return Plan(action="everything", reasons=(f"there is no release that was proven live{also}",))
-    if changed := changes(release, good):
+    if changed := changed_inputs(release, good):
         return Plan(action="everything", reasons=changed)
-    export, pushed = kept(release, good)
+    export, pushed = reused_build(release, good)
     differing = [trial.name for trial in seen.trials if differences(trial)]
     reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_problems(seen)]
     if reasons:
@@ -165,7 +165,7 @@ def _problems(seen: Observation) -> list[str]:
     return found
 
 
-def changes(release: Release, good: Record) -> tuple[str, ...]:
+def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
     """What has changed since a recorded release, of all that determines the image and the golden cases."""
     now, then = to_dict(release), good["release"]
     watched = {
@@ -184,7 +184,7 @@ def changes(release: Release, good: Record) -> tuple[str, ...]:
     return tuple(found)
 
 
-def kept(release: Release, good: Record) -> tuple[Export, Pushed]:
+def reused_build(release: Release, good: Record) -> tuple[Export, Pushed]:
     """The recorded export and image; the image has the id of the new release."""
     pushed = from_dict(Pushed, good["pushed"])
     renamed = {**to_dict(pushed), "release_id": release.release_id(pushed.digest)}

@@ -16,7 +16,7 @@ from slipway.kubernetes.apply import Check, apply_plan, plan_apply, ref_of, remo
 from slipway.kubernetes.kustomize import build_objects
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, check_manifests, name_of
 from slipway.names import preview_name
-from slipway.records.history import History, left_previews, place_of, previewed_in
+from slipway.records.history import History, left_previews, place_of_record, previewed_in
 from slipway.records.record import Record, begin_record, previewed, write_record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -153,4 +153,4 @@ def remove_previews(release: Release, records: Sequence[Record]) -> tuple[Object
 
 
 def _deletion(record: Record) -> str:
-    return place_of(record)[0].kubectl(f"delete {' '.join(str(ref) for ref in reversed(previewed_in(record)))}")
+    return place_of_record(record)[0].kubectl(f"delete {' '.join(str(ref) for ref in reversed(previewed_in(record)))}")

@@ -16,7 +16,7 @@ from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_ima
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
 from slipway.names import digest_of, record_key, repository_of
-from slipway.records.history import History, is_judged, place_of, previewed_in, read_records
+from slipway.records.history import History, is_judged_record, place_of_record, previewed_in, read_records
 from slipway.records.record import Record, has_changed_cluster, identity_of, write_record
 from slipway.records.store import Store
 from slipway.release import Release, Retention, Source
@@ -107,7 +107,7 @@ def _protected(records: list[Record], retention: Retention) -> list[Record]:
     """At each target: the newest proven releases, by the newest record of each, and what was applied last."""
     applied = History(tuple(record for record in records if has_changed_cluster(record)))
     kept: dict[str, Record] = {}
-    for place in {place_of(record) for record in applied.records}:
+    for place in {place_of_record(record) for record in applied.records}:
         history = applied.at(*place)
         for record in (*history.proven()[: retention.releases], *history.records[-1:]):
             kept[record["run_id"]] = record
@@ -115,9 +115,9 @@ def _protected(records: list[Record], retention: Retention) -> list[Record]:
 
 
 def _judgements(records: list[Record]) -> list[list[Record]]:
-    """For each release, identified as `find_bad` does, the records of the runs that judged it; the last one counts."""
+    """For each release, identified as `find_bad_record` does, the records of the runs that judged it; the last one counts."""
     releases: dict[str, list[Record]] = {}
-    for record in filter(is_judged, records):
+    for record in filter(is_judged_record, records):
         releases.setdefault(digest_of(identity_of(record["release"])), []).append(record)
     return list(releases.values())
 

@@ -58,7 +58,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     release = Release(
         model=model,
         run_id=run_id,
-        source=pin_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
+        source=resolve_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
         exporter=exporter_hash(),
         base_image=base_image,
         base_digest=base_digest,
@@ -69,7 +69,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         deployment=file.target.deployment,
         overlay=params.overlay or file.target.overlay,
         address=file.target.address,
-        golden=tuple(pin_golden(path, case, params.min_confidence) for case in file.gate.golden),
+        golden=tuple(resolve_golden(path, case, params.min_confidence) for case in file.gate.golden),
         gate_passes=file.gate.passes,
         gate_timeout_s=file.gate.timeout_s,
         rollout_timeout_s=file.rollout_timeout_s,
@@ -82,7 +82,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         export=ExportOptions(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
-        gate=pin_gate(path, file.gate, store),
+        gate=resolve_gate(path, file.gate, store),
         grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
         installation=ensure_installation() if file.target.gke else None,
@@ -132,7 +132,9 @@ def registry_connection(file: ModelFile, repository: str, target: Target, settin
     return named
 
 
-def pin_source(file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False) -> Source:
+def resolve_source(
+    file: ModelFile, revision: str | None, *, is_kept: Callable[[Source], bool] = lambda _: False
+) -> Source:
     """The source, pinned to a revision. A commit that the store keeps is not looked up at the Hub.
 
     Raises InputRefused, ResolveError.
@@ -165,7 +167,7 @@ def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]
     return replace(given, revision=hub_commit(source.hub, revision, token_conn_id=source.token_conn_id))
 
 
-def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
+def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
     """A golden case of the model file, after a check that its image exists. Raises InputRefused."""
     image = case.image
     if not image.startswith(("http://", "https://")):
@@ -185,7 +187,7 @@ def pin_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> G
     )
 
 
-def pin_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
+def resolve_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
     """The gate's rules; its labelled set is copied to the store. Raises InputRefused, StoreError."""
     return Gate(
         failures=asked.failures,

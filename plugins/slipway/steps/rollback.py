@@ -7,7 +7,7 @@ from typing import Literal
 
 from slipway.facts import Choice, Plan, from_dict
 from slipway.kubernetes.apply import remove_objects
-from slipway.records.history import History, choose_release, describe, read_current_history, recorded
+from slipway.records.history import History, choose_release, describe_releases, read_current_history, recorded
 from slipway.records.record import Record, write_record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -79,7 +79,7 @@ def remove_release(store: Store, history: History) -> None:
 
 def list_choices(store: Store, model: str) -> list[str]:
     """The releases that can be rolled back to, one a line. Raises StoreError."""
-    return describe(read_current_history(store, model))
+    return describe_releases(read_current_history(store, model))
 
 
 def choose(store: Store, model: str, release_id: str | None, *, run_id: str) -> Choice:

@@ -13,7 +13,7 @@ from slipway.errors import (
     SmokeTestFailed,
     SmokeTestUnfinished,
 )
-from slipway.records.history import find_bad, read_records
+from slipway.records.history import find_bad_record, read_records
 
 
 class Failing(StageOperator):
@@ -89,7 +89,7 @@ def test_bad_release_is_recorded_before_its_run_ends(context_of, release, store)
     """If the run is killed between the verdict and its `record` task, the schedule still knows the bad release."""
     with pytest.raises(AirflowFailException), reported_failures(Run(context_of("smoke_test", resolve=release))):
         raise SmokeTestFailed("wrong label")
-    found = find_bad(read_records(store, release.model).records, release)
+    found = find_bad_record(read_records(store, release.model).records, release)
     assert (found["outcome"], found["bad"]) == (
         "open",
         {"task": "smoke_test", "reason": "SmokeTestFailed: wrong label"},

@@ -8,7 +8,7 @@ from slipway.model.content import content_hash
 from slipway.model.served import parse_model_file
 from slipway.records.store import Store
 from slipway.release import Source
-from slipway.steps.resolve import pin_source
+from slipway.steps.resolve import resolve_source
 
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 
@@ -41,7 +41,7 @@ def test_source_by_uri_is_pinned_to_its_content(place):
     """A folder by URI is pinned to the same hash as a local folder."""
     folder, uri = place
     file = parse_model_file({"source": {"folder": uri}, "gate": GOLDEN}, where="m.yaml")
-    assert Source(kind="objects", location=uri, revision=content_hash(folder)) == pin_source(file, None)
+    assert Source(kind="objects", location=uri, revision=content_hash(folder)) == resolve_source(file, None)
 
 
 @pytest.mark.stand

@@ -10,7 +10,7 @@ from slipway.model.hub import hub_commit, hub_token
 from slipway.model.served import parse_model_file, read_model_file
 from slipway.paths import SERVED
 from slipway.release import Source
-from slipway.steps.resolve import pin_source
+from slipway.steps.resolve import resolve_source
 
 OLDER = "2e4d" * 10
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
@@ -42,15 +42,15 @@ def test_branch_tag_and_commit_are_pinned(hub, digits_checkpoint, revision, comm
 def test_new_commit_is_noticed(hub, digits_checkpoint):
     """Each run asks the Hub again for a branch's commit."""
     hub.add(digits_checkpoint, commit=OLDER)
-    assert Source(kind="hub", location=REPO, revision=OLDER) == pin_source(file_of(), None)
+    assert Source(kind="hub", location=REPO, revision=OLDER) == resolve_source(file_of(), None)
     hub.add(digits_checkpoint, commit=REVISION)
-    assert Source(kind="hub", location=REPO, revision=REVISION) == pin_source(file_of(), None)
+    assert Source(kind="hub", location=REPO, revision=REVISION) == resolve_source(file_of(), None)
 
 
 def test_param_replaces_the_files_revision(hub, digits_checkpoint):
     """A run may use another revision than the model file's."""
     hub.add(digits_checkpoint, commit=OLDER, names=("v1",))
-    assert pin_source(file_of(), "v1").revision == OLDER
+    assert resolve_source(file_of(), "v1").revision == OLDER
 
 
 @pytest.mark.parametrize("access", ["private", "gated"])
@@ -58,7 +58,7 @@ def test_token_of_a_connection_gives_access(hub, digits_checkpoint, connection, 
     """A private or gated model is pinned with the token of a connection. The Source does not contain the token."""
     hub.add(digits_checkpoint, readers={"hf_reader"}, **{access: True})
     connection("hf_reader")
-    pinned = pin_source(file_of(token_conn_id="hub"), None)
+    pinned = resolve_source(file_of(token_conn_id="hub"), None)
     assert Source(kind="hub", location=REPO, revision=REVISION, token_conn_id="hub") == pinned
     assert "hf_reader" not in f"{pinned!r} {to_dict(pinned)}"
 
@@ -138,7 +138,7 @@ def test_retryable_if_the_hub_does_not_respond(hub):
 def test_shipped_model_is_refused_in_one_line_without_a_hub():
     """On a machine without access to the Hub, hf-vit fails at its first task."""
     with pytest.raises(HubUnreachable, match=r"^source\.hub google/vit-base-patch16-224@main: .*Next: ") as refusal:
-        pin_source(read_model_file(SERVED / "hf-vit.yaml"), None)
+        resolve_source(read_model_file(SERVED / "hf-vit.yaml"), None)
     assert "\n" not in str(refusal.value)
 
 
@@ -146,11 +146,11 @@ def test_hub_is_not_asked_for_a_commit_in_the_store(hub):
     """A full commit with a copy in the store needs no Hub. A branch does."""
     hub.close()
     kept = Source(kind="hub", location=REPO, revision=REVISION)
-    assert kept == pin_source(file_of(revision=REVISION), None, is_kept=lambda source: source == kept)
+    assert kept == resolve_source(file_of(revision=REVISION), None, is_kept=lambda source: source == kept)
     with pytest.raises(HubUnreachable):
-        pin_source(file_of(revision=REVISION), None, is_kept=lambda _: False)
+        resolve_source(file_of(revision=REVISION), None, is_kept=lambda _: False)
     with pytest.raises(HubUnreachable):
-        pin_source(file_of(), None, is_kept=lambda _: True)
+        resolve_source(file_of(), None, is_kept=lambda _: True)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from slipway.facts import ObjectRef
 from slipway.records.history import (
     History,
     choose_release,
-    describe,
-    find_bad,
-    place_of,
+    describe_releases,
+    find_bad_record,
+    place_of_record,
     read_current_history,
     read_history,
 )
@@ -119,7 +119,7 @@ def test_refused_if_there_is_no_such_release(record_of, outcomes, named, message
 
 def test_each_release_is_listed_once(three, release):
     """The list has one line per release, newest first, with version and revision."""
-    lines = describe(three)
+    lines = describe_releases(three)
     assert [line[:12] for line in lines] == ["a" * 12, "b" * 12]
     assert all(release.source.revision in line and "version 7" in line for line in lines)
 
@@ -151,7 +151,7 @@ def test_unreadable_record_is_skipped_with_a_warning(store, record_of, caplog, s
     assert [record["run_id"] for record in history.records] == ["good"]
     assert history.unread == (f"{store.uri_of('records/digits-vit/broken.json')}: {why}",)
     assert f"{history.unread[0]}: skipped. Next: " in caplog.text
-    assert history.at(*place_of(history.newest)).unread == history.unread
+    assert history.at(*place_of_record(history.newest)).unread == history.unread
 
 
 BAD = {"task": "gate", "reason": "wrong label"}
@@ -160,10 +160,10 @@ BAD = {"task": "gate", "reason": "wrong label"}
 def test_bad_only_if_exactly_this_release_was_blamed(record_of, release):
     """Fields that describe only the run do not matter; every other change makes another release."""
     another = replace(release, run_id="other", retention=Retention(releases=2), installation="there")
-    found = find_bad([{**record_of("r1", "failed"), "bad": BAD}], another)
+    found = find_bad_record([{**record_of("r1", "failed"), "bad": BAD}], another)
     assert found["run_id"] == "r1"
     for change in ({"manifests_hash": "sha256:9"}, {"gate_passes": 1}, {"golden": ()}, {"rollout_timeout_s": 9}):
-        assert find_bad([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None
+        assert find_bad_record([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_the_last_judgement_counts(record_of, release, outcomes, bad):
         record = record_of(f"r{minutes}", {"bad": "failed", "proven": "failed"}.get(outcome, outcome), minutes)
         own = {"bad": {"bad": BAD}, "proven": {"outcome": "proven"}}.get(outcome, {})
         records.append({**record, **own})
-    found = find_bad(records, release)
+    found = find_bad_record(records, release)
     assert (found["run_id"] if found else None) == bad

@@ -5,7 +5,7 @@ import pytest
 
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
-from slipway.records.history import History, find_bad
+from slipway.records.history import History, find_bad_record
 from slipway.steps.plan import Observation, differences, plan_refresh
 from slipway.verdict import Verdict
 
@@ -119,7 +119,7 @@ def plan_after(release, record_of):
             if live:
                 records.append(record_of(f"r{minutes}.undo", "live", 2 * minutes + 1, **live))
         asked = replace(release, source=sources[now], run_id="now")
-        return plan_refresh(asked, observed(History(tuple(records)), health, bad=find_bad(records, asked)))
+        return plan_refresh(asked, observed(History(tuple(records)), health, bad=find_bad_record(records, asked)))
 
     return plan
 
@@ -182,7 +182,7 @@ def test_last_good_release_is_restored_if_the_rollback_was_killed(release, recor
         *([record_of("r1.undo", "open", 2)] if rolled_back else []),
     ]
     asked = replace(release, source=bad)
-    plan = plan_refresh(asked, observed(History(tuple(records)), bad=find_bad(records, asked)))
+    plan = plan_refresh(asked, observed(History(tuple(records)), bad=find_bad_record(records, asked)))
     assert (plan.action, plan.reasons[1]) == ("restore", "an earlier run did not end well")
     assert "was tried by run r1 at 2026-11-22T12:01:00+00:00 and is bad: gate: " in plan.reasons[0]
     assert plan.release.source == release.source

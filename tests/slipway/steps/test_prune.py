@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slipway.facts import from_dict
-from slipway.records.history import find_bad
+from slipway.records.history import find_bad_record
 from slipway.records.record import write_record
 from slipway.release import Gate, QualityBounds, Release, Retention
 from slipway.steps.prune import Holdings, plan_prune, prune, read_holdings
@@ -85,7 +85,10 @@ def test_record_of_a_bad_release_is_kept_after_many_failures(record_of):
     assert found.keys[:2] == ("manifests/digits-vit/r1.yaml", "manifests/digits-vit/r2.yaml")
     assert {"exports/digits-vit/1", "exports/digits-vit/2"} <= set(found.keys)
     left = [record for record in records if record not in found.records]
-    assert [find_bad(left, from_dict(Release, record["release"])) for record in made[1:3]] == [records[1], records[3]]
+    assert [find_bad_record(left, from_dict(Release, record["release"])) for record in made[1:3]] == [
+        records[1],
+        records[3],
+    ]
 
 
 @pytest.mark.parametrize("retired", [False, True], ids=["at once", "after a killed prune"])

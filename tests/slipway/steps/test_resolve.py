@@ -13,7 +13,14 @@ from slipway.paths import SERVED
 from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
-from slipway.steps.resolve import image_repository, pin_gate, pin_golden, pin_source, registry_connection, serving_image
+from slipway.steps.resolve import (
+    image_repository,
+    registry_connection,
+    resolve_gate,
+    resolve_golden,
+    resolve_source,
+    serving_image,
+)
 from slipway.steps.settings import RefreshParams, Settings, find_target
 
 DIGITS = SERVED / "digits-vit.yaml"
@@ -89,7 +96,7 @@ def test_repository_may_be_any_that_an_engine_accepts(repository):
 def test_folder_is_pinned_to_its_content():
     """A folder's revision is the hash of its content."""
     folder = SERVED / "digits-vit/checkpoint"
-    assert Source(kind="folder", location="digits-vit/checkpoint", revision=content_hash(folder)) == pin_source(
+    assert Source(kind="folder", location="digits-vit/checkpoint", revision=content_hash(folder)) == resolve_source(
         file_of(), None
     )
 
@@ -98,7 +105,7 @@ def test_archive_is_pinned_to_its_hash():
     """An archive's revision is its sha256 from the model file."""
     file = file_of(source={"savedmodel": "https://x/m.tar.gz", "sha256": "a" * 64})
     expected = Source(kind="savedmodel", location="https://x/m.tar.gz", revision=f"sha256:{'a' * 64}")
-    assert expected == pin_source(file, None)
+    assert expected == resolve_source(file, None)
 
 
 @pytest.mark.parametrize("folder", ["gone", "../../dags", "/tmp", "digits-vit.yaml"])  # noqa: S108 - refused, never used
@@ -107,7 +114,7 @@ def test_refused_if_the_folder_is_not_below_include_served(folder):
     with pytest.raises(
         InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is not a folder.*Next: "
     ):
-        pin_source(file_of(source={"folder": folder}), None)
+        resolve_source(file_of(source={"folder": folder}), None)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_refused_if_the_folder_is_not_below_include_served(folder):
 def test_refused_if_a_revision_is_given_for_another_kind_of_source(source):
     """Only a Hub model has revisions."""
     with pytest.raises(InputRefused, match=r"^Param revision: 'main' was given, .*Next: leave it empty"):
-        pin_source(file_of(source=source), "main")
+        resolve_source(file_of(source=source), "main")
 
 
 def golden(image, **fields):
@@ -130,7 +137,7 @@ def test_min_confidence_is_the_forms_if_it_gives_one(given, confidence):
     expected = GoldenRequest(
         name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=confidence
     )
-    assert expected == pin_golden(DIGITS, golden("digits-vit/golden/three.png"), given)
+    assert expected == resolve_golden(DIGITS, golden("digits-vit/golden/three.png"), given)
 
 
 def test_gate_is_the_model_files_and_its_set_is_stored(tmp_path, store):
@@ -147,15 +154,15 @@ def test_gate_is_the_model_files_and_its_set_is_stored(tmp_path, store):
     }
     case = {"name": "three", "image": "x", "label": "3"}
     asked = GateSettings(golden=[case], quality={"set": "q", "min_top1": 0.9}, **rules)
-    gate = pin_gate(tmp_path / "m.yaml", asked, store)
+    gate = resolve_gate(tmp_path / "m.yaml", asked, store)
     assert gate == Gate(quality=gate.quality, **rules)
     assert [image.name for image in read_images(gate.quality)] == ["3/a.png"]
-    assert pin_gate(tmp_path / "m.yaml", GateSettings(golden=[case]), store) == Gate()
+    assert resolve_gate(tmp_path / "m.yaml", GateSettings(golden=[case]), store) == Gate()
 
 
 def test_golden_image_by_url_is_not_fetched():
     """It is fetched later and checked against its hash."""
-    pinned = pin_golden(DIGITS, golden("https://x/three.png", sha256="a" * 64), None)
+    pinned = resolve_golden(DIGITS, golden("https://x/three.png", sha256="a" * 64), None)
     assert (pinned.image, pinned.sha256) == ("https://x/three.png", "a" * 64)
 
 
@@ -165,7 +172,7 @@ def test_refused_if_a_golden_image_is_not_next_to_the_model_file(image):
     with pytest.raises(
         InputRefused, match=r"^include/served/digits-vit\.yaml: gate\.golden three: image .* is not a file.*Next: "
     ):
-        pin_golden(DIGITS, golden(image), None)
+        resolve_golden(DIGITS, golden(image), None)
 
 
 @pytest.mark.parametrize(
