@@ -31,7 +31,7 @@ IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
 _endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
 
 
-def access_token(conn_id: str) -> str:
+def google_access_token(conn_id: str) -> str:
     """A new token of the connection's account, or of the account that it impersonates; valid for at most an hour.
 
     Raises InputRefused, ClusterRefused, GoogleUnreachable.
@@ -42,10 +42,10 @@ def access_token(conn_id: str) -> str:
         return _make_token(GoogleBaseHook(gcp_conn_id=conn_id).get_credentials())
 
 
-def connected_project(conn_id: str) -> str:
+def project_of_connection(conn_id: str) -> str:
     """The project that a Google connection names. Raises InputRefused if there is no connection, or no project."""
     with google_errors(f"connection {conn_id}", conn_id):
-        project = cluster_hook(conn_id, None).project_id
+        project = gke_hook(conn_id, None).project_id
     if not project:
         raise InputRefused(
             f"connection {conn_id}: names no project. Next: set its project in Airflow, or target.gke.project"
@@ -53,20 +53,20 @@ def connected_project(conn_id: str) -> str:
     return str(project)
 
 
-def kubernetes_client(conn_id: str, cluster: GkeCluster) -> Any:
+def gke_client(conn_id: str, cluster: GkeCluster) -> Any:
     """A `kubernetes.client.ApiClient` for the cluster, from GKEKubernetesHook, which renews an expired token."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesHook
 
     with google_errors(str(cluster), conn_id):
-        url, ca = endpoint(conn_id, cluster)
+        url, ca = gke_endpoint(conn_id, cluster)
         hook = GKEKubernetesHook(
             cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
         )
-        return limited(hook.get_conn(), lambda: token_errors(str(cluster), conn_id))
+        return with_request_limit(hook.get_conn(), lambda: token_errors(str(cluster), conn_id))
 
 
 @asynccontextmanager
-async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIterator[Any]:
+async def gke_async_client(conn_id: str, cluster: GkeCluster) -> AsyncIterator[Any]:
     """A `kubernetes_asyncio` ApiClient for the cluster, from GKEKubernetesAsyncHook, for triggers.
 
     The hook never renews the client's token, so a trigger uses a new client for each poll.
@@ -74,19 +74,19 @@ async def async_kubernetes_client(conn_id: str, cluster: GkeCluster) -> AsyncIte
     from aiohttp import ClientError
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEKubernetesAsyncHook
 
-    url, ca = await asyncio.to_thread(endpoint, conn_id, cluster)
+    url, ca = await asyncio.to_thread(gke_endpoint, conn_id, cluster)
     hook = GKEKubernetesAsyncHook(
         cluster_url=url, ssl_ca_cert=ca, use_dns_endpoint=cluster.endpoint == "dns", gcp_conn_id=conn_id
     )
     try:
         async with hook.get_conn() as client:
-            yield limited(client)
+            yield with_request_limit(client)
     except (ClientError, TimeoutError):
-        forget_endpoint(conn_id, cluster)
+        forget_gke_endpoint(conn_id, cluster)
         raise
 
 
-def limited(client: Any, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Any:
+def with_request_limit(client: Any, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Any:
     """The client, with a time limit for each request that has none; each request runs within `around`."""
     call = client.call_api
 
@@ -125,21 +125,21 @@ def token_errors(where: str, conn_id: str) -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        raise refused(where, UNAVAILABLE, error) from error
+        raise google_refusal(where, UNAVAILABLE, error) from error
     except RefreshError as error:
         status, reason = read_refresh_error(error)
         then = "fix its key or account"
         if "impersonat" in reason:
             then = f"give its account {IMPERSONATOR} on the account that it impersonates"
         status = UNAVAILABLE if error.retryable else status
-        raise refused(f"{where}: connection {conn_id} gets no token", status, reason, then=then) from error
+        raise google_refusal(f"{where}: connection {conn_id} gets no token", status, reason, then=then) from error
     except GoogleAuthError as error:
         raise ClusterRefused(
             f"{where}: connection {conn_id}: {type(error).__name__}: {one_line(error)}. Next: fix it in Airflow"
         ) from error
 
 
-def refused(where: str, status: int, reason: object, *, then: str = "") -> ClusterError:
+def google_refusal(where: str, status: int, reason: object, *, then: str = "") -> ClusterError:
     """The error for an HTTP status of Google: an outage, which can be retried, or a refusal with what to do next."""
     line = f"{where}: {one_line(reason)}. Next: "
     if status in RETRYABLE or status >= INTERNAL:
@@ -154,7 +154,7 @@ def _call_error(where: str, conn_id: str, error: GoogleAPICallError | RetryError
     if isinstance(error, api.ResourceExhausted):
         return ClusterRefused(f"{where}: {message}. Next: request quota from Google, or ask for less")
     if isinstance(error, (api.ServerError, api.TooManyRequests, api.RetryError)):
-        return refused(where, UNAVAILABLE, message)
+        return google_refusal(where, UNAVAILABLE, message)
     forbidden = isinstance(error, (api.Forbidden, api.Unauthorized))
     then = f"give connection {conn_id} that right, or request quota" if forbidden else "fix target.gke"
     return ClusterRefused(f"{where}: {type(error).__name__}: {message}. Next: {then}")
@@ -173,7 +173,7 @@ def read_refresh_error(error: RefreshError) -> tuple[int, str]:
     return 0, str(message)
 
 
-def cluster_hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
+def gke_hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
     """The provider's hook, with a token: if gRPC requests it, a refused token looks like an outage of Google."""
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
 
@@ -190,7 +190,7 @@ def _make_token(credentials: Any) -> str:
     return str(credentials.token)
 
 
-def endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
+def gke_endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
     """The URL of the cluster's API server and its certificate authority, kept for ENDPOINT_KEPT_S.
 
     Raises ClusterRefused if the cluster has no endpoint yet.
@@ -202,7 +202,7 @@ def endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
     return found
 
 
-def forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
+def forget_gke_endpoint(conn_id: str, cluster: GkeCluster) -> None:
     """Ask Google again next time: a cluster that was deleted and created again has another endpoint or authority."""
     _endpoints.pop((conn_id, cluster), None)
 
@@ -216,7 +216,7 @@ def _ask_endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:
             project_id=cluster.project,
             use_internal_ip=cluster.endpoint == "private",
             use_dns_endpoint=cluster.endpoint == "dns",
-            cluster_hook=cluster_hook(conn_id, cluster),
+            cluster_hook=gke_hook(conn_id, cluster),
         ).fetch_cluster_info()
     if url == "https://":
         raise ClusterRefused(f"{cluster}: has no {cluster.endpoint} endpoint. Next: {cluster.gcloud('describe')}")

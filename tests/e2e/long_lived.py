@@ -9,7 +9,7 @@ from datetime import timedelta
 from google.auth import _helpers
 from kubernetes.client import ApiException, AuthenticationV1Api, V1SelfSubjectReview
 
-from slipway.google import kubernetes_client
+from slipway.google import gke_client
 from slipway.target import GkeCluster
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
@@ -34,7 +34,7 @@ def who_am_i(client):
     return answer.status.user_info.username
 
 
-client, without = (kubernetes_client("google_cloud_default", CLUSTER) for _ in range(2))
+client, without = (gke_client("google_cloud_default", CLUSTER) for _ in range(2))
 without.configuration.refresh_api_key_hook = None
 seen = {"first": who_am_i(client), "first_without": who_am_i(without)}
 expire_tokens(sys.argv[1])

@@ -23,7 +23,7 @@ from trial_project import PROJECT
 
 from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.facts import Baseline, from_dict, to_dict
-from slipway.kubernetes.rollout import grpc_at, judge_address
+from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.records.store import Store, read_json
 from slipway.release import Gate, Release
 from slipway.serving.evaluation import evaluate_live
@@ -98,7 +98,7 @@ class Served:
         self.export, self.kubectl, self.store = facts["export"], kubectl, Store(self.release.store)
         self.cases = cases_from(read_json(self.export["golden_uri"]))
         found = until(self.found, "the Service has an address")
-        self.url, self.grpc = judge_address(found, name="gate", namespace="")[1], grpc_at(found)
+        self.url, self.grpc = judge_address(found, name="gate", namespace="")[1], service_grpc_address(found)
 
     def found(self):
         """The Service as JSON, once it has an address."""

@@ -13,7 +13,7 @@ import yaml
 from slipway.facts import from_dict
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import to_yaml
+from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
 from slipway.release import ExportOptions, Release
 
@@ -29,7 +29,9 @@ def dry_run(stand):
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", stand["kubeconfig"], "-n", stand["namespace"],
             "apply", "--server-side", "--dry-run=server", "--field-manager=slipway-tests", "-o", "json", "-f", "-",
         ]  # fmt: skip
-        done = subprocess.run(command, input=to_yaml(objects), capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(
+            command, input=manifests_to_yaml(objects), capture_output=True, text=True, check=False, timeout=600
+        )
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)["items"] if len(objects) > 1 else [json.loads(done.stdout)]
 

@@ -22,8 +22,8 @@ class Answers:
         self.count = 0
 
         def changed(path, status, body):
-            is_ours = ":predict" in path and (version is None or f"/versions/{version}:" in path)
-            if not is_ours or status != 200:  # a garbage request is refused, as it should be
+            is_our_cluster = ":predict" in path and (version is None or f"/versions/{version}:" in path)
+            if not is_our_cluster or status != 200:  # a garbage request is refused, as it should be
                 return status, body
             self.count += 1
             status, prediction = change(self.count, status, json.loads(body)["predictions"][0])

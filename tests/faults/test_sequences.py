@@ -54,6 +54,7 @@ def test_no_address(harness, write_row):
     write_row(f"no LoadBalancer address within {ADDRESS_S} s (first release)", "nothing is left of it", run.detect_s())
 
 
+@pytest.mark.faults
 def test_good_then_a_crash_loop(harness, good, write_row):
     """A release whose server crashes is given up; the one before it serves again, has passed its gate and is recorded."""
     with harness.container(**BAD_FLAG):

@@ -12,7 +12,7 @@ import pytest
 from exporter_checks import contents
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from slipway.model.content import write_layer
+from slipway.model.content import write_model_layer
 
 pytestmark = pytest.mark.model
 
@@ -174,7 +174,7 @@ def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_e
     assert contents(digits_export / "savedmodel") == contents(out / "savedmodel")
     layers = [tmp_path / "here.tar", tmp_path / "there.tar"]
     for exported, layer in zip((digits_export, out), layers, strict=True):
-        write_layer(exported / "savedmodel", "/models/digits-vit/1", layer)
+        write_model_layer(exported / "savedmodel", "/models/digits-vit/1", layer)
     assert len({hashlib.sha256(layer.read_bytes()).hexdigest() for layer in layers}) == 1
 
 

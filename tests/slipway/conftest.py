@@ -8,7 +8,7 @@ import pytest
 from fixtures.google_emulator import emulator, google  # noqa: F401 - in place of the stand's
 
 from slipway.facts import Applied, Export, Image, ObjectRef, Proof, Pushed
-from slipway.records.record import closed, new_record, opened
+from slipway.records.record import closed_record, new_record, opened_record
 from slipway.records.store import Store
 from slipway.release import GoldenRequest, Release, Source
 from slipway.serving.golden import GoldenCase, Reference
@@ -132,7 +132,7 @@ def record_of(release, export, pushed):
     def make(run_id, outcome="live", minutes=0, *, release_id=None, objects=(SERVICE, DEPLOYMENT), **changes):
         opened_at = datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(minutes=minutes)
         tried = replace(release, run_id=run_id, **changes)
-        record = opened(
+        record = opened_record(
             new_record(tried, now=opened_at),
             release=tried,
             export=export,
@@ -141,7 +141,7 @@ def record_of(release, export, pushed):
             objects=list(objects),
             now=opened_at,
         )
-        ended = closed(record, proven=outcome == "live", verdicts={}, tasks={}, now=opened_at)
+        ended = closed_record(record, proven=outcome == "live", verdicts={}, tasks={}, now=opened_at)
         return json.loads(json.dumps(record if outcome == "open" else ended))
 
     return make

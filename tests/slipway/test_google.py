@@ -21,9 +21,9 @@ from kubernetes_asyncio.client import CoreV1Api
 from local.gke.tokens import who
 from slipway.errors import ClusterRefused, ClusterUnreachable, GoogleUnreachable, RegistryLoginRefused
 from slipway.gke.lookup import find_cluster
-from slipway.google import access_token, kubernetes_client, limited, read_refresh_error, refused
+from slipway.google import gke_client, google_access_token, google_refusal, read_refresh_error, with_request_limit
 from slipway.image.registry_login import find_login
-from slipway.kubernetes.client import async_cluster_client, cluster_client, server_version
+from slipway.kubernetes.client import api_server_version, async_cluster_client, cluster_client
 from slipway.target import GkeCluster, Target
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
@@ -34,7 +34,7 @@ DEPLOYER = "deployer@slipway-stand.iam.gserviceaccount.com"
 def test_every_request_has_a_time_limit(given, limit):
     """The provider's client has none of its own, so discovery could wait forever."""
     client = SimpleNamespace(call_api=lambda *_, **options: options["_request_timeout"])
-    assert limit == limited(client).call_api("GET", "/version", **given)
+    assert limit == with_request_limit(client).call_api("GET", "/version", **given)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_expired_token_is_renewed(running, emulator, monkeypatch, endpoint):
     """A client that outlives its token sends a new one with its next request, for each kind of endpoint."""
     from google.auth import _helpers
 
-    client = kubernetes_client("google_cloud_default", replace(CLUSTER, endpoint=endpoint))
+    client = gke_client("google_cloud_default", replace(CLUSTER, endpoint=endpoint))
     first = sent_by(client)
     time.sleep(1)  # a token's time has a resolution of 1 s
     late = replace(emulator.issuer, expired_before=int(time.time()))
@@ -118,13 +118,13 @@ def test_google_is_asked_once_for_the_endpoint(running):
             return client.configuration.host
 
     for _ in range(3):
-        kubernetes_client("google_cloud_default", CLUSTER).close()
+        gke_client("google_cloud_default", CLUSTER).close()
         asyncio.run(poll())
     assert running.calls["GetCluster"] == 1
-    kubernetes_client("google_cloud_default", replace(CLUSTER, endpoint="private")).close()
+    gke_client("google_cloud_default", replace(CLUSTER, endpoint="private")).close()
     assert running.calls["GetCluster"] == 2
     with mock.patch("slipway.google.ENDPOINT_KEPT_S", -1):
-        kubernetes_client("google_cloud_default", CLUSTER).close()
+        gke_client("google_cloud_default", CLUSTER).close()
     assert running.calls["GetCluster"] == 3
 
 
@@ -163,7 +163,7 @@ def test_a_trigger_asks_google_again_if_the_endpoint_does_not_respond(running):
     target = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=CLUSTER)
     for polls in (1, 2):
         with pytest.raises(ClientError):
-            asyncio.run(server_version(target))
+            asyncio.run(api_server_version(target))
         assert running.calls["GetCluster"] == polls
 
 
@@ -198,15 +198,15 @@ def tls_server(emulator):
 
 def test_an_impersonated_account_is_used_everywhere(impersonating, running, emulator):
     """Google, the registry and the cluster see the account that the connection impersonates."""
-    tokens = [access_token("google_cloud_default"), sent_by(kubernetes_client("google_cloud_default", CLUSTER))]
+    tokens = [google_access_token("google_cloud_default"), sent_by(gke_client("google_cloud_default", CLUSTER))]
     assert [who(token, [emulator.issuer]).email for token in tokens] == [DEPLOYER, DEPLOYER]
     assert find_login("google_cloud_default", "europe-docker.pkg.dev/p/m/vit").user == "oauth2accesstoken"
 
 
 DENIED = {
-    "token": lambda: access_token("google_cloud_default"),
+    "token": lambda: google_access_token("google_cloud_default"),
     "cluster": lambda: find_cluster("google_cloud_default", CLUSTER),
-    "kubernetes": lambda: kubernetes_client("google_cloud_default", CLUSTER),
+    "kubernetes": lambda: gke_client("google_cloud_default", CLUSTER),
 }
 
 
@@ -235,7 +235,7 @@ def test_retryable_if_google_gives_no_token_now(impersonating):
     """An outage of IAM credentials is not a missing right."""
     impersonating.faults.unavailable = {"iamcredentials.projects.serviceAccounts.generateAccessToken": 20}
     with pytest.raises(GoogleUnreachable, match=r"gets no token: .*currently unavailable\. Next: look at status"):
-        access_token("google_cloud_default")
+        google_access_token("google_cloud_default")
 
 
 ANSWERS = {
@@ -259,6 +259,6 @@ def test_status_and_message_of_a_refused_token(words, found):
     (408, GoogleUnreachable), (429, GoogleUnreachable), (500, GoogleUnreachable), (503, GoogleUnreachable)])  # fmt: skip
 def test_error_by_http_status(status, kind):
     """Only an outage can be retried."""
-    error = refused("disks of shop", status, "no\nreason.", then="give a role")
+    error = google_refusal("disks of shop", status, "no\nreason.", then="give a role")
     then = "give a role" if kind is ClusterRefused else "look at status.cloud.google.com"
     assert (type(error), str(error)) == (kind, f"disks of shop: no reason. Next: {then}")

@@ -56,7 +56,7 @@ def defer(task: BaseOperator, wait: Wait, method_name: str) -> NoReturn:
     raise AssertionError("Airflow's defer raises")
 
 
-def verdict_in(event: JsonObject) -> Verdict:
+def verdict_of_event(event: JsonObject) -> Verdict:
     """The verdict that a trigger's event carries, also written to the log."""
     verdict = Verdict(outcome=event["outcome"], reason=event["reason"])
     log.info("%s", verdict)

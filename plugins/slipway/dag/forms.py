@@ -97,7 +97,7 @@ def _check_box(title: str, description: str) -> Param:
 
 def read_refresh_form(params: dict[str, Any]) -> RefreshParams:
     """The Params of this run. Raises InputRefused naming the Param and what is allowed."""
-    refuse_unknown(params, {field.name for field in fields(RefreshParams)})
+    refuse_unknown_params(params, {field.name for field in fields(RefreshParams)})
     revision, overlay = _text(params, "revision"), _text(params, "overlay")
     if overlay is not None and overlay not in overlay_names():
         raise InputRefused(
@@ -122,19 +122,19 @@ def read_refresh_form(params: dict[str, Any]) -> RefreshParams:
 
 def read_rollback_form(params: dict[str, Any]) -> str | None:
     """The release that a rollback's form names; None for the one before the live one. Raises InputRefused."""
-    refuse_unknown(params, {"release", "break_lease"})
+    refuse_unknown_params(params, {"release", "break_lease"})
     _switch(params, "break_lease")
     return _text(params, "release")
 
 
 def read_teardown_form(params: dict[str, Any]) -> bool:
     """Whether a teardown's form allows deleting the cluster with everything else in it. Raises InputRefused."""
-    refuse_unknown(params, {"with_others", "break_lease"})
+    refuse_unknown_params(params, {"with_others", "break_lease"})
     _switch(params, "break_lease")
     return _switch(params, "with_others")
 
 
-def refuse_unknown(params: dict[str, Any], known: set[str]) -> None:
+def refuse_unknown_params(params: dict[str, Any], known: set[str]) -> None:
     """Refuse a Param that the form does not have: Airflow accepts any name, and would silently ignore a misspelt one."""
     unknown = sorted(params.keys() - known)
     if unknown:

@@ -104,10 +104,10 @@ class Run:
     @property
     def teardown(self) -> Teardown:
         """What `look` plans to tear down; of a run that made its own cluster, what that run tears down."""
-        from slipway.steps.teardown import teardown_of
+        from slipway.steps.teardown import teardown_of_release
 
         planned = self.result_of(task_ids.LOOK)
-        return from_dict(Teardown, planned["teardown"]) if planned else teardown_of(self.release)
+        return from_dict(Teardown, planned["teardown"]) if planned else teardown_of_release(self.release)
 
     @property
     def plan(self) -> Plan:

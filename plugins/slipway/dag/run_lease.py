@@ -15,7 +15,7 @@ from slipway.dag import task_ids
 from slipway.dag.run import ENDED, Run
 from slipway.errors import SlipwayError, TargetBusy, one_line
 from slipway.facts import JsonObject, from_dict, to_dict
-from slipway.kubernetes.lease import Holder, Place, acquire, busy, check, return_lease
+from slipway.kubernetes.lease import Holder, Place, acquire_lease, check_lease, describe_busy_lease, return_lease
 
 if TYPE_CHECKING:
     from slipway.facts import Teardown
@@ -52,16 +52,16 @@ class RunLease:
         if subject.temporary:
             return None
         place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
-        before = next((kept for kept in held_by(run) if kept["place"] == to_dict(place)), None)
+        before = next((kept for kept in leases_of_run(run) if kept["place"] == to_dict(place)), None)
         me = Holder.of(before["holder"]) if before else None  # a run keeps the name under which it first held the Lease
         return cls(run, place, me or _holder_now(run), had=before is not None)
 
     def acquire(self, limit_s: int) -> None:
         """Acquire or renew the Lease for `limit_s` seconds. Raises TargetBusy, LeaseLost, ApplyError."""
         breaks = self._breaks and not self.had
-        held = acquire(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
+        held = acquire_lease(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
         log.info("%s: held until %s", self.place, held.until)
-        own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": attempt(self.run)}
+        own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": clear_count(self.run)}
         self.run.leave(LEASE, {**to_dict(held), **own})
 
     def renew(self, limit_s: int) -> None:
@@ -75,11 +75,11 @@ class RunLease:
 
     def check_free(self) -> None:
         """Refuse if another run holds the Lease, unless this run may break it. Raises TargetBusy, ApplyError."""
-        verdict = check(self.place, self.me, is_over=self._is_over)
+        verdict = check_lease(self.place, self.me, is_over=self._is_over)
         if verdict.outcome == "pass":
             return
         if not self._breaks:
-            raise TargetBusy(busy(self.place, self.me, verdict))
+            raise TargetBusy(describe_busy_lease(self.place, self.me, verdict))
         log.warning("%s: %s; this run will break it", self.place, verdict.reason)
 
     @property
@@ -102,41 +102,41 @@ def _holder_now(run: Run) -> Holder:
     return Holder(installation=ensure_installation(), dag_id=run.dag_id, run_id=run.run_id)
 
 
-def acquire_lease(run: Run, limit_s: int) -> None:
+def acquire_run_lease(run: Run, limit_s: int) -> None:
     """Acquire or renew the Lease of the release's target for `limit_s` seconds. Raises TargetBusy, LeaseLost, ApplyError."""
     if lease := RunLease.of(run, run.release):
         lease.acquire(limit_s)
 
 
-def renew_lease(run: Run, limit_s: int) -> None:
+def renew_run_lease(run: Run, limit_s: int) -> None:
     """Do the same for a wait. Raises TargetBusy, LeaseLost, ApplyRefused."""
     if lease := RunLease.of(run, run.release):
         lease.renew(limit_s)
 
 
-def renew_held_lease(run: Run, limit_s: int) -> None:
+def renew_held_run_lease(run: Run, limit_s: int) -> None:
     """Do the same only if the run holds it: it does not before its cluster exists. Raises TargetBusy, LeaseLost, ApplyRefused."""
     lease = RunLease.of(run, run.release)
     if lease and lease.had:
         lease.renew(limit_s)
 
 
-def return_leases(run: Run) -> None:
+def return_run_leases(run: Run) -> None:
     """Return every Lease that this run holds. Raises what can be retried while the task has retries left, the others returned.
 
     A Lease that cannot be returned makes no task red: its run has ended, and for other installations it expires.
     """
     ti = run.context["ti"]
-    held = {str(kept["place"]): kept for kept in held_by(run)}
+    held = {str(kept["place"]): kept for kept in leases_of_run(run)}
     errors = [_return(from_dict(Place, kept["place"]), kept["holder"]) for kept in held.values()]
     tries = [(error, ti.max_tries) for error in errors]
-    tries.append((return_unknown_lease(run), min(ti.max_tries, UNKNOWN_TRIES)))
+    tries.append((return_unknown_run_lease(run), min(ti.max_tries, UNKNOWN_TRIES)))
     for error, most in tries:
         if error and error.worth_retrying and ti.try_number <= most:
             raise error
 
 
-def return_unknown_lease(run: Run) -> SlipwayError | None:
+def return_unknown_run_lease(run: Run) -> SlipwayError | None:
     """Return the target's Lease if an earlier try of the task acquired it and its XCom is lost; the error if that failed."""
     try:
         subject = _subject(run)
@@ -166,23 +166,23 @@ def _return(place: Place, identity: str, *, known: bool = True) -> SlipwayError 
     return None
 
 
-def return_own_lease(run: Run) -> None:
+def return_own_run_lease(run: Run) -> None:
     """Return what this task alone has held, as if the run had never held it."""
-    return_leases(run)
+    return_run_leases(run)
     run.leave(LEASE, {})
 
 
-def broken_by(run: Run) -> str | None:
+def lease_broken_by(run: Run) -> str | None:
     """The holder whose Lease this run has broken."""
-    return next((str(kept["broke"]) for kept in held_by(run) if kept["broke"]), None)
+    return next((str(kept["broke"]) for kept in leases_of_run(run) if kept["broke"]), None)
 
 
-def held_by(run: Run) -> Iterator[JsonObject]:
+def leases_of_run(run: Run) -> Iterator[JsonObject]:
     """What the tasks of a run say of Leases that they have held since it was last cleared."""
     found: Iterator[Any] = (run.result_of(task, key=LEASE) for task in HOLDERS)
-    return (kept for kept in found if kept and kept["attempt"] == attempt(run))
+    return (kept for kept in found if kept and kept["attempt"] == clear_count(run))
 
 
-def attempt(run: Run) -> int:
+def clear_count(run: Run) -> int:
     """How often the run was cleared."""
     return run.context["dag_run"].clear_number or 0

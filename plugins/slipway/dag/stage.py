@@ -16,7 +16,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag.run import Run
-from slipway.dag.run_lease import acquire_lease, renew_held_lease
+from slipway.dag.run_lease import acquire_run_lease, renew_held_run_lease
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.verdict import Verdict
@@ -50,10 +50,10 @@ def reported_failures(run: Run) -> Iterator[None]:
 
 def _mark_bad(run: Run, reason: str) -> None:
     """Mark the release as bad in the record now: the run may be killed before its `record` task writes the same."""
-    from slipway.records.record import mark_bad
+    from slipway.records.record import mark_record_bad
 
     try:
-        mark_bad(run.release, task=run.context["ti"].task_id, reason=reason)
+        mark_record_bad(run.release, task=run.context["ti"].task_id, reason=reason)
     except SlipwayError as error:
         log.warning("record: the release could not be marked as bad yet: %s", error)
 
@@ -69,9 +69,9 @@ class StageOperator(BaseOperator):
         run = Run(context)
         with reported_failures(run):
             if self.writes_s is not None:
-                acquire_lease(run, self.writes_s)
+                acquire_run_lease(run, self.writes_s)
             if self.keeps_s is not None:
-                renew_held_lease(run, self.keeps_s)
+                renew_held_run_lease(run, self.keeps_s)
             return to_dict(self.make(run))
 
     @abstractmethod

@@ -33,7 +33,7 @@ class Drift:
         return f"{self.field} is {self.found!r}, asked for {self.asked!r}"
 
 
-def plan_body(cluster: GkeCluster, spec: ClusterSpec) -> JsonObject:
+def plan_cluster_body(cluster: GkeCluster, spec: ClusterSpec) -> JsonObject:
     """The body of CreateCluster, in the snake_case that the provider's operator takes."""
     body: JsonObject = {
         "name": cluster.name,
@@ -66,12 +66,12 @@ def _pool_body(pool: NodePool, spec: ClusterSpec) -> JsonObject:
     return body
 
 
-def plan_drift(cluster: GkeCluster, spec: ClusterSpec, found: JsonObject) -> tuple[Drift, ...]:
+def plan_cluster_drift(cluster: GkeCluster, spec: ClusterSpec, found: JsonObject) -> tuple[Drift, ...]:
     """The fields that differ from the model file. Fields that it does not set are not drift.
 
     The current size of a pool that scales is not drift either: the autoscaler sets it.
     """
-    asked = plan_body(cluster, spec)
+    asked = plan_cluster_body(cluster, spec)
     asked.setdefault("autopilot", {"enabled": False})
     pools = asked.pop("node_pools", [])
     drift = _compare("", asked, found)
@@ -118,7 +118,7 @@ def judge_cluster(cluster: GkeCluster, found: JsonObject | None, operation: Json
 
     DONE means that the operation has ended, not that it succeeded: its error and the cluster's status tell.
     """
-    error = error_of(operation)
+    error = error_of_operation(operation)
     status = str(found["status"]) if found else None
     if error and status in {None, "PROVISIONING"}:  # the creation may end after the cluster was read
         return Verdict.failed(f"{cluster}: it was not created: {error}")
@@ -135,7 +135,7 @@ def judge_cluster(cluster: GkeCluster, found: JsonObject | None, operation: Json
     return Verdict.failed(f"{cluster}: {status}{message}{reason}")
 
 
-def judge_gone(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
+def judge_cluster_gone(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
     """Whether a cluster that was STOPPING is gone, so that its name is free."""
     if found is None:
         return Verdict.passed(f"{cluster}: gone")
@@ -144,7 +144,7 @@ def judge_gone(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
     return Verdict.failed(f"{cluster}: {found['status']} after it was STOPPING: somebody else created it again")
 
 
-def judge_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Verdict:
+def judge_cluster_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Verdict:
     """Whether a run may create, use and delete this cluster: there is none, or the run has created it."""
     if found is None or found["status"] == "STOPPING":
         return Verdict.passed(f"{cluster}: there is none, the run creates it")
@@ -155,21 +155,21 @@ def judge_claim(cluster: GkeCluster, found: JsonObject | None, claim: str) -> Ve
     )
 
 
-def judge_deletable(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
+def judge_cluster_deletable(cluster: GkeCluster, found: JsonObject | None) -> Verdict:
     """Whether Google accepts a request to delete it now; it accepts none during another operation."""
     if found is not None and found["status"] in {"PROVISIONING", "RECONCILING"}:
         return Verdict.wait(f"{cluster}: {found['status']}, it can be deleted afterwards")
     return Verdict.passed(f"{cluster}: {found['status'] if found else 'gone already'}")
 
 
-def judge_deleted(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
+def judge_cluster_deleted(cluster: GkeCluster, found: JsonObject | None, operation: JsonObject | None) -> Verdict:
     """Whether a cluster that is being deleted is gone; `operation` is the newest one that deletes it.
 
     DONE means that the operation has ended, not that it succeeded: its error tells.
     """
     if found is None:
         return Verdict.passed(f"{cluster}: gone")
-    if (error := error_of(operation)) and found["status"] != "STOPPING":
+    if (error := error_of_operation(operation)) and found["status"] != "STOPPING":
         return Verdict.failed(f"{cluster}: it was not deleted, it is {found['status']}: {error}")
     return Verdict.wait(f"{cluster}: {found['status']}, being deleted")
 
@@ -187,7 +187,7 @@ def _is_about(operation: JsonObject, cluster: GkeCluster) -> bool:
     return str(operation["target_link"]).endswith(f"/{cluster.location}/clusters/{cluster.name}")
 
 
-def error_of(operation: JsonObject | None) -> str | None:
+def error_of_operation(operation: JsonObject | None) -> str | None:
     """The error of an operation that has ended with one, else None."""
     if operation is None or operation["status"] != DONE:
         return None

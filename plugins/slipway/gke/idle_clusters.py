@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slipway.errors import InputRefused, SlipwayError
 from slipway.facts import JsonObject
-from slipway.gke.prices import read_prices, shape_of_found, standing_cost
+from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cost
 from slipway.kubernetes.api import read_object
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
@@ -58,11 +58,11 @@ def _in_project(release: Release, conn_id: str, project: str, named: Sequence[Na
         return
     for found in listed:
         cluster = cluster_of(project, found)
-        if is_ours(found, release.store_id) and not _is_target(cluster, release.target):
-            users = [one.model for one in named if one.names(cluster, made_for(found))]
+        if is_our_cluster(found, release.store_id) and not _is_target(cluster, release.target):
+            users = [one.model for one in named if one.names(cluster, model_of_cluster(found))]
             used = any(_runs_in(cluster, Store(release.store), model) for model in users)
-            if why := judge_idle(found, users, used=used, now=datetime.now(UTC)):
-                yield describe(cluster, found, why)
+            if why := judge_idle_cluster(found, users, used=used, now=datetime.now(UTC)):
+                yield describe_idle_cluster(cluster, found, why)
 
 
 def named_clusters(files: Iterable[Path]) -> list[NamedCluster]:
@@ -83,17 +83,17 @@ def cluster_of(project: str, found: JsonObject) -> GkeCluster:
     return GkeCluster(project=project, location=str(found["location"]), name=str(found["name"]))
 
 
-def is_ours(found: JsonObject, store_id: str) -> bool:
+def is_our_cluster(found: JsonObject, store_id: str) -> bool:
     """Whether a Slipway with this store created the cluster."""
     return (found.get("resource_labels") or {}).get(CLUSTER_LABEL_STORE) == store_id
 
 
-def made_for(found: JsonObject) -> str:
+def model_of_cluster(found: JsonObject) -> str:
     """The model that a cluster was created for."""
     return str((found.get("resource_labels") or {}).get(CLUSTER_LABEL_MODEL))
 
 
-def judge_idle(found: JsonObject, users: Sequence[str], *, used: bool, now: datetime) -> str | None:
+def judge_idle_cluster(found: JsonObject, users: Sequence[str], *, used: bool, now: datetime) -> str | None:
     """Why no model needs a cluster of ours; None if one needs it or may soon, or if it is being deleted."""
     if found["status"] == "STOPPING":
         return None
@@ -103,12 +103,10 @@ def judge_idle(found: JsonObject, users: Sequence[str], *, used: bool, now: date
     return None if used or young else f"no release of {', '.join(users)} runs in it"
 
 
-def describe(cluster: GkeCluster, found: JsonObject, why: str) -> str:
+def describe_idle_cluster(cluster: GkeCluster, found: JsonObject, why: str) -> str:
     """One line for a log."""
-    cost = standing_cost(read_prices(), shape_of_found(found))
-    return (
-        f"{cluster} is idle: created for model {made_for(found)}, and {why}; {cost}. Next: {cluster.gcloud('delete')}"
-    )
+    cost = standing_cost(read_prices(), cluster_shape_of_found(found))
+    return f"{cluster} is idle: created for model {model_of_cluster(found)}, and {why}; {cost}. Next: {cluster.gcloud('delete')}"
 
 
 def _is_target(cluster: GkeCluster, target: Target) -> bool:

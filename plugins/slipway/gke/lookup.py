@@ -6,7 +6,7 @@ import asyncio
 
 from slipway.facts import JsonObject
 from slipway.gke.cluster import OperationKind, judge_cluster, newest_operation
-from slipway.google import UNAVAILABLE, cluster_hook, google_errors, refused
+from slipway.google import UNAVAILABLE, gke_hook, google_errors, google_refusal
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster, Target
 
 
@@ -17,7 +17,7 @@ def find_cluster(conn_id: str, cluster: GkeCluster) -> JsonObject | None:
 
     with google_errors(str(cluster), conn_id):
         try:
-            found = cluster_hook(conn_id, cluster).get_cluster(name=cluster.name, project_id=cluster.project)
+            found = gke_hook(conn_id, cluster).get_cluster(name=cluster.name, project_id=cluster.project)
         except NotFound:
             return None
     return dict(Cluster.to_dict(found, use_integers_for_enums=False))
@@ -28,7 +28,7 @@ def list_clusters(conn_id: str, project: str) -> list[JsonObject]:
     from google.cloud.container_v1.types import Cluster
 
     with google_errors(f"clusters of {project}", conn_id):
-        client = cluster_hook(conn_id, None).get_cluster_manager_client()
+        client = gke_hook(conn_id, None).get_cluster_manager_client()
         listed = client.list_clusters(parent=f"projects/{project}/locations/-", timeout=REQUEST_TIMEOUT_S).clusters
     return [dict(Cluster.to_dict(one, use_integers_for_enums=False)) for one in listed]
 
@@ -41,7 +41,7 @@ def find_operation(conn_id: str, cluster: GkeCluster, kind: OperationKind) -> Js
     from google.cloud.container_v1.types import Operation
 
     with google_errors(str(cluster), conn_id):
-        client = cluster_hook(conn_id, cluster).get_cluster_manager_client()
+        client = gke_hook(conn_id, cluster).get_cluster_manager_client()
         listed = client.list_operations(parent=cluster.parent, timeout=REQUEST_TIMEOUT_S).operations
     found = newest_operation(cluster, [Operation.to_dict(one, use_integers_for_enums=False) for one in listed], kind)
     return dict(found) if found else None
@@ -68,7 +68,7 @@ def list_compute(conn_id: str, cluster: GkeCluster, resource: str) -> JsonObject
             answer = google.get("compute", f"/compute/v1/projects/{cluster.project}/aggregated/{resource}", **page)
             if answer.refusal is not None:
                 where, then = f"{resource} of {cluster.project}", f"give connection {conn_id} roles/compute.viewer"
-                raise refused(where, answer.status or UNAVAILABLE, answer.refusal, then=then)
+                raise google_refusal(where, answer.status or UNAVAILABLE, answer.refusal, then=then)
             for scope, listed in (answer.body.get("items") or {}).items():
                 items.setdefault(scope, {}).setdefault(resource, []).extend(listed.get(resource) or ())
             if not answer.body.get("nextPageToken"):

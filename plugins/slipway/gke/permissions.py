@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from slipway.google_rest import NOT_FOUND, GoogleAnswer
-from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, plural
+from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, plural_of_kind
 from slipway.verdict import Finding
 
 CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
@@ -27,7 +27,7 @@ IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # for nodes'
 SERVICE_PROXY = "container.services.proxy"
 
 
-def judge_project(project: str, answer: GoogleAnswer) -> Finding:
+def judge_google_project(project: str, answer: GoogleAnswer) -> Finding:
     """Whether the project exists. Google's answer is often the same for one that the account may not see."""
     state = answer.body.get("state")
     if answer.refusal is None:
@@ -40,13 +40,13 @@ def judge_project(project: str, answer: GoogleAnswer) -> Finding:
         return Finding(
             outcome="missing", said=f"project {project}: there is none", then="gcloud projects list; target.gke.project"
         )
-    return could_not_ask(f"project {project}", answer)
+    return permissions_not_asked(f"project {project}", answer)
 
 
-def judge_apis(project: str, needed: Sequence[str], answer: GoogleAnswer) -> list[Finding]:
+def judge_google_apis(project: str, needed: Sequence[str], answer: GoogleAnswer) -> list[Finding]:
     """Which APIs that the run calls are enabled, and which are not."""
     if answer.refusal is not None:
-        return [could_not_ask(f"enabled APIs of {project}", answer)]
+        return [permissions_not_asked(f"enabled APIs of {project}", answer)]
     states = {str(one["name"]).rpartition("/")[2]: one["state"] for one in answer.body.get("services") or ()}
     off = [api for api in needed if states.get(api) != "ENABLED"]
     found = [
@@ -67,7 +67,7 @@ def judge_permissions(where: str, needed: Mapping[str, str], answer: GoogleAnswe
     `needed` maps each permission to its role; `grant` is the command that grants a role to the account.
     """
     if answer.refusal is not None:
-        return [could_not_ask(f"permissions on {where}", answer)]
+        return [permissions_not_asked(f"permissions on {where}", answer)]
     had = set(answer.body.get("permissions") or ())
     absent: dict[str, list[str]] = {}
     for permission, role in needed.items():
@@ -107,9 +107,9 @@ def plan_permissions(
 def iam_resource(group: str, kind: str) -> str:
     """IAM's name for objects of a kind, such as `horizontalPodAutoscalers`; kinds unknown to GKE share one name."""
     known = group in {"", "apps", "autoscaling", "batch", "policy"} or group.endswith(".k8s.io")
-    return plural(kind[0].lower() + kind[1:]) if known else "thirdPartyObjects"
+    return plural_of_kind(kind[0].lower() + kind[1:]) if known else "thirdPartyObjects"
 
 
-def could_not_ask(what: str, answer: GoogleAnswer) -> Finding:
+def permissions_not_asked(what: str, answer: GoogleAnswer) -> Finding:
     """A warning that a check was refused, with Google's message."""
     return Finding(outcome="warned", said=f"{what}: could not be asked: {answer.refusal}")

@@ -16,17 +16,17 @@ from slipway.gke.permissions import (
     PUSH,
     REGISTRY_API,
     REGISTRY_WRITER,
-    judge_apis,
+    judge_google_apis,
+    judge_google_project,
     judge_permissions,
-    judge_project,
     plan_permissions,
 )
-from slipway.gke.prices import read_prices, shape_of_spec, standing_cost
-from slipway.gke.quota import judge_machine, judge_quota, plan_everywhere, plan_needs
+from slipway.gke.prices import cluster_shape_of_spec, read_prices, standing_cost
+from slipway.gke.quota import judge_machine_type, judge_quota, plan_quota_everywhere, plan_quota_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
-from slipway.kubernetes.rights import inspect_rights, kinds_of, unasked_rights
+from slipway.kubernetes.rights import inspect_rights, kinds_of_objects, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding
@@ -40,15 +40,15 @@ OF_GCR = {
 IN_PKG_DEV = "-docker.pkg.dev"
 
 
-def inspect_target(release: Release) -> tuple[Finding, ...]:
+def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
     """Whether a run on a GKE target has what it needs, as far as Google can be asked: one finding per check.
 
     Raises GoogleUnreachable, InputRefused if the connection is invalid, ManifestError.
     """
     cluster, spec = release.target.gke, release.cluster
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
-    objects = render_planned(release)
-    kinds = kinds_of(objects)
+    objects = render_for_preflight(release)
+    kinds = kinds_of_objects(objects)
     found, refused = _find(release.target, cluster)
     ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"
     create = found is None or found["status"] == "STOPPING"
@@ -73,13 +73,13 @@ def inspect_target(release: Release) -> tuple[Finding, ...]:
 
 def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -> Iterator[Finding]:
     """What the run is going to create, and its cost."""
-    cost = standing_cost(read_prices(), shape_of_spec(spec, cluster.location))
+    cost = standing_cost(read_prices(), cluster_shape_of_spec(spec, cluster.location))
     yield Finding(outcome="ok", said=f"{cluster} will be created: {cost}")
     if target.namespace != EVERY_CLUSTERS_NAMESPACE:
         yield Finding(outcome="ok", said=f"namespace {target.namespace} will be created by apply")
 
 
-def render_planned(release: Release) -> list[Manifest]:
+def render_for_preflight(release: Release) -> list[Manifest]:
     """The release's manifests before there is an image; only their kinds count."""
     return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
 
@@ -105,18 +105,18 @@ def _inspect_project(
     ready: bool,
 ) -> Iterator[Finding]:
     project = cluster.project
-    yield judge_project(project, google.get("cloudresourcemanager", f"/v3/projects/{project}"))
+    yield judge_google_project(project, google.get("cloudresourcemanager", f"/v3/projects/{project}"))
     place = artifact_repository(release.repository)
     apis = [*APIS, *(IAM_APIS if create else ()), *([REGISTRY_API] if place and place[0] == project else [])]
     names = [f"projects/{project}/services/{api}" for api in apis]
     enabled = google.get("serviceusage", f"/v1/projects/{project}/services:batchGet", names=names)
-    yield from judge_apis(project, apis, enabled)
+    yield from judge_google_apis(project, apis, enabled)
     previews = release.strategy == "preview"
     needed = plan_permissions(kinds, create=create, ready=ready, delete=release.temporary, preview=previews)
     yield from _inspect_permissions(google, project, needed)
 
 
-def inspect_deletion(target: Target, cluster: GkeCluster) -> list[Finding]:
+def inspect_cluster_deletion(target: Target, cluster: GkeCluster) -> list[Finding]:
     """Whether the target's connection may delete a cluster, before anything in it is. Raises InputRefused, ClusterRefused."""
     with google_rest(target.conn_id) as google:
         return _inspect_permissions(google, cluster.project, dict.fromkeys((*FIND, *DELETE), CONTAINER_ADMIN))
@@ -172,11 +172,11 @@ def _inspect_quota(google: GoogleRest, cluster: GkeCluster, spec: ClusterSpec) -
     }
     if region.refusal is None:  # one refusal is enough
         for name, answer in machines.items():
-            yield from judge_machine(name, zone, answer)
+            yield from judge_machine_type(name, zone, answer)
     cpus = {name: int(answer.body["guestCpus"]) for name, answer in machines.items() if answer.refusal is None}
-    needs = plan_needs(spec, cpus, regional=regional)
+    needs = plan_quota_needs(spec, cpus, regional=regional)
     yield from judge_quota(f"region {cluster.region}", cluster.project, needs, region)
-    if everywhere := plan_everywhere(needs):
+    if everywhere := plan_quota_everywhere(needs):
         yield from judge_quota("all regions", cluster.project, everywhere, google.get("compute", base))
 
 

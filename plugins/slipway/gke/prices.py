@@ -89,7 +89,7 @@ def read_prices(path: Path = PRICES) -> Prices:
     raise InputRefused(f"{path}: {why}. Next: fix the table of prices, or restore the original")
 
 
-def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
+def cluster_shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
     """The shape of a cluster that is created from this spec."""
     times = ZONES_OF_A_REGION if region_of(location) == location else 1
     return Shape(
@@ -99,7 +99,7 @@ def shape_of_spec(spec: ClusterSpec, location: str) -> Shape:
     )
 
 
-def shape_of_found(found: Mapping[str, Any]) -> Shape:
+def cluster_shape_of_found(found: Mapping[str, Any]) -> Shape:
     """The shape of an existing cluster, as Google describes it; counts the initial nodes of its pools."""
     autopilot = bool((found.get("autopilot") or {}).get("enabled"))
     pools = [] if autopilot else found.get("node_pools") or []

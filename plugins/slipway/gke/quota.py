@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from slipway.facts import JsonObject
-from slipway.gke.permissions import could_not_ask
+from slipway.gke.permissions import permissions_not_asked
 from slipway.google_rest import NOT_FOUND, GoogleAnswer
 from slipway.target import ClusterSpec, NodePool
 from slipway.verdict import Finding
@@ -26,7 +26,7 @@ class Need:
     what: str
 
 
-def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) -> list[Need]:
+def plan_quota_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) -> list[Need]:
     """What a new cluster needs of the regional quotas; `cpus` has the CPUs of the machine types that are known."""
     times = ZONES_OF_A_REGION if regional else 1
     needs: dict[str, Need] = {}
@@ -37,7 +37,7 @@ def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) ->
         if not spec.private_nodes:
             takes["IN_USE_ADDRESSES"] = nodes
         if pool.machine_type in cpus:
-            takes[cpu_metric(pool)] = nodes * cpus[pool.machine_type]
+            takes[cpu_quota_metric(pool)] = nodes * cpus[pool.machine_type]
         for metric, amount in takes.items():
             so_far = needs.get(metric)
             needs[metric] = Need(
@@ -48,13 +48,13 @@ def plan_needs(spec: ClusterSpec, cpus: Mapping[str, int], *, regional: bool) ->
     return list(needs.values())
 
 
-def cpu_metric(pool: NodePool) -> str:
+def cpu_quota_metric(pool: NodePool) -> str:
     """The quota that counts the CPUs of a pool's machine type."""
     family = pool.machine_type.partition("-")[0]
     return "CPUS" if family in SHARED_CPUS else f"{family.upper()}_CPUS"
 
 
-def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
+def plan_quota_everywhere(needs: Iterable[Need]) -> list[Need]:
     """What the same cluster needs of the project's CPU quota for all regions."""
     counted = [need for need in needs if re.fullmatch(r"(\w+_)?CPUS", need.metric)]
     amount, what = sum(need.amount for need in counted), ", ".join(need.what for need in counted)
@@ -64,7 +64,7 @@ def plan_everywhere(needs: Iterable[Need]) -> list[Need]:
 def judge_quota(where: str, project: str, needs: Iterable[Need], answer: GoogleAnswer) -> list[Finding]:
     """Whether each quota has enough left; a quota that the answer does not list is a warning."""
     if answer.refusal is not None:
-        return [could_not_ask(f"quota of {where}", answer)]
+        return [permissions_not_asked(f"quota of {where}", answer)]
     quotas = {str(one["metric"]): one for one in answer.body.get("quotas") or ()}
     return [_judge_need(where, project, need, quotas.get(need.metric)) for need in needs]
 
@@ -81,9 +81,9 @@ def _judge_need(where: str, project: str, need: Need, quota: JsonObject | None) 
     return Finding(outcome="missing", said=f"{asked}: {left}", then=more)
 
 
-def judge_machine(name: str, zone: str, answer: GoogleAnswer) -> list[Finding]:
+def judge_machine_type(name: str, zone: str, answer: GoogleAnswer) -> list[Finding]:
     """A finding if the zone lacks a machine type, or if its CPUs could not be asked."""
     if answer.status == NOT_FOUND:
         then = f"gcloud compute machine-types list --zones {zone}; fix target.gke.node_pools"
         return [Finding(outcome="missing", said=f"machine type {name}: there is none in {zone}", then=then)]
-    return [] if answer.refusal is None else [could_not_ask(f"CPUs of machine type {name}", answer)]
+    return [] if answer.refusal is None else [permissions_not_asked(f"CPUs of machine type {name}", answer)]

@@ -13,11 +13,11 @@ from typing import Any
 from slipway import __version__
 from slipway.errors import ImageBuildFailed
 from slipway.facts import Export, Image
-from slipway.image.docker_errors import build_failed, engine_words
+from slipway.image.docker_errors import engine_words, image_build_failed
 from slipway.image.engine import log_in, throwaway_container
 from slipway.image.registry_login import find_login
 from slipway.names import digest_of
-from slipway.records.store import fetch
+from slipway.records.store import fetch_from_store
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
@@ -28,14 +28,20 @@ IMAGE_LABEL_BUILD = "slipway.build"  # the build key, by which an engine's image
 log = logging.getLogger(__name__)
 
 
-def build_key(release: Release, export: Export) -> str:
+def image_build_key(release: Release, export: Export) -> str:
     """sha256:… of everything that determines the image. An engine with an image of this key need not build it again."""
     return digest_of(
-        [release.repository, release.base_digest, export.content_hash, export.version, plan_labels(release, export)]
+        [
+            release.repository,
+            release.base_digest,
+            export.content_hash,
+            export.version,
+            plan_image_labels(release, export),
+        ]
     )
 
 
-def plan_labels(release: Release, export: Export) -> dict[str, str]:
+def plan_image_labels(release: Release, export: Export) -> dict[str, str]:
     """The image's labels: those of the OCI, and Slipway's own."""
     card = export.card
     return {
@@ -53,9 +59,9 @@ def plan_labels(release: Release, export: Export) -> dict[str, str]:
     }
 
 
-def plan_changes(release: Release, export: Export) -> list[str]:
+def plan_image_changes(release: Release, export: Export) -> list[str]:
     """The commit's changes, as Dockerfile instructions."""
-    labels = {**plan_labels(release, export), IMAGE_LABEL_BUILD: build_key(release, export)}
+    labels = {**plan_image_labels(release, export), IMAGE_LABEL_BUILD: image_build_key(release, export)}
     return [f"ENV MODEL_NAME={release.model}", *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
 
 
@@ -64,7 +70,7 @@ def ensure_image(client: Any, release: Release, export: Export) -> Image:
 
     Raises ImageBuildFailed. No container is left behind.
     """
-    key = build_key(release, export)
+    key = image_build_key(release, export)
     if not release.force:
         for known in client.images(filters={"label": f"{IMAGE_LABEL_BUILD}={key}"}):
             log.info("image: the engine has it: %s", known["Id"])
@@ -116,11 +122,11 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
                 container,
                 repository=release.repository,
                 tag=release.tag(export.version, export.content_hash),
-                changes=plan_changes(release, export),
+                changes=plan_image_changes(release, export),
                 conf=base["Config"],  # not the container's, which has its hostname
             )
     except DockerException as error:
-        raise build_failed(f"image {release.repository}", error) from error
+        raise image_build_failed(f"image {release.repository}", error) from error
     return _image(client, done["Id"], release, export)
 
 
@@ -138,7 +144,7 @@ def ensure_base(client: Any, release: Release) -> None:
 
 def _copy_model(client: Any, container: str, export: Export) -> None:
     with scratch_folder("image") as scratch:
-        layer = fetch(export.model_uri, scratch / "model.tar")
+        layer = fetch_from_store(export.model_uri, scratch / "model.tar")
         with layer.open("rb") as reader:
             if not client.put_archive(container, "/", reader):
                 raise ImageBuildFailed(

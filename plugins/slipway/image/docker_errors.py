@@ -45,7 +45,7 @@ def engine_unreachable(base_url: str, conn_id: str, error: Exception) -> EngineU
     )
 
 
-def build_failed(what: str, error: Exception) -> ImageBuildFailed:
+def image_build_failed(what: str, error: Exception) -> ImageBuildFailed:
     """The engine could not build the image; for a full disk, the next step is to make space."""
     words, then = engine_words(error), "docker info, df -h"
     if NO_SPACE in words:
@@ -58,14 +58,14 @@ def smoke_test_unfinished(image: str, error: Exception) -> SmokeTestUnfinished:
     return SmokeTestUnfinished(f"image {image}: {engine_words(error)}. Next: docker info")
 
 
-def login_failed(host: str, error: Exception, login: Login) -> ImageError:
+def registry_login_failed(host: str, error: Exception, login: Login) -> ImageError:
     """The engine could not log in at a registry."""
     return registry_refusal(f"registry {host}", error, login) or RegistryLoginRefused(
         f"registry {host}: connection {login.conn_id}: {engine_words(error)}. Next: docker login {host}"
     )
 
 
-def base_unresolved(reference: str, error: Exception, login: Login | None) -> SlipwayError:
+def base_image_unresolved(reference: str, error: Exception, login: Login | None) -> SlipwayError:
     """Neither the registry nor the engine gave a digest for the base image."""
     what = f"base image {reference}"
     refusal = registry_refusal(what, error, login)
@@ -76,7 +76,7 @@ def base_unresolved(reference: str, error: Exception, login: Login | None) -> Sl
     )
 
 
-def push_refused(image: str, error: Exception, login: Login | None) -> ImageError:
+def image_push_refused(image: str, error: Exception, login: Login | None) -> ImageError:
     """The registry did not take the image."""
     what, words = f"push {image}", engine_words(error)
     then = login.fix if login and GOOGLE_PERMISSION in words else f"docker push {image}"

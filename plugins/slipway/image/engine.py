@@ -11,10 +11,10 @@ from urllib.parse import urlparse
 
 from slipway.errors import InputRefused
 from slipway.image.docker_errors import (
-    base_unresolved,
+    base_image_unresolved,
     engine_unreachable,
     engine_words,
-    login_failed,
+    registry_login_failed,
     repository_refusal,
 )
 from slipway.image.registry_login import Login, find_connection
@@ -73,7 +73,7 @@ def log_in(client: Any, login: Login | None) -> None:
         try:
             client.login(login.user, login.password, registry=host, reauth=True)
         except APIError as error:
-            raise login_failed(host, error, login) from error
+            raise registry_login_failed(host, error, login) from error
 
 
 def engine_url(engine_conn_id: str) -> str:
@@ -119,7 +119,7 @@ def resolve_base(client: Any, reference: str, login: Login | None = None) -> str
             for known in client.inspect_image(reference)["RepoDigests"]:
                 log.warning("base image %s: no digest from the registry; the engine has %s", reference, known)
                 return str(known.split("@", 1)[1])
-        raise base_unresolved(reference, error, login) from error
+        raise base_image_unresolved(reference, error, login) from error
 
 
 def engine_host(release: Release) -> str:

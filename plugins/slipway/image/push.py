@@ -10,7 +10,7 @@ from typing import Any
 from slipway.errors import ImagePushRefused
 from slipway.facts import Export, Proof, Pushed
 from slipway.image.build import ensure_image, has_image
-from slipway.image.docker_errors import push_refused
+from slipway.image.docker_errors import image_push_refused
 from slipway.image.engine import log_in
 from slipway.image.registry_login import find_login
 from slipway.image.smoke_test import smoke_test
@@ -41,7 +41,7 @@ def push_image(client: Any, release: Release, export: Export, proof: Proof) -> P
         sent = judge_push(client.push(repository, tag=tag, stream=True, decode=True))
         held = client.inspect_distribution(f"{repository}@{sent}")["Descriptor"]["digest"]
     except (DockerException, ImagePushRefused) as error:
-        raise push_refused(image.reference, error, login) from error
+        raise image_push_refused(image.reference, error, login) from error
     if held != sent:
         raise ImagePushRefused(f"push {image.reference}: sent {sent}, but the registry has {held}. Next: clear push")
     return Pushed(

@@ -56,12 +56,12 @@ def find_login(conn_id: str | None, *images: str) -> Login | None:
 def _google_login(conn_id: str, images: tuple[str, ...]) -> Login:
     from airflow.sdk.log import mask_secret
 
-    from slipway.google import access_token
+    from slipway.google import google_access_token
 
     first, *others = map(image_host, images)
     hosts = dict.fromkeys((first, *(host for host in others if ARTIFACT_REGISTRY.fullmatch(host))))
     try:
-        token = access_token(conn_id)
+        token = google_access_token(conn_id)
     except ClusterRefused as error:
         raise RegistryLoginRefused(f"registry {first}: {error}") from error
     mask_secret(token)

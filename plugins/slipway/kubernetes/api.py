@@ -26,10 +26,10 @@ def api_errors(target: Target, where: str) -> Iterator[None]:
     except ResourceNotFoundError as error:
         raise ApplyRefused(f"{where}: the cluster knows no such kind: {error}. Next: kubectl api-resources") from error
     except ApiException as error:
-        raise refusal(target, where, error.status, error.body) from error
+        raise api_refusal(target, where, error.status, error.body) from error
 
 
-def refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
+def api_refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
     """The error for an API server's refusal, from its HTTP status and its Status object."""
     reported = _status_object(body)
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
@@ -45,10 +45,10 @@ def refusal(target: Target, where: str, status: int | None, body: str | bytes | 
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
-    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {how_to_fix(target, status, message)}")
+    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {how_to_fix_refusal(target, status, message)}")
 
 
-def how_to_fix(target: Target, status: int, message: str) -> str:
+def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
     """What a person does about a refusal that does not go away by itself."""
     if status == UNAUTHORIZED or ANONYMOUS in message:
         return f"put a valid token or certificate into the kubeconfig of connection {target.conn_id}"

@@ -16,7 +16,7 @@ from slipway.errors import ApplyRefused
 from slipway.facts import JsonObject, ObjectRef
 from slipway.kubernetes.api import NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
-from slipway.kubernetes.manifests import Manifest, kind_rank, name_of
+from slipway.kubernetes.manifests import Manifest, kind_rank, manifest_name
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -37,13 +37,13 @@ class ApplyPlan:
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
     """Apply these manifests in their order; then delete, in reverse order, what only the last record lists."""
-    kept = {(ref.kind, ref.name, ref.namespace) for ref in map(ref_of, objects)}
+    kept = {(ref.kind, ref.name, ref.namespace) for ref in map(object_ref_of, objects)}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
     gone.sort(key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
     return ApplyPlan(apply=tuple(objects), prune=tuple(gone))
 
 
-def ref_of(manifest: Manifest) -> ObjectRef:
+def object_ref_of(manifest: Manifest) -> ObjectRef:
     """The reference of a manifest's object."""
     metadata = manifest["metadata"]
     return ObjectRef(
@@ -63,14 +63,14 @@ class Trial:
     after: JsonObject | None
 
 
-def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
+def dry_run_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
     """What a plan would change, by the API server's dry run. Writes nothing. Raises as `apply_plan` does."""
     trials = []
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
         for manifest in plan.apply:
             live = _check_ours(client, release, manifest)
             after = _apply(client, release, manifest, dry_run=True)
-            name = name_of(manifest)
+            name = manifest_name(manifest)
             trials.append(Trial(name=name, before=live.to_dict() if live else None, after=after.to_dict()))
         for ref in plan.prune:
             live = _read(client, release.target, ref)
@@ -79,7 +79,7 @@ def try_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
     return trials
 
 
-def exists(target: Target, ref: ObjectRef) -> bool:
+def object_exists(target: Target, ref: ObjectRef) -> bool:
     """Whether the object exists in the cluster, whoever created it."""
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         return _read(client, target, ref) is not None
@@ -128,7 +128,7 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
         check()
         for manifest in plan.apply:
             answer = _apply(client, release, manifest, dry_run=False)
-            log.info("apply: %s generation %s", name_of(manifest), answer.metadata.generation)
+            log.info("apply: %s generation %s", manifest_name(manifest), answer.metadata.generation)
             if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] == release.deployment:
                 uid, generation = str(answer.metadata.uid), int(answer.metadata.generation)
         for ref in plan.prune:
@@ -153,7 +153,7 @@ def ensure_namespace(target: Target) -> None:
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
     """The live object, None if it does not exist. Raises ApplyRefused if it is not this model's."""
-    ref = ref_of(manifest)
+    ref = object_ref_of(manifest)
     live = _read(client, release.target, ref)
     if live is None:
         return None
@@ -183,7 +183,7 @@ def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
 
 
 def _apply(client: Any, release: Release, manifest: Manifest, *, dry_run: bool) -> Any:
-    ref = ref_of(manifest)
+    ref = object_ref_of(manifest)
     with api_errors(release.target, str(ref)):
         return client.server_side_apply(
             _resource(client, ref),

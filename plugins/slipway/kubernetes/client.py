@@ -16,7 +16,7 @@ LOADER = "kubernetes/config/kube_config.py"  # the module of the Kubernetes clie
 CERTIFICATE = re.compile(r"certificate|\bPEM\b|X509")  # in TLS errors that a retry does not fix
 
 
-def connected_namespace(conn_id: str) -> str:
+def namespace_of_connection(conn_id: str) -> str:
     """The connection's namespace, `default` if it has none.
 
     Raises InputRefused if the connection is missing or its kubeconfig is invalid.
@@ -24,14 +24,14 @@ def connected_namespace(conn_id: str) -> str:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
     hook = KubernetesHook(conn_id=conn_id)
-    with refused_connection(conn_id):
+    with kubernetes_connection_errors(conn_id):
         hook.get_connection(conn_id)
         _connected(hook)
         return hook.get_namespace() or "default"
 
 
 @contextmanager
-def refused_connection(conn_id: str) -> Iterator[None]:
+def kubernetes_connection_errors(conn_id: str) -> Iterator[None]:
     """Maps what the hook raises for a missing or invalid connection to InputRefused."""
     from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
     from kubernetes.config import ConfigException
@@ -65,12 +65,12 @@ def cluster_client(target: Target) -> Iterator[Any]:
     except HTTPError as error:
         if target.gke:
             _forget_endpoint(target.conn_id, target.gke)
-        raise unanswered(target, client.configuration.host, error) from error
+        raise api_server_unreachable(target, client.configuration.host, error) from error
     finally:
         client.close()
 
 
-def unanswered(target: Target, server: str, error: Exception) -> SlipwayError:
+def api_server_unreachable(target: Target, server: str, error: Exception) -> SlipwayError:
     """The error of a server that did not respond: it can be retried, unless a certificate is wrong."""
     words = one_line(getattr(error, "reason", None) or error)
     if target.gke:  # its certificates come from Google: a retry fetches them again
@@ -89,7 +89,7 @@ def unanswered(target: Target, server: str, error: Exception) -> SlipwayError:
 def _hook_client(conn_id: str) -> Any:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
-    with refused_connection(conn_id):
+    with kubernetes_connection_errors(conn_id):
         return _connected(KubernetesHook(conn_id=conn_id))
 
 
@@ -128,24 +128,24 @@ def _errors_logged_by(module: str) -> Iterator[list[str]]:
 
 
 def _gke_client(conn_id: str, cluster: GkeCluster) -> Any:
-    from slipway.google import kubernetes_client
+    from slipway.google import gke_client
 
-    return kubernetes_client(conn_id, cluster)
+    return gke_client(conn_id, cluster)
 
 
 def _forget_endpoint(conn_id: str, cluster: GkeCluster) -> None:
-    from slipway.google import forget_endpoint
+    from slipway.google import forget_gke_endpoint
 
-    forget_endpoint(conn_id, cluster)
+    forget_gke_endpoint(conn_id, cluster)
 
 
 @asynccontextmanager
 async def async_cluster_client(target: Target) -> AsyncIterator[Any]:
     """A `kubernetes_asyncio` ApiClient on the target's cluster, from the provider's async hook, for triggers."""
     if target.gke:
-        from slipway.google import async_kubernetes_client
+        from slipway.google import gke_async_client
 
-        async with async_kubernetes_client(target.conn_id, target.gke) as client:
+        async with gke_async_client(target.conn_id, target.gke) as client:
             yield client
         return
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -156,7 +156,7 @@ async def async_cluster_client(target: Target) -> AsyncIterator[Any]:
         yield client
 
 
-async def server_version(target: Target) -> str:
+async def api_server_version(target: Target) -> str:
     """The API server's version; the credentials are checked first."""
     from kubernetes_asyncio.client import AuthorizationV1Api, V1SelfSubjectRulesReview, VersionApi
 

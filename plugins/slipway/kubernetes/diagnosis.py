@@ -9,7 +9,7 @@ from slipway.errors import one_line
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import FORBIDDEN, list_items, list_items_async
 from slipway.kubernetes.rollout import release_selector
-from slipway.kubernetes.stuck import Evidence, find_stuck, gather, wants_events
+from slipway.kubernetes.stuck import Evidence, find_stuck, gather_rollout_evidence, needs_pod_events
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
@@ -58,19 +58,19 @@ def _pod_reasons(status: JsonObject) -> list[str]:
     return lines
 
 
-def next_command(release: Release, release_id: str, reason: str = "") -> str:
+def next_pod_command(release: Release, release_id: str, reason: str = "") -> str:
     """The command that shows the pods, or the ReplicaSets if the reason names one."""
     kind = "replicasets" if "replicaset/" in reason else "pods"
     return release.target.kubectl(f"describe {kind} -l {release_selector(release_id)}")
 
 
-def most_telling(found: list[str], reason: str) -> str:
+def most_telling_line(found: list[str], reason: str) -> str:
     """The line of a diagnosis to add to a reason: the first; the last log line if the reason names a pod or ReplicaSet."""
     log_lines = [line for line in found if LOG in line][-1:]
     return next(iter(log_lines if "pod/" in reason or "replicaset/" in reason else found), "")
 
 
-def diagnose(api_client: Any, release: Release, release_id: str) -> list[str]:
+def diagnose_rollout(api_client: Any, release: Release, release_id: str) -> list[str]:
     """Why a release's rollout failed, from its pods, their events and their last log lines."""
     from kubernetes.client import CoreV1Api
 
@@ -104,7 +104,7 @@ def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
     return [line for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
 
 
-async def read_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
+async def read_rollout_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:
     """What `judge_stuck` reads; events and nodes only if they matter. For triggers: raises the client's own errors."""
     from kubernetes_asyncio.client import AppsV1Api, CoreV1Api
 
@@ -118,8 +118,8 @@ async def read_evidence(target: Target, deployment: JsonObject, release_id: str)
             client, apps.list_namespaced_replica_set, namespace, label_selector=labels
         )
         pods = await list_items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
-        evidence = gather(replica_sets, pods, deployment_uid=uid, release_id=release_id)
-        if wants_events(evidence.pods):
+        evidence = gather_rollout_evidence(replica_sets, pods, deployment_uid=uid, release_id=release_id)
+        if needs_pod_events(evidence.pods):
             of_pods = "involvedObject.kind=Pod"
             events = await list_items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
             evidence = replace(evidence, events=tuple(events))

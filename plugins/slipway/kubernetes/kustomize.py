@@ -14,8 +14,8 @@ from slipway.kubernetes.manifests import (
     Manifest,
     apply_rank,
     check_manifests,
+    manifests_to_yaml,
     render_kustomization,
-    to_yaml,
 )
 from slipway.names import digest_of
 from slipway.paths import PROJECT
@@ -32,12 +32,12 @@ def render_manifests(release: Release, *, reference: str, version: int, release_
 
     Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
-    objects = build_objects(release, reference=reference, version=version, release_id=release_id)
+    objects = build_manifests(release, reference=reference, version=version, release_id=release_id)
     check_manifests(objects, release, reference=reference)
     return objects
 
 
-def build_objects(
+def build_manifests(
     release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
 ) -> list[Manifest]:
     """What kustomize renders, unchecked, in the order of an apply. Raises ManifestError with kustomize's message."""
@@ -52,7 +52,7 @@ def build_objects(
             release_id=release_id,
             preview=preview,
         )
-        (folder / "kustomization.yaml").write_text(to_yaml([kustomization]), encoding="utf-8")
+        (folder / "kustomization.yaml").write_text(manifests_to_yaml([kustomization]), encoding="utf-8")
         return sorted(_kustomize(folder, overlay), key=apply_rank)
 
 

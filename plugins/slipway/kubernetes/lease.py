@@ -113,7 +113,7 @@ class Lease:
 
     def __str__(self) -> str:
         """The holder, and until when."""
-        until = f"until {shown(self.ends)}" if self.ends else "without an end time"
+        until = f"until {show_time(self.ends)}" if self.ends else "without an end time"
         return f"{Holder.of(self.holder) or repr(self.holder)}, {until}"
 
 
@@ -167,7 +167,7 @@ def render_lease(
     return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
-def acquire(
+def acquire_lease(
     place: Place,
     me: Holder,
     *,
@@ -189,18 +189,18 @@ def acquire(
             verdict = judge_lease(found, me, now=now, is_over=is_over)
             broken = verdict.outcome != "pass" and found is not None
             if broken and not breaks:
-                raise TargetBusy(busy(place, me, verdict))
+                raise TargetBusy(describe_busy_lease(place, me, verdict))
             broke = str(found) if found and broken else found.broke if found and found.holder == me.identity else None
             if client.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):
                 if verdict.reason != "ours":
                     log.log(
                         logging.WARNING if broken else logging.INFO, "%s: %s", place, _acquired(verdict, broken=broken)
                     )
-                return Held(until=shown(now + timedelta(seconds=limit_s)), broke=broke)
+                return Held(until=show_time(now + timedelta(seconds=limit_s)), broke=broke)
     raise TargetBusy(f"{place}: other runs were faster in {ATTEMPTS} attempts. Next: clear the task")
 
 
-def check(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
+def check_lease(place: Place, me: Holder, *, is_over: Callable[[Holder], bool]) -> Verdict:
     """Whether this run could acquire the Lease now. Reads only. Raises ApplyRefused, ClusterUnreachable."""
     with _lease_client(place) as client:
         found, now = client.read()
@@ -214,13 +214,13 @@ def return_lease(place: Place, identity: str) -> bool:
         return found is not None and found.holder == identity and client.delete(found)
 
 
-def busy(place: Place, me: Holder, verdict: Verdict) -> str:
+def describe_busy_lease(place: Place, me: Holder, verdict: Verdict) -> str:
     """The message of a run that may not write now."""
     command = f"airflow dags trigger {me.dag_id} --conf '{{\"break_lease\": true}}'"
     return f"{place}: {verdict.reason}. Next: trigger again when that run has ended; if it never will, break the lease: {command}"
 
 
-def shown(moment: datetime) -> str:
+def show_time(moment: datetime) -> str:
     """A time as messages and records show it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 

@@ -112,13 +112,13 @@ def _check_namespace(manifest: Manifest, release: Release) -> None:
     namespace = manifest["metadata"].get("namespace", release.target.namespace)
     if namespace != release.target.namespace:
         raise ManifestError(
-            f"{name_of(manifest)}: metadata.namespace is {namespace}, the target is {release.target.namespace}. "
+            f"{manifest_name(manifest)}: metadata.namespace is {namespace}, the target is {release.target.namespace}. "
             "Next: remove the namespace; the model file sets it"
         )
 
 
 def _check_deployment(deployment: Manifest, release: Release, *, reference: str) -> None:
-    where, spec = name_of(deployment), deployment["spec"]
+    where, spec = manifest_name(deployment), deployment["spec"]
     containers = {container["name"]: container for container in spec["template"]["spec"]["containers"]}
     image = containers.get(CONTAINER, {}).get("image")
     if image != reference:
@@ -147,23 +147,23 @@ def _check_batching(deployment: Manifest, objects: list[Manifest], release: Rele
         return
     if release.export.on_bad_image != "mark":
         raise ManifestError(
-            f"overlay {release.overlay}: {name_of(deployment)} has --enable_batching, and one bad image would fail every "
+            f"overlay {release.overlay}: {manifest_name(deployment)} has --enable_batching, and one bad image would fail every "
             "request that is joined with it. Next: set export.on_bad_image to mark, or use another overlay"
         )
     limit, asked = largest_batch(deployment, objects), max(release.export.warmup_batches)
     if limit is not None and asked > limit:
         raise ManifestError(
-            f"overlay {release.overlay}: {name_of(deployment)} joins at most {limit} images (max_batch_size), and the export's "
+            f"overlay {release.overlay}: {manifest_name(deployment)} joins at most {limit} images (max_batch_size), and the export's "
             f"warmup asks for {asked} at once: the server would not start. "
             f"Next: raise max_batch_size to {asked}, or set export.warmup_batches to numbers up to {limit}"
         )
 
 
-def name_of(manifest: Manifest) -> str:
+def manifest_name(manifest: Manifest) -> str:
     """An object's name for kubectl: `deployment/tfs-server`."""
     return f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
 
 
-def to_yaml(objects: list[Manifest]) -> str:
+def manifests_to_yaml(objects: list[Manifest]) -> str:
     """The manifests as one YAML stream, as `kubectl apply -f` takes it."""
     return str(yaml.dump_all(objects, Dumper=QuotingDumper, sort_keys=True, allow_unicode=True))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix
+from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix_refusal
 from slipway.serving.client import no_answer, send_request_async
 from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer
 from slipway.target import Target
 
 
-async def ask_at(target: Target, url: str, path: str, body: str | None = None) -> Answer:
+async def send_to_service(target: Target, url: str, path: str, body: str | None = None) -> Answer:
     """Send a request; through the Service proxy of the target's API server if the URL has no host."""
     return await (
         _ask_through(target, url + path, body) if url.startswith("/") else send_request_async(url, path, body)
@@ -35,12 +35,12 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
                 _preload_content=False,
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
-            return read_proxied(response.status, await response.text())
+            return read_proxy_answer(response.status, await response.text())
     except (aiohttp.ClientError, TimeoutError) as error:
         return no_answer(error)
 
 
-def read_proxied(status: int, body: str) -> Answer:
+def read_proxy_answer(status: int, body: str) -> Answer:
     """The answer of the model behind the API server's proxy; no answer (status 0) if the API server itself responded.
 
     It responds itself if the Service has no endpoint, if the endpoint takes no connection, or if the caller lacks the right.
@@ -55,9 +55,9 @@ def read_proxied(status: int, body: str) -> Answer:
     return Answer(status=status, body=body)
 
 
-def how_to_allow(target: Target, denied: int) -> str:
+def how_to_allow_proxy(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests on."""
     if denied == UNAUTHORIZED:
-        return how_to_fix(target, denied, "")
+        return how_to_fix_refusal(target, denied, "")
     rights = f"a Role with the verbs get and create on services/proxy in namespace {target.namespace}"
     return f"give connection {target.conn_id} {rights}, or set target.strategy to rolling"

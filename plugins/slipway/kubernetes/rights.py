@@ -37,7 +37,7 @@ def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> t
 
     A preview also needs requests through the API server's Service proxy, and its deletion.
     """
-    applied = [(group, plural(kind.lower())) for group, kind in kinds]
+    applied = [(group, plural_of_kind(kind.lower())) for group, kind in kinds]
     return (
         *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
         Right(group="", resource="pods", verb="list"),
@@ -53,7 +53,7 @@ def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> t
     )
 
 
-def kinds_of(objects: Iterable[JsonObject]) -> tuple[tuple[str, str], ...]:
+def kinds_of_objects(objects: Iterable[JsonObject]) -> tuple[tuple[str, str], ...]:
     """Each (group, kind) among the manifests once, in their order."""
     return tuple(dict.fromkeys((_group(str(one["apiVersion"])), str(one["kind"])) for one in objects))
 
@@ -62,7 +62,7 @@ def _group(api_version: str) -> str:
     return api_version.rpartition("/")[0]
 
 
-def plural(kind: str) -> str:
+def plural_of_kind(kind: str) -> str:
     """A kind's resource, as Kubernetes' own clients derive it without a request."""
     if kind.endswith("s"):
         return f"{kind}es"
@@ -94,7 +94,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Find
     Raises ClusterUnreachable, and InputRefused if the connection is invalid.
     """
     target = release.target
-    rights = plan_rights(kinds_of(objects), preview=release.strategy == "preview")
+    rights = plan_rights(kinds_of_objects(objects), preview=release.strategy == "preview")
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:

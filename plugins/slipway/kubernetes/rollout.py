@@ -7,10 +7,8 @@ server returned to the apply. The functions read plain JSON as the API server re
 from __future__ import annotations
 
 from slipway.facts import JsonObject
-from slipway.names import LABEL_RELEASE, REST_PORT
+from slipway.names import LABEL_RELEASE
 from slipway.verdict import Verdict
-
-GRPC_PORT_NAME = "tf-serving-grpc"
 
 
 def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, namespace: str) -> Verdict:
@@ -69,32 +67,6 @@ def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Ve
 
 def _is_ready(pod: JsonObject) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
-
-
-def judge_address(service: JsonObject | None, *, name: str, namespace: str) -> tuple[Verdict, str | None]:
-    """Whether the Service has an address, and the URL of its REST port: with an IP, or with a hostname as on EKS."""
-    where = f"service/{name} in {namespace}"
-    if service is None:
-        return Verdict.failed(f"{where}: does not exist"), None
-    host = _host_of(service)
-    if not host:
-        return Verdict.wait(f"{where}: no address yet"), None
-    url = f"http://{host}:{REST_PORT}"
-    return Verdict.passed(f"{where}: {url}"), url
-
-
-def grpc_at(service: JsonObject) -> str | None:
-    """A Service's gRPC address as host:port; None if it has no port of that name, or no address."""
-    host = _host_of(service)
-    port = next((one["port"] for one in service["spec"].get("ports") or [] if one.get("name") == GRPC_PORT_NAME), None)
-    return f"{host}:{port}" if host and port else None
-
-
-def _host_of(service: JsonObject) -> str | None:
-    """A Service's address as a URL has it: an IP, or a hostname as on EKS."""
-    given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
-    host = given[0].get("ip") or given[0].get("hostname") if given else None
-    return f"[{host}]" if host and ":" in host else host
 
 
 def release_selector(release_id: str) -> str:

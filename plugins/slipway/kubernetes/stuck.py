@@ -101,7 +101,9 @@ def find_stuck(evidence: Evidence) -> Stuck | None:
     return replace(found[0], unschedulable=found[-1].unschedulable)
 
 
-def gather(replica_sets: list[JsonObject], pods: list[JsonObject], *, deployment_uid: str, release_id: str) -> Evidence:
+def gather_rollout_evidence(
+    replica_sets: list[JsonObject], pods: list[JsonObject], *, deployment_uid: str, release_id: str
+) -> Evidence:
     """The Deployment's newest ReplicaSet and its pods; nothing if that ReplicaSet is not (or not yet) of this release."""
     own = [found for found in replica_sets if _owned_by(found, deployment_uid)]
     newest = max(own, key=lambda found: int(found["metadata"].get("annotations", {}).get(REVISION, 0)), default=None)
@@ -191,7 +193,7 @@ def _newest_message(events: list[JsonObject], reason: str, begin: str = "") -> s
     return one_line(max(found, key=_when)["message"]) if found else ""
 
 
-def wants_events(pods: tuple[JsonObject, ...]) -> bool:
+def needs_pod_events(pods: tuple[JsonObject, ...]) -> bool:
     """Whether a pod is in a state that its events explain better than its status."""
     statuses = [pod["status"] for pod in pods]
     waiting = {

@@ -28,7 +28,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
-def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
+def write_model_layer(saved_model: Path, inside: str, layer: Path) -> None:
     """Write a tar of the SavedModel at its path in the image; equal byte for byte if the content is equal.
 
     Every parent folder has its own entry. Otherwise the engine would create the folders, with the current time.
@@ -40,14 +40,14 @@ def write_layer(saved_model: Path, inside: str, layer: Path) -> None:
         _add_content(tar, saved_model, f"{'/'.join(parts)}/")
 
 
-def pack(folder: Path, place: Path) -> Path:
+def pack_folder(folder: Path, place: Path) -> Path:
     """Write a folder's content as a tar; equal byte for byte if the content is equal."""
     with tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as tar:  # PAX: a weights file may be larger than 8 GiB
         _add_content(tar, folder, "")
     return place
 
 
-def unpack(packed: Path, folder: Path) -> Path:
+def unpack_folder(packed: Path, folder: Path) -> Path:
     """Unpack a tar that `pack` wrote into a new folder.
 
     Raises ExportError if it is not a tar, or contains anything other than files and folders inside the new folder.

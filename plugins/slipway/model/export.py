@@ -16,7 +16,7 @@ from typing import Any
 
 from slipway.errors import ExportError
 from slipway.facts import Card, Export, from_dict, to_dict
-from slipway.model.content import content_hash, write_layer
+from slipway.model.content import content_hash, write_model_layer
 from slipway.model.exporter import run_exporter
 from slipway.model.sources import fetch_source, keep_source
 from slipway.names import digest_of, short
@@ -40,11 +40,11 @@ def run_export(
     end it when it is killed. Raises ExportError with the exporter's last line, ScratchFull, StoreError.
     """
     store = Store(release.store)
-    known = f"exports/{release.model}/inputs/{short(inputs_hash(release))}.json"
+    known = f"exports/{release.model}/inputs/{short(export_inputs_hash(release))}.json"
     if not release.force and store.exists(known):
         log.info("export: found in the store, for the same source, exporter and golden cases: %s", store.uri_of(known))
         export = from_dict(Export, store.read_json(known))
-        check_labels(release, export)
+        check_golden_labels(release, export)
         return export
     with scratch_folder("export") as scratch:
         source = fetch_source(release, store, scratch)
@@ -52,13 +52,13 @@ def run_export(
         keep_source(release, store, scratch)
         export = keep_export(release, out, store)
     store.put_json(to_dict(export), known)
-    check_labels(release, export)
+    check_golden_labels(release, export)
     if export.card:
         log.info("export: model card %s: %s", export.card.uri, export.card.parity)
     return export
 
 
-def check_labels(release: Release, export: Export) -> None:
+def check_golden_labels(release: Release, export: Export) -> None:
     """Refuse a label of a golden case or of the labelled set that the exported model does not have.
 
     The labels of a SavedModel archive, and of exports by earlier versions of Slipway, are unknown.
@@ -77,7 +77,7 @@ def check_labels(release: Release, export: Export) -> None:
         )
 
 
-def inputs_hash(release: Release) -> str:
+def export_inputs_hash(release: Release) -> str:
     """sha256:… of everything that determines the exporter's results. The connection that reads the source does not."""
     source = release.source
     identity = {"kind": source.kind, "location": source.location, "revision": source.revision}
@@ -94,7 +94,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
     golden = {"cases": [to_dict(case) for case in cases]}
     with scratch_folder("layer") as scratch:
         layer = scratch / "model.tar"
-        write_layer(saved_model, release.version_folder(version), layer)
+        write_model_layer(saved_model, release.version_folder(version), layer)
         model_uri = store.put_file(layer, f"{prefix}/model.tar")
     log.info("export: version %d, content %s", version, content)
     return Export(

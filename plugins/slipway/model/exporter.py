@@ -17,7 +17,7 @@ from typing import Any
 
 from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
 from slipway.model.content import file_hash
-from slipway.model.golden_images import golden_bytes
+from slipway.model.golden_images import fetch_golden_image
 from slipway.model.hub import hub_token
 from slipway.names import digest_of
 from slipway.paths import PROJECT
@@ -120,7 +120,7 @@ def _request(release: Release, source: dict[str, str], scratch: Path) -> dict[st
     golden = []
     for case in release.golden:
         image = scratch / f"golden-{case.name}"
-        image.write_bytes(golden_bytes(case))
+        image.write_bytes(fetch_golden_image(case))
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )

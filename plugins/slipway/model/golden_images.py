@@ -14,7 +14,7 @@ FETCH_TIMEOUT_S = 60
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
 
 
-def golden_bytes(case: GoldenRequest) -> bytes:
+def fetch_golden_image(case: GoldenRequest) -> bytes:
     """The bytes of a golden image, checked against its hash if it has one. Raises ExportError."""
     if case.image.startswith(("http://", "https://")):
         data = _download(case)

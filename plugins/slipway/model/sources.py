@@ -11,10 +11,10 @@ from pathlib import Path
 
 from slipway.errors import ExportError
 from slipway.model.bucket import fetch_from_bucket
-from slipway.model.content import content_hash, pack, unpack
+from slipway.model.content import content_hash, pack_folder, unpack_folder
 from slipway.names import short
 from slipway.paths import SERVED
-from slipway.records.store import Store, fetch
+from slipway.records.store import Store, fetch_from_store
 from slipway.release import Release, Source
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def keep_source(release: Release, store: Store, scratch: Path) -> None:
     key = source.kept_key(release.model)
     if source.kind == "folder" or store.exists(key):
         return
-    packed = place if source.kind == "savedmodel" else pack(place, scratch / "source.tar")
+    packed = place if source.kind == "savedmodel" else pack_folder(place, scratch / "source.tar")
     log.info("export: kept a copy of the source: %s", store.put_file(packed, key))
 
 
@@ -59,10 +59,10 @@ def local_copy(source: Source, scratch: Path) -> Path:
 
 def _fetch_copy(source: Source, uri: str, place: Path) -> None:
     if source.kind == "savedmodel":
-        fetch(uri, place)
+        fetch_from_store(uri, place)
         return
-    packed = fetch(uri, place.with_name("kept.tar"))
-    unpack(packed, place)
+    packed = fetch_from_store(uri, place.with_name("kept.tar"))
+    unpack_folder(packed, place)
     packed.unlink()
 
 

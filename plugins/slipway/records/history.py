@@ -10,7 +10,7 @@ from typing import Any
 from slipway.errors import InputRefused
 from slipway.facts import Export, ObjectRef, Pushed, from_dict
 from slipway.names import records_folder
-from slipway.records.record import Record, has_changed_cluster, is_about, parsed, why_unreadable
+from slipway.records.record import Record, has_changed_cluster, parse_record, record_is_about, why_unreadable
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.target import Target
@@ -64,14 +64,14 @@ class History:
         return tuple(releases.values())
 
 
-def previewed_in(record: Record) -> tuple[ObjectRef, ...]:
+def preview_objects_of_record(record: Record) -> tuple[ObjectRef, ...]:
     """The preview's objects that a record lists; empty once they are deleted."""
     return _refs(record.get("preview", ()))  # an earlier Slipway's record has no such field
 
 
-def left_previews(records: Iterable[Record], target: Target) -> list[Record]:
+def records_with_previews(records: Iterable[Record], target: Target) -> list[Record]:
     """The records whose previews are still at a target: of the running run, and of killed runs."""
-    return [record for record in records if previewed_in(record) and place_of_record(record)[0] == target]
+    return [record for record in records if preview_objects_of_record(record) and place_of_record(record)[0] == target]
 
 
 def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
@@ -106,7 +106,7 @@ def read_records(store: Store, model: str) -> Records:
     records, unread = [], []
     for name in store.names(records_folder(model)):
         key = f"{records_folder(model)}/{name}"
-        found = parsed(read_bytes(store.uri_of(key)))
+        found = parse_record(read_bytes(store.uri_of(key)))
         if why := why_unreadable(found):
             unread.append(f"{store.uri_of(key)}: {why}")
             log.warning("%s: skipped. Next: fix it, use the Slipway version that wrote it, or move it away", unread[-1])
@@ -115,7 +115,7 @@ def read_records(store: Store, model: str) -> Records:
     return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
 
 
-def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
+def release_of_record(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
     """A record's release for another run to apply, with its export and image; its gate sends no labelled set."""
     release = from_dict(Release, record["release"])
     release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
@@ -124,7 +124,7 @@ def recorded(record: Record, *, run_id: str, store: str) -> tuple[Release, Expor
 
 def find_bad_record(records: Iterable[Record], release: Release) -> Record | None:
     """The last record that judged exactly this release, if it found the release bad; None if it was proven since."""
-    tried = [record for record in records if is_about(record, release)]
+    tried = [record for record in records if record_is_about(record, release)]
     judged = list(filter(is_judged_record, tried))
     return judged[-1] if judged and judged[-1].get("bad") else None
 

@@ -66,7 +66,7 @@ def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> 
     }
 
 
-def opened(
+def opened_record(
     record: Record,
     *,
     release: Release,
@@ -104,7 +104,7 @@ def keep_live(store: Store, record: Record) -> None:
         write_record(store, {**record, "run_id": f"{record['run_id']}.{record['opened']}"})
 
 
-def previewed(
+def record_with_preview(
     record: Record, *, objects: Sequence[ObjectRef], export: Export | None = None, pushed: Pushed | None = None
 ) -> Record:
     """The record with these objects of a preview of this export and image; without objects, the preview is deleted.
@@ -132,7 +132,9 @@ def _build_fields(export: Export, pushed: Pushed) -> Record:
     }
 
 
-def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dict[str, str], now: datetime) -> Record:
+def closed_record(
+    record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dict[str, str], now: datetime
+) -> Record:
     """The record of a run that has ended: `live` only if the gate passed, and what answered it is kept.
 
     `bad` is the first verdict that blames the release: the schedule does not try that release again.
@@ -140,23 +142,23 @@ def closed(record: Record, *, proven: bool, verdicts: dict[str, Any], tasks: dic
     passed: RunOutcome = "proven" if (record["release"].get("cluster") or {}).get("temporary") else "live"
     outcome: RunOutcome = passed if proven else "failed"
     ended: Record = {"outcome": outcome, "verdicts": verdicts, "tasks": tasks, "closed": now.isoformat()}
-    return {**record, **ended, "bad": None if proven else find_fault(verdicts)}
+    return {**record, **ended, "bad": None if proven else find_fault_in_verdicts(verdicts)}
 
 
-def find_fault(verdicts: dict[str, Any]) -> dict[str, str] | None:
+def find_fault_in_verdicts(verdicts: dict[str, Any]) -> dict[str, str] | None:
     """The first task that blamed the release, and its reason; None if none did."""
     faults = [(said["at"], task, said["reason"]) for task, said in verdicts.items() if said.get("bad")]
     return {"task": min(faults)[1], "reason": min(faults)[2]} if faults else None
 
 
-def mark_bad(release: Release, *, task: str, reason: str) -> None:
+def mark_record_bad(release: Release, *, task: str, reason: str) -> None:
     """Record at once which task blamed the release: the run may be killed before it ends. Raises StoreError.
 
     If an earlier try of the run applied another release, its record is left as it is.
     """
     store = Store(release.store)
     record = _own_record(store, release)
-    if record["outcome"] != "live" and is_about(record, release):
+    if record["outcome"] != "live" and record_is_about(record, release):
         write_record(store, {**record, "bad": {"task": task, "reason": reason}})
 
 
@@ -182,8 +184,8 @@ def close_run(
             "record: the cleared run failed before it applied anything: release %s is still live", record["release_id"]
         )
         return store.uri_of(record_key(release.model, release.run_id))
-    ended = closed(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
-    if not is_about(record, release):
+    ended = closed_record(record, proven=proven, verdicts=verdicts, tasks=tasks, now=utc_now())
+    if not record_is_about(record, release):
         ended["bad"] = record["bad"]
     return write_record(store, {**ended, "undo": undo, "lease": {"broke": broke} if broke else None})
 
@@ -221,7 +223,7 @@ def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
     """
     key = record_key(release.model, release.run_id)
     if store.exists(key):
-        found = parsed(read_bytes(store.uri_of(key)))
+        found = parse_record(read_bytes(store.uri_of(key)))
         why = why_unreadable(found)
         if why is None:
             return _for_release(found, release)
@@ -240,24 +242,24 @@ def _for_release(record: Record, release: Release) -> Record:
     return dict(record) if record["objects"] else {**record, **_release_fields(release), "bad": None}
 
 
-def is_about(record: Record, release: Release) -> bool:
+def record_is_about(record: Record, release: Release) -> bool:
     """Whether a record is about exactly this release; a cleared run's earlier try may have had another one."""
-    return bool(identity_of(record["release"]) == identity_of(to_dict(release)))
+    return bool(release_identity(record["release"]) == release_identity(to_dict(release)))
 
 
-def identity_of(release: Mapping[str, Any]) -> Any:
+def release_identity(release: Mapping[str, Any]) -> Any:
     """The fields that make a release another one, in JSON's types, to compare with a record."""
-    return plain({name: value for name, value in release.items() if name not in RUN_FIELDS})
+    return plain_json({name: value for name, value in release.items() if name not in RUN_FIELDS})
 
 
-def plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """A value in JSON's types: a record has lists, a fact has tuples. Without `token_conn_id`: another token is no change."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if key != "token_conn_id"}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain_json(item) for key, item in value.items() if key != "token_conn_id"}
+    return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def parsed(data: bytes) -> Any:
+def parse_record(data: bytes) -> Any:
     """The JSON value, None if it is not JSON."""
     try:
         return json.loads(data)

@@ -111,7 +111,7 @@ def read_json(uri: str) -> Any:
         raise StoreError(f"{uri}: not JSON: {error}. Next: delete it and clear the task that wrote it") from error
 
 
-def fetch(uri: str, place: Path) -> Path:
+def fetch_from_store(uri: str, place: Path) -> Path:
     """Copy a stored file to a local path. Raises StoreError."""
     with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1024 * 1024)

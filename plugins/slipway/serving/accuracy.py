@@ -99,7 +99,7 @@ def _named(images: Sequence[str]) -> str:
     return f"; such as {', '.join(images[:MAX_NAMED])}{more}" if images else ""
 
 
-def recorded_accuracy(record: dict[str, Any], digest: str) -> Accuracy | None:
+def accuracy_of_record(record: dict[str, Any], digest: str) -> Accuracy | None:
     """A recorded release's accuracy on the set with this digest; None if its gate did not measure it."""
     for said in record["verdicts"].values():
         found = (said.get("measured") or {}).get("quality")

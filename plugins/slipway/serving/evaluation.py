@@ -13,7 +13,7 @@ from slipway.errors import SlipwayError
 from slipway.facts import Accuracy, Baseline
 from slipway.records.record import Record
 from slipway.release import QualityBounds, Release
-from slipway.serving.accuracy import is_correct, recorded_accuracy
+from slipway.serving.accuracy import accuracy_of_record, is_correct
 from slipway.serving.client import send_request_async
 from slipway.serving.golden import Answer, is_unavailable
 from slipway.serving.labelled_set import LabelledImage, read_images
@@ -74,7 +74,7 @@ def evaluate_live(release: Release, good: Record | None, health: Verdict, url: s
     bounds = release.gate.quality
     if bounds is None or bounds.max_drop is None or good is None:
         return None
-    if accuracy := recorded_accuracy(good, bounds.digest):
+    if accuracy := accuracy_of_record(good, bounds.digest):
         return Baseline(measured=accuracy, source=f"measured by run {good['run_id']}")
     if health.outcome != "pass" or url is None:
         return Baseline(measured=None, source=f"it is not healthy: {health.reason}")

@@ -10,11 +10,11 @@ import yaml
 
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed
-from slipway.kubernetes.apply import Check, apply_plan, exists, plan_apply, ref_of
+from slipway.kubernetes.apply import Check, apply_plan, object_exists, object_ref_of, plan_apply
 from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import Manifest, to_yaml
+from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
 from slipway.records.history import read_records
-from slipway.records.record import Cause, begin_record, keep_live, opened, utc_now, write_record
+from slipway.records.record import Cause, begin_record, keep_live, opened_record, utc_now, write_record
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -41,7 +41,7 @@ def deploy(release: Release, export: Export, pushed: Pushed, *, check: Check) ->
         release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
     )
     return _record_and_apply(
-        release, export, pushed, keep_manifests(release, pushed, objects), cause="refresh", check=check
+        release, export, pushed, store_manifests(release, pushed, objects), cause="refresh", check=check
     )
 
 
@@ -54,9 +54,9 @@ def redeploy(release: Release, export: Export, pushed: Pushed, manifests_uri: st
     return _record_and_apply(release, export, pushed, rendered, cause="rollback", check=check)
 
 
-def keep_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
+def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
     """Store rendered manifests. Raises StoreError."""
-    text = to_yaml(objects)
+    text = manifests_to_yaml(objects)
     with scratch_folder("manifests") as scratch:
         draft = scratch / "manifests.yaml"
         draft.write_text(text, encoding="utf-8")
@@ -77,11 +77,11 @@ def _record_and_apply(
     remove_previews(release, records.records)
     history = records.history.at(release.target, release.deployment)
     plan = plan_apply(list(rendered.objects), history.objects)
-    refs = tuple(ref_of(manifest) for manifest in rendered.objects)
+    refs = tuple(object_ref_of(manifest) for manifest in rendered.objects)
     deployments = [ref for ref in refs if ref.kind == "Deployment"]
     begun = begin_record(store, release, cause=cause)
     keep_live(store, begun)
-    record = opened(
+    record = opened_record(
         begun,
         release=release,
         export=export,
@@ -89,7 +89,7 @@ def _record_and_apply(
         manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
-        found=history.newest is None and any(exists(release.target, ref) for ref in deployments),
+        found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.api import read_object
-from slipway.kubernetes.rollout import judge_address, judge_rollout
+from slipway.kubernetes.rollout import judge_rollout
 from slipway.names import LABEL_RELEASE
 from slipway.records.record import Record
 from slipway.records.store import read_json
@@ -13,7 +14,7 @@ from slipway.serving.golden import cases_from, judge_answer, judge_round
 from slipway.verdict import Verdict
 
 
-def check_health(release: Release, good: Record) -> Verdict:
+def check_live_release(release: Release, good: Record) -> Verdict:
     """Whether the recorded release is the one that runs, is rolled out, and answers its golden cases correctly now."""
     deployment = read_object(release.target, "Deployment", release.deployment)
     if deployment is None:
@@ -33,17 +34,9 @@ def check_health(release: Release, good: Record) -> Verdict:
 
 
 def _check_answers(release: Release, good: Record) -> Verdict:
-    verdict, url = find_url(release)
+    verdict, url = find_service_url(release)
     if url is None:
         return verdict
     path = f"{release.version_path(good['version'])}:predict"
     cases = cases_from(read_json(good["export"]["golden_uri"]))
     return judge_round([judge_answer(case, send_request(url, path, case.rest_body)) for case in cases])
-
-
-def find_url(release: Release) -> tuple[Verdict, str | None]:
-    """The live release's URL, the model file's or the Service's, with the verdict on it; None if it has no address yet."""
-    if release.address is not None:
-        return Verdict.passed(release.address), release.address.rstrip("/")
-    service = read_object(release.target, "Service", release.service)
-    return judge_address(service, name=release.service, namespace=release.target.namespace)

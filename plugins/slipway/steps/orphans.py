@@ -10,7 +10,7 @@ from slipway.gke.idle_clusters import find_idle_clusters
 from slipway.kubernetes.api import read_object
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name
-from slipway.records.history import History, place_of_record, previewed_in, read_records
+from slipway.records.history import History, place_of_record, preview_objects_of_record, read_records
 from slipway.records.record import Record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -38,7 +38,10 @@ def _unwanted(release: Release, history: History) -> Iterator[tuple[Record, str]
     for model in sorted(set(store.names("records")) - served):
         records = read_records(store, model)
         newest = newest_by_place(records.history)
-        left = {record["run_id"]: record for record in (*newest.values(), *filter(previewed_in, records.records))}
+        left = {
+            record["run_id"]: record
+            for record in (*newest.values(), *filter(preview_objects_of_record, records.records))
+        }
         yield from ((record, f"include/served/{model}.yaml is gone") for record in left.values())
 
 
@@ -50,7 +53,10 @@ def newest_by_place(history: History) -> dict[tuple[Target, str], Record]:
 def _report_record(record: Record, why: str) -> Iterator[str]:
     """A line for the live objects of a record, and one for a preview that a killed run left."""
     target, deployment = place_of_record(record)
-    for name, refs in ((deployment, History((record,)).objects), (preview_name(deployment), previewed_in(record))):
+    for name, refs in (
+        (deployment, History((record,)).objects),
+        (preview_name(deployment), preview_objects_of_record(record)),
+    ):
         if refs and (line := _report(record, target, name, refs, why)):
             yield line
 

@@ -6,7 +6,7 @@ from slipway.facts import JsonObject
 from slipway.release import Release
 
 
-def is_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof_state: str | None) -> bool:
+def is_run_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof_state: str | None) -> bool:
     """Whether the gate passed, or a person approved its inconclusive result.
 
     `proof_state` is the state of the last of these tasks. A state alone proves nothing: a person may have set it.
@@ -15,7 +15,7 @@ def is_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof_sta
     return proof_state == "success" and (decisive or {}).get("outcome") == "pass"
 
 
-def why_not_to_write(announce_state: str | None, dag_id: str) -> str | None:
+def why_run_must_not_write(announce_state: str | None, dag_id: str) -> str | None:
     """Why `apply` must not write any more; None if it may.
 
     Airflow skips `announce` when a person ends the run. It stops a running task some seconds later, and the rollback may
@@ -26,12 +26,12 @@ def why_not_to_write(announce_state: str | None, dag_id: str) -> str | None:
     return f"apply: somebody ended the run; nothing was written. Next: trigger {dag_id} again"
 
 
-def was_ended_by_hand(*, proven: bool, announce_state: str | None) -> bool:
+def was_run_ended_by_hand(*, proven: bool, announce_state: str | None) -> bool:
     """Whether a person ended the run, or set the state of one of its tasks, before its release was proven."""
     return not proven and announce_state in {"skipped", "success"}
 
 
-def describe_left(
+def describe_ended_run(
     *, rollback: JsonObject | None, rollback_state: str | None, apply_state: str | None, release: Release, dag_id: str
 ) -> str:
     """What a run that was ended by hand left live, and what to do next."""

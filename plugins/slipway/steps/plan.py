@@ -15,19 +15,20 @@ import yaml
 
 from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
-from slipway.kubernetes.apply import Trial, plan_apply, try_plan
+from slipway.kubernetes.address import find_service_url
+from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
 from slipway.kubernetes.rights import inspect_rights
 from slipway.names import dag_id, short
-from slipway.records.history import History, find_bad_record, read_records, recorded
-from slipway.records.record import Record, plain
+from slipway.records.history import History, find_bad_record, read_records, release_of_record
+from slipway.records.record import Record, plain_json
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.serving.evaluation import evaluate_live
-from slipway.steps.health import check_health, find_url
+from slipway.steps.health import check_live_release
 from slipway.steps.orphans import find_orphans
-from slipway.verdict import Verdict, require
+from slipway.verdict import Verdict, require_findings
 
 VOLATILE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"  # the Deployment controller's own
@@ -58,7 +59,9 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
     plan = plan_refresh(release, seen)
     compares = release.gate.quality is not None and plan.action not in {"nothing", "restore"}
     if held and seen.answers and compares:
-        plan = replace(plan, baseline=evaluate_live(release, seen.history.good, seen.health, find_url(release)[1]))
+        plan = replace(
+            plan, baseline=evaluate_live(release, seen.history.good, seen.health, find_service_url(release)[1])
+        )
     return plan, list(seen.trials)
 
 
@@ -77,8 +80,8 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     objects = _render_planned(release, good)
     if release.target.gke is None and not held:  # a GKE target's preflight has asked already
         check_rights(release, objects)
-    trials = try_plan(release, plan_apply(objects, history.objects))
-    health = check_health(release, good) if good else Verdict.failed("there is none")
+    trials = dry_run_plan(release, plan_apply(objects, history.objects))
+    health = check_live_release(release, good) if good else Verdict.failed("there is none")
     return Observation(history=history, health=health, trials=tuple(trials), bad=bad, orphans=orphans)
 
 
@@ -86,7 +89,7 @@ def _render_planned(release: Release, good: Record | None) -> list[Manifest]:
     """The release's manifests with the image of the last good release, or a blank one if there is none."""
     if good is None:
         return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
-    pushed = reused_build(release, good)[1]
+    pushed = plan_reuse(release, good)[1]
     return render_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
 
 
@@ -108,8 +111,8 @@ def _decide(release: Release, seen: Observation) -> Plan:
         return Plan(action="everything", reasons=(f"there is no release that was proven live{also}",))
     if changed := changed_inputs(release, good):
         return Plan(action="everything", reasons=changed)
-    export, pushed = reused_build(release, good)
-    differing = [trial.name for trial in seen.trials if differences(trial)]
+    export, pushed = plan_reuse(release, good)
+    differing = [trial.name for trial in seen.trials if diff_trial(trial)]
     reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_problems(seen)]
     if reasons:
         return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
@@ -127,7 +130,7 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     good, problems = seen.history.good, _problems(seen)
     if good is None or seen.history.torn_down or release.temporary or not problems:
         return Plan(action="nothing", reasons=(why,))
-    restored, export, pushed = recorded(good, run_id=release.run_id, store=release.store)
+    restored, export, pushed = release_of_record(good, run_id=release.run_id, store=release.store)
     return Plan(
         action="restore",
         reasons=(why, *problems),
@@ -178,13 +181,13 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
     }
     found = []
     for field, words in watched.items():
-        if plain(now[field]) != plain(then.get(field)):  # a record of an earlier Slipway lacks newer fields
+        if plain_json(now[field]) != plain_json(then.get(field)):  # a record of an earlier Slipway lacks newer fields
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
 
 
-def reused_build(release: Release, good: Record) -> tuple[Export, Pushed]:
+def plan_reuse(release: Release, good: Record) -> tuple[Export, Pushed]:
     """The recorded export and image; the image has the id of the new release."""
     pushed = from_dict(Pushed, good["pushed"])
     renamed = {**to_dict(pushed), "release_id": release.release_id(pushed.digest)}
@@ -196,17 +199,17 @@ def check_rights(release: Release, objects: list[Manifest]) -> None:
     findings = inspect_rights(release, objects)
     for finding in findings:
         log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
-    require(f"connection {release.target.conn_id}", findings)
+    require_findings(f"connection {release.target.conn_id}", findings)
 
 
 def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, str]]:
     """The plan for the log, one line each with its level: orphans, what the dry run would change, and the decision."""
     yield from ((logging.WARNING, line) for line in plan.orphans)
-    yield from ((logging.INFO, line) for trial in trials for line in differences(trial))
+    yield from ((logging.INFO, line) for trial in trials for line in diff_trial(trial))
     yield logging.INFO, f"{plan.action}: {'; '.join(plan.reasons)}"
 
 
-def differences(trial: Trial) -> list[str]:
+def diff_trial(trial: Trial) -> list[str]:
     """A unified diff of what a dry run would change, without what the cluster changes itself; empty if nothing would."""
     before, after = (_lines(state) for state in (trial.before, trial.after))
     return list(difflib.unified_diff(before, after, f"live {trial.name}", f"planned {trial.name}", lineterm="", n=2))

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
-from slipway.kubernetes.apply import Check, apply_plan, plan_apply, ref_of, remove_objects
-from slipway.kubernetes.kustomize import build_objects
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, check_manifests, name_of
+from slipway.kubernetes.apply import Check, apply_plan, object_ref_of, plan_apply, remove_objects
+from slipway.kubernetes.kustomize import build_manifests
+from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, check_manifests, manifest_name
 from slipway.names import preview_name
-from slipway.records.history import History, left_previews, place_of_record, previewed_in
-from slipway.records.record import Record, begin_record, previewed, write_record
+from slipway.records.history import History, place_of_record, preview_objects_of_record, records_with_previews
+from slipway.records.record import Record, begin_record, record_with_preview, write_record
 from slipway.records.store import Store
 from slipway.release import Release
 
@@ -33,13 +33,13 @@ def render_preview(release: Release, *, reference: str, version: int, release_id
 
     Raises ManifestError as `render_manifests` does, and if a selector of the live release matches the preview's pods.
     """
-    live = build_objects(release, reference=reference, version=version, release_id=release_id)
-    shadow = build_objects(
+    live = build_manifests(release, reference=reference, version=version, release_id=release_id)
+    shadow = build_manifests(
         release, reference=reference, version=version, release_id=preview_name(release_id), preview=True
     )
     objects = plan_preview(shadow, release.preview)
     check_manifests(objects, release.preview, reference=reference)
-    check_apart(objects, live, release)
+    check_preview_apart(objects, live, release)
     return objects
 
 
@@ -68,7 +68,7 @@ def _cluster_ip(service: Manifest) -> Manifest:
     return {"apiVersion": service["apiVersion"], "kind": service["kind"], "metadata": metadata, "spec": spec}
 
 
-def check_apart(objects: list[Manifest], live: list[Manifest], release: Release) -> None:
+def check_preview_apart(objects: list[Manifest], live: list[Manifest], release: Release) -> None:
     """Refuse a preview if a live object selects its pods. Raises ManifestError naming the object."""
     (labels,) = [
         one["spec"]["template"]["metadata"]["labels"].items() for one in objects if one["kind"] == "Deployment"
@@ -76,7 +76,7 @@ def check_apart(objects: list[Manifest], live: list[Manifest], release: Release)
     for manifest, selector in _selectors(live):
         if selector.items() <= labels:
             raise ManifestError(
-                f"overlay {release.overlay}: {name_of(manifest)} selects pods by {selector or 'nothing'}, which matches the preview's pods. "
+                f"overlay {release.overlay}: {manifest_name(manifest)} selects pods by {selector or 'nothing'}, which matches the preview's pods. "
                 "Next: select by the label app too, as the base does, or set target.strategy to rolling"
             )
 
@@ -114,9 +114,9 @@ def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Ch
     """
     store, named = Store(release.store), preview_name(pushed.release_id)
     objects = render_preview(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
-    refs = tuple(map(ref_of, objects))
+    refs = tuple(map(object_ref_of, objects))
     record = begin_record(store, release, cause="refresh")
-    write_record(store, previewed(record, export=export, pushed=pushed, objects=refs))
+    write_record(store, record_with_preview(record, export=export, pushed=pushed, objects=refs))
     uid, generation = apply_plan(release.preview, plan_apply(objects, ()), check=check)
     return Previewed(
         release_id=named,
@@ -135,8 +135,8 @@ def remove_previews(release: Release, records: Sequence[Record]) -> tuple[Object
     Raises ApplyError, StoreError.
     """
     removed: list[ObjectRef] = []
-    here = left_previews(records, release.target)
-    for record in filter(previewed_in, records):
+    here = records_with_previews(records, release.target)
+    for record in filter(preview_objects_of_record, records):
         if record not in here:
             log.warning(
                 "preview: run %s left objects at an earlier target. Next: %s",
@@ -144,13 +144,15 @@ def remove_previews(release: Release, records: Sequence[Record]) -> tuple[Object
                 _deletion(record),
             )
     for record in here:
-        refs = previewed_in(record)
+        refs = preview_objects_of_record(record)
         remove_objects(release.target, release.model, refs)
-        write_record(Store(release.store), previewed(record, objects=()))
+        write_record(Store(release.store), record_with_preview(record, objects=()))
         removed += refs
         log.info("preview: removed %s of run %s", ", ".join(map(str, refs)), record["run_id"])
     return tuple(removed)
 
 
 def _deletion(record: Record) -> str:
-    return place_of_record(record)[0].kubectl(f"delete {' '.join(str(ref) for ref in reversed(previewed_in(record)))}")
+    return place_of_record(record)[0].kubectl(
+        f"delete {' '.join(str(ref) for ref in reversed(preview_objects_of_record(record)))}"
+    )

@@ -16,8 +16,8 @@ from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_ima
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
 from slipway.names import digest_of, record_key, repository_of
-from slipway.records.history import History, is_judged_record, place_of_record, previewed_in, read_records
-from slipway.records.record import Record, has_changed_cluster, identity_of, write_record
+from slipway.records.history import History, is_judged_record, place_of_record, preview_objects_of_record, read_records
+from slipway.records.record import Record, has_changed_cluster, release_identity, write_record
 from slipway.records.store import Store
 from slipway.release import Release, Retention, Source
 
@@ -63,7 +63,7 @@ def plan_prune(
     record of a preview that still exists is kept too. Of a bad release only the record is kept: without it the schedule
     would try the release again.
     """
-    kept = [*_protected(records, retention), *filter(previewed_in, records)]
+    kept = [*_protected(records, retention), *filter(preview_objects_of_record, records)]
     if run is not None:
         kept.append(run)
     ids = {record["run_id"] for record in kept}
@@ -118,7 +118,7 @@ def _judgements(records: list[Record]) -> list[list[Record]]:
     """For each release, identified as `find_bad_record` does, the records of the runs that judged it; the last one counts."""
     releases: dict[str, list[Record]] = {}
     for record in filter(is_judged_record, records):
-        releases.setdefault(digest_of(identity_of(record["release"])), []).append(record)
+        releases.setdefault(digest_of(release_identity(record["release"])), []).append(record)
     return list(releases.values())
 
 

@@ -28,7 +28,7 @@ from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.preview import check_preview
-from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_target
+from slipway.steps.settings import RefreshParams, Settings, ensure_installation, resolve_target
 from slipway.target import Target
 
 REPOSITORY = re.compile(  # as the engine parses it
@@ -47,9 +47,9 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     model, file = path.stem, read_model_file(path)
     check_unshared(readable_files(path, file))
     store = Store(settings.store)
-    target = find_target(file.target, settings)
-    base_image, repository = serving_image(file, settings), image_repository(model, file, settings)
-    registry_conn_id = registry_connection(file, repository, target, settings)
+    target = resolve_target(file.target, settings)
+    base_image, repository = resolve_serving_image(file, settings), resolve_repository(model, file, settings)
+    registry_conn_id = resolve_registry_connection(file, repository, target, settings)
     login = find_login(registry_conn_id, repository, base_image)
     with engine_at(file.image.engine_conn_id) as client:
         log_in(client, login)
@@ -93,7 +93,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     return release
 
 
-def serving_image(file: ModelFile, settings: Settings) -> str:
+def resolve_serving_image(file: ModelFile, settings: Settings) -> str:
     """The base image: the Variable's if the model file has the default, else the model file's."""
     if settings.serving_image and file.image.base == SERVING_IMAGE:
         log.info("resolve: the Variable slipway_serving_image replaces %s by %s", SERVING_IMAGE, settings.serving_image)
@@ -101,7 +101,7 @@ def serving_image(file: ModelFile, settings: Settings) -> str:
     return file.image.base
 
 
-def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
+def resolve_repository(model: str, file: ModelFile, settings: Settings) -> str:
     """The image's repository. Raises InputRefused if neither the model file nor the Variable gives a valid one."""
     prefix = settings.registry.rstrip("/") if settings.registry else None
     repository = file.image.repository or (prefix and f"{prefix}/{model}")
@@ -121,7 +121,7 @@ def image_repository(model: str, file: ModelFile, settings: Settings) -> str:
     return repository
 
 
-def registry_connection(file: ModelFile, repository: str, target: Target, settings: Settings) -> str | None:
+def resolve_registry_connection(file: ModelFile, repository: str, target: Target, settings: Settings) -> str | None:
     """The connection that logs in to the registry: the model file's; the Variable's if the repository is the Variable's too.
 
     If neither names one, the connection that creates the cluster logs in to an Artifact Registry.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from slipway.errors import InputRefused
-from slipway.kubernetes.client import connected_namespace
+from slipway.kubernetes.client import namespace_of_connection
 from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
 from slipway.target import GkeCluster, Target
@@ -70,10 +70,10 @@ def ensure_installation() -> str:
     return name
 
 
-def find_target(asked: TargetSettings, settings: Settings) -> Target:
+def resolve_target(asked: TargetSettings, settings: Settings) -> Target:
     """Where the model is served. Raises InputRefused if a connection lacks what the model file leaves to it."""
     if asked.gke is None:
-        return Target(conn_id=asked.conn_id, namespace=asked.namespace or connected_namespace(asked.conn_id))
+        return Target(conn_id=asked.conn_id, namespace=asked.namespace or namespace_of_connection(asked.conn_id))
     gke = asked.gke
     cluster = GkeCluster(
         project=gke.project or _connected_project(gke.conn_id),
@@ -86,9 +86,9 @@ def find_target(asked: TargetSettings, settings: Settings) -> Target:
 
 
 def _connected_project(conn_id: str) -> str:
-    from slipway.google import connected_project
+    from slipway.google import project_of_connection
 
-    return connected_project(conn_id)
+    return project_of_connection(conn_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

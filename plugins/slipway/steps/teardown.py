@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from slipway.errors import ClusterUnfit
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict, to_dict
-from slipway.gke.cluster import judge_claim
-from slipway.records.history import History, left_previews, read_history, read_records
-from slipway.records.record import Record, previewed, read_record, utc_now, write_record
+from slipway.gke.cluster import judge_cluster_claim
+from slipway.records.history import History, read_history, read_records, records_with_previews
+from slipway.records.record import Record, read_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import Target
 from slipway.verdict import Verdict
 
 
-def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:
+def judge_services_removed(services: Sequence[JsonObject | None], target: Target) -> Verdict:
     """Whether the Services are gone, and so their load balancers: a finalizer keeps a Service until its load balancer is gone."""
     for service in filter(None, services):
         name = service["metadata"]["name"]
@@ -24,16 +24,16 @@ def judge_removed(services: Sequence[JsonObject | None], target: Target) -> Verd
     return Verdict.passed(f"no Service of the model is left in {target.namespace}")
 
 
-def check_claim(teardown: Teardown, found: JsonObject | None) -> None:
+def check_teardown_claim(teardown: Teardown, found: JsonObject | None) -> None:
     """Refuse a cluster that a run with a temporary cluster did not make itself. Raises ClusterUnfit."""
     if teardown.claim is None or found is None:
         return
-    verdict = judge_claim(teardown.cluster, found, teardown.claim)
+    verdict = judge_cluster_claim(teardown.cluster, found, teardown.claim)
     if verdict.outcome != "pass":
         raise ClusterUnfit(f"{verdict.reason}. Next: {teardown.cluster.gcloud('describe')}")
 
 
-def teardown_of(release: Release) -> Teardown:
+def teardown_of_release(release: Release) -> Teardown:
     """What a run with a temporary cluster deletes: the objects in its record, and the cluster. Raises StoreError."""
     record = read_record(Store(release.store), release.model, release.run_id) or {"objects": []}
     return Teardown(
@@ -77,11 +77,11 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
     return {**newest, **ran, "cause": "teardown", "outcome": "open", "run_id": teardown.run_id}
 
 
-def note_removed(teardown: Teardown) -> None:
+def record_removed_objects(teardown: Teardown) -> None:
     """Record that all the objects are gone. Raises StoreError."""
     store = Store(teardown.store)
-    for left in left_previews(read_records(store, teardown.model).records, teardown.target):
-        write_record(store, previewed(left, objects=()))
+    for left in records_with_previews(read_records(store, teardown.model).records, teardown.target):
+        write_record(store, record_with_preview(left, objects=()))
     record = read_record(store, teardown.model, teardown.run_id)
     if record is None or not record["objects"]:
         return

@@ -10,20 +10,18 @@ from typing import Any
 
 from slipway.errors import ClusterInUse
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict
-from slipway.gke.preflight import inspect_deletion
-from slipway.gke.prices import read_prices, shape_of_found, standing_cost
-from slipway.kubernetes.api import FORBIDDEN, api_errors, list_items
-from slipway.kubernetes.client import cluster_client
+from slipway.gke.preflight import inspect_cluster_deletion
+from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cost
 from slipway.kubernetes.manifests import kind_rank
+from slipway.kubernetes.workloads import list_workloads
 from slipway.model.served import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id
-from slipway.records.history import left_previews, previewed_in, read_records
+from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
 from slipway.records.store import Store
 from slipway.steps.resolve import readable_files
-from slipway.steps.settings import Settings, find_target
-from slipway.steps.teardown import check_claim
-from slipway.target import Target
-from slipway.verdict import require
+from slipway.steps.settings import Settings, resolve_target
+from slipway.steps.teardown import check_teardown_claim
+from slipway.verdict import require_findings
 
 REACHABLE = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
 SYSTEM_NAMESPACES = ("kube-", "gke-", "gmp-")  # prefixes of Kubernetes' and Google's own namespaces
@@ -47,7 +45,7 @@ class TeardownPlan:
         return self.status in REACHABLE
 
 
-def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
+def plan_teardown_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
     """What runs in the cluster other than the model's recorded objects and the system's own, one a line."""
     ours = {(ref.kind, ref.namespace, ref.name) for ref in teardown.objects}
     found = []
@@ -66,7 +64,7 @@ def plan_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, .
     return tuple(sorted(found))
 
 
-def plan_balancers(items: Sequence[JsonObject]) -> tuple[Balancer, ...]:
+def plan_teardown_balancers(items: Sequence[JsonObject]) -> tuple[Balancer, ...]:
     """The load balancers of the Services."""
     return tuple(
         Balancer(
@@ -84,7 +82,7 @@ def _address(service: JsonObject) -> str | None:
     return given[0].get("ip")
 
 
-def check_alone(plan: TeardownPlan, *, with_others: bool) -> None:
+def check_teardown_alone(plan: TeardownPlan, *, with_others: bool) -> None:
     """Refuse a cluster that is not only the model's, unless the form allows it. Raises ClusterInUse."""
     reasons = [f"{other} runs there" for other in plan.others]
     reasons += [f"include/served/{name}.yaml names it too" for name in plan.sharing]
@@ -105,20 +103,20 @@ def replan_teardown(teardown: Teardown, *, approved: JsonObject | None) -> Teard
     from slipway.gke.lookup import find_cluster
 
     found = find_cluster(teardown.target.conn_id, teardown.cluster)
-    check_claim(teardown, found)
+    check_teardown_claim(teardown, found)
     now = plan_cluster_teardown(teardown, found, sharing=())
     if approved:
-        check_unchanged(from_dict(TeardownPlan, approved), now)
+        check_teardown_unchanged(from_dict(TeardownPlan, approved), now)
     return now
 
 
-def check_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
+def check_teardown_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
     """Refuse a cluster in which more runs than a person approved to delete. Raises ClusterInUse."""
     if new := sorted(set(now.others) - set(approved.others)):
         raise ClusterInUse(f"{now.teardown.cluster}: added after the approval: {'; '.join(new)}. Next: trigger again")
 
 
-def render_body(plan: TeardownPlan) -> str:
+def render_teardown_plan(plan: TeardownPlan) -> str:
     """What a person reads before they approve, as Markdown."""
     teardown, cluster = plan.teardown, plan.teardown.cluster
     if plan.status is None:
@@ -142,50 +140,6 @@ def render_body(plan: TeardownPlan) -> str:
     return "\n".join(lines)
 
 
-def list_workloads(target: Target) -> tuple[list[JsonObject], str | None]:
-    """What runs in the cluster, as JSON; and why there may be more, if the connection may not list every namespace.
-
-    Raises ClusterUnreachable, ApplyRefused.
-    """
-    from kubernetes.client import AppsV1Api, BatchV1Api, CoreV1Api
-
-    items: list[JsonObject] = []
-    blind: str | None = None
-    with cluster_client(target) as client:
-        apps, batch, core = AppsV1Api(client), BatchV1Api(client), CoreV1Api(client)
-        for kind, api, resource in (
-            ("Deployment", apps, "deployment"),
-            ("StatefulSet", apps, "stateful_set"),
-            ("DaemonSet", apps, "daemon_set"),
-            ("CronJob", batch, "cron_job"),
-            ("Service", core, "service"),
-            ("PersistentVolumeClaim", core, "persistent_volume_claim"),
-        ):
-            found, unseen = _list_allowed(target, api, resource)
-            blind = unseen or blind
-            items += [{**item, "kind": kind} for item in found]
-    return items, blind
-
-
-def _list_allowed(target: Target, api: Any, resource: str) -> tuple[list[JsonObject], str | None]:
-    """The objects of a resource that the connection may list, and why there may be more."""
-    from kubernetes.client.exceptions import ApiException
-
-    everywhere = (getattr(api, f"list_{resource}_for_all_namespaces"), ())
-    here = (getattr(api, f"list_namespaced_{resource}"), (target.namespace,))
-    for (call, arguments), unseen in (
-        (everywhere, None),
-        (here, f"connection {target.conn_id} may list only {target.namespace}"),
-    ):
-        with api_errors(target, f"{resource}s"):
-            try:
-                return list_items(call, *arguments), unseen
-            except ApiException as error:
-                if error.status != FORBIDDEN:
-                    raise
-    return [], f"connection {target.conn_id} may not list {resource}s"
-
-
 def plan_cluster_teardown(
     teardown: Teardown, found: Mapping[str, Any] | None, *, sharing: tuple[str, ...]
 ) -> TeardownPlan:
@@ -197,16 +151,16 @@ def plan_cluster_teardown(
         items, blind = list_workloads(teardown.target)
     elif found:
         blind = f"the cluster is {status}"
-    full = replace(teardown, balancers=plan_balancers(items))
+    full = replace(teardown, balancers=plan_teardown_balancers(items))
     plan = TeardownPlan(
         teardown=full,
         status=status,
-        cost=str(standing_cost(read_prices(), shape_of_found(found))) if found else None,
-        others=plan_others(items, full),
+        cost=str(standing_cost(read_prices(), cluster_shape_of_found(found))) if found else None,
+        others=plan_teardown_others(items, full),
         blind=blind,
         sharing=sharing if found else (),
     )
-    return replace(plan, body=render_body(plan))
+    return replace(plan, body=render_teardown_plan(plan))
 
 
 def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPlan:
@@ -217,10 +171,10 @@ def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPla
     from slipway.gke.lookup import find_cluster
 
     model, file = path.stem, read_model_file(path)
-    target, store = find_target(file.target, settings), Store(settings.store)
+    target, store = resolve_target(file.target, settings), Store(settings.store)
     records = read_records(store, model)
     live = records.history.at(target, file.target.deployment).objects
-    previews = chain.from_iterable(map(previewed_in, left_previews(records.records, target)))
+    previews = chain.from_iterable(map(preview_objects_of_record, records_with_previews(records.records, target)))
     teardown = Teardown(
         model=model,
         run_id=run_id,
@@ -235,5 +189,5 @@ def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPla
     )
     found = find_cluster(target.conn_id, teardown.cluster)
     if found:
-        require(str(teardown.cluster), inspect_deletion(target, teardown.cluster))
+        require_findings(str(teardown.cluster), inspect_cluster_deletion(target, teardown.cluster))
     return plan_cluster_teardown(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))

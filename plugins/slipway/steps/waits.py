@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 def explain_rollout(release: Release, release_id: str, reason: str) -> str:
     """The reason, what pods and events say, and the next command; the pods' last lines go to the log."""
     from slipway.kubernetes.client import cluster_client
-    from slipway.kubernetes.diagnosis import diagnose, most_telling, next_command
+    from slipway.kubernetes.diagnosis import diagnose_rollout, most_telling_line, next_pod_command
 
     try:
         with cluster_client(release.target) as client:
-            found = diagnose(client, release, release_id)
+            found = diagnose_rollout(client, release, release_id)
     except Exception as error:  # a diagnosis that fails must not hide the verdict
         words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
         found = [f"no diagnosis: {' '.join(str(words).split())}"]
     for line in found:
         log.error("rollout: %s", line)
-    detail = most_telling(found, reason)
+    detail = most_telling_line(found, reason)
     shown = f" ({detail})" if detail else ""
-    return f"{reason}{shown}. Next: {next_command(release, release_id, reason)}"
+    return f"{reason}{shown}. Next: {next_pod_command(release, release_id, reason)}"
 
 
 def explain_address(release: Release, reason: str) -> str:

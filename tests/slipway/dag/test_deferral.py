@@ -6,7 +6,7 @@ import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
-from slipway.dag.deferral import Wait, defer, verdict_in
+from slipway.dag.deferral import Wait, defer, verdict_of_event
 from slipway.dag.triggers.rollout import AddressTrigger
 from slipway.errors import AddressMissing
 from slipway.facts import to_dict
@@ -45,6 +45,6 @@ def test_deferred_to_its_trigger_with_its_limit(release):
 def test_verdict_of_an_event_is_read_and_logged(caplog):
     """What the trigger found is in the event next to the verdict, and is no part of it."""
     with caplog.at_level("INFO", logger="slipway.dag.deferral"):
-        verdict = verdict_in({"outcome": "fail", "reason": "time is up", "found": None, "late": True})
+        verdict = verdict_of_event({"outcome": "fail", "reason": "time is up", "found": None, "late": True})
     assert verdict == Verdict.failed("time is up")
     assert str(verdict) in caplog.text

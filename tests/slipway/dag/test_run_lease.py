@@ -13,11 +13,11 @@ from slipway.dag.run_lease import (
     LEASE,
     UNKNOWN_TRIES,
     RunLease,
-    acquire_lease,
-    renew_held_lease,
-    renew_lease,
-    return_leases,
-    return_own_lease,
+    acquire_run_lease,
+    renew_held_run_lease,
+    renew_run_lease,
+    return_own_run_lease,
+    return_run_leases,
 )
 from slipway.dag.stage import StageOperator
 from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
@@ -34,7 +34,7 @@ LEFT = {"place": to_dict(PLACE), "holder": ME.identity, "attempt": 0, "broke": N
 def test_a_run_keeps_the_installation_name_of_its_first_lease(context_of, release, monkeypatch, leases):
     """A run keeps its Lease if the installation gets another name; a cleared run uses the new name."""
     run = Run(context_of("plan", resolve=release))
-    acquire_lease(run, 60)
+    acquire_run_lease(run, 60)
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "renamed")
     later = RunLease.of(run, release)
     assert (later.me.installation, later.had) == ("here", True)
@@ -48,10 +48,10 @@ def test_build_tasks_renew_the_lease_of_the_plan(context_of, release, leases):
     builds = (ExportOperator, BuildImageOperator, SmokeTestOperator, PushOperator)
     assert {kind.keeps_s for kind in builds} == {BUILD_S}
     run = Run(context_of("plan", resolve=release))
-    renew_held_lease(run, BUILD_S)
+    renew_held_run_lease(run, BUILD_S)
     assert leases.asked == []
-    acquire_lease(run, 60)
-    renew_held_lease(run, BUILD_S)
+    acquire_run_lease(run, 60)
+    renew_held_run_lease(run, BUILD_S)
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (60, BUILD_S)]
 
 
@@ -68,7 +68,7 @@ class Stage(StageOperator):
 def test_a_run_that_lost_its_lease_stops_building(context_of, release, leases):
     """A run whose Lease was broken ends at its next task: it could not deploy what it builds."""
     context = context_of("plan", resolve=release)
-    acquire_lease(Run(context), 60)
+    acquire_run_lease(Run(context), 60)
     leases.answers.append(LeaseLost("this run no longer holds the lease"))
     with pytest.raises(AirflowFailException, match=r"^LeaseLost: "):
         Stage(task_id="export").execute(context)
@@ -79,8 +79,8 @@ def test_a_returned_lease_is_not_lost(context_of, release, leases, monkeypatch):
     returned = []
     monkeypatch.setattr(run_lease, "return_lease", lambda place, holder: returned.append((place.name, holder)) or True)
     run = Run(context_of("plan", resolve=release))
-    acquire_lease(run, 60)
-    return_own_lease(run)
+    acquire_run_lease(run, 60)
+    return_own_run_lease(run)
     assert returned == [("slipway-tfs-server", RunLease.of(run, release).me.identity)]
     assert RunLease.of(run, release).had is False
 
@@ -94,9 +94,9 @@ def test_a_wait_goes_on_if_its_lease_cannot_be_renewed_now(context_of, release, 
     def refuse(*_words, **_options):
         raise error("away")
 
-    monkeypatch.setattr(run_lease, "acquire", refuse)
+    monkeypatch.setattr(run_lease, "acquire_lease", refuse)
     with pytest.raises(error) if ends else nullcontext():
-        renew_lease(Run(context_of("gate", resolve=release)), 60)
+        renew_run_lease(Run(context_of("gate", resolve=release)), 60)
     assert ("not renewed" in caplog.text) is not ends
 
 
@@ -104,7 +104,7 @@ def test_a_lease_that_cannot_be_returned_fails_no_task(context_of, caplog):
     """If a retry cannot help, as without the connection, the Lease ends with its run."""
     run = Run(context_of("record"))
     run.context["ti"].facts["plan", LEASE] = LEFT
-    return_leases(run)
+    return_run_leases(run)
     assert "lease/slipway-tfs-server in shop: not returned: connection kubernetes_default: " in caplog.text
 
 
@@ -114,7 +114,7 @@ def test_returning_is_retried_if_the_api_server_does_not_respond(context_of, con
     run = Run(context_of("record"))
     run.context["ti"].facts["plan", LEASE] = LEFT
     with pytest.raises(ClusterUnreachable):
-        return_leases(run)
+        return_run_leases(run)
     assert "not returned" in caplog.text
 
 

@@ -2,7 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.gke.cluster import Drift, judge_cluster, judge_gone, newest_operation, plan_body, plan_drift
+from slipway.gke.cluster import (
+    Drift,
+    judge_cluster,
+    judge_cluster_gone,
+    newest_operation,
+    plan_cluster_body,
+    plan_cluster_drift,
+)
 from slipway.target import ClusterSpec, GkeCluster, NodePool
 from slipway.verdict import Verdict
 
@@ -45,12 +52,12 @@ STOCKOUT = {**CREATION, "status": "DONE", "error": {"code": 8, "message": "[GCE_
 
 def test_body_by_default():
     """Two n1-standard-8 in one zone, in the form that the provider's operator takes."""
-    assert plan_body(CLUSTER, SPEC) == BODY
+    assert plan_cluster_body(CLUSTER, SPEC) == BODY
 
 
 def test_body_if_autopilot():
     """Google manages the nodes, so the body has no pools."""
-    body = plan_body(CLUSTER, replace(SPEC, node_pools=(), workload_identity=False, labels={}))
+    body = plan_cluster_body(CLUSTER, replace(SPEC, node_pools=(), workload_identity=False, labels={}))
     assert body == {
         "name": "tfs-cluster",
         "release_channel": {"channel": "REGULAR"},
@@ -63,17 +70,17 @@ def test_body_if_the_pool_scales_and_the_endpoint_is_private_or_dns():
     """The body has the autoscaler's limits, private nodes and the kind of endpoint."""
     scaling = replace(POOL, min_count=1, max_count=4)
     private = replace(CLUSTER, endpoint="private")
-    body = plan_body(private, replace(SPEC, node_pools=(scaling,), private_nodes=True))
+    body = plan_cluster_body(private, replace(SPEC, node_pools=(scaling,), private_nodes=True))
     assert body["node_pools"][0]["autoscaling"] == {"enabled": True, "min_node_count": 1, "max_node_count": 4}
     assert body["private_cluster_config"] == {"enable_private_nodes": True, "enable_private_endpoint": True}
-    dns = plan_body(replace(CLUSTER, endpoint="dns"), SPEC)
+    dns = plan_cluster_body(replace(CLUSTER, endpoint="dns"), SPEC)
     assert dns["control_plane_endpoints_config"] == {"dns_endpoint_config": {"allow_external_traffic": True}}
 
 
 def test_no_drift_if_the_cluster_is_as_the_model_file_says():
     """Fields that the model file does not set are not drift, such as labels that the provider adds."""
     found = {**BODY, "status": "RUNNING", "resource_labels": {"team": "vision", "airflow-version": "v3-3-2"}}
-    assert plan_drift(CLUSTER, SPEC, found) == ()
+    assert plan_cluster_drift(CLUSTER, SPEC, found) == ()
 
 
 def test_drift_names_each_field():
@@ -81,7 +88,7 @@ def test_drift_names_each_field():
     pool = {**BODY["node_pools"][0], "initial_node_count": 1, "autoscaling": {"enabled": True}}
     pool["config"] = {**pool["config"], "machine_type": "e2-small"}
     found = {**BODY, "release_channel": {"channel": "RAPID"}, "node_pools": [pool, {"name": "gpu"}]}
-    assert plan_drift(CLUSTER, SPEC, found) == (
+    assert plan_cluster_drift(CLUSTER, SPEC, found) == (
         Drift(field="release_channel.channel", asked="REGULAR", found="RAPID"),
         Drift(field="node_pools.gpu", asked=None, found="a pool"),
         Drift(field="node_pools.default-pool.initial_node_count", asked=2, found=1),
@@ -93,17 +100,17 @@ def test_drift_names_each_field():
 def test_drift_if_only_one_of_the_two_is_autopilot():
     """Autopilot instead of pools is drift; the pools of an Autopilot cluster are not, because Google manages them."""
     found = {"name": "tfs-cluster", "autopilot": {"enabled": True}, "node_pools": [{"name": "default-pool"}]}
-    assert Drift(field="autopilot.enabled", asked=False, found=True) in plan_drift(CLUSTER, SPEC, found)
+    assert Drift(field="autopilot.enabled", asked=False, found=True) in plan_cluster_drift(CLUSTER, SPEC, found)
     asked = replace(SPEC, node_pools=(), workload_identity=False, labels={})
-    assert plan_drift(CLUSTER, asked, {**found, "release_channel": {"channel": "REGULAR"}}) == ()
+    assert plan_cluster_drift(CLUSTER, asked, {**found, "release_channel": {"channel": "REGULAR"}}) == ()
 
 
 def test_no_drift_if_the_autoscaler_changed_the_size():
     """The autoscaler sets the number of nodes."""
     scaling = replace(POOL, min_count=1, max_count=4)
     spec = replace(SPEC, node_pools=(scaling,))
-    pool = {**plan_body(CLUSTER, spec)["node_pools"][0], "initial_node_count": 4}
-    assert plan_drift(CLUSTER, spec, {**BODY, "node_pools": [pool]}) == ()
+    pool = {**plan_cluster_body(CLUSTER, spec)["node_pools"][0], "initial_node_count": 4}
+    assert plan_cluster_drift(CLUSTER, spec, {**BODY, "node_pools": [pool]}) == ()
 
 
 WHERE = "cluster tfs-cluster in shop, us-central1-a"
@@ -138,7 +145,7 @@ def test_cluster_is_judged_by_its_status_and_the_operations_error(found, operati
 )
 def test_name_is_free_only_if_the_cluster_is_gone(found, outcome):
     """The run waits for a deletion; a cluster that exists again was created by somebody else."""
-    assert outcome == judge_gone(CLUSTER, found).outcome
+    assert outcome == judge_cluster_gone(CLUSTER, found).outcome
 
 
 def test_newest_creation_is_found_among_other_operations():

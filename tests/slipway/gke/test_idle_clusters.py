@@ -8,7 +8,7 @@ import pytest
 
 from slipway.errors import ClusterUnreachable
 from slipway.gke import idle_clusters
-from slipway.gke.idle_clusters import find_idle_clusters, judge_idle, named_clusters
+from slipway.gke.idle_clusters import find_idle_clusters, judge_idle_cluster, named_clusters
 from slipway.records.record import write_record
 from slipway.records.store import Store
 from slipway.target import GkeCluster, Target
@@ -31,8 +31,8 @@ def asked(release):
 def served(monkeypatch, tmp_path):
     """Sets the model files: `served(name=text)`; `read` replaces reading objects from a cluster."""
 
-    def have(read=idle_clusters.read, **texts):
-        monkeypatch.setattr(idle_clusters, "read", read)
+    def have(read=idle_clusters.read_object, **texts):
+        monkeypatch.setattr(idle_clusters, "read_object", read)
         for name, text in texts.items():
             (tmp_path / f"{name}.yaml").write_text(FILE + text)
         monkeypatch.setattr(idle_clusters, "served_files", lambda: sorted(tmp_path.glob("*.yaml")))
@@ -130,7 +130,7 @@ def test_reported_if_clusters_may_not_be_listed(google, asked, served):
 def test_idle_if_unused_and_not_young(created, users, used, why):
     """A cluster younger than an hour is not idle, unless no model file names it."""
     found = {"status": "RUNNING", "create_time": created.isoformat()}
-    assert judge_idle(found, users, used=used, now=NOW) == why
+    assert judge_idle_cluster(found, users, used=used, now=NOW) == why
 
 
 def test_an_invalid_model_file_may_name_the_cluster_created_for_it(served):

@@ -1,6 +1,12 @@
 """Verdicts on Google's answers, which are given as in Google's REST reference."""
 
-from slipway.gke.permissions import iam_resource, judge_apis, judge_permissions, judge_project, plan_permissions
+from slipway.gke.permissions import (
+    iam_resource,
+    judge_google_apis,
+    judge_google_project,
+    judge_permissions,
+    plan_permissions,
+)
 from slipway.google_rest import GoogleAnswer
 
 DENIED = GoogleAnswer(status=403, body={"error": {"message": "The caller does not have\npermission."}})
@@ -14,11 +20,11 @@ def said(findings):
 
 def test_project_exists_or_not():
     """ACTIVE is ok; being deleted or not found is missing; a refusal is a warning."""
-    assert judge_project("shop", GoogleAnswer(status=200, body={"state": "ACTIVE"})).outcome == "ok"
-    deleted = judge_project("shop", GoogleAnswer(status=200, body={"state": "DELETE_REQUESTED"}))
+    assert judge_google_project("shop", GoogleAnswer(status=200, body={"state": "ACTIVE"})).outcome == "ok"
+    deleted = judge_google_project("shop", GoogleAnswer(status=200, body={"state": "DELETE_REQUESTED"}))
     assert (deleted.outcome, deleted.then) == ("missing", "gcloud projects undelete shop")
-    assert judge_project("shop", GoogleAnswer(status=404, body={})).outcome == "missing"
-    assert said([judge_project("shop", DENIED)]) == [
+    assert judge_google_project("shop", GoogleAnswer(status=404, body={})).outcome == "missing"
+    assert said([judge_google_project("shop", DENIED)]) == [
         ("warned", "project shop: could not be asked: HTTP 403: The caller does not have permission")
     ]
 
@@ -31,7 +37,7 @@ def test_disabled_apis_are_named_with_the_command_that_enables_them():
         "iam.googleapis.com": "DISABLED",
     }
     body = {"services": [{"name": f"projects/42/services/{api}", "state": state} for api, state in states.items()]}
-    found = judge_apis("shop", list(states), GoogleAnswer(status=200, body=body))
+    found = judge_google_apis("shop", list(states), GoogleAnswer(status=200, body=body))
     assert said(found) == [
         ("missing", "API compute.googleapis.com is not enabled in shop"),
         ("warned", "API iam.googleapis.com is not enabled in shop"),

@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.errors import GoogleUnreachable
-from slipway.gke.preflight import artifact_repository, inspect_target
+from slipway.gke.preflight import artifact_repository, inspect_gke_target
 from slipway.model.target_settings import GkeSettings
 from slipway.target import GkeCluster, Target
 
@@ -30,7 +30,7 @@ def outcomes(findings):
 
 def test_nothing_is_missing_if_everything_is_permitted(google, asked):
     """Preflight asks everything, creates nothing, and reports what the cluster will cost."""
-    findings = inspect_target(asked)
+    findings = inspect_gke_target(asked)
     assert outcomes(findings) == []
     assert "quota CPUS of region us-central1: 16 for 2 n1-standard-8: 72 of 72 are free" in [
         one.said for one in findings
@@ -72,8 +72,8 @@ def test_everything_missing_is_in_one_report(google, asked, context_of, caplog):
 def test_missing_if_the_image_cannot_be_pushed(google, asked):
     """Google gives the same answer for a repository without rights and for one that does not exist."""
     there = replace(asked, repository="us-central1-docker.pkg.dev/slipway-stand/models/digits-vit")
-    assert outcomes(inspect_target(there)) == []
-    [missing] = outcomes(inspect_target(replace(there, repository=there.repository.replace("models", "others"))))
+    assert outcomes(inspect_gke_target(there)) == []
+    [missing] = outcomes(inspect_gke_target(replace(there, repository=there.repository.replace("models", "others"))))
     assert missing[1].endswith("on repository others in slipway-stand, us-central1 (or there is none)")
 
 
@@ -86,7 +86,7 @@ DENIED = [
 def test_a_check_that_is_not_permitted_is_a_warning(google, asked):
     """An account that can do everything a run does need not be allowed to read projects, services or quotas."""
     google.faults.deny = DENIED
-    found = outcomes(inspect_target(asked))
+    found = outcomes(inspect_gke_target(asked))
     assert {outcome for outcome, _ in found} == {"warned"}
     assert all("could not be asked: HTTP 403: " in words for _, words in found)
     assert len(found) >= 4
@@ -95,7 +95,7 @@ def test_a_check_that_is_not_permitted_is_a_warning(google, asked):
 def test_googles_message_if_the_project_does_not_exist(google, asked):
     """Google does not report that a project does not exist; the finding quotes what it reports."""
     elsewhere = replace(asked.target.gke, project="gone")
-    found = outcomes(inspect_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
+    found = outcomes(inspect_gke_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
     assert found[0] == (
         "warned",
         "project gone: could not be asked: HTTP 403: Permission 'resourcemanager.projects.get' denied on resource '//cloudresourcemanager.googleapis.com/projects/gone' (or it may not exist)",
@@ -106,7 +106,7 @@ def test_missing_if_clusters_may_not_be_read(google, asked):
     """A run cannot work without reading clusters; the other checks run all the same."""
     google.faults.deny = ["GetCluster"]
     google.compute.limits = {**google.compute.limits, "CPUS": 8.0}
-    found = outcomes(inspect_target(asked))
+    found = outcomes(inspect_gke_target(asked))
     assert [outcome for outcome, _ in found] == ["missing", "missing"]
     assert found[0][1].startswith("cluster tfs-cluster in slipway-stand, us-central1-a: ")
 
@@ -114,14 +114,14 @@ def test_missing_if_clusters_may_not_be_read(google, asked):
 def test_missing_if_the_zone_lacks_the_machine_type(google, asked):
     """The finding names the machine type and the command that lists the available ones."""
     pools = (replace(asked.cluster.node_pools[0], machine_type="n1-standard-9000"),)
-    [found] = outcomes(inspect_target(replace(asked, cluster=replace(asked.cluster, node_pools=pools))))
+    [found] = outcomes(inspect_gke_target(replace(asked, cluster=replace(asked.cluster, node_pools=pools))))
     assert found == ("missing", "machine type n1-standard-9000: there is none in us-central1-a")
 
 
 def test_missing_if_the_region_does_not_exist(google, asked):
     """A misspelt location is found before anything is created."""
     elsewhere = replace(asked.target.gke, location="us-central9-a")
-    [found] = outcomes(inspect_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
+    [found] = outcomes(inspect_gke_target(replace(asked, target=replace(asked.target, gke=elsewhere))))
     assert found == ("missing", "region us-central9: there is none")
 
 
@@ -131,7 +131,7 @@ def test_rights_and_no_quota_are_asked_if_the_cluster_exists(google, asked):
 
     google.compute.limits = {}
     google.put(PATH, Cluster.from_json(json.dumps({"status": "RUNNING"})))
-    [(outcome, words)] = outcomes(inspect_target(asked))
+    [(outcome, words)] = outcomes(inspect_gke_target(asked))
     assert outcome == "warned"
     assert words.startswith("rights in namespace default: could not be asked: ")
     assert "compute.regions.get" not in google.calls
@@ -140,10 +140,10 @@ def test_rights_and_no_quota_are_asked_if_the_cluster_exists(google, asked):
 def test_creating_the_namespace_needs_a_permission(google, asked):
     """A new cluster has only `default`; apply creates any other namespace."""
     shop = replace(asked, target=replace(asked.target, namespace="shop"))
-    assert outcomes(inspect_target(shop)) == []
+    assert outcomes(inspect_gke_target(shop)) == []
     google.project.missing = ["container.namespaces.create"]
-    assert outcomes(inspect_target(asked)) == []
-    [(outcome, words)] = outcomes(inspect_target(shop))
+    assert outcomes(inspect_gke_target(asked)) == []
+    [(outcome, words)] = outcomes(inspect_gke_target(shop))
     assert outcome == "missing"
     assert words.startswith("no permission container.namespaces.create on project")
 
@@ -152,7 +152,7 @@ def test_quota_is_not_checked_if_autopilot(google, asked):
     """The nodes of an Autopilot cluster depend on its pods."""
     google.compute.limits = {}
     autopilot = replace(asked, cluster=GkeSettings(autopilot=True).spec)
-    assert outcomes(inspect_target(autopilot)) == []
+    assert outcomes(inspect_gke_target(autopilot)) == []
 
 
 def test_retryable_if_google_has_an_outage(google, asked, context_of, monkeypatch):

@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
-from slipway.gke.prices import Shape, machine_price, read_prices, shape_of_found, shape_of_spec, standing_cost
+from slipway.gke.prices import (
+    Shape,
+    cluster_shape_of_found,
+    cluster_shape_of_spec,
+    machine_price,
+    read_prices,
+    standing_cost,
+)
 from slipway.model.target_settings import GkeSettings
 
 
@@ -15,7 +22,7 @@ def prices():
 
 def test_cost_of_the_default_cluster(prices):
     """Two n1-standard-8, their disks and addresses, and the fee; the text names the table's region and date."""
-    cost = standing_cost(prices, shape_of_spec(GkeSettings().spec, "us-central1-a"))
+    cost = standing_cost(prices, cluster_shape_of_spec(GkeSettings().spec, "us-central1-a"))
     assert cost.per_hour == pytest.approx(0.10 + 2 * 0.38 + 2 * 100 * 0.10 / 730 + 2 * 0.005, abs=0.001)
     assert cost.unknown == ()
     assert str(cost) == (
@@ -57,13 +64,13 @@ def test_machine_types_that_the_table_lacks_are_named(prices, machine_type):
 
 def test_other_regions_are_named(prices):
     """The table is for one region, so the text names the difference."""
-    cost = standing_cost(prices, shape_of_spec(GkeSettings().spec, "europe-west4-b"))
+    cost = standing_cost(prices, cluster_shape_of_spec(GkeSettings().spec, "europe-west4-b"))
     assert cost.unknown == ("the difference between prices in europe-west4 and us-central1",)
 
 
 def test_cost_of_autopilot(prices):
     """The fee; the text adds the two prices for what pods request."""
-    cost = standing_cost(prices, shape_of_spec(GkeSettings(autopilot=True).spec, "us-central1"))
+    cost = standing_cost(prices, cluster_shape_of_spec(GkeSettings(autopilot=True).spec, "us-central1"))
     assert cost.per_hour == prices.cluster_per_hour
     assert cost.unknown == ("what its pods request, at $0.0445 per vCPU and $0.0049 per GB, each per hour",)
     assert "boot disks" not in str(cost)
@@ -77,7 +84,7 @@ def test_a_regional_cluster_has_nodes_in_three_zones(prices):
         "locations": ["us-central1-a", "us-central1-b", "us-central1-c"],
         "node_pools": [{"initial_node_count": 2, "config": {"machine_type": "n1-standard-8"}}],
     }
-    assert shape_of_found(found) == shape_of_spec(spec, "us-central1")
-    assert shape_of_found(found).nodes == (("n1-standard-8", 6),)
-    private = shape_of_found({**found, "private_cluster_config": {"enable_private_nodes": True}})
-    assert private == replace(shape_of_found(found), public_nodes=False)
+    assert cluster_shape_of_found(found) == cluster_shape_of_spec(spec, "us-central1")
+    assert cluster_shape_of_found(found).nodes == (("n1-standard-8", 6),)
+    private = cluster_shape_of_found({**found, "private_cluster_config": {"enable_private_nodes": True}})
+    assert private == replace(cluster_shape_of_found(found), public_nodes=False)

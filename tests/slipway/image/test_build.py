@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import Card
-from slipway.image.build import IMAGE_LABEL_BUILD, build_key, plan_changes, plan_labels
+from slipway.image.build import IMAGE_LABEL_BUILD, image_build_key, plan_image_changes, plan_image_labels
 
 
 def test_labels_name_where_the_image_comes_from(release, export):
     """The OCI's labels and Slipway's own have the values of the release and the export."""
-    labels = plan_labels(release, export)
+    labels = plan_image_labels(release, export)
     assert labels["org.opencontainers.image.source"] == "digits-vit/checkpoint"
     assert labels["org.opencontainers.image.revision"] == f"sha256:{'1' * 64}"
     assert labels["org.opencontainers.image.version"] == "7"
@@ -22,31 +22,31 @@ def test_labels_name_where_the_image_comes_from(release, export):
 def test_labels_name_the_model_card(release, export):
     """The labels name the image's card and its parity with 🤗; an image without a card has neither label."""
     card = Card(uri="file:///store/README.md", digest="sha256:0", parity="32 of 32 labels equal", parameters=1, size=2)
-    labels = plan_labels(release, replace(export, card=card))
+    labels = plan_image_labels(release, replace(export, card=card))
     assert (labels["slipway.card"], labels["slipway.parity"]) == ("sha256:0", "32 of 32 labels equal")
-    assert not {"slipway.card", "slipway.parity"} & set(plan_labels(release, export))
+    assert not {"slipway.card", "slipway.parity"} & set(plan_image_labels(release, export))
 
 
 def test_changes_set_only_the_model_and_labels(release, export):
     """Only MODEL_NAME and labels of the base image's configuration change."""
-    changes = plan_changes(release, export)
+    changes = plan_image_changes(release, export)
     assert changes[0] == "ENV MODEL_NAME=digits-vit"
     assert all(change.startswith("LABEL ") for change in changes[1:])
-    assert f'LABEL {IMAGE_LABEL_BUILD}="{build_key(release, export)}"' in changes
-    assert len(changes) == len(plan_labels(release, export)) + 2
+    assert f'LABEL {IMAGE_LABEL_BUILD}="{image_build_key(release, export)}"' in changes
+    assert len(changes) == len(plan_image_labels(release, export)) + 2
 
 
 def test_changes_are_the_same_if_planned_again(release, export):
     """The same release and export give the same changes, in every run and on every worker."""
     other = replace(release, run_id="scheduled__x", force=True)
-    assert plan_changes(release, export) == plan_changes(other, replace(export))
-    assert build_key(release, export) == build_key(other, replace(export))
+    assert plan_image_changes(release, export) == plan_image_changes(other, replace(export))
+    assert image_build_key(release, export) == image_build_key(other, replace(export))
 
 
 def test_label_stays_one_value_if_it_has_quotes(release, export):
     """Quotes and line ends in a value do not start another instruction."""
     odd = replace(release, source=replace(release.source, location='a "b"\nENV X=1'))
-    assert all("\n" not in change for change in plan_changes(odd, export))
+    assert all("\n" not in change for change in plan_image_changes(odd, export))
 
 
 INPUTS = {
@@ -62,5 +62,5 @@ INPUTS = {
 @pytest.mark.parametrize(("of_release", "of_export"), INPUTS.values(), ids=INPUTS)
 def test_build_key_changes_with_each_input(release, export, of_release, of_export):
     """An image of another release or export is never found instead."""
-    changed = build_key(replace(release, **of_release), replace(export, **of_export))
-    assert changed != build_key(release, export)
+    changed = image_build_key(replace(release, **of_release), replace(export, **of_export))
+    assert changed != image_build_key(release, export)

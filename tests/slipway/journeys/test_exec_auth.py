@@ -18,7 +18,7 @@ from slipway.dag.triggers.rollout import AddressTrigger
 from slipway.errors import InputRefused
 from slipway.facts import to_dict
 from slipway.kubernetes.api import read_object_async
-from slipway.kubernetes.client import cluster_client, connected_namespace
+from slipway.kubernetes.client import cluster_client, namespace_of_connection
 from slipway.target import Target
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
@@ -166,7 +166,7 @@ def test_refused_in_one_line_if_the_plugin_gives_nothing(kubeconfig, connected, 
     with pytest.raises(
         InputRefused, match=rf"^connection tried: the exec plugin .*{words}\. Next: install its command on"
     ):
-        connected_namespace("tried")
+        namespace_of_connection("tried")
 
 
 def test_refused_in_one_line_if_the_plugin_is_not_installed(kubeconfig, connected):

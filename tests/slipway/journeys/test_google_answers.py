@@ -10,7 +10,7 @@ import pytest
 from local.google_project import read_google_project
 from slipway.gke.leftovers import LISTS
 from slipway.gke.lookup import find_cluster, find_operation, list_clusters, list_compute
-from slipway.gke.preflight import inspect_deletion, inspect_target
+from slipway.gke.preflight import inspect_cluster_deletion, inspect_gke_target
 from slipway.model.target_settings import GkeSettings
 from slipway.target import GkeCluster, Target
 
@@ -57,13 +57,13 @@ def test_resources_that_may_outlive_a_cluster_are_listed_by_scope(account, resou
 
 def test_permission_to_delete_can_be_asked(account):
     """Google reports that the account has what a teardown needs."""
-    [found] = inspect_deletion(account.target, account.cluster)
+    [found] = inspect_cluster_deletion(account.target, account.cluster)
     assert (found.outcome, found.said) == ("ok", f"permissions on project {account.project}: all 3 that the run needs")
 
 
 def test_every_check_of_preflight_is_permitted(account, release):
     """Project, APIs, permissions and quota can be asked with the rights that docs/gke.md names."""
     asked = replace(release, target=account.target, cluster=GkeSettings(temporary=True).spec)
-    for one in inspect_target(asked):
+    for one in inspect_gke_target(asked):
         print(one)
         assert "could not be asked" not in one.said

@@ -23,12 +23,12 @@ from local.gke.tokens import issuer_of
 from local.parts.google import render_auth
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
 from slipway.facts import Export, Proof, to_dict
-from slipway.google import access_token
+from slipway.google import google_access_token
 from slipway.image.build import build_image
 from slipway.image.engine import engine
 from slipway.image.push import push_image
 from slipway.image.registry import repository_at
-from slipway.model.content import write_layer
+from slipway.model.content import write_model_layer
 from slipway.paths import SERVED
 from slipway.records.record import new_record, utc_now
 from slipway.steps.resolve import resolve
@@ -205,7 +205,7 @@ def tiny(tmp_path):
     """An export of a few bytes."""
     (tmp_path / "savedmodel").mkdir()
     (tmp_path / "savedmodel" / "saved_model.pb").write_bytes(b"graph")
-    write_layer(tmp_path / "savedmodel", "/models/login/1", tmp_path / "model.tar")
+    write_model_layer(tmp_path / "savedmodel", "/models/login/1", tmp_path / "model.tar")
     uris = dict.fromkeys(("golden_uri", "descriptors_uri", "report_uri"), "file:///none")
     return Export(version=1, content_hash=f"sha256:{'c' * 64}", model_uri=f"file://{tmp_path}/model.tar", **uris)
 
@@ -339,7 +339,9 @@ JWT = re.compile(r"eyJ[\w-]+\.eyJ")  # how all tokens of Google and of the token
 def token_based(google, docker_engine, remove_images):
     """A base image that only the registry with tokens has."""
     remove_images(google.host)
-    return put_base(docker_engine, google.host, {"username": "oauth2accesstoken", "password": access_token("google")})
+    return put_base(
+        docker_engine, google.host, {"username": "oauth2accesstoken", "password": google_access_token("google")}
+    )
 
 
 def test_pushed_with_a_token_of_the_google_connection(google, token_based, resolved, tiny, caplog, tmp_path):  # noqa: PLR0917 - fixtures

@@ -4,8 +4,8 @@ import pytest
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
 from slipway.facts import ObjectRef
-from slipway.kubernetes.api import refusal
-from slipway.kubernetes.apply import plan_apply, ref_of
+from slipway.kubernetes.api import api_refusal
+from slipway.kubernetes.apply import object_ref_of, plan_apply
 from slipway.kubernetes.manifests import KIND_ORDER, apply_rank
 from slipway.target import Target
 
@@ -53,16 +53,16 @@ def test_pruned_in_reverse_order():
     """The last applied object is deleted first; so are unknown kinds."""
     kinds = ["ServiceMonitor", "Alert", *KIND_ORDER]
     applied = sorted((manifest(kind, name) for kind in kinds for name in ("a", "b")), key=apply_rank)
-    before = [ref_of(each) for each in applied]
+    before = [object_ref_of(each) for each in applied]
     assert tuple(reversed(before)) == plan_apply([], tuple(sorted(before, key=str))).prune
 
 
 def test_object_that_a_manifest_describes():
     """A manifest's reference has kubectl's name for the object."""
-    found = ref_of(manifest("Deployment", api_version="apps/v1"))
+    found = object_ref_of(manifest("Deployment", api_version="apps/v1"))
     assert found == ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop")
     assert str(found) == "deployment/tfs-server"
-    assert ref_of({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}).namespace == ""
+    assert object_ref_of({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}).namespace == ""
 
 
 def status_body(message, **details):
@@ -102,7 +102,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("status", "body", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
 def test_refusal_of_an_api_server(status, body, kind, words):
     """A refusal becomes one line: where, the server's message, what next; a temporary one can be retried."""
-    error = refusal(TARGET, "deployment/tfs-server", status, body)
+    error = api_refusal(TARGET, "deployment/tfs-server", status, body)
     message = str(error)
     assert type(error) is kind
     assert "\n" not in message
@@ -113,5 +113,5 @@ def test_refusal_of_an_api_server(status, body, kind, words):
 
 def test_conflict_names_the_command_that_shows_field_owners():
     """The next command of a conflict shows who owns which field."""
-    message = str(refusal(TARGET, "deployment/tfs-server", 409, CONFLICT))
+    message = str(api_refusal(TARGET, "deployment/tfs-server", 409, CONFLICT))
     assert message.endswith("kubectl -n shop get deployment/tfs-server -o yaml --show-managed-fields")

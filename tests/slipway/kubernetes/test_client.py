@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from slipway.errors import InputRefused
-from slipway.kubernetes.client import connected_namespace
+from slipway.kubernetes.client import namespace_of_connection
 
 KUBECONFIG = {
     "apiVersion": "v1",
@@ -33,7 +33,7 @@ def connection(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("extra", "namespace"), [({"namespace": "shop"}, "shop"), ({}, "default")])
 def test_namespace_is_the_connections(connection, extra, namespace):
     """The namespace is the connection's, `default` if it has none."""
-    assert namespace == connected_namespace(connection(**extra))
+    assert namespace == namespace_of_connection(connection(**extra))
 
 
 @pytest.mark.parametrize("kubeconfig", ["/nowhere/kubeconfig", "empty"])
@@ -42,5 +42,5 @@ def test_refused_in_one_line_if_the_kubeconfig_is_invalid(connection, tmp_path, 
     (tmp_path / "empty").touch()
     place = kubeconfig if kubeconfig.startswith("/") else str(tmp_path / kubeconfig)
     with pytest.raises(InputRefused, match=r"^connection tried: .*Next: fix it in Airflow .*kube_config") as refusal:
-        connected_namespace(connection(kube_config_path=place))
+        namespace_of_connection(connection(kube_config_path=place))
     assert "\n" not in str(refusal.value)

@@ -6,7 +6,7 @@ from rendering import MARKS, REFERENCE, rendered
 from slipway.errors import ManifestError
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import manifests_hash, overlay_folder, render_manifests
-from slipway.kubernetes.manifests import to_yaml
+from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
 from slipway.target import Target
 
@@ -16,7 +16,8 @@ def test_same_bytes_if_rendered_again(release, overlay_name):
     """The same release gives the same bytes, with the base and with every overlay in the repository."""
     release = replace(release, overlay=overlay_name, export=MARKS)
     first, second = (
-        to_yaml(render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")) for _ in range(2)
+        manifests_to_yaml(render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef"))
+        for _ in range(2)
     )
     assert first == second
 

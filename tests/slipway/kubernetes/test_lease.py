@@ -7,7 +7,15 @@ import pytest
 from leases import MATE, ME, NOW, OTHER, PLACE, holder_of, kubectl, lease, place_on
 
 from slipway.errors import TargetBusy
-from slipway.kubernetes.lease import MARGIN_S, Holder, acquire, check, judge_lease, render_lease, return_lease
+from slipway.kubernetes.lease import (
+    MARGIN_S,
+    Holder,
+    acquire_lease,
+    check_lease,
+    judge_lease,
+    render_lease,
+    return_lease,
+)
 
 JUDGED = {
     "none": (None, "pass", "free"),
@@ -93,7 +101,7 @@ def test_ten_contenders_have_one_holder(stand, place):
     def contend(holder, begin, ended):
         begin.wait()
         try:
-            acquire(place, holder, limit_s=3600, is_over=never)
+            acquire_lease(place, holder, limit_s=3600, is_over=never)
             ended[holder] = "holds"
         except TargetBusy as error:
             ended[holder] = str(error)
@@ -118,29 +126,29 @@ def test_ten_contenders_have_one_holder(stand, place):
 @pytest.mark.alongside
 def test_another_run_acquires_it_only_when_it_has_expired(stand, place):
     """A refusal names the holder, until when and the command that breaks the Lease; an expired one is acquired."""
-    held = acquire(place, OTHER, limit_s=3600, is_over=never)
+    held = acquire_lease(place, OTHER, limit_s=3600, is_over=never)
     with pytest.raises(TargetBusy) as refused:
-        acquire(place, ME, limit_s=3600, is_over=lambda _: True)
+        acquire_lease(place, ME, limit_s=3600, is_over=lambda _: True)
     assert f"held by {OTHER}, until" in str(refused.value)
     assert "airflow dags trigger refresh_digits_vit --conf '{\"break_lease\": true}'" in str(refused.value)
-    assert check(place, ME, is_over=never).outcome == "wait"
+    assert check_lease(place, ME, is_over=never).outcome == "wait"
     assert datetime.fromisoformat(held.until) > datetime.now(UTC)
     expire(stand, place)
-    acquire(place, ME, limit_s=3600, is_over=never)
+    acquire_lease(place, ME, limit_s=3600, is_over=never)
     assert holder_of(stand, place) == ME.identity
     assert return_lease(place, OTHER.identity) is False
     assert return_lease(place, ME.identity) is True
-    assert check(place, ME, is_over=never).reason == "free"
+    assert check_lease(place, ME, is_over=never).reason == "free"
 
 
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_a_run_of_this_installation_loses_it_when_it_has_ended(stand, place):
     """A killed run of the same installation blocks no other run once Airflow reports that it has ended."""
-    acquire(place, MATE, limit_s=3600, is_over=never)
+    acquire_lease(place, MATE, limit_s=3600, is_over=never)
     with pytest.raises(TargetBusy):
-        acquire(place, ME, limit_s=3600, is_over=never)
-    acquire(place, ME, limit_s=3600, is_over=lambda holder: holder == MATE)
+        acquire_lease(place, ME, limit_s=3600, is_over=never)
+    acquire_lease(place, ME, limit_s=3600, is_over=lambda holder: holder == MATE)
     assert holder_of(stand, place) == ME.identity
 
 
@@ -156,15 +164,15 @@ def test_a_lease_without_an_end_time_must_be_broken(stand, place):
     }
     kubectl(stand, "create", "-f", "-", stdin=json.dumps(incomplete))
     with pytest.raises(TargetBusy, match="held by 'me', without an end time"):
-        acquire(place, ME, limit_s=3600, is_over=never)
-    assert acquire(place, ME, limit_s=3600, is_over=never, breaks=True).broke == "'me', without an end time"
+        acquire_lease(place, ME, limit_s=3600, is_over=never)
+    assert acquire_lease(place, ME, limit_s=3600, is_over=never, breaks=True).broke == "'me', without an end time"
 
 
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_an_acquire_that_met_another_write_reads_again(stand, place):
     """Another write between the read and the write is not overwritten: the Lease is read and judged again."""
-    acquire(place, ME, limit_s=3600, is_over=never)
+    acquire_lease(place, ME, limit_s=3600, is_over=never)
     asked = []
 
     def is_over(_holder):
@@ -174,6 +182,6 @@ def test_an_acquire_that_met_another_write_reads_again(stand, place):
             kubectl(stand, "annotate", "--overwrite", "lease", place.name, f"touched={len(asked)}")
         return True
 
-    acquire(place, MATE, limit_s=3600, is_over=is_over)
+    acquire_lease(place, MATE, limit_s=3600, is_over=is_over)
     assert len(asked) == 3
     assert holder_of(stand, place) == MATE.identity

@@ -6,7 +6,7 @@ from rendering import MARKS, REFERENCE, render, rendered, server_of
 
 from slipway.errors import ManifestError
 from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import KIND_ORDER, apply_rank, check_manifests, name_of, to_yaml
+from slipway.kubernetes.manifests import KIND_ORDER, apply_rank, check_manifests, manifest_name, manifests_to_yaml
 
 SELECTOR = {"app": "tfs-server", "slipway/model": "digits-vit"}
 ALL_LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef"}
@@ -25,7 +25,7 @@ def pod_patch(**spec):
 def test_objects_in_the_order_in_which_they_are_applied(release):
     """An object comes after what it needs; the HPA comes after the Deployment."""
     objects = render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
-    assert [name_of(manifest) for manifest in objects] == [
+    assert [manifest_name(manifest) for manifest in objects] == [
         "service/tfs-server",
         "poddisruptionbudget/tfs-server",
         "deployment/tfs-server",
@@ -207,7 +207,7 @@ def test_unknown_kinds_come_before_the_service():
 def test_yaml_stream_has_the_same_objects(release):
     """The stored manifests are the applied ones."""
     objects = list(rendered(release).values())
-    assert objects == list(yaml.safe_load_all(to_yaml(objects)))
+    assert objects == list(yaml.safe_load_all(manifests_to_yaml(objects)))
 
 
 @pytest.mark.parametrize("release_id", ["12e456789012", "123456789012", "000000000000"])
@@ -215,4 +215,4 @@ def test_release_id_that_looks_like_a_number_is_text(release, release_id):
     """A hash may be all decimal digits, or have one e: kubectl and PyYAML disagree on which of these are numbers."""
     objects = render_manifests(release, reference=REFERENCE, version=7, release_id=release_id)
     assert {manifest["metadata"]["labels"]["slipway/release"] for manifest in objects} == {release_id}
-    assert f"slipway/release: '{release_id}'" in to_yaml(objects)
+    assert f"slipway/release: '{release_id}'" in manifests_to_yaml(objects)

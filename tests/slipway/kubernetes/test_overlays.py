@@ -4,7 +4,7 @@ import pytest
 from rendering import arguments_of, rendered, rendered_once, server_of
 
 from slipway.kubernetes import kustomize
-from slipway.kubernetes.manifests import to_yaml
+from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
 
 
@@ -115,7 +115,7 @@ def test_changed_batching_rolls_the_deployment(release, overlay):
     after = rendered(replace(release, overlay="batching"))
     name, changed = (objects["ConfigMap"]["metadata"]["name"] for objects in (before, after))
     assert name != changed
-    assert to_yaml([before["Deployment"]]).replace(name, changed) == to_yaml([after["Deployment"]])
+    assert manifests_to_yaml([before["Deployment"]]).replace(name, changed) == manifests_to_yaml([after["Deployment"]])
 
 
 def test_internal_load_balancer_on_every_cloud(release):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from slipway.kubernetes.proxy import ask_at, how_to_allow, read_proxied
+from slipway.kubernetes.proxy import how_to_allow_proxy, read_proxy_answer, send_to_service
 from slipway.serving.golden import Answer
 
 
@@ -16,7 +16,7 @@ async def test_a_url_without_a_host_goes_through_the_api_server(release, http_se
     server = http_server((200, '{"predictions": ["ü"]}'))
     connected(server)
     body = '{"signature_name":"serving_default",\n "instances":["aW1hZ2U"]}'
-    answer = await ask_at(release.target, release.preview.proxy_path, "/v1/models/m/versions/7:predict", body)
+    answer = await send_to_service(release.target, release.preview.proxy_path, "/v1/models/m/versions/7:predict", body)
     assert Answer(status=200, body='{"predictions": ["ü"]}') == answer
     (seen,) = server.seen
     path = "/api/v1/namespaces/shop/services/tfs-server-preview:8501/proxy/v1/models/m/versions/7:predict"
@@ -26,13 +26,13 @@ async def test_a_url_without_a_host_goes_through_the_api_server(release, http_se
 async def test_a_url_with_a_host_gets_the_request(release, http_server):
     """A public address needs no connection to the cluster."""
     server = http_server((200, "{}"))
-    assert Answer(status=200, body="{}") == await ask_at(release.target, server.url, "/v1/models/m")
+    assert Answer(status=200, body="{}") == await send_to_service(release.target, server.url, "/v1/models/m")
 
 
 async def test_status_0_if_the_api_server_cannot_be_reached(release, closed_url, connected):
     """A failed connection is an Answer with status 0."""
     connected(SimpleNamespace(url=closed_url))
-    answer = await ask_at(release.target, release.preview.proxy_path, "/v1/models/m")
+    answer = await send_to_service(release.target, release.preview.proxy_path, "/v1/models/m")
     assert answer.status == 0
     assert answer.body
 
@@ -47,7 +47,7 @@ def test_the_api_servers_own_error_is_not_the_models_answer(status):
         "message": "no endpoints available",
         "code": status,
     }
-    answer = read_proxied(status, json.dumps(said))
+    answer = read_proxy_answer(status, json.dumps(said))
     denied = status if status in {401, 403} else 0
     assert Answer(status=0, body=f"the API server: HTTP {status}: no endpoints available", denied=denied) == answer
 
@@ -77,11 +77,11 @@ async def test_a_real_api_server_names_the_missing_right(release, stand, as_acco
     target = replace(release.target, namespace=stand["namespace"])
     path = replace(release, target=target).preview.proxy_path
     as_account()
-    answer = await ask_at(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")
+    answer = await send_to_service(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")
     assert answer.denied == 403
     assert 'cannot create resource "services/proxy"' in answer.body
     as_account("nobodys")
-    assert (await ask_at(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")).denied == 401
+    assert (await send_to_service(target, path, "/v1/models/digits-vit/versions/7:predict", "{}")).denied == 401
 
 
 WAYS_IN = {
@@ -94,7 +94,7 @@ WAYS_IN = {
 @pytest.mark.parametrize(("denied", "then"), WAYS_IN.items())
 def test_next_step_after_a_denial(release, denied, then):
     """After 401 the next step is a valid token or certificate; after 403 it names the missing rights."""
-    assert then == how_to_allow(release.target, denied)
+    assert then == how_to_allow_proxy(release.target, denied)
 
 
 MODELS = {
@@ -110,4 +110,4 @@ MODELS = {
 @pytest.mark.parametrize(("status", "body"), MODELS.values(), ids=MODELS)
 def test_the_models_answer_is_passed_on_unchanged(status, body):
     """Anything other than the API server's Status is the model's answer."""
-    assert Answer(status=status, body=body) == read_proxied(status, body)
+    assert Answer(status=status, body=body) == read_proxy_answer(status, body)

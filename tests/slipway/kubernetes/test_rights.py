@@ -1,4 +1,4 @@
-from slipway.kubernetes.rights import Right, judge_rights, kinds_of, plan_rights
+from slipway.kubernetes.rights import Right, judge_rights, kinds_of_objects, plan_rights
 from slipway.verdict import Finding
 
 KINDS = (("", "Service"), ("apps", "Deployment"))
@@ -12,7 +12,7 @@ def said(findings):
 def test_kinds_are_listed_once_in_order():
     """Each kind of manifest with its group, in the order of the manifests."""
     objects = [{"apiVersion": "apps/v1", "kind": "Deployment"}, {"apiVersion": "v1", "kind": "Service"}] * 2
-    assert kinds_of(objects) == (("apps", "Deployment"), ("", "Service"))
+    assert kinds_of_objects(objects) == (("apps", "Deployment"), ("", "Service"))
 
 
 def test_lacking_rights_are_missing_or_a_warning():

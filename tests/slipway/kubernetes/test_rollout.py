@@ -1,7 +1,8 @@
 import pytest
 
-from slipway.kubernetes.diagnosis import explain_pods, next_command
-from slipway.kubernetes.rollout import grpc_at, judge_address, judge_rollout, release_selector
+from slipway.kubernetes.address import judge_address, service_grpc_address
+from slipway.kubernetes.diagnosis import explain_pods, next_pod_command
+from slipway.kubernetes.rollout import judge_rollout, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"
@@ -160,7 +161,7 @@ GRPC = {
 def test_grpc_address_has_the_services_port(ingress, ports, address):
     """An overlay may change gRPC's port, or remove it."""
     seen = {**service(*filter(None, [ingress])), "spec": {"ports": ports}}
-    assert address == grpc_at(seen)
+    assert address == service_grpc_address(seen)
 
 
 def test_fail_if_the_service_is_gone():
@@ -258,4 +259,4 @@ def test_pods_before_events():
 def test_next_command_selects_the_pods_of_the_release(release):
     """The next command can be pasted: namespace and selector of this release."""
     assert release_selector("abcdefabcdef") == "slipway/release=abcdefabcdef"
-    assert next_command(release, "abcdefabcdef") == "kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
+    assert next_pod_command(release, "abcdefabcdef") == "kubectl -n shop describe pods -l slipway/release=abcdefabcdef"

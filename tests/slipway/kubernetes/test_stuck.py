@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.kubernetes.stuck import APART_S, Evidence, Observations, find_stuck, gather, judge_stuck, wants_events
+from slipway.kubernetes.stuck import (
+    APART_S,
+    Evidence,
+    Observations,
+    find_stuck,
+    gather_rollout_evidence,
+    judge_stuck,
+    needs_pod_events,
+)
 from slipway.verdict import Verdict
 
 SEEN = yaml.safe_load(Path(__file__).with_name("stuck.yaml").read_text())
@@ -282,7 +290,7 @@ GATHERED = {
 def test_only_the_newest_replica_set_of_this_release_is_judged(replica_sets, name):
     """Only pods of the newest ReplicaSet count, and only if it is the release's."""
     pods = [owned("a", "new"), owned("b", "old"), owned("c", "ours"), owned("d", "theirs")]
-    found = gather(replica_sets, pods, deployment_uid="u-1", release_id="abcdefabcdef")
+    found = gather_rollout_evidence(replica_sets, pods, deployment_uid="u-1", release_id="abcdefabcdef")
     assert name == (found.replica_set and found.replica_set["metadata"]["name"])
     assert {"new": ["a"], "ours": ["c"], None: []}[name] == [pod["metadata"]["name"] for pod in found.pods]
     assert not found.terminating
@@ -291,7 +299,9 @@ def test_only_the_newest_replica_set_of_this_release_is_judged(replica_sets, nam
 def test_terminating_pods_are_noted():
     """Pods of the previous release that still terminate use quota."""
     pods = [owned("a", "new"), owned("b", "old", deletionTimestamp="2026-11-24T04:22:00Z")]
-    assert gather([revision("new", 2)], pods, deployment_uid="u-1", release_id="abcdefabcdef").terminating
+    assert gather_rollout_evidence(
+        [revision("new", 2)], pods, deployment_uid="u-1", release_id="abcdefabcdef"
+    ).terminating
 
 
 ASKED = {"image missing": True, "ConfigMap of a volume missing": True, "unschedulable": True, "crash loop": False, "OOM kill": False}  # fmt: skip
@@ -300,4 +310,4 @@ ASKED = {"image missing": True, "ConfigMap of a volume missing": True, "unschedu
 @pytest.mark.parametrize(("case", "asked"), ASKED.items())
 def test_events_are_read_if_they_can_matter(case, asked):
     """If a pod's status says everything, no events are listed."""
-    assert wants_events(seen(case).pods) is asked
+    assert needs_pod_events(seen(case).pods) is asked

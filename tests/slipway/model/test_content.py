@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from slipway.errors import ExportError
-from slipway.model.content import content_hash, pack, unpack, write_layer
+from slipway.model.content import content_hash, pack_folder, unpack_folder, write_model_layer
 
 CONTENT = {"config.json": b"{}", "model.safetensors": b"\x00weights", "nested/ätna.txt": b"x"}
 
@@ -29,12 +29,12 @@ def test_equal_tar_if_the_content_is_equal(folder, tmp_path):
     """A copy has the same bytes whenever and wherever it is packed."""
     one, two = folder("one"), folder("two", mtime=1)
     (two / "config.json").chmod(0o600)
-    assert pack(one, tmp_path / "one.tar").read_bytes() == pack(two, tmp_path / "two.tar").read_bytes()
+    assert pack_folder(one, tmp_path / "one.tar").read_bytes() == pack_folder(two, tmp_path / "two.tar").read_bytes()
 
 
 def test_unpacked_content_is_the_packed_content(folder, tmp_path):
     """Unpacking a copy gives the content that was packed."""
-    back = unpack(pack(folder("one"), tmp_path / "one.tar"), tmp_path / "back")
+    back = unpack_folder(pack_folder(folder("one"), tmp_path / "one.tar"), tmp_path / "back")
     assert {str(path.relative_to(back)): path.read_bytes() for path in back.rglob("*") if path.is_file()} == CONTENT
     assert content_hash(back) == content_hash(tmp_path / "one")
 
@@ -57,7 +57,7 @@ def test_refused_if_a_member_is_outside_the_folder(tmp_path, name, kind):
         member.type, member.linkname, member.size = kind, "/etc/passwd", 1 if kind == tarfile.REGTYPE else 0
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(ExportError, match=r"^evil\.tar is not a copy of a source: .*Next: remove it from the store$"):
-        unpack(tmp_path / "evil.tar", tmp_path / "out")
+        unpack_folder(tmp_path / "evil.tar", tmp_path / "out")
     assert {"evil.tar", "out"} == {path.name for path in tmp_path.iterdir()}
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -66,7 +66,7 @@ def test_refused_if_it_is_not_a_tar(tmp_path):
     """Other bytes are refused in one line."""
     (tmp_path / "x.tar").write_bytes(b"nonsense")
     with pytest.raises(ExportError, match=r"^x\.tar is not a copy of a source: .*Next: "):
-        unpack(tmp_path / "x.tar", tmp_path / "out")
+        unpack_folder(tmp_path / "x.tar", tmp_path / "out")
 
 
 SAVED_MODEL = {
@@ -107,7 +107,7 @@ def test_refused_if_the_folder_does_not_exist(tmp_path):
 def layer_of(folder, tmp_path):
     """The bytes of a SavedModel's layer."""
     layer = tmp_path / f"{folder.name}.tar"
-    write_layer(folder, "/models/digits-vit/7", layer)
+    write_model_layer(folder, "/models/digits-vit/7", layer)
     return layer.read_bytes()
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from slipway.errors import ExportError
 from slipway.model.content import content_hash
-from slipway.model.export import check_labels, claim_version, inputs_hash, keep_export, run_export
+from slipway.model.export import check_golden_labels, claim_version, export_inputs_hash, keep_export, run_export
 from slipway.names import short
-from slipway.records.store import fetch, read_bytes, read_json
+from slipway.records.store import fetch_from_store, read_bytes, read_json
 from slipway.release import Gate, QualityBounds
 from slipway.serving.golden import cases_from
 
@@ -31,9 +31,9 @@ def test_refused_if_the_model_has_no_such_label(release, labels_known):
     with pytest.raises(
         ExportError, match=r"^gate\.golden three: 'thre' is none of the model's 2 labels \(3, 8\)\. Next: "
     ):
-        check_labels(replace(release, golden=(case,)), labels_known(["3", "8"]))
-    check_labels(replace(release, golden=(case,)), labels_known(None))
-    check_labels(release, labels_known(["3", "8"]))
+        check_golden_labels(replace(release, golden=(case,)), labels_known(["3", "8"]))
+    check_golden_labels(replace(release, golden=(case,)), labels_known(None))
+    check_golden_labels(release, labels_known(["3", "8"]))
 
 
 def test_refused_if_the_labelled_set_has_another_label(release, labels_known, store):
@@ -42,7 +42,7 @@ def test_refused_if_the_labelled_set_has_another_label(release, labels_known, st
     uri = store.put_json({"images": [image]}, "quality.json")
     asked = Gate(quality=QualityBounds(uri=uri, digest="x", min_top1=0.9, max_drop=None))
     with pytest.raises(ExportError, match=r"^gate\.quality\.set: eigth/a\.png: 'eigth' is none of the model's "):
-        check_labels(replace(release, gate=asked), labels_known([str(n) for n in range(11)]))
+        check_golden_labels(replace(release, gate=asked), labels_known([str(n) for n in range(11)]))
 
 
 def test_same_number_if_the_content_is_the_same(store):
@@ -112,7 +112,7 @@ def test_kept_export_can_be_read_by_its_uris(release, store, results, tmp_path):
     (case,) = cases_from(read_json(kept.golden_uri))
     assert case.rest_body == (results / "golden/three/rest.json").read_text()
     assert case.grpc_request == "CgNhYmM="
-    with tarfile.open(fetch(kept.model_uri, tmp_path / "model.tar")) as tar:
+    with tarfile.open(fetch_from_store(kept.model_uri, tmp_path / "model.tar")) as tar:
         assert "models/digits-vit/1/saved_model.pb" in tar.getnames()
 
 
@@ -176,10 +176,10 @@ INPUTS = {
 @pytest.mark.parametrize("change", INPUTS.values(), ids=INPUTS)
 def test_exported_again_if_its_inputs_changed(release, change):
     """An export is reused only for the same source, exporter, settings and golden cases."""
-    assert inputs_hash(release) != inputs_hash(change(release))
+    assert export_inputs_hash(release) != export_inputs_hash(change(release))
 
 
 def test_export_is_reused_by_other_runs(release):
     """Run, target and base image do not change the export."""
     other = replace(release, run_id="x", base_digest="sha256:0", deployment="tfs-two", force=True)
-    assert inputs_hash(release) == inputs_hash(other)
+    assert export_inputs_hash(release) == export_inputs_hash(other)

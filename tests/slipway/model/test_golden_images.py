@@ -3,7 +3,7 @@ from hashlib import sha256
 import pytest
 
 from slipway.errors import ExportError
-from slipway.model.golden_images import golden_bytes
+from slipway.model.golden_images import fetch_golden_image
 from slipway.paths import SERVED
 from slipway.release import GoldenRequest
 
@@ -18,13 +18,13 @@ def golden(image, sha=None):
 def test_golden_bytes_of_a_file():
     """A golden image next to the model file is read unchanged, and checked against its hash if it has one."""
     data = (SERVED / IMAGE).read_bytes()
-    assert data == golden_bytes(golden(IMAGE)) == golden_bytes(golden(IMAGE, sha256(data).hexdigest()))
+    assert data == fetch_golden_image(golden(IMAGE)) == fetch_golden_image(golden(IMAGE, sha256(data).hexdigest()))
 
 
 def test_golden_bytes_of_a_url(http_server):
     """A golden image by URL is fetched, and checked against its hash."""
     server = http_server((200, "pixels"))
-    assert golden_bytes(golden(f"{server.url}/three.png", sha256(b"pixels").hexdigest())) == b"pixels"
+    assert fetch_golden_image(golden(f"{server.url}/three.png", sha256(b"pixels").hexdigest())) == b"pixels"
 
 
 def test_refused_if_a_golden_image_changed(http_server):
@@ -33,7 +33,7 @@ def test_refused_if_a_golden_image_changed(http_server):
     with pytest.raises(
         ExportError, match=rf"golden case three: .* sha256 {sha256(b'other').hexdigest()}, .*{'a' * 64}\. Next: "
     ):
-        golden_bytes(golden(f"{server.url}/three.png", "a" * 64))
+        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64))
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -41,11 +41,11 @@ def test_refused_if_a_golden_url_fails(http_server, status):
     """A URL that responds with an error is refused in one line."""
     server = http_server((status, "no"))
     with pytest.raises(ExportError, match=rf"golden case three: .*{status}.*Next: ") as refusal:
-        golden_bytes(golden(f"{server.url}/three.png", "a" * 64))
+        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64))
     assert "\n" not in str(refusal.value)
 
 
 def test_refused_if_a_golden_file_is_missing():
     """A golden image that this worker does not have is named."""
     with pytest.raises(ExportError, match=r"golden case three: include/served/gone\.png: .*Next: "):
-        golden_bytes(golden("gone.png"))
+        fetch_golden_image(golden("gone.png"))

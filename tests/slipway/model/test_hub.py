@@ -175,9 +175,9 @@ def test_refused_if_there_is_no_connection():
 
 def test_token_connection_does_not_change_the_export(release):
     """The same revision, read with another token, is the same export."""
-    from slipway.model.export import inputs_hash
+    from slipway.model.export import export_inputs_hash
 
     source = Source(kind="hub", location=REPO, revision=REVISION)
     mine, yours = (replace(release, source=replace(source, token_conn_id=name)) for name in ("mine", "yours"))
-    assert inputs_hash(mine) == inputs_hash(yours)
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", inputs_hash(mine))
+    assert export_inputs_hash(mine) == export_inputs_hash(yours)
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", export_inputs_hash(mine))

@@ -47,10 +47,10 @@ def test_refused_if_the_objects_changed_since(release_of, store, digits_checkpoi
 
 def test_copy_is_used_if_the_store_has_one(release_of, store, digits_checkpoint, tmp_path):
     """Upstream is not asked for a revision of which the store has a copy."""
-    from slipway.model.content import pack
+    from slipway.model.content import pack_folder
 
     release = release_of(kind="objects", location="file:///gone", revision=content_hash(digits_checkpoint))
-    store.put_file(pack(digits_checkpoint, tmp_path / "copy.tar"), release.source.kept_key("digits-vit"))
+    store.put_file(pack_folder(digits_checkpoint, tmp_path / "copy.tar"), release.source.kept_key("digits-vit"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     assert {"kind": "folder", "path": str(scratch / "source")} == fetch_source(release, store, scratch)

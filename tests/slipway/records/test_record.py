@@ -9,13 +9,13 @@ from slipway.records.record import (
     SCHEMA,
     begin_record,
     close_run,
-    closed,
+    closed_record,
     keep_live,
-    mark_bad,
+    mark_record_bad,
     new_record,
-    opened,
-    previewed,
+    opened_record,
     read_record,
+    record_with_preview,
     write_record,
 )
 from slipway.release import Release
@@ -38,7 +38,7 @@ def at(minutes):
 
 def opened_by(release, *objects, minutes=0):
     """A record before the first write to the cluster."""
-    return opened(
+    return opened_record(
         new_record(release, now=NOON),
         release=release,
         export=EXPORT,
@@ -77,10 +77,10 @@ def test_opened_record_has_what_will_be_applied(release):
 def test_closed_record_is_live_only_if_proven(release):
     """Only a passed gate makes a record live."""
     said = {"verdicts": {"gate": VERDICT}, "tasks": {"gate": "success"}, "now": at(9)}
-    record = closed(opened_by(release, SERVICE), proven=True, **said)
+    record = closed_record(opened_by(release, SERVICE), proven=True, **said)
     assert (record["outcome"], record["closed"], record["verdicts"]) == ("live", at(9).isoformat(), {"gate": VERDICT})
     assert record["objects"] == [to_dict(SERVICE)]
-    assert closed(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
+    assert closed_record(opened_by(release, SERVICE), proven=False, **said)["outcome"] == "failed"
 
 
 def test_the_first_task_that_blames_the_release_is_recorded(release):
@@ -91,15 +91,18 @@ def test_the_first_task_that_blames_the_release_is_recorded(release):
         "smoke_test": {"outcome": "fail", "reason": "wronger", "at": "1", "bad": True},
     }
     ended = {"verdicts": said, "tasks": {}, "now": at(9)}
-    assert closed(opened_by(release), proven=False, **ended)["bad"] == {"task": "smoke_test", "reason": "wronger"}
-    assert closed(opened_by(release), proven=True, **ended)["bad"] is None
+    assert closed_record(opened_by(release), proven=False, **ended)["bad"] == {
+        "task": "smoke_test",
+        "reason": "wronger",
+    }
+    assert closed_record(opened_by(release), proven=True, **ended)["bad"] is None
     kept = {"gate": {"outcome": "fail", "reason": "no answer", "at": "1"}}
-    assert closed(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
+    assert closed_record(opened_by(release), proven=False, verdicts=kept, tasks={}, now=at(9))["bad"] is None
 
 
 def test_new_record_if_the_old_one_cannot_be_read(release, store, caplog):
     """A cleared run continues its own record; if that cannot be read, a warning names it and a new one starts."""
-    write_record(store, closed(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
+    write_record(store, closed_record(opened_by(release), proven=False, verdicts={}, tasks={}, now=at(9)))
     assert begin_record(store, release, cause="refresh")["outcome"] == "failed"
     place = Path(store.uri.removeprefix("file://")) / record_key(release.model, release.run_id)
     place.write_text(place.read_text()[:100])
@@ -112,8 +115,10 @@ def test_new_record_if_the_old_one_cannot_be_read(release, store, caplog):
 
 def test_record_reopened_if_the_run_is_cleared(release):
     """A run that applies again is open again, and its record is the newest."""
-    ended = closed(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
-    again = opened(ended, release=release, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
+    ended = closed_record(opened_by(release), proven=True, verdicts={}, tasks={}, now=at(9))
+    again = opened_record(
+        ended, release=release, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20)
+    )
     assert (again["outcome"], again["opened"], again["closed"]) == ("open", at(20).isoformat(), None)
 
 
@@ -122,7 +127,7 @@ def test_the_live_record_of_a_cleared_run_is_copied(release, store):
     record = opened_by(release, DEPLOYMENT)
     keep_live(store, record)
     assert store.names("records/digits-vit") == []
-    live = closed(record, proven=True, verdicts={}, tasks={}, now=at(1))
+    live = closed_record(record, proven=True, verdicts={}, tasks={}, now=at(1))
     for _ in range(2):
         keep_live(store, live)
     assert len(store.names("records/digits-vit")) == 1
@@ -135,21 +140,23 @@ def test_the_live_record_of_a_cleared_run_is_copied(release, store):
 def test_record_is_of_the_release_that_is_applied(release, store):
     """A cleared run may resolve to another release: its record describes that release once the run applies it, or if it applied none before."""
     newer = replace(release, manifests_hash="sha256:9")
-    mark_bad(release, task="smoke_test", reason="wrong label")
+    mark_record_bad(release, task="smoke_test", reason="wrong label")
     began = begin_record(store, newer, cause="refresh")
     assert (began["release"], began["bad"]) == (to_dict(newer), None)
     write_record(store, opened_by(release, SERVICE))
     began = begin_record(store, newer, cause="refresh")
     assert began["release"]["manifests_hash"] == release.manifests_hash
-    again = opened(began, release=newer, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20))
+    again = opened_record(
+        began, release=newer, export=EXPORT, pushed=PUSHED, manifests={}, objects=[SERVICE], now=at(20)
+    )
     assert (again["release"], again["fingerprint"]) == (to_dict(newer), newer.fingerprint)
 
 
 def test_a_live_record_is_not_marked_bad(release, store):
     """A cleared live run that blames a newer release before it applies it leaves its record unchanged."""
-    write_record(store, closed(opened_by(release, SERVICE), proven=True, verdicts={}, tasks={}, now=at(9)))
+    write_record(store, closed_record(opened_by(release, SERVICE), proven=True, verdicts={}, tasks={}, now=at(9)))
     live = read_record(store, "digits-vit", release.run_id)
-    mark_bad(release, task="preview_gate", reason="wrong label")
+    mark_record_bad(release, task="preview_gate", reason="wrong label")
     assert read_record(store, "digits-vit", release.run_id) == live
 
 
@@ -157,7 +164,7 @@ def test_a_newer_releases_fault_does_not_blame_the_applied_one(release, store):
     """A run applied one release, was cleared and blames a newer one: the record of the first blames no release."""
     write_record(store, opened_by(release, SERVICE))
     newer = replace(release, manifests_hash="sha256:newer")
-    mark_bad(newer, task="smoke_test", reason="wrong label")
+    mark_record_bad(newer, task="smoke_test", reason="wrong label")
     fault = {"outcome": "fail", "reason": "wrong label", "at": "2026-11-24T12:00:00+00:00", "bad": True}
     close_run(newer, {"smoke_test": fault}, {"smoke_test": "failed"}, proven=False, applied=False)
     assert read_record(store, "digits-vit", release.run_id)["bad"] is None
@@ -201,10 +208,10 @@ def test_run_closed_if_it_never_applied(release, store):
 
 def test_preview_is_in_the_record_until_it_is_deleted(release):
     """Before the first write the record lists the objects and their image; nothing counts as applied."""
-    began = previewed(new_record(release, now=NOON), objects=[SERVICE], export=EXPORT, pushed=PUSHED)
+    began = record_with_preview(new_record(release, now=NOON), objects=[SERVICE], export=EXPORT, pushed=PUSHED)
     assert (began["preview"], began["objects"], began["outcome"]) == ([to_dict(SERVICE)], [], "open")
     assert (began["release_id"], began["digest"], began["version"]) == ("abcdefabcdef", "sha256:d", 7)
-    ended = previewed(began, objects=())
+    ended = record_with_preview(began, objects=())
     assert ended == {**began, "preview": []}
 
 
@@ -212,4 +219,7 @@ def test_preview_of_a_cleared_run_does_not_change_the_live_part(release):
     """What the record says about its live objects stays true while something newer is previewed."""
     live = opened_by(release, DEPLOYMENT)
     newer = Pushed(reference="r/digits-vit@sha256:e", digest="sha256:e", release_id="newernewer00", version=8)
-    assert previewed(live, objects=[SERVICE], export=EXPORT, pushed=newer) == {**live, "preview": [to_dict(SERVICE)]}
+    assert record_with_preview(live, objects=[SERVICE], export=EXPORT, pushed=newer) == {
+        **live,
+        "preview": [to_dict(SERVICE)],
+    }

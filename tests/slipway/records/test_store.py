@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slipway.errors import StoreError
-from slipway.records.store import Store, fetch, read_bytes, read_json
+from slipway.records.store import Store, fetch_from_store, read_bytes, read_json
 
 PLACES = ["folder", pytest.param("bucket", marks=[pytest.mark.stand, pytest.mark.alongside])]
 
@@ -42,7 +42,7 @@ def test_uri_reads_what_was_put(any_store, file, tmp_path):
         uri == f"{any_store.uri}/exports/digits-vit/7/model.tar" == any_store.uri_of("exports/digits-vit/7/model.tar")
     )
     assert read_bytes(uri) == b"\x00model"
-    assert fetch(uri, tmp_path / "back.tar").read_bytes() == b"\x00model"
+    assert fetch_from_store(uri, tmp_path / "back.tar").read_bytes() == b"\x00model"
 
 
 def test_json_is_read_back(any_store):
@@ -126,7 +126,7 @@ def test_refused_in_one_line_if_there_is_nothing(any_store, tmp_path):
     """The error names the missing URI and the next step."""
     for read in (
         lambda: any_store.read_json("gone.json"),
-        lambda: fetch(any_store.uri_of("gone.json"), tmp_path / "x"),
+        lambda: fetch_from_store(any_store.uri_of("gone.json"), tmp_path / "x"),
     ):
         with pytest.raises(
             StoreError, match=rf"^{re.escape(any_store.uri)}/gone\.json: cannot be read: .*Next: "

@@ -6,12 +6,12 @@ import pytest
 from slipway.facts import Accuracy, Baseline
 from slipway.release import QualityBounds
 from slipway.serving.accuracy import (
+    accuracy_of_record,
     is_correct,
     judge_accuracy,
     judge_drop,
     judge_minimum,
     paired_difference_interval,
-    recorded_accuracy,
     wilson_interval,
 )
 from slipway.serving.golden import Answer
@@ -124,6 +124,6 @@ def test_accuracy_is_read_from_a_record():
             "gate": {"measured": {"quality": {"digest": "sha256:5", "images": 2, "wrong": ["a"]}}},
         }
     }
-    assert recorded_accuracy(record, "sha256:5") == Accuracy(digest="sha256:5", images=2, wrong=("a",))
-    assert recorded_accuracy(record, "sha256:6") is None
-    assert recorded_accuracy({"verdicts": {"gate": {"outcome": "pass"}}}, "sha256:5") is None
+    assert accuracy_of_record(record, "sha256:5") == Accuracy(digest="sha256:5", images=2, wrong=("a",))
+    assert accuracy_of_record(record, "sha256:6") is None
+    assert accuracy_of_record({"verdicts": {"gate": {"outcome": "pass"}}}, "sha256:5") is None

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from slipway.facts import ObjectRef
 from slipway.records.history import History
-from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.steps.orphans import find_orphans
 
 PREVIEW = [
@@ -15,7 +15,7 @@ PREVIEW = [
 def test_preview_is_an_orphan_if_its_model_file_is_gone(store, release, http_server, connected):
     """No run of that model will delete the preview that a killed run left: the line names it."""
     gone = replace(release, model="gone")
-    write_record(store, previewed(new_record(gone, now=utc_now()), objects=PREVIEW))
+    write_record(store, record_with_preview(new_record(gone, now=utc_now()), objects=PREVIEW))
     connected(http_server((200, json.dumps({"metadata": {"labels": {"slipway/model": "gone"}}}))))
     [line] = find_orphans(release, History(()))
     assert line == (

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.steps.outcome import describe_left, is_proven, was_ended_by_hand, why_not_to_write
+from slipway.steps.outcome import describe_ended_run, is_run_proven, was_run_ended_by_hand, why_run_must_not_write
 
 PASSED, FAILED, INCONCLUSIVE = {"outcome": "pass"}, {"outcome": "fail"}, {"outcome": "inconclusive"}
 PROVEN = {
@@ -22,7 +22,7 @@ PROVEN = {
 @pytest.mark.parametrize(("gate", "approval", "state", "proven"), PROVEN.values(), ids=PROVEN)
 def test_proven_only_by_a_pass_and_a_success(gate, approval, state, proven):
     """The gate's pass counts; if the gate is inconclusive, the approval's pass counts; a task state alone does not."""
-    assert proven is is_proven(gate=gate, approval=approval, proof_state=state)
+    assert proven is is_run_proven(gate=gate, approval=approval, proof_state=state)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_proven_only_by_a_pass_and_a_success(gate, approval, state, proven):
 )
 def test_nothing_may_be_written_if_announce_was_skipped(state, reason):
     """Airflow skips `announce` when a person ends the run."""
-    assert reason == why_not_to_write(state, "refresh_digits_vit")
+    assert reason == why_run_must_not_write(state, "refresh_digits_vit")
 
 
 ENDED = [
@@ -54,7 +54,7 @@ ENDED = [
 @pytest.mark.parametrize(("proven", "state", "by_hand"), ENDED)
 def test_ended_by_hand_if_announce_went_on_without_a_proof(proven, state, by_hand):
     """Only a person can have skipped `announce`, or marked it a success, before the release was proven."""
-    assert by_hand is was_ended_by_hand(proven=proven, announce_state=state)
+    assert by_hand is was_run_ended_by_hand(proven=proven, announce_state=state)
 
 
 AGAIN = "Next: trigger refresh_digits_vit again"
@@ -76,7 +76,7 @@ LEFT = {
 @pytest.mark.parametrize(("rollback", "rollback_state", "apply_state", "words"), LEFT.values(), ids=LEFT)
 def test_what_is_live_if_a_person_ended_the_run(release, rollback, rollback_state, apply_state, words):
     """It follows from the rollback's result and from whether anything was applied."""
-    assert words == describe_left(
+    assert words == describe_ended_run(
         rollback=rollback,
         rollback_state=rollback_state,
         apply_state=apply_state,

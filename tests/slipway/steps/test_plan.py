@@ -6,7 +6,7 @@ import pytest
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.records.history import History, find_bad_record
-from slipway.steps.plan import Observation, differences, plan_refresh
+from slipway.steps.plan import Observation, diff_trial, plan_refresh
 from slipway.verdict import Verdict
 
 HEALTHY = Verdict.passed("it answers")
@@ -201,12 +201,12 @@ def test_no_difference_if_only_the_clusters_own_fields_changed():
     after = deployment(status={"replicas": 9})
     after["metadata"].update(resourceVersion="6", generation=3, managedFields=[], uid="v")
     after["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "5"
-    assert differences(Trial(name="deployment/tfs-server", before=deployment(), after=after)) == []
+    assert diff_trial(Trial(name="deployment/tfs-server", before=deployment(), after=after)) == []
 
 
 def test_difference_is_a_unified_diff():
     """The diff names the object."""
-    lines = differences(
+    lines = diff_trial(
         Trial(name="deployment/tfs-server", before=deployment(), after=deployment(spec={"paused": True}))
     )
     assert lines[:2] == ["--- live deployment/tfs-server", "+++ planned deployment/tfs-server"]
@@ -216,8 +216,8 @@ def test_difference_is_a_unified_diff():
 
 def test_difference_is_the_whole_object_if_it_is_new_or_pruned():
     """An object that an apply would create or delete is shown in full."""
-    created = differences(Trial(name="service/x", before=None, after=deployment()))
-    pruned = differences(Trial(name="service/x", before=deployment(), after=None))
+    created = diff_trial(Trial(name="service/x", before=None, after=deployment()))
+    pruned = diff_trial(Trial(name="service/x", before=deployment(), after=None))
     assert "+kind: Deployment" in created
     assert "-kind: Deployment" in pruned
 

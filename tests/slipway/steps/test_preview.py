@@ -11,12 +11,12 @@ from slipway.facts import ObjectRef, Plan
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.model.served import overlay_names
-from slipway.records.history import History, previewed_in, read_history, read_records
-from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.records.history import History, preview_objects_of_record, read_history, read_records
+from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.release import ExportOptions
 from slipway.steps.preview import (
-    check_apart,
     check_preview,
+    check_preview_apart,
     plan_preview,
     remove_previews,
     render_preview,
@@ -150,7 +150,7 @@ def test_refused_if_a_live_object_selects_the_previews_pods(release, preview, ki
     with pytest.raises(
         ManifestError, match=rf"^overlay None: {kind.lower()}/mine selects pods by .*Next: select by the label app"
     ):
-        check_apart(list(preview.values()), live, release)
+        check_preview_apart(list(preview.values()), live, release)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,9 @@ def test_refused_if_a_live_object_selects_the_previews_pods(release, preview, ki
 )
 def test_passes_if_no_live_object_selects_the_previews_pods(release, preview, spec):
     """A Service without a selector selects no pod."""
-    check_apart(list(preview.values()), [{"kind": "Service", "metadata": {"name": "mine"}, "spec": spec}], release)
+    check_preview_apart(
+        list(preview.values()), [{"kind": "Service", "metadata": {"name": "mine"}, "spec": spec}], release
+    )
 
 
 def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, monkeypatch, tmp_path):
@@ -209,7 +211,7 @@ def leave(store, release, export, pushed):
 
     def write(run_id, **changes):
         record = new_record(replace(release, run_id=run_id, **changes), now=utc_now())
-        write_record(store, previewed(record, objects=PREVIEWED_REFS, export=export, pushed=pushed))
+        write_record(store, record_with_preview(record, objects=PREVIEWED_REFS, export=export, pushed=pushed))
 
     return write
 
@@ -224,7 +226,9 @@ def test_every_preview_at_the_target_is_deleted(store, release, leave, monkeypat
     with caplog.at_level(logging.WARNING):
         assert remove_previews(release, read_records(store, "digits-vit").records) == PREVIEWED_REFS * 2
     assert deleted == [(release.target, "digits-vit", PREVIEWED_REFS)] * 2
-    records = {record["run_id"]: previewed_in(record) for record in read_records(store, "digits-vit").records}
+    records = {
+        record["run_id"]: preview_objects_of_record(record) for record in read_records(store, "digits-vit").records
+    }
     assert records == {"killed": (), "mine": (), "moved": PREVIEWED_REFS}
     assert "Next: kubectl -n old delete deployment/tfs-server-preview service/tfs-server-preview" in caplog.text
 

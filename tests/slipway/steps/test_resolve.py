@@ -14,14 +14,14 @@ from slipway.release import Gate, GoldenRequest, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
 from slipway.steps.resolve import (
-    image_repository,
-    registry_connection,
     resolve_gate,
     resolve_golden,
+    resolve_registry_connection,
+    resolve_repository,
+    resolve_serving_image,
     resolve_source,
-    serving_image,
 )
-from slipway.steps.settings import RefreshParams, Settings, find_target
+from slipway.steps.settings import RefreshParams, Settings, resolve_target
 
 DIGITS = SERVED / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
@@ -51,7 +51,7 @@ SERVING = [
 @pytest.mark.parametrize(("image", "variable", "base"), SERVING)
 def test_serving_image_is_the_variables_if_the_model_file_has_the_default(image, variable, base):
     """The Variable does not replace a base that the model file names."""
-    assert base == serving_image(file_of(**image), settings(serving_image=variable))
+    assert base == resolve_serving_image(file_of(**image), settings(serving_image=variable))
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_serving_image_is_the_variables_if_the_model_file_has_the_default(image,
 )
 def test_repository_is_the_model_files_or_below_the_registry(image, registry, repository):
     """Without a repository in the model file it is the registry's prefix and the model's name."""
-    assert repository == image_repository("digits-vit", file_of(**image), settings(registry=registry))
+    assert repository == resolve_repository("digits-vit", file_of(**image), settings(registry=registry))
 
 
 def test_refused_if_there_is_no_repository():
     """The error names the model file's field and the Variable."""
     with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*slipway_registry.*Next: "):
-        image_repository("m", file_of(), settings(registry=None))
+        resolve_repository("m", file_of(), settings(registry=None))
 
 
 INVALID = ["https://registry.example.com/shop", "registry.example.com/Shop", "registry.example.com/shop:latest", "a b"]
@@ -82,15 +82,15 @@ def test_refused_if_the_repository_is_invalid(repository):
     """It is refused before anything is built; the error names the field or the Variable."""
     file = file_of(repository=repository)
     with pytest.raises(InputRefused, match=r"^include/served/m\.yaml: image\.repository: .*without https://"):
-        image_repository("m", file, settings())
+        resolve_repository("m", file, settings())
     with pytest.raises(InputRefused, match=r"^Variable slipway_registry: .*without https://"):
-        image_repository("m", file_of(), settings(registry=repository))
+        resolve_repository("m", file_of(), settings(registry=repository))
 
 
 @pytest.mark.parametrize("repository", ["vit", "me/vit", "localhost:5000/vit", "[::1]:5000/a/vit", "r.io/p.q/a_b__c-d"])
 def test_repository_may_be_any_that_an_engine_accepts(repository):
     """Registry and port are optional; a path may have separators."""
-    assert repository == image_repository("m", file_of(repository=repository), settings())
+    assert repository == resolve_repository("m", file_of(repository=repository), settings())
 
 
 def test_folder_is_pinned_to_its_content():
@@ -233,4 +233,4 @@ def test_registry_connection_comes_from_the_model_file_the_variable_or_the_targe
     file = parse_model_file(fields, where="x.yaml")
     given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
     repository = image.get("repository") or ARTIFACT_REGISTRY
-    assert registry_connection(file, repository, find_target(file.target, given), given) == chosen
+    assert resolve_registry_connection(file, repository, resolve_target(file.target, given), given) == chosen

@@ -5,7 +5,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.model.target_settings import TargetSettings
-from slipway.steps.settings import Settings, ensure_installation, find_target, read_settings
+from slipway.steps.settings import Settings, ensure_installation, read_settings, resolve_target
 from slipway.target import GkeCluster, Target
 
 SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
@@ -23,14 +23,14 @@ def test_gke_namespace_is_from_the_model_file_the_variable_or_default(fields, va
     """A Google connection names no namespace, so it is from the model file, the Variable or `default`, in this order."""
     asked = {"gke": {"project": "shop", "location": "europe-west4", "cluster": "big"}, **fields}
     settings = replace(SETTINGS, namespace=variable)
-    target = find_target(TargetSettings.model_validate(asked), settings)
+    target = resolve_target(TargetSettings.model_validate(asked), settings)
     assert target == Target(kind="gke", conn_id="google_cloud_default", namespace=namespace, gke=CLUSTER)
 
 
 def test_refused_if_the_google_connection_is_missing():
     """If the model file names no project, the connection must name it; the error names a missing connection."""
     with pytest.raises(InputRefused, match=r"^connection nobody: there is none\. Next: create it"):
-        find_target(TargetSettings.model_validate({"gke": {"conn_id": "nobody"}}), SETTINGS)
+        resolve_target(TargetSettings.model_validate({"gke": {"conn_id": "nobody"}}), SETTINGS)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from slipway.errors import ClusterInUse, InputRefused
 from slipway.facts import Balancer, ObjectRef, Teardown
 from slipway.steps.teardown_plan import (
     TeardownPlan,
-    check_alone,
-    check_unchanged,
-    plan_balancers,
-    plan_others,
-    render_body,
+    check_teardown_alone,
+    check_teardown_unchanged,
+    plan_teardown_balancers,
+    plan_teardown_others,
+    render_teardown_plan,
 )
 from slipway.target import GkeCluster, Target
 
@@ -59,7 +59,7 @@ def test_others_are_objects_that_are_neither_the_models_nor_the_systems():
         item("StatefulSet", "tfs-server", model="digits-vit"),
         item("Deployment", "hf-vit", model="hf-vit"),
     ]
-    assert plan_others(items, TEARDOWN) == (
+    assert plan_teardown_others(items, TEARDOWN) == (
         "deployment/checkout in payments",
         "deployment/hf-vit in shop, of model hf-vit",
         "statefulset/tfs-server in shop, of model digits-vit",
@@ -68,7 +68,7 @@ def test_others_are_objects_that_are_neither_the_models_nor_the_systems():
 
 def test_recorded_object_without_the_models_label_is_others():
     """Somebody created it again under the recorded name: it is not Slipway's to delete."""
-    assert plan_others([item("Deployment", "tfs-server")], TEARDOWN) == ("deployment/tfs-server in shop",)
+    assert plan_teardown_others([item("Deployment", "tfs-server")], TEARDOWN) == ("deployment/tfs-server in shop",)
 
 
 def test_balancers_are_those_of_the_services():
@@ -79,7 +79,7 @@ def test_balancers_are_those_of_the_services():
         item("Service", "waiting", **{**balanced, "status": {"loadBalancer": {}}}),
         item("Service", "inner", spec={"type": "ClusterIP"}),
     ]
-    assert plan_balancers(items) == (
+    assert plan_teardown_balancers(items) == (
         Balancer(service="shop/tfs-server", uid="u-1", address="203.0.113.7"),
         Balancer(service="shop/waiting", uid="u-1", address=None),
     )
@@ -97,26 +97,26 @@ def test_shared_cluster_is_refused_unless_the_form_allows_it(changes, words):
     """The line says what else runs in the cluster."""
     plan = replace(PLAN, **changes)
     with pytest.raises(ClusterInUse, match=words):
-        check_alone(plan, with_others=False)
-    check_alone(plan, with_others=True)
+        check_teardown_alone(plan, with_others=False)
+    check_teardown_alone(plan, with_others=True)
 
 
 def test_passes_if_nothing_else_runs_in_the_cluster():
     """All objects can be listed, and all are the model's."""
-    check_alone(PLAN, with_others=False)
+    check_teardown_alone(PLAN, with_others=False)
 
 
 def test_refused_if_more_runs_there_than_was_approved():
     """An object that is new since the approval stops the deletion; one that is gone does not."""
     approved = replace(PLAN, others=("deployment/a in x", "deployment/b in x"))
-    check_unchanged(approved, replace(PLAN, others=("deployment/b in x",)))
+    check_teardown_unchanged(approved, replace(PLAN, others=("deployment/b in x",)))
     with pytest.raises(ClusterInUse, match=r"added after the approval: deployment/c in x\. Next: trigger again"):
-        check_unchanged(approved, replace(PLAN, others=("deployment/b in x", "deployment/c in x")))
+        check_teardown_unchanged(approved, replace(PLAN, others=("deployment/b in x", "deployment/c in x")))
 
 
 def test_approval_shows_what_is_deleted_in_order():
     """Objects come first, the last applied one at the top, then load balancers, then the cluster; then what creates it again."""
-    body = render_body(PLAN)
+    body = render_teardown_plan(PLAN)
     order = ["deployment/tfs-server", "service/tfs-server", "203.0.113.7", "cluster tfs-cluster in shop"]
     assert sorted(order, key=body.index) == order
     assert "about $0.90 per hour" in body
@@ -126,7 +126,7 @@ def test_approval_shows_what_is_deleted_in_order():
 
 def test_approval_warns_about_what_is_not_the_models():
     """It lists other workloads and model files, and says if there may be more."""
-    body = render_body(
+    body = render_teardown_plan(
         replace(PLAN, others=("deployment/checkout in payments",), sharing=("hf-vit",), blind="no rights")
     )
     warning = body.split("**NOT digits-vit's, AND DELETED WITH THE CLUSTER:**")[1]
@@ -135,7 +135,7 @@ def test_approval_warns_about_what_is_not_the_models():
 
 def test_approval_says_if_there_is_no_cluster():
     """Then only leftovers are searched for."""
-    assert render_body(replace(PLAN, status=None)).startswith("There is no cluster tfs-cluster")
+    assert render_teardown_plan(replace(PLAN, status=None)).startswith("There is no cluster tfs-cluster")
 
 
 def test_refused_if_the_target_is_not_a_gke_cluster():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from slipway.dag.deferral import Times, Wait, defer, verdict_in
+from slipway.dag.deferral import Times, Wait, defer, verdict_of_event
 from slipway.dag.run import Run
 from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
-from slipway.gke.cluster import judge_claim, plan_body, plan_drift
+from slipway.gke.cluster import judge_cluster_claim, plan_cluster_body, plan_cluster_drift
 from slipway.names import CLUSTER_LABEL_RUN, teardown_dag_id
 from slipway.release import Release
 from slipway.target import ClusterSpec, GkeCluster
@@ -63,14 +63,14 @@ class PreflightOperator(StageOperator):
 
     def make(self, run: Run) -> Preflight:
         """What was found, all of it in the log; red with one line where something is missing."""
-        from slipway.gke.preflight import inspect_target
-        from slipway.verdict import Preflight, require
+        from slipway.gke.preflight import inspect_gke_target
+        from slipway.verdict import Preflight, require_findings
 
         release, _, cluster = _asked(run)
-        findings = inspect_target(release)
+        findings = inspect_gke_target(release)
         for one in findings:
             log.log(LEVELS[one.outcome], "preflight: %s", one)
-        require(str(cluster), findings)
+        require_findings(str(cluster), findings)
         unasked = sum(one.outcome == "warned" for one in findings)
         run.report(
             Verdict.passed(f"nothing is missing; {len(findings) - unasked} of {len(findings)} are sure to be there")
@@ -95,7 +95,7 @@ class ClaimClusterOperator(BaseOperator):
             release, _, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)
             _check_claim(release, cluster, found)
-        verdict = judge_claim(cluster, found, release.claim)
+        verdict = judge_cluster_claim(cluster, found, release.claim)
         run.report(verdict)
         log.info("claim cluster: %s", verdict)
         return verdict.reason
@@ -132,9 +132,9 @@ class CreateClusterOperator(BaseOperator):
     def decide(self, context: Context, event: JsonObject) -> Any:
         """What was found, its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
-        from slipway.gke.prices import read_prices, shape_of_found, standing_cost
+        from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cost
 
-        run, verdict = Run(context), verdict_in(event)
+        run, verdict = Run(context), verdict_of_event(event)
         with reported_failures(run):
             release, spec, cluster = _asked(run)
             if verdict.outcome != "pass":
@@ -144,9 +144,9 @@ class CreateClusterOperator(BaseOperator):
         with reported_failures(run):
             found = find_cluster(release.target.conn_id, cluster) or {}
             _check_claim(release, cluster, found or None)
-            drift = plan_drift(cluster, spec, found)
+            drift = plan_cluster_drift(cluster, spec, found)
             made = (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == release.claim
-            cost = str(standing_cost(read_prices(), shape_of_found(found))) if found else "gone again"
+            cost = str(standing_cost(read_prices(), cluster_shape_of_found(found))) if found else "gone again"
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""
@@ -169,7 +169,7 @@ class CreateClusterOperator(BaseOperator):
 
         provider = GKECreateClusterOperator(
             task_id=self.task_id,
-            body=plan_body(cluster, replace(spec, labels={**spec.labels, **release.cluster_labels})),
+            body=plan_cluster_body(cluster, replace(spec, labels={**spec.labels, **release.cluster_labels})),
             location=cluster.location,
             project_id=cluster.project,
             gcp_conn_id=release.target.conn_id,
@@ -194,7 +194,7 @@ def _asked(run: Run) -> tuple[Release, ClusterSpec, GkeCluster]:
 
 def _check_claim(release: Release, cluster: GkeCluster, found: dict[str, Any] | None) -> None:
     """Refuse, for a run that makes its own cluster, one that it has not made. Raises ClusterUnfit."""
-    verdict = judge_claim(cluster, found, release.claim)
+    verdict = judge_cluster_claim(cluster, found, release.claim)
     if release.temporary and verdict.outcome != "pass":
         raise ClusterUnfit(
             f"{verdict.reason}. Next: trigger {teardown_dag_id(release.model)} where it is a leftover of an earlier run, "

@@ -13,10 +13,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.dag import task_ids
 from slipway.dag.run import Run
-from slipway.dag.run_lease import APPLY_S, acquire_lease, held_by, return_own_lease
+from slipway.dag.run_lease import APPLY_S, acquire_run_lease, leases_of_run, return_own_run_lease
 from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures
 from slipway.facts import JsonObject
-from slipway.steps.outcome import why_not_to_write
+from slipway.steps.outcome import why_run_must_not_write
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PreviewOperator(TargetOperator):
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
         if reason := why_no_preview(release, run.plan, history):
             raise AirflowSkipException(f"no preview: {reason}")
-        previewed = start_preview(release, run.export, run.pushed, check=partial(acquire_lease, run, APPLY_S))
+        previewed = start_preview(release, run.export, run.pushed, check=partial(acquire_run_lease, run, APPLY_S))
         log.info("preview: release %s runs as %s", previewed.release_id, release.preview.deployment)
         return previewed
 
@@ -77,8 +77,8 @@ class ApplyOperator(TargetOperator):
     @staticmethod
     def _check(run: Run) -> None:
         """Refuse to write if another run holds the Lease by now, or a person has ended this run."""
-        acquire_lease(run, APPLY_S)
-        if reason := why_not_to_write(run.states.get(task_ids.ANNOUNCE), run.dag_id):
+        acquire_run_lease(run, APPLY_S)
+        if reason := why_run_must_not_write(run.states.get(task_ids.ANNOUNCE), run.dag_id):
             raise AirflowFailException(reason)
 
 
@@ -131,20 +131,20 @@ class RemovePreviewOperator(BaseOperator):
     @staticmethod
     def _remove(run: Run) -> Iterable[ObjectRef]:
         """Delete the previews under the Lease: one of them may be that of a run that writes now. Return a Lease held only for this."""
-        from slipway.records.history import left_previews, read_records
+        from slipway.records.history import read_records, records_with_previews
         from slipway.records.store import Store
         from slipway.steps.preview import remove_previews
 
         release = run.release
-        store, had = Store(release.store), any(held_by(run))
+        store, had = Store(release.store), any(leases_of_run(run))
         records = read_records(store, release.model).records
-        if not left_previews(records, release.target):
+        if not records_with_previews(records, release.target):
             return remove_previews(release, records)  # it logs those that are left at other targets
-        acquire_lease(run, APPLY_S)
+        acquire_run_lease(run, APPLY_S)
         try:
             return remove_previews(
                 release, read_records(store, release.model).records
             )  # another run may have ended since
         finally:
             if not had:
-                return_own_lease(run)
+                return_own_run_lease(run)

@@ -12,7 +12,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from slipway.dag.deferral import GRACE_S, Times, Wait
 from slipway.dag.run import Run
-from slipway.dag.run_lease import APPLY_S, renew_lease
+from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import BLUE, reported_failures
 from slipway.dag.task_ids import APPROVE, PREVIEW
 from slipway.dag.tasks.waits import WaitSensor
@@ -157,7 +157,7 @@ class ApproveOperator(ApprovalOperator):
             return "the gate's result was conclusive"
         limit_s = run.release.gate.ask_timeout_s
         with reported_failures(run):
-            renew_lease(run, limit_s + GRACE_S)
+            renew_run_lease(run, limit_s + GRACE_S)
         self.subject = f"Is version {run.pushed.version} of {run.release.model} good enough?"
         self.body = self._body(run, verdict["reason"], limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
@@ -182,7 +182,7 @@ class ApproveOperator(ApprovalOperator):
         run = Run(context)
         with reported_failures(run):
             verdict = self._answer(context, run, event)
-            renew_lease(run, APPLY_S)  # another run may have replaced the release while the person was asked
+            renew_run_lease(run, APPLY_S)  # another run may have replaced the release while the person was asked
         log.info("approve: %s", verdict)
         run.report(verdict)
         return verdict.reason

@@ -14,9 +14,9 @@ from slipway.dag.run_lease import (
     APPLY_S,
     BUILD_S,
     RunLease,
-    acquire_lease,
-    return_own_lease,
-    return_unknown_lease,
+    acquire_run_lease,
+    return_own_run_lease,
+    return_unknown_run_lease,
 )
 from slipway.dag.stage import BLUE, StageOperator
 from slipway.errors import ClusterUnfit
@@ -84,12 +84,14 @@ class PlanOperator(StageOperator):
         plan, trials = make_plan(release, by_hand=run.by_hand)
         changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
         if changes and missing_cluster(release.target) is None:
-            acquire_lease(run, BUILD_S)
+            acquire_run_lease(run, BUILD_S)
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
             if plan.action == "nothing":
-                return_own_lease(run)
+                return_own_run_lease(run)
         elif plan.action == "nothing" and run.context["ti"].try_number > 1:
-            return_unknown_lease(run)  # an earlier try had something to do; no later task of this run returns its Lease
+            return_unknown_run_lease(
+                run
+            )  # an earlier try had something to do; no later task of this run returns its Lease
         for level, line in describe_plan(plan, trials):
             log.log(level, "plan: %s", line)
         return plan
@@ -110,17 +112,17 @@ class ChooseOperator(StageOperator):
         from slipway.gke.lookup import missing_cluster
         from slipway.names import dag_id
         from slipway.records.store import Store
-        from slipway.steps.rollback import choose, list_choices
+        from slipway.steps.rollback import choose_rollback, list_rollback_choices
         from slipway.steps.settings import read_settings
 
         wanted, store = read_rollback_form(dict(run.context["params"])), Store(read_settings().store)
-        for line in list_choices(store, self.model):
+        for line in list_rollback_choices(store, self.model):
             log.info("choose: %s", line)
-        release = choose(store, self.model, wanted, run_id=run.run_id).release
+        release = choose_rollback(store, self.model, wanted, run_id=run.run_id).release
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
-        choice = choose(store, self.model, wanted, run_id=run.run_id)  # another run may have ended since
+        choice = choose_rollback(store, self.model, wanted, run_id=run.run_id)  # another run may have ended since
         log.info("choose: %s", "; ".join(choice.plan.reasons))
         return choice

@@ -11,10 +11,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.dag import task_ids
 from slipway.dag.run import Run
-from slipway.dag.run_lease import broken_by, return_leases
+from slipway.dag.run_lease import lease_broken_by, return_run_leases
 from slipway.dag.stage import GREY, reported_failures
 from slipway.facts import JsonObject, to_dict
-from slipway.steps.outcome import describe_left, is_proven, was_ended_by_hand
+from slipway.steps.outcome import describe_ended_run, is_run_proven, was_run_ended_by_hand
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,7 +45,7 @@ class RecordOperator(BaseOperator):
             return None
         states = run.states
         announced = states.get(task_ids.ANNOUNCE)
-        proven = is_proven(
+        proven = is_run_proven(
             gate=run.verdict_of(task_ids.GATE),
             approval=run.verdict_of(task_ids.APPROVE),
             proof_state=states.get(self.proof_task_id),
@@ -53,9 +53,9 @@ class RecordOperator(BaseOperator):
         try:
             uri = _close(run, states, proven=proven) if run.has_release else None
         finally:
-            return_leases(run)
+            return_run_leases(run)
         log.info("record: %s", uri or "there is no release to record; the first task's log says why")
-        if was_ended_by_hand(proven=proven, announce_state=announced):
+        if was_run_ended_by_hand(proven=proven, announce_state=announced):
             where = f"record {uri}" if uri else run.run_id
             raise AirflowFailException(
                 f"{where}: somebody ended the run, or a task of it, before its release was proven; {_left(run, states)}"
@@ -66,13 +66,13 @@ class RecordOperator(BaseOperator):
 def _close(run: Run, states: dict[str, str], *, proven: bool) -> str:
     from slipway.records.record import close_run
 
-    undo, broke = run.result_of(task_ids.ROLLBACK), broken_by(run)
+    undo, broke = run.result_of(task_ids.ROLLBACK), lease_broken_by(run)
     applied = states.get(task_ids.APPLY) == "success"
     return close_run(run.release, run.verdicts(states), states, proven=proven, applied=applied, undo=undo, broke=broke)
 
 
 def _left(run: Run, states: dict[str, str]) -> str:
-    return describe_left(
+    return describe_ended_run(
         rollback=run.result_of(task_ids.ROLLBACK),
         rollback_state=states.get(task_ids.ROLLBACK),
         apply_state=states.get(task_ids.APPLY),

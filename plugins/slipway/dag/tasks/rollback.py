@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from slipway.dag import task_ids
-from slipway.dag.deferral import GRACE_S, Wait, defer, verdict_in
+from slipway.dag.deferral import GRACE_S, Wait, defer, verdict_of_event
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, RunLease
 from slipway.dag.stage import GREY, reported_failures
@@ -19,7 +19,7 @@ from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
-from slipway.steps.outcome import is_proven
+from slipway.steps.outcome import is_run_proven
 from slipway.steps.waits import fixed_address, why_no_grpc
 from slipway.verdict import Verdict
 
@@ -86,7 +86,7 @@ class RollbackOperator(BaseOperator):
 
     def _start(self, run: Run) -> JsonObject:
         """Carry out the plan; the release that was applied again, or only action and reason if none was."""
-        from slipway.records.history import recorded
+        from slipway.records.history import release_of_record
         from slipway.records.store import Store
         from slipway.steps.deploy import redeploy
         from slipway.steps.rollback import remove_release
@@ -102,7 +102,7 @@ class RollbackOperator(BaseOperator):
             remove_release(store, history)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
-        release, export, pushed = recorded(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
+        release, export, pushed = release_of_record(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
         applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
         undoing = {
             "release": to_dict(release),
@@ -119,7 +119,7 @@ class RollbackOperator(BaseOperator):
         from slipway.steps.rollback import plan_rollback
 
         states = run.states
-        proven = is_proven(
+        proven = is_run_proven(
             gate=run.verdict_of(task_ids.GATE),
             approval=run.verdict_of(task_ids.APPROVE),
             proof_state=states.get(self.proof_task_id),
@@ -141,7 +141,7 @@ class RollbackOperator(BaseOperator):
         """The release that is being brought back, if the wait passed. If not, close its record and fail."""
         run = Run(context)
         undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
-        if verdict_in(event).outcome == "pass":
+        if verdict_of_event(event).outcome == "pass":
             return run, undoing
         with reported_failures(run):
             wait: Wait = wait_of(undoing)

@@ -12,9 +12,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
 from slipway.dag import task_ids
-from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_in
+from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_of_event
 from slipway.dag.run import Run
-from slipway.dag.run_lease import RunLease, broken_by, return_leases
+from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
 from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures
 from slipway.errors import SlipwayError, TeardownIncomplete
 from slipway.facts import JsonObject, Teardown, to_dict
@@ -95,13 +95,13 @@ class PlanTeardownOperator(StageOperator):
         """The TeardownPlan."""
         from slipway.dag.forms import read_teardown_form
         from slipway.steps.settings import read_settings
-        from slipway.steps.teardown_plan import check_alone, plan_teardown
+        from slipway.steps.teardown_plan import check_teardown_alone, plan_teardown
 
         with_others = read_teardown_form(dict(run.context["params"]))
         plan = plan_teardown(Path(self.model_file), read_settings(), run_id=run.run_id)
         for line in plan.body.splitlines():
             log.info("look: %s", line)
-        check_alone(plan, with_others=with_others)
+        check_teardown_alone(plan, with_others=with_others)
         if plan.answers and (lease := RunLease.of(run, plan.teardown)):
             lease.check_free()
         return plan
@@ -136,14 +136,14 @@ class RemoveObjectsOperator(BaseOperator):
 
     def decide(self, context: Context, event: JsonObject) -> str:
         """Record that nothing is left; or fail with what is."""
-        from slipway.steps.teardown import note_removed
+        from slipway.steps.teardown import record_removed_objects
 
         run = Run(context)
         with reported_failures(run):
-            teardown, verdict = run.teardown, verdict_in(event)
+            teardown, verdict = run.teardown, verdict_of_event(event)
             if verdict.outcome != "pass":
                 raise RemovalWait(teardown=teardown).failure(event)
-            note_removed(teardown)
+            record_removed_objects(teardown)
         run.report(verdict)
         return verdict.reason
 
@@ -159,20 +159,20 @@ class DeleteClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Delete the cluster as soon as Google accepts it; nothing to do if it is gone."""
-        from slipway.gke.cluster import judge_deletable
+        from slipway.gke.cluster import judge_cluster_deletable
         from slipway.gke.lookup import find_cluster
-        from slipway.steps.teardown import check_claim, note_removed
+        from slipway.steps.teardown import check_teardown_claim, record_removed_objects
 
         run = Run(context)
         with reported_failures(run):
             teardown = run.teardown
             cluster = teardown.cluster
             found = find_cluster(teardown.target.conn_id, cluster)
-            check_claim(teardown, found)
-            verdict = judge_deletable(cluster, found)
+            check_teardown_claim(teardown, found)
+            verdict = judge_cluster_deletable(cluster, found)
             log.info("delete cluster: %s", verdict)
             if found is None:
-                note_removed(teardown)
+                record_removed_objects(teardown)
                 run.report(verdict)
                 return verdict.reason
             if verdict.outcome == "pass" and found["status"] != "STOPPING":
@@ -181,17 +181,17 @@ class DeleteClusterOperator(BaseOperator):
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Record that it is gone, or fail with Google's words; if it has only become deletable, delete it."""
-        from slipway.steps.teardown import note_removed
+        from slipway.steps.teardown import record_removed_objects
 
         run = Run(context)
         with reported_failures(run):
-            teardown, verdict = run.teardown, verdict_in(event)
+            teardown, verdict = run.teardown, verdict_of_event(event)
             if verdict.outcome != "pass":
                 raise DeletionWait(teardown=teardown, asked=True).failure(event)
         if not event["found"]:
             return self.execute(context)
         with reported_failures(run):
-            note_removed(teardown)
+            record_removed_objects(teardown)
         run.report(verdict)
         return verdict.reason
 
@@ -259,8 +259,8 @@ class RecordTeardownOperator(BaseOperator):
             return None
         states = run.states
         left = run.result_of(task_ids.LEFTOVERS) or []
-        uri = close_teardown(run.teardown, run.verdicts(states), states, left, broke=broken_by(run))
+        uri = close_teardown(run.teardown, run.verdicts(states), states, left, broke=lease_broken_by(run))
         log.info("record: %s", uri or "nothing was touched")
         if states.get(task_ids.DELETE_CLUSTER) != "success":
-            return_leases(run)
+            return_run_leases(run)
         return uri

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_in
+from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_of_event
 from slipway.dag.run import GRPC, Run
-from slipway.dag.run_lease import APPLY_S, renew_lease
+from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import RED, reported_failures
 from slipway.errors import AddressMissing, RolloutFailed, SlipwayError
 from slipway.facts import JsonObject, to_dict
@@ -110,14 +110,14 @@ class WaitSensor(BaseSensorOperator):
         run = Run(context)
         with reported_failures(run):
             wait = self.wait_for(run)
-            renew_lease(run, wait.limit_s + GRACE_S)
+            renew_run_lease(run, wait.limit_s + GRACE_S)
         return defer(self, wait, "decide")
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Report what the trigger found, and fail unless the run goes on. It counts only if the run still holds the Lease."""
-        run, verdict = Run(context), verdict_in(event)
+        run, verdict = Run(context), verdict_of_event(event)
         with reported_failures(run):
-            renew_lease(run, APPLY_S)
+            renew_run_lease(run, APPLY_S)
             if not self.goes_on(run, verdict):
                 raise self.wait_for(run).failure(event)
         run.report(verdict, **self.measured(event))

@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.facts import Baseline, JsonObject, from_dict, to_dict
-from slipway.kubernetes.proxy import ask_at, how_to_allow
+from slipway.kubernetes.proxy import how_to_allow_proxy, send_to_service
 from slipway.kubernetes.stuck import APART_S
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
@@ -97,7 +97,7 @@ class PredictionTrigger(ReleaseTrigger):
         self.unanswered = now_s - self._denied_since_s >= APART_S
         if not self.unanswered:
             return verdict
-        then = how_to_allow(release.target, self._denial.denied)
+        then = how_to_allow_proxy(release.target, self._denial.denied)
         return Verdict.failed(f"{verdict.reason}, for {now_s - self._denied_since_s:.0f} s. Next: {then}")
 
     async def _send_requests(self, release: Release) -> Verdict:
@@ -146,7 +146,7 @@ class PredictionTrigger(ReleaseTrigger):
         )  # fmt: skip
 
     async def _ask(self, release: Release, body: str) -> Answer:
-        answer = await ask_at(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
+        answer = await send_to_service(release.target, self.url, f"{release.version_path(self.version)}:predict", body)
         self._denial = answer if answer.denied else self._denial
         return answer
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from slipway.dag.triggers.polling import PollingTrigger, ReleaseTrigger
 from slipway.facts import JsonObject, Teardown, from_dict
-from slipway.gke.cluster import judge_cluster, judge_deletable, judge_deleted, judge_gone
+from slipway.gke.cluster import judge_cluster, judge_cluster_deletable, judge_cluster_deleted, judge_cluster_gone
 from slipway.kubernetes.api import read_object_async
-from slipway.kubernetes.client import server_version
+from slipway.kubernetes.client import api_server_version
 from slipway.release import Release
-from slipway.steps.teardown import judge_removed
+from slipway.steps.teardown import judge_services_removed
 from slipway.verdict import Verdict
 
 
@@ -39,7 +39,7 @@ class RemovalTrigger(TeardownTrigger):
     async def poll(self) -> Verdict:
         """Judge the Services."""
         target = self._teardown.target
-        return judge_removed(
+        return judge_services_removed(
             [await read_object_async(target, "Service", name) for name in self._teardown.services], target
         )
 
@@ -61,7 +61,9 @@ class DeletionTrigger(TeardownTrigger):
 
         cluster = self._teardown.cluster
         found, operation = await read_cluster_and_operation(self._teardown.target.conn_id, cluster, "DELETE_CLUSTER")
-        return judge_deleted(cluster, found, operation) if self.asked else judge_deletable(cluster, found)
+        return (
+            judge_cluster_deleted(cluster, found, operation) if self.asked else judge_cluster_deletable(cluster, found)
+        )
 
     def found(self) -> Any:
         """Whether the deletion was requested: a pass then means that the cluster is gone."""
@@ -88,11 +90,11 @@ class ClusterTrigger(ReleaseTrigger):
         assert target.gke is not None  # noqa: S101 - only a GKE target has this trigger
         found, operation = await read_cluster_and_operation(target.conn_id, target.gke, "CREATE_CLUSTER")
         if self.gone:
-            return judge_gone(target.gke, found)
+            return judge_cluster_gone(target.gke, found)
         verdict = judge_cluster(target.gke, found, operation)
         if verdict.outcome != "pass":
             return verdict
-        version = await server_version(target)
+        version = await api_server_version(target)
         self._found = {"version": version, "endpoint": (found or {}).get("endpoint")}
         return Verdict.passed(f"{verdict.reason}, Kubernetes {version} answers")
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger, describe_error
 from slipway.facts import JsonObject
+from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import list_pods_async, read_object_async
-from slipway.kubernetes.diagnosis import read_evidence
-from slipway.kubernetes.rollout import grpc_at, judge_address, judge_pods, judge_rollout
+from slipway.kubernetes.diagnosis import read_rollout_evidence
+from slipway.kubernetes.rollout import judge_pods, judge_rollout
 from slipway.kubernetes.stuck import Observations, judge_stuck
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -50,7 +51,7 @@ class RolloutTrigger(ReleaseTrigger):
 
     async def _check_stuck(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
         try:
-            evidence = await read_evidence(release.target, deployment, self.release_id)
+            evidence = await read_rollout_evidence(release.target, deployment, self.release_id)
         except Exception as error:  # a read that fails, for want of a right, say, must not hide the rollout's state
             return Verdict.wait(f"{waiting.reason}; its pods could not be read: {describe_error(error)}")
         self._seen, verdict = judge_stuck(
@@ -79,7 +80,7 @@ class AddressTrigger(ReleaseTrigger):
         service = await read_object_async(release.target, "Service", release.service)
         verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
         if service is not None and url is not None:
-            self._found = {"url": url, "grpc": grpc_at(service)}
+            self._found = {"url": url, "grpc": service_grpc_address(service)}
         return verdict
 
     def found(self) -> Any:

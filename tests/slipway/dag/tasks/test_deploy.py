@@ -5,11 +5,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.dag import run_lease
 from slipway.dag.run import Run
-from slipway.dag.run_lease import acquire_lease
+from slipway.dag.run_lease import acquire_run_lease
 from slipway.dag.tasks.deploy import ApplyOperator, PreviewOperator, RemovePreviewOperator
 from slipway.facts import ObjectRef, Plan
 from slipway.records.history import read_records
-from slipway.records.record import new_record, previewed, utc_now, write_record
+from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
 
 
@@ -44,7 +44,7 @@ def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
 ):
     """The strategy does not matter; a run that acquires the Lease only for the removal returns it."""
     store, deleted, returned = Store(release.store), [], []
-    left = previewed(
+    left = record_with_preview(
         new_record(replace(release, run_id="killed", strategy="preview"), now=utc_now()),
         objects=[ObjectRef(api_version="v1", kind="Service", name="tfs-server-preview", namespace="shop")],
         export=export, pushed=pushed,
@@ -55,7 +55,7 @@ def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
     context = context_of("remove_preview", resolve=replace(release, strategy=strategy))
     if planned:
         context["ti"].task_id = "plan"
-        acquire_lease(Run(context), 60)
+        acquire_run_lease(Run(context), 60)
         context["ti"].task_id = "remove_preview"
     assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
     assert [model for _, model, _ in deleted] == ["digits-vit"]

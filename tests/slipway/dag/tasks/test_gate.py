@@ -36,7 +36,7 @@ def context(context_of, release, pushed):
 def asked(monkeypatch):
     """The question that Airflow gets, and for how long the Lease is renewed."""
     question = {}
-    monkeypatch.setattr(gate, "renew_lease", lambda _run, limit_s: question.update(lease_s=limit_s))
+    monkeypatch.setattr(gate, "renew_run_lease", lambda _run, limit_s: question.update(lease_s=limit_s))
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **arguments: question.update(arguments))
     return question
 

@@ -21,7 +21,7 @@ def test_lease_is_acquired_only_to_write(context_of, release, monkeypatch, actio
     asked = []
     plan = Plan(action=action, reasons=("so",))
     monkeypatch.setattr("slipway.steps.plan.make_plan", lambda _release, **_: (plan, []))
-    monkeypatch.setattr(plan_tasks, "acquire_lease", lambda _run, limit_s: asked.append(limit_s))
+    monkeypatch.setattr(plan_tasks, "acquire_run_lease", lambda _run, limit_s: asked.append(limit_s))
     context = context_of("plan", resolve=release)
     context["params"] = params
     operator = PlanOperator(task_id="plan", builds=["export"], deploys=["apply"])
@@ -52,8 +52,8 @@ def test_plan_is_made_again_under_the_lease(context_of, release, monkeypatch, th
         return plans.pop(0), []
 
     monkeypatch.setattr("slipway.steps.plan.make_plan", make_plan)
-    monkeypatch.setattr(plan_tasks, "acquire_lease", lambda _run, _limit_s: done.append("acquired"))
-    monkeypatch.setattr(plan_tasks, "return_own_lease", lambda _run: done.append("returned"))
+    monkeypatch.setattr(plan_tasks, "acquire_run_lease", lambda _run, _limit_s: done.append("acquired"))
+    monkeypatch.setattr(plan_tasks, "return_own_run_lease", lambda _run: done.append("returned"))
     context = context_of("plan", resolve=release)
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)

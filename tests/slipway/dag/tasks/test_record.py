@@ -5,7 +5,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag import run_lease
 from slipway.dag.run import VERDICT, Run
-from slipway.dag.run_lease import acquire_lease
+from slipway.dag.run_lease import acquire_run_lease
 from slipway.dag.tasks.record import RecordOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable
 from slipway.records.history import read_records
@@ -104,7 +104,7 @@ def test_run_is_not_red_if_its_lease_cannot_be_returned(  # noqa: PLR0917
     monkeypatch.setattr(run_lease, "return_lease", fail)
     context = run_of(context_of, release, *ENDINGS["live"][:2])
     context["ti"].task_id = "plan"
-    acquire_lease(Run(context), 60)
+    acquire_run_lease(Run(context), 60)
     context["ti"].task_id, context["ti"].try_number = "record", try_number
     with pytest.raises(error) if fails else nullcontext():
         RecordOperator(task_id="record", proof_task_id="gate").execute(context)

@@ -17,14 +17,14 @@ from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator,
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
 from slipway.gke.leftovers import balancer_name
-from slipway.gke.preflight import inspect_deletion
+from slipway.gke.preflight import inspect_cluster_deletion
 from slipway.model.target_settings import GkeSettings
 from slipway.names import CLUSTER_LABEL_RUN
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
 from slipway.steps.teardown_plan import TeardownPlan
 from slipway.target import GkeCluster, Target
-from slipway.verdict import require
+from slipway.verdict import require_findings
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 PATH = CLUSTER.path
@@ -215,9 +215,9 @@ def test_right_to_delete_is_checked_before_anything_is_deleted(google):
     with pytest.raises(
         PreflightFailed, match=r"no permission container\.clusters\.delete on project slipway-stand\. Next: "
     ):
-        require(str(CLUSTER), inspect_deletion(TARGET, CLUSTER))
+        require_findings(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
     google.project.missing = []
-    require(str(CLUSTER), inspect_deletion(TARGET, CLUSTER))
+    require_findings(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
 
 
 # --- the objects in the cluster ---------------------------------------------------------------------------------------

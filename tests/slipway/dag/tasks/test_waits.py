@@ -160,7 +160,7 @@ def test_release_is_blamed_only_for_its_own_failure(context, task_id, event, bad
 def test_lease_is_renewed_for_the_wait(context, monkeypatch):
     """It is renewed for as long as the wait may take, Airflow's own limit included."""
     renewed = []
-    monkeypatch.setattr(waits, "renew_lease", lambda _run, limit_s: renewed.append(limit_s))
+    monkeypatch.setattr(waits, "renew_run_lease", lambda _run, limit_s: renewed.append(limit_s))
     with pytest.raises(TaskDeferred):
         sensor("gate").execute(context("gate"))
     assert renewed == [360]
