@@ -68,7 +68,7 @@ class Preflight:
     findings: tuple[Finding, ...]
 
 
-def require_findings(where: str, findings: Iterable[Finding]) -> None:
+def require_nothing_missing(where: str, findings: Iterable[Finding]) -> None:
     """Raise PreflightFailed, in one line, if a finding says that something is missing."""
     missing = [one for one in findings if one.outcome == "missing"]
     if missing:

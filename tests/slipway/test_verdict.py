@@ -4,7 +4,7 @@ import pytest
 
 from slipway.errors import PreflightFailed
 from slipway.facts import from_dict
-from slipway.verdict import Finding, Verdict, require_findings
+from slipway.verdict import Finding, Verdict, require_nothing_missing
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def test_refused_if_changed():
 def test_preflight_error_names_everything_missing():
     """One line with every missing finding and the first one's command; a warning raises nothing."""
     warned, missing = Finding(outcome="warned", said="w"), Finding(outcome="missing", said="no a", then="do a")
-    require_findings("here", [warned])
+    require_nothing_missing("here", [warned])
     with pytest.raises(PreflightFailed, match=r"^here: no a\. Next: do a$"):
-        require_findings("here", [warned, missing])
+        require_nothing_missing("here", [warned, missing])
     with pytest.raises(
         PreflightFailed, match=r"^here: no a; no b\. Next: do a; the log has the next step for each of the others$"
     ):
-        require_findings("here", [missing, replace(missing, said="no b", then="do b")])
+        require_nothing_missing("here", [missing, replace(missing, said="no b", then="do b")])

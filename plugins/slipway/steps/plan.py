@@ -28,7 +28,7 @@ from slipway.release import Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_live_release
 from slipway.steps.orphans import find_orphans
-from slipway.verdict import Verdict, require_findings
+from slipway.verdict import Verdict, require_nothing_missing
 
 VOLATILE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"  # the Deployment controller's own
@@ -199,7 +199,7 @@ def check_rights(release: Release, objects: list[Manifest]) -> None:
     findings = inspect_rights(release, objects)
     for finding in findings:
         log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
-    require_findings(f"connection {release.target.conn_id}", findings)
+    require_nothing_missing(f"connection {release.target.conn_id}", findings)
 
 
 def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,7 @@ from slipway.records.store import Store
 from slipway.steps.resolve import readable_files
 from slipway.steps.settings import Settings, resolve_target
 from slipway.steps.teardown import check_teardown_claim
-from slipway.verdict import require_findings
+from slipway.verdict import require_nothing_missing
 
 REACHABLE = frozenset({"RUNNING", "RECONCILING", "DEGRADED"})  # states of a cluster whose API server may answer
 SYSTEM_NAMESPACES = ("kube-", "gke-", "gmp-")  # prefixes of Kubernetes' and Google's own namespaces
@@ -189,5 +189,5 @@ def plan_teardown(path: Path, settings: Settings, *, run_id: str) -> TeardownPla
     )
     found = find_cluster(target.conn_id, teardown.cluster)
     if found:
-        require_findings(str(teardown.cluster), inspect_cluster_deletion(target, teardown.cluster))
+        require_nothing_missing(str(teardown.cluster), inspect_cluster_deletion(target, teardown.cluster))
     return plan_cluster_teardown(teardown, found, sharing=sharing_cluster(readable_files(path, file), model))

@@ -1,4 +1,4 @@
-"""The tasks that find out whether a run on a GKE target can do its work, claim and make the cluster, and prove it."""
+"""The tasks of a GKE target: the preflight, the claim of a temporary cluster, and the creation of a cluster."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class ClusterWait(Wait):
 
 
 class PreflightOperator(StageOperator):
-    """Looks at everything that the run needs of Google and may be asked for, before anything is built, made or billed."""
+    """Asks Google for everything that the run needs, before anything is built, created or billed."""
 
     ui_color = BLUE
 
     def make(self, run: Run) -> Preflight:
-        """What was found, all of it in the log; red with one line where something is missing."""
+        """The findings, all of them in the log. Raises PreflightFailed, in one line, if something is missing."""
         from slipway.gke.preflight import inspect_gke_target
-        from slipway.verdict import Preflight, require_findings
+        from slipway.verdict import Preflight, require_nothing_missing
 
         release, _, cluster = _asked(run)
         findings = inspect_gke_target(release)
         for one in findings:
             log.log(LEVELS[one.outcome], "preflight: %s", one)
-        require_findings(str(cluster), findings)
+        require_nothing_missing(str(cluster), findings)
         unasked = sum(one.outcome == "warned" for one in findings)
         run.report(
             Verdict.passed(f"nothing is missing; {len(findings) - unasked} of {len(findings)} are sure to be there")
@@ -79,15 +79,15 @@ class PreflightOperator(StageOperator):
 
 
 class ClaimClusterOperator(BaseOperator):
-    """Makes sure that the cluster of a temporary target is this run's own to make, and so to delete.
+    """Checks that a temporary cluster is free for this run to create, and so to delete.
 
-    It is the setup that the teardowns belong to: where it refuses, they do not run.
+    It is the setup that the teardowns belong to: if it refuses, they do not run.
     """
 
     ui_color = RED
 
     def execute(self, context: Context) -> str:
-        """Why the run may make the cluster and delete it."""
+        """Why the run may create the cluster and delete it."""
         from slipway.gke.lookup import find_cluster
 
         run = Run(context)
@@ -102,17 +102,17 @@ class ClaimClusterOperator(BaseOperator):
 
 
 class CreateClusterOperator(BaseOperator):
-    """Runs the provider's GKECreateClusterOperator where there is no cluster, and waits, deferred, until one can be used.
+    """Runs the provider's GKECreateClusterOperator if there is no cluster, and waits until one can be used.
 
-    Of the provider's operator only the call to create is kept. Its own wait takes an operation that is DONE for one that
-    succeeded, takes any cluster of the name for a good one, ends at the first look that fails, and has no limit. And it
-    never deletes: a create that was denied would otherwise delete a cluster that somebody else has made.
+    Only the provider's call to create is used. Its own wait takes an operation that is DONE for one that succeeded, accepts
+    any cluster of the name, ends at the first request that fails, and has no limit. The option to delete after a failure is
+    off: after a create that was denied, it would delete a cluster that somebody else has created.
     """
 
     ui_color = RED
 
     def execute(self, context: Context) -> Any:
-        """Make the cluster where there is none; then wait until it has been judged, also where an earlier try made it."""
+        """Create the cluster if there is none, then wait for it; also if an earlier try created it."""
         from slipway.gke.lookup import find_cluster
 
         run = Run(context)
@@ -130,7 +130,7 @@ class CreateClusterOperator(BaseOperator):
         )
 
     def decide(self, context: Context, event: JsonObject) -> Any:
-        """What was found, its drift field by field; or fail with the reason."""
+        """The cluster that was found or created, with its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
         from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cost
 
@@ -162,7 +162,7 @@ class CreateClusterOperator(BaseOperator):
         }
 
     def _create(self, context: Context, release: Release, cluster: GkeCluster, spec: ClusterSpec) -> None:
-        """The provider's call to create. A cluster that somebody makes in the same moment is judged like any other."""
+        """Call the provider to create the cluster. A cluster that somebody creates at the same moment is judged like any other."""
         from airflow.providers.google.cloud.operators.kubernetes_engine import GKECreateClusterOperator
 
         from slipway.google import google_errors
@@ -180,12 +180,12 @@ class CreateClusterOperator(BaseOperator):
         with google_errors(str(cluster), release.target.conn_id):
             try:
                 provider.execute(context)
-            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours waits in its place
+            except TaskDeferred as deferred:  # to a trigger that reads no errors: ours is used instead
                 log.info("create cluster: %s", getattr(deferred.trigger, "operation_name", "begun"))
 
 
 def _asked(run: Run) -> tuple[Release, ClusterSpec, GkeCluster]:
-    """The release with the cluster that it asks for. Skipped where it asks for none any more."""
+    """The release and the cluster that it asks for. Skipped if it no longer asks for one."""
     release = run.release
     if release.cluster is None or release.target.gke is None:
         raise AirflowSkipException("the model file names no GKE cluster any more")
@@ -193,10 +193,10 @@ def _asked(run: Run) -> tuple[Release, ClusterSpec, GkeCluster]:
 
 
 def _check_claim(release: Release, cluster: GkeCluster, found: dict[str, Any] | None) -> None:
-    """Refuse, for a run that makes its own cluster, one that it has not made. Raises ClusterUnfit."""
+    """Refuse a cluster that this run has not created, if its cluster is temporary. Raises ClusterUnfit."""
     verdict = judge_cluster_claim(cluster, found, release.claim)
     if release.temporary and verdict.outcome != "pass":
         raise ClusterUnfit(
-            f"{verdict.reason}. Next: trigger {teardown_dag_id(release.model)} where it is a leftover of an earlier run, "
+            f"{verdict.reason}. Next: trigger {teardown_dag_id(release.model)} if an earlier run left it, "
             "or give target.gke.cluster a name of its own"
         )

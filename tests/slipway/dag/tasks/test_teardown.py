@@ -24,7 +24,7 @@ from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
 from slipway.steps.teardown_plan import TeardownPlan
 from slipway.target import GkeCluster, Target
-from slipway.verdict import require_findings
+from slipway.verdict import require_nothing_missing
 
 CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
 PATH = CLUSTER.path
@@ -215,9 +215,9 @@ def test_right_to_delete_is_checked_before_anything_is_deleted(google):
     with pytest.raises(
         PreflightFailed, match=r"no permission container\.clusters\.delete on project slipway-stand\. Next: "
     ):
-        require_findings(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
+        require_nothing_missing(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
     google.project.missing = []
-    require_findings(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
+    require_nothing_missing(str(CLUSTER), inspect_cluster_deletion(TARGET, CLUSTER))
 
 
 # --- the objects in the cluster ---------------------------------------------------------------------------------------
