@@ -2,7 +2,10 @@
 
 import pytest
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]  # minutes of TensorFlow; only a change of include/model or its lock can break them
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.slow,
+]  # minutes of TensorFlow; only a change of include/model or its lock can break them
 
 
 KINDS = ["vit", "deit", "swin", "convnext", "mobilevit"]
