@@ -21,6 +21,7 @@ from slipway.facts import (
     from_dict,
 )
 from slipway.release import Release
+from slipway.steps.outcome import is_run_proven
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -74,6 +75,14 @@ class Run:
         """The verdicts of the tasks that ran in this try of the run: others may have left one in an earlier try."""
         ran = (task for task, state in states.items() if state in ENDED)
         return {task: verdict for task in ran if (verdict := self.verdict_of(task))}
+
+    def is_proven(self, states: dict[str, str], proof_task_id: str) -> bool:
+        """Whether the run's release is proven; `proof_task_id` is the last of the tasks that prove it."""
+        return is_run_proven(
+            gate=self.verdict_of(task_ids.GATE),
+            approval=self.verdict_of(task_ids.APPROVE),
+            proof_state=states.get(proof_task_id),
+        )
 
     @property
     def run_id(self) -> str:

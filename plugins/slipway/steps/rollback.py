@@ -7,7 +7,7 @@ from typing import Literal
 
 from slipway.facts import Choice, Plan, from_dict
 from slipway.kubernetes.apply import remove_objects
-from slipway.records.history import History, choose_release, describe_releases, read_current_history, release_of_record
+from slipway.records.history import History, choose_release, release_of_record
 from slipway.records.record import Record, write_record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -77,18 +77,13 @@ def remove_release(store: Store, history: History) -> None:
     write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs if ref not in left]})
 
 
-def list_rollback_choices(store: Store, model: str) -> list[str]:
-    """The releases that can be rolled back to, one a line. Raises StoreError."""
-    return describe_releases(read_current_history(store, model))
-
-
-def choose_rollback(store: Store, model: str, release_id: str | None, *, run_id: str) -> Choice:
+def choose_rollback(history: History, release_id: str | None, *, run_id: str, store: str) -> Choice:
     """The recorded release that this run rolls back to: the named one, else the one before the live one.
 
-    Raises InputRefused, StoreError.
+    `store` is the URI of the artifact store. Raises InputRefused.
     """
-    record = choose_release(read_current_history(store, model), release_id)
-    release, export, pushed = release_of_record(record, run_id=run_id, store=store.uri)
+    record = choose_release(history, release_id)
+    release, export, pushed = release_of_record(record, run_id=run_id, store=store)
     plan = Plan(
         action="restore",
         reasons=(f"release {record['release_id']}, version {record['version']}, was chosen",),

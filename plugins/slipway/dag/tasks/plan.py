@@ -111,18 +111,21 @@ class ChooseOperator(StageOperator):
         from slipway.dag.forms import read_rollback_form
         from slipway.gke.lookup import missing_cluster
         from slipway.names import dag_id
+        from slipway.records.history import describe_releases, read_current_history
         from slipway.records.store import Store
-        from slipway.steps.rollback import choose_rollback, list_rollback_choices
+        from slipway.steps.rollback import choose_rollback
         from slipway.steps.settings import read_settings
 
         wanted, store = read_rollback_form(dict(run.context["params"])), Store(read_settings().store)
-        for line in list_rollback_choices(store, self.model):
+        history = read_current_history(store, self.model)
+        for line in describe_releases(history):
             log.info("choose: %s", line)
-        release = choose_rollback(store, self.model, wanted, run_id=run.run_id).release
+        release = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri).release
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
-        choice = choose_rollback(store, self.model, wanted, run_id=run.run_id)  # another run may have ended since
+        history = read_current_history(store, self.model)  # another run may have ended since
+        choice = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri)
         log.info("choose: %s", "; ".join(choice.plan.reasons))
         return choice

@@ -14,7 +14,7 @@ from slipway.dag.run import Run
 from slipway.dag.run_lease import lease_broken_by, return_run_leases
 from slipway.dag.stage import GREY, reported_failures
 from slipway.facts import JsonObject, to_dict
-from slipway.steps.outcome import describe_ended_run, is_run_proven, was_run_ended_by_hand
+from slipway.steps.outcome import describe_ended_run, was_run_ended_by_hand
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,11 +45,7 @@ class RecordOperator(BaseOperator):
             return None
         states = run.states
         announced = states.get(task_ids.ANNOUNCE)
-        proven = is_run_proven(
-            gate=run.verdict_of(task_ids.GATE),
-            approval=run.verdict_of(task_ids.APPROVE),
-            proof_state=states.get(self.proof_task_id),
-        )
+        proven = run.is_proven(states, self.proof_task_id)
         try:
             uri = _close(run, states, proven=proven) if run.has_release else None
         finally:

@@ -19,7 +19,6 @@ from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
-from slipway.steps.outcome import is_run_proven
 from slipway.steps.waits import fixed_address, why_no_grpc
 from slipway.verdict import Verdict
 
@@ -61,16 +60,14 @@ class RollbackOperator(BaseOperator):
     def rolled_out(self, context: Context, event: JsonObject) -> None:
         """Wait for the address; go on at once if the model file fixes one."""
         run, undoing = self._passed(context, event, self._rollout)
-        release = from_dict(Release, undoing["release"])
-        if found := fixed_address(release):
+        wait = self._address(undoing)
+        if found := fixed_address(wait.release):
             self.addressed(context, {**event, "found": found})
-        self._wait(run, AddressWait(release=release), "addressed")
+        self._wait(run, wait, "addressed")
 
     def addressed(self, context: Context, event: JsonObject) -> None:
         """Wait for the gate."""
-        run, undoing = self._passed(
-            context, event, lambda undoing: AddressWait(release=from_dict(Release, undoing["release"]))
-        )
+        run, undoing = self._passed(context, event, self._address)
         undoing["address"] = event["found"]
         run.leave(UNDOING, undoing)
         self._wait(run, self._gate(undoing), "gated")
@@ -119,11 +116,7 @@ class RollbackOperator(BaseOperator):
         from slipway.steps.rollback import plan_rollback
 
         states = run.states
-        proven = is_run_proven(
-            gate=run.verdict_of(task_ids.GATE),
-            approval=run.verdict_of(task_ids.APPROVE),
-            proof_state=states.get(self.proof_task_id),
-        )
+        proven = run.is_proven(states, self.proof_task_id)
         history = read_current_history(store, self.model)
         applied = states.get(task_ids.APPLY) == "success"
         plan = plan_rollback(history, run_id=run.run_id, proven=proven, applied=applied)
@@ -154,6 +147,10 @@ class RollbackOperator(BaseOperator):
         return RolloutWait(
             release=from_dict(Release, undoing["release"]), applied=from_dict(Applied, undoing["applied"])
         )
+
+    @staticmethod
+    def _address(undoing: JsonObject) -> AddressWait:
+        return AddressWait(release=from_dict(Release, undoing["release"]))
 
     @staticmethod
     def _gate(undoing: JsonObject) -> GateWait:

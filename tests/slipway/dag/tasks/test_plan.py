@@ -3,8 +3,9 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from slipway.dag.run import Run
 from slipway.dag.tasks import plan as plan_tasks
-from slipway.dag.tasks.plan import PlanOperator
+from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.facts import Plan
+from slipway.records.record import write_record
 
 PLANNED = {
     "something to change": ("everything", {}, [3600]),
@@ -59,3 +60,17 @@ def test_plan_is_made_again_under_the_lease(context_of, release, monkeypatch, th
         PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
     assert done == ["planned", "acquired", "planned under the Lease", *(["returned"] if then == "nothing" else [])]
     assert (list(skipped.value.tasks), Run(context).plan.action) == (unneeded, then)
+
+
+def test_choose_takes_the_release_before_the_live_one(context_of, record_of, store, leases, monkeypatch, caplog):  # noqa: PLR0917
+    """It logs every release that was proven live, acquires the Lease, and leaves the release with its recorded manifests."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", store.uri)
+    for minutes, release_id in enumerate(("a" * 12, "b" * 12)):
+        write_record(store, record_of(f"r{minutes}", "live", minutes, release_id=release_id))
+    caplog.set_level("INFO")
+    choice = ChooseOperator(task_id="choose", model="digits-vit").make(Run(context_of("choose")))
+    assert (choice.plan.action, choice.plan.pushed.release_id) == ("restore", "a" * 12)
+    assert choice.plan.manifests_uri == "file:///store/m.yaml"
+    assert choice.release.run_id == "manual__2026-11-22T21:00:00+00:00"
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 600)]
+    assert all(f"choose: {release_id}" in caplog.text for release_id in ("a" * 12, "b" * 12))
