@@ -69,7 +69,7 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW__API_AUTH__JWT_SECRET": secret(settings, "jwt-secret"),
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",  # a parse costs seconds of one of two cores
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",  # a parse of all files costs seconds of one of two cores
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "airflow"),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(slot.worker_log_port),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(slot.triggerer_log_port),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import yaml
 from dag_run import until
+from fixtures.stand import parse_again
 from trial_project import PROJECT, remove_images, trial_file
 
 
@@ -33,6 +34,7 @@ def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
         return sorted(new, key=lambda record: record["opened"])
 
     write()
+    parse_again(airflow_api)
     try:
         until(knows, f"Airflow knows {dag}")
         yield SimpleNamespace(model=model, dag=dag, write=write, records=records)

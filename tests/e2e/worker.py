@@ -48,6 +48,7 @@ def main(project, dag_id, task_id, run_id, facts_file):
     import os
 
     os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow that could store one
+    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_LOOK_S", "20")
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
     from airflow.sdk.execution_time.context import OutletEventAccessors
 

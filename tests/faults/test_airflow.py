@@ -5,13 +5,17 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError
 from uuid import uuid4
 
 import pytest
 import yaml
 from debris import read_json
+from fixtures.stand import parse_again
 from refresh_runs import WAIT_S, eventually
+from scheduler_race import lose_deferrals
 
 from local.parts import checkout
 from local.programs.supervision import pids
@@ -20,6 +24,8 @@ from local.settings import settings_here
 DAG = "refresh_digits_vit"
 PICTURE = "include/served/digits-vit/golden/seven.png"
 OVERLAY = "faults-airflow"
+LOOK = "slipway_look_s"
+WAITS = ("wait_for_preview", "preview_gate", "wait_for_rollout", "wait_for_address", "gate")
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults]
 
@@ -98,13 +104,18 @@ def runs(airflow_api, stand, kubectl):
     """Runs of a model that is live, and an overlay that only these tests know."""
     runs = Runs(airflow_api, stand, kubectl)
     airflow_api(f"/dags/{DAG}", "PATCH", {"is_paused": False})
+    with suppress(HTTPError):  # a killed test run has left it
+        airflow_api(f"/variables/{LOOK}", "DELETE")
+    airflow_api("/variables", "POST", {"key": LOOK, "value": "0"})  # every wait defers
     runs.write_overlay()
+    parse_again(airflow_api)
     try:
         assert runs.ends(runs.start()) == "success"
         eventually(runs.offers_overlay, seconds=WAIT_S, what=f"the form offers {OVERLAY}", every_s=1)
         yield runs
     finally:
         shutil.rmtree(runs.overlay)
+        airflow_api(f"/variables/{LOOK}", "DELETE")
 
 
 def test_the_triggerer_is_killed_during_a_wait(runs, write_row):
@@ -153,6 +164,49 @@ def test_a_person_marks_the_run(runs, write_row, mark, task):
     write_row(
         f"a person marks the run {mark} during `{task}`",
         "the release before it serves and has passed its gate again; the run is red",
+        good_s=time.monotonic() - began_s,
+    )
+
+
+def scheduler():
+    """The process id of the stand's scheduler."""
+    return pids(checkout.supervisor(settings_here()))["scheduler"]
+
+
+def test_the_scheduler_takes_deferrals_for_failures(runs, write_row):
+    """Airflow loses two tries of every wait: the release is live, nothing is undone, and the record counts the lost tries."""
+    path = runs.start_new_release()
+    began_s = time.monotonic()
+    lost = lose_deferrals(scheduler(), path, runs.ask, times=2)
+    record = runs.record()
+    assert runs.ask(path)["state"] == "success"
+    assert {task: lost[task] for task in WAITS if task in record["verdicts"]} == dict.fromkeys(
+        set(WAITS) & set(lost), 2
+    )
+    assert {task: record["verdicts"][task].get("lost_tries") for task in lost} == dict(lost)
+    assert (record["outcome"], record["tasks"]["rollback"], record.get("undo")) == ("live", "skipped", None)
+    assert runs.serves() == record["release_id"]
+    write_row(
+        f"the scheduler takes {lost.total()} deferrals of one run for failures",
+        "each wait is repeated, live; the record counts the lost tries",
+        good_s=time.monotonic() - began_s,
+    )
+
+
+def test_the_scheduler_takes_the_rollbacks_deferrals_for_failures(runs, write_row):
+    """Airflow loses three tries of the rollback: the release before serves, and has passed its gate again."""
+    good, path = runs.serves(), runs.start_new_release()
+    runs.reaches(path, "wait_for_rollout", "deferred")
+    runs.ask(path, "PATCH", {"state": "failed"})
+    began_s = time.monotonic()
+    lost = lose_deferrals(scheduler(), path, runs.ask, times=3, only={"rollback"})
+    record = runs.record()
+    assert (runs.ask(path)["state"], lost["rollback"]) == ("failed", 3)
+    assert (record["outcome"], record["tasks"]["rollback"]) == ("failed", "success")
+    assert runs.serves() == good
+    write_row(
+        "the scheduler takes three deferrals of `rollback` for failures",
+        "the release before it serves and has passed its gate again",
         good_s=time.monotonic() - began_s,
     )
 

@@ -16,15 +16,16 @@ from slipway.dag.tasks.record import RecordOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
+from slipway.dag.tries import retries_of_a_wait
 from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
 from slipway.names import asset_uri
 
 # Every task of a DAG, unless it says otherwise.
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
-# A wait that failed is not retried. Retried, and soon, is a deferral that Airflow lost.
-WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
+# A wait that failed is not retried. Retried, and soon, are errors of Slipway's own parts, and tries that Airflow lost.
+WAIT = retries_of_a_wait(5, delay_s=5)
 # An API server that restarts must not keep the good release away: for five minutes, no answer is retried.
-ROLLBACK: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
+ROLLBACK = retries_of_a_wait(30, delay_s=10)
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
 

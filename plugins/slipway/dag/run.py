@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from slipway.dag import task_ids
+from slipway.dag.tries import lost_tries
 from slipway.errors import InputRefused
 from slipway.facts import (
     Applied,
@@ -56,8 +57,9 @@ class Run:
 
         `bad` means that the release itself is at fault. `measured` is kept with the verdict.
         """
-        at = datetime.now(UTC).isoformat()
-        self.leave(VERDICT, {**verdict.to_dict(), "at": at, **measured, **({"bad": True} if bad else {})})
+        at, lost = datetime.now(UTC).isoformat(), lost_tries(self.context)
+        told = {**({"bad": True} if bad else {}), **({"lost_tries": lost} if lost else {})}
+        self.leave(VERDICT, {**verdict.to_dict(), "at": at, **measured, **told})
 
     def verdict_of(self, task_id: str) -> JsonObject | None:
         """The verdict that a task left; None if it left none."""

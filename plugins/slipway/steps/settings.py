@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from uuid import uuid4
@@ -15,6 +16,7 @@ from slipway.target import GkeCluster, Target
 
 log = logging.getLogger(__name__)
 INSTALLATION = "slipway_installation"  # the Variable
+LOOK = "slipway_look_s"  # the Variable
 INSTALLATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
@@ -47,6 +49,24 @@ def read_settings() -> Settings:
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
     )
+
+
+def read_look_limit_s() -> float:
+    """How many seconds a wait may poll in its worker before it defers: Variable slipway_look_s. Raises InputRefused."""
+    from airflow.sdk import Variable
+
+    value = Variable.get(LOOK, default=None)
+    if value is None:
+        return math.inf
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputRefused(
+            f"Variable {LOOK}: {value!r} is not a number of seconds. Next: write 0 or more, or delete it"
+        )
+    return seconds
 
 
 def ensure_installation() -> str:

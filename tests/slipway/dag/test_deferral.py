@@ -1,3 +1,4 @@
+import json
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,9 +7,10 @@ import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
-from slipway.dag.deferral import Wait, defer, verdict_of_event
+from slipway.dag.deferral import Wait, verdict_of_event, wait_or_defer
+from slipway.dag.tries import lost_tries
 from slipway.dag.triggers.rollout import AddressTrigger
-from slipway.errors import AddressMissing
+from slipway.errors import AddressMissing, InputRefused
 from slipway.facts import to_dict
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -31,20 +33,101 @@ class HundredSeconds(Wait):
         return AddressMissing(event["reason"])
 
 
-def test_deferred_to_its_trigger_with_its_limit(release):
+class Waiting(BaseOperator):
+    """A task that waits."""
+
+    def decide(self, context, event):
+        """What was found."""
+        return verdict_of_event(context, event), event["found"]
+
+
+@pytest.fixture
+def begin(context_of, release):
+    """Begins a wait of 100 s in a context, by default that of a first try."""
+
+    def begin(context=None):
+        task = Waiting(task_id="wait")
+        return wait_or_defer(task, context or context_of("wait"), HundredSeconds(release), task.decide)
+
+    return begin
+
+
+def service(*ingress):
+    """A Service as an API server gives it, with these addresses of a load balancer."""
+    ports = [{"name": "tf-serving-rest", "port": 8501}, {"name": "tf-serving-grpc", "port": 8500}]
+    return 200, json.dumps(
+        {
+            "metadata": {"name": "tfs-server", "namespace": "shop"},
+            "spec": {"type": "LoadBalancer", "ports": ports},
+            "status": {"loadBalancer": {"ingress": list(ingress)}},
+        }
+    )
+
+
+@pytest.mark.parametrize("polls", [1, 2])
+def test_wait_that_ends_soon_does_not_defer(begin, connected, http_server, monkeypatch, polls):
+    """The task polls itself for some seconds: the result is there without a deferral."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", "30")
+    monkeypatch.setattr("slipway.dag.deferral.LOOK_POLL_S", 0.01)
+    connected(http_server(*[service()] * (polls - 1), service({"ip": "203.0.113.9"})))
+    verdict, found = begin()
+    assert (verdict.outcome, found["url"]) == ("pass", "http://203.0.113.9:8501")
+
+
+def test_wait_that_lasts_longer_defers(begin, connected, http_server, monkeypatch):
+    """It defers once the next poll would come after the seconds that the Variable allows."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", "0.5")
+    server = http_server(service())
+    connected(server)
+    with pytest.raises(TaskDeferred):
+        begin()
+    assert len(server.seen) == 1
+
+
+def test_variable_of_zero_defers_at_once(begin):
+    """The fixture's Variable says 0: no server is asked."""
+    with pytest.raises(TaskDeferred):
+        begin()
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
+def test_refused_if_the_variable_is_no_number_of_seconds(begin, monkeypatch, value):
+    """The error names the Variable."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", value)
+    with pytest.raises(InputRefused, match=r"^Variable slipway_look_s: '.*' is not a number of seconds\. Next: "):
+        begin()
+
+
+def test_deferred_to_its_trigger_with_its_limit(begin):
     """The trigger has the wait's deadline and pace; Airflow's own limit comes 60 s later."""
     before = time.time()
     with pytest.raises(TaskDeferred) as deferral:
-        defer(BaseOperator(task_id="wait"), HundredSeconds(release), "decide")
+        begin()
     _, arguments = deferral.value.trigger.serialize()
-    assert (deferral.value.method_name, deferral.value.timeout) == ("decide", timedelta(seconds=160))
+    assert deferral.value.method_name == "decide"
+    assert timedelta(seconds=159) < deferral.value.timeout <= timedelta(seconds=160)
     assert before + 100 <= arguments["deadline"] <= time.time() + 100
     assert arguments["poll_s"] == pytest.approx(3.0)
 
 
-def test_verdict_of_an_event_is_read_and_logged(caplog):
+@pytest.mark.parametrize(("resumed", "lost"), [(True, 0), (False, 1)])
+def test_try_is_lost_if_it_deferred_and_was_not_resumed(begin, context_of, resumed, lost):
+    """The next try knows whether Airflow resumed the one before."""
+    context = context_of("wait")
+    with pytest.raises(TaskDeferred):
+        begin(context)
+    if resumed:
+        verdict_of_event(context, {"outcome": "fail", "reason": "it failed", "found": None, "late": False})
+    context["ti"].try_number = 2
+    with pytest.raises(TaskDeferred):
+        begin(context)
+    assert lost_tries(context) == lost
+
+
+def test_verdict_of_an_event_is_read_and_logged(context_of, caplog):
     """What the trigger found is in the event next to the verdict, and is no part of it."""
+    event = {"outcome": "fail", "reason": "time is up", "found": None, "late": True}
     with caplog.at_level("INFO", logger="slipway.dag.deferral"):
-        verdict = verdict_of_event({"outcome": "fail", "reason": "time is up", "found": None, "late": True})
+        verdict = verdict_of_event(context_of("wait"), event)
     assert verdict == Verdict.failed("time is up")
     assert str(verdict) in caplog.text

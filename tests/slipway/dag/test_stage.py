@@ -31,6 +31,8 @@ class Failing(StageOperator):
 class TaskInstance:
     """Keeps what a task pushes to XCom."""
 
+    try_number = 1
+
     def __init__(self):
         self.pushed = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from slipway.dag.deferral import Times, Wait, defer, verdict_of_event
+from slipway.dag.deferral import ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures
 from slipway.errors import ClusterUnfit, SlipwayError
@@ -39,6 +39,7 @@ class ClusterWait(Wait):
     cluster: GkeCluster
     timeout_s: int
     gone: bool
+    look_s = ONE_POLL_S  # a cluster takes minutes
 
     @property
     def limit_s(self) -> int:
@@ -125,16 +126,15 @@ class CreateClusterOperator(BaseOperator):
                 self._create(context, release, cluster, spec)
             else:
                 log.info("create cluster: %s is there: %s", cluster, found["status"])
-        return defer(
-            self, ClusterWait(release=release, cluster=cluster, timeout_s=spec.timeout_s, gone=leaving), "decide"
-        )
+        wait = ClusterWait(release=release, cluster=cluster, timeout_s=spec.timeout_s, gone=leaving)
+        return wait_or_defer(self, context, wait, self.decide)
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """The cluster that was found or created, with its drift field by field; or fail with the reason."""
         from slipway.gke.lookup import find_cluster
         from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cost
 
-        run, verdict = Run(context), verdict_of_event(event)
+        run, verdict = Run(context), verdict_of_event(context, event)
         with reported_failures(run):
             release, spec, cluster = _asked(run)
             if verdict.outcome != "pass":

@@ -16,6 +16,7 @@ from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import BLUE, reported_failures
 from slipway.dag.task_ids import APPROVE, PREVIEW
 from slipway.dag.tasks.waits import WaitSensor
+from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
 from slipway.errors import GateFailed, SlipwayError, one_line
 from slipway.facts import Export, JsonObject, to_dict
 from slipway.release import Release
@@ -151,6 +152,7 @@ class ApproveOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask, with the gate's reasons."""
         run = Run(context)
+        count_lost_try(self, context)
         verdict = run.verdict_of(self.gate_task_id)
         if verdict is None or verdict["outcome"] != "inconclusive":
             log.info("approve: the gate's result was conclusive, nobody is asked")
@@ -162,6 +164,7 @@ class ApproveOperator(ApprovalOperator):
         self.body = self._body(run, verdict["reason"], limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
         log.info("approve: asking for %d s: %s", limit_s, verdict["reason"])
+        note_deferral(context)
         return super().execute(context)
 
     def _body(self, run: Run, reason: str, limit_s: int) -> str:
@@ -180,6 +183,7 @@ class ApproveOperator(ApprovalOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """What was answered and by whom, for the record. Anything but an approval fails in one line."""
         run = Run(context)
+        note_resumption(context)
         with reported_failures(run):
             verdict = self._answer(context, run, event)
             renew_run_lease(run, APPLY_S)  # another run may have replaced the release while the person was asked

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from slipway.dag import task_ids
-from slipway.dag.deferral import GRACE_S, Wait, defer, verdict_of_event
+from slipway.dag.deferral import GRACE_S, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, RunLease
 from slipway.dag.stage import GREY, reported_failures
@@ -55,22 +56,22 @@ class RollbackOperator(BaseOperator):
             undoing = self._start(run)
         if "applied" not in undoing:
             return undoing
-        return self._wait(run, self._rollout(undoing), "rolled_out")
+        return self._wait(run, self._rollout(undoing), self.rolled_out)
 
-    def rolled_out(self, context: Context, event: JsonObject) -> None:
+    def rolled_out(self, context: Context, event: JsonObject) -> Any:
         """Wait for the address; go on at once if the model file fixes one."""
         run, undoing = self._passed(context, event, self._rollout)
         wait = self._address(undoing)
         if found := fixed_address(wait.release):
-            self.addressed(context, {**event, "found": found})
-        self._wait(run, wait, "addressed")
+            return self.addressed(context, {**event, "found": found})
+        return self._wait(run, wait, self.addressed)
 
-    def addressed(self, context: Context, event: JsonObject) -> None:
+    def addressed(self, context: Context, event: JsonObject) -> Any:
         """Wait for the gate."""
         run, undoing = self._passed(context, event, self._address)
         undoing["address"] = event["found"]
         run.leave(UNDOING, undoing)
-        self._wait(run, self._gate(undoing), "gated")
+        return self._wait(run, self._gate(undoing), self.gated)
 
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
         """Record that the release is live again, if this run still holds the Lease."""
@@ -125,16 +126,18 @@ class RollbackOperator(BaseOperator):
             raise AirflowSkipException(plan.reason)
         return plan, history
 
-    def _wait(self, run: Run, wait: RolloutWait | AddressWait | GateWait, method_name: str) -> NoReturn:
+    def _wait(
+        self, run: Run, wait: RolloutWait | AddressWait | GateWait, then: Callable[[Context, JsonObject], Any]
+    ) -> Any:
         with reported_failures(run):
             self._acquire(run, wait.release, wait.limit_s + GRACE_S, waits=True)
-        defer(self, wait, method_name)
+        return wait_or_defer(self, run.context, wait, then)
 
     def _passed(self, context: Context, event: JsonObject, wait_of: Any) -> tuple[Run, JsonObject]:
         """The release that is being brought back, if the wait passed. If not, close its record and fail."""
         run = Run(context)
         undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
-        if verdict_of_event(event).outcome == "pass":
+        if verdict_of_event(context, event).outcome == "pass":
             return run, undoing
         with reported_failures(run):
             wait: Wait = wait_of(undoing)

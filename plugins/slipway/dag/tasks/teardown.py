@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
 from slipway.dag import task_ids
-from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_of_event
+from slipway.dag.deferral import GRACE_S, ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
 from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures
@@ -59,6 +59,7 @@ class DeletionWait(Wait):
 
     teardown: Teardown
     asked: bool
+    look_s = ONE_POLL_S  # a cluster takes minutes
 
     @property
     def limit_s(self) -> int:
@@ -132,7 +133,7 @@ class RemoveObjectsOperator(BaseOperator):
             verdict = Verdict.passed(f"{teardown.cluster}: {now.status or 'gone'}, there is nothing to remove")
             log.info("remove objects: %s", verdict)
             return verdict.reason
-        return defer(self, RemovalWait(teardown=teardown), "decide")
+        return wait_or_defer(self, context, RemovalWait(teardown=teardown), self.decide)
 
     def decide(self, context: Context, event: JsonObject) -> str:
         """Record that nothing is left; or fail with what is."""
@@ -140,7 +141,7 @@ class RemoveObjectsOperator(BaseOperator):
 
         run = Run(context)
         with reported_failures(run):
-            teardown, verdict = run.teardown, verdict_of_event(event)
+            teardown, verdict = run.teardown, verdict_of_event(context, event)
             if verdict.outcome != "pass":
                 raise RemovalWait(teardown=teardown).failure(event)
             record_removed_objects(teardown)
@@ -177,7 +178,8 @@ class DeleteClusterOperator(BaseOperator):
                 return verdict.reason
             if verdict.outcome == "pass" and found["status"] != "STOPPING":
                 self._delete(context, teardown)
-        return defer(self, DeletionWait(teardown=teardown, asked=verdict.outcome == "pass"), "decide")
+        wait = DeletionWait(teardown=teardown, asked=verdict.outcome == "pass")
+        return wait_or_defer(self, context, wait, self.decide)
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Record that it is gone, or fail with Google's words; if it has only become deletable, delete it."""
@@ -185,7 +187,7 @@ class DeleteClusterOperator(BaseOperator):
 
         run = Run(context)
         with reported_failures(run):
-            teardown, verdict = run.teardown, verdict_of_event(event)
+            teardown, verdict = run.teardown, verdict_of_event(context, event)
             if verdict.outcome != "pass":
                 raise DeletionWait(teardown=teardown, asked=True).failure(event)
         if not event["found"]:

@@ -1,4 +1,4 @@
-"""The tasks that wait: each defers to a trigger and translates its verdict: pass is done, fail is red."""
+"""The tasks that wait, and translate what they find: pass is done, fail is red."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from slipway.dag.deferral import GRACE_S, Times, Wait, defer, verdict_of_event
+from slipway.dag.deferral import GRACE_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import GRPC, Run
 from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import RED, reported_failures
@@ -80,7 +80,7 @@ class AddressWait(Wait):
 
 
 class WaitSensor(BaseSensorOperator):
-    """Defers to a trigger, and passes or fails by what it found; the verdict goes to the record.
+    """Waits, and passes or fails by what it found; the verdict goes to the record.
 
     With `preview` it waits for the release as it first runs next to the live one.
     """
@@ -106,16 +106,16 @@ class WaitSensor(BaseSensorOperator):
         return {}
 
     def execute(self, context: Context) -> Any:
-        """Renew the Lease for as long as the wait may take, then defer."""
+        """Renew the Lease for as long as the wait may take, then wait."""
         run = Run(context)
         with reported_failures(run):
             wait = self.wait_for(run)
             renew_run_lease(run, wait.limit_s + GRACE_S)
-        return defer(self, wait, "decide")
+        return wait_or_defer(self, context, wait, self.decide)
 
     def decide(self, context: Context, event: JsonObject) -> Any:
-        """Report what the trigger found, and fail unless the run goes on. It counts only if the run still holds the Lease."""
-        run, verdict = Run(context), verdict_of_event(event)
+        """Report what the wait found, and fail unless the run goes on. It counts only if the run still holds the Lease."""
+        run, verdict = Run(context), verdict_of_event(context, event)
         with reported_failures(run):
             renew_run_lease(run, APPLY_S)
             if not self.goes_on(run, verdict):
@@ -146,7 +146,7 @@ class AddressSensor(WaitSensor):
         return AddressWait(release=run.release)
 
     def execute(self, context: Context) -> Any:
-        """Return the URL that the model file fixes; defer if it fixes none."""
+        """Return the URL that the model file fixes; wait if it fixes none."""
         run = Run(context)
         if found := fixed_address(run.release):
             return self.result(run, {"found": found})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
@@ -40,10 +41,16 @@ class PollingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the verdict is pass or fail, or the deadline has passed."""
+        await asyncio.sleep(self.poll_s)  # the task has just polled
+        yield TriggerEvent(await self.poll_until_decided())
+
+    async def poll_until_decided(self, *, until_s: float = math.inf) -> JsonObject | None:
+        """Poll until the verdict is pass or fail, or the deadline has passed: the event.
+
+        None if it is not decided before `until_s`, in the seconds of `time.monotonic`.
+        """
         last_reason = ""
         while True:
-            # Before the first poll too: the scheduler treats an event that comes before it has read the deferral as a failure.
-            await asyncio.sleep(self.poll_s)
             verdict = await self.poll_or_wait()
             late = verdict.outcome == "wait" and time.time() >= self.deadline
             if late:
@@ -53,8 +60,10 @@ class PollingTrigger(BaseTrigger):
                 self.log.info("%s", verdict)
             if verdict.outcome != "wait":
                 own = {"unanswered": True} if self.unanswered else {}
-                yield TriggerEvent({**verdict.to_dict(), "found": self.found(), "late": late, **own})
-                return
+                return {**verdict.to_dict(), "found": self.found(), "late": late, **own}
+            if time.monotonic() + self.poll_s > until_s:
+                return None
+            await asyncio.sleep(self.poll_s)
 
     async def poll_or_wait(self) -> Verdict:
         """Poll once; a poll that fails is a wait."""

@@ -15,7 +15,6 @@ from google_clock import end_operations, event_of, run_task
 
 from slipway.dag.tasks.cluster import CreateClusterOperator
 from slipway.errors import GoogleUnreachable
-from slipway.facts import to_dict
 from slipway.model.target_settings import GkeSettings
 from slipway.target import GkeCluster, Target
 
@@ -23,21 +22,15 @@ PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
 
 
 @pytest.fixture
-def run(release):
+def run(context_of, release):
     """The context of a run whose model file says `target: gke`, and what it left in XCom."""
     cluster = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
     target = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=cluster)
-    asked = replace(release, target=target, cluster=GkeSettings().spec)
-    left = {("resolve", "return_value"): to_dict(asked)}
-
-    def pull(*, task_ids, key="return_value"):
-        return left.get((task_ids, key))
-
-    def push(key, value):
-        left["create_cluster", key] = value
-
-    ti = SimpleNamespace(xcom_pull=pull, xcom_push=push)
-    return SimpleNamespace(context={"ti": ti, "task": None}, left=left)
+    context = {
+        **context_of("create_cluster", resolve=replace(release, target=target, cluster=GkeSettings().spec)),
+        "task": None,
+    }
+    return SimpleNamespace(context=context, left=context["ti"].facts)
 
 
 def put(google, status, **fields):

@@ -1,0 +1,122 @@
+"""The tries of a task that waits: which of them Airflow has lost, and how many errors it may retry.
+
+On a busy machine Airflow's scheduler can read the end of a deferral after its trigger has already resumed the task. It then
+takes the deferral for a failure and begins another try (apache/airflow#66374, #67287). Such a try is lost, and no fault of
+the task's: a wait only reads, and is repeated however often it happens. What the tries know of each other is in the task's
+state store, because XCom is cleared before each try.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException
+
+from slipway.facts import from_dict, to_dict
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+LOSABLE = 1000  # retries of a task that defers, most of them for tries that are lost
+TRIES = "tries"  # the key in the task's state store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """What the tries of a task leave for the next one."""
+
+    cleared: int  # how often the run was cleared when this was written: a cleared run begins again
+    lost: int = 0
+    deferred: int | None = None  # the number of a try that was deferred and has not been resumed
+
+
+class WaitRetries(RetryPolicy):
+    """Retries `most` errors of a task whose `retries` leave room for the tries that Airflow loses."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def evaluate(
+        self,
+        exception: BaseException,  # noqa: ARG002 - all errors count
+        try_number: int,  # noqa: ARG002 - see own_tries
+        max_tries: int,  # noqa: ARG002
+        context: Context | None = None,
+    ) -> RetryDecision:
+        """Fail after the last try of the task's own."""
+        if context is not None and own_tries(context) > self.most:
+            return RetryDecision.fail(f"failed in {self.most + 1} tries")
+        return RetryDecision.default()
+
+
+def retries_of_a_wait(most: int, *, delay_s: int) -> dict[str, Any]:
+    """The arguments of a task that defers: `most` retries after errors, and as many as it takes after lost tries."""
+    return {"retries": LOSABLE, "retry_delay": timedelta(seconds=delay_s), "retry_policy": WaitRetries(most)}
+
+
+def own_tries(context: Context) -> int:
+    """How many tries the task has begun since it was cleared, this one included, those that Airflow lost left out."""
+    ti = context["ti"]
+    before = max(
+        0, ti.max_tries - LOSABLE
+    )  # Airflow adds the retries to the number of the last try when a task is cleared
+    return int(ti.try_number - before - lost_tries(context))
+
+
+def lost_tries(context: Context) -> int:
+    """How many tries of this task Airflow has lost since the run was cleared. A first try asks nobody."""
+    return _kept(context).lost if context["ti"].try_number > 1 else 0
+
+
+def count_lost_try(task: BaseOperator, context: Context) -> None:
+    """Count the try before this one if Airflow lost it.
+
+    Raises AirflowFailException after more tries than the task may begin: their workers died, and left no error to retry.
+    """
+    number = context["ti"].try_number
+    if number <= 1:
+        return
+    kept = _kept(context)
+    if kept.deferred is not None and kept.deferred < number:
+        log.warning(
+            "try %d is repeated: Airflow took the end of its deferral for a failure (apache/airflow#66374)",
+            kept.deferred,
+        )
+        _keep(context, replace(kept, lost=kept.lost + 1, deferred=None))
+    policy = getattr(task, "retry_policy", None)
+    if isinstance(policy, WaitRetries) and own_tries(context) > policy.most + 1:
+        raise AirflowFailException(
+            f"{policy.most + 1} tries ended without a result. Next: read their logs, then clear the task"
+        )
+
+
+def note_deferral(context: Context) -> None:
+    """Note that this try is about to defer."""
+    _keep(context, replace(_kept(context), deferred=context["ti"].try_number))
+
+
+def note_resumption(context: Context) -> None:
+    """Note that this try was resumed, if it had deferred."""
+    if (kept := _kept(context)).deferred is not None:
+        _keep(context, replace(kept, deferred=None))
+
+
+def _kept(context: Context) -> Tries:
+    """What earlier tries left; nothing if the run was cleared since."""
+    cleared = context["dag_run"].clear_number or 0
+    store = context.get("task_state_store")
+    found: Any = store.get(TRIES) if store is not None else None
+    kept = from_dict(Tries, found) if found else Tries(cleared=cleared)
+    return kept if kept.cleared == cleared else Tries(cleared=cleared)
+
+
+def _keep(context: Context, tries: Tries) -> None:
+    store = context.get("task_state_store")
+    if store is not None:
+        store.set(TRIES, to_dict(tries))
