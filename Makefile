@@ -73,7 +73,7 @@ test-all:  ## run make test, the slow tests and the faults, one after another
 	    ended+="== make $$part: $$how after $$((SECONDS - began)) s"$$'\n'; done; printf '%s' "$$ended"; exit $$failed
 
 test-faults:  ## inject faults on the stand (up to an hour, no other checkout on it), and update docs/faults.md's table
-	@$(STAND) up && $(DEV)/python tests/faults/suite.py
+	@$(STAND) up --gke && $(DEV)/python tests/faults/suite.py
 
 times:  ## measure runs task by task and update docs/times.md
 	@$(DEV)/python -m benchmarks.refresh_times

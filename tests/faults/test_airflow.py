@@ -5,9 +5,7 @@ import os
 import shutil
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
-from urllib.error import HTTPError
 from uuid import uuid4
 
 import pytest
@@ -24,7 +22,6 @@ from local.settings import settings_here
 DAG = "refresh_digits_vit"
 PICTURE = "include/served/digits-vit/golden/seven.png"
 OVERLAY = "faults-airflow"
-LOOK = "slipway_look_s"
 WAITS = ("wait_for_preview", "preview_gate", "wait_for_rollout", "wait_for_address", "gate")
 
 pytestmark = [pytest.mark.stand, pytest.mark.faults]
@@ -100,13 +97,10 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(airflow_api, stand, kubectl):
+def runs(airflow_api, every_wait_defers, stand, kubectl):
     """Runs of a model that is live, and an overlay that only these tests know."""
     runs = Runs(airflow_api, stand, kubectl)
     airflow_api(f"/dags/{DAG}", "PATCH", {"is_paused": False})
-    with suppress(HTTPError):  # a killed test run has left it
-        airflow_api(f"/variables/{LOOK}", "DELETE")
-    airflow_api("/variables", "POST", {"key": LOOK, "value": "0"})  # every wait defers
     runs.write_overlay()
     parse_again(airflow_api)
     try:
@@ -115,7 +109,6 @@ def runs(airflow_api, stand, kubectl):
         yield runs
     finally:
         shutil.rmtree(runs.overlay)
-        airflow_api(f"/variables/{LOOK}", "DELETE")
 
 
 def test_the_triggerer_is_killed_during_a_wait(runs, write_row):
@@ -168,16 +161,11 @@ def test_a_person_marks_the_run(runs, write_row, mark, task):
     )
 
 
-def scheduler():
-    """The process id of the stand's scheduler."""
-    return pids(checkout.supervisor(settings_here()))["scheduler"]
-
-
 def test_the_scheduler_takes_deferrals_for_failures(runs, write_row):
     """Airflow loses two tries of every wait: the release is live, nothing is undone, and the record counts the lost tries."""
     path = runs.start_new_release()
     began_s = time.monotonic()
-    lost = lose_deferrals(scheduler(), path, runs.ask, times=2)
+    lost = lose_deferrals(path, runs.ask, times=2)
     record = runs.record()
     assert runs.ask(path)["state"] == "success"
     assert {task: lost[task] for task in WAITS if task in record["verdicts"]} == dict.fromkeys(
@@ -199,7 +187,7 @@ def test_the_scheduler_takes_the_rollbacks_deferrals_for_failures(runs, write_ro
     runs.reaches(path, "wait_for_rollout", "deferred")
     runs.ask(path, "PATCH", {"state": "failed"})
     began_s = time.monotonic()
-    lost = lose_deferrals(scheduler(), path, runs.ask, times=3, only={"rollback"})
+    lost = lose_deferrals(path, runs.ask, times=3, only={"rollback"})
     record = runs.record()
     assert (runs.ask(path)["state"], lost["rollback"]) == ("failed", 3)
     assert (record["outcome"], record["tasks"]["rollback"]) == ("failed", "success")

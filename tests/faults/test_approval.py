@@ -10,6 +10,7 @@ import pytest
 from dag_run import LIMIT_S, Run, until
 from inconclusive_model import inconclusive_model
 from random_kills import KILLS, SEED
+from scheduler_race import lose_deferrals
 
 POLL_S = 0.02
 TAKES_S = {"asked": 1.9, "answered": 1.1}  # measured; after an instant that came too late, the span is shorter
@@ -99,3 +100,18 @@ def test_approve_asks_again_if_its_process_is_killed(inconclusive, airflow_api, 
     assert (record["outcome"], record["run_id"]) == ("live", run.id)
     assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
     write_row(f"`approve` killed {KILLS} times", "asks again, one release, live", good_s=time.monotonic() - began_s)
+
+
+def test_the_scheduler_takes_the_approvals_wait_for_a_failure(inconclusive, airflow_api, write_row):
+    """Airflow loses two answers: the person is asked again, and after the third yes one release goes live."""
+    run = Run(airflow_api, inconclusive.dag, force=True)
+    began_s = time.monotonic()
+    lost = lose_deferrals(run.path, airflow_api, times=2, only={"approve"})
+    record = inconclusive.records()[-1]
+    assert (run.end(), lost["approve"]) == ("success", 2)
+    assert (record["outcome"], record["run_id"], record["verdicts"]["approve"]["lost_tries"]) == ("live", run.id, 2)
+    write_row(
+        "the scheduler takes two answers to `approve` for failures",
+        "asks again, live; the record counts the lost tries",
+        good_s=time.monotonic() - began_s,
+    )
