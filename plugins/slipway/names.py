@@ -136,6 +136,16 @@ def source_key(model: str, revision: str, suffix: str) -> str:
     return f"sources/{model}/{revision.removeprefix('sha256:')}{suffix}"
 
 
+def rendered_key(model: str, digest: str) -> str:
+    """The key of a release's rendered manifests."""
+    return f"rendered/{model}/{short(digest)}.json"
+
+
+def manifests_key(model: str, release_id: str, digest: str) -> str:
+    """The key of a release's manifests as they were applied."""
+    return f"manifests/{model}/{release_id}-{short(digest)}.yaml"
+
+
 def labelled_set_key(model: str, digest: str) -> str:
     """The key of a labelled set."""
     return f"quality/{model}/{short(digest)}.json"

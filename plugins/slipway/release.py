@@ -143,6 +143,7 @@ class Release:
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port, with a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # preview: it first runs next to the live release
+    rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the Airflow whose run creates the cluster; None if it creates none
 
     @property

@@ -32,8 +32,8 @@ RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 RUN_FIELDS = frozenset(
-    {"run_id", "store", "force", "retention", "installation"}
-)  # of a Release: do not change what serves
+    {"run_id", "store", "force", "retention", "installation", "rendered_hash"}
+)  # of a Release: do not change what serves; the hash of what is applied is another field
 
 log = logging.getLogger(__name__)
 

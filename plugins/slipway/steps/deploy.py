@@ -11,8 +11,9 @@ import yaml
 from slipway.errors import StoreError
 from slipway.facts import Applied, Export, Pushed
 from slipway.kubernetes.apply import Check, apply_plan, object_exists, object_ref_of, plan_apply
-from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
+from slipway.kubernetes.rendered import live_manifests
+from slipway.names import manifests_key
 from slipway.records.history import read_records
 from slipway.records.record import Cause, begin_record, keep_live, opened_record, utc_now, write_record
 from slipway.records.store import Store, read_bytes
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A release's objects, and their URI in the store."""
+class Stored:
+    """A release's objects as they are applied, and where the store keeps them."""
 
     objects: tuple[Manifest, ...]
     uri: str
@@ -33,39 +34,62 @@ class Rendered:
 
 
 def deploy(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
-    """Apply the release's manifests with this image; `check` is called before the first write.
+    """Apply the manifests that `resolve` rendered, with this image; `check` is called before the first write.
 
     Raises ManifestError, ApplyError, StoreError.
     """
-    objects = render_manifests(
-        release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
-    )
+    objects = live_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
     return _record_and_apply(
         release, export, pushed, store_manifests(release, pushed, objects), cause="refresh", check=check
     )
 
 
-def redeploy(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
-    """Apply a recorded release again, with its stored manifests. Raises ApplyError, StoreError."""
-    data = read_bytes(manifests_uri)
-    rendered = Rendered(
-        objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
-    )
-    return _record_and_apply(release, export, pushed, rendered, cause="rollback", check=check)
+def redeploy(
+    release: Release,
+    export: Export,
+    pushed: Pushed,
+    *,
+    manifests_uri: str,
+    manifests_hash: str | None,
+    check: Check,
+) -> Applied:
+    """Apply a recorded release again, with its stored manifests. Raises ApplyError, StoreError.
+
+    `manifests_hash` is that of the stored text, sha256:…; None if a plan of an earlier Slipway does not say it.
+    """
+    stored = read_manifests(manifests_uri, manifests_hash)
+    return _record_and_apply(release, export, pushed, stored, cause="rollback", check=check)
 
 
-def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
-    """Store rendered manifests. Raises StoreError."""
+def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Stored:
+    """Store the manifests that are about to be applied. Raises StoreError."""
     text = manifests_to_yaml(objects)
+    digest = _hash_of(text.encode())
     with scratch_folder("manifests") as scratch:
         draft = scratch / "manifests.yaml"
         draft.write_text(text, encoding="utf-8")
-        uri = Store(release.store).put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml")
-    return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+        uri = Store(release.store).put_file(draft, manifests_key(release.model, pushed.release_id, digest))
+    return Stored(objects=tuple(objects), uri=uri, hash=digest)
+
+
+def read_manifests(uri: str, digest: str | None) -> Stored:
+    """Manifests as they were applied. Raises StoreError, also if their text is not the same any more."""
+    data = read_bytes(uri)
+    found = _hash_of(data)
+    if digest is not None and found != digest:
+        raise StoreError(
+            f"{uri}: is not what was applied: its hash is {found}, the record says {digest}. "
+            "Next: bring the file back from a backup, or roll back to another release"
+        )
+    return Stored(objects=tuple(yaml.safe_load_all(data)), uri=uri, hash=found)
+
+
+def _hash_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _record_and_apply(
-    release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
+    release: Release, export: Export, pushed: Pushed, stored: Stored, *, cause: Cause, check: Check
 ) -> Applied:
     """Remove the preview, open the record, then write to the cluster.
 
@@ -76,8 +100,8 @@ def _record_and_apply(
     check()
     remove_previews(release, records.records)
     history = records.history.at(release.target, release.deployment)
-    plan = plan_apply(list(rendered.objects), history.objects)
-    refs = tuple(object_ref_of(manifest) for manifest in rendered.objects)
+    plan = plan_apply(list(stored.objects), history.objects)
+    refs = tuple(object_ref_of(manifest) for manifest in stored.objects)
     deployments = [ref for ref in refs if ref.kind == "Deployment"]
     begun = begin_record(store, release, cause=cause)
     keep_live(store, begun)
@@ -86,7 +110,7 @@ def _record_and_apply(
         release=release,
         export=export,
         pushed=pushed,
-        manifests={"uri": rendered.uri, "hash": rendered.hash},
+        manifests={"uri": stored.uri, "hash": stored.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
         found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
@@ -97,14 +121,14 @@ def _record_and_apply(
         write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:
         raise StoreError(
-            f"{rendered.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
+            f"{stored.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
         )
     return Applied(
         release_id=pushed.release_id,
         reference=pushed.reference,
         version=pushed.version,
-        manifests_uri=rendered.uri,
-        manifests_hash=rendered.hash,
+        manifests_uri=stored.uri,
+        manifests_hash=stored.hash,
         objects=refs,
         pruned=plan.prune,
         uid=uid,

@@ -90,5 +90,6 @@ def choose_rollback(history: History, release_id: str | None, *, run_id: str, st
         export=export,
         pushed=pushed,
         manifests_uri=record["manifests"]["uri"],
+        manifests_hash=record["manifests"]["hash"],
     )
     return Choice(release=release, plan=plan)

@@ -62,15 +62,18 @@ class PreviewOperator(TargetOperator):
 
 
 class ApplyOperator(TargetOperator):
-    """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
+    """Opens the record, and applies the manifests that `resolve` rendered, server-side: the one task that changes what is live."""
 
     def make(self, run: Run) -> Applied:
         """What was Applied."""
         from slipway.steps.deploy import deploy, redeploy
 
-        manifests_uri = run.plan.manifests_uri
         facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
-        applied = deploy(*facts, check=check) if manifests_uri is None else redeploy(*facts, manifests_uri, check=check)
+        uri, digest = run.plan.manifests_uri, run.plan.manifests_hash
+        if uri is None:
+            applied = deploy(*facts, check=check)
+        else:
+            applied = redeploy(*facts, manifests_uri=uri, manifests_hash=digest, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 

@@ -100,7 +100,8 @@ class RollbackOperator(BaseOperator):
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
         release, export, pushed = release_of_record(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
-        applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
+        uri, digest = plan.good["manifests"]["uri"], plan.good["manifests"]["hash"]
+        applied = redeploy(release, export, pushed, manifests_uri=uri, manifests_hash=digest, check=acquire)
         undoing = {
             "release": to_dict(release),
             "export": to_dict(export),
