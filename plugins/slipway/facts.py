@@ -125,7 +125,6 @@ class Applied:
     manifests_uri: str
     manifests_hash: str  # sha256:… of the text there
     objects: tuple[ObjectRef, ...]
-    pruned: tuple[ObjectRef, ...]
     uid: str  # of the Deployment, from the answer to this apply
     generation: int  # likewise
 

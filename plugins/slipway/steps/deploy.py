@@ -9,13 +9,21 @@ from dataclasses import dataclass
 import yaml
 
 from slipway.errors import StoreError
-from slipway.facts import Applied, Export, Pushed
-from slipway.kubernetes.apply import Check, apply_plan, object_exists, object_ref_of, plan_apply
+from slipway.facts import Applied, Export, ObjectRef, Pushed, to_dict
+from slipway.kubernetes.apply import (
+    Check,
+    apply_plan,
+    object_exists,
+    object_ref_of,
+    plan_apply,
+    plan_outdated,
+    remove_objects,
+)
 from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
 from slipway.kubernetes.rendered import live_manifests
 from slipway.names import manifests_key
-from slipway.records.history import read_records
-from slipway.records.record import Cause, begin_record, keep_live, opened_record, utc_now, write_record
+from slipway.records.history import History, read_records
+from slipway.records.record import Cause, begin_record, keep_live, opened_record, read_record, utc_now, write_record
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -93,7 +101,7 @@ def _record_and_apply(
 ) -> Applied:
     """Remove the preview, open the record, then write to the cluster.
 
-    The record lists the objects to prune until they are deleted: so a later run knows everything that a killed run left.
+    The record also lists what is outdated, until that is deleted: so a later run knows everything that a killed run left.
     """
     store = Store(release.store)
     records = read_records(store, release.model)
@@ -117,8 +125,6 @@ def _record_and_apply(
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)
-    if plan.prune:
-        write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:
         raise StoreError(
             f"{stored.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
@@ -130,7 +136,26 @@ def _record_and_apply(
         manifests_uri=stored.uri,
         manifests_hash=stored.hash,
         objects=refs,
-        pruned=plan.prune,
         uid=uid,
         generation=generation,
     )
+
+
+def find_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
+    """What the run's record lists besides the objects that it applied. Raises StoreError."""
+    record = read_record(Store(release.store), release.model, release.run_id)
+    return plan_outdated(History((record,)).objects, applied.objects) if record else ()
+
+
+def remove_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
+    """Delete what earlier releases had and the applied one, which is proven, has not. The caller holds the Lease.
+
+    Only objects that have the model's label are deleted. Returns them. Raises ApplyError, StoreError.
+    """
+    outdated, store = find_outdated(release, applied), Store(release.store)
+    if not outdated:
+        return ()
+    kept = remove_objects(release.target, release.model, outdated)
+    if record := read_record(store, release.model, release.run_id):
+        write_record(store, {**record, "objects": [to_dict(ref) for ref in applied.objects]})
+    return tuple(ref for ref in outdated if ref not in kept)

@@ -16,7 +16,7 @@ from slipway.dag.run_lease import APPLY_S, RunLease
 from slipway.dag.stage import GREY, reported_failures
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
-from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
+from slipway.errors import LeaseLost, RollbackFailed, SlipwayError, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
 from slipway.steps.waits import fixed_address, why_no_grpc
@@ -73,11 +73,12 @@ class RollbackOperator(BaseOperator):
         self._wait(run, self._gate(undoing), "gated")
 
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
-        """Record that the release is live again, if this run still holds the Lease."""
+        """Record that the release is live again, if this run still holds the Lease; then delete what the failed one added."""
         run, undoing = self._passed(context, event, self._gate)
         with reported_failures(run):
             self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
         uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
+        _remove_outdated(undoing)
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
@@ -177,6 +178,16 @@ class RollbackOperator(BaseOperator):
             run.report(Verdict.failed(reason))
             log.warning("rollback: %s", reason)
             raise AirflowSkipException(reason) from error
+
+
+def _remove_outdated(undoing: JsonObject) -> None:
+    """Delete what the failed release added. A failure is only logged: the good release serves, and the next run deletes it."""
+    from slipway.steps.deploy import remove_outdated
+
+    try:
+        remove_outdated(from_dict(Release, undoing["release"]), from_dict(Applied, undoing["applied"]))
+    except SlipwayError as error:
+        log.warning("rollback: what the failed release added is not all deleted: %s", error)
 
 
 def _close(undoing: JsonObject, event: JsonObject) -> str:
