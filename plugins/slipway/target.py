@@ -82,10 +82,26 @@ class Target:
     conn_id: str
     namespace: str
     gke: GkeCluster | None = None  # None: the cluster that the connection names
+    cluster_uid: str | None = None  # of the cluster's namespace kube-system; None if it is unknown
 
     def kubectl(self, command: str) -> str:
         """A kubectl command in this namespace, for a person to run."""
         return f"kubectl -n {self.namespace} {command}"
+
+
+def is_same_target(one: Target, other: Target) -> bool:
+    """Whether two targets are the same namespace of the same cluster, however it is reached.
+
+    A cluster is known by its uid. A GKE cluster is also known by its name, which it keeps if it is created anew. If a uid is
+    unknown, as in the records of an earlier Slipway, the connection decides.
+    """
+    if one.namespace != other.namespace:
+        return False
+    if one.cluster_uid and one.cluster_uid == other.cluster_uid:
+        return True
+    if one.gke or other.gke:
+        return one.gke is not None and other.gke is not None and one.gke.path == other.gke.path
+    return one.conn_id == other.conn_id and not (one.cluster_uid and other.cluster_uid)
 
 
 def region_of(location: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -19,6 +19,7 @@ from slipway.kubernetes.apply import (
     plan_outdated,
     remove_objects,
 )
+from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
 from slipway.kubernetes.rendered import live_manifests
 from slipway.names import manifests_key
@@ -103,6 +104,7 @@ def _record_and_apply(
 
     The record also lists what is outdated, until that is deleted: so a later run knows everything that a killed run left.
     """
+    release = replace(release, target=identify_cluster(release.target))
     store = Store(release.store)
     records = read_records(store, release.model)
     check()

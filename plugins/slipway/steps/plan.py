@@ -17,6 +17,7 @@ from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
+from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.manifests import BLANK_IMAGE, BLANK_VERSION, Manifest
 from slipway.kubernetes.rendered import live_manifests
 from slipway.kubernetes.rights import inspect_rights
@@ -72,9 +73,12 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     """
     records = read_records(Store(release.store), release.model)
     bad = None if by_hand or release.force else find_bad_record(records.records, release)
+    absent = missing_cluster(release.target)
+    if not absent:
+        release = replace(release, target=identify_cluster(release.target))
     history = records.history.at(release.target, release.deployment)
     orphans = find_orphans(release, records.history)
-    if absent := missing_cluster(release.target):
+    if absent:
         return Observation(history=history, health=Verdict.failed(absent), bad=bad, orphans=orphans, answers=False)
     good = history.good
     objects = _planned_manifests(release, good)
@@ -130,7 +134,9 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     good, problems = seen.history.good, _problems(seen)
     if good is None or seen.history.torn_down or release.temporary or not problems:
         return Plan(action="nothing", reasons=(why,))
-    restored, export, pushed = release_of_record(good, run_id=release.run_id, store=release.store)
+    restored, export, pushed = release_of_record(
+        good, run_id=release.run_id, store=release.store, target=release.target
+    )
     return Plan(
         action="restore",
         reasons=(why, *problems),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
 from slipway.kubernetes.apply import Check, apply_plan, object_ref_of, plan_apply, remove_objects
+from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.kustomize import build_manifests
 from slipway.kubernetes.manifests import (
     BLANK_IMAGE,
@@ -140,6 +142,7 @@ def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Ch
     Raises ManifestError, ApplyError, StoreError.
     """
     store, named = Store(release.store), preview_name(pushed.release_id)
+    release = replace(release, target=identify_cluster(release.target))
     objects = preview_manifests(release, pushed)
     refs = tuple(map(object_ref_of, objects))
     record = begin_record(store, release, cause="refresh")

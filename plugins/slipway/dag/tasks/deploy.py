@@ -50,9 +50,10 @@ class PreviewOperator(TargetOperator):
         """What is Previewed; skipped if the release needs no preview."""
         from slipway.records.history import read_history
         from slipway.records.store import Store
+        from slipway.steps.location import located
         from slipway.steps.preview import start_preview, why_no_preview
 
-        release = run.release
+        release = located(run.release)
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
         if reason := why_no_preview(release, run.plan, history):
             raise AirflowSkipException(f"no preview: {reason}")
@@ -137,16 +138,19 @@ class RemovePreviewOperator(BaseOperator):
 
     def _remove(self, run: Run) -> Iterable[ObjectRef]:
         """Delete under the Lease: a preview may be that of a run that writes now. Return a Lease held only for this."""
-        from slipway.records.history import read_records, records_with_previews
+        from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
         from slipway.records.store import Store
         from slipway.steps.deploy import find_outdated, remove_outdated
+        from slipway.steps.location import located
         from slipway.steps.preview import remove_previews
 
         release = run.release
         store, had = Store(release.store), any(leases_of_run(run))
+        records = read_records(store, release.model).records
+        if any(map(preview_objects_of_record, records)):
+            release = located(release)
         applied = run.applied if run.is_proven(run.states, self.proof_task_id) else None
         outdated = find_outdated(release, applied) if applied else ()
-        records = read_records(store, release.model).records
         if not outdated and not records_with_previews(records, release.target):
             return remove_previews(release, records)  # it logs those that are left at other targets
         acquire_run_lease(run, APPLY_S)

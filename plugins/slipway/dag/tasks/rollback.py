@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -87,20 +88,25 @@ class RollbackOperator(BaseOperator):
         from slipway.records.history import release_of_record
         from slipway.records.store import Store
         from slipway.steps.deploy import redeploy
+        from slipway.steps.location import locate, target_now
         from slipway.steps.rollback import remove_release
         from slipway.steps.settings import read_settings
 
         store = Store(read_settings().store)
         plan, history = self._plan(run, store)
-        acquire = partial(self._acquire, run, from_dict(Release, history.records[-1]["release"]), APPLY_S)
+        target = target_now(history.records[-1], locate(run.release.target) if run.has_release else None)
+        last = replace(from_dict(Release, history.records[-1]["release"]), target=target)
+        acquire = partial(self._acquire, run, last, APPLY_S)
         if plan.action != "keep":
             acquire()
             plan, history = self._plan(run, store)  # another run may have ended since
         if plan.action == "remove":
-            remove_release(store, history)
+            remove_release(store, history, target)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
-        release, export, pushed = release_of_record(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
+        release, export, pushed = release_of_record(
+            plan.good, run_id=f"{run.run_id}.undo", store=store.uri, target=target
+        )
         uri, digest = plan.good["manifests"]["uri"], plan.good["manifests"]["hash"]
         applied = redeploy(release, export, pushed, manifests_uri=uri, manifests_hash=digest, check=acquire)
         undoing = {

@@ -13,7 +13,7 @@ from slipway.records.record import new_record, record_with_preview, utc_now, wri
 from slipway.records.store import Store
 
 
-def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, release, export, pushed):
+def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, release, export, pushed):
     """The skip names its reason."""
     facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
     with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
@@ -40,7 +40,7 @@ def test_removal_passes_if_no_preview_is_left(context_of, release):
 @pytest.mark.parametrize("strategy", ["preview", "rolling"])
 @pytest.mark.parametrize("planned", [False, True], ids=["nothing else to do", "something to do"])
 def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
-    context_of, release, export, pushed, leases, monkeypatch, strategy, planned
+    context_of, api_server, release, export, pushed, leases, monkeypatch, strategy, planned
 ):
     """The strategy does not matter; a run that acquires the Lease only for the removal returns it."""
     store, deleted, returned = Store(release.store), [], []
