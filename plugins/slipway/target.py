@@ -92,16 +92,16 @@ class Target:
 def is_same_target(one: Target, other: Target) -> bool:
     """Whether two targets are the same namespace of the same cluster, however it is reached.
 
-    A cluster is known by its uid. A GKE cluster is also known by its name, which it keeps if it is created anew. If a uid is
-    unknown, as in the records of an earlier Slipway, the connection decides.
+    A GKE cluster is its name, which it keeps if it is created anew. Any other cluster is known by its uid; if one is unknown,
+    as in the records of an earlier Slipway, the connection decides.
     """
     if one.namespace != other.namespace:
         return False
-    if one.cluster_uid and one.cluster_uid == other.cluster_uid:
-        return True
-    if one.gke or other.gke:
-        return one.gke is not None and other.gke is not None and one.gke.path == other.gke.path
-    return one.conn_id == other.conn_id and not (one.cluster_uid and other.cluster_uid)
+    if one.gke and other.gke:
+        return one.gke.path == other.gke.path
+    if one.cluster_uid and other.cluster_uid:
+        return one.cluster_uid == other.cluster_uid
+    return one.gke is other.gke is None and one.conn_id == other.conn_id
 
 
 def region_of(location: str) -> str:

@@ -99,14 +99,14 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Find
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
-        return [unasked_rights(target, error), *judge_cluster_uid(read_cluster_uid(target))]
+        return [unasked_rights(target, error), *_inspect_cluster_uid(target)]
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
-    return [*judge_rights(target.namespace, allowed, grant=grant), *judge_cluster_uid(read_cluster_uid(target))]
+    return [*judge_rights(target.namespace, allowed, grant=grant), *_inspect_cluster_uid(target)]
 
 
-def judge_cluster_uid(uid: str | None) -> list[Finding]:
-    """A warning if the connection may not read what a cluster is known by."""
-    if uid:
+def _inspect_cluster_uid(target: Target) -> list[Finding]:
+    """A warning if the connection may not read what its cluster is known by. A GKE cluster is known by its name."""
+    if target.gke or read_cluster_uid(target):
         return []
     said = (
         f"no right to get the namespace {SYSTEM_NAMESPACE}, whose uid identifies the cluster: "

@@ -149,6 +149,11 @@ SAME = {
     "another namespace": (IN_A, replace(IN_A, namespace="x"), False),
     "another endpoint of a GKE cluster": (IN_GKE, replace(IN_GKE, gke=replace(GKE, endpoint="dns")), True),
     "another connection to a GKE cluster": (IN_GKE, replace(IN_GKE, conn_id="other"), True),
+    "two GKE clusters": (
+        replace(IN_GKE, cluster_uid="a"),
+        replace(IN_GKE, gke=replace(GKE, name="d"), cluster_uid="a"),
+        False,
+    ),
     "a GKE cluster that was created anew": (replace(IN_GKE, cluster_uid="a"), replace(IN_GKE, cluster_uid="b"), True),
     "another GKE cluster": (IN_GKE, replace(IN_GKE, gke=replace(GKE, name="d")), False),
     "a GKE cluster by a kubeconfig": (replace(IN_GKE, cluster_uid="a"), IN_A, True),
@@ -158,5 +163,5 @@ SAME = {
 
 @pytest.mark.parametrize(("one", "other", "same"), SAME.values(), ids=SAME)
 def test_same_target(one, other, same):
-    """The uid decides if both are known. A GKE cluster is its name; other clusters of an earlier Slipway are their connection."""
+    """A GKE cluster is its name. Else the uid decides, or the connection if a uid is unknown."""
     assert is_same_target(one, other) is is_same_target(other, one) is same
