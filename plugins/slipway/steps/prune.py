@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_images
+from slipway.image.build import owner_of_images, remove_images
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
 from slipway.names import digest_of, record_key, rendered_key, repository_of
@@ -171,7 +171,7 @@ def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
             write_record(store, {**record, "outcome": "retired"})
     failed: list[str] = []
     keep = plan.digests | images
-    removed = _count_or_note(failed, lambda: _prune_engine(release, keep))
+    removed = _count_or_note(failed, lambda: _prune_engine(release, records, keep))
     deleted = (
         _count_or_note(failed, lambda: _prune_registry(release, plan.records, keep))
         if release.retention.registry
@@ -201,9 +201,10 @@ def read_holdings(store: Store, model: str) -> Holdings:
     )
 
 
-def _prune_engine(release: Release, keep: frozenset[str]) -> int:
+def _prune_engine(release: Release, records: list[Record], keep: frozenset[str]) -> int:
+    recorded = frozenset(record["digest"] for record in records if record["digest"])
     with engine(release) as client:
-        removed = remove_images(client, release, keep=keep)
+        removed = remove_images(client, owner_of_images(release), keep=keep, recorded=recorded)
     for image in removed:
         log.info("prune: image %s on the engine", image)
     return len(removed)
@@ -230,15 +231,14 @@ def _prune_registry(release: Release, records: tuple[Record, ...], keep: frozens
 def _prune_repository(
     release: Release, repository: str, registry_conn_id: str | None, recorded: set[str], keep: frozenset[str]
 ) -> int:
+    owner = owner_of_images(release)
     with repository_at(repository, registry_conn_id) as found:
         old: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
         for image in found.tagged(without=keep):
-            ours = (
-                image.labels.get(IMAGE_LABEL_TITLE) == release.model
-                and image.labels.get(IMAGE_LABEL_STORE) == release.store_id
-            )
-            if ours or image.digest in old:
+            if owner.owns(image.labels, recorded=image.digest in recorded):
                 old[image.digest] = (*old.get(image.digest, ()), image.tag)
+            else:
+                old.pop(image.digest, None)  # its labels name another store
         for digest, tags in sorted(old.items()):
             if not found.delete(digest, tags):
                 log.warning(

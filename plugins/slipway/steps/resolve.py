@@ -76,6 +76,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             address_timeout_s=file.address_timeout_s,
             manifests_hash="",
             store=settings.store,
+            store_uid=store.identity(),
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
