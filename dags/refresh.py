@@ -38,7 +38,8 @@ release, where no user's request reaches it, and the **preview gate** sends it t
 says `strategy: rolling`). If the first gate's result is inconclusive, **approve** asks a person, where the model file allows that.
 **apply** changes what is live, the **waits** watch it, the **gate** sends the golden requests to the public address, and
 **announce** updates the Asset. If the gate did not pass, **rollback** brings the last good release back. **remove preview** deletes
-the preview, **record** writes down how the run went, and **prune** removes what the model file's `retention` no longer covers.
+the preview and what a proven release no longer has, **record** writes down how the run went, and **prune** removes what the
+model file's `retention` no longer covers.
 A temporary GKE cluster is claimed first, and deleted whatever happened: **remove objects**, **delete cluster**, **leftovers**.
 
 Model file: `include/served/{model}.yaml`. If a task is red, its last log line says where, what and what next.

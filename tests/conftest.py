@@ -32,9 +32,11 @@ os.environ["PATH"] = (
 )
 
 pytest_plugins = [
+    "fixtures.api_server",
     "fixtures.bucket",
     "fixtures.exporter",
     "fixtures.hub",
+    "fixtures.overlay",
     "fixtures.second_checkout",
     "fixtures.servers",
     "fixtures.stand",

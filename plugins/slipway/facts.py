@@ -123,9 +123,8 @@ class Applied:
     reference: str  # the image, by digest
     version: int
     manifests_uri: str
-    manifests_hash: str  # sha256:… of the rendered manifests
+    manifests_hash: str  # sha256:… of the text there
     objects: tuple[ObjectRef, ...]
-    pruned: tuple[ObjectRef, ...]
     uid: str  # of the Deployment, from the answer to this apply
     generation: int  # likewise
 
@@ -142,6 +141,7 @@ class Plan:
     export: Export | None = None  # the live release's, if there is nothing to export
     pushed: Pushed | None = None  # likewise: the live release's image, under the new release's id
     manifests_uri: str | None = None  # of a recorded release that is applied unchanged
+    manifests_hash: str | None = None  # sha256:… of the text there
     release: Release | None = None  # that release, if it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live without a model file, one per line
     baseline: Baseline | None = None  # the live release on the gate's labelled set, if the gate compares

@@ -90,14 +90,14 @@ def image_tag(version: int, content_hash: str, base_digest: str) -> str:
     return f"v{version}-{short(digest_of([content_hash, base_digest]))}"
 
 
-def build_container_name(model: str, store: str) -> str:
+def build_container_name(model: str, store_id: str) -> str:
     """The container that an image is committed from."""
-    return f"slipway-build-{model}-{store_id(store)}"
+    return f"slipway-build-{model}-{store_id}"
 
 
-def smoke_container_name(model: str, store: str) -> str:
+def smoke_container_name(model: str, store_id: str) -> str:
     """The container of the smoke test."""
-    return f"slipway-smoke-{model}-{store_id(store)}"
+    return f"slipway-smoke-{model}-{store_id}"
 
 
 # --- TF Serving ---
@@ -116,8 +116,8 @@ def version_path(model: str, version: int) -> str:
 # --- the artifact store ---
 
 
-def store_id(store: str) -> str:
-    """A short id of an artifact store."""
+def former_store_id(store: str) -> str:
+    """The id that an earlier Slipway gave to an artifact store, from its URI. Stores on two machines may share it."""
     return short(digest_of([store]))
 
 
@@ -134,6 +134,16 @@ def record_key(model: str, run_id: str) -> str:
 def source_key(model: str, revision: str, suffix: str) -> str:
     """The key of a source's copy."""
     return f"sources/{model}/{revision.removeprefix('sha256:')}{suffix}"
+
+
+def rendered_key(model: str, digest: str) -> str:
+    """The key of a release's rendered manifests."""
+    return f"rendered/{model}/{short(digest)}.json"
+
+
+def manifests_key(model: str, release_id: str, digest: str) -> str:
+    """The key of a release's manifests as they were applied."""
+    return f"manifests/{model}/{release_id}-{short(digest)}.yaml"
 
 
 def labelled_set_key(model: str, digest: str) -> str:

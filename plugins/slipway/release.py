@@ -143,6 +143,8 @@ class Release:
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port, with a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # preview: it first runs next to the live release
+    store_uid: str | None = None  # the store's own id; None from an earlier Slipway
+    rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the Airflow whose run creates the cluster; None if it creates none
 
     @property
@@ -160,17 +162,17 @@ class Release:
     @property
     def store_id(self) -> str:
         """A short id of the store; tells installations apart that share an engine or a registry."""
-        return names.store_id(self.store)
+        return self.store_uid or names.former_store_id(self.store)
 
     @property
     def build_container(self) -> str:
         """The container that the image is committed from; one per model, so that a leftover is found by name."""
-        return names.build_container_name(self.model, self.store)
+        return names.build_container_name(self.model, self.store_id)
 
     @property
     def smoke_container(self) -> str:
         """The container of the smoke test."""
-        return names.smoke_container_name(self.model, self.store)
+        return names.smoke_container_name(self.model, self.store_id)
 
     @property
     def service(self) -> str:

@@ -82,10 +82,26 @@ class Target:
     conn_id: str
     namespace: str
     gke: GkeCluster | None = None  # None: the cluster that the connection names
+    cluster_uid: str | None = None  # of the cluster's namespace kube-system; None if it is unknown
 
     def kubectl(self, command: str) -> str:
         """A kubectl command in this namespace, for a person to run."""
         return f"kubectl -n {self.namespace} {command}"
+
+
+def is_same_target(one: Target, other: Target) -> bool:
+    """Whether two targets are the same namespace of the same cluster, however it is reached.
+
+    A GKE cluster is its name, which it keeps if it is created anew. Any other cluster is known by its uid; if one is unknown,
+    as in the records of an earlier Slipway, the connection decides.
+    """
+    if one.namespace != other.namespace:
+        return False
+    if one.gke and other.gke:
+        return one.gke.path == other.gke.path
+    if one.cluster_uid and other.cluster_uid:
+        return one.cluster_uid == other.cluster_uid
+    return one.gke is other.gke is None and one.conn_id == other.conn_id
 
 
 def region_of(location: str) -> str:

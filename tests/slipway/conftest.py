@@ -110,7 +110,6 @@ def applied(pushed):
         manifests_uri="file:///store/manifests/digits-vit/abcdefabcdef.yaml",
         manifests_hash="sha256:" + "9" * 64,
         objects=(ObjectRef(api_version="apps/v1", kind="Deployment", name="tfs-server", namespace="shop"),),
-        pruned=(),
         uid="u-1",
         generation=4,
     )

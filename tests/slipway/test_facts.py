@@ -15,7 +15,6 @@ APPLIED = Applied(
     manifests_uri="file:///store/m.yaml",
     manifests_hash="sha256:a",
     objects=(REF,),
-    pruned=(),
     uid="u-1",
     generation=4,
 )

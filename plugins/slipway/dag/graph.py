@@ -90,7 +90,7 @@ def announce_task(model: str, *, temporary: bool = False) -> BaseOperator:
 
 
 def closing_tasks(model: str, *, proof: BaseOperator) -> list[BaseOperator]:
-    """Roll back what was not proven, remove the preview, close the record. `proof` is the task that proves the release.
+    """Roll back what was not proven, remove the preview and what a proven release no longer has, close the record. `proof` is the task that proves the release.
 
     All are teardowns: they run whatever happened, and cannot turn a red run green. `record` may turn a green run red; it is
     not directly below `announce`, because it would then take the place of that leaf.
@@ -98,7 +98,9 @@ def closing_tasks(model: str, *, proof: BaseOperator) -> list[BaseOperator]:
     return [
         RollbackOperator(task_id=task_ids.ROLLBACK, model=model, proof_task_id=proof.task_id, **ROLLBACK).as_teardown(),
         # Also if this release has no preview: a killed run may have left one.
-        RemovePreviewOperator(task_id=task_ids.REMOVE_PREVIEW, task_display_name="remove preview").as_teardown(),
+        RemovePreviewOperator(
+            task_id=task_ids.REMOVE_PREVIEW, task_display_name="remove preview", proof_task_id=proof.task_id
+        ).as_teardown(),
         _record_task(proof),
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slipway.dag import task_ids
@@ -51,8 +51,9 @@ class RunLease:
         """
         if subject.temporary:
             return None
-        place = Place(target=subject.target, deployment=subject.deployment, model=subject.model)
-        before = next((kept for kept in leases_of_run(run) if kept["place"] == to_dict(place)), None)
+        target = replace(subject.target, cluster_uid=None)  # not every task of the run knows it
+        place = Place(target=target, deployment=subject.deployment, model=subject.model)
+        before = next((kept for kept in leases_of_run(run) if from_dict(Place, kept["place"]) == place), None)
         me = Holder.of(before["holder"]) if before else None  # a run keeps the name under which it first held the Lease
         return cls(run, place, me or _holder_now(run), had=before is not None)
 

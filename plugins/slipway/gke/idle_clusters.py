@@ -13,7 +13,7 @@ from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cos
 from slipway.kubernetes.api import read_object
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
-from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL
+from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL, former_store_id
 from slipway.records.history import History, place_of_record, read_history
 from slipway.records.store import Store
 from slipway.release import Release
@@ -58,7 +58,7 @@ def _in_project(release: Release, conn_id: str, project: str, named: Sequence[Na
         return
     for found in listed:
         cluster = cluster_of(project, found)
-        if is_our_cluster(found, release.store_id) and not _is_target(cluster, release.target):
+        if is_our_cluster(found, release) and not _is_target(cluster, release.target):
             users = [one.model for one in named if one.names(cluster, model_of_cluster(found))]
             used = any(_runs_in(cluster, Store(release.store), model) for model in users)
             if why := judge_idle_cluster(found, users, used=used, now=datetime.now(UTC)):
@@ -83,9 +83,10 @@ def cluster_of(project: str, found: JsonObject) -> GkeCluster:
     return GkeCluster(project=project, location=str(found["location"]), name=str(found["name"]))
 
 
-def is_our_cluster(found: JsonObject, store_id: str) -> bool:
-    """Whether a Slipway with this store created the cluster."""
-    return (found.get("resource_labels") or {}).get(CLUSTER_LABEL_STORE) == store_id
+def is_our_cluster(found: JsonObject, release: Release) -> bool:
+    """Whether a Slipway with the release's store created the cluster. An earlier one labelled it with the store's URI."""
+    label = (found.get("resource_labels") or {}).get(CLUSTER_LABEL_STORE)
+    return label in {release.store_id, former_store_id(release.store)}
 
 
 def model_of_cluster(found: JsonObject) -> str:

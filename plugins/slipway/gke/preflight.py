@@ -24,8 +24,7 @@ from slipway.gke.permissions import (
 from slipway.gke.prices import cluster_shape_of_spec, read_prices, standing_cost
 from slipway.gke.quota import judge_machine_type, judge_quota, plan_quota_everywhere, plan_quota_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
-from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
+from slipway.kubernetes.rendered import read_rendered
 from slipway.kubernetes.rights import inspect_rights, kinds_of_objects, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
@@ -43,11 +42,11 @@ IN_PKG_DEV = "-docker.pkg.dev"
 def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
     """Whether a run on a GKE target has what it needs, as far as Google can be asked: one finding per check.
 
-    Raises GoogleUnreachable, InputRefused if the connection is invalid, ManifestError.
+    Raises GoogleUnreachable, InputRefused if the connection is invalid, StoreError.
     """
     cluster, spec = release.target.gke, release.cluster
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
-    objects = render_for_preflight(release)
+    objects = read_rendered(release).live  # without an image; only their kinds count
     kinds = kinds_of_objects(objects)
     found, refused = _find(release.target, cluster)
     ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"
@@ -77,11 +76,6 @@ def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -
     yield Finding(outcome="ok", said=f"{cluster} will be created: {cost}")
     if target.namespace != EVERY_CLUSTERS_NAMESPACE:
         yield Finding(outcome="ok", said=f"namespace {target.namespace} will be created by apply")
-
-
-def render_for_preflight(release: Release) -> list[Manifest]:
-    """The release's manifests before there is an image; only their kinds count."""
-    return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
 
 
 def _find(target: Target, cluster: GkeCluster) -> tuple[JsonObject | None, list[Finding]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from slipway import __version__
@@ -16,13 +18,13 @@ from slipway.facts import Export, Image
 from slipway.image.docker_errors import engine_words, image_build_failed
 from slipway.image.engine import log_in, throwaway_container
 from slipway.image.registry_login import find_login
-from slipway.names import digest_of
-from slipway.records.store import fetch_from_store
+from slipway.names import digest_of, former_store_id
+from slipway.records.store import Store, fetch_from_store
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
 IMAGE_LABEL_TITLE = "org.opencontainers.image.title"  # the model's name
-IMAGE_LABEL_STORE = "slipway.store"  # the artifact store's id: installations may share an engine and a registry
+IMAGE_LABEL_STORE = "slipway.store"  # the artifact store's own id: installations may share an engine and a registry
 IMAGE_LABEL_BUILD = "slipway.build"  # the build key, by which an engine's image is found again
 
 log = logging.getLogger(__name__)
@@ -89,18 +91,43 @@ def has_image(client: Any, image: Image) -> bool:
     return True
 
 
-def remove_images(client: Any, release: Release, *, keep: frozenset[str]) -> list[str]:
-    """Remove this model's images from the engine, except those in `keep` (image ids or registry digests, sha256:…).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose images are removed: a model's in one store."""
 
-    Images that a container uses are kept. Returns the ids of the removed images.
+    model: str
+    store_id: str  # the store's own id
+    former_id: str  # the id that an earlier Slipway made of its URI; a store on another machine may share it
+
+    def owns(self, labels: Mapping[str, str], *, recorded: bool) -> bool:
+        """Whether an image is the owner's, by its labels. In doubt it is not.
+
+        An image with the former id is the owner's only if it is `recorded` in the store.
+        """
+        label = labels.get(IMAGE_LABEL_STORE)
+        known = label == self.store_id or (label == self.former_id and recorded)
+        return labels.get(IMAGE_LABEL_TITLE) == self.model and known
+
+
+def owner_of_images(release: Release) -> Owner:
+    """The owner of a release's images. Raises StoreError."""
+    store = Store(release.store)
+    return Owner(model=release.model, store_id=store.identity(), former_id=former_store_id(store.uri))
+
+
+def remove_images(client: Any, owner: Owner, *, keep: frozenset[str], recorded: frozenset[str]) -> list[str]:
+    """Remove the owner's images from the engine, except those in `keep` (image ids or registry digests, sha256:…).
+
+    `recorded` are the digests in the store's records. Images that a container uses are kept. Returns the ids of the removed
+    images.
     """
     from docker.errors import APIError
 
-    ours = [f"{IMAGE_LABEL_TITLE}={release.model}", f"{IMAGE_LABEL_STORE}={release.store_id}"]
     removed = []
-    for found in client.images(filters={"label": ours}):
+    for found in client.images(filters={"label": [f"{IMAGE_LABEL_TITLE}={owner.model}"]}):
         digests = {known.split("@", 1)[1] for known in found["RepoDigests"] or () if "@" in known}
-        if not keep & {found["Id"], *digests}:
+        ours = owner.owns(found["Labels"] or {}, recorded=bool(recorded & digests))
+        if ours and not keep & {found["Id"], *digests}:
             try:
                 client.remove_image(found["Id"], force=True)
                 removed.append(str(found["Id"]))

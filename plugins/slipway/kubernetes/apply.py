@@ -7,7 +7,7 @@ on the hook's `api_client`. A dry run of everything comes first: if the API serv
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,18 +29,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPlan:
-    """What an apply writes and then deletes, in this order."""
+    """What an apply writes, in this order; and what is deleted, in this order, once the release is proven."""
 
     apply: tuple[Manifest, ...]
     prune: tuple[ObjectRef, ...]
 
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
-    """Apply these manifests in their order; then delete, in reverse order, what only the last record lists."""
-    kept = {(ref.kind, ref.name, ref.namespace) for ref in map(object_ref_of, objects)}
+    """Apply these manifests in their order; later delete, in reverse order, what only the last record lists."""
+    return ApplyPlan(apply=tuple(objects), prune=plan_outdated(before, map(object_ref_of, objects)))
+
+
+def plan_outdated(before: Iterable[ObjectRef], now: Iterable[ObjectRef]) -> tuple[ObjectRef, ...]:
+    """The objects that were there before and are not now, the last applied first. The API version does not matter."""
+    kept = {(ref.kind, ref.name, ref.namespace) for ref in now}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
-    gone.sort(key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
-    return ApplyPlan(apply=tuple(objects), prune=tuple(gone))
+    return tuple(sorted(gone, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True))
 
 
 def object_ref_of(manifest: Manifest) -> ObjectRef:
@@ -74,7 +78,7 @@ def dry_run_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
             trials.append(Trial(name=name, before=live.to_dict() if live else None, after=after.to_dict()))
         for ref in plan.prune:
             live = _read(client, release.target, ref)
-            if live is not None:
+            if live is not None and _is_of(live, release.model):
                 trials.append(Trial(name=str(ref), before=live.to_dict(), after=None))
     return trials
 
@@ -100,7 +104,7 @@ def remove_objects(
             if live is None:
                 continue
             labels = dict(live.metadata.labels or {})
-            if labels.get(LABEL_MODEL) != model:
+            if not _is_of(live, model):
                 log.warning("apply: %s is kept: it no longer belongs to model %s", ref, model)
                 kept.append(ref)
             elif releases is not None and labels.get(LABEL_RELEASE) not in releases:
@@ -114,10 +118,11 @@ def remove_objects(
 
 
 def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:
-    """Carry out a plan. Returns the Deployment's uid and generation from the API server's response.
+    """Apply a plan's manifests. Returns the Deployment's uid and generation from the API server's response.
 
-    Nothing is written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may write by
-    now. Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
+    Nothing is deleted: until the release is proven, old pods, users or a rollback may need what it no longer has. Nothing is
+    written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may write by now.
+    Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
     """
     uid, generation = "", 0
     with cluster_client(release.target) as api_client, _dynamic(api_client, release.target) as client:
@@ -131,8 +136,6 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
             log.info("apply: %s generation %s", manifest_name(manifest), answer.metadata.generation)
             if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] == release.deployment:
                 uid, generation = str(answer.metadata.uid), int(answer.metadata.generation)
-        for ref in plan.prune:
-            _delete(client, release.target, ref)
     return uid, generation
 
 
@@ -165,6 +168,11 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
             f"or target.namespace, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
         )
     return live
+
+
+def _is_of(live: Any, model: str) -> bool:
+    """Whether a live object has the model's label."""
+    return dict(live.metadata.labels or {}).get(LABEL_MODEL) == model
 
 
 def _read(client: Any, target: Target, ref: ObjectRef) -> Any:
@@ -207,7 +215,7 @@ def _delete(client: Any, target: Target, ref: ObjectRef) -> None:
                 body={"propagationPolicy": "Background"},
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
-            log.info("apply: pruned %s", ref)
+            log.info("apply: deleted %s", ref)
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise

@@ -11,13 +11,14 @@ import yaml
 from slipway.errors import ManifestError, one_line
 from slipway.kubernetes.manifests import (
     BLANK_IMAGE,
+    BLANK_RELEASE_ID,
+    BLANK_VERSION,
     Manifest,
     apply_rank,
     check_manifests,
     manifests_to_yaml,
     render_kustomization,
 )
-from slipway.names import digest_of
 from slipway.paths import PROJECT
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -27,9 +28,16 @@ KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
 RENDER_TIMEOUT_S = 60
 
 
-def render_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
+def render_manifests(
+    release: Release,
+    *,
+    reference: str = BLANK_IMAGE,
+    version: int = BLANK_VERSION,
+    release_id: str = BLANK_RELEASE_ID,
+) -> list[Manifest]:
     """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
 
+    Without image, version and id they are blank. Only `resolve` renders: every later task reads what it kept (`rendered`).
     Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
     objects = build_manifests(release, reference=reference, version=version, release_id=release_id)
@@ -54,11 +62,6 @@ def build_manifests(
         )
         (folder / "kustomization.yaml").write_text(manifests_to_yaml([kustomization]), encoding="utf-8")
         return sorted(_kustomize(folder, overlay), key=apply_rank)
-
-
-def manifests_hash(release: Release) -> str:
-    """sha256:… of the manifests without image, version and release id: it changes only if the manifests change."""
-    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
 
 
 def overlay_folder(overlay: str | None) -> Path:

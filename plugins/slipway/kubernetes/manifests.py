@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,10 @@ from slipway.serving.batching import batches_requests, largest_batch
 
 BASE_NAME = "tfs-server"  # the name of the base's objects; the model file may rename them
 BASE_IMAGE = "tensorflow/serving"
-BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"  # for a release that has no image yet
+# What a release is rendered with before it has an image; `fill_manifests` puts the real values in their place.
+BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"
+BLANK_VERSION = 0
+BLANK_RELEASE_ID = "none"
 CONTAINER = "tfs-k8s"
 PROBES = ("startupProbe", "readinessProbe")
 
@@ -80,6 +84,28 @@ def _probe_patch(release: Release, version: int) -> JsonObject:
         "spec": {"template": {"spec": {"containers": [container]}}},
     }
     return {"target": target, "patch": yaml.safe_dump(deployment)}
+
+
+def fill_manifests(
+    objects: list[Manifest], release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
+) -> list[Manifest]:
+    """Blank manifests with a release's image, version and id, as if they had been rendered with these."""
+    blank_id = preview_name(BLANK_RELEASE_ID) if preview else BLANK_RELEASE_ID
+    filled_id = preview_name(release_id) if preview else release_id
+    labels = release.object_labels(version, filled_id)
+    blanks = release.object_labels(BLANK_VERSION, blank_id)
+    texts = {BLANK_IMAGE: reference, release.version_path(BLANK_VERSION): release.version_path(version)}
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: labels[key] if key in blanks and item == blanks[key] else fill(item) for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return texts.get(value, value) if isinstance(value, str) else value
+
+    return [fill(manifest) for manifest in objects]
 
 
 def apply_rank(manifest: Manifest) -> tuple[int, str, str]:

@@ -9,6 +9,7 @@ from slipway.errors import ApplyRefused, SlipwayError
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import api_errors
 from slipway.kubernetes.client import cluster_client
+from slipway.kubernetes.identity import SYSTEM_NAMESPACE, read_cluster_uid
 from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Finding
@@ -98,9 +99,23 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Find
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
-        return [unasked_rights(target, error)]
+        return [unasked_rights(target, error), *_inspect_cluster_uid(target)]
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
-    return judge_rights(target.namespace, allowed, grant=grant)
+    return [*judge_rights(target.namespace, allowed, grant=grant), *_inspect_cluster_uid(target)]
+
+
+def _inspect_cluster_uid(target: Target) -> list[Finding]:
+    """A warning if the connection may not read what its cluster is known by. A GKE cluster is known by its name."""
+    if target.gke or read_cluster_uid(target):
+        return []
+    said = (
+        f"no right to get the namespace {SYSTEM_NAMESPACE}, whose uid identifies the cluster: "
+        "if the connection is renamed, its releases are unknown"
+    )
+    role = f"--verb=get --resource=namespaces --resource-name={SYSTEM_NAMESPACE}"
+    return [
+        Finding(outcome="warned", said=said, then=f"kubectl create clusterrole slipway-cluster {role}, and bind it")
+    ]
 
 
 def unasked_rights(target: Target, error: SlipwayError) -> Finding:

@@ -13,7 +13,7 @@ from slipway.names import records_folder
 from slipway.records.record import Record, has_changed_cluster, parse_record, record_is_about, why_unreadable
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
-from slipway.target import Target
+from slipway.target import Target, is_same_target
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class History:
 
     def at(self, target: Target, deployment: str) -> History:
         """The records of one target and Deployment; a model that moved has older records elsewhere."""
-        here = tuple(record for record in self.records if place_of_record(record) == (target, deployment))
+        here = tuple(record for record in self.records if is_record_at(record, target, deployment))
         return History(here, self.unread)
 
     @property
@@ -71,7 +71,11 @@ def preview_objects_of_record(record: Record) -> tuple[ObjectRef, ...]:
 
 def records_with_previews(records: Iterable[Record], target: Target) -> list[Record]:
     """The records whose previews are still at a target: of the running run, and of killed runs."""
-    return [record for record in records if preview_objects_of_record(record) and place_of_record(record)[0] == target]
+    return [
+        record
+        for record in records
+        if preview_objects_of_record(record) and is_same_target(place_of_record(record)[0], target)
+    ]
 
 
 def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
@@ -81,6 +85,12 @@ def _refs(listed: Sequence[Any]) -> tuple[ObjectRef, ...]:
 def place_of_record(record: Record) -> tuple[Target, str]:
     """The target and Deployment of a record's release."""
     return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
+
+
+def is_record_at(record: Record, target: Target, deployment: str) -> bool:
+    """Whether a record is of this target and Deployment, however the cluster was reached."""
+    recorded, name = place_of_record(record)
+    return name == deployment and is_same_target(recorded, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +125,13 @@ def read_records(store: Store, model: str) -> Records:
     return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
 
 
-def release_of_record(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
-    """A record's release for another run to apply, with its export and image; its gate sends no labelled set."""
+def release_of_record(record: Record, *, run_id: str, store: str, target: Target) -> tuple[Release, Export, Pushed]:
+    """A record's release for another run to apply, with its export and image; its gate sends no labelled set.
+
+    `target` is the record's target as it is reached now.
+    """
     release = from_dict(Release, record["release"])
-    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
+    release = replace(release, run_id=run_id, store=store, target=target, force=False, gate=release.gate.promises_only)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

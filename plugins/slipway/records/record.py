@@ -32,8 +32,10 @@ RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown"]
 Record = dict[str, Any]
 RUN_FIELDS = frozenset(
-    {"run_id", "store", "force", "retention", "installation"}
-)  # of a Release: do not change what serves
+    {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid"}
+)  # of a Release: do not change what serves; the hash of what is applied is another field
+# Another token is no change; a cluster's uid was unknown to an earlier Slipway.
+UNCOMPARED = frozenset({"token_conn_id", "cluster_uid"})
 
 log = logging.getLogger(__name__)
 
@@ -253,9 +255,9 @@ def release_identity(release: Mapping[str, Any]) -> Any:
 
 
 def plain_json(value: Any) -> Any:
-    """A value in JSON's types: a record has lists, a fact has tuples. Without `token_conn_id`: another token is no change."""
+    """A value in JSON's types: a record has lists, a fact has tuples. Without UNCOMPARED: they change nothing."""
     if isinstance(value, dict):
-        return {key: plain_json(item) for key, item in value.items() if key != "token_conn_id"}
+        return {key: plain_json(item) for key, item in value.items() if key not in UNCOMPARED}
     return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import StoreError, one_line
+from slipway.names import SHORT
 from slipway.scratch import disk_is_full, held, is_full, remove_abandoned, scratch_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 DRAFT = re.compile(r"\..*\.[0-9a-f]{32}")  # of a file that is being written
+
+IDENTITY_KEY = "store.json"
+IDENTITY = re.compile(r"[0-9a-f]{12,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,19 @@ class Store:
             except FileExistsError:
                 return False
             return True
+
+    def identity(self) -> str:
+        """The store's own id, created with the first call. Two stores may have the same URI, on two machines."""
+        if not self.exists(IDENTITY_KEY):
+            self.claim(IDENTITY_KEY, {"id": uuid.uuid4().hex[:SHORT]})
+        found = self.read_json(IDENTITY_KEY)
+        identity = found.get("id") if isinstance(found, dict) else None
+        if not isinstance(identity, str) or not IDENTITY.fullmatch(identity):
+            raise StoreError(
+                f"{self.uri_of(IDENTITY_KEY)}: names no id of the store. Next: bring it back from a backup, or delete it: "
+                "then prune keeps the images that were made before"
+            )
+        return identity
 
     def names(self, key: str) -> list[str]:
         """The names directly below a key, sorted; empty if there is nothing."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
 from slipway.errors import StoreError
-from slipway.facts import Applied, Export, Pushed
-from slipway.kubernetes.apply import Check, apply_plan, object_exists, object_ref_of, plan_apply
-from slipway.kubernetes.kustomize import render_manifests
+from slipway.facts import Applied, Export, ObjectRef, Pushed, to_dict
+from slipway.kubernetes.apply import (
+    Check,
+    apply_plan,
+    object_exists,
+    object_ref_of,
+    plan_apply,
+    plan_outdated,
+    remove_objects,
+)
+from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
-from slipway.records.history import read_records
-from slipway.records.record import Cause, begin_record, keep_live, opened_record, utc_now, write_record
+from slipway.kubernetes.rendered import live_manifests
+from slipway.names import manifests_key
+from slipway.records.history import History, read_records
+from slipway.records.record import Cause, begin_record, keep_live, opened_record, read_record, utc_now, write_record
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -24,8 +34,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A release's objects, and their URI in the store."""
+class Stored:
+    """A release's objects as they are applied, and where the store keeps them."""
 
     objects: tuple[Manifest, ...]
     uri: str
@@ -33,51 +43,75 @@ class Rendered:
 
 
 def deploy(release: Release, export: Export, pushed: Pushed, *, check: Check) -> Applied:
-    """Apply the release's manifests with this image; `check` is called before the first write.
+    """Apply the manifests that `resolve` rendered, with this image; `check` is called before the first write.
 
     Raises ManifestError, ApplyError, StoreError.
     """
-    objects = render_manifests(
-        release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id
-    )
+    objects = live_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
     return _record_and_apply(
         release, export, pushed, store_manifests(release, pushed, objects), cause="refresh", check=check
     )
 
 
-def redeploy(release: Release, export: Export, pushed: Pushed, manifests_uri: str, *, check: Check) -> Applied:
-    """Apply a recorded release again, with its stored manifests. Raises ApplyError, StoreError."""
-    data = read_bytes(manifests_uri)
-    rendered = Rendered(
-        objects=tuple(yaml.safe_load_all(data)), uri=manifests_uri, hash=f"sha256:{hashlib.sha256(data).hexdigest()}"
-    )
-    return _record_and_apply(release, export, pushed, rendered, cause="rollback", check=check)
+def redeploy(
+    release: Release,
+    export: Export,
+    pushed: Pushed,
+    *,
+    manifests_uri: str,
+    manifests_hash: str | None,
+    check: Check,
+) -> Applied:
+    """Apply a recorded release again, with its stored manifests. Raises ApplyError, StoreError.
+
+    `manifests_hash` is that of the stored text, sha256:…; None if a plan of an earlier Slipway does not say it.
+    """
+    stored = read_manifests(manifests_uri, manifests_hash)
+    return _record_and_apply(release, export, pushed, stored, cause="rollback", check=check)
 
 
-def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Rendered:
-    """Store rendered manifests. Raises StoreError."""
+def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Stored:
+    """Store the manifests that are about to be applied. Raises StoreError."""
     text = manifests_to_yaml(objects)
+    digest = _hash_of(text.encode())
     with scratch_folder("manifests") as scratch:
         draft = scratch / "manifests.yaml"
         draft.write_text(text, encoding="utf-8")
-        uri = Store(release.store).put_file(draft, f"manifests/{release.model}/{pushed.release_id}.yaml")
-    return Rendered(objects=tuple(objects), uri=uri, hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+        uri = Store(release.store).put_file(draft, manifests_key(release.model, pushed.release_id, digest))
+    return Stored(objects=tuple(objects), uri=uri, hash=digest)
+
+
+def read_manifests(uri: str, digest: str | None) -> Stored:
+    """Manifests as they were applied. Raises StoreError, also if their text is not the same any more."""
+    data = read_bytes(uri)
+    found = _hash_of(data)
+    if digest is not None and found != digest:
+        raise StoreError(
+            f"{uri}: is not what was applied: its hash is {found}, the record says {digest}. "
+            "Next: bring the file back from a backup, or roll back to another release"
+        )
+    return Stored(objects=tuple(yaml.safe_load_all(data)), uri=uri, hash=found)
+
+
+def _hash_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _record_and_apply(
-    release: Release, export: Export, pushed: Pushed, rendered: Rendered, *, cause: Cause, check: Check
+    release: Release, export: Export, pushed: Pushed, stored: Stored, *, cause: Cause, check: Check
 ) -> Applied:
     """Remove the preview, open the record, then write to the cluster.
 
-    The record lists the objects to prune until they are deleted: so a later run knows everything that a killed run left.
+    The record also lists what is outdated, until that is deleted: so a later run knows everything that a killed run left.
     """
+    release = replace(release, target=identify_cluster(release.target))
     store = Store(release.store)
     records = read_records(store, release.model)
     check()
     remove_previews(release, records.records)
     history = records.history.at(release.target, release.deployment)
-    plan = plan_apply(list(rendered.objects), history.objects)
-    refs = tuple(object_ref_of(manifest) for manifest in rendered.objects)
+    plan = plan_apply(list(stored.objects), history.objects)
+    refs = tuple(object_ref_of(manifest) for manifest in stored.objects)
     deployments = [ref for ref in refs if ref.kind == "Deployment"]
     begun = begin_record(store, release, cause=cause)
     keep_live(store, begun)
@@ -86,27 +120,44 @@ def _record_and_apply(
         release=release,
         export=export,
         pushed=pushed,
-        manifests={"uri": rendered.uri, "hash": rendered.hash},
+        manifests={"uri": stored.uri, "hash": stored.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
         found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)
     uid, generation = apply_plan(release, plan, check=check)
-    if plan.prune:
-        write_record(store, {**record, "objects": record["objects"][: len(refs)]})
     if not generation:
         raise StoreError(
-            f"{rendered.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
+            f"{stored.uri}: contains no Deployment {release.deployment}. Next: roll back to another release"
         )
     return Applied(
         release_id=pushed.release_id,
         reference=pushed.reference,
         version=pushed.version,
-        manifests_uri=rendered.uri,
-        manifests_hash=rendered.hash,
+        manifests_uri=stored.uri,
+        manifests_hash=stored.hash,
         objects=refs,
-        pruned=plan.prune,
         uid=uid,
         generation=generation,
     )
+
+
+def find_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
+    """What the run's record lists besides the objects that it applied. Raises StoreError."""
+    record = read_record(Store(release.store), release.model, release.run_id)
+    return plan_outdated(History((record,)).objects, applied.objects) if record else ()
+
+
+def remove_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
+    """Delete what earlier releases had and the applied one, which is proven, has not. The caller holds the Lease.
+
+    Only objects that have the model's label are deleted. Returns them. Raises ApplyError, StoreError.
+    """
+    outdated, store = find_outdated(release, applied), Store(release.store)
+    if not outdated:
+        return ()
+    kept = remove_objects(release.target, release.model, outdated)
+    if record := read_record(store, release.model, release.run_id):
+        write_record(store, {**record, "objects": [to_dict(ref) for ref in applied.objects]})
+    return tuple(ref for ref in outdated if ref not in kept)

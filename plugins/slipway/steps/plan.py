@@ -17,8 +17,9 @@ from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
-from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest
+from slipway.kubernetes.identity import identify_cluster
+from slipway.kubernetes.manifests import BLANK_IMAGE, BLANK_VERSION, Manifest
+from slipway.kubernetes.rendered import live_manifests
 from slipway.kubernetes.rights import inspect_rights
 from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
@@ -72,12 +73,15 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     """
     records = read_records(Store(release.store), release.model)
     bad = None if by_hand or release.force else find_bad_record(records.records, release)
+    absent = missing_cluster(release.target)
+    if not absent:
+        release = replace(release, target=identify_cluster(release.target))
     history = records.history.at(release.target, release.deployment)
     orphans = find_orphans(release, records.history)
-    if absent := missing_cluster(release.target):
+    if absent:
         return Observation(history=history, health=Verdict.failed(absent), bad=bad, orphans=orphans, answers=False)
     good = history.good
-    objects = _render_planned(release, good)
+    objects = _planned_manifests(release, good)
     if release.target.gke is None and not held:  # a GKE target's preflight has asked already
         check_rights(release, objects)
     trials = dry_run_plan(release, plan_apply(objects, history.objects))
@@ -85,12 +89,12 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     return Observation(history=history, health=health, trials=tuple(trials), bad=bad, orphans=orphans)
 
 
-def _render_planned(release: Release, good: Record | None) -> list[Manifest]:
+def _planned_manifests(release: Release, good: Record | None) -> list[Manifest]:
     """The release's manifests with the image of the last good release, or a blank one if there is none."""
     if good is None:
-        return render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="planned")
+        return live_manifests(release, reference=BLANK_IMAGE, version=BLANK_VERSION, release_id="planned")
     pushed = plan_reuse(release, good)[1]
-    return render_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
+    return live_manifests(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
 
 
 def plan_refresh(release: Release, seen: Observation) -> Plan:
@@ -130,13 +134,16 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     good, problems = seen.history.good, _problems(seen)
     if good is None or seen.history.torn_down or release.temporary or not problems:
         return Plan(action="nothing", reasons=(why,))
-    restored, export, pushed = release_of_record(good, run_id=release.run_id, store=release.store)
+    restored, export, pushed = release_of_record(
+        good, run_id=release.run_id, store=release.store, target=release.target
+    )
     return Plan(
         action="restore",
         reasons=(why, *problems),
         export=export,
         pushed=pushed,
         manifests_uri=good["manifests"]["uri"],
+        manifests_hash=good["manifests"]["hash"],
         release=restored,
     )
 

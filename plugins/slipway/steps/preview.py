@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
 from slipway.kubernetes.apply import Check, apply_plan, object_ref_of, plan_apply, remove_objects
+from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.kustomize import build_manifests
-from slipway.kubernetes.manifests import BLANK_IMAGE, Manifest, check_manifests, manifest_name
+from slipway.kubernetes.manifests import (
+    BLANK_IMAGE,
+    BLANK_RELEASE_ID,
+    BLANK_VERSION,
+    Manifest,
+    check_manifests,
+    fill_manifests,
+    manifest_name,
+)
+from slipway.kubernetes.rendered import live_manifests, read_rendered
 from slipway.names import preview_name
 from slipway.records.history import History, place_of_record, preview_objects_of_record, records_with_previews
 from slipway.records.record import Record, begin_record, record_with_preview, write_record
@@ -28,24 +39,42 @@ PORT_FIELDS = ("name", "port", "targetPort", "protocol", "appProtocol")
 log = logging.getLogger(__name__)
 
 
-def render_preview(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
-    """The objects of a release's preview, in the order in which they are applied.
+def render_preview(release: Release, live: list[Manifest]) -> list[Manifest]:
+    """The blank objects of a release's preview, in the order in which they are applied; `live` are those of the release.
 
     Raises ManifestError as `render_manifests` does, and if a selector of the live release matches the preview's pods.
     """
-    live = build_manifests(release, reference=reference, version=version, release_id=release_id)
-    shadow = build_manifests(
-        release, reference=reference, version=version, release_id=preview_name(release_id), preview=True
+    objects = plan_preview(
+        build_manifests(
+            release,
+            reference=BLANK_IMAGE,
+            version=BLANK_VERSION,
+            release_id=preview_name(BLANK_RELEASE_ID),
+            preview=True,
+        ),
+        release.preview,
     )
-    objects = plan_preview(shadow, release.preview)
-    check_manifests(objects, release.preview, reference=reference)
+    check_manifests(objects, release.preview, reference=BLANK_IMAGE)
     check_preview_apart(objects, live, release)
     return objects
 
 
-def check_preview(release: Release) -> None:
-    """Refuse a release whose preview cannot be rendered, before an image is built. Raises ManifestError."""
-    render_preview(release, reference=BLANK_IMAGE, version=0, release_id="none")
+def preview_manifests(release: Release, pushed: Pushed) -> list[Manifest]:
+    """The checked objects of a release's preview with this image, as `resolve` rendered them.
+
+    Raises StoreError, and ManifestError as `render_preview` does.
+    """
+    reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
+    live = live_manifests(release, reference=reference, version=version, release_id=release_id)
+    blank = read_rendered(release).preview
+    if blank is None:
+        raise ManifestError(
+            f"model {release.model}: resolve rendered no preview. Next: clear the run from its first task"
+        )
+    objects = fill_manifests(blank, release, reference=reference, version=version, release_id=release_id, preview=True)
+    check_manifests(objects, release.preview, reference=reference)
+    check_preview_apart(objects, live, release)
+    return objects
 
 
 def plan_preview(objects: list[Manifest], preview: Release) -> list[Manifest]:
@@ -113,7 +142,8 @@ def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Ch
     Raises ManifestError, ApplyError, StoreError.
     """
     store, named = Store(release.store), preview_name(pushed.release_id)
-    objects = render_preview(release, reference=pushed.reference, version=pushed.version, release_id=pushed.release_id)
+    release = replace(release, target=identify_cluster(release.target))
+    objects = preview_manifests(release, pushed)
     refs = tuple(map(object_ref_of, objects))
     record = begin_record(store, release, cause="refresh")
     write_record(store, record_with_preview(record, export=export, pushed=pushed, objects=refs))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from slipway.errors import RetentionIncomplete, SlipwayError
 from slipway.facts import from_dict
-from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE, remove_images
+from slipway.image.build import owner_of_images, remove_images
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
-from slipway.names import digest_of, record_key, repository_of
+from slipway.names import digest_of, record_key, rendered_key, repository_of
 from slipway.records.history import History, is_judged_record, place_of_record, preview_objects_of_record, read_records
 from slipway.records.record import Record, has_changed_cluster, release_identity, write_record
 from slipway.records.store import Store
@@ -32,6 +32,7 @@ class Holdings:
     inputs: Mapping[str, int]  # file name to version
     sources: frozenset[str]
     manifests: frozenset[str]
+    rendered: frozenset[str] = frozenset()  # manifests as `resolve` rendered them
     quality: frozenset[str] = frozenset()  # labelled sets
 
 
@@ -55,9 +56,17 @@ class Pruned:
 
 
 def plan_prune(
-    records: list[Record], holdings: Holdings, retention: Retention, *, model: str, run: Record | None
+    records: list[Record],
+    holdings: Holdings,
+    retention: Retention,
+    *,
+    model: str,
+    run: Record | None,
+    rendered: str | None = None,
 ) -> PrunePlan:
     """What exceeds the retention. `records` are all of the model's, oldest first; `run` is the record of this run.
+
+    `rendered` is the hash of this run's rendered manifests: it may be cleared before it has a record.
 
     At each target that the model was ever applied to, the newest proven releases and what was applied last are kept. The
     record of a preview that still exists is kept too. Of a bad release only the record is kept: without it the schedule
@@ -83,6 +92,9 @@ def plan_prune(
     sources = {from_dict(Source, record["release"]["source"]).kept_key(model) for record in kept}
     manifests = {_name(record["manifests"]["uri"]) for record in (*kept, *readable) if record["manifests"]}
     keys = [f"manifests/{model}/{name}" for name in sorted(holdings.manifests - manifests)]
+    hashes = {record["release"].get("rendered_hash") for record in (*kept, *readable)}
+    rendered_keys = {rendered_key(model, digest) for digest in (*hashes, rendered) if digest}
+    keys += sorted({f"rendered/{model}/{name}" for name in holdings.rendered} - rendered_keys)
     sets = {uri for record in (*kept, *readable) if (uri := _set_of(record))}
     keys += [f"quality/{model}/{name}" for name in sorted(holdings.quality - {_name(uri) for uri in sets})]
     keys += [
@@ -146,13 +158,20 @@ def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
         raise RetentionIncomplete(f"{'; '.join(found.unread)}. Next: fix it or move it away, the next run prunes again")
     records = list(found.records)
     run = next((record for record in records if record["run_id"] == release.run_id), None)
-    plan = plan_prune(records, read_holdings(store, release.model), release.retention, model=release.model, run=run)
+    plan = plan_prune(
+        records,
+        read_holdings(store, release.model),
+        release.retention,
+        model=release.model,
+        run=run,
+        rendered=release.rendered_hash,
+    )
     for record in plan.records:
         if record["outcome"] != "retired":
             write_record(store, {**record, "outcome": "retired"})
     failed: list[str] = []
     keep = plan.digests | images
-    removed = _count_or_note(failed, lambda: _prune_engine(release, keep))
+    removed = _count_or_note(failed, lambda: _prune_engine(release, records, keep))
     deleted = (
         _count_or_note(failed, lambda: _prune_registry(release, plan.records, keep))
         if release.retention.registry
@@ -177,13 +196,15 @@ def read_holdings(store: Store, model: str) -> Holdings:
         inputs={name: int(store.read_json(f"exports/{model}/inputs/{name}")["version"]) for name in inputs},
         sources=frozenset(store.names(f"sources/{model}")),
         manifests=frozenset(store.names(f"manifests/{model}")),
+        rendered=frozenset(store.names(f"rendered/{model}")),
         quality=frozenset(store.names(f"quality/{model}")),
     )
 
 
-def _prune_engine(release: Release, keep: frozenset[str]) -> int:
+def _prune_engine(release: Release, records: list[Record], keep: frozenset[str]) -> int:
+    recorded = frozenset(record["digest"] for record in records if record["digest"])
     with engine(release) as client:
-        removed = remove_images(client, release, keep=keep)
+        removed = remove_images(client, owner_of_images(release), keep=keep, recorded=recorded)
     for image in removed:
         log.info("prune: image %s on the engine", image)
     return len(removed)
@@ -210,15 +231,14 @@ def _prune_registry(release: Release, records: tuple[Record, ...], keep: frozens
 def _prune_repository(
     release: Release, repository: str, registry_conn_id: str | None, recorded: set[str], keep: frozenset[str]
 ) -> int:
+    owner = owner_of_images(release)
     with repository_at(repository, registry_conn_id) as found:
         old: dict[str, tuple[str, ...]] = dict.fromkeys(recorded - keep, ())
         for image in found.tagged(without=keep):
-            ours = (
-                image.labels.get(IMAGE_LABEL_TITLE) == release.model
-                and image.labels.get(IMAGE_LABEL_STORE) == release.store_id
-            )
-            if ours or image.digest in old:
+            if owner.owns(image.labels, recorded=image.digest in recorded):
                 old[image.digest] = (*old.get(image.digest, ()), image.tag)
+            else:
+                old.pop(image.digest, None)  # its labels name another store
         for digest, tags in sorted(old.items()):
             if not found.delete(digest, tags):
                 log.warning(

@@ -14,7 +14,6 @@ from pathlib import Path
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
-from slipway.kubernetes.kustomize import manifests_hash
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
@@ -27,7 +26,7 @@ from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
-from slipway.steps.preview import check_preview
+from slipway.steps.rendering import render_release
 from slipway.steps.settings import RefreshParams, Settings, ensure_installation, resolve_target
 from slipway.target import Target
 
@@ -55,42 +54,41 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         log_in(client, login)
         base_digest = resolve_base(client, base_image, login)
         check_registry(client, repository, login)
-    release = Release(
-        model=model,
-        run_id=run_id,
-        source=resolve_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
-        exporter=exporter_hash(),
-        base_image=base_image,
-        base_digest=base_digest,
-        repository=repository,
-        engine_conn_id=file.image.engine_conn_id,
-        registry_conn_id=registry_conn_id,
-        target=target,
-        deployment=file.target.deployment,
-        overlay=params.overlay or file.target.overlay,
-        address=file.target.address,
-        golden=tuple(resolve_golden(path, case, params.min_confidence) for case in file.gate.golden),
-        gate_passes=file.gate.passes,
-        gate_timeout_s=file.gate.timeout_s,
-        rollout_timeout_s=file.rollout_timeout_s,
-        address_timeout_s=file.address_timeout_s,
-        manifests_hash="",
-        store=settings.store,
-        force=params.force,
-        keep_first=file.on_first_failure == "keep",
-        retention=Retention(**file.retention.model_dump()),
-        export=ExportOptions(**file.export.model_dump()),
-        cluster=file.target.gke.spec if file.target.gke else None,
-        unschedulable_grace_s=file.target.unschedulable_grace_s,
-        gate=resolve_gate(path, file.gate, store),
-        grpc_address=file.target.grpc_address,
-        strategy="preview" if is_previewed(file) else "rolling",
-        installation=ensure_installation() if file.target.gke else None,
+    return render_release(
+        Release(
+            model=model,
+            run_id=run_id,
+            source=resolve_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
+            exporter=exporter_hash(),
+            base_image=base_image,
+            base_digest=base_digest,
+            repository=repository,
+            engine_conn_id=file.image.engine_conn_id,
+            registry_conn_id=registry_conn_id,
+            target=target,
+            deployment=file.target.deployment,
+            overlay=params.overlay or file.target.overlay,
+            address=file.target.address,
+            golden=tuple(resolve_golden(path, case, params.min_confidence) for case in file.gate.golden),
+            gate_passes=file.gate.passes,
+            gate_timeout_s=file.gate.timeout_s,
+            rollout_timeout_s=file.rollout_timeout_s,
+            address_timeout_s=file.address_timeout_s,
+            manifests_hash="",
+            store=settings.store,
+            store_uid=store.identity(),
+            force=params.force,
+            keep_first=file.on_first_failure == "keep",
+            retention=Retention(**file.retention.model_dump()),
+            export=ExportOptions(**file.export.model_dump()),
+            cluster=file.target.gke.spec if file.target.gke else None,
+            unschedulable_grace_s=file.target.unschedulable_grace_s,
+            gate=resolve_gate(path, file.gate, store),
+            grpc_address=file.target.grpc_address,
+            strategy="preview" if is_previewed(file) else "rolling",
+            installation=ensure_installation() if file.target.gke else None,
+        )
     )
-    release = replace(release, manifests_hash=manifests_hash(release))
-    if release.strategy == "preview":
-        check_preview(release)
-    return release
 
 
 def resolve_serving_image(file: ModelFile, settings: Settings) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from slipway.facts import Choice, Plan, from_dict
+from slipway.facts import Choice, Plan
 from slipway.kubernetes.apply import remove_objects
 from slipway.records.history import History, choose_release, release_of_record
 from slipway.records.record import Record, write_record
 from slipway.records.store import Store
-from slipway.release import Release
+from slipway.steps.location import target_now
+from slipway.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,30 +66,33 @@ def _plan_without_good(history: History, newest: Record, *, disproven: bool) -> 
     return RollbackPlan(action="remove", reason="the first release failed, and there is no other to roll back to")
 
 
-def remove_release(store: Store, history: History) -> None:
-    """Delete what was applied last, if no release was proven; its record then lists no objects.
+def remove_release(store: Store, history: History, target: Target) -> None:
+    """Delete what was applied last, if no release was proven; its record then lists no objects. `target`: as it is reached now.
 
     An object whose release label is in no record belongs to another installation and is kept. Raises ApplyError, StoreError.
     """
     record, refs = history.records[-1], history.objects
-    release = from_dict(Release, record["release"])
     known = frozenset(found["release_id"] for found in history.records)
-    left = remove_objects(release.target, release.model, refs, releases=known)
+    left = remove_objects(target, record["model"], refs, releases=known)
     write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs if ref not in left]})
 
 
-def choose_rollback(history: History, release_id: str | None, *, run_id: str, store: str) -> Choice:
+def choose_rollback(
+    history: History, release_id: str | None, *, run_id: str, store: str, named: Target | None
+) -> Choice:
     """The recorded release that this run rolls back to: the named one, else the one before the live one.
 
-    `store` is the URI of the artifact store. Raises InputRefused.
+    `store` is the URI of the artifact store, `named` the target that the model file names. Raises InputRefused.
     """
     record = choose_release(history, release_id)
-    release, export, pushed = release_of_record(record, run_id=run_id, store=store)
+    target = target_now(history.records[-1], named)
+    release, export, pushed = release_of_record(record, run_id=run_id, store=store, target=target)
     plan = Plan(
         action="restore",
         reasons=(f"release {record['release_id']}, version {record['version']}, was chosen",),
         export=export,
         pushed=pushed,
         manifests_uri=record["manifests"]["uri"],
+        manifests_hash=record["manifests"]["hash"],
     )
     return Choice(release=release, plan=plan)

@@ -10,6 +10,7 @@ from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.errors import GoogleUnreachable
 from slipway.gke.preflight import artifact_repository, inspect_gke_target
 from slipway.model.target_settings import GkeSettings
+from slipway.steps.rendering import render_release
 from slipway.target import GkeCluster, Target
 
 PATH = "projects/slipway-stand/locations/us-central1-a/clusters/tfs-cluster"
@@ -20,7 +21,7 @@ def asked(release):
     """A release whose model file says `target: gke`."""
     cluster = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
     target = Target(kind="gke", conn_id="google_cloud_default", namespace="default", gke=cluster)
-    return replace(release, target=target, cluster=GkeSettings().spec)
+    return render_release(replace(release, target=target, cluster=GkeSettings().spec))
 
 
 def outcomes(findings):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import Card
-from slipway.image.build import IMAGE_LABEL_BUILD, image_build_key, plan_image_changes, plan_image_labels
+from slipway.image.build import IMAGE_LABEL_BUILD, Owner, image_build_key, plan_image_changes, plan_image_labels
 
 
 def test_labels_name_where_the_image_comes_from(release, export):
@@ -64,3 +64,22 @@ def test_build_key_changes_with_each_input(release, export, of_release, of_expor
     """An image of another release or export is never found instead."""
     changed = image_build_key(replace(release, **of_release), replace(export, **of_export))
     assert changed != image_build_key(release, export)
+
+
+OURS, FORMER, THEIRS = "0123456789ab", "ba9876543210", "aaaaaaaaaaaa"
+LABELS = {
+    "ours": ("digits-vit", OURS, False, True),
+    "of another model": ("other", OURS, True, False),
+    "of another store": ("digits-vit", THEIRS, True, False),
+    "of an earlier Slipway, in a record": ("digits-vit", FORMER, True, True),
+    "of an earlier Slipway, in no record": ("digits-vit", FORMER, False, False),
+    "without a store": ("digits-vit", None, True, False),
+}
+
+
+@pytest.mark.parametrize(("title", "label", "recorded", "owned"), LABELS.values(), ids=LABELS)
+def test_image_is_removed_only_if_it_is_surely_ours(title, label, recorded, owned):
+    """Another machine's store may have the same URI, from which an earlier Slipway made the label."""
+    labels = {"org.opencontainers.image.title": title, **({"slipway.store": label} if label else {})}
+    owner = Owner(model="digits-vit", store_id=OURS, former_id=FORMER)
+    assert owner.owns(labels, recorded=recorded) is owned

@@ -14,6 +14,7 @@ from kubernetes.client import CoreV1Api
 from slipway.errors import ApplyRefused, ClusterUnreachable, InputRefused, PreflightFailed
 from slipway.kubernetes.client import cluster_client
 from slipway.steps.plan import make_plan
+from slipway.steps.rendering import render_release
 from slipway.target import Target
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
@@ -37,7 +38,8 @@ def planned(stand, release, monkeypatch, tmp_path):
         connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(path), **extra}}
         monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(connection))
         target = Target(conn_id="tried", namespace=namespace or stand["namespace"])
-        return make_plan(replace(release, target=target, deployment="tfs-bad-input"), by_hand=True)[0]
+        asked = render_release(replace(release, target=target, deployment="tfs-bad-input"))
+        return make_plan(asked, by_hand=True)[0]
 
     return plan
 

@@ -12,6 +12,7 @@ from slipway.gke.leftovers import LISTS
 from slipway.gke.lookup import find_cluster, find_operation, list_clusters, list_compute
 from slipway.gke.preflight import inspect_cluster_deletion, inspect_gke_target
 from slipway.model.target_settings import GkeSettings
+from slipway.steps.rendering import render_release
 from slipway.target import GkeCluster, Target
 
 CONN = "google_cloud_default"
@@ -64,6 +65,6 @@ def test_permission_to_delete_can_be_asked(account):
 def test_every_check_of_preflight_is_permitted(account, release):
     """Project, APIs, permissions and quota can be asked with the rights that docs/gke.md names."""
     asked = replace(release, target=account.target, cluster=GkeSettings(temporary=True).spec)
-    for one in inspect_gke_target(asked):
+    for one in inspect_gke_target(render_release(asked)):
         print(one)
         assert "could not be asked" not in one.said

@@ -5,9 +5,10 @@ from rendering import MARKS, REFERENCE, rendered
 
 from slipway.errors import ManifestError
 from slipway.kubernetes import kustomize
-from slipway.kubernetes.kustomize import manifests_hash, overlay_folder, render_manifests
-from slipway.kubernetes.manifests import manifests_to_yaml
+from slipway.kubernetes.kustomize import overlay_folder, render_manifests
+from slipway.kubernetes.manifests import fill_manifests, manifests_to_yaml
 from slipway.model.served import overlay_names
+from slipway.names import digest_of
 from slipway.target import Target
 
 
@@ -22,6 +23,14 @@ def test_same_bytes_if_rendered_again(release, overlay_name):
     assert first == second
 
 
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_filled_manifests_are_what_kustomize_would_render(release, overlay_name):
+    """Image, version and release id, put into blank manifests, give the objects that kustomize renders with them."""
+    release = replace(release, overlay=overlay_name, export=MARKS)
+    of = {"reference": REFERENCE, "version": 7, "release_id": "12e456789012"}
+    assert fill_manifests(render_manifests(release), release, **of) == render_manifests(release, **of)
+
+
 def test_same_objects_in_every_run(release):
     """The run, its force and the gate's settings are not in the manifests."""
     other = replace(release, run_id="scheduled__x", force=True, gate_passes=9)
@@ -29,7 +38,11 @@ def test_same_objects_in_every_run(release):
 
 
 def test_hash_changes_with_manifests_and_not_with_content(release):
-    """The manifests' hash changes with manifests only, not with content."""
+    """The hash of blank manifests changes with manifests only, not with content."""
+
+    def manifests_hash(release):
+        return digest_of(render_manifests(release))
+
     known = manifests_hash(release)
     assert known == manifests_hash(replace(release, run_id="other", repository="elsewhere/x", base_digest="sha256:0"))
     assert known != manifests_hash(replace(release, overlay="local"))
@@ -63,4 +76,4 @@ def test_refused_if_there_is_no_kubectl(release, monkeypatch):
     """The error on a worker without kubectl names what installs it."""
     monkeypatch.setattr(kustomize, "KUBECTL", "no-such-kubectl")
     with pytest.raises(ManifestError, match=r"^kubectl: not found on this worker\. Next: "):
-        manifests_hash(release)
+        render_manifests(release)

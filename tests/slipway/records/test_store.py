@@ -209,3 +209,28 @@ def test_value_is_readable_json(store):
         json.dumps({"a": "🤗", "b": 1}, indent=1, ensure_ascii=False) + "\n"
         == (folder_of(store) / "a.json").read_text()
     )
+
+
+def test_store_has_an_identity_of_its_own(store, tmp_path):
+    """It is created once, whoever asks first; another store that comes to the same URI, on another machine, has another."""
+    identity = store.identity()
+    assert identity == Store(store.uri).identity()
+    (tmp_path / "store").rename(tmp_path / "other machine")
+    assert store.identity() != identity
+    (tmp_path / "store" / "store.json").unlink()
+    (tmp_path / "other machine" / "store.json").rename(tmp_path / "store" / "store.json")
+    assert store.identity() == identity
+
+
+def test_store_gets_one_identity_if_many_workers_ask_first(store):
+    """The first one creates it; the others read it."""
+    with ThreadPoolExecutor(8) as workers:
+        assert len(set(workers.map(lambda _: store.identity(), range(8)))) == 1
+
+
+@pytest.mark.parametrize("value", [{}, [], {"id": 7}, {"id": ""}, {"id": "a b"}])
+def test_identity_that_is_invalid_is_refused(store, value):
+    """It would be a label and a part of a container's name."""
+    store.put_json(value, "store.json")
+    with pytest.raises(StoreError, match=r"store\.json: names no id of the store\. Next: "):
+        store.identity()

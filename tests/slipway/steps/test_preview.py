@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from slipway.errors import ManifestError
-from slipway.facts import ObjectRef, Plan
+from slipway.facts import ObjectRef, Plan, Pushed
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.model.served import overlay_names
@@ -15,13 +15,13 @@ from slipway.records.history import History, preview_objects_of_record, read_his
 from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.release import ExportOptions
 from slipway.steps.preview import (
-    check_preview,
     check_preview_apart,
     plan_preview,
+    preview_manifests,
     remove_previews,
-    render_preview,
     why_no_preview,
 )
+from slipway.steps.rendering import render_release
 from slipway.target import Target
 
 OF = {"reference": f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}", "version": 7, "release_id": "abcdefabcdef"}
@@ -30,10 +30,16 @@ SELECTOR = {"app": "tfs-server-preview", "slipway/model": "digits-vit"}
 LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef-preview"}
 
 
+def previewed(release):
+    """The objects of a release's preview, as they are applied."""
+    pushed = Pushed(digest=OF["reference"].partition("@")[2], **OF)
+    return preview_manifests(render_release(replace(release, strategy="preview")), pushed)
+
+
 @pytest.fixture
 def preview(release):
     """The preview's objects, by kind."""
-    return {manifest["kind"]: manifest for manifest in render_preview(release, **OF)}
+    return {manifest["kind"]: manifest for manifest in previewed(release)}
 
 
 def labels_of(objects):
@@ -55,7 +61,7 @@ def selectors_of(objects):
 def test_no_live_selector_matches_the_preview(release, overlay):
     """In every shipped overlay, the live Service, Deployment and budget do not select the preview's pods."""
     release = replace(release, overlay=overlay, export=MARKS)
-    objects = {manifest["kind"]: manifest for manifest in render_preview(release, **OF)}
+    objects = {manifest["kind"]: manifest for manifest in previewed(release)}
     live = render_manifests(release, **OF)
     for selector in selectors_of(live).values():
         assert not selector.items() <= labels_of(objects).items()
@@ -87,7 +93,7 @@ def test_preview_has_the_same_pods_as_the_live_release(release, overlay):
     release = replace(release, overlay=overlay)
     preview, live = (
         next(one for one in objects if one["kind"] == "Deployment")
-        for objects in (render_preview(release, **OF), render_manifests(release, **OF))
+        for objects in (previewed(release), render_manifests(release, **OF))
     )
     assert preview["spec"]["template"]["spec"] == live["spec"]["template"]["spec"]
     assert {**preview["spec"], "selector": None, "template": None} == {
@@ -100,7 +106,7 @@ def test_preview_has_the_same_pods_as_the_live_release(release, overlay):
 def test_preview_mounts_its_own_configmap(release):
     """The ConfigMap has another name, so that the live one is not changed."""
     release = replace(release, overlay="batching", export=MARKS, deployment="shop-vit")
-    (config, _, deployment) = render_preview(release, **OF)
+    (config, _, deployment) = previewed(release)
     [volume] = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "batching"]
     assert config["kind"] == "ConfigMap"
     assert config["metadata"]["name"].startswith("shop-vit-preview-")
@@ -179,7 +185,7 @@ def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, 
     (place / "service.yaml").write_text(yaml.safe_dump(service))
     (place / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../../base", "service.yaml"]}))
     with pytest.raises(ManifestError, match="overlay mine: service/every-pod selects pods by"):
-        check_preview(replace(release, overlay="mine"))
+        render_release(replace(release, overlay="mine", strategy="preview"))
 
 
 PREVIEWED_REFS = (
@@ -244,5 +250,5 @@ def test_preview_is_not_in_the_history(store, leave, pushed):
 def test_rendering_a_preview_does_not_change_the_live_manifests(release):
     """The live objects are rendered as before."""
     before = deepcopy(render_manifests(release, **OF))
-    render_preview(release, **OF)
+    previewed(release)
     assert render_manifests(release, **OF) == before

@@ -161,6 +161,16 @@ def test_labelled_set_is_kept_with_its_releases(record_of):
     assert plan(records, holdings).keys == tuple(f"quality/digits-vit/{n}.json" for n in range(3))
 
 
+def test_rendered_manifests_are_kept_with_their_releases(record_of):
+    """So are those of the run that prunes; a record of an earlier Slipway names none."""
+    records = [numbered(record_of, f"run{n}", "live", n, rendered_hash=f"sha256:{n}") for n in range(1, 4)]
+    records.append(numbered(record_of, "plain", "live", 4))
+    del records[-1]["release"]["rendered_hash"]
+    holdings = replace(NOTHING_HELD, rendered=frozenset(f"{n}.json" for n in range(6)))
+    found = plan_prune(records, holdings, TWO, model="digits-vit", run=None, rendered="sha256:5")
+    assert found.keys == tuple(f"rendered/digits-vit/{n}.json" for n in (0, 1, 2, 4))
+
+
 def test_store_keeps_what_kept_releases_need(record_of):
     """Exports, their inputs, sources and manifests are deleted with their releases; the newest exports are kept."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in (3, 4)]

@@ -54,7 +54,7 @@ def test_first_release_is_kept_if_it_replaced_an_unknown_one(record_of):
 KILLED = {  # when the run is killed: its records, the action of the next plan, and of the rollback of the next failed run
     "before its record is opened": ([("r0", "live")], "nothing", "nothing"),
     "after its record is opened, before the apply": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
-    "between apply and prune": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
+    "after the apply": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
     "during the gate": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
     "between gate and record": ([("r0", "live"), ("r1", "open")], "manifests", "restore"),
     "during its rollback": ([("r0", "live"), ("r1", "open"), ("r1.plan", "open")], "manifests", "restore"),

@@ -50,9 +50,10 @@ class PreviewOperator(TargetOperator):
         """What is Previewed; skipped if the release needs no preview."""
         from slipway.records.history import read_history
         from slipway.records.store import Store
+        from slipway.steps.location import located
         from slipway.steps.preview import start_preview, why_no_preview
 
-        release = run.release
+        release = located(run.release)
         history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
         if reason := why_no_preview(release, run.plan, history):
             raise AirflowSkipException(f"no preview: {reason}")
@@ -62,15 +63,18 @@ class PreviewOperator(TargetOperator):
 
 
 class ApplyOperator(TargetOperator):
-    """Renders the manifests, opens the record, and applies them server-side: the one task that changes what is live."""
+    """Opens the record, and applies the manifests that `resolve` rendered, server-side: the one task that changes what is live."""
 
     def make(self, run: Run) -> Applied:
         """What was Applied."""
         from slipway.steps.deploy import deploy, redeploy
 
-        manifests_uri = run.plan.manifests_uri
         facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
-        applied = deploy(*facts, check=check) if manifests_uri is None else redeploy(*facts, manifests_uri, check=check)
+        uri, digest = run.plan.manifests_uri, run.plan.manifests_hash
+        if uri is None:
+            applied = deploy(*facts, check=check)
+        else:
+            applied = redeploy(*facts, manifests_uri=uri, manifests_hash=digest, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
 
@@ -111,12 +115,16 @@ class AnnounceOperator(BaseOperator):
 
 
 class RemovePreviewOperator(BaseOperator):
-    """Deletes the run's preview and those that killed runs left, as a teardown."""
+    """Deletes the run's preview and those that killed runs left, as a teardown.
+
+    If the run's release is proven, it also deletes what earlier releases had and this one has not.
+    """
 
     ui_color = GREY
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, proof_task_id: str, **kwargs: Any) -> None:
         super().__init__(retries=3, retry_delay=timedelta(seconds=10), **kwargs)
+        self.proof_task_id = proof_task_id
 
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped if the run has no release, or only plans."""
@@ -128,23 +136,28 @@ class RemovePreviewOperator(BaseOperator):
         run.report(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))
         return removed
 
-    @staticmethod
-    def _remove(run: Run) -> Iterable[ObjectRef]:
-        """Delete the previews under the Lease: one of them may be that of a run that writes now. Return a Lease held only for this."""
-        from slipway.records.history import read_records, records_with_previews
+    def _remove(self, run: Run) -> Iterable[ObjectRef]:
+        """Delete under the Lease: a preview may be that of a run that writes now. Return a Lease held only for this."""
+        from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
         from slipway.records.store import Store
+        from slipway.steps.deploy import find_outdated, remove_outdated
+        from slipway.steps.location import located
         from slipway.steps.preview import remove_previews
 
         release = run.release
         store, had = Store(release.store), any(leases_of_run(run))
         records = read_records(store, release.model).records
-        if not records_with_previews(records, release.target):
+        if any(map(preview_objects_of_record, records)):
+            release = located(release)
+        applied = run.applied if run.is_proven(run.states, self.proof_task_id) else None
+        outdated = find_outdated(release, applied) if applied else ()
+        if not outdated and not records_with_previews(records, release.target):
             return remove_previews(release, records)  # it logs those that are left at other targets
         acquire_run_lease(run, APPLY_S)
         try:
-            return remove_previews(
-                release, read_records(store, release.model).records
-            )  # another run may have ended since
+            # Read again: another run may have ended since.
+            removed = remove_previews(release, read_records(store, release.model).records)
+            return (*removed, *(remove_outdated(release, applied) if applied else ()))
         finally:
             if not had:
                 return_own_run_lease(run)

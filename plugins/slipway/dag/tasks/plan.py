@@ -78,11 +78,14 @@ class PlanOperator(StageOperator):
     def make(self, run: Run) -> Plan:
         """The Plan; it acquires the Lease if there is something to do, and plans again under it."""
         from slipway.gke.lookup import missing_cluster
+        from slipway.steps.location import give_cluster_uid
         from slipway.steps.plan import describe_plan, make_plan
 
-        release = run.release
+        release, plans_only = run.release, bool(run.context["params"].get("plan_only"))
+        if not plans_only:
+            give_cluster_uid(release)
         plan, trials = make_plan(release, by_hand=run.by_hand)
-        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        changes = plan.action != "nothing" and not plans_only
         if changes and missing_cluster(release.target) is None:
             acquire_run_lease(run, BUILD_S)
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
@@ -113,19 +116,21 @@ class ChooseOperator(StageOperator):
         from slipway.names import dag_id
         from slipway.records.history import describe_releases, read_current_history
         from slipway.records.store import Store
+        from slipway.steps.location import target_of_model_file
         from slipway.steps.rollback import choose_rollback
         from slipway.steps.settings import read_settings
 
-        wanted, store = read_rollback_form(dict(run.context["params"])), Store(read_settings().store)
+        wanted, settings = read_rollback_form(dict(run.context["params"])), read_settings()
+        store, named = Store(settings.store), target_of_model_file(self.model, settings)
         history = read_current_history(store, self.model)
         for line in describe_releases(history):
             log.info("choose: %s", line)
-        release = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri).release
+        release = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri, named=named).release
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
         history = read_current_history(store, self.model)  # another run may have ended since
-        choice = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri)
+        choice = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri, named=named)
         log.info("choose: %s", "; ".join(choice.plan.reasons))
         return choice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from slipway.dag.run_lease import APPLY_S, RunLease
 from slipway.dag.stage import GREY, reported_failures
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
-from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
+from slipway.errors import LeaseLost, RollbackFailed, SlipwayError, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
 from slipway.steps.waits import fixed_address, why_no_grpc
@@ -74,11 +75,12 @@ class RollbackOperator(BaseOperator):
         return self._wait(run, self._gate(undoing), self.gated)
 
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
-        """Record that the release is live again, if this run still holds the Lease."""
+        """Record that the release is live again, if this run still holds the Lease; then delete what the failed one added."""
         run, undoing = self._passed(context, event, self._gate)
         with reported_failures(run):
             self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
         uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
+        _remove_outdated(undoing)
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
@@ -87,21 +89,27 @@ class RollbackOperator(BaseOperator):
         from slipway.records.history import release_of_record
         from slipway.records.store import Store
         from slipway.steps.deploy import redeploy
+        from slipway.steps.location import locate, target_now
         from slipway.steps.rollback import remove_release
         from slipway.steps.settings import read_settings
 
         store = Store(read_settings().store)
         plan, history = self._plan(run, store)
-        acquire = partial(self._acquire, run, from_dict(Release, history.records[-1]["release"]), APPLY_S)
+        target = target_now(history.records[-1], locate(run.release.target) if run.has_release else None)
+        last = replace(from_dict(Release, history.records[-1]["release"]), target=target)
+        acquire = partial(self._acquire, run, last, APPLY_S)
         if plan.action != "keep":
             acquire()
             plan, history = self._plan(run, store)  # another run may have ended since
         if plan.action == "remove":
-            remove_release(store, history)
+            remove_release(store, history, target)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
-        release, export, pushed = release_of_record(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
-        applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
+        release, export, pushed = release_of_record(
+            plan.good, run_id=f"{run.run_id}.undo", store=store.uri, target=target
+        )
+        uri, digest = plan.good["manifests"]["uri"], plan.good["manifests"]["hash"]
+        applied = redeploy(release, export, pushed, manifests_uri=uri, manifests_hash=digest, check=acquire)
         undoing = {
             "release": to_dict(release),
             "export": to_dict(export),
@@ -179,6 +187,16 @@ class RollbackOperator(BaseOperator):
             run.report(Verdict.failed(reason))
             log.warning("rollback: %s", reason)
             raise AirflowSkipException(reason) from error
+
+
+def _remove_outdated(undoing: JsonObject) -> None:
+    """Delete what the failed release added. A failure is only logged: the good release serves, and the next run deletes it."""
+    from slipway.steps.deploy import remove_outdated
+
+    try:
+        remove_outdated(from_dict(Release, undoing["release"]), from_dict(Applied, undoing["applied"]))
+    except SlipwayError as error:
+        log.warning("rollback: what the failed release added is not all deleted: %s", error)
 
 
 def _close(undoing: JsonObject, event: JsonObject) -> str:

@@ -13,7 +13,7 @@ from slipway.records.record import new_record, record_with_preview, utc_now, wri
 from slipway.records.store import Store
 
 
-def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, release, export, pushed):
+def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, release, export, pushed):
     """The skip names its reason."""
     facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
     with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
@@ -27,20 +27,20 @@ def test_removal_is_skipped_if_the_run_writes_nothing(context_of, release, facts
     """A run that only plans writes nothing, and a run without a release has no target."""
     context = {**context_of("remove_preview", **dict.fromkeys(facts, release)), "params": params}
     with pytest.raises(AirflowSkipException):
-        RemovePreviewOperator(task_id="remove_preview").execute(context)
+        RemovePreviewOperator(task_id="remove_preview", proof_task_id="gate").execute(context)
 
 
 def test_removal_passes_if_no_preview_is_left(context_of, release):
     """`apply` may have deleted the preview already, or there never was one."""
     context = {**context_of("remove_preview", resolve=release), "params": {}}
-    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == []
+    assert RemovePreviewOperator(task_id="remove_preview", proof_task_id="gate").execute(context) == []
     assert Run(context).verdict_of("remove_preview")["reason"] == "no preview is left"
 
 
 @pytest.mark.parametrize("strategy", ["preview", "rolling"])
 @pytest.mark.parametrize("planned", [False, True], ids=["nothing else to do", "something to do"])
 def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
-    context_of, release, export, pushed, leases, monkeypatch, strategy, planned
+    context_of, api_server, release, export, pushed, leases, monkeypatch, strategy, planned
 ):
     """The strategy does not matter; a run that acquires the Lease only for the removal returns it."""
     store, deleted, returned = Store(release.store), [], []
@@ -57,7 +57,9 @@ def test_next_run_removes_the_preview_of_a_killed_run(  # noqa: PLR0917
         context["ti"].task_id = "plan"
         acquire_run_lease(Run(context), 60)
         context["ti"].task_id = "remove_preview"
-    assert RemovePreviewOperator(task_id="remove_preview").execute(context) == ["service/tfs-server-preview"]
+    assert RemovePreviewOperator(task_id="remove_preview", proof_task_id="gate").execute(context) == [
+        "service/tfs-server-preview"
+    ]
     assert [model for _, model, _ in deleted] == ["digits-vit"]
     assert returned == ([] if planned else ["slipway-tfs-server"])
     [record] = read_records(store, release.model).records

@@ -1,0 +1,51 @@
+"""The manifests of a release as `resolve` rendered them: kept in the artifact store, and checked each time they are read.
+
+They are blank: image, version and release id are put in when they are known. So every task, on any worker, previews and
+applies the same manifests, whatever overlay or kubectl that worker has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from slipway.errors import ManifestError, StoreError
+from slipway.kubernetes.manifests import Manifest, check_manifests, fill_manifests
+from slipway.names import digest_of, rendered_key
+from slipway.records.store import Store
+from slipway.release import Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """The blank objects of a release, in the order in which they are applied; and of its preview, if it has one."""
+
+    live: list[Manifest]
+    preview: list[Manifest] | None
+
+
+def keep_rendered(release: Release, rendered: Rendered) -> Release:
+    """The release with the hashes of its rendered manifests, which are now in the store. Raises StoreError."""
+    value = {"live": rendered.live, "preview": rendered.preview}
+    digest = digest_of(value)
+    Store(release.store).put_json(value, rendered_key(release.model, digest))
+    return replace(release, manifests_hash=digest_of(rendered.live), rendered_hash=digest)
+
+
+def read_rendered(release: Release) -> Rendered:
+    """What `resolve` rendered. Raises StoreError, also if it is not the same any more; ManifestError if it kept nothing."""
+    again = "Next: clear the run from its first task"
+    if release.rendered_hash is None:
+        raise ManifestError(f"model {release.model}: run {release.run_id} has kept no manifests. {again}")
+    store, key = Store(release.store), rendered_key(release.model, release.rendered_hash)
+    value = store.read_json(key)
+    if digest_of(value) != release.rendered_hash:
+        raise StoreError(f"{store.uri_of(key)}: is not what resolve rendered: its hash is {digest_of(value)}. {again}")
+    return Rendered(live=value["live"], preview=value["preview"])
+
+
+def live_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
+    """The checked objects of a release with this image, as `resolve` rendered them. Raises ManifestError, StoreError."""
+    blank = read_rendered(release).live
+    objects = fill_manifests(blank, release, reference=reference, version=version, release_id=release_id)
+    check_manifests(objects, release, reference=reference)
+    return objects
