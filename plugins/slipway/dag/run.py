@@ -101,6 +101,11 @@ class Run:
         return str(getattr(run_type, "value", run_type)) in BY_HAND
 
     @property
+    def only_plans(self) -> bool:
+        """Whether a person asked for the plan alone: then no task of the run writes anything, whatever happens."""
+        return bool(self.context.get("params", {}).get("plan_only"))
+
+    @property
     def has_release(self) -> bool:
         """Whether the run has got as far as knowing its release."""
         return bool(self.result_of(task_ids.RESOLVE) or self.result_of(task_ids.CHOOSE))

@@ -28,7 +28,7 @@ from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.preview import check_preview
-from slipway.steps.settings import RefreshParams, Settings, ensure_installation, resolve_target
+from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_installation, resolve_target
 from slipway.target import Target
 
 REPOSITORY = re.compile(  # as the engine parses it
@@ -82,10 +82,10 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         export=ExportOptions(**file.export.model_dump()),
         cluster=file.target.gke.spec if file.target.gke else None,
         unschedulable_grace_s=file.target.unschedulable_grace_s,
-        gate=resolve_gate(path, file.gate, store),
+        gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
         grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
-        installation=ensure_installation() if file.target.gke else None,
+        installation=_name_installation(params) if file.target.gke else None,
     )
     release = replace(release, manifests_hash=manifests_hash(release))
     if release.strategy == "preview":
@@ -187,21 +187,27 @@ def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) 
     )
 
 
-def resolve_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
-    """The gate's rules; its labelled set is copied to the store. Raises InputRefused, StoreError."""
+def _name_installation(params: RefreshParams) -> str | None:
+    """The name of this Airflow. A run that only plans sets no Variable: it creates no cluster that the name would mark."""
+    return find_installation() if params.plan_only else ensure_installation()
+
+
+def resolve_gate(path: Path, asked: GateSettings, store: Store, *, keep: bool = True) -> Gate:
+    """The gate's rules; its labelled set is copied to the store if the run may `keep` it. Raises InputRefused, StoreError."""
     return Gate(
         failures=asked.failures,
         errors=asked.errors,
         latency_ms=asked.latency_ms,
         garbage=asked.garbage,
-        quality=_pin_quality(path, asked.quality, store) if asked.quality else None,
+        quality=_pin_quality(path, asked.quality, store, keep=keep) if asked.quality else None,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,
     )
 
 
-def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBounds:
-    return pin_labelled_set(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
+def _pin_quality(path: Path, asked: QualitySettings, store: Store, *, keep: bool) -> QualityBounds:
+    limits = {"min_top1": asked.min_top1, "max_drop": asked.max_drop}
+    return pin_labelled_set(path, asked.set, store, path.stem, **limits, keep=keep)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

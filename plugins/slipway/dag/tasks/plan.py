@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 class ResolveOperator(StageOperator):
     """Pins the revision, the base image and every name; refuses what is invalid."""
 
+    only_reads = True
     ui_color = BLUE
 
     def __init__(self, *, model_file: str, **kwargs: Any) -> None:
@@ -55,6 +56,7 @@ class ResolveOperator(StageOperator):
 class PlanOperator(StageOperator):
     """Finds out what has changed since the live release, and skips the tasks that are not needed: all of them if nothing has."""
 
+    only_reads = True
     ui_color = BLUE
 
     def __init__(self, *, builds: Sequence[str], deploys: Sequence[str], **kwargs: Any) -> None:
@@ -67,7 +69,7 @@ class PlanOperator(StageOperator):
         plan = super().execute(context)
         everything = [*self.builds, *self.deploys]
         unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
-        if context["params"].get("plan_only"):
+        if Run(context).only_plans:
             log.info("plan: this run only plans; nothing is written")
             unneeded = everything
         if unneeded:
@@ -82,7 +84,7 @@ class PlanOperator(StageOperator):
 
         release = run.release
         plan, trials = make_plan(release, by_hand=run.by_hand)
-        changes = plan.action != "nothing" and not run.context["params"].get("plan_only")
+        changes = plan.action != "nothing" and not run.only_plans
         if changes and missing_cluster(release.target) is None:
             acquire_run_lease(run, BUILD_S)
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since

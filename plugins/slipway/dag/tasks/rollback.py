@@ -13,7 +13,7 @@ from slipway.dag import task_ids
 from slipway.dag.deferral import GRACE_S, Wait, defer, verdict_of_event
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, RunLease
-from slipway.dag.stage import GREY, reported_failures
+from slipway.dag.stage import GREY, reported_failures, skip_if_run_only_plans
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
@@ -51,6 +51,7 @@ class RollbackOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Start the rollback and wait for it; skipped if there is nothing to roll back."""
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             undoing = self._start(run)
         if "applied" not in undoing:
