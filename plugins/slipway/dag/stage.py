@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.dag.run import Run
+from slipway.dag.run import CLEARING, Run
 from slipway.dag.run_lease import acquire_run_lease, renew_held_run_lease
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject, to_dict
@@ -81,7 +81,9 @@ class StageOperator(BaseOperator):
                 acquire_run_lease(run, self.writes_s)
             if self.keeps_s is not None:
                 renew_held_run_lease(run, self.keeps_s)
-            return to_dict(self.make(run))
+            fact = to_dict(self.make(run))
+            run.leave(CLEARING, run.clearing)
+            return fact
 
     @abstractmethod
     def make(self, run: Run) -> Any:

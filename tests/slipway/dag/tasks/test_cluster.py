@@ -36,8 +36,9 @@ def run(release):
     def push(key, value):
         left["create_cluster", key] = value
 
-    ti = SimpleNamespace(xcom_pull=pull, xcom_push=push)
-    return SimpleNamespace(context={"ti": ti, "task": None}, left=left)
+    ti = SimpleNamespace(task_id="create_cluster", xcom_pull=pull, xcom_push=push)
+    dag_run = SimpleNamespace(clear_number=0)
+    return SimpleNamespace(context={"ti": ti, "dag_run": dag_run, "task": None}, left=left)
 
 
 def put(google, status, **fields):
