@@ -144,6 +144,7 @@ class Plan:
     manifests_uri: str | None = None  # of a recorded release that is applied unchanged
     release: Release | None = None  # that release, if it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live without a model file, one per line
+    unserved: str | None = None  # why a run that has nothing to do is red nevertheless: nothing proven serves
     baseline: Baseline | None = None  # the live release on the gate's labelled set, if the gate compares
 
 

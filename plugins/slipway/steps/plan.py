@@ -124,11 +124,16 @@ def _decide(release: Release, seen: Observation) -> Plan:
 def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     """What to do instead of deploying a bad release: nothing, or restore the last good one if that is not healthy.
 
-    Nothing is restored to a target that was torn down, as a temporary one is after each run.
+    Nothing is restored to a target that was torn down, as a temporary one is after each run. If nothing serves then, the plan
+    says so: the run is red.
     """
     why = _explain_bad(bad)
     good, problems = seen.history.good, _problems(seen)
-    if good is None or seen.history.torn_down or release.temporary or not problems:
+    if release.temporary:
+        return Plan(action="nothing", reasons=(why,))
+    if good is None or seen.history.torn_down:
+        return Plan(action="nothing", reasons=(why,), unserved=_explain_unserved(why, release, seen))
+    if not problems:
         return Plan(action="nothing", reasons=(why,))
     restored, export, pushed = release_of_record(good, run_id=release.run_id, store=release.store)
     return Plan(
@@ -139,6 +144,15 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
         manifests_uri=good["manifests"]["uri"],
         release=restored,
     )
+
+
+def _explain_unserved(why: str, release: Release, seen: Observation) -> str | None:
+    """That no proven release serves, and why none is deployed; None if another store's release serves there, as far as is known."""
+    name = f"deployment/{release.deployment}"
+    lives = any(trial.name == name and trial.before is not None for trial in seen.trials)
+    if lives and seen.history.newest is None:
+        return None
+    return f"{name} in {release.target.namespace}: no release that was proven live serves there, and {why}"
 
 
 def _explain_bad(bad: Record) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
+from slipway.model.target_settings import GkeSettings
 from slipway.records.history import History, find_bad_record
 from slipway.steps.plan import Observation, diff_trial, plan_refresh
 from slipway.verdict import Verdict
@@ -170,6 +171,47 @@ def test_last_good_release_is_restored_if_it_is_not_healthy(plan_after, export):
 def test_nothing_is_restored_if_there_is_no_good_release(plan_after):
     """After a bad first release there is nothing to restore."""
     assert plan_after("B!", "B", UNHEALTHY).action == "nothing"
+
+
+GONE, LIVES = (
+    Trial(name="deployment/tfs-server", before=before, after={"metadata": {}}) for before in (None, {"metadata": {}})
+)
+UNSERVED = {  # the runs before; the outcome of a teardown after them; what the API server has; whether the run says that nothing serves
+    "a bad first release was removed": ("", None, GONE, True),
+    "a bad first release was kept": ("B!", None, LIVES, True),
+    "the model was torn down": ("A", "gone", GONE, True),
+    "another store's release serves": ("", None, LIVES, False),
+    "a good release serves": ("A", None, LIVES, False),
+}
+
+
+@pytest.mark.parametrize(("runs", "torn_down", "trial", "unserved"), UNSERVED.values(), ids=UNSERVED)
+def test_plan_says_so_if_nothing_serves(record_of, release, runs, torn_down, trial, unserved):  # noqa: PLR0917
+    """A scheduled run does not try a bad release again; without a proven one that serves it must not be green."""
+    source = replace(release.source, revision=f"sha256:{'b' * 64}")
+    records = [record_of("r0", "live")] if "A" in runs else []
+    bad = {**record_of("r1", "failed", 1, source=source), "bad": GATE}
+    if "B!" in runs:
+        records.append(bad)
+    if torn_down:
+        records.append({**record_of("r2", "failed", 2, objects=()), "outcome": torn_down, "cause": "teardown"})
+    asked = replace(release, source=source)
+    plan = plan_refresh(asked, observed(History(tuple(records)), trials=(trial,), bad=bad))
+    assert plan.action == "nothing"
+    assert (plan.unserved is not None) is unserved
+    if unserved:
+        assert plan.unserved.startswith(
+            "deployment/tfs-server in shop: no release that was proven live serves there, and release abcdefabcdef was tried by run r1 "
+        )
+        assert plan.unserved.count("Next: ") == 1
+
+
+def test_temporary_cluster_serves_nothing_by_design(record_of, release):
+    """A bad release on a temporary cluster is not tried again, and the run stays green."""
+    asked = replace(release, cluster=GkeSettings(temporary=True).spec)
+    bad = {**record_of("r1", "failed", 1), "bad": GATE}
+    plan = plan_refresh(asked, observed(History(()), bad=bad))
+    assert (plan.action, plan.unserved) == ("nothing", None)
 
 
 @pytest.mark.parametrize(("outcome", "rolled_back"), [("failed", True), ("open", True), ("open", False)])

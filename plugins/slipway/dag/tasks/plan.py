@@ -19,7 +19,7 @@ from slipway.dag.run_lease import (
     return_unknown_run_lease,
 )
 from slipway.dag.stage import BLUE, StageOperator
-from slipway.errors import ClusterUnfit
+from slipway.errors import ClusterUnfit, NothingServed
 from slipway.facts import JsonObject
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class PlanOperator(StageOperator):
             )  # an earlier try had something to do; no later task of this run returns its Lease
         for level, line in describe_plan(plan, trials):
             log.log(level, "plan: %s", line)
+        if plan.unserved is not None:
+            raise NothingServed(plan.unserved)
         return plan
 
 

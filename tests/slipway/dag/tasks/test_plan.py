@@ -1,5 +1,7 @@
+import re
+
 import pytest
-from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from slipway.dag.run import Run
 from slipway.dag.tasks import plan as plan_tasks
@@ -34,6 +36,17 @@ def test_lease_is_acquired_only_to_write(context_of, release, monkeypatch, actio
     assert asked == held
     unneeded = {"everything": [], "nothing": ["export", "apply"]}.get(action, ["export"])
     assert skipped == (["export", "apply"] if params else unneeded)
+
+
+def test_run_is_red_if_nothing_serves(context_of, release, monkeypatch):
+    """A scheduled run that leaves a bad release alone fails if no proven release serves; it is not retried."""
+    why = "deployment/tfs-server in shop: no release that was proven live serves there. Next: fix it"
+    plan = Plan(action="nothing", reasons=("it is bad",), unserved=why)
+    monkeypatch.setattr("slipway.steps.plan.make_plan", lambda _release, **_: (plan, []))
+    context = context_of("plan", resolve=release)
+    with pytest.raises(AirflowFailException, match=rf"^NothingServed: {re.escape(why)}$"):
+        PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
+    assert Run(context).verdict_of("plan")["outcome"] == "fail"
 
 
 UNDER_LEASE = {
