@@ -130,7 +130,8 @@ class Applied:
     generation: int  # likewise
 
 
-Action = Literal["nothing", "manifests", "everything", "restore"]
+# gate: the live image has to pass a changed gate; cases: its golden cases are made again first, of changed promises
+Action = Literal["nothing", "gate", "cases", "manifests", "everything", "restore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,9 +162,16 @@ class Run:
         return from_dict(Plan, self._chosen("plan") or self._needed(task_ids.PLAN))
 
     @property
+    def action(self) -> str | None:
+        """The plan's action; None before there is a plan."""
+        found: str | None = self._planned("action")
+        return found
+
+    @property
     def export(self) -> Export:
         """The result of `export`; the live release's if that was skipped."""
-        return from_dict(Export, self._planned("export") or self._needed(task_ids.EXPORT))
+        planned = None if self.action == "cases" else self._planned("export")
+        return from_dict(Export, planned or self._needed(task_ids.EXPORT))
 
     @property
     def image(self) -> Image:

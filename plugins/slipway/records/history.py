@@ -116,9 +116,11 @@ def read_records(store: Store, model: str) -> Records:
 
 
 def release_of_record(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
-    """A record's release for another run to apply, with its export and image; its gate sends no labelled set."""
-    release = from_dict(Release, record["release"])
-    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
+    """A record's release for another run to apply, with its export and image.
+
+    Its gate is the one that it passed when it was new; `public_gate` says what of it is judged again.
+    """
+    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, force=False)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
+from slipway.facts import Action, Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
@@ -24,7 +24,7 @@ from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
 from slipway.records.record import Record, plain_json
 from slipway.records.store import Store
-from slipway.release import Release
+from slipway.release import Gate, GoldenRequest, Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_live_release
 from slipway.steps.orphans import find_orphans
@@ -110,12 +110,19 @@ def _decide(release: Release, seen: Observation) -> Plan:
         also = f", and these cannot be read: {'; '.join(unread)}" if unread else ""
         return Plan(action="everything", reasons=(f"there is no release that was proven live{also}",))
     if changed := changed_inputs(release, good):
-        return Plan(action="everything", reasons=changed)
+        return Plan(action="everything", reasons=(*changed, *changed_promises(release, good).values()))
     export, pushed = plan_reuse(release, good)
+    promises = changed_promises(release, good)
     differing = [trial.name for trial in seen.trials if diff_trial(trial)]
-    reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_problems(seen)]
+    reasons = [
+        *promises.values(),
+        *(differing and [f"differs from what is live: {', '.join(differing)}"]),
+        *_problems(seen),
+    ]
     if reasons:
-        return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
+        # `export` makes golden cases, and checks the labels of a set.
+        action: Action = "cases" if {"golden", "set"} & promises.keys() else "gate" if promises else "manifests"
+        return Plan(action=action, reasons=tuple(reasons), export=export, pushed=pushed)
     return Plan(
         action="nothing", reasons=("nothing changed, and the live release is healthy",), export=export, pushed=pushed
     )
@@ -183,14 +190,13 @@ def _problems(seen: Observation) -> list[str]:
 
 
 def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
-    """What has changed since a recorded release, of all that determines the image and the golden cases."""
+    """What has changed since a recorded release, of all that determines the image."""
     now, then = to_dict(release), good["release"]
     watched = {
         "source": "the source",
         "exporter": "the exporter",
         "export": "the export settings",
         "base_digest": "the base image",
-        "golden": "the golden cases",
         "repository": "the image's repository",
     }
     found = []
@@ -199,6 +205,25 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
+
+
+def changed_promises(release: Release, good: Record) -> dict[str, str]:
+    """What has changed since a recorded release, of all that its gate judged it by: in words, by the promise's name."""
+    then, found = good["release"], {}
+    if plain_json(_as_recorded(release.golden, then.get("golden", ()))) != plain_json(then.get("golden", ())):
+        found["golden"] = "the golden cases changed"
+    was = {"passes": then["gate_passes"], **from_dict(Gate, then.get("gate") or {}).limits}
+    for name, value in {"passes": release.gate_passes, **release.gate.limits}.items():
+        if value != was[name]:
+            shown = "" if name == "set" else f" from {was[name]} to {value}"
+            found[name] = f"the gate changed: {'quality.set' if name == 'set' else name}{shown}"
+    return found
+
+
+def _as_recorded(golden: Sequence[GoldenRequest], then: Sequence[Any]) -> list[Any]:
+    """Golden cases without the hashes that a record of an earlier Slipway lacks: whether those pictures changed is not known."""
+    unhashed = {case["name"] for case in then if case.get("sha256") is None}
+    return [{**to_dict(case), **({"sha256": None} if case.name in unhashed else {})} for case in golden]
 
 
 def plan_reuse(release: Release, good: Record) -> tuple[Export, Pushed]:

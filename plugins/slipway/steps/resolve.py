@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from slipway.errors import InputRefused
@@ -168,8 +169,8 @@ def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]
 
 
 def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
-    """A golden case of the model file, after a check that its image exists. Raises InputRefused."""
-    image = case.image
+    """A golden case of the model file, with the hash of its image, after a check that it exists. Raises InputRefused."""
+    image, digest = case.image, case.sha256
     if not image.startswith(("http://", "https://")):
         place = (path.parent / image).resolve()
         if not place.is_file() or not place.is_relative_to(path.parent.resolve()):
@@ -177,14 +178,29 @@ def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) 
             raise InputRefused(
                 f"{shown}: gate.golden {case.name}: image {image} is not a file next to the model file. Next: fix it"
             )
+        digest = _hash_golden(case, place)
         image = str(place.relative_to(SERVED.resolve())) if place.is_relative_to(SERVED.resolve()) else str(place)
     return GoldenRequest(
         name=case.name,
         image=image,
-        sha256=case.sha256,
+        sha256=digest,
         label=case.label,
         min_confidence=case.min_confidence if min_confidence is None else min_confidence,
     )
+
+
+def _hash_golden(case: GoldenImage, place: Path) -> str:
+    """The hash of a golden image on this machine; the model file's must be the same. Raises InputRefused."""
+    try:
+        found = sha256(place.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputRefused(f"gate.golden {case.name}: image {case.image}: {error.strerror}. Next: fix it") from error
+    if case.sha256 not in {None, found}:
+        raise InputRefused(
+            f"gate.golden {case.name}: image {case.image} has sha256 {found}, the model file has {case.sha256}. "
+            "Next: fix the hash or the image"
+        )
+    return found
 
 
 def _name_installation(params: RefreshParams) -> str | None:

@@ -55,6 +55,15 @@ def test_release_is_the_plans_if_the_plan_restores_one(context_of, release, expo
     assert Run(context_of("apply", resolve=release, plan=replace(plan, release=None))).release == release
 
 
+def test_export_is_the_live_one_with_new_golden_cases(context_of, release, export, pushed):
+    """If only golden cases changed, `export` makes these; the image is the live one."""
+    renewed = replace(export, golden_uri="file:///store/exports/digits-vit/7/golden-new.json")
+    plan = Plan(action="cases", reasons=(), export=export, pushed=pushed)
+    run = Run(context_of("gate", resolve=release, plan=plan, export=renewed))
+    assert (run.export, run.pushed) == (renewed, pushed)
+    assert Run(context_of("gate", resolve=release, plan=replace(plan, action="gate"), export=renewed)).export == export
+
+
 def test_verdict_is_kept_next_to_the_result(context_of):
     """A task's verdict has its time, its release and the clearing of the run; it does not change the task's result."""
     run = Run(context_of("gate", gate="the result"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+from slipway.dag import task_ids
 from slipway.dag.run import RETURN_VALUE, Run
 from slipway.dag.run_lease import (
     APPLY_S,
@@ -67,8 +68,8 @@ class PlanOperator(StageOperator):
     def execute(self, context: Context) -> JsonObject:
         """The Plan as a dict. Skips what it does not need."""
         plan = super().execute(context)
-        everything = [*self.builds, *self.deploys]
-        unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
+        everything, image = [*self.builds, *self.deploys], [task for task in self.builds if task != task_ids.EXPORT]
+        unneeded = {"nothing": everything, "everything": [], "cases": image}.get(plan["action"], self.builds)
         if Run(context).only_plans:
             log.info("plan: this run only plans; nothing is written")
             unneeded = everything

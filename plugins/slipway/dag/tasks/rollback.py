@@ -19,7 +19,7 @@ from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
-from slipway.steps.waits import fixed_address, why_no_grpc
+from slipway.steps.waits import fixed_address, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class RollbackOperator(BaseOperator):
     def _gate(undoing: JsonObject) -> GateWait:
         release, address = from_dict(Release, undoing["release"]), undoing["address"]
         return GateWait(
-            release=release,
+            release=public_gate(release, previewed=False, restored=True),
             export=from_dict(Export, undoing["export"]),
             url=address["url"],
             grpc=address["grpc"],
