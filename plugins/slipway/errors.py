@@ -18,6 +18,7 @@ SlipwayError
 │   ├── RegistryLoginRefused  the registry requires a login, or another one
 │   └── ImagePushRefused
 ├── PreflightFailed           something that the run needs is missing: one report of everything
+├── NothingServed             no proven release serves, and the one to deploy is known to be bad
 ├── ClusterError
 │   ├── GoogleUnreachable     Google does not respond, or reports an error    (can be retried)
 │   ├── ClusterRefused        Google refused: a right, a quota, a field
@@ -144,6 +145,10 @@ class ImagePushRefused(ImageError):
 
 class PreflightFailed(SlipwayError):
     """A project, an API, a right or a quota that the run needs is missing; nothing was built, created or billed."""
+
+
+class NothingServed(SlipwayError):
+    """No release that was proven live serves, and the schedule does not try the one that there is again, because it is bad."""
 
 
 class ClusterError(SlipwayError):

@@ -129,7 +129,8 @@ class Applied:
     generation: int  # likewise
 
 
-Action = Literal["nothing", "manifests", "everything", "restore"]
+# gate: the live image has to pass a changed gate; cases: its golden cases are made again first, of changed promises
+Action = Literal["nothing", "gate", "cases", "manifests", "everything", "restore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,7 @@ class Plan:
     manifests_hash: str | None = None  # sha256:… of the text there
     release: Release | None = None  # that release, if it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live without a model file, one per line
+    unserved: str | None = None  # why a run that has nothing to do is red nevertheless: nothing proven serves
     baseline: Baseline | None = None  # the live release on the gate's labelled set, if the gate compares
 
 

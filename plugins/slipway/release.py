@@ -51,7 +51,7 @@ class GoldenRequest:
 
     name: str
     image: str  # relative to include/served, or a URL
-    sha256: str | None
+    sha256: str | None  # of its bytes when the run was resolved; None in the records of an earlier Slipway
     label: str | tuple[str, ...]  # several: any of them is correct
     min_confidence: float  # 0..1
 
@@ -82,6 +82,20 @@ class Gate:
     quality: QualityBounds | None = None
     on_inconclusive: Literal["ask", "fail"] = "ask"
     ask_timeout_s: int = 1800
+
+    @property
+    def limits(self) -> dict[str, object]:
+        """What it judges by, without where the labelled set is kept, who is asked, and for how long."""
+        quality = self.quality
+        return {
+            "failures": self.failures,
+            "errors": self.errors,
+            "latency_ms": self.latency_ms,
+            "garbage": self.garbage,
+            "set": quality and quality.digest,
+            "min_top1": quality and quality.min_top1,
+            "max_drop": quality and quality.max_drop,
+        }
 
     @property
     def promises_only(self) -> Gate:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway.dag.forms import read_refresh_form, read_rollback_form
@@ -337,6 +338,26 @@ def test_malformed_model_file_has_a_dag_without_a_schedule(dags_of, name, text, 
     assert words in refused.doc_md
     assert DagSerialization.to_dict(refused)
     assert dags["good"].timetable.can_be_scheduled
+
+
+READERS = {
+    "resolve", "preflight", "plan", "claim_cluster", "leftovers", "record", "approve", "announce",
+    "wait_for_preview", "preview_gate", "wait_for_rollout", "wait_for_address", "gate",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["previewed", "temporary"])
+def test_run_that_only_plans_writes_nothing(dags_of, context_of, kind):
+    """Every task that writes is skipped, although `resolve` has left a release: `plan` may have failed, or a person cleared the task.
+
+    The tasks that read find nothing to read: no task before them has left its result.
+    """
+    dag = dags_of(previewed=GOOD + "target: {gke: {}}\n", temporary=TEMPORARY)[kind]
+    for task in dag.tasks:
+        if task.task_id not in READERS:
+            context = {**context_of(task.task_id, resolve="a release"), "params": {"plan_only": True}}
+            with pytest.raises(AirflowSkipException, match=r"^this run only plans; nothing is written$"):
+                task.execute(context)
 
 
 def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):

@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import zlib
 from contextlib import contextmanager
 from threading import Thread
 from uuid import uuid4
@@ -186,7 +187,7 @@ def story(tmp_path_factory, surroundings, stand, kubectl, engine):
 
 def plan_of(log):
     """The plan's action and reasons, from the run's log."""
-    action, reasons = re.findall(r"plan: (nothing|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
+    action, reasons = re.findall(r"plan: (nothing|gate|cases|manifests|everything): (.*?)(?: \[slipway|\n)", log)[-1]
     return action, reasons.strip()
 
 
@@ -205,6 +206,32 @@ def test_2_a_second_run_does_nothing(story):
     assert plan_of(log) == ("nothing", "nothing changed, and the live release is healthy")
     assert records == []
     assert story.traces() == before
+
+
+def test_2_a_changed_gate_is_judged_again_without_a_build(story):
+    """A limit and a picture that change are judged at the live image, which stays; the run after it has nothing to do."""
+    serving, engine, registry = story.live(), story.traces()["engine"], story.registry()
+    file = yaml.safe_load(story.file.read_text())
+    story.file.write_text(yaml.safe_dump({**file, "gate": {**file["gate"], "errors": 1000}}))
+    log, [record] = story.run()
+    assert plan_of(log) == ("gate", "the gate changed: errors from None to 1000")
+    assert not [words for words in BUILDS if words in log]
+    assert [record["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")] == ["pass", "pass"]
+    picture = story.file.parent / story.model / "golden" / "three.png"
+    picture.write_bytes(with_comment(picture.read_bytes()))
+    log, [record] = story.run()
+    assert plan_of(log) == ("cases", "the golden cases changed")
+    assert [words for words in BUILDS if words in log] == ["exporter:"]
+    assert (record["outcome"], record["version"], record["release_id"]) == ("live", 1, serving["release"])
+    assert (story.live(), story.traces()["engine"], story.registry()) == (serving, engine, registry)
+    assert plan_of(story.run()[0])[0] == "nothing"
+
+
+def with_comment(png):
+    """The same picture in other bytes: with a text chunk before the end."""
+    body = b"tEXtComment\x00another file"
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:-12] + chunk + png[-12:]
 
 
 def test_3_a_retrained_checkpoint_is_planned_then_released(story, stand):

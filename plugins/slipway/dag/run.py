@@ -22,7 +22,7 @@ from slipway.facts import (
     from_dict,
 )
 from slipway.release import Release
-from slipway.steps.outcome import is_run_proven
+from slipway.steps.outcome import does_verdict_count, is_run_proven
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,6 +36,18 @@ ENDED = frozenset({"success", "failed"})  # of Airflow's task states: the task r
 VERDICT = "verdict"
 RETURN_VALUE = "return_value"  # a task's result
 GRPC = "grpc"  # host:port of gRPC, next to the URL that wait_for_address returns
+CLEARING = "clearing"  # how often the run had been cleared when a task left its result
+
+# What a task's verdict is about: the result of the first of these tasks that has left one. Of all other tasks: of FIRST.
+SUBJECTS = {
+    task_ids.WAIT_FOR_PREVIEW: (task_ids.PREVIEW,),
+    task_ids.PREVIEW_GATE: (task_ids.PREVIEW,),
+    task_ids.APPROVE: (task_ids.PREVIEW, task_ids.APPLY),
+    task_ids.WAIT_FOR_ROLLOUT: (task_ids.APPLY,),
+    task_ids.WAIT_FOR_ADDRESS: (task_ids.APPLY,),
+    task_ids.GATE: (task_ids.APPLY,),
+}
+FIRST = (task_ids.RESOLVE, task_ids.CHOOSE, task_ids.LOOK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +67,37 @@ class Run:
     def report(self, verdict: Verdict, *, bad: bool = False, **measured: Any) -> None:
         """Leave this task's verdict for the record, whether the task then passes or fails.
 
-        `bad` means that the release itself is at fault. `measured` is kept with the verdict.
+        `bad` means that the release itself is at fault. `measured` is kept with the verdict. The verdict bears the release
+        and the clearing of the run that it is for.
         """
         at, lost = datetime.now(UTC).isoformat(), lost_tries(self.context)
+        release_id, _ = self._subject_of(str(self.context["ti"].task_id))
+        own = {"at": at, "release": release_id, "clearing": self.clearing}
         told = {**({"bad": True} if bad else {}), **({"lost_tries": lost} if lost else {})}
-        self.leave(VERDICT, {**verdict.to_dict(), "at": at, **measured, **told})
+        self.leave(VERDICT, {**verdict.to_dict(), **own, **measured, **told})
 
     def verdict_of(self, task_id: str) -> JsonObject | None:
-        """The verdict that a task left; None if it left none."""
+        """The verdict that a task left on what the run has made; None if it left none since that was made.
+
+        An earlier try's verdict stays in XCom until the task starts again, which it does not if a person sets its state.
+        """
         found: JsonObject | None = self.result_of(task_id, key=VERDICT)
-        return found
+        release_id, made = self._subject_of(task_id)
+        return found if found and does_verdict_count(found, release_id=release_id, made=made) else None
+
+    def _subject_of(self, task_id: str) -> tuple[str | None, int | None]:
+        """What a task's verdict is about: its release's id, None before it is built, and the clearing in which it was made.
+
+        A run that was resolved anew has made nothing before.
+        """
+        makers = [task for task in (*SUBJECTS.get(task_id, ()), *FIRST) if self.result_of(task) is not None]
+        made = [found for task in makers if (found := self.result_of(task, key=CLEARING)) is not None]
+        return self.result_of(makers[0]).get("release_id") if makers else None, max(made, default=None)
+
+    @property
+    def clearing(self) -> int:
+        """How often the run was cleared."""
+        return self.context["dag_run"].clear_number or 0
 
     @property
     def states(self) -> dict[str, str]:
@@ -74,7 +107,7 @@ class Run:
         return {task: str(state) for task, state in tasks.items() if task != ti.task_id}
 
     def verdicts(self, states: dict[str, str]) -> dict[str, JsonObject]:
-        """The verdicts of the tasks that ran in this try of the run: others may have left one in an earlier try."""
+        """The verdicts that count, of the tasks that ended in this try of the run: others may have left one in an earlier try."""
         ran = (task for task, state in states.items() if state in ENDED)
         return {task: verdict for task in ran if (verdict := self.verdict_of(task))}
 
@@ -103,6 +136,11 @@ class Run:
         return str(getattr(run_type, "value", run_type)) in BY_HAND
 
     @property
+    def only_plans(self) -> bool:
+        """Whether a person asked for the plan alone: then no task of the run writes anything, whatever happens."""
+        return bool(self.context.get("params", {}).get("plan_only"))
+
+    @property
     def has_release(self) -> bool:
         """Whether the run has got as far as knowing its release."""
         return bool(self.result_of(task_ids.RESOLVE) or self.result_of(task_ids.CHOOSE))
@@ -126,9 +164,16 @@ class Run:
         return from_dict(Plan, self._chosen("plan") or self._needed(task_ids.PLAN))
 
     @property
+    def action(self) -> str | None:
+        """The plan's action; None before there is a plan."""
+        found: str | None = self._planned("action")
+        return found
+
+    @property
     def export(self) -> Export:
         """The result of `export`; the live release's if that was skipped."""
-        return from_dict(Export, self._planned("export") or self._needed(task_ids.EXPORT))
+        planned = None if self.action == "cases" else self._planned("export")
+        return from_dict(Export, planned or self._needed(task_ids.EXPORT))
 
     @property
     def image(self) -> Image:

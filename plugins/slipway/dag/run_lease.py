@@ -62,7 +62,7 @@ class RunLease:
         breaks = self._breaks and not self.had
         held = acquire_lease(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
         log.info("%s: held until %s", self.place, held.until)
-        own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": clear_count(self.run)}
+        own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": self.run.clearing}
         self.run.leave(LEASE, {**to_dict(held), **own})
 
     def renew(self, limit_s: int) -> None:
@@ -181,9 +181,4 @@ def lease_broken_by(run: Run) -> str | None:
 def leases_of_run(run: Run) -> Iterator[JsonObject]:
     """What the tasks of a run say of Leases that they have held since it was last cleared."""
     found: Iterator[Any] = (run.result_of(task, key=LEASE) for task in HOLDERS)
-    return (kept for kept in found if kept and kept["attempt"] == clear_count(run))
-
-
-def clear_count(run: Run) -> int:
-    """How often the run was cleared."""
-    return run.context["dag_run"].clear_number or 0
+    return (kept for kept in found if kept and kept["attempt"] == run.clearing)

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from slipway.dag.run import Run
+from slipway.dag.run import CLEARING, Run
 from slipway.dag.run_lease import acquire_run_lease, renew_held_run_lease
 from slipway.errors import SlipwayError
 from slipway.facts import JsonObject, to_dict
@@ -58,21 +58,32 @@ def _mark_bad(run: Run, reason: str) -> None:
         log.warning("record: the release could not be marked as bad yet: %s", error)
 
 
+def skip_if_run_only_plans(run: Run) -> None:
+    """Skip a task that writes, in a run that only plans: also if `resolve` or `plan` failed, or a person cleared the task."""
+    if run.only_plans:
+        raise AirflowSkipException("this run only plans; nothing is written")
+
+
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
+    only_reads = False  # whether it also runs in a run that only plans
     writes_s: int | None = None  # how long it may write to the target: it acquires or renews the Lease for as long
     keeps_s: int | None = None  # how long it may take without writing there: it renews a Lease that the run holds
 
     def execute(self, context: Context) -> JsonObject:
         """The fact as a dict, for XCom."""
         run = Run(context)
+        if not self.only_reads:
+            skip_if_run_only_plans(run)
         with reported_failures(run):
             if self.writes_s is not None:
                 acquire_run_lease(run, self.writes_s)
             if self.keeps_s is not None:
                 renew_held_run_lease(run, self.keeps_s)
-            return to_dict(self.make(run))
+            fact = to_dict(self.make(run))
+            run.leave(CLEARING, run.clearing)
+            return fact
 
     @abstractmethod
     def make(self, run: Run) -> Any:

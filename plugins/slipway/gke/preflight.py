@@ -24,7 +24,7 @@ from slipway.gke.permissions import (
 from slipway.gke.prices import cluster_shape_of_spec, read_prices, standing_cost
 from slipway.gke.quota import judge_machine_type, judge_quota, plan_quota_everywhere, plan_quota_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
-from slipway.kubernetes.rendered import read_rendered
+from slipway.kubernetes.rendered import read_live
 from slipway.kubernetes.rights import inspect_rights, kinds_of_objects, unasked_rights
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
@@ -46,7 +46,7 @@ def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
     """
     cluster, spec = release.target.gke, release.cluster
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
-    objects = read_rendered(release).live  # without an image; only their kinds count
+    objects = read_live(release)  # without an image; only their kinds count
     kinds = kinds_of_objects(objects)
     found, refused = _find(release.target, cluster)
     ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"

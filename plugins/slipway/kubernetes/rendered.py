@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from slipway.errors import ManifestError, StoreError
+from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import Manifest, check_manifests, fill_manifests
 from slipway.names import digest_of, rendered_key
 from slipway.records.store import Store
@@ -43,9 +44,25 @@ def read_rendered(release: Release) -> Rendered:
     return Rendered(live=value["live"], preview=value["preview"])
 
 
+def read_live(release: Release) -> list[Manifest]:
+    """The blank objects of the release alone. Those of a run that only plans, which keeps nothing, are rendered again.
+
+    Raises StoreError, and ManifestError if they are not the same any more.
+    """
+    if release.rendered_hash is not None:
+        return read_rendered(release).live
+    live = render_manifests(release)
+    if digest_of(live) != release.manifests_hash:
+        raise ManifestError(
+            f"model {release.model}: the overlay here is not the one that resolve rendered in run {release.run_id}. "
+            "Next: clear the run from its first task"
+        )
+    return live
+
+
 def live_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:
     """The checked objects of a release with this image, as `resolve` rendered them. Raises ManifestError, StoreError."""
-    blank = read_rendered(release).live
+    blank = read_live(release)
     objects = fill_manifests(blank, release, reference=reference, version=version, release_id=release_id)
     check_manifests(objects, release, reference=reference)
     return objects

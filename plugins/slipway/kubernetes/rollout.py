@@ -6,9 +6,14 @@ server returned to the apply. The functions read plain JSON as the API server re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from slipway.facts import JsonObject
-from slipway.names import LABEL_RELEASE
+from slipway.names import LABEL_RELEASE, LABEL_VERSION
 from slipway.verdict import Verdict
+
+LOST_S = 30  # after its grace period the kubelet has killed a pod, unless its node is lost
+DEFAULT_GRACE_S = 30  # Kubernetes' own
 
 
 def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, namespace: str) -> Verdict:
@@ -63,6 +68,38 @@ def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Ve
     if not ready or len(ready) < len(staying):
         return Verdict.wait(f"{where}: {len(ready)} of {len(staying)} are ready")
     return Verdict.passed(f"{where}: {len(ready)} of {len(staying)} are ready, and there are no others")
+
+
+def judge_drain(
+    pods: list[JsonObject], *, release_id: str, version: str, since_s: Mapping[str, float], now_s: float
+) -> tuple[dict[str, float], Verdict]:
+    """Since when each terminating pod that could answer in this release's place is known, and whether all are gone.
+
+    A pod of another release with the same version answers the same requests until it is gone: a gate could not tell it from
+    the new ones. A pod that outlasts its grace period is on a lost node, and does not count any more.
+    """
+    draining = [pod for pod in pods if _answers_instead(pod, release_id=release_id, version=version)]
+    known_s = {pod["metadata"]["uid"]: since_s.get(pod["metadata"]["uid"], now_s) for pod in draining}
+    left = [pod for pod in draining if now_s - known_s[pod["metadata"]["uid"]] < _grace_s(pod) + LOST_S]
+    if not left:
+        return known_s, Verdict.passed("no terminating pod answers for this version")
+    metadata = left[0]["metadata"]
+    return known_s, Verdict.wait(
+        f"pod/{metadata['name']} of release {metadata['labels'].get(LABEL_RELEASE)} still answers for version {version} "
+        "while it terminates"
+    )
+
+
+def _answers_instead(pod: JsonObject, *, release_id: str, version: str) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    terminates = pod["metadata"].get("deletionTimestamp") and pod["status"].get("phase") == "Running"
+    return bool(terminates and labels.get(LABEL_VERSION) == version and labels.get(LABEL_RELEASE) != release_id)
+
+
+def _grace_s(pod: JsonObject) -> float:
+    """The pod's grace period, in seconds."""
+    found = pod["metadata"].get("deletionGracePeriodSeconds")
+    return float(DEFAULT_GRACE_S if found is None else found)
 
 
 def _is_ready(pod: JsonObject) -> bool:

@@ -10,7 +10,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,57 @@ def run_export(
     `python` is the interpreter of the exporter's environment. `started` gets the exporter's process, so that the task can
     end it when it is killed. Raises ExportError with the exporter's last line, ScratchFull, StoreError.
     """
-    store = Store(release.store)
-    known = f"exports/{release.model}/inputs/{short(export_inputs_hash(release))}.json"
+    store, known = Store(release.store), _inputs_key(release)
     if not release.force and store.exists(known):
         log.info("export: found in the store, for the same source, exporter and golden cases: %s", store.uri_of(known))
         export = from_dict(Export, store.read_json(known))
         check_golden_labels(release, export)
         return export
     with scratch_folder("export") as scratch:
-        source = fetch_source(release, store, scratch)
-        out = run_exporter(release, source, python=python, scratch=scratch, started=started)
-        keep_source(release, store, scratch)
-        export = keep_export(release, out, store)
+        export = keep_export(release, _export(release, store, scratch, python, started), store)
     store.put_json(to_dict(export), known)
     check_golden_labels(release, export)
     if export.card:
         log.info("export: model card %s: %s", export.card.uri, export.card.parity)
     return export
+
+
+def renew_golden_cases(
+    release: Release, live: Export, *, python: str, started: Callable[[subprocess.Popen[str]], None] = lambda _: None
+) -> Export:
+    """The live export with the release's golden cases, made by the exporter or found in the store.
+
+    Only these are kept, under the live version. The images of golden cases are in the SavedModel's warmup requests too: another
+    image alone would give another content, but no other answers. Raises as `run_export` does.
+    """
+    store, known = Store(release.store), _inputs_key(release)
+    if found := store.exists(known):
+        log.info("export: golden cases found in the store: %s", store.uri_of(known))
+        golden = read_json(from_dict(Export, store.read_json(known)).golden_uri)
+    else:
+        with scratch_folder("export") as scratch:
+            golden = _golden(_export(release, store, scratch, python, started))
+    renewed = replace(live, golden_uri=_keep_golden(golden, store, _prefix(release, live.version)))
+    if not found:
+        store.put_json(to_dict(renewed), known)
+    check_golden_labels(release, renewed)
+    log.info("export: new golden cases for version %d: %s", live.version, renewed.golden_uri)
+    return renewed
+
+
+def _export(
+    release: Release, store: Store, scratch: Path, python: str, started: Callable[[subprocess.Popen[str]], None]
+) -> Path:
+    """Run the exporter, and keep the source that it used; the folder of its results."""
+    source = fetch_source(release, store, scratch)
+    out = run_exporter(release, source, python=python, scratch=scratch, started=started)
+    keep_source(release, store, scratch)
+    return out
+
+
+def _inputs_key(release: Release) -> str:
+    """The store's key of the export that these inputs have led to."""
+    return f"exports/{release.model}/inputs/{short(export_inputs_hash(release))}.json"
 
 
 def check_golden_labels(release: Release, export: Export) -> None:
@@ -89,9 +123,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
     saved_model = out / "savedmodel"
     content = content_hash(saved_model)
     version = claim_version(store, release.model, content)
-    prefix = f"exports/{release.model}/{version}"
-    cases = [_case(folder) for folder in sorted((out / "golden").iterdir())]
-    golden = {"cases": [to_dict(case) for case in cases]}
+    prefix = _prefix(release, version)
     with scratch_folder("layer") as scratch:
         layer = scratch / "model.tar"
         write_model_layer(saved_model, release.version_folder(version), layer)
@@ -101,11 +133,26 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         version=version,
         content_hash=content,
         model_uri=model_uri,
-        golden_uri=store.put_json(golden, f"{prefix}/golden-{short(digest_of(golden))}.json"),
+        golden_uri=_keep_golden(_golden(out), store, prefix),
         descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
         report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
         card=_keep_card(out / "card", store, prefix),
     )
+
+
+def _prefix(release: Release, version: int) -> str:
+    """The store's folder of a version."""
+    return f"exports/{release.model}/{version}"
+
+
+def _golden(out: Path) -> dict[str, Any]:
+    """The golden cases among the exporter's results."""
+    return {"cases": [to_dict(_case(folder)) for folder in sorted((out / "golden").iterdir())]}
+
+
+def _keep_golden(golden: dict[str, Any], store: Store, prefix: str) -> str:
+    """Put golden cases into the store; their URI."""
+    return store.put_json(golden, f"{prefix}/golden-{short(digest_of(golden))}.json")
 
 
 def _keep_card(folder: Path, store: Store, prefix: str) -> Card:

@@ -28,7 +28,8 @@ def fetch_golden_image(case: GoldenRequest) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if case.sha256 is not None and found != case.sha256:
         raise ExportError(
-            f"golden case {case.name}: {case.image} has sha256 {found}, but the model file has {case.sha256}. Next: fix gate.golden"
+            f"golden case {case.name}: {case.image} has sha256 {found}, the run was resolved with {case.sha256}. "
+            "Next: fix gate.golden; if the file was replaced, trigger again"
         )
     return data
 

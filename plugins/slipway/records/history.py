@@ -126,12 +126,12 @@ def read_records(store: Store, model: str) -> Records:
 
 
 def release_of_record(record: Record, *, run_id: str, store: str, target: Target) -> tuple[Release, Export, Pushed]:
-    """A record's release for another run to apply, with its export and image; its gate sends no labelled set.
+    """A record's release for another run to apply, with its export and image.
 
-    `target` is the record's target as it is reached now.
+    `target` is the record's target as it is reached now. The gate is the one that the release passed when it was new;
+    `public_gate` says what of it is judged again.
     """
-    release = from_dict(Release, record["release"])
-    release = replace(release, run_id=run_id, store=store, target=target, force=False, gate=release.gate.promises_only)
+    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, target=target, force=False)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

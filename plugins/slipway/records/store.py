@@ -75,6 +75,13 @@ class Store:
         """The store's own id, created with the first call. Two stores may have the same URI, on two machines."""
         if not self.exists(IDENTITY_KEY):
             self.claim(IDENTITY_KEY, {"id": uuid.uuid4().hex[:SHORT]})
+        return self._read_identity()
+
+    def find_identity(self) -> str | None:
+        """The store's own id; None if it has none yet."""
+        return self._read_identity() if self.exists(IDENTITY_KEY) else None
+
+    def _read_identity(self) -> str:
         found = self.read_json(IDENTITY_KEY)
         identity = found.get("id") if isinstance(found, dict) else None
         if not isinstance(identity, str) or not IDENTITY.fullmatch(identity):

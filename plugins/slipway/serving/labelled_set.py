@@ -36,14 +36,24 @@ class LabelledImage:
 
 
 def pin_labelled_set(
-    path: Path, name: str, store: Store, model: str, *, min_top1: float | None = None, max_drop: float | None = None
+    path: Path,
+    name: str,
+    store: Store,
+    model: str,
+    *,
+    min_top1: float | None = None,
+    max_drop: float | None = None,
+    keep: bool = True,
 ) -> QualityBounds:
-    """Store the set that a model file names, by its content. Raises InputRefused, StoreError."""
+    """Store the set that a model file names, by its content; only hash it if the run does not `keep` it.
+
+    Raises InputRefused, StoreError.
+    """
     images = tuple(_read_set(path, name))
     facts = [to_dict(image) for image in images]
     digest = digest_of(facts)
     key = labelled_set_key(model, digest)
-    if not store.exists(key):
+    if keep and not store.exists(key):
         store.put_json({"images": facts}, key)
     return QualityBounds(uri=store.uri_of(key), digest=digest, min_top1=min_top1, max_drop=max_drop)
 

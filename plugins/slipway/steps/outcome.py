@@ -15,6 +15,17 @@ def is_run_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof
     return proof_state == "success" and (decisive or {}).get("outcome") == "pass"
 
 
+def does_verdict_count(verdict: JsonObject, *, release_id: str | None, made: int | None) -> bool:
+    """Whether a verdict is on the release that the run has made, and no older.
+
+    `made` is the clearing of the run in which that was made; None if an earlier Slipway made it, whose verdicts bear neither
+    release nor clearing.
+    """
+    if made is None:
+        return bool(verdict.get("release", release_id) == release_id)
+    return bool(verdict.get("release") == release_id and verdict.get("clearing", -1) >= made)
+
+
 def why_run_must_not_write(announce_state: str | None, dag_id: str) -> str | None:
     """Why `apply` must not write any more; None if it may.
 

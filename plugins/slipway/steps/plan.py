@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.facts import Export, Plan, Pushed, from_dict, to_dict
+from slipway.facts import Action, Export, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
@@ -25,7 +25,7 @@ from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
 from slipway.records.record import Record, plain_json
 from slipway.records.store import Store
-from slipway.release import Release
+from slipway.release import Gate, GoldenRequest, Release
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_live_release
 from slipway.steps.orphans import find_orphans
@@ -114,12 +114,19 @@ def _decide(release: Release, seen: Observation) -> Plan:
         also = f", and these cannot be read: {'; '.join(unread)}" if unread else ""
         return Plan(action="everything", reasons=(f"there is no release that was proven live{also}",))
     if changed := changed_inputs(release, good):
-        return Plan(action="everything", reasons=changed)
+        return Plan(action="everything", reasons=(*changed, *changed_promises(release, good).values()))
     export, pushed = plan_reuse(release, good)
+    promises = changed_promises(release, good)
     differing = [trial.name for trial in seen.trials if diff_trial(trial)]
-    reasons = [*(differing and [f"differs from what is live: {', '.join(differing)}"]), *_problems(seen)]
+    reasons = [
+        *promises.values(),
+        *(differing and [f"differs from what is live: {', '.join(differing)}"]),
+        *_problems(seen),
+    ]
     if reasons:
-        return Plan(action="manifests", reasons=tuple(reasons), export=export, pushed=pushed)
+        # `export` makes golden cases, and checks the labels of a set.
+        action: Action = "cases" if {"golden", "set"} & promises.keys() else "gate" if promises else "manifests"
+        return Plan(action=action, reasons=tuple(reasons), export=export, pushed=pushed)
     return Plan(
         action="nothing", reasons=("nothing changed, and the live release is healthy",), export=export, pushed=pushed
     )
@@ -128,11 +135,16 @@ def _decide(release: Release, seen: Observation) -> Plan:
 def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     """What to do instead of deploying a bad release: nothing, or restore the last good one if that is not healthy.
 
-    Nothing is restored to a target that was torn down, as a temporary one is after each run.
+    Nothing is restored to a target that was torn down, as a temporary one is after each run. If nothing serves then, the plan
+    says so: the run is red.
     """
     why = _explain_bad(bad)
     good, problems = seen.history.good, _problems(seen)
-    if good is None or seen.history.torn_down or release.temporary or not problems:
+    if release.temporary:
+        return Plan(action="nothing", reasons=(why,))
+    if good is None or seen.history.torn_down:
+        return Plan(action="nothing", reasons=(why,), unserved=_explain_unserved(why, release, seen))
+    if not problems:
         return Plan(action="nothing", reasons=(why,))
     restored, export, pushed = release_of_record(
         good, run_id=release.run_id, store=release.store, target=release.target
@@ -146,6 +158,15 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
         manifests_hash=good["manifests"]["hash"],
         release=restored,
     )
+
+
+def _explain_unserved(why: str, release: Release, seen: Observation) -> str | None:
+    """That no proven release serves, and why none is deployed; None if another store's release serves there, as far as is known."""
+    name = f"deployment/{release.deployment}"
+    lives = any(trial.name == name and trial.before is not None for trial in seen.trials)
+    if lives and seen.history.newest is None:
+        return None
+    return f"{name} in {release.target.namespace}: no release that was proven live serves there, and {why}"
 
 
 def _explain_bad(bad: Record) -> str:
@@ -176,14 +197,13 @@ def _problems(seen: Observation) -> list[str]:
 
 
 def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
-    """What has changed since a recorded release, of all that determines the image and the golden cases."""
+    """What has changed since a recorded release, of all that determines the image."""
     now, then = to_dict(release), good["release"]
     watched = {
         "source": "the source",
         "exporter": "the exporter",
         "export": "the export settings",
         "base_digest": "the base image",
-        "golden": "the golden cases",
         "repository": "the image's repository",
     }
     found = []
@@ -192,6 +212,25 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
     return tuple(found)
+
+
+def changed_promises(release: Release, good: Record) -> dict[str, str]:
+    """What has changed since a recorded release, of all that its gate judged it by: in words, by the promise's name."""
+    then, found = good["release"], {}
+    if plain_json(_as_recorded(release.golden, then.get("golden", ()))) != plain_json(then.get("golden", ())):
+        found["golden"] = "the golden cases changed"
+    was = {"passes": then["gate_passes"], **from_dict(Gate, then.get("gate") or {}).limits}
+    for name, value in {"passes": release.gate_passes, **release.gate.limits}.items():
+        if value != was[name]:
+            shown = "" if name == "set" else f" from {was[name]} to {value}"
+            found[name] = f"the gate changed: {'quality.set' if name == 'set' else name}{shown}"
+    return found
+
+
+def _as_recorded(golden: Sequence[GoldenRequest], then: Sequence[Any]) -> list[Any]:
+    """Golden cases without the hashes that a record of an earlier Slipway lacks: whether those pictures changed is not known."""
+    unhashed = {case["name"] for case in then if case.get("sha256") is None}
+    return [{**to_dict(case), **({"sha256": None} if case.name in unhashed else {})} for case in golden]
 
 
 def plan_reuse(release: Release, good: Record) -> tuple[Export, Pushed]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.rendered import Rendered, keep_rendered
+from slipway.names import digest_of
 from slipway.release import Release
 from slipway.steps.preview import render_preview
 
 
-def render_release(release: Release) -> Release:
-    """The release with its manifests, and those of its preview, rendered, checked and kept.
+def render_release(release: Release, *, keep: bool = True) -> Release:
+    """The release with its manifests, and those of its preview, rendered and checked; and kept, unless the run only plans.
 
     Raises ManifestError, before an image is built, and StoreError.
     """
     live = render_manifests(release)
     preview = render_preview(release, live) if release.strategy == "preview" else None
+    if not keep:
+        return replace(release, manifests_hash=digest_of(live))
     return keep_rendered(release, Rendered(live=live, preview=preview))

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from slipway.errors import InputRefused
@@ -27,7 +28,7 @@ from slipway.records.store import Store
 from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.rendering import render_release
-from slipway.steps.settings import RefreshParams, Settings, ensure_installation, resolve_target
+from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_installation, resolve_target
 from slipway.target import Target
 
 REPOSITORY = re.compile(  # as the engine parses it
@@ -76,18 +77,19 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             address_timeout_s=file.address_timeout_s,
             manifests_hash="",
             store=settings.store,
-            store_uid=store.identity(),
+            store_uid=store.find_identity() if params.plan_only else store.identity(),
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
             export=ExportOptions(**file.export.model_dump()),
             cluster=file.target.gke.spec if file.target.gke else None,
             unschedulable_grace_s=file.target.unschedulable_grace_s,
-            gate=resolve_gate(path, file.gate, store),
+            gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
             grpc_address=file.target.grpc_address,
             strategy="preview" if is_previewed(file) else "rolling",
-            installation=ensure_installation() if file.target.gke else None,
-        )
+            installation=_name_installation(params) if file.target.gke else None,
+        ),
+        keep=not params.plan_only,
     )
 
 
@@ -166,8 +168,8 @@ def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]
 
 
 def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
-    """A golden case of the model file, after a check that its image exists. Raises InputRefused."""
-    image = case.image
+    """A golden case of the model file, with the hash of its image, after a check that it exists. Raises InputRefused."""
+    image, digest = case.image, case.sha256
     if not image.startswith(("http://", "https://")):
         place = (path.parent / image).resolve()
         if not place.is_file() or not place.is_relative_to(path.parent.resolve()):
@@ -175,31 +177,52 @@ def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) 
             raise InputRefused(
                 f"{shown}: gate.golden {case.name}: image {image} is not a file next to the model file. Next: fix it"
             )
+        digest = _hash_golden(case, place)
         image = str(place.relative_to(SERVED.resolve())) if place.is_relative_to(SERVED.resolve()) else str(place)
     return GoldenRequest(
         name=case.name,
         image=image,
-        sha256=case.sha256,
+        sha256=digest,
         label=case.label,
         min_confidence=case.min_confidence if min_confidence is None else min_confidence,
     )
 
 
-def resolve_gate(path: Path, asked: GateSettings, store: Store) -> Gate:
-    """The gate's rules; its labelled set is copied to the store. Raises InputRefused, StoreError."""
+def _hash_golden(case: GoldenImage, place: Path) -> str:
+    """The hash of a golden image on this machine; the model file's must be the same. Raises InputRefused."""
+    try:
+        found = sha256(place.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputRefused(f"gate.golden {case.name}: image {case.image}: {error.strerror}. Next: fix it") from error
+    if case.sha256 not in {None, found}:
+        raise InputRefused(
+            f"gate.golden {case.name}: image {case.image} has sha256 {found}, the model file has {case.sha256}. "
+            "Next: fix the hash or the image"
+        )
+    return found
+
+
+def _name_installation(params: RefreshParams) -> str | None:
+    """The name of this Airflow. A run that only plans sets no Variable: it creates no cluster that the name would mark."""
+    return find_installation() if params.plan_only else ensure_installation()
+
+
+def resolve_gate(path: Path, asked: GateSettings, store: Store, *, keep: bool = True) -> Gate:
+    """The gate's rules; its labelled set is copied to the store if the run may `keep` it. Raises InputRefused, StoreError."""
     return Gate(
         failures=asked.failures,
         errors=asked.errors,
         latency_ms=asked.latency_ms,
         garbage=asked.garbage,
-        quality=_pin_quality(path, asked.quality, store) if asked.quality else None,
+        quality=_pin_quality(path, asked.quality, store, keep=keep) if asked.quality else None,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,
     )
 
 
-def _pin_quality(path: Path, asked: QualitySettings, store: Store) -> QualityBounds:
-    return pin_labelled_set(path, asked.set, store, path.stem, min_top1=asked.min_top1, max_drop=asked.max_drop)
+def _pin_quality(path: Path, asked: QualitySettings, store: Store, *, keep: bool) -> QualityBounds:
+    limits = {"min_top1": asked.min_top1, "max_drop": asked.max_drop}
+    return pin_labelled_set(path, asked.set, store, path.stem, **limits, keep=keep)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

@@ -69,6 +69,18 @@ def read_look_limit_s() -> float:
     return seconds
 
 
+def find_installation() -> str | None:
+    """The name of this Airflow among those that share a target, from its Variable; None if it is not set. Raises InputRefused."""
+    from airflow.sdk import Variable
+
+    name = str(Variable.get(INSTALLATION, default=None) or "")
+    if name and not INSTALLATION_NAME.fullmatch(name):
+        raise InputRefused(
+            f"Variable {INSTALLATION}: {name!r} is not a valid name. Next: use letters, digits, '.', '_' and '-'"
+        )
+    return name or None
+
+
 def ensure_installation() -> str:
     """The name of this Airflow among those that share a target, from its Variable. An unset Variable is set to a new name.
 
@@ -78,15 +90,11 @@ def ensure_installation() -> str:
     """
     from airflow.sdk import Variable
 
-    name = str(Variable.get(INSTALLATION, default=None) or "")
-    if not name:
-        name = uuid4().hex[:SHORT]
-        Variable.set(INSTALLATION, name, description="Slipway: names this Airflow where several share a target")
-        log.info("Variable %s: set to %s", INSTALLATION, name)
-    if not INSTALLATION_NAME.fullmatch(name):
-        raise InputRefused(
-            f"Variable {INSTALLATION}: {name!r} is not a valid name. Next: use letters, digits, '.', '_' and '-'"
-        )
+    if found := find_installation():
+        return found
+    name = uuid4().hex[:SHORT]
+    Variable.set(INSTALLATION, name, description="Slipway: names this Airflow where several share a target")
+    log.info("Variable %s: set to %s", INSTALLATION, name)
     return name
 
 

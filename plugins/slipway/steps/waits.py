@@ -60,12 +60,15 @@ def why_no_grpc(release: Release) -> str:
     return f"service/{release.service} has no port tf-serving-grpc"
 
 
-def public_gate(release: Release, *, previewed: bool) -> Release:
+def public_gate(release: Release, *, previewed: bool, restored: bool = False) -> Release:
     """The release with the limits that its public gate applies.
 
-    After a preview, the labelled set has been classified by the same image: it is not repeated. A release that had no
-    preview although the model file asks for one is known to be good: it only has to keep its promises.
+    A recorded release that is restored was judged when it was new: it only has to keep its promises. So has one that had no
+    preview although the model file asks for one: it is known to be good. After a preview, the labelled set has been
+    classified by the same image: it is not repeated.
     """
+    if restored:
+        return replace(release, gate=release.gate.promises_only)
     if release.strategy == "rolling":
         return release
     return replace(release, gate=replace(release.gate, quality=None) if previewed else release.gate.promises_only)

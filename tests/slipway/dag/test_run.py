@@ -5,9 +5,9 @@ from datetime import datetime
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 
-from slipway.dag.run import Run
+from slipway.dag.run import CLEARING, Run
 from slipway.errors import InputRefused
-from slipway.facts import Plan, to_dict
+from slipway.facts import Plan, Previewed, to_dict
 from slipway.verdict import Verdict
 
 
@@ -55,16 +55,76 @@ def test_release_is_the_plans_if_the_plan_restores_one(context_of, release, expo
     assert Run(context_of("apply", resolve=release, plan=replace(plan, release=None))).release == release
 
 
+def test_export_is_the_live_one_with_new_golden_cases(context_of, release, export, pushed):
+    """If only golden cases changed, `export` makes these; the image is the live one."""
+    renewed = replace(export, golden_uri="file:///store/exports/digits-vit/7/golden-new.json")
+    plan = Plan(action="cases", reasons=(), export=export, pushed=pushed)
+    run = Run(context_of("gate", resolve=release, plan=plan, export=renewed))
+    assert (run.export, run.pushed) == (renewed, pushed)
+    assert Run(context_of("gate", resolve=release, plan=replace(plan, action="gate"), export=renewed)).export == export
+
+
 def test_verdict_is_kept_next_to_the_result(context_of):
-    """A task's verdict has its time and does not change the task's result."""
+    """A task's verdict has its time, its release and the clearing of the run; it does not change the task's result."""
     run = Run(context_of("gate", gate="the result"))
     assert run.verdict_of("gate") is None
     run.report(Verdict.failed("wrong label"))
     found = run.verdict_of("gate")
     at = datetime.fromisoformat(found.pop("at"))
     assert at.tzinfo is not None
-    assert found == Verdict.failed("wrong label").to_dict()
+    assert found == {**Verdict.failed("wrong label").to_dict(), "release": None, "clearing": 0}
     assert run.result_of("gate") == "the result"
+
+
+TRIES = {  # which tasks ran in which clearing of the run, in this order; the gate passed in the last one of its list
+    "in one try": ((0, "resolve"), (0, "apply"), (0, "gate"), True),
+    "cleared from the first task, gate set by hand": ((0, "gate"), (1, "resolve"), (1, "apply"), False),
+    "cleared from the first task, apply and gate set by hand": ((0, "apply"), (0, "gate"), (1, "resolve"), False),
+    "cleared from apply, gate set by hand": ((0, "resolve"), (0, "gate"), (1, "apply"), False),
+    "cleared from apply, gate ran again": ((0, "resolve"), (1, "apply"), (1, "gate"), True),
+    "cleared from the gate": ((0, "resolve"), (0, "apply"), (1, "gate"), True),
+    "cleared after the gate": ((0, "apply"), (0, "gate"), (1, "announce"), True),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "third", "proven"), TRIES.values(), ids=TRIES)
+def test_only_a_verdict_on_what_the_run_has_made_proves_it(context_of, release, applied, first, second, third, proven):  # noqa: PLR0917
+    """A task that does not start again leaves its earlier verdict in XCom: it is on what the run had made by then."""
+    context = context_of("gate", resolve=release, apply=applied)
+    for clearing, task_id in (first, second, third):
+        context["ti"].task_id, context["dag_run"].clear_number = task_id, clearing
+        run = Run(context)
+        run.report(Verdict.passed("3 of 3")) if task_id == "gate" else run.leave(CLEARING, clearing)
+    assert Run(context).is_proven({"gate": "success"}, "gate") is proven
+
+
+def test_verdict_on_another_release_does_not_count(context_of, release, applied):
+    """The gate's verdict names the release that was applied when it was asked."""
+    context = context_of("gate", resolve=release, apply=applied)
+    Run(context).report(Verdict.passed("3 of 3"))
+    assert Run(context).verdict_of("gate")["release"] == "abcdefabcdef"
+    context["ti"].facts["apply", "return_value"]["release_id"] = "f" * 12
+    assert Run(context).verdict_of("gate") is None
+
+
+def test_approval_of_an_earlier_preview_does_not_count(context_of, release, applied, pushed):
+    """A person approved what ran then, not what the cleared run previews now."""
+    previewed = Previewed(
+        release_id="abcdefabcdef-preview", reference=pushed.reference, version=7, objects=(), uid="u", generation=1
+    )
+    context = context_of("approve", resolve=release, preview=previewed, apply=applied)
+    Run(context).report(Verdict.passed("ada approved it"))
+    assert Run(context).verdict_of("approve")["release"] == "abcdefabcdef-preview"
+    context["dag_run"].clear_number = 1
+    context["ti"].facts["preview", CLEARING] = 1
+    assert Run(context).verdict_of("approve") is None
+
+
+def test_verdict_of_a_run_that_an_upgrade_overtook_counts(context_of, release, applied):
+    """An earlier Slipway's results and verdicts bear no clearing."""
+    context = context_of("record", resolve=release, apply=applied)
+    context["ti"].facts["gate", "verdict"] = {"outcome": "pass", "reason": "3 of 3", "at": "2026-11-24T12:00:00+00:00"}
+    assert Run(context).is_proven({"gate": "success"}, "gate")
 
 
 def test_facts_in_xcom_are_plain_json(context_of, release):

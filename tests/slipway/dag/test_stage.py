@@ -28,24 +28,11 @@ class Failing(StageOperator):
         raise self.error
 
 
-class TaskInstance:
-    """Keeps what a task pushes to XCom."""
-
-    try_number = 1
-
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, *, key, value):
-        """Keep a value."""
-        self.pushed[key] = value
-
-
 @pytest.mark.parametrize("error", [InputRefused("m.yaml: source: missing. Next: give one"), ImagePushRefused("denied")])
-def test_fails_without_a_retry_if_the_error_cannot_be_retried(error):
+def test_fails_without_a_retry_if_the_error_cannot_be_retried(context_of, error):
     """The failure has the error's one line and the error as its cause."""
     with pytest.raises(AirflowFailException) as failure:
-        Failing(task_id="failing", error=error).execute({"ti": TaskInstance()})
+        Failing(task_id="failing", error=error).execute(context_of("failing"))
     assert str(failure.value) == f"{type(error).__name__}: {error}"
     assert failure.value.__cause__ is error
 
@@ -53,21 +40,22 @@ def test_fails_without_a_retry_if_the_error_cannot_be_retried(error):
 @pytest.mark.parametrize(
     "error", [EngineUnreachable("no engine"), ClusterUnreachable("no answer"), ValueError("a bug")]
 )
-def test_retried_if_the_error_can_be_retried(error):
+def test_retried_if_the_error_can_be_retried(context_of, error):
     """Airflow retries an error that may pass in a minute, and one that is not Slipway's."""
     with pytest.raises(type(error)) as failure:
-        Failing(task_id="failing", error=error).execute({"ti": TaskInstance()})
+        Failing(task_id="failing", error=error).execute(context_of("failing"))
     assert failure.value is error
 
 
-def test_verdict_has_the_error_if_a_stage_fails():
+def test_verdict_has_the_error_if_a_stage_fails(context_of):
     """A failed stage leaves a verdict with the last line of its log, and the time."""
-    ti = TaskInstance()
+    context = context_of("failing")
     with pytest.raises(AirflowFailException):
-        Failing(task_id="failing", error=InputRefused("no store")).execute({"ti": ti})
-    assert ti.pushed["verdict"]["outcome"] == "fail"
-    assert ti.pushed["verdict"]["reason"] == "InputRefused: no store"
-    assert ti.pushed["verdict"]["at"].endswith("+00:00")
+        Failing(task_id="failing", error=InputRefused("no store")).execute(context)
+    left = Run(context).verdict_of("failing")
+    assert left["outcome"] == "fail"
+    assert left["reason"] == "InputRefused: no store"
+    assert left["at"].endswith("+00:00")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.diagnosis import explain_pods, next_pod_command
-from slipway.kubernetes.rollout import judge_rollout, release_selector
+from slipway.kubernetes.rollout import judge_drain, judge_rollout, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"
@@ -115,6 +115,36 @@ ROLLOUTS = {
 def test_verdict_of_a_rollout(seen, verdict):
     """The verdict follows kubectl's algorithm, for the generation that was applied."""
     assert verdict == judge_rollout(seen, uid="u-1", generation=4, namespace="shop")
+
+
+def draining(release_id="old", version="7", phase="Running", **metadata):
+    """A terminating pod with a grace period of 20 s."""
+    labels = {"slipway/release": release_id, "slipway/version": version}
+    own = {"name": "a", "uid": "u", "labels": labels, "deletionTimestamp": "t", "deletionGracePeriodSeconds": 20}
+    return {"metadata": {**own, **metadata}, "status": {"phase": phase}}
+
+
+WAITS = Verdict.wait("pod/a of release old still answers for version 7 while it terminates")
+GONE = Verdict.passed("no terminating pod answers for this version")
+DRAINS = {  # the pod; since when it is known; the verdict at 100 s
+    "of another release with this version": (draining(), {}, WAITS),
+    "still within its grace period": (draining(), {"u": 51.0}, WAITS),
+    "its node is lost": (draining(), {"u": 50.0}, GONE),
+    "of another version": (draining(version="6"), {}, GONE),
+    "of this release": (draining(release_id="new"), {}, GONE),
+    "has ended": (draining(phase="Succeeded"), {}, GONE),
+    "not terminating": (draining(deletionTimestamp=None), {}, GONE),
+    "without a grace period": (draining(deletionGracePeriodSeconds=None), {"u": 41.0}, WAITS),
+    "without labels": (draining(labels=None), {}, GONE),
+}
+
+
+@pytest.mark.parametrize(("pod", "since_s", "verdict"), DRAINS.values(), ids=DRAINS)
+def test_waits_for_terminating_pods_that_could_pass_the_gate_instead(pod, since_s, verdict):
+    """Until such a pod is gone, an answer of this version may be its own."""
+    known_s, found = judge_drain([pod], release_id="new", version="7", since_s=since_s, now_s=100.0)
+    assert found == verdict
+    assert known_s in ({"u": since_s.get("u", 100.0)}, {})
 
 
 def service(*ingress):

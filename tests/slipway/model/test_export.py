@@ -8,7 +8,14 @@ import pytest
 
 from slipway.errors import ExportError
 from slipway.model.content import content_hash
-from slipway.model.export import check_golden_labels, claim_version, export_inputs_hash, keep_export, run_export
+from slipway.model.export import (
+    check_golden_labels,
+    claim_version,
+    export_inputs_hash,
+    keep_export,
+    renew_golden_cases,
+    run_export,
+)
 from slipway.names import short
 from slipway.records.store import fetch_from_store, read_bytes, read_json
 from slipway.release import Gate, QualityBounds
@@ -163,11 +170,30 @@ def test_exported_once_if_nothing_changed(archive_release, exporter, results):
         run_export(replace(archive_release, force=True), python=sys.executable)
 
 
+def test_live_export_gets_new_golden_cases(archive_release, store, exporter, results, labels_known):
+    """The exporter's cases are kept with the live version, and found there the next time; no version number is used up."""
+    exporter(COPY.format(left=str(results)))
+    live = labels_known(["3"])
+    renewed = renew_golden_cases(archive_release, live, python=sys.executable)
+    assert renewed == replace(live, golden_uri=renewed.golden_uri)
+    assert renewed.golden_uri.startswith(store.uri_of(f"exports/digits-vit/{live.version}/golden-"))
+    assert [case.name for case in cases_from(read_json(renewed.golden_uri))] == ["three"]
+    assert store.names("versions/digits-vit") == []
+    exporter("raise SystemExit('not to be run')")
+    assert renewed == renew_golden_cases(archive_release, live, python=sys.executable)
+    assert renewed == run_export(archive_release, python=sys.executable)
+    unknown = replace(archive_release, golden=(replace(archive_release.golden[0], label="8"),))
+    exporter(COPY.format(left=str(results)))
+    with pytest.raises(ExportError, match=r"^gate\.golden three: '8' is none of the model's 1 labels"):
+        renew_golden_cases(unknown, live, python=sys.executable)
+
+
 INPUTS = {
     "source": lambda release: replace(release, source=replace(release.source, revision="sha256:0")),
     "exporter": lambda release: replace(release, exporter="sha256:0"),
     "golden label": lambda release: replace(release, golden=(replace(release.golden[0], label="8"),)),
     "golden confidence": lambda release: replace(release, golden=(replace(release.golden[0], min_confidence=0.9),)),
+    "golden picture": lambda release: replace(release, golden=(replace(release.golden[0], sha256="b" * 64),)),
     "settings": lambda release: replace(release, export=replace(release.export, max_side=100)),
     "no golden": lambda release: replace(release, golden=()),
 }

@@ -1,6 +1,7 @@
 from slipway.facts import ObjectRef, from_dict, to_dict
 from slipway.records.history import History, release_of_record
 from slipway.release import Gate, QualityBounds
+from slipway.steps.waits import public_gate
 from slipway.target import Target
 
 TARGET = Target(conn_id="kubernetes_default", namespace="shop")
@@ -27,11 +28,12 @@ def test_recorded_release_belongs_to_the_run_that_restores_it(release, export, p
 
 
 def test_gate_of_a_restored_release_has_only_its_promises(record_of):
-    """Latency and the labelled set were judged when the release was new: they do not prevent a rollback."""
+    """Latency and the labelled set were judged when the release was new: they do not prevent a rollback, and stay in its record."""
     quality = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
     record = record_of("old", gate=Gate(latency_ms=5, quality=quality, failures=2))
     restored, _, _ = release_of_record(record, run_id="now", store="gs://bucket/store", target=TARGET)
-    assert restored.gate == Gate(failures=2)
+    assert restored.gate == Gate(latency_ms=5, quality=quality, failures=2)
+    assert public_gate(restored, previewed=False, restored=True).gate == Gate(failures=2)
 
 
 def test_record_without_gate_has_the_default_rules(record_of):

@@ -35,6 +35,14 @@ def test_folder_and_csv_file_give_the_same_set(model_file, store):
     assert store.names("quality/m") == [f"{from_csv.digest.removeprefix('sha256:')[:12]}.json"]
 
 
+def test_set_is_only_hashed_if_it_is_not_kept(model_file, store):
+    """A run that only plans compares the set and writes nothing to the store."""
+    path = model_file(q__3__a="three")
+    planned = pin_labelled_set(path, "q", store, "m", min_top1=0.9, keep=False)
+    assert store.names("quality/m") == []
+    assert planned == pin(path, "q", store)
+
+
 def test_another_set_if_an_image_or_a_label_changes(model_file, store):
     """The digest covers images and labels."""
     digests = set()

@@ -5,7 +5,9 @@ import pytest
 
 from slipway.facts import to_dict
 from slipway.kubernetes.apply import Trial
-from slipway.records.history import History, find_bad_record
+from slipway.model.target_settings import GkeSettings
+from slipway.records.history import History, find_bad_record, release_of_record
+from slipway.release import Gate, QualityBounds
 from slipway.steps.plan import Observation, diff_trial, plan_refresh
 from slipway.verdict import Verdict
 
@@ -50,7 +52,6 @@ CHANGES = {
     "source": (lambda r: {"source": replace(r.source, revision="sha256:" + "9" * 64)}, "the source changed from "),
     "exporter": (lambda _: {"exporter": "sha256:" + "9" * 64}, "the exporter changed from "),
     "base image": (lambda _: {"base_digest": "sha256:" + "9" * 64}, "the base image changed from "),
-    "golden cases": (lambda r: {"golden": (replace(r.golden[0], label="9"),)}, "the golden cases changed"),
     "export settings": (lambda r: {"export": replace(r.export, top_k=3)}, "the export settings changed"),
     "repository": (lambda _: {"repository": "elsewhere/digits-vit"}, "the image's repository changed from "),
 }
@@ -63,6 +64,75 @@ def test_everything_if_an_input_of_the_image_changed(release, history, change, r
     assert plan.action == "everything"
     assert len(plan.reasons) == 1
     assert plan.reasons[0].startswith(reason)
+
+
+SET = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=0.02)
+PROMISES = {
+    "another label": ({"golden": {"label": "9"}}, "cases", "the golden cases changed"),
+    "less confidence": ({"golden": {"min_confidence": 0.5}}, "cases", "the golden cases changed"),
+    "another picture": ({"golden": {"sha256": "b" * 64}}, "cases", "the golden cases changed"),
+    "another labelled set": ({"quality": {"digest": "sha256:6"}}, "cases", "the gate changed: quality.set"),
+    "a higher minimum": ({"quality": {"min_top1": 0.95}}, "gate", "the gate changed: min_top1 from 0.9 to 0.95"),
+    "a smaller drop": ({"quality": {"max_drop": 0.01}}, "gate", "the gate changed: max_drop from 0.02 to 0.01"),
+    "the same set elsewhere": ({"quality": {"uri": "v"}}, "nothing", "nothing changed, and the live release is healthy"),
+    "a latency limit": ({"gate": {"latency_ms": 500}}, "gate", "the gate changed: latency_ms from None to 500"),
+    "no failures": ({"gate": {"failures": 0}}, "gate", "the gate changed: failures from 1 to 0"),
+    "fewer errors": ({"gate": {"errors": 2}}, "gate", "the gate changed: errors from None to 2"),
+    "no garbage": ({"gate": {"garbage": False}}, "gate", "the gate changed: garbage from True to False"),
+    "more rounds": ({"release": {"gate_passes": 5}}, "gate", "the gate changed: passes from 3 to 5"),
+    "more time": ({"release": {"gate_timeout_s": 5}}, "nothing", "nothing changed, and the live release is healthy"),
+    "who is asked": ({"gate": {"on_inconclusive": "fail"}}, "nothing", "nothing changed, and the live release is healthy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "action", "reason"), PROMISES.values(), ids=PROMISES)
+def test_gated_again_if_a_promise_changed(release, record_of, export, pushed, change, action, reason):  # noqa: PLR0917
+    """A changed picture or limit is judged by the next run, which keeps the live image."""
+    golden, gate = replace(release.golden[0], sha256="a" * 64), Gate(failures=1, quality=SET)
+    now = replace(
+        release,
+        golden=(replace(golden, **change.get("golden", {})),),
+        gate=replace(gate, quality=replace(SET, **change.get("quality", {})), **change.get("gate", {})),
+        **change.get("release", {}),
+    )
+    plan = plan_refresh(now, observed(History((record_of("r0", golden=(golden,), gate=gate),))))
+    assert (plan.action, plan.reasons) == (action, (reason,))
+    assert (plan.export, plan.pushed) == (export, replace(pushed, release_id=now.release_id(pushed.digest)))
+
+
+def test_everything_if_a_promise_and_an_input_of_the_image_changed(release, history):
+    """The image is built again, and both reasons are named."""
+    changed = replace(release, gate_passes=5, exporter="sha256:" + "9" * 64)
+    plan = plan_refresh(changed, observed(history))
+    assert plan.action == "everything"
+    assert [reason.split(" from ")[0] for reason in plan.reasons] == [
+        "the exporter changed",
+        "the gate changed: passes",
+    ]
+
+
+def test_restored_release_has_no_other_gate(release, record_of):
+    """After a rollback, the record of the restored release says which gate it has passed: nothing has to be judged again."""
+    judged = replace(release, gate=Gate(latency_ms=500, quality=SET))
+    restored, _, _ = release_of_record(record_of("r0", gate=judged.gate), run_id="r1.undo", store=release.store)
+    history = History((record_of("r0", gate=judged.gate), record_of("r1.undo", "live", 1, gate=restored.gate)))
+    assert plan_refresh(judged, observed(history)).action == "nothing"
+
+
+def test_nothing_if_an_earlier_slipways_record_lacks_the_new_fields(release, record_of):
+    """It has no hash of a local picture, and perhaps no gate: neither counts as a change."""
+    record = record_of("r0")
+    del record["release"]["gate"]
+    hashed = replace(release, golden=(replace(release.golden[0], sha256="a" * 64),))
+    assert plan_refresh(hashed, observed(History((record,)))).action == "nothing"
+
+
+def test_bad_release_is_tried_again_once_its_picture_is_mended(release, record_of):
+    """The picture is a part of the release: a wrong one does not block the right one."""
+    wrong, right = (replace(release, golden=(replace(release.golden[0], sha256=letter * 64),)) for letter in "ab")
+    records = [record_of("r0"), {**record_of("r1", "failed", 1, golden=wrong.golden), "bad": GATE}]
+    assert find_bad_record(records, wrong)["run_id"] == "r1"
+    assert find_bad_record(records, right) is None
 
 
 def test_everything_if_the_record_has_no_export_settings(release, history):
@@ -170,6 +240,47 @@ def test_last_good_release_is_restored_if_it_is_not_healthy(plan_after, export):
 def test_nothing_is_restored_if_there_is_no_good_release(plan_after):
     """After a bad first release there is nothing to restore."""
     assert plan_after("B!", "B", UNHEALTHY).action == "nothing"
+
+
+GONE, LIVES = (
+    Trial(name="deployment/tfs-server", before=before, after={"metadata": {}}) for before in (None, {"metadata": {}})
+)
+UNSERVED = {  # the runs before; the outcome of a teardown after them; what the API server has; whether the run says that nothing serves
+    "a bad first release was removed": ("", None, GONE, True),
+    "a bad first release was kept": ("B!", None, LIVES, True),
+    "the model was torn down": ("A", "gone", GONE, True),
+    "another store's release serves": ("", None, LIVES, False),
+    "a good release serves": ("A", None, LIVES, False),
+}
+
+
+@pytest.mark.parametrize(("runs", "torn_down", "trial", "unserved"), UNSERVED.values(), ids=UNSERVED)
+def test_plan_says_so_if_nothing_serves(record_of, release, runs, torn_down, trial, unserved):  # noqa: PLR0917
+    """A scheduled run does not try a bad release again; without a proven one that serves it must not be green."""
+    source = replace(release.source, revision=f"sha256:{'b' * 64}")
+    records = [record_of("r0", "live")] if "A" in runs else []
+    bad = {**record_of("r1", "failed", 1, source=source), "bad": GATE}
+    if "B!" in runs:
+        records.append(bad)
+    if torn_down:
+        records.append({**record_of("r2", "failed", 2, objects=()), "outcome": torn_down, "cause": "teardown"})
+    asked = replace(release, source=source)
+    plan = plan_refresh(asked, observed(History(tuple(records)), trials=(trial,), bad=bad))
+    assert plan.action == "nothing"
+    assert (plan.unserved is not None) is unserved
+    if unserved:
+        assert plan.unserved.startswith(
+            "deployment/tfs-server in shop: no release that was proven live serves there, and release abcdefabcdef was tried by run r1 "
+        )
+        assert plan.unserved.count("Next: ") == 1
+
+
+def test_temporary_cluster_serves_nothing_by_design(record_of, release):
+    """A bad release on a temporary cluster is not tried again, and the run stays green."""
+    asked = replace(release, cluster=GkeSettings(temporary=True).spec)
+    bad = {**record_of("r1", "failed", 1), "bad": GATE}
+    plan = plan_refresh(asked, observed(History(()), bad=bad))
+    assert (plan.action, plan.unserved) == ("nothing", None)
 
 
 @pytest.mark.parametrize(("outcome", "rolled_back"), [("failed", True), ("open", True), ("open", False)])

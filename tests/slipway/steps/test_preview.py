@@ -197,6 +197,8 @@ REASONS = {
     "the same image, forced": ("everything", "preview", "abcdefabcdef", None),
     "changed manifests": ("manifests", "preview", "new", None),
     "a proven release, applied again": ("manifests", "preview", "abcdefabcdef", "was proven live before"),
+    "a proven release with a changed gate": ("gate", "preview", "abcdefabcdef", None),
+    "a proven release with changed golden cases": ("cases", "preview", "abcdefabcdef", None),
     "a good release instead of a bad one": ("restore", "preview", "abcdefabcdef", "is restored unchanged"),
     "a rolling update": ("everything", "rolling", "new", "target.strategy is rolling"),
 }  # fmt: skip

@@ -2,6 +2,7 @@ import json
 import re
 from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -131,11 +132,28 @@ def golden(image, **fields):
     return GoldenImage(name="three", image=image, label="3", min_confidence=0.8, **fields)
 
 
+THREE = sha256((SERVED / "digits-vit" / "golden" / "three.png").read_bytes()).hexdigest()
+
+
+def test_golden_image_is_pinned_by_its_bytes(tmp_path):
+    """A picture that is replaced under the same name makes another golden case."""
+    picture = tmp_path / "three.png"
+    for data in (b"three", b"another three"):
+        picture.write_bytes(data)
+        assert resolve_golden(tmp_path / "m.yaml", golden("three.png"), None).sha256 == sha256(data).hexdigest()
+
+
+def test_refused_if_a_golden_image_has_another_hash_than_the_model_files():
+    """It is refused before anything is built; the error names both hashes."""
+    with pytest.raises(InputRefused, match=rf"^gate\.golden three: image .* has sha256 {THREE}, .*{'a' * 64}\. Next: "):
+        resolve_golden(DIGITS, golden("digits-vit/golden/three.png", sha256="a" * 64), None)
+
+
 @pytest.mark.parametrize(("given", "confidence"), [(None, 0.8), (0.0, 0.0), (0.95, 0.95)])
 def test_min_confidence_is_the_forms_if_it_gives_one(given, confidence):
     """The form's value replaces the model file's, even if it is zero."""
     expected = GoldenRequest(
-        name="three", image="digits-vit/golden/three.png", sha256=None, label="3", min_confidence=confidence
+        name="three", image="digits-vit/golden/three.png", sha256=THREE, label="3", min_confidence=confidence
     )
     assert expected == resolve_golden(DIGITS, golden("digits-vit/golden/three.png"), given)
 

@@ -5,7 +5,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.model.target_settings import TargetSettings
-from slipway.steps.settings import Settings, ensure_installation, read_settings, resolve_target
+from slipway.steps.settings import Settings, ensure_installation, find_installation, read_settings, resolve_target
 from slipway.target import GkeCluster, Target
 
 SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
@@ -80,6 +80,13 @@ def test_airflow_gets_a_name_once(database):
     assert (ensure_installation(), database) == (name, {"slipway_installation": name})
     database["slipway_installation"] = "prod-eu.1"
     assert ensure_installation() == "prod-eu.1"
+
+
+def test_finding_the_airflows_name_sets_no_variable(database):
+    """A run that only plans finds the name, if there is one."""
+    assert (find_installation(), database) == (None, {})
+    name = ensure_installation()
+    assert find_installation() == name
 
 
 @pytest.mark.parametrize("name", ["a/b", "two words", "x" * 64])

@@ -73,17 +73,19 @@ def test_reason_for_no_grpc_is_the_missing_address_or_port(release):
 QUALITY = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
 RULES = Gate(latency_ms=5, quality=QUALITY, failures=2)
 PUBLIC = {
-    "rolling": ("rolling", False, RULES),
-    "after a preview": ("preview", True, Gate(latency_ms=5, failures=2)),
-    "restored without a preview": ("preview", False, Gate(failures=2)),
+    "rolling": ("rolling", False, False, RULES),
+    "after a preview": ("preview", True, False, Gate(latency_ms=5, failures=2)),
+    "applied again without a preview": ("preview", False, False, Gate(failures=2)),
+    "restored": ("preview", False, True, Gate(failures=2)),
+    "restored by a rolling update": ("rolling", False, True, Gate(failures=2)),
 }
 
 
-@pytest.mark.parametrize(("strategy", "previewed", "rules"), PUBLIC.values(), ids=PUBLIC)
-def test_public_gate_repeats_nothing_that_the_preview_proved(release, strategy, previewed, rules):
+@pytest.mark.parametrize(("strategy", "previewed", "restored", "rules"), PUBLIC.values(), ids=PUBLIC)
+def test_public_gate_repeats_nothing_that_is_proven(release, strategy, previewed, restored, rules):
     """After a preview the labelled set is not repeated; a release known to be good has only to keep its promises."""
     release = replace(release, strategy=strategy, gate=RULES)
-    assert public_gate(release, previewed=previewed) == replace(release, gate=rules)
+    assert public_gate(release, previewed=previewed, restored=restored) == replace(release, gate=rules)
 
 
 GOES_ON = [

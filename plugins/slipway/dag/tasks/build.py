@@ -30,9 +30,11 @@ class ExportOperator(StageOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def make(self, run: Run) -> Export:
-        """The Export."""
-        from slipway.model.export import run_export
+        """The Export; if only golden cases are needed, the live one with these."""
+        from slipway.model.export import renew_golden_cases, run_export
 
+        if run.action == "cases" and (live := run.plan.export):
+            return renew_golden_cases(run.release, live, python=self.exporter_python, started=self._started)
         return run_export(run.release, python=self.exporter_python, started=self._started)
 
     def on_kill(self) -> None:

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from slipway.dag.deferral import ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
-from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures
+from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_cluster_claim, plan_cluster_body, plan_cluster_drift
@@ -60,6 +60,7 @@ class ClusterWait(Wait):
 class PreflightOperator(StageOperator):
     """Asks Google for everything that the run needs, before anything is built, created or billed."""
 
+    only_reads = True
     ui_color = BLUE
 
     def make(self, run: Run) -> Preflight:
@@ -117,6 +118,7 @@ class CreateClusterOperator(BaseOperator):
         from slipway.gke.lookup import find_cluster
 
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             release, spec, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)

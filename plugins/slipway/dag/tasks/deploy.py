@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from slipway.dag import task_ids
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, acquire_run_lease, leases_of_run, return_own_run_lease
-from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures
+from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.facts import JsonObject
 from slipway.steps.outcome import why_run_must_not_write
 from slipway.verdict import Verdict
@@ -38,6 +38,7 @@ class TargetOperator(StageOperator):
         from slipway.kubernetes.apply import ensure_namespace
 
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             ensure_namespace(run.release.target)
         return super().execute(context)
@@ -129,8 +130,9 @@ class RemovePreviewOperator(BaseOperator):
     def execute(self, context: Context) -> list[str]:
         """What was deleted; skipped if the run has no release, or only plans."""
         run = Run(context)
-        if not run.has_release or context["params"].get("plan_only"):
-            raise AirflowSkipException("a run that has no release, or only plans, removes nothing")
+        skip_if_run_only_plans(run)
+        if not run.has_release:
+            raise AirflowSkipException("a run that has no release removes nothing")
         with reported_failures(run):
             removed = [str(ref) for ref in self._remove(run)]
         run.report(Verdict.passed(f"removed {', '.join(removed)}" if removed else "no preview is left"))

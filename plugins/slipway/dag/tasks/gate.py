@@ -116,7 +116,9 @@ class PredictionSensor(WaitSensor):
                 baseline=run.baseline,
             )
         return GateWait(
-            release=public_gate(release, previewed=run.result_of(PREVIEW) is not None),
+            release=public_gate(
+                release, previewed=run.result_of(PREVIEW) is not None, restored=run.action == "restore"
+            ),
             export=run.export,
             url=run.address,
             grpc=run.grpc_address,

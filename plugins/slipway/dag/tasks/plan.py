@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+from slipway.dag import task_ids
 from slipway.dag.run import RETURN_VALUE, Run
 from slipway.dag.run_lease import (
     APPLY_S,
@@ -19,7 +20,7 @@ from slipway.dag.run_lease import (
     return_unknown_run_lease,
 )
 from slipway.dag.stage import BLUE, StageOperator
-from slipway.errors import ClusterUnfit
+from slipway.errors import ClusterUnfit, NothingServed
 from slipway.facts import JsonObject
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 class ResolveOperator(StageOperator):
     """Pins the revision, the base image and every name; refuses what is invalid."""
 
+    only_reads = True
     ui_color = BLUE
 
     def __init__(self, *, model_file: str, **kwargs: Any) -> None:
@@ -55,6 +57,7 @@ class ResolveOperator(StageOperator):
 class PlanOperator(StageOperator):
     """Finds out what has changed since the live release, and skips the tasks that are not needed: all of them if nothing has."""
 
+    only_reads = True
     ui_color = BLUE
 
     def __init__(self, *, builds: Sequence[str], deploys: Sequence[str], **kwargs: Any) -> None:
@@ -65,9 +68,9 @@ class PlanOperator(StageOperator):
     def execute(self, context: Context) -> JsonObject:
         """The Plan as a dict. Skips what it does not need."""
         plan = super().execute(context)
-        everything = [*self.builds, *self.deploys]
-        unneeded = {"nothing": everything, "manifests": self.builds, "restore": self.builds}.get(plan["action"], [])
-        if context["params"].get("plan_only"):
+        everything, image = [*self.builds, *self.deploys], [task for task in self.builds if task != task_ids.EXPORT]
+        unneeded = {"nothing": everything, "everything": [], "cases": image}.get(plan["action"], self.builds)
+        if Run(context).only_plans:
             log.info("plan: this run only plans; nothing is written")
             unneeded = everything
         if unneeded:
@@ -81,11 +84,11 @@ class PlanOperator(StageOperator):
         from slipway.steps.location import give_cluster_uid
         from slipway.steps.plan import describe_plan, make_plan
 
-        release, plans_only = run.release, bool(run.context["params"].get("plan_only"))
-        if not plans_only:
+        release = run.release
+        if not run.only_plans:
             give_cluster_uid(release)
         plan, trials = make_plan(release, by_hand=run.by_hand)
-        changes = plan.action != "nothing" and not plans_only
+        changes = plan.action != "nothing" and not run.only_plans
         if changes and missing_cluster(release.target) is None:
             acquire_run_lease(run, BUILD_S)
             plan, trials = make_plan(release, by_hand=run.by_hand, held=True)  # another run may have ended since
@@ -97,6 +100,8 @@ class PlanOperator(StageOperator):
             )  # an earlier try had something to do; no later task of this run returns its Lease
         for level, line in describe_plan(plan, trials):
             log.log(level, "plan: %s", line)
+        if plan.unserved is not None:
+            raise NothingServed(plan.unserved)
         return plan
 
 

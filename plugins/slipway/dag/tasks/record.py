@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from slipway.dag import task_ids
 from slipway.dag.run import Run
 from slipway.dag.run_lease import lease_broken_by, return_run_leases
-from slipway.dag.stage import GREY, reported_failures
+from slipway.dag.stage import GREY, reported_failures, skip_if_run_only_plans
 from slipway.facts import JsonObject, to_dict
 from slipway.steps.outcome import describe_ended_run, was_run_ended_by_hand
 
@@ -40,7 +40,7 @@ class RecordOperator(BaseOperator):
         """The record's URI; None if the run had nothing to do, or failed before it had a release to record."""
         run = Run(context)
         planned = run.result_of(task_ids.PLAN) or {}
-        if planned.get("action") == "nothing" or context["params"].get("plan_only"):
+        if planned.get("action") == "nothing" or run.only_plans:
             log.info("record: there was nothing to do")  # a person has cleared tasks that the plan skipped
             return None
         states = run.states
@@ -90,6 +90,7 @@ class PruneOperator(BaseOperator):
         from slipway.steps.prune import prune
 
         run = Run(context)
+        skip_if_run_only_plans(run)
         if run.result_of(task_ids.RESOLVE) is None:
             raise AirflowSkipException("there is no release, so there is nothing to prune for")
         built, pushed = run.result_of(task_ids.BUILD_IMAGE), run.result_of(task_ids.PUSH)

@@ -15,13 +15,13 @@ from slipway.dag import task_ids
 from slipway.dag.deferral import GRACE_S, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, RunLease
-from slipway.dag.stage import GREY, reported_failures
+from slipway.dag.stage import GREY, reported_failures, skip_if_run_only_plans
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.errors import LeaseLost, RollbackFailed, SlipwayError, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
-from slipway.steps.waits import fixed_address, why_no_grpc
+from slipway.steps.waits import fixed_address, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class RollbackOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Start the rollback and wait for it; skipped if there is nothing to roll back."""
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             undoing = self._start(run)
         if "applied" not in undoing:
@@ -167,7 +168,7 @@ class RollbackOperator(BaseOperator):
     def _gate(undoing: JsonObject) -> GateWait:
         release, address = from_dict(Release, undoing["release"]), undoing["address"]
         return GateWait(
-            release=release,
+            release=public_gate(release, previewed=False, restored=True),
             export=from_dict(Export, undoing["export"]),
             url=address["url"],
             grpc=address["grpc"],

@@ -15,7 +15,7 @@ from slipway.dag import task_ids
 from slipway.dag.deferral import GRACE_S, ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
-from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures
+from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.errors import SlipwayError, TeardownIncomplete
 from slipway.facts import JsonObject, Teardown, to_dict
 from slipway.verdict import Verdict
@@ -120,6 +120,7 @@ class RemoveObjectsOperator(BaseOperator):
         from slipway.steps.teardown_plan import replan_teardown
 
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             now = replan_teardown(run.teardown, approved=run.result_of(task_ids.LOOK))
             if now.answers and (lease := RunLease.of(run, now.teardown)):
@@ -165,6 +166,7 @@ class DeleteClusterOperator(BaseOperator):
         from slipway.steps.teardown import check_teardown_claim, record_removed_objects
 
         run = Run(context)
+        skip_if_run_only_plans(run)
         with reported_failures(run):
             teardown = run.teardown
             cluster = teardown.cluster

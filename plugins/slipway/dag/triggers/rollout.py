@@ -10,8 +10,9 @@ from slipway.facts import JsonObject
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import list_pods_async, read_object_async
 from slipway.kubernetes.diagnosis import read_rollout_evidence
-from slipway.kubernetes.rollout import judge_pods, judge_rollout
+from slipway.kubernetes.rollout import judge_drain, judge_pods, judge_rollout
 from slipway.kubernetes.stuck import Observations, judge_stuck
+from slipway.names import LABEL_VERSION
 from slipway.release import Release
 from slipway.verdict import Verdict
 
@@ -19,8 +20,9 @@ from slipway.verdict import Verdict
 class RolloutTrigger(ReleaseTrigger):
     """Waits until the Deployment with this uid and generation is rolled out, and until all its pods are of this release.
 
-    The pods are checked because a release that changed only manifests has the same version as the one before. A stuck
-    rollout fails once two polls have found it stuck; a restarted trigger needs two polls again.
+    The pods are checked because a release that changed only manifests has the same version as the one before: its pods must
+    be gone too, or they could pass the gate in the new ones' place. A stuck rollout fails once two polls have found it stuck;
+    a restarted trigger needs two polls again.
     """
 
     clock = staticmethod(time.monotonic)
@@ -31,6 +33,7 @@ class RolloutTrigger(ReleaseTrigger):
         self.uid = uid
         self.generation = generation
         self._seen = Observations()
+        self._draining: dict[str, float] = {}  # since when the trigger knows each terminating pod, by its uid
 
     def serialize(self) -> tuple[str, JsonObject]:
         """For Airflow's database."""
@@ -47,7 +50,18 @@ class RolloutTrigger(ReleaseTrigger):
         if verdict.outcome == "wait":
             return await self._check_stuck(release, deployment, verdict)
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
-        return judge_pods(pods, release_id=self.release_id, namespace=namespace)
+        verdict = judge_pods(pods, release_id=self.release_id, namespace=namespace)
+        return self._check_drain(deployment, pods) or verdict if verdict.outcome == "pass" else verdict
+
+    def _check_drain(self, deployment: JsonObject, pods: list[JsonObject]) -> Verdict | None:
+        """A wait for the terminating pods of another release that have the same version; None if there is none."""
+        version = (deployment["spec"]["template"].get("metadata", {}).get("labels") or {}).get(LABEL_VERSION)
+        if version is None or not any(pod["metadata"].get("deletionTimestamp") for pod in pods):
+            return None
+        self._draining, verdict = judge_drain(
+            pods, release_id=self.release_id, version=version, since_s=self._draining, now_s=self.clock()
+        )
+        return verdict if verdict.outcome == "wait" else None
 
     async def _check_stuck(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
         try:

@@ -1,5 +1,7 @@
+import re
+
 import pytest
-from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from slipway.dag.run import Run
 from slipway.dag.tasks import plan as plan_tasks
@@ -10,6 +12,8 @@ from slipway.records.record import write_record
 PLANNED = {
     "something to change": ("everything", {}, [3600]),
     "only manifests": ("manifests", {}, [3600]),
+    "only the gate": ("gate", {}, [3600]),
+    "only golden cases": ("cases", {}, [3600]),
     "the last good release is restored": ("restore", {}, [3600]),
     "nothing to do": ("nothing", {}, []),
     "plan only": ("everything", {"plan_only": True}, []),
@@ -25,15 +29,27 @@ def test_lease_is_acquired_only_to_write(context_of, release, monkeypatch, actio
     monkeypatch.setattr(plan_tasks, "acquire_run_lease", lambda _run, limit_s: asked.append(limit_s))
     context = context_of("plan", resolve=release)
     context["params"] = params
-    operator = PlanOperator(task_id="plan", builds=["export"], deploys=["apply"])
+    operator = PlanOperator(task_id="plan", builds=["export", "push"], deploys=["apply"])
     skipped = []
     try:
         operator.execute(context)
     except DownstreamTasksSkipped as skip:
         skipped = list(skip.tasks)
     assert asked == held
-    unneeded = {"everything": [], "nothing": ["export", "apply"]}.get(action, ["export"])
-    assert skipped == (["export", "apply"] if params else unneeded)
+    every = ["export", "push", "apply"]
+    unneeded = {"everything": [], "nothing": every, "cases": ["push"]}.get(action, ["export", "push"])
+    assert skipped == (every if params else unneeded)
+
+
+def test_run_is_red_if_nothing_serves(context_of, release, monkeypatch):
+    """A scheduled run that leaves a bad release alone fails if no proven release serves; it is not retried."""
+    why = "deployment/tfs-server in shop: no release that was proven live serves there. Next: fix it"
+    plan = Plan(action="nothing", reasons=("it is bad",), unserved=why)
+    monkeypatch.setattr("slipway.steps.plan.make_plan", lambda _release, **_: (plan, []))
+    context = context_of("plan", resolve=release)
+    with pytest.raises(AirflowFailException, match=rf"^NothingServed: {re.escape(why)}$"):
+        PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
+    assert Run(context).verdict_of("plan")["outcome"] == "fail"
 
 
 UNDER_LEASE = {

@@ -8,7 +8,9 @@ from slipway.dag.run import VERDICT, Run
 from slipway.dag.run_lease import acquire_run_lease
 from slipway.dag.tasks.record import RecordOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable
+from slipway.facts import to_dict
 from slipway.records.history import read_records
+from slipway.verdict import Verdict
 
 PASSED, INCONCLUSIVE = {"outcome": "pass"}, {"outcome": "inconclusive"}
 ENDINGS = {
@@ -89,6 +91,22 @@ def test_verdict_of_an_earlier_try_does_not_count(context_of, release, store):
     RecordOperator(task_id="record", proof_task_id="gate").execute(context)
     [record] = read_records(store, release.model).records
     assert (record["bad"], record["verdicts"]) == (None, {})
+
+
+def test_pass_of_an_earlier_try_does_not_make_a_release_live(context_of, release, applied, store):
+    """The run was cleared, resolved anew and applied; a person marked the gate a success before it started."""
+    context = run_of(context_of, release, {"gate": "success", "announce": "success", "rollback": "success"}, {})
+    context["ti"].facts["rollback", "return_value"] = {"action": "restore"}
+    context["ti"].facts["apply", "return_value"] = to_dict(applied)
+    context["ti"].task_id = "gate"
+    Run(context).report(Verdict.passed("3 of 3 rounds in a row passed"))
+    context["dag_run"].clear_number = 1
+    context["ti"].facts.update({("resolve", "clearing"): 1, ("apply", "clearing"): 1})
+    context["ti"].task_id = "record"
+    with pytest.raises(AirflowFailException, match="before its release was proven; the release before it serves again"):
+        RecordOperator(task_id="record", proof_task_id="gate").execute(context)
+    [record] = read_records(store, release.model).records
+    assert (record["outcome"], record["verdicts"]) == ("failed", {})
 
 
 @pytest.mark.parametrize(("try_number", "fails"), [(1, True), (4, False)])

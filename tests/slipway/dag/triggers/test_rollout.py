@@ -50,6 +50,33 @@ async def test_stuck_rollout_waits_again_if_the_trigger_was_restarted(release, c
         assert verdict == Verdict.wait(f"{CRASHING} (counts after 10 s)")
 
 
+def labelled(name, release_id, **metadata):
+    """A ready pod of this release, version 7."""
+    return {
+        "metadata": {"name": name, "uid": name, "labels": {"slipway/release": release_id, "slipway/version": "7"}, **metadata},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }  # fmt: skip
+
+
+async def test_rollout_waits_until_old_pods_of_the_same_version_are_gone(release, connected, http_server):
+    """A release that changed only manifests has its predecessor's version: its terminating pods could pass the gate for it."""
+    rolled_out = {
+        **DEPLOYMENT,
+        "spec": {**DEPLOYMENT["spec"], "template": {"metadata": {"labels": {"slipway/version": "7"}}}},
+        "status": {**DEPLOYMENT["status"], "availableReplicas": 1},
+    }
+    new, old = (
+        labelled("b", "r"),
+        labelled("a", "before", deletionTimestamp="2026-11-28T12:00:00Z", deletionGracePeriodSeconds=20),
+    )
+    answered = [{"items": [new, old]}, {"items": [new]}]
+    connected(http_server(*((200, json.dumps(found)) for pods in answered for found in (rolled_out, pods))))
+    trigger = rollout(release, 0)
+    first, second = [await trigger.poll_release(release) for _ in answered]
+    assert first == Verdict.wait("pod/a of release before still answers for version 7 while it terminates")
+    assert second == Verdict.passed("pods of release r in shop: 1 of 1 are ready, and there are no others")
+
+
 async def test_rollout_waits_if_its_pods_cannot_be_read(release, connected, http_server):
     """Without the right to list ReplicaSets the wait goes on and says what could not be read."""
     connected(http_server((200, json.dumps(DEPLOYMENT)), (403, "{}")))
