@@ -2,7 +2,7 @@ import pytest
 
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.diagnosis import explain_pods, next_pod_command
-from slipway.kubernetes.rollout import judge_rollout, release_selector
+from slipway.kubernetes.rollout import find_overdue, judge_rollout, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"
@@ -46,9 +46,9 @@ ROLLOUTS = {
         {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4}, "spec": {"replicas": 1}},
         Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
     ),
-    "deadline exceeded": (
+    "deadline exceeded, which two polls have to see": (
         deployment(updatedReplicas=1, conditions=EXCEEDED),
-        Verdict.failed(f'{WHERE}: exceeded its progress deadline: ReplicaSet "x" has timed out.'),
+        Verdict.wait(f"{WHERE}: 1 of 2 new replicas have been updated"),
     ),
     "deadline exceeded by an older generation": (
         deployment(observedGeneration=3, conditions=EXCEEDED),
@@ -115,6 +115,15 @@ ROLLOUTS = {
 def test_verdict_of_a_rollout(seen, verdict):
     """The verdict follows kubectl's algorithm, for the generation that was applied."""
     assert verdict == judge_rollout(seen, uid="u-1", generation=4, namespace="shop")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "overdue"),
+    [(EXCEEDED, 'exceeded its progress deadline: ReplicaSet "x" has timed out'), (AVAILABLE, None), (None, None)],
+)
+def test_overdue_in_the_controllers_words(conditions, overdue):
+    """A rollout is overdue if its Deployment says so."""
+    assert overdue == find_overdue(deployment(conditions=conditions))
 
 
 def service(*ingress):
