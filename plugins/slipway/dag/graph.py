@@ -23,7 +23,7 @@ from slipway.names import asset_uri
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
 # A wait that failed is not retried. Retried, and soon, is a deferral that Airflow lost.
 WAIT: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=5)}
-# An API server that restarts must not keep the good release away: for five minutes, no answer is retried.
+# An API server that restarts must not keep the good release away: for five minutes at least, every error is retried.
 ROLLBACK: dict[str, Any] = {"retries": 30, "retry_delay": timedelta(seconds=10)}
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"

@@ -39,6 +39,9 @@ class RollbackOperator(BaseOperator):
     It applies the last good release again, waits for it, sends it the golden requests, and records it. It is a teardown: it
     runs whatever happened, and cannot turn a red run green. If another run holds the target's Lease, it rolls back nothing:
     that run proves what is live.
+
+    Users may have nothing else, so it tries again after every error: a store that cannot be read or a credential plugin that
+    fails may work a moment later. A release that did not pass its waits is tried once more: each try takes as long as they do.
     """
 
     ui_color = GREY
@@ -51,7 +54,7 @@ class RollbackOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Start the rollback and wait for it; skipped if there is nothing to roll back."""
         run = Run(context)
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             undoing = self._start(run)
         if "applied" not in undoing:
             return undoing
@@ -75,9 +78,9 @@ class RollbackOperator(BaseOperator):
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
         """Record that the release is live again, if this run still holds the Lease."""
         run, undoing = self._passed(context, event, self._gate)
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
-        uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
+            uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
 
@@ -99,13 +102,15 @@ class RollbackOperator(BaseOperator):
             remove_release(store, history)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
-        release, export, pushed = release_of_record(plan.good, run_id=f"{run.run_id}.undo", store=store.uri)
+        undo_id = f"{run.run_id}.undo"
+        release, export, pushed = release_of_record(plan.good, run_id=undo_id, store=store.uri)
         applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
         undoing = {
             "release": to_dict(release),
             "export": to_dict(export),
             "applied": to_dict(applied),
             "reason": plan.reason,
+            "again": (history.records[-1]["run_id"], history.records[-1]["outcome"]) == (undo_id, "failed"),
         }
         run.leave(UNDOING, undoing)
         return undoing
@@ -126,19 +131,20 @@ class RollbackOperator(BaseOperator):
         return plan, history
 
     def _wait(self, run: Run, wait: RolloutWait | AddressWait | GateWait, method_name: str) -> NoReturn:
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             self._acquire(run, wait.release, wait.limit_s + GRACE_S, waits=True)
         defer(self, wait, method_name)
 
     def _passed(self, context: Context, event: JsonObject, wait_of: Any) -> tuple[Run, JsonObject]:
-        """The release that is being brought back, if the wait passed. If not, close its record and fail."""
+        """The release that is being brought back, if the wait passed. If not, close its record, and fail unless it is the first try."""
         run = Run(context)
         undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
         if verdict_of_event(event).outcome == "pass":
             return run, undoing
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             wait: Wait = wait_of(undoing)
             _close(undoing, event)
+        with reported_failures(run, again=not undoing.get("again")):
             raise RollbackFailed(f"release {undoing['applied']['release_id']}: {wait.failure(event)}")
         raise AssertionError("a failure is raised above")
 
