@@ -143,7 +143,7 @@ class Release:
     gate: Gate = Gate()
     grpc_address: str | None = None  # host:port, with a fixed URL
     strategy: Literal["preview", "rolling"] = "rolling"  # preview: it first runs next to the live release
-    installation: str | None = None  # the name of the Airflow whose run creates the cluster; None if it creates none
+    installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
 
     @property
     def fingerprint(self) -> str:

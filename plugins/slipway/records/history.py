@@ -83,6 +83,12 @@ def place_of_record(record: Record) -> tuple[Target, str]:
     return from_dict(Target, record["release"]["target"]), str(record["release"]["deployment"])
 
 
+def is_of_another_airflow(record: Record, release: Release) -> bool:
+    """Whether the record is of another Airflow that shares the release's store; False if one of the two does not say."""
+    whose = record["release"].get("installation")  # a record of an earlier Slipway may not say
+    return None not in {whose, release.installation} and whose != release.installation
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """All records of a model, oldest first, including runs that applied nothing."""
@@ -115,10 +121,12 @@ def read_records(store: Store, model: str) -> Records:
     return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
 
 
-def release_of_record(record: Record, *, run_id: str, store: str) -> tuple[Release, Export, Pushed]:
+def release_of_record(
+    record: Record, *, run_id: str, store: str, installation: str | None
+) -> tuple[Release, Export, Pushed]:
     """A record's release for another run to apply, with its export and image; its gate sends no labelled set."""
-    release = from_dict(Release, record["release"])
-    release = replace(release, run_id=run_id, store=store, force=False, gate=release.gate.promises_only)
+    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, installation=installation)
+    release = replace(release, force=False, gate=release.gate.promises_only)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

@@ -130,7 +130,9 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     good, problems = seen.history.good, _problems(seen)
     if good is None or seen.history.torn_down or release.temporary or not problems:
         return Plan(action="nothing", reasons=(why,))
-    restored, export, pushed = release_of_record(good, run_id=release.run_id, store=release.store)
+    restored, export, pushed = release_of_record(
+        good, run_id=release.run_id, store=release.store, installation=release.installation
+    )
     return Plan(
         action="restore",
         reasons=(why, *problems),

@@ -85,7 +85,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         gate=resolve_gate(path, file.gate, store),
         grpc_address=file.target.grpc_address,
         strategy="preview" if is_previewed(file) else "rolling",
-        installation=ensure_installation() if file.target.gke else None,
+        installation=ensure_installation(),
     )
     release = replace(release, manifests_hash=manifests_hash(release))
     if release.strategy == "preview":

@@ -77,13 +77,13 @@ def remove_release(store: Store, history: History) -> None:
     write_record(store, {**record, "objects": [], "removed": [str(ref) for ref in refs if ref not in left]})
 
 
-def choose_rollback(history: History, release_id: str | None, *, run_id: str, store: str) -> Choice:
+def choose_rollback(history: History, release_id: str | None, *, run_id: str, store: str, installation: str) -> Choice:
     """The recorded release that this run rolls back to: the named one, else the one before the live one.
 
-    `store` is the URI of the artifact store. Raises InputRefused.
+    `store` is the URI of the artifact store, `installation` the name of the run's Airflow. Raises InputRefused.
     """
     record = choose_release(history, release_id)
-    release, export, pushed = release_of_record(record, run_id=run_id, store=store)
+    release, export, pushed = release_of_record(record, run_id=run_id, store=store, installation=installation)
     plan = Plan(
         action="restore",
         reasons=(f"release {record['release_id']}, version {record['version']}, was chosen",),

@@ -114,18 +114,19 @@ class ChooseOperator(StageOperator):
         from slipway.records.history import describe_releases, read_current_history
         from slipway.records.store import Store
         from slipway.steps.rollback import choose_rollback
-        from slipway.steps.settings import read_settings
+        from slipway.steps.settings import ensure_installation, read_settings
 
         wanted, store = read_rollback_form(dict(run.context["params"])), Store(read_settings().store)
         history = read_current_history(store, self.model)
         for line in describe_releases(history):
             log.info("choose: %s", line)
-        release = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri).release
+        own = {"run_id": run.run_id, "store": store.uri, "installation": ensure_installation()}
+        release = choose_rollback(history, wanted, **own).release
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
         history = read_current_history(store, self.model)  # another run may have ended since
-        choice = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri)
+        choice = choose_rollback(history, wanted, **own)
         log.info("choose: %s", "; ".join(choice.plan.reasons))
         return choice

@@ -90,7 +90,7 @@ class RollbackOperator(BaseOperator):
         from slipway.records.store import Store
         from slipway.steps.deploy import redeploy
         from slipway.steps.rollback import remove_release
-        from slipway.steps.settings import read_settings
+        from slipway.steps.settings import ensure_installation, read_settings
 
         store = Store(read_settings().store)
         plan, history = self._plan(run, store)
@@ -103,7 +103,9 @@ class RollbackOperator(BaseOperator):
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
         undo_id = f"{run.run_id}.undo"
-        release, export, pushed = release_of_record(plan.good, run_id=undo_id, store=store.uri)
+        release, export, pushed = release_of_record(
+            plan.good, run_id=undo_id, store=store.uri, installation=ensure_installation()
+        )
         applied = redeploy(release, export, pushed, plan.good["manifests"]["uri"], check=acquire)
         undoing = {
             "release": to_dict(release),
