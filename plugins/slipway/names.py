@@ -131,6 +131,11 @@ def record_key(model: str, run_id: str) -> str:
     return f"{records_folder(model)}/{file_name(run_id)}.json"
 
 
+def break_key(model: str, holder: str) -> str:
+    """The key of the note that a run breaks a Lease; `holder` is that run's identity."""
+    return f"breaks/{model}/{file_name(holder)}.json"
+
+
 def source_key(model: str, revision: str, suffix: str) -> str:
     """The key of a source's copy."""
     return f"sources/{model}/{revision.removeprefix('sha256:')}{suffix}"

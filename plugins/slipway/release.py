@@ -159,7 +159,7 @@ class Release:
     strategy: Literal["preview", "rolling"] = "rolling"  # preview: it first runs next to the live release
     store_uid: str | None = None  # the store's own id; None from an earlier Slipway
     rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
-    installation: str | None = None  # the name of the Airflow whose run creates the cluster; None if it creates none
+    installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
 
     @property
     def fingerprint(self) -> str:

@@ -24,7 +24,7 @@ from slipway.names import asset_uri
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
 # A wait that failed is not retried. Retried, and soon, are errors of Slipway's own parts, and tries that Airflow lost.
 WAIT = retries_of_a_wait(5, delay_s=5)
-# An API server that restarts must not keep the good release away: for five minutes, no answer is retried.
+# An API server that restarts must not keep the good release away: for five minutes at least, every error is retried.
 ROLLBACK = retries_of_a_wait(30, delay_s=10)
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"

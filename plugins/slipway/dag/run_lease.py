@@ -15,7 +15,7 @@ from slipway.dag import task_ids
 from slipway.dag.run import ENDED, Run
 from slipway.errors import SlipwayError, TargetBusy, one_line
 from slipway.facts import JsonObject, from_dict, to_dict
-from slipway.kubernetes.lease import Holder, Place, acquire_lease, check_lease, describe_busy_lease, return_lease
+from slipway.kubernetes.lease import Holder, Lease, Place, acquire_lease, check_lease, describe_busy_lease, return_lease
 
 if TYPE_CHECKING:
     from slipway.facts import Teardown
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LEASE = "lease"  # XCom's key for what a task says of the Lease that it acquired or renewed
 HOLDERS = (  # the tasks that may be the first to hold the Lease, the likeliest first
-    task_ids.PLAN, task_ids.CHOOSE, task_ids.PREVIEW, task_ids.APPLY, task_ids.REMOVE_OBJECTS, task_ids.ROLLBACK,
-    task_ids.REMOVE_PREVIEW, task_ids.GATE, task_ids.WAIT_FOR_ROLLOUT, task_ids.WAIT_FOR_ADDRESS,
+    task_ids.PLAN, task_ids.CHOOSE, task_ids.PREVIEW, task_ids.APPLY, task_ids.REMOVE_OBJECTS, task_ids.DELETE_CLUSTER,
+    task_ids.ROLLBACK, task_ids.REMOVE_PREVIEW, task_ids.GATE, task_ids.WAIT_FOR_ROLLOUT, task_ids.WAIT_FOR_ADDRESS,
     task_ids.WAIT_FOR_PREVIEW, task_ids.PREVIEW_GATE, task_ids.APPROVE,
 )  # fmt: skip
 BUILD_S = 3600  # an export, a build, a smoke test or a push, each of them
@@ -41,6 +41,7 @@ class RunLease:
     run: Run
     place: Place
     me: Holder
+    store: str
     had: bool  # whether a task of the run has held it since the run was last cleared
 
     @classmethod
@@ -55,12 +56,13 @@ class RunLease:
         place = Place(target=target, deployment=subject.deployment, model=subject.model)
         before = next((kept for kept in leases_of_run(run) if from_dict(Place, kept["place"]) == place), None)
         me = Holder.of(before["holder"]) if before else None  # a run keeps the name under which it first held the Lease
-        return cls(run, place, me or _holder_now(run), had=before is not None)
+        return cls(run, place, me or _holder_now(run), store=subject.store, had=before is not None)
 
     def acquire(self, limit_s: int) -> None:
-        """Acquire or renew the Lease for `limit_s` seconds. Raises TargetBusy, LeaseLost, ApplyError."""
-        breaks = self._breaks and not self.had
-        held = acquire_lease(self.place, self.me, limit_s=limit_s, is_over=self._is_over, breaks=breaks, had=self.had)
+        """Acquire or renew the Lease for `limit_s` seconds. Raises TargetBusy, LeaseLost, ApplyError, StoreError."""
+        held = acquire_lease(
+            self.place, self.me, limit_s=limit_s, is_over=self._is_over, may_break=self._may_break, had=self.had
+        )
         log.info("%s: held until %s", self.place, held.until)
         own = {"place": to_dict(self.place), "holder": self.me.identity, "attempt": self.run.clearing}
         self.run.leave(LEASE, {**to_dict(held), **own})
@@ -85,7 +87,19 @@ class RunLease:
 
     @property
     def _breaks(self) -> bool:
-        return bool(self.run.context["params"].get("break_lease"))
+        """Whether the form says so. A cleared run breaks nothing: the form meant the holder of that time."""
+        return bool(self.run.context["params"].get("break_lease")) and self.run.clearing == 0
+
+    def _may_break(self, found: Lease) -> bool:
+        """Whether the run may break this Lease. It breaks one: the store keeps which, also for a task that is retried."""
+        from slipway.names import break_key
+        from slipway.records.store import Store
+
+        if not self._breaks:
+            return False
+        broken = {"holder": found.holder, "acquired": found.acquired, "uid": found.uid}
+        store, key = Store(self.store), break_key(self.place.model, self.me.identity)
+        return store.claim(key, broken) or bool(store.read_json(key) == broken)
 
     def _is_over(self, holder: Holder) -> bool:
         """Whether Airflow says that a run has ended; False for a run that it does not know."""

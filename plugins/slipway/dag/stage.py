@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reported_failures(run: Run) -> Iterator[None]:
+def reported_failures(run: Run, *, again: bool = False) -> Iterator[None]:
     """Report an error of Slipway's for the record, in the words of the log's last line, and translate it for Airflow.
 
-    An error that cannot be retried becomes AirflowFailException. One that blames the release marks it in the record at once.
+    An error that cannot be retried becomes AirflowFailException, unless the task tries `again` after every error. An error
+    that blames the release marks it in the record at once.
     """
     try:
         yield
@@ -43,7 +44,7 @@ def reported_failures(run: Run) -> Iterator[None]:
         run.report(Verdict.failed(reason), bad=error.blames_release, **measured)
         if error.blames_release:
             _mark_bad(run, reason)
-        if error.worth_retrying:
+        if again or error.worth_retrying:
             raise
         raise AirflowFailException(reason) from error
 

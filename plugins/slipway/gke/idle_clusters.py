@@ -14,7 +14,7 @@ from slipway.kubernetes.api import read_object
 from slipway.model.served import read_model_file, served_files
 from slipway.model.target_settings import GkeSettings
 from slipway.names import CLUSTER_LABEL_MODEL, CLUSTER_LABEL_STORE, LABEL_MODEL, former_store_id
-from slipway.records.history import History, place_of_record, read_history
+from slipway.records.history import History, is_of_another_airflow, place_of_record, read_history
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import GkeCluster, Target
@@ -60,6 +60,8 @@ def _in_project(release: Release, conn_id: str, project: str, named: Sequence[Na
         cluster = cluster_of(project, found)
         if is_our_cluster(found, release) and not _is_target(cluster, release.target):
             users = [one.model for one in named if one.names(cluster, model_of_cluster(found))]
+            if not users and _is_of_another_airflow(cluster, release, model_of_cluster(found)):
+                continue
             used = any(_runs_in(cluster, Store(release.store), model) for model in users)
             if why := judge_idle_cluster(found, users, used=used, now=datetime.now(UTC)):
                 yield describe_idle_cluster(cluster, found, why)
@@ -112,6 +114,13 @@ def describe_idle_cluster(cluster: GkeCluster, found: JsonObject, why: str) -> s
 
 def _is_target(cluster: GkeCluster, target: Target) -> bool:
     return target.gke is not None and target.gke.path == cluster.path
+
+
+def _is_of_another_airflow(cluster: GkeCluster, release: Release, model: str) -> bool:
+    """Whether another Airflow, which has model files of its own, was the last to use the cluster for the model."""
+    records = read_history(Store(release.store), model).records
+    there = [record for record in records if _is_target(cluster, place_of_record(record)[0])]
+    return bool(there) and is_of_another_airflow(there[-1], release)
 
 
 def _runs_in(cluster: GkeCluster, store: Store, model: str) -> bool:

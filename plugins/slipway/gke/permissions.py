@@ -24,6 +24,7 @@ APIS = ("container.googleapis.com", "compute.googleapis.com")
 REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # for nodes' accounts, and pods that act as accounts
 
+NAMESPACE_VERBS = ("get", "create")  # the run creates it if it is missing, and deletes none
 SERVICE_PROXY = "container.services.proxy"
 
 
@@ -97,9 +98,15 @@ def plan_permissions(
     needed = [*FIND, *(CREATE if create else ()), *(DELETE if delete else ())]
     if not ready:
         needed += [
-            f"container.{iam_resource(group, kind)}.{verb}" for group, kind in kinds for verb in APPLY_VERBS.values()
+            f"container.{iam_resource(group, kind)}.{verb}"
+            for group, kind in kinds
+            for verb in (NAMESPACE_VERBS if kind == "Namespace" else APPLY_VERBS.values())
         ]
-        needed += ["container.pods.list", *(f"container.leases.{verb}" for verb in LEASE_VERBS)]
+        needed += [
+            "container.pods.list",
+            "container.replicaSets.list",
+            *(f"container.leases.{verb}" for verb in LEASE_VERBS),
+        ]
         needed += [SERVICE_PROXY] if preview else []
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 

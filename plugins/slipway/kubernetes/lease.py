@@ -173,13 +173,13 @@ def acquire_lease(
     *,
     limit_s: int,
     is_over: Callable[[Holder], bool],
-    breaks: bool = False,
+    may_break: Callable[[Lease], bool] = lambda _: False,
     had: bool = False,
 ) -> Held:
     """Acquire the Lease or renew it, for `limit_s`.
 
-    `had`: the run held it before, so if it lost it, it may not acquire it again. `breaks`: take it from any holder.
-    Raises TargetBusy, LeaseLost, ApplyRefused, ClusterUnreachable.
+    `had`: the run held it before, so if it lost it, it may not acquire it again. `may_break` says whether the run may take a
+    Lease from its holder. Raises TargetBusy, LeaseLost, ApplyRefused, ClusterUnreachable, and what `may_break` raises.
     """
     with _lease_client(place) as client:
         for _ in range(ATTEMPTS):
@@ -188,7 +188,7 @@ def acquire_lease(
                 raise LeaseLost(_lost(place, found))
             verdict = judge_lease(found, me, now=now, is_over=is_over)
             broken = verdict.outcome != "pass" and found is not None
-            if broken and not breaks:
+            if found and broken and not may_break(found):
                 raise TargetBusy(describe_busy_lease(place, me, verdict))
             broke = str(found) if found and broken else found.broke if found and found.holder == me.identity else None
             if client.write(render_lease(place, me, found, now=now, limit_s=limit_s, broke=broke), found):

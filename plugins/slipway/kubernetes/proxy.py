@@ -59,5 +59,5 @@ def how_to_allow_proxy(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests on."""
     if denied == UNAUTHORIZED:
         return how_to_fix_refusal(target, denied, "")
-    rights = f"a Role with the verbs get and create on services/proxy in namespace {target.namespace}"
+    rights = f"a Role with the verb create on services/proxy in namespace {target.namespace}"
     return f"give connection {target.conn_id} {rights}, or set target.strategy to rolling"

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from slipway.errors import ApplyRefused, SlipwayError
-from slipway.facts import JsonObject
+from slipway.facts import JsonObject, ObjectRef
 from slipway.kubernetes.api import api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.identity import SYSTEM_NAMESPACE, read_cluster_uid
 from slipway.release import Release
-from slipway.target import REQUEST_TIMEOUT_S, Target
+from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Finding
 
-PREVIEWED = ("deployments", "services")  # the preview has these, whatever else the overlay has
-APPLY_VERBS = {"get": "get", "create": "create", "patch": "update"}  # Kubernetes' verb, and IAM's verb for the same
+APPLY_VERBS = {"get": "get", "create": "create", "patch": "update", "delete": "delete"}  # Kubernetes' verb, and IAM's
+PRUNE_VERBS = ("get", "delete")
 LEASE_VERBS = ("get", "create", "update", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """A verb on a kind of object in the namespace; `needed` unless only a diagnosis or a clean-up uses it."""
+    """A verb on a kind of object in the namespace; `needed` unless only a diagnosis uses it."""
 
     group: str
     resource: str  # deployments, pods/log
@@ -33,30 +33,46 @@ class Right:
         return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
 
 
-def plan_rights(kinds: Iterable[tuple[str, str]], *, preview: bool = False) -> tuple[Right, ...]:
+def plan_rights(
+    kinds: Iterable[tuple[str, str]],
+    *,
+    dropped: Iterable[tuple[str, str]] = (),
+    preview: bool = False,
+    finds_namespace: bool = False,
+) -> tuple[Right, ...]:
     """The rights that a run uses in the namespace for objects of these (group, kind).
 
-    A preview also needs requests through the API server's Service proxy, and its deletion.
+    Each object may be deleted: a preview always is, an object that an overlay no longer has is pruned, and a first release that
+    fails is removed. `dropped` are kinds of objects that the run only prunes. A preview also needs requests through the API
+    server's Service proxy.
     """
-    applied = [(group, plural_of_kind(kind.lower())) for group, kind in kinds]
+    applied = _resources(kinds)
+    pruned = [one for one in _resources(dropped) if one not in applied]
     return (
         *(Right(group=group, resource=resource, verb=verb) for group, resource in applied for verb in APPLY_VERBS),
+        *(Right(group=group, resource=resource, verb=verb) for group, resource in pruned for verb in PRUNE_VERBS),
         Right(group="", resource="pods", verb="list"),
+        Right(group="apps", resource="replicasets", verb="list"),
         *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
+        *([Right(group="", resource="namespaces", verb="get")] if finds_namespace else ()),
         *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
-        *(
-            Right(group=group, resource=resource, verb="delete", needed=preview and resource in PREVIEWED)
-            for group, resource in applied
-        ),
-        *([Right(group="", resource="services/proxy", verb="get", needed=False)] if preview else ()),
         Right(group="", resource="events", verb="list", needed=False),
         Right(group="", resource="pods/log", verb="get", needed=False),
     )
 
 
+def _resources(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(group, plural_of_kind(kind.lower())) for group, kind in kinds]
+
+
 def kinds_of_objects(objects: Iterable[JsonObject]) -> tuple[tuple[str, str], ...]:
     """Each (group, kind) among the manifests once, in their order."""
     return tuple(dict.fromkeys((_group(str(one["apiVersion"])), str(one["kind"])) for one in objects))
+
+
+def kinds_of_refs(refs: Iterable[ObjectRef]) -> tuple[tuple[str, str], ...]:
+    """Each (group, kind) among the references once, in their order."""
+    return tuple(dict.fromkeys((_group(ref.api_version), ref.kind) for ref in refs))
 
 
 def _group(api_version: str) -> str:
@@ -81,21 +97,28 @@ def judge_rights(namespace: str, allowed: Mapping[Right, bool], *, grant: str) -
             Finding(outcome="missing", said=f"no right in namespace {namespace} to {', '.join(needed)}", then=grant)
         )
     if useful:
-        said = f"no right in namespace {namespace} to {', '.join(useful)}: pruning, or a failed run's diagnosis, may be incomplete"
+        said = f"no right in namespace {namespace} to {', '.join(useful)}: a failed run's diagnosis may be incomplete"
         found.append(Finding(outcome="warned", said=said, then=grant))
     return found or [
         Finding(outcome="ok", said=f"rights in namespace {namespace}: all {len(allowed)} that the run uses")
     ]
 
 
-def inspect_rights(release: Release, objects: Iterable[JsonObject]) -> list[Finding]:
+def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iterable[ObjectRef] = ()) -> list[Finding]:
     """Findings on the connection's rights in the release's namespace: one access review for each right.
+
+    `before` are the objects of the last release: those that the new one drops are pruned.
 
     A rules review would be one request, but is incomplete if not only RBAC decides, as with IAM on GKE.
     Raises ClusterUnreachable, and InputRefused if the connection is invalid.
     """
     target = release.target
-    rights = plan_rights(kinds_of_objects(objects), preview=release.strategy == "preview")
+    rights = plan_rights(
+        kinds_of_objects(objects),
+        dropped=kinds_of_refs(before),
+        preview=release.strategy == "preview",
+        finds_namespace=target.gke is not None and target.namespace != EVERY_CLUSTERS_NAMESPACE,
+    )
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:

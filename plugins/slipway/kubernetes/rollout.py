@@ -1,13 +1,16 @@
 """Judges a rollout, its pods and its Service's address.
 
 The algorithm is that of `kubectl rollout status` (polymorphichelpers/rollout_status.go), for the generation that the API
-server returned to the apply. The functions read plain JSON as the API server returns it, and do no I/O.
+server returned to the apply. Only an exceeded progress deadline is judged in `stuck`, in two polls: the Deployment controller
+publishes a new generation first with the condition of the one before. The functions read plain JSON as the API server returns
+it, and do no I/O.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from slipway.errors import one_line
 from slipway.facts import JsonObject
 from slipway.names import LABEL_RELEASE, LABEL_VERSION
 from slipway.verdict import Verdict
@@ -37,9 +40,6 @@ def judge_rollout(deployment: JsonObject | None, *, uid: str, generation: int, n
 
 
 def _judge_progress(where: str, spec: JsonObject, status: JsonObject) -> Verdict:
-    progressing: JsonObject = next((c for c in status.get("conditions") or [] if c["type"] == "Progressing"), {})
-    if progressing.get("reason") == "ProgressDeadlineExceeded":
-        return Verdict.failed(f"{where}: exceeded its progress deadline: {progressing.get('message', '')}")
     wanted = 1 if spec.get("replicas") is None else spec["replicas"]
     replicas, updated, available = (
         status.get(name) or 0 for name in ("replicas", "updatedReplicas", "availableReplicas")
@@ -51,6 +51,14 @@ def _judge_progress(where: str, spec: JsonObject, status: JsonObject) -> Verdict
     if available < updated:
         return Verdict.wait(f"{where}: {available} of {updated} updated replicas are available")
     return Verdict.passed(f"{where}: {available} of {wanted} replicas are available")
+
+
+def find_overdue(deployment: JsonObject) -> str | None:
+    """What the Deployment controller says of a rollout that has exceeded its progress deadline; None if it has not."""
+    for condition in (deployment.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
+            return f"exceeded its progress deadline: {one_line(condition.get('message') or '')}"
+    return None
 
 
 def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Verdict:

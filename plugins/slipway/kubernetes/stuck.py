@@ -1,6 +1,7 @@
 """Finds a stuck rollout: one that waiting does not help, from the newest ReplicaSet and its pods.
 
-A rollout fails only if no pod can still become ready, in two polls at least 10 s apart: one poll may see a passing state.
+A rollout fails only if no pod can still become ready, or if its progress deadline is exceeded, in two polls at least 10 s apart:
+one poll may see a passing state.
 The functions read plain JSON as the API server returns it, and do no I/O.
 """
 
@@ -46,6 +47,7 @@ class Evidence:
     pods: tuple[JsonObject, ...] = ()  # of that ReplicaSet
     events: tuple[JsonObject, ...] = ()  # of pods
     nodes: tuple[JsonObject, ...] = ()
+    overdue: str | None = None  # what `find_overdue` says of the Deployment
     terminating: bool = False  # whether pods of the Deployment are terminating: until they are gone they use quota
 
 
@@ -89,7 +91,18 @@ def judge_stuck(
 
 
 def find_stuck(evidence: Evidence) -> Stuck | None:
-    """Why a release is stuck; None if it is not, or if any of its pods can still become ready."""
+    """Why a release is stuck; None if its progress deadline is not exceeded and any of its pods can still become ready."""
+    stuck = _stuck_pods(evidence)
+    if evidence.overdue is None:
+        return stuck
+    if stuck is None:
+        return Stuck(reason=evidence.overdue)
+    return replace(
+        stuck, reason=f"{evidence.overdue}; {stuck.reason}", unschedulable=False
+    )  # no grace after the deadline
+
+
+def _stuck_pods(evidence: Evidence) -> Stuck | None:
     pods = [pod for pod in evidence.pods if _stays(pod)]
     reasons = [_stuck_pod(pod, evidence.events) for pod in pods]
     found = [stuck for stuck in reasons if stuck is not None]

@@ -93,6 +93,12 @@ def is_record_at(record: Record, target: Target, deployment: str) -> bool:
     return name == deployment and is_same_target(recorded, target)
 
 
+def is_of_another_airflow(record: Record, release: Release) -> bool:
+    """Whether the record is of another Airflow that shares the release's store; False if one of the two does not say."""
+    whose = record["release"].get("installation")  # a record of an earlier Slipway may not say
+    return None not in {whose, release.installation} and whose != release.installation
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """All records of a model, oldest first, including runs that applied nothing."""
@@ -125,13 +131,16 @@ def read_records(store: Store, model: str) -> Records:
     return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
 
 
-def release_of_record(record: Record, *, run_id: str, store: str, target: Target) -> tuple[Release, Export, Pushed]:
+def release_of_record(
+    record: Record, *, run_id: str, store: str, installation: str | None, target: Target
+) -> tuple[Release, Export, Pushed]:
     """A record's release for another run to apply, with its export and image.
 
     `target` is the record's target as it is reached now. The gate is the one that the release passed when it was new;
     `public_gate` says what of it is judged again.
     """
-    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, target=target, force=False)
+    release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, installation=installation)
+    release = replace(release, target=target, force=False)
     return release, from_dict(Export, record["export"]), from_dict(Pushed, record["pushed"])
 
 

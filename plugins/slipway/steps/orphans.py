@@ -11,7 +11,14 @@ from slipway.kubernetes.api import read_object
 from slipway.kubernetes.identity import identify_cluster
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL, preview_name
-from slipway.records.history import History, is_record_at, place_of_record, preview_objects_of_record, read_records
+from slipway.records.history import (
+    History,
+    is_of_another_airflow,
+    is_record_at,
+    place_of_record,
+    preview_objects_of_record,
+    read_records,
+)
 from slipway.records.record import Record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -23,9 +30,9 @@ def find_orphans(release: Release, history: History) -> tuple[str, ...]:
 
     They are Deployments that this store's records name and the cluster still has: of models whose file is gone, and of
     this release's model at an earlier target (`history` is that model's); and GKE clusters that Slipway made and that
-    stand idle.
+    stand idle. What another Airflow deployed is that one's to report: it has model files of its own.
     """
-    left = tuple(_unwanted(release, history))
+    left = tuple(one for one in _unwanted(release, history) if not is_of_another_airflow(one[0], release))
     lines = (line for record, why in left for line in _report_record(release, record, why))
     return (*lines, *find_idle_clusters(release, [place_of_record(record)[0] for record, _ in left]))
 
@@ -89,4 +96,9 @@ def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectR
     if live is None or (live["metadata"].get("labels") or {}).get(LABEL_MODEL) != record["model"]:
         return None
     objects = " ".join(str(ref) for ref in reversed(refs))
-    return f"{where} of model {record['model']} is an orphan: {why}. Next: {target.kubectl(f'delete {objects}')}"
+    unless = (
+        "" if record["release"].get("installation") else ", unless another Airflow that shares this store serves it"
+    )
+    return (
+        f"{where} of model {record['model']} is an orphan: {why}{unless}. Next: {target.kubectl(f'delete {objects}')}"
+    )

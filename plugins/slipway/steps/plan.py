@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.facts import Action, Export, Plan, Pushed, from_dict, to_dict
+from slipway.facts import Action, Export, ObjectRef, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
@@ -83,7 +83,7 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     good = history.good
     objects = _planned_manifests(release, good)
     if release.target.gke is None and not held:  # a GKE target's preflight has asked already
-        check_rights(release, objects)
+        check_rights(release, objects, history.objects)
     trials = dry_run_plan(release, plan_apply(objects, history.objects))
     health = check_live_release(release, good) if good else Verdict.failed("there is none")
     return Observation(history=history, health=health, trials=tuple(trials), bad=bad, orphans=orphans)
@@ -147,7 +147,7 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
     if not problems:
         return Plan(action="nothing", reasons=(why,))
     restored, export, pushed = release_of_record(
-        good, run_id=release.run_id, store=release.store, target=release.target
+        good, run_id=release.run_id, store=release.store, installation=release.installation, target=release.target
     )
     return Plan(
         action="restore",
@@ -240,9 +240,9 @@ def plan_reuse(release: Release, good: Record) -> tuple[Export, Pushed]:
     return from_dict(Export, good["export"]), from_dict(Pushed, renamed)
 
 
-def check_rights(release: Release, objects: list[Manifest]) -> None:
+def check_rights(release: Release, objects: list[Manifest], before: tuple[ObjectRef, ...]) -> None:
     """Check every right in the namespace that the run needs. Raises PreflightFailed with all that are missing."""
-    findings = inspect_rights(release, objects)
+    findings = inspect_rights(release, objects, before)
     for finding in findings:
         log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
     require_nothing_missing(f"connection {release.target.conn_id}", findings)

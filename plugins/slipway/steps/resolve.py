@@ -87,7 +87,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
             grpc_address=file.target.grpc_address,
             strategy="preview" if is_previewed(file) else "rolling",
-            installation=_name_installation(params) if file.target.gke else None,
+            installation=_name_installation(params),
         ),
         keep=not params.plan_only,
     )

@@ -78,15 +78,18 @@ def remove_release(store: Store, history: History, target: Target) -> None:
 
 
 def choose_rollback(
-    history: History, release_id: str | None, *, run_id: str, store: str, named: Target | None
+    history: History, release_id: str | None, *, run_id: str, store: str, installation: str, named: Target | None
 ) -> Choice:
     """The recorded release that this run rolls back to: the named one, else the one before the live one.
 
-    `store` is the URI of the artifact store, `named` the target that the model file names. Raises InputRefused.
+    `store` is the URI of the artifact store, `installation` the name of the run's Airflow, `named` the target that the model
+    file names. Raises InputRefused.
     """
     record = choose_release(history, release_id)
     target = target_now(history.records[-1], named)
-    release, export, pushed = release_of_record(record, run_id=run_id, store=store, target=target)
+    release, export, pushed = release_of_record(
+        record, run_id=run_id, store=store, installation=installation, target=target
+    )
     plan = Plan(
         action="restore",
         reasons=(f"release {record['release_id']}, version {record['version']}, was chosen",),

@@ -15,7 +15,7 @@ from slipway.gke.prices import cluster_shape_of_found, read_prices, standing_cos
 from slipway.kubernetes.manifests import kind_rank
 from slipway.kubernetes.workloads import list_workloads
 from slipway.model.served import read_model_file, sharing_cluster
-from slipway.names import LABEL_MODEL, dag_id
+from slipway.names import LABEL_MODEL, dag_id, teardown_dag_id
 from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
 from slipway.records.store import Store
 from slipway.steps.resolve import readable_files
@@ -38,6 +38,7 @@ class TeardownPlan:
     blind: str | None  # why there may be more than `others`
     sharing: tuple[str, ...]  # other model files that name the cluster
     body: str = ""  # what the approval shows, Markdown
+    own: tuple[str, ...] = ()  # the model's recorded Deployments and Services that exist, one a line
 
     @property
     def answers(self) -> bool:
@@ -47,21 +48,36 @@ class TeardownPlan:
 
 def plan_teardown_others(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
     """What runs in the cluster other than the model's recorded objects and the system's own, one a line."""
-    ours = {(ref.kind, ref.namespace, ref.name) for ref in teardown.objects}
     found = []
     for item in items:
         kind, metadata = item["kind"], item["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         labels = metadata.get("labels") or {}
-        recorded = (kind, namespace, name) in ours and labels.get(LABEL_MODEL) == teardown.model
         if not (
-            recorded
+            _is_recorded(item, teardown)
             or namespace.startswith(SYSTEM_NAMESPACES)
             or (kind, namespace, name) == ("Service", "default", "kubernetes")
         ):
             whose = f", of model {labels[LABEL_MODEL]}" if LABEL_MODEL in labels else ""
-            found.append(f"{kind.lower()}/{name} in {namespace}{whose}")
+            found.append(f"{_place_of(item)}{whose}")
     return tuple(sorted(found))
+
+
+def plan_teardown_own(items: Sequence[JsonObject], teardown: Teardown) -> tuple[str, ...]:
+    """The model's recorded Deployments and Services that exist, one a line: they serve users."""
+    serving = [item for item in items if item["kind"] in {"Deployment", "Service"} and _is_recorded(item, teardown)]
+    return tuple(sorted(map(_place_of, serving)))
+
+
+def _is_recorded(item: JsonObject, teardown: Teardown) -> bool:
+    metadata = item["metadata"]
+    recorded = {(ref.kind, ref.namespace, ref.name) for ref in teardown.objects}
+    ours = (metadata.get("labels") or {}).get(LABEL_MODEL) == teardown.model
+    return ours and (item["kind"], metadata["namespace"], metadata["name"]) in recorded
+
+
+def _place_of(item: JsonObject) -> str:
+    return f"{item['kind'].lower()}/{item['metadata']['name']} in {item['metadata']['namespace']}"
 
 
 def plan_teardown_balancers(items: Sequence[JsonObject]) -> tuple[Balancer, ...]:
@@ -116,6 +132,18 @@ def check_teardown_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
         raise ClusterInUse(f"{now.teardown.cluster}: added after the approval: {'; '.join(new)}. Next: trigger again")
 
 
+def check_objects_removed(plan: TeardownPlan) -> None:
+    """Refuse a cluster in which the model serves: a run may have released it since the objects were deleted.
+
+    Raises ClusterInUse.
+    """
+    if plan.own:
+        raise ClusterInUse(
+            f"{plan.teardown.cluster}: {'; '.join(plan.own)} of model {plan.teardown.model} is there. "
+            f"Next: clear remove_objects and what follows it, or trigger {teardown_dag_id(plan.teardown.model)} again"
+        )
+
+
 def render_teardown_plan(plan: TeardownPlan) -> str:
     """What a person reads before they approve, as Markdown."""
     teardown, cluster = plan.teardown, plan.teardown.cluster
@@ -157,6 +185,7 @@ def plan_cluster_teardown(
         status=status,
         cost=str(standing_cost(read_prices(), cluster_shape_of_found(found))) if found else None,
         others=plan_teardown_others(items, full),
+        own=plan_teardown_own(items, full),
         blind=blind,
         sharing=sharing if found else (),
     )

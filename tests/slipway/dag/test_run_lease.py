@@ -14,6 +14,7 @@ from slipway.dag.run_lease import (
     UNKNOWN_TRIES,
     RunLease,
     acquire_run_lease,
+    lease_broken_by,
     renew_held_run_lease,
     renew_run_lease,
     return_own_run_lease,
@@ -116,6 +117,61 @@ def test_returning_is_retried_if_the_api_server_does_not_respond(context_of, con
     with pytest.raises(ClusterUnreachable):
         return_run_leases(run)
     assert "not returned" in caplog.text
+
+
+def held_by(run_id):
+    """The API server's answer: another installation's run holds the Lease."""
+    spec = {
+        "holderIdentity": f"there/refresh_digits_vit/{run_id}",
+        "acquireTime": "2026-11-24T08:00:00.000000Z",
+        "renewTime": "2026-11-24T08:00:00.000000Z",
+    }
+    return 200, json.dumps({"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": spec})
+
+
+@pytest.fixture
+def breaker(context_of, release, connected, http_server):
+    """Makes a try of a run that may break the Lease: the requests that it sends to an API server with these answers."""
+
+    def tries(*answers, cleared=0):
+        server = http_server(*answers)
+        connected(server)
+        context = context_of("plan", resolve=release)
+        context["params"] = {"break_lease": True}
+        context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=cleared)
+        return Run(context), server.seen
+
+    return tries
+
+
+def test_a_cleared_run_breaks_no_lease(breaker):
+    """A person meant the run that held the Lease when they filled in the form, not the one that holds it a week later."""
+    run, seen = breaker(held_by("r9"), (200, "{}"), cleared=1)
+    with pytest.raises(TargetBusy, match=r"held by run r9 .* break the lease: airflow dags trigger refresh_digits_vit"):
+        acquire_run_lease(run, 60)
+    assert [one.method for one in seen] == ["GET"]
+
+
+def test_a_run_breaks_one_lease(breaker):
+    """A task that is retried has lost its XCom. It may break the Lease that it broke before, and not another run's."""
+    run, seen = breaker(held_by("r1"), (200, "{}"))
+    acquire_run_lease(run, 60)
+    assert [one.method for one in seen] == ["GET", "PUT"]
+    assert lease_broken_by(run).startswith("run r1 of refresh_digits_vit (installation there)")
+    again, seen = breaker(held_by("r1"), (200, "{}"))  # the answer to the first write was lost
+    acquire_run_lease(again, 60)
+    assert [one.method for one in seen] == ["GET", "PUT"]
+    third, seen = breaker(held_by("r2"), (200, "{}"))
+    with pytest.raises(TargetBusy, match="held by run r2 "):
+        acquire_run_lease(third, 60)
+    assert [one.method for one in seen] == ["GET"]
+
+
+def test_a_teardown_that_was_cleared_asks_nobody_while_another_run_writes(breaker, release):
+    """Its survey refuses, as if its form had not said to break the Lease."""
+    run, _ = breaker(held_by("r1"), cleared=1)
+    with pytest.raises(TargetBusy):
+        RunLease.of(run, release).check_free()
 
 
 @pytest.fixture

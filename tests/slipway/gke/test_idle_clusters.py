@@ -70,6 +70,15 @@ def test_reported_if_no_model_file_names_it(google, asked, served):
     assert google.calls == {"ListClusters": 1}
 
 
+@pytest.mark.parametrize(("installation", "lines"), [("here", 1), ("there", 0)])
+def test_not_reported_if_another_airflow_uses_it(google, asked, served, record_of, installation, lines):  # noqa: PLR0917
+    """An Airflow that shares the store has model files of its own."""
+    put(google, asked, "their-cluster")
+    there = replace(asked.target, gke=replace(HERE, name="their-cluster"))
+    write_record(Store(asked.store), record_of("r0", target=there, installation=installation))
+    assert len(find_idle_clusters(replace(asked, installation="here"), [])) == lines
+
+
 def test_not_reported_if_not_ours_in_use_or_being_deleted(google, asked, served):
     """Clusters without this store's label are not ours; the run is about to use its own cluster."""
     put(google, asked, "by-hand", resource_labels={})

@@ -64,12 +64,19 @@ def test_permissions_depend_on_what_the_run_does():
     """Permissions on objects are needed only if there is no cluster to ask, `create` only if the run creates one."""
     new = plan_permissions(KINDS, create=True, ready=False)
     assert {"container.clusters.create", "container.deployments.update", "container.services.create"} <= set(new)
+    assert {"container.replicaSets.list", "container.services.delete"} <= set(new)
     assert set(plan_permissions(KINDS, create=False, ready=True)) == {
         "container.clusters.get",
         "container.operations.list",
     }
     assert "container.clusters.delete" not in new
     assert "container.clusters.delete" in plan_permissions(KINDS, create=True, ready=False, delete=True)
+
+
+def test_a_namespace_is_created_and_never_deleted():
+    """The run creates the namespace of a new cluster, and asks for no more than that."""
+    kinds = plan_permissions([("", "Namespace")], create=True, ready=False)
+    assert {one for one in kinds if "namespaces" in one} == {"container.namespaces.get", "container.namespaces.create"}
 
 
 def test_iam_resource_of_a_kind():

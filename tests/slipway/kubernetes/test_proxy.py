@@ -86,7 +86,7 @@ async def test_a_real_api_server_names_the_missing_right(release, stand, as_acco
 
 WAYS_IN = {
     401: "put a valid token or certificate into the kubeconfig of connection kubernetes_default",
-    403: "give connection kubernetes_default a Role with the verbs get and create on services/proxy in namespace shop, "
+    403: "give connection kubernetes_default a Role with the verb create on services/proxy in namespace shop, "
     "or set target.strategy to rolling",
 }
 

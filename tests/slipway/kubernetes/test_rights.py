@@ -1,4 +1,11 @@
-from slipway.kubernetes.rights import Right, judge_rights, kinds_of_objects, plan_rights
+import re
+from pathlib import Path
+
+import pytest
+
+import slipway
+from slipway.facts import ObjectRef
+from slipway.kubernetes.rights import APPLY_VERBS, Right, judge_rights, kinds_of_objects, kinds_of_refs, plan_rights
 from slipway.verdict import Finding
 
 KINDS = (("", "Service"), ("apps", "Deployment"))
@@ -16,28 +23,72 @@ def test_kinds_are_listed_once_in_order():
 
 
 def test_lacking_rights_are_missing_or_a_warning():
-    """Apply needs `patch`; without `delete` or logs the run only prunes or reports less."""
+    """Apply needs `patch`; without logs the run only reports less."""
     allowed = dict.fromkeys(plan_rights(KINDS), True)
     assert judge_rights("shop", allowed, grant="g") == [
-        Finding(outcome="ok", said="rights in namespace shop: all 15 that the run uses")
+        Finding(outcome="ok", said="rights in namespace shop: all 16 that the run uses")
     ]
     allowed[Right(group="apps", resource="deployments", verb="patch")] = False
     allowed[Right(group="", resource="pods/log", verb="get", needed=False)] = False
     assert said(judge_rights("shop", allowed, grant="g")) == [
         ("missing", "no right in namespace shop to patch deployments.apps"),
-        (
-            "warned",
-            "no right in namespace shop to get pods/log: pruning, or a failed run's diagnosis, may be incomplete",
-        ),
+        ("warned", "no right in namespace shop to get pods/log: a failed run's diagnosis may be incomplete"),
     ]
 
 
-def test_previews_need_the_services_proxy_and_deletion():
-    """A preview is reached through the Services' proxy and deleted afterwards; without previews neither right is needed."""
+def test_previews_need_the_services_proxy():
+    """A preview is reached through the Services' proxy; without previews that right is not needed."""
     more = set(plan_rights(KINDS, preview=True)) - set(plan_rights(KINDS))
+    assert {str(right) for right in more if right.needed} == {"create services/proxy"}
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_deleting_is_needed_for_every_kind(preview):
+    """The ConfigMap of the `batching` overlay is in the preview, and another content prunes it: both fail without the right."""
+    rights = plan_rights((*KINDS, ("", "ConfigMap")), preview=preview)
+    assert Right(group="", resource="configmaps", verb="delete") in rights
+
+
+def test_an_object_that_is_only_pruned_is_read_and_deleted():
+    """An overlay that drops its PodDisruptionBudget still has to delete the one of the last release."""
+    refs = (
+        ObjectRef(api_version="policy/v1", kind="PodDisruptionBudget", name="a", namespace="shop"),
+        ObjectRef(api_version="v1", kind="Service", name="a", namespace="shop"),
+    )
+    more = set(plan_rights(KINDS, dropped=kinds_of_refs(refs))) - set(plan_rights(KINDS))
     assert {str(right) for right in more if right.needed} == {
-        "create services/proxy",
-        "delete deployments.apps",
-        "delete services",
+        "get poddisruptionbudgets.policy",
+        "delete poddisruptionbudgets.policy",
     }
-    assert {str(right) for right in more if not right.needed} == {"get services/proxy"}
+
+
+VERBS = {"read": "get", "replace": "update"}  # the client's word, where it is not Kubernetes' verb
+GROUPS = {"deployment": "apps", "replica_set": "apps", "lease": "coordination.k8s.io"}
+CALL = re.compile(r"\.(read|list|create|patch|replace|delete)_namespaced_(\w+)")
+
+
+def used_rights():
+    """The rights of all calls in the code that name a namespaced resource. What a manifest or record names, `apply` handles."""
+    found = set()
+    for path in Path(slipway.__file__).parent.rglob("*.py"):
+        for verb, name in CALL.findall(path.read_text()):
+            resource, group = name.replace("pod_log", "pods/log"), GROUPS.get(name)
+            plural = resource if "/" in resource else f"{resource.replace('_', '')}s"
+            found.add(f"{VERBS.get(verb, verb)} {plural}{f'.{group}' if group else ''}")
+    return found
+
+
+def test_asked_for_are_the_rights_that_the_code_uses():
+    """Each call of the Kubernetes client needs a right that `plan` asks for, and it asks for no other."""
+    applied = {str(right) for right in plan_rights(KINDS) if right.resource in {"deployments", "services"}}
+    others = {str(right) for right in plan_rights(KINDS)} - applied
+    assert used_rights() - applied == others
+    assert {"get deployments.apps", "get services"} <= used_rights() & applied
+
+
+def test_applying_uses_these_verbs():
+    """`apply` reads, applies and deletes whatever the manifests have: server-side apply is create and patch."""
+    text = (Path(slipway.__file__).parent / "kubernetes/apply.py").read_text()
+    calls = set(re.findall(r"_resource\(client, ref\)\.(\w+)\(|client\.(server_side_apply)\(", text))
+    assert {a or b for a, b in calls} == {"get", "create", "delete", "server_side_apply"}
+    assert list(APPLY_VERBS) == ["get", "create", "patch", "delete"]

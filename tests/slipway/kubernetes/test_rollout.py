@@ -2,7 +2,7 @@ import pytest
 
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.diagnosis import explain_pods, next_pod_command
-from slipway.kubernetes.rollout import judge_drain, judge_rollout, release_selector
+from slipway.kubernetes.rollout import find_overdue, judge_drain, judge_rollout, release_selector
 from slipway.verdict import Verdict
 
 WHERE = "deployment/tfs-server in shop"
@@ -46,9 +46,9 @@ ROLLOUTS = {
         {"metadata": {"name": "tfs-server", "uid": "u-1", "generation": 4}, "spec": {"replicas": 1}},
         Verdict.wait(f"{WHERE}: generation 0 observed, 4 applied"),
     ),
-    "deadline exceeded": (
+    "deadline exceeded, which two polls have to see": (
         deployment(updatedReplicas=1, conditions=EXCEEDED),
-        Verdict.failed(f'{WHERE}: exceeded its progress deadline: ReplicaSet "x" has timed out.'),
+        Verdict.wait(f"{WHERE}: 1 of 2 new replicas have been updated"),
     ),
     "deadline exceeded by an older generation": (
         deployment(observedGeneration=3, conditions=EXCEEDED),
@@ -145,6 +145,15 @@ def test_waits_for_terminating_pods_that_could_pass_the_gate_instead(pod, since_
     known_s, found = judge_drain([pod], release_id="new", version="7", since_s=since_s, now_s=100.0)
     assert found == verdict
     assert known_s in ({"u": since_s.get("u", 100.0)}, {})
+
+
+@pytest.mark.parametrize(
+    ("conditions", "overdue"),
+    [(EXCEEDED, 'exceeded its progress deadline: ReplicaSet "x" has timed out'), (AVAILABLE, None), (None, None)],
+)
+def test_overdue_in_the_controllers_words(conditions, overdue):
+    """A rollout is overdue if its Deployment says so."""
+    assert overdue == find_overdue(deployment(conditions=conditions))
 
 
 def service(*ingress):

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,7 +219,13 @@ def of_another_pod(evidence):
     )  # fmt: skip
 
 
+EXCEEDED = "exceeded its progress deadline: it has timed out"
+LATE = Evidence(overdue=EXCEEDED)
 SEQUENCES = {
+    "the deadline of the generation before, in one poll": ([(0, LATE), (4, Evidence()), (14, LATE)], "wait wait wait"),
+    "the deadline exceeded in two polls": ([(0, LATE), (APART_S - 1, LATE), (APART_S, LATE)], "wait wait fail"),
+    "the deadline exceeded, one pod healthy": ([(0, replace(ready(CRASHES), overdue=EXCEEDED)), (12, replace(ready(CRASHES), overdue=EXCEEDED))], "wait fail"),
+    "the deadline exceeded within the grace": ([(0, replace(UNSCHEDULABLE, overdue=EXCEEDED)), (12, replace(UNSCHEDULABLE, overdue=EXCEEDED))], "wait fail"),
     "one poll": ([(0, CRASHES)], "wait"),
     "two polls too close": ([(0, CRASHES), (APART_S - 1, CRASHES)], "wait wait"),
     "two polls apart": ([(0, CRASHES), (APART_S, CRASHES)], "wait fail"),
@@ -260,6 +267,15 @@ def test_verdicts_say_why_and_from_when_it_counts():
         Verdict.failed(f"{WAITING.reason}; {name}: CrashLoopBackOff: Error: exit code 2, 3 restarts, for 12 s"),
         WAITING,
     ]
+
+
+def test_exceeded_deadline_comes_before_the_pods_reason():
+    """The line says what ended the wait, and then what the pods say; a crash loop still blames the release."""
+    late = replace(CRASHES, overdue=EXCEEDED)
+    name = f"pod/{CRASHES.pods[0]['metadata']['name']}"
+    reason = f"{WAITING.reason}; {EXCEEDED}; {name}: CrashLoopBackOff: Error: exit code 2, 3 restarts"
+    assert judged((0, late), (12, late))[-1] == Verdict.failed(f"{reason}, for 12 s")
+    assert find_stuck(late).blames_release
 
 
 def revision(name, number, *, owner="u-1", release="abcdefabcdef"):

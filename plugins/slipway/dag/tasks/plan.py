@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,19 +124,27 @@ class ChooseOperator(StageOperator):
         from slipway.records.store import Store
         from slipway.steps.location import target_of_model_file
         from slipway.steps.rollback import choose_rollback
-        from slipway.steps.settings import read_settings
+        from slipway.steps.settings import ensure_installation, read_settings
 
         wanted, settings = read_rollback_form(dict(run.context["params"])), read_settings()
         store, named = Store(settings.store), target_of_model_file(self.model, settings)
         history = read_current_history(store, self.model)
         for line in describe_releases(history):
             log.info("choose: %s", line)
-        release = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri, named=named).release
+        choose = partial(
+            choose_rollback,
+            release_id=wanted,
+            run_id=run.run_id,
+            store=store.uri,
+            installation=ensure_installation(),
+            named=named,
+        )
+        release = choose(history).release
         if absent := missing_cluster(release.target):
             raise ClusterUnfit(f"{absent}. Next: trigger {dag_id(self.model)}, which creates it")
         if lease := RunLease.of(run, release):
             lease.acquire(APPLY_S)
         history = read_current_history(store, self.model)  # another run may have ended since
-        choice = choose_rollback(history, wanted, run_id=run.run_id, store=store.uri, named=named)
+        choice = choose(history)
         log.info("choose: %s", "; ".join(choice.plan.reasons))
         return choice

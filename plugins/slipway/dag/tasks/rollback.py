@@ -41,6 +41,9 @@ class RollbackOperator(BaseOperator):
     It applies the last good release again, waits for it, sends it the golden requests, and records it. It is a teardown: it
     runs whatever happened, and cannot turn a red run green. If another run holds the target's Lease, it rolls back nothing:
     that run proves what is live.
+
+    Users may have nothing else, so it tries again after every error: a store that cannot be read or a credential plugin that
+    fails may work a moment later. A release that did not pass its waits is tried once more: each try takes as long as they do.
     """
 
     ui_color = GREY
@@ -54,7 +57,7 @@ class RollbackOperator(BaseOperator):
         """Start the rollback and wait for it; skipped if there is nothing to roll back."""
         run = Run(context)
         skip_if_run_only_plans(run)
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             undoing = self._start(run)
         if "applied" not in undoing:
             return undoing
@@ -78,9 +81,9 @@ class RollbackOperator(BaseOperator):
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
         """Record that the release is live again, if this run still holds the Lease; then delete what the failed one added."""
         run, undoing = self._passed(context, event, self._gate)
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
-        uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
+            uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
         _remove_outdated(undoing)
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
@@ -92,7 +95,7 @@ class RollbackOperator(BaseOperator):
         from slipway.steps.deploy import redeploy
         from slipway.steps.location import locate, target_now
         from slipway.steps.rollback import remove_release
-        from slipway.steps.settings import read_settings
+        from slipway.steps.settings import ensure_installation, read_settings
 
         store = Store(read_settings().store)
         plan, history = self._plan(run, store)
@@ -106,8 +109,9 @@ class RollbackOperator(BaseOperator):
             remove_release(store, history, target)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
+        undo_id = f"{run.run_id}.undo"
         release, export, pushed = release_of_record(
-            plan.good, run_id=f"{run.run_id}.undo", store=store.uri, target=target
+            plan.good, run_id=undo_id, store=store.uri, installation=ensure_installation(), target=target
         )
         uri, digest = plan.good["manifests"]["uri"], plan.good["manifests"]["hash"]
         applied = redeploy(release, export, pushed, manifests_uri=uri, manifests_hash=digest, check=acquire)
@@ -116,6 +120,7 @@ class RollbackOperator(BaseOperator):
             "export": to_dict(export),
             "applied": to_dict(applied),
             "reason": plan.reason,
+            "again": (history.records[-1]["run_id"], history.records[-1]["outcome"]) == (undo_id, "failed"),
         }
         run.leave(UNDOING, undoing)
         return undoing
@@ -138,19 +143,20 @@ class RollbackOperator(BaseOperator):
     def _wait(
         self, run: Run, wait: RolloutWait | AddressWait | GateWait, then: Callable[[Context, JsonObject], Any]
     ) -> Any:
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             self._acquire(run, wait.release, wait.limit_s + GRACE_S, waits=True)
         return wait_or_defer(self, run.context, wait, then)
 
     def _passed(self, context: Context, event: JsonObject, wait_of: Any) -> tuple[Run, JsonObject]:
-        """The release that is being brought back, if the wait passed. If not, close its record and fail."""
+        """The release that is being brought back, if the wait passed. If not, close its record, and fail unless it is the first try."""
         run = Run(context)
         undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
         if verdict_of_event(context, event).outcome == "pass":
             return run, undoing
-        with reported_failures(run):
+        with reported_failures(run, again=True):
             wait: Wait = wait_of(undoing)
             _close(undoing, event)
+        with reported_failures(run, again=not undoing.get("again")):
             raise RollbackFailed(f"release {undoing['applied']['release_id']}: {wait.failure(event)}")
         raise AssertionError("a failure is raised above")
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
@@ -16,8 +17,9 @@ from slipway.dag.deferral import GRACE_S, ONE_POLL_S, Times, Wait, verdict_of_ev
 from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
 from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
-from slipway.errors import SlipwayError, TeardownIncomplete
+from slipway.errors import InputRefused, SlipwayError, TeardownIncomplete
 from slipway.facts import JsonObject, Teardown, to_dict
+from slipway.names import teardown_dag_id
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -108,6 +110,33 @@ class PlanTeardownOperator(StageOperator):
         return plan
 
 
+def _survey(run: Run, limit_s: int) -> TeardownPlan:
+    """What the teardown would delete now, made under the Lease and compared with what a person approved.
+
+    A task that deletes may be cleared alone, long after the tasks before it: it relies on none of them but the approval.
+    Raises ClusterInUse, TargetBusy, and InputRefused if nobody approved.
+    """
+    from slipway.steps.teardown_plan import replan_teardown
+
+    asked, teardown = run.result_of(task_ids.LOOK), run.teardown
+    if asked and not _is_approved(run):
+        raise InputRefused(
+            f"{teardown.cluster}: nobody has approved its deletion in this run. "
+            f"Next: clear approve, or trigger {teardown_dag_id(teardown.model)} again"
+        )
+    now = replan_teardown(teardown, approved=asked)
+    if now.answers and (lease := RunLease.of(run, now.teardown)):
+        lease.acquire(limit_s)
+        now = replan_teardown(teardown, approved=asked)  # another run may have ended
+    return now
+
+
+def _is_approved(run: Run) -> bool:
+    """Whether a person approved. The answer counts, not the state of the task, which somebody may have set."""
+    answer = run.result_of(task_ids.APPROVE) or {}
+    return ApprovalOperator.APPROVE in (answer.get("chosen_options") or ())
+
+
 class RemoveObjectsOperator(BaseOperator):
     """Deletes the model's recorded objects, the last applied first, and waits until their load balancers are gone."""
 
@@ -117,15 +146,11 @@ class RemoveObjectsOperator(BaseOperator):
         """Delete them. If the cluster is gone, or has no API server that answers, there is nothing to delete."""
         from slipway.kubernetes.apply import remove_objects
         from slipway.steps.teardown import open_teardown
-        from slipway.steps.teardown_plan import replan_teardown
 
         run = Run(context)
         skip_if_run_only_plans(run)
         with reported_failures(run):
-            now = replan_teardown(run.teardown, approved=run.result_of(task_ids.LOOK))
-            if now.answers and (lease := RunLease.of(run, now.teardown)):
-                lease.acquire(now.teardown.address_timeout_s + GRACE_S)
-                now = replan_teardown(run.teardown, approved=run.result_of(task_ids.LOOK))  # another run may have ended
+            now = _survey(run, run.teardown.address_timeout_s + GRACE_S)
             teardown = now.teardown
             open_teardown(teardown)
             if now.answers:
@@ -153,7 +178,7 @@ class RemoveObjectsOperator(BaseOperator):
 class DeleteClusterOperator(BaseOperator):
     """Runs the provider's GKEDeleteClusterOperator, and waits until the cluster is gone.
 
-    Only the provider's call to delete is used: its own wait takes an operation that is DONE for one that succeeded. It can run
+    It surveys the cluster first, under the Lease, unless the run made the cluster for itself. Only the provider's call to delete is used: its own wait takes an operation that is DONE for one that succeeded. It can run
     again: a cluster that is gone counts as deleted, one that is being deleted is waited for.
     """
 
@@ -164,12 +189,15 @@ class DeleteClusterOperator(BaseOperator):
         from slipway.gke.cluster import judge_cluster_deletable
         from slipway.gke.lookup import find_cluster
         from slipway.steps.teardown import check_teardown_claim, record_removed_objects
+        from slipway.steps.teardown_plan import check_objects_removed
 
         run = Run(context)
         skip_if_run_only_plans(run)
         with reported_failures(run):
             teardown = run.teardown
             cluster = teardown.cluster
+            if not teardown.temporary:
+                check_objects_removed(_survey(run, teardown.cluster_timeout_s + GRACE_S))
             found = find_cluster(teardown.target.conn_id, cluster)
             check_teardown_claim(teardown, found)
             verdict = judge_cluster_deletable(cluster, found)

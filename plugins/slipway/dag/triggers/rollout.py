@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from slipway.dag.triggers.polling import ReleaseTrigger, describe_error
@@ -10,8 +11,8 @@ from slipway.facts import JsonObject
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import list_pods_async, read_object_async
 from slipway.kubernetes.diagnosis import read_rollout_evidence
-from slipway.kubernetes.rollout import judge_drain, judge_pods, judge_rollout
-from slipway.kubernetes.stuck import Observations, judge_stuck
+from slipway.kubernetes.rollout import find_overdue, judge_drain, judge_pods, judge_rollout
+from slipway.kubernetes.stuck import Evidence, Observations, judge_stuck
 from slipway.names import LABEL_VERSION
 from slipway.release import Release
 from slipway.verdict import Verdict
@@ -64,10 +65,14 @@ class RolloutTrigger(ReleaseTrigger):
         return verdict if verdict.outcome == "wait" else None
 
     async def _check_stuck(self, release: Release, deployment: JsonObject, waiting: Verdict) -> Verdict:
+        overdue, evidence = find_overdue(deployment), Evidence()
         try:
             evidence = await read_rollout_evidence(release.target, deployment, self.release_id)
         except Exception as error:  # a read that fails, for want of a right, say, must not hide the rollout's state
-            return Verdict.wait(f"{waiting.reason}; its pods could not be read: {describe_error(error)}")
+            waiting = Verdict.wait(f"{waiting.reason}; its pods could not be read: {describe_error(error)}")
+            if overdue is None:
+                return waiting
+        evidence = replace(evidence, overdue=overdue)
         self._seen, verdict = judge_stuck(
             self._seen, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s
         )

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -5,9 +6,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from slipway.dag.run import Run
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
-from slipway.errors import LeaseLost, TargetBusy
+from slipway.errors import InputRefused, LeaseLost, RollbackFailed, StoreError, TargetBusy
 from slipway.facts import to_dict
-from slipway.records.record import read_record
+from slipway.records.record import read_record, write_record
 
 STUCK = (
     "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: ErrImagePull: x: not found, for 12 s"
@@ -34,14 +35,16 @@ def rollback():
 
 
 def test_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
-    """If the restored release does not become ready, the failure and the record have its pods' words."""
+    """If the restored release does not become ready twice, the failure and the record have its pods' words."""
     event = {"outcome": "fail", "reason": STUCK, "found": None}
+    reason = f"release abcdefabcdef: {STUCK}. Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
+    with pytest.raises(RollbackFailed) as first:  # Airflow tries it again
+        rollback().rolled_out(rolling_back, event)
+    assert str(first.value) == reason
+    rolling_back["ti"].facts["rollback", UNDOING]["again"] = True
     with pytest.raises(AirflowFailException) as failure:
         rollback().rolled_out(rolling_back, event)
-    assert str(failure.value) == (
-        f"RollbackFailed: release abcdefabcdef: {STUCK}. "
-        "Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
-    )
+    assert str(failure.value) == f"RollbackFailed: {reason}"
     record = read_record(store, release.model, release.run_id)
     assert (record["outcome"], record["verdicts"]["rollback"]["reason"]) == ("failed", STUCK)
 
@@ -90,3 +93,47 @@ def test_rollback_uses_the_fixed_address(rolling_back, leases, release):
         rollback().rolled_out(rolling_back, {"outcome": "pass", "reason": "there", "found": None})
     _, kept = deferral.value.trigger.serialize()
     assert (kept["url"], kept["grpc"]) == ("https://models.example.com", "models.example.com:8500")
+
+
+@pytest.fixture
+def failed(context_of, record_of, store, monkeypatch):
+    """The rollback of a run that applied something and failed, after one that was live."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", store.uri)
+    context = context_of("rollback")
+    for run_id, outcome in (("before", "live"), (context["run_id"], "failed")):
+        write_record(store, record_of(run_id, outcome, 1 if outcome == "failed" else 0))
+    return context
+
+
+def test_unreadable_store_is_tried_again(failed, store, tmp_path):
+    """A store that cannot be read now may be read in ten seconds: until then users have the bad release."""
+    (tmp_path / "store/records/digits-vit/away.json").mkdir()
+    with pytest.raises(StoreError, match="cannot be read"):
+        rollback().execute(failed)
+    assert Run(failed).verdict_of("rollback")["reason"].startswith("StoreError: ")
+
+
+def test_failing_credential_plugin_is_tried_again(failed, tmp_path, monkeypatch):
+    """The program that gives the credentials may reach its cloud in the next try."""
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "false"}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(tmp_path / "kubeconfig")}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    with pytest.raises(InputRefused, match="the exec plugin of its kubeconfig gave no credentials"):
+        rollback().execute(failed)
+
+
+def test_record_that_cannot_be_closed_is_tried_again(rolling_back, leases, tmp_path):
+    """The release answers again, and the store does not: the next try records that it is live."""
+    (tmp_path / "store").write_text("a file in place of the folder")
+    with pytest.raises(StoreError):
+        rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})
+    assert Run(rolling_back).verdict_of("rollback")["reason"].startswith("StoreError: ")

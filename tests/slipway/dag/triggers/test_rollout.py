@@ -82,3 +82,39 @@ async def test_rollout_waits_if_its_pods_cannot_be_read(release, connected, http
     connected(http_server((200, json.dumps(DEPLOYMENT)), (403, "{}")))
     verdict = await rollout(release).poll_release(release)
     assert verdict == Verdict.wait(f"{ROLLING}; its pods could not be read: ApiException: Forbidden")
+
+
+EXCEEDED = {
+    "type": "Progressing",
+    "status": "False",
+    "reason": "ProgressDeadlineExceeded",
+    "message": "it has timed out",
+}
+OVERDUE = {**DEPLOYMENT, "status": {**DEPLOYMENT["status"], "conditions": [EXCEEDED]}}
+DONE = {**DEPLOYMENT, "status": {**DEPLOYMENT["status"], "availableReplicas": 1}}
+READY = {
+    "metadata": {"name": "a", "labels": {"slipway/release": "r"}},
+    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+}
+
+
+def listed(*found):
+    """The API server's answer to a list call."""
+    return 200, json.dumps({"items": list(found)})
+
+
+async def test_rollout_passes_after_a_deadline_that_the_generation_before_exceeded(release, connected, http_server):
+    """The controller publishes a new generation with the old condition first: one poll that sees it only waits."""
+    stale = [(200, json.dumps(OVERDUE)), listed(), listed()]
+    connected(http_server(*stale, (200, json.dumps(DONE)), listed(READY)))
+    (event,) = await events_of(rollout(release, 0))
+    assert (event["outcome"], event["found"]) == ("pass", False)
+
+
+async def test_exceeded_deadline_fails_although_the_pods_cannot_be_read(release, connected, http_server):
+    """Two polls that see it fail the rollout, with the controller's words, whatever the account may list."""
+    connected(http_server(*[(200, json.dumps(OVERDUE)), (403, "{}")] * 2))
+    (event,) = await events_of(rollout(release, 0, 12))
+    unread = f"{ROLLING}; its pods could not be read: ApiException: Forbidden"
+    reason = f"{unread}; exceeded its progress deadline: it has timed out, for 12 s"
+    assert event == {"outcome": "fail", "reason": reason, "found": False, "late": False}
