@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,7 +29,7 @@ def from_dict(kind: type[T], data: Any) -> T:
     Raises InputRefused if the dict is no such fact, such as an XCom of another version of Slipway.
     """
     try:
-        fact: T = _adapter(kind).validate_python(data)
+        fact: T = _adapter(cast("Any", kind)).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
@@ -41,7 +40,7 @@ def from_dict(kind: type[T], data: Any) -> T:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Built once for each kind: for a Release that takes 16 ms, and a trigger reads one at each look, on its event loop."""
     return TypeAdapter(kind)
 
