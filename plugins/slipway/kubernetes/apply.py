@@ -17,6 +17,7 @@ from slipway.facts import JsonObject, ObjectRef
 from slipway.kubernetes.api import NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import Manifest, kind_rank, manifest_name
+from slipway.kubernetes.secrets import has_hashes
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -36,11 +37,14 @@ class ApplyPlan:
 
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
-    """Apply these manifests in their order; then delete, in reverse order, what only the last record lists."""
+    """Apply these manifests in their order; then delete, in reverse order, what only the last record lists.
+
+    A Secret of which only the hashes are known is left as it is: neither applied nor deleted.
+    """
     kept = {(ref.kind, ref.name, ref.namespace) for ref in map(object_ref_of, objects)}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
     gone.sort(key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True)
-    return ApplyPlan(apply=tuple(objects), prune=tuple(gone))
+    return ApplyPlan(apply=tuple(one for one in objects if not has_hashes(one)), prune=tuple(gone))
 
 
 def object_ref_of(manifest: Manifest) -> ObjectRef:
@@ -77,6 +81,13 @@ def dry_run_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
             if live is not None:
                 trials.append(Trial(name=str(ref), before=live.to_dict(), after=None))
     return trials
+
+
+def read_objects(target: Target, refs: tuple[ObjectRef, ...]) -> list[JsonObject]:
+    """Those of the objects that exist in the cluster. Raises ApplyError."""
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
+        found = [_read(client, target, ref) for ref in refs]
+    return [live.to_dict() for live in found if live is not None]
 
 
 def object_exists(target: Target, ref: ObjectRef) -> bool:

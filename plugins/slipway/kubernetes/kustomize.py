@@ -17,6 +17,7 @@ from slipway.kubernetes.manifests import (
     manifests_to_yaml,
     render_kustomization,
 )
+from slipway.kubernetes.secrets import hash_secrets
 from slipway.names import digest_of
 from slipway.paths import PROJECT
 from slipway.release import Release
@@ -58,7 +59,7 @@ def build_manifests(
 
 def manifests_hash(release: Release) -> str:
     """sha256:… of the manifests without image, version and release id: it changes only if the manifests change."""
-    return digest_of(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none"))
+    return digest_of(hash_secrets(render_manifests(release, reference=BLANK_IMAGE, version=0, release_id="none")))
 
 
 def overlay_folder(overlay: str | None) -> Path:
