@@ -81,7 +81,8 @@ def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]
 
 def _run_checks(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
     """The verdicts of all checks. Raises SmokeTestFailed for the first that did not pass."""
-    host, (rest, grpc_port) = engine_host(release), server_ports(client.inspect_container(container))
+    host = engine_host(release)
+    rest, grpc_port = server_ports(client.inspect_container(container), version=export.version)
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
     available = _await_available(client, container, export.version, lambda: send_request(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
@@ -95,12 +96,12 @@ def _run_checks(client: Any, container: str, release: Release, export: Export) -
     return check_verdicts(verdicts)
 
 
-def server_ports(found: JsonObject) -> tuple[str, str]:
+def server_ports(found: JsonObject, *, version: int) -> tuple[str, str]:
     """The engine's ports for REST and for gRPC, from what the engine says of a container.
 
     Raises SmokeTestFailed or SmokeTestUnfinished if the server has ended: its container has no ports.
     """
-    check_running(found)
+    check_running(found, when=f" before version {version} was AVAILABLE")
     ports = found["NetworkSettings"]["Ports"] or {}
     rest, over_grpc = (ports.get(f"{port}/tcp") for port in (REST_PORT, GRPC_PORT))
     if not rest or not over_grpc:
@@ -108,14 +109,14 @@ def server_ports(found: JsonObject) -> tuple[str, str]:
     return str(rest[0]["HostPort"]), str(over_grpc[0]["HostPort"])
 
 
-def check_running(found: JsonObject) -> None:
+def check_running(found: JsonObject, *, when: str = "") -> None:
     """Raise SmokeTestFailed if the server has ended by itself, SmokeTestUnfinished if it was ended from outside."""
     state = found["State"]
     if state["Running"]:
         return
     if state["ExitCode"] in FROM_OUTSIDE:
-        raise SmokeTestUnfinished(f"the server was ended from outside, with status {state['ExitCode']}")
-    raise SmokeTestFailed(f"the server ended with status {state['ExitCode']}")
+        raise SmokeTestUnfinished(f"the server was ended from outside, with status {state['ExitCode']}{when}")
+    raise SmokeTestFailed(f"the server ended with status {state['ExitCode']}{when}")
 
 
 def ask_over_grpc(address: str, cases: Iterable[GoldenCase], descriptors: bytes, *, version: int) -> list[Verdict]:
@@ -130,7 +131,7 @@ def _await_available(client: Any, container: str, version: int, ask_status: Call
         verdict = judge_status(version, ask_status())
         if verdict.outcome != "wait":
             return verdict
-        check_running(client.inspect_container(container))
+        check_running(client.inspect_container(container), when=f" before version {version} was AVAILABLE")
         if time.monotonic() > deadline:
             raise SmokeTestUnfinished(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
         time.sleep(SMOKE_POLL_S)
