@@ -89,9 +89,9 @@ def repository_of(reference: str) -> str:
     return name[: -len(last)] + last.split(":", 1)[0]
 
 
-def image_tag(version: int, content_hash: str, base_digest: str) -> str:
-    """A tag for people to read."""
-    return f"v{version}-{short(digest_of([content_hash, base_digest]))}"
+def image_tag(version: int, image_id: str) -> str:
+    """A tag of one image only: it never moves, so that no registry takes a live image for one that nobody needs."""
+    return f"v{version}-{short(image_id)}"
 
 
 def build_container_name(model: str, store: str) -> str:
