@@ -24,7 +24,7 @@ from slipway.dag.tasks.record import PruneOperator
 from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_inconclusive
 from slipway.model.served import read_model_file, served_files
-from slipway.names import dag_id
+from slipway.names import dag_id, printable
 
 DOC = """
 ### {model}
@@ -48,7 +48,7 @@ Model file: `include/served/{model}.yaml`. If a task is red, its last log line s
 
 def refresh_dag(path: Path) -> DAG:
     """The DAG of one model file. If the file is refused, the DAG has no schedule, and `resolve` says what is wrong."""
-    model = path.stem
+    model = printable(path.stem)
     file, description = _read(path)
     on_gke = file is not None and file.target.gke is not None
     temporary = file is not None and is_temporary(file)
@@ -64,7 +64,7 @@ def refresh_dag(path: Path) -> DAG:
         default_args=RETRIES,
         tags=["slipway", "refresh"],
     ) as dag:
-        resolve = ResolveOperator(task_id=task_ids.RESOLVE, model_file=str(path))
+        resolve = ResolveOperator(task_id=task_ids.RESOLVE, model_file=str(path.with_name(printable(path.name))))
         preflight = [PreflightOperator(task_id=task_ids.PREFLIGHT)] if on_gke else []
         cluster = cluster_tasks(temporary=temporary) if on_gke else []
         build = build_tasks()

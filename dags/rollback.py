@@ -9,7 +9,7 @@ from slipway.dag.forms import rollback_form
 from slipway.dag.graph import RETRIES, announce_task, closing_tasks, proof_tasks
 from slipway.dag.tasks.plan import ChooseOperator
 from slipway.model.served import served_files
-from slipway.names import rollback_dag_id
+from slipway.names import printable, rollback_dag_id
 
 DOC = """
 ### {model}: back to a recorded release
@@ -39,5 +39,5 @@ def rollback_dag(model: str) -> DAG:
 
 
 for served in served_files():
-    rollback = rollback_dag(served.stem)
+    rollback = rollback_dag(printable(served.stem))
     globals()[rollback.dag_id] = rollback

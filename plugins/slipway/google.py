@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from slipway.bounded_requests import bound_session, call_within
 from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ENDPOINT_KEPT_S = 600  # an endpoint never changes; a new cluster of the same name has another one
 RETRYABLE = frozenset({408, 429})  # HTTP statuses besides 5xx that can be retried
 INTERNAL, UNAVAILABLE = 500, 503
+TOKEN_S = 60  # for a token; Google's client tries again by itself when it gets an error
 IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
 
 _endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
@@ -184,10 +186,21 @@ def gke_hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
 
 
 def _make_token(credentials: Any) -> str:
-    from google.auth.transport.requests import Request
+    from google.auth.exceptions import TransportError
 
-    credentials.refresh(Request())
+    try:
+        call_within(TOKEN_S, lambda: credentials.refresh(token_request()))
+    except TimeoutError as error:
+        raise TransportError(str(error)) from error  # type: ignore[no-untyped-call]  # Google left it untyped
     return str(credentials.token)
+
+
+def token_request() -> Any:
+    """What Google's credentials request a token with: an answer of a bounded size."""
+    from google.auth.transport.requests import Request
+    from requests import Session
+
+    return Request(bound_session(Session()))
 
 
 def gke_endpoint(conn_id: str, cluster: GkeCluster) -> tuple[str, str]:

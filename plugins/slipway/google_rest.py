@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from slipway.bounded_requests import bound_session, call_within
 from slipway.errors import one_line
 from slipway.facts import JsonObject
 
-REQUEST_S = 10  # an answer takes well under a second
+REQUEST_S = 10  # to connect, and between two bytes; an answer takes well under a second
+TOTAL_S = 30  # for a whole answer, with a token if it needs a new one
 OK, NOT_FOUND = 200, 404
 NOT_ANSWERED = 0
 
@@ -56,9 +59,10 @@ class GoogleRest:
         from requests.exceptions import RequestException
 
         url = f"https://{api}.{self.universe}{path}"
+        limits = {"timeout": REQUEST_S, "max_allowed_time": REQUEST_S}
         try:
-            answer = self.request(method, url, timeout=REQUEST_S, max_allowed_time=REQUEST_S, **options)
-        except (RequestException, GoogleAuthError) as error:
+            answer = call_within(TOTAL_S, partial(self.request, method, url, **limits, **options))
+        except (RequestException, GoogleAuthError, TimeoutError) as error:
             return GoogleAnswer(status=NOT_ANSWERED, body={"error": {"message": f"{type(error).__name__}: {error}"}})
         try:
             body = answer.json()
@@ -73,11 +77,12 @@ def google_rest(conn_id: str) -> Iterator[GoogleRest]:
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from google.auth.transport.requests import AuthorizedSession
 
-    from slipway.google import google_errors
+    from slipway.google import google_errors, token_request
 
     with google_errors(f"connection {conn_id}", conn_id):
         credentials = GoogleBaseHook(gcp_conn_id=conn_id).get_credentials()
-    session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # Google left it untyped
+    session = AuthorizedSession(credentials, auth_request=token_request())  # type: ignore[no-untyped-call]  # Google left it untyped
+    bound_session(session)
     try:
         yield GoogleRest(_account(credentials), session.request, credentials.universe_domain)
     finally:

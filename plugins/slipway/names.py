@@ -26,6 +26,7 @@ SERVING_SIGNATURE = "serving_default"
 REST_PORT = 8501  # of every Service
 
 SHORT = 12  # characters of a hash that a person can tell apart
+LONGEST_MODEL = 40  # characters of a model's name
 LONGEST_FILE_NAME = 150  # characters of a run id, which has up to 250; a file system's limit is 255 with all suffixes
 
 
@@ -33,8 +34,11 @@ LONGEST_FILE_NAME = 150  # characters of a run id, which has up to 250; a file s
 
 
 def dag_id(model: str) -> str:
-    """The DAG that refreshes a model. A dot replaces what a model's name cannot have: a refused file gets a DAG too."""
-    return f"refresh_{re.sub(r'[^a-z0-9-]', '.', model).replace('-', '_')}"
+    """The DAG that refreshes a model. A refused file gets a DAG too: what a model's name cannot have becomes a dot, and a hash."""
+    name = printable(model)
+    safe = re.sub(r"[^a-z0-9-]", ".", name)[:LONGEST_MODEL]
+    tail = "" if safe == name else f".{short(digest_of(name))}"
+    return f"refresh_{safe.replace('-', '_')}{tail}"
 
 
 def rollback_dag_id(model: str) -> str:
@@ -85,9 +89,9 @@ def repository_of(reference: str) -> str:
     return name[: -len(last)] + last.split(":", 1)[0]
 
 
-def image_tag(version: int, content_hash: str, base_digest: str) -> str:
-    """A tag for people to read."""
-    return f"v{version}-{short(digest_of([content_hash, base_digest]))}"
+def image_tag(version: int, image_id: str) -> str:
+    """A tag of one image only: it never moves, so that no registry takes a live image for one that nobody needs."""
+    return f"v{version}-{short(image_id)}"
 
 
 def build_container_name(model: str, store_id: str) -> str:
@@ -160,6 +164,11 @@ def file_name(run_id: str) -> str:
     """A run id as a file name; Airflow's own ids contain `:` and `+`. A changed name ends in the run id's hash."""
     safe = re.sub(r"^\.|[^A-Za-z0-9_.-]", "_", run_id)[:LONGEST_FILE_NAME]
     return run_id if safe == run_id else f"{safe}-{short(digest_of(run_id))}"
+
+
+def printable(text: str) -> str:
+    """The text without halves of characters, which no database stores; a file's name may have bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 # --- hashes ---

@@ -207,9 +207,9 @@ class Release:
         """The release's id, from its fingerprint and the image's digest."""
         return names.short(names.digest_of([self.fingerprint, image_digest]))
 
-    def tag(self, version: int, content_hash: str) -> str:
-        """The image's tag, for people; Kubernetes pulls by digest."""
-        return names.image_tag(version, content_hash, self.base_digest)
+    def tag(self, version: int, image_id: str) -> str:
+        """The image's tag, for people and for the registry's own rules; Kubernetes pulls by digest."""
+        return names.image_tag(version, image_id)
 
     def reference(self, digest: str) -> str:
         """The pushed image by digest."""

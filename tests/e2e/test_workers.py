@@ -44,12 +44,13 @@ def test_no_container_is_left(trial, engine):
 
 
 def test_two_builds_of_one_export_have_one_layer(trial, engine):
-    """A forced second build makes the same layer of the model, so a push sends no layer again."""
+    """A forced second build makes the same layer of the model, so a push sends no layer again. The image has its own tag."""
     facts = {**trial.facts, "resolve": {**trial.facts["resolve"], "force": True}}
     done = trial.run("build_image", facts=facts, check=False)
     again = json.loads(done.stdout.splitlines()[-1])
     assert again["layer"] == trial.facts["build_image"]["layer"]
     assert again["image_id"] != trial.facts["build_image"]["image_id"]
+    assert again["reference"] != trial.facts["build_image"]["reference"]
 
 
 def test_push_builds_and_tests_an_image_again_that_its_engine_lacks(trial, engine, stand):

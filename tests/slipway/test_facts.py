@@ -1,7 +1,10 @@
 import json
+from dataclasses import dataclass
 
 import pytest
+from pydantic import TypeAdapter
 
+from slipway import facts
 from slipway.errors import InputRefused
 from slipway.facts import Applied, Export, ObjectRef, Proof, from_dict, to_dict
 from slipway.release import Release, Source
@@ -25,6 +28,19 @@ def test_same_fact_from_json(name, request):
     """A fact is read back unchanged from XCom."""
     fact = request.getfixturevalue(name)
     assert fact == from_dict(type(fact), json.loads(json.dumps(to_dict(fact))))
+
+
+def test_many_facts_of_a_kind_need_one_adapter(monkeypatch):
+    """A type adapter takes milliseconds to build, which the triggerer's event loop would wait for at each look."""
+
+    @dataclass(frozen=True)
+    class Kind:
+        number: int
+
+    built = []
+    monkeypatch.setattr(facts, "TypeAdapter", lambda kind: built.append(kind) or TypeAdapter(kind))
+    assert [from_dict(Kind, {"number": number}).number for number in range(100)] == list(range(100))
+    assert built == [Kind]
 
 
 @pytest.mark.parametrize("fact", [REF, APPLIED, Target(conn_id="kubernetes_default", namespace="shop")], ids=type)

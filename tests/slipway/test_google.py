@@ -262,3 +262,17 @@ def test_error_by_http_status(status, kind):
     error = google_refusal("disks of shop", status, "no\nreason.", then="give a role")
     then = "give a role" if kind is ClusterRefused else "look at status.cloud.google.com"
     assert (type(error), str(error)) == (kind, f"disks of shop: no reason. Next: {then}")
+
+
+def test_a_token_without_an_end_can_be_retried(google, emulator, mean_server, monkeypatch, tmp_path):
+    """A token server, or a proxy before it, that drips or sends on and on, is one that does not respond."""
+    key = json.loads(emulator.identity.key_file.read_text())
+    (tmp_path / "key.json").write_text(
+        json.dumps({**key, "token_uri": mean_server.url, "universe_domain": "googleapis.com"})
+    )
+    extra = {"key_path": str(tmp_path / "key.json")}
+    monkeypatch.setenv("AIRFLOW_CONN_DRIPS", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    monkeypatch.setattr("slipway.google.TOKEN_S", 0.5)
+    with pytest.raises(GoogleUnreachable, match="connection drips"):
+        google_access_token("drips")
+    assert mean_server.sent < 64 * 1024 * 1024

@@ -76,7 +76,7 @@ def ensure_image(client: Any, release: Release, export: Export) -> Image:
     if not release.force:
         for known in client.images(filters={"label": f"{IMAGE_LABEL_BUILD}={key}"}):
             log.info("image: the engine has it: %s", known["Id"])
-            return _image(client, known["Id"], release, export)
+            return _tagged(client, known["Id"], release, export)
     return build_image(client, release, export)
 
 
@@ -147,14 +147,12 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
             _copy_model(client, container, export)
             done = client.commit(
                 container,
-                repository=release.repository,
-                tag=release.tag(export.version, export.content_hash),
                 changes=plan_image_changes(release, export),
                 conf=base["Config"],  # not the container's, which has its hostname
             )
     except DockerException as error:
         raise image_build_failed(f"image {release.repository}", error) from error
-    return _image(client, done["Id"], release, export)
+    return _tagged(client, done["Id"], release, export)
 
 
 def ensure_base(client: Any, release: Release) -> None:
@@ -179,11 +177,19 @@ def _copy_model(client: Any, container: str, export: Export) -> None:
                 )
 
 
-def _image(client: Any, image_id: str, release: Release, export: Export) -> Image:
-    found = client.inspect_image(image_id)
+def _tagged(client: Any, image_id: str, release: Release, export: Export) -> Image:
+    """The image, under the tag that only it has: without one, the engine's own clean-up would remove it."""
+    from docker.errors import DockerException
+
+    try:
+        found = client.inspect_image(image_id)
+        tag = release.tag(export.version, found["Id"])
+        client.tag(found["Id"], release.repository, tag, force=True)
+    except DockerException as error:
+        raise image_build_failed(f"image {release.repository}", error) from error
     return Image(
         image_id=found["Id"],
         layer=found["RootFS"]["Layers"][-1],
-        reference=f"{release.repository}:{release.tag(export.version, export.content_hash)}",
+        reference=f"{release.repository}:{tag}",
         version=export.version,
     )

@@ -5,7 +5,10 @@ The worker sends these requests itself. Everything else about images goes throug
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from slipway.bounded_http import bounded_client, send_bounded
 from slipway.errors import RegistryUnusable, one_line
 from slipway.image.registry_login import Login, find_login, image_host
 
@@ -26,7 +30,10 @@ MANIFESTS = (
 )
 DOCKER_HUB = "registry-1.docker.io"  # the registry of names without one
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
-REQUEST_TIMEOUT_S = 30
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+REQUEST_TIMEOUT_S = 30  # to connect, and between two bytes
+TOTAL_S = 120  # for a whole answer
+MAX_PAGES = 1000  # of a list of tags
 SHOWN_CHARACTERS = 200  # of an error page
 
 
@@ -43,18 +50,21 @@ class Tagged:
 class Repository:
     """An image repository in a registry. Methods raise RegistryUnusable."""
 
-    client: httpx.Client  # its base URL is the repository's
+    client: httpx.AsyncClient  # its base URL is the repository's
+    runner: asyncio.Runner  # of the client's connections
 
     def tagged(self, *, without: frozenset[str] = frozenset()) -> Iterator[Tagged]:
         """Every tag with its image, except images with the digests in `without`; none if the repository does not exist."""
         for tag in self._tags():
             manifest = self._request("GET", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND})
-            digest = manifest.headers.get("Docker-Content-Digest", "")
-            if not manifest.is_success or digest in without:  # deleted meanwhile, or excluded
+            if not manifest.is_success:  # deleted meanwhile
                 continue
-            config = manifest.json().get("config")
+            digest = self._digest_of(manifest)
+            if digest in without:
+                continue
+            config = self._json(manifest).get("config")
             if config:  # else it is an index of several platforms, which Slipway never pushes
-                blob = self._request("GET", f"blobs/{config['digest']}").json()
+                blob = self._json(self._request("GET", f"blobs/{config['digest']}"))
                 labels = (blob.get("config") or {}).get("Labels") or {}
                 yield Tagged(tag=tag, digest=digest, labels=labels)
 
@@ -63,6 +73,10 @@ class Repository:
 
         Tags first: some registries keep an image as long as it has a tag. Others cannot delete a tag.
         """
+        if not DIGEST.fullmatch(digest):
+            raise RegistryUnusable(
+                f"{self._where}: {digest!r} is not a digest, nothing was deleted. Next: check its manifests"
+            )
         for tag in tags:
             self._request(
                 "DELETE", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST, *CANNOT_DELETE}
@@ -71,27 +85,64 @@ class Repository:
         return answer.status_code not in CANNOT_DELETE
 
     def _tags(self) -> Iterator[str]:
-        page: str | None = "tags/list"
+        page, seen = "tags/list", set[str]()
         while page:
             answer = self._request("GET", page, allowed={HTTPStatus.NOT_FOUND})
             if not answer.is_success:
                 return
-            yield from answer.json().get("tags") or ()
+            yield from self._json(answer).get("tags") or ()
+            seen |= {page, str(answer.url)}
             following = answer.links.get("next", {}).get("url")
-            page = str(answer.url.join(following)) if following else None
+            page = str(self._same_host(answer.url.join(following))) if following else ""
+            if page in seen or len(seen) > 2 * MAX_PAGES:
+                raise RegistryUnusable(
+                    f"{self._where}: GET {page}: its list of tags has no end. Next: ask who runs the registry"
+                )
+
+    def _same_host(self, url: httpx.URL) -> httpx.URL:
+        base = self.client.base_url
+        if (url.scheme, url.netloc) != (base.scheme, base.netloc):  # another host would get the login
+            raise RegistryUnusable(
+                f"{self._where}: its list of tags leads to another host: {url}. Next: ask who runs the registry"
+            )
+        return url
+
+    def _digest_of(self, manifest: httpx.Response) -> str:
+        """The digest of a manifest's bytes. What the registry says is only compared: `Docker-Content-Digest` is a SHOULD."""
+        digest = f"sha256:{hashlib.sha256(manifest.content).hexdigest()}"
+        named = manifest.headers.get("Docker-Content-Digest", "")
+        if named.startswith("sha256:") and named != digest:
+            raise RegistryUnusable(
+                f"{self._where}: {manifest.url}: it names {named}, but its bytes have the digest {digest}. "
+                "Next: ask who runs the registry, or the proxy before it"
+            )
+        return digest
+
+    def _json(self, answer: httpx.Response) -> Any:
+        """The JSON object of an answer."""
+        try:
+            found = json.loads(answer.content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise RegistryUnusable(f"{self._where}: {answer.url}: not a JSON object. Next: check image.repository")
+        return found
+
+    @property
+    def _where(self) -> str:
+        return f"registry {self.client.base_url}"
 
     def _request(self, method: str, path: str, allowed: set[HTTPStatus] | None = None) -> httpx.Response:
-        where = f"registry {self.client.base_url}"
         try:
-            answer = self.client.request(method, path)
+            answer = self.runner.run(send_bounded(self.client, method, path, total_s=TOTAL_S))
         except httpx.HTTPError as error:
             raise RegistryUnusable(
-                f"{where}: {one_line(error)}. Next: check that the worker reaches the registry"
+                f"{self._where}: {method} {path}: {one_line(error)}. Next: check that the worker reaches the registry"
             ) from error
         if not answer.is_success and answer.status_code not in (allowed or ()):
             words = one_line(answer.text)[:SHOWN_CHARACTERS]
             raise RegistryUnusable(
-                f"{where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights"
+                f"{self._where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights"
             )
         return answer
 
@@ -104,14 +155,18 @@ def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Rep
     RegistryLoginRefused or GoogleUnreachable if a Google connection gets no token.
     """
     login = find_login(registry_conn_id, repository)
-    with httpx.Client(
+    client = bounded_client(
         base_url=repository_url(repository),
         auth=_RegistryAuth(login),
         headers={"Accept": ", ".join((*MANIFESTS, "*/*"))},
         follow_redirects=True,
         timeout=REQUEST_TIMEOUT_S,
-    ) as client:
-        yield Repository(client)
+    )
+    with asyncio.Runner() as runner:
+        try:
+            yield Repository(client, runner)
+        finally:
+            runner.run(client.aclose())
 
 
 def repository_url(repository: str) -> str:

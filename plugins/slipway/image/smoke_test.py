@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from slipway.errors import SmokeTestFailed, SmokeTestUnfinished, one_line
-from slipway.facts import Export, Image, Proof
+from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
+from slipway.facts import Export, Image, JsonObject, Proof
 from slipway.image.docker_errors import smoke_test_unfinished
 from slipway.image.engine import engine_host, throwaway_container
 from slipway.names import REST_PORT
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
-from slipway.serving.client import grpc_client, send_request
+from slipway.serving.client import send_grpc_request, send_request
 from slipway.serving.golden import (
     GARBAGE_BODY,
     GoldenCase,
     cases_from,
     judge_answer,
     judge_garbage,
-    judge_prediction,
+    judge_grpc_answer,
+    judge_round,
     judge_status,
-    judge_version,
 )
 from slipway.verdict import Verdict
 
@@ -31,6 +31,9 @@ SMOKE_TIMEOUT_S = 300  # enough to start TensorFlow and load a large model on a 
 SMOKE_POLL_S = 0.5
 SMOKE_FLAGS = ["--max_num_load_retries=0", "--tensorflow_inter_op_parallelism=1", "--tensorflow_intra_op_parallelism=2"]
 GRPC_PORT = 8500
+FROM_OUTSIDE = frozenset(
+    {137, 143}
+)  # the exit statuses of SIGKILL and SIGTERM: from the machine, the engine or a person
 LAST_LOG_LINES = 15
 
 log = logging.getLogger(__name__)
@@ -78,56 +81,67 @@ def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]
 
 def _run_checks(client: Any, container: str, release: Release, export: Export) -> tuple[Verdict, ...]:
     """The verdicts of all checks. Raises SmokeTestFailed for the first that did not pass."""
-    ports = client.inspect_container(container)["NetworkSettings"]["Ports"]
     host = engine_host(release)
-    rest, grpc_port = (ports[f"{port}/tcp"][0]["HostPort"] for port in (REST_PORT, GRPC_PORT))
+    rest, grpc_port = server_ports(client.inspect_container(container), version=export.version)
     base_url, path = f"http://{host}:{rest}", release.version_path(export.version)
     available = _await_available(client, container, export.version, lambda: send_request(base_url, path))
     cases = cases_from(read_json(export.golden_uri))
     answers = [judge_answer(case, send_request(base_url, f"{path}:predict", case.rest_body)) for case in cases]
     garbage = judge_garbage(send_request(base_url, f"{path}:predict", GARBAGE_BODY), marks=release.marks_garbage)
-    grpc_verdicts = _check_grpc(f"{host}:{grpc_port}", cases, export)
-    return _all_passed([available, *answers, garbage, *grpc_verdicts])
+    descriptors = read_bytes(export.descriptors_uri)
+    over_grpc = ask_over_grpc(f"{host}:{grpc_port}", cases, descriptors, version=export.version)
+    verdicts = (available, *answers, garbage, *over_grpc)
+    if any(verdict.outcome == "wait" for verdict in verdicts):
+        check_running(client.inspect_container(container))  # a server that a request ended does not answer any more
+    return check_verdicts(verdicts)
 
 
-def _check_grpc(address: str, cases: Iterable[GoldenCase], export: Export) -> list[Verdict]:
-    import grpc
+def server_ports(found: JsonObject, *, version: int) -> tuple[str, str]:
+    """The engine's ports for REST and for gRPC, from what the engine says of a container.
 
-    verdicts: list[Verdict] = []
-    with grpc_client(address, read_bytes(export.descriptors_uri)) as client:
-        for case in cases:
-            try:
-                answer = client.predict(case, export.version)
-            except grpc.RpcError as error:
-                return [*verdicts, Verdict.failed(f"golden case {case.name!r} over gRPC: {one_line(error)}")]
-            verdicts += [
-                judge_prediction(case, answer.label, answer.confidence),
-                judge_version(export.version, answer.version),
-            ]
-    return verdicts
+    Raises SmokeTestFailed or SmokeTestUnfinished if the server has ended: its container has no ports.
+    """
+    check_running(found, when=f" before version {version} was AVAILABLE")
+    ports = found["NetworkSettings"]["Ports"] or {}
+    rest, over_grpc = (ports.get(f"{port}/tcp") for port in (REST_PORT, GRPC_PORT))
+    if not rest or not over_grpc:
+        raise SmokeTestUnfinished("the engine published no ports of the container")
+    return str(rest[0]["HostPort"]), str(over_grpc[0]["HostPort"])
+
+
+def check_running(found: JsonObject, *, when: str = "") -> None:
+    """Raise SmokeTestFailed if the server has ended by itself, SmokeTestUnfinished if it was ended from outside."""
+    state = found["State"]
+    if state["Running"]:
+        return
+    if state["ExitCode"] in FROM_OUTSIDE:
+        raise SmokeTestUnfinished(f"the server was ended from outside, with status {state['ExitCode']}{when}")
+    raise SmokeTestFailed(f"the server ended with status {state['ExitCode']}{when}")
+
+
+def ask_over_grpc(address: str, cases: Iterable[GoldenCase], descriptors: bytes, *, version: int) -> list[Verdict]:
+    """The verdicts on the answers to all golden cases over gRPC; as over REST, no answer means wait."""
+    return [judge_grpc_answer(case, version, send_grpc_request(address, descriptors, case, version)) for case in cases]
 
 
 def _await_available(client: Any, container: str, version: int, ask_status: Callable[[], Any]) -> Verdict:
-    """Poll until the version is AVAILABLE, its load failed, or the container ended. Raises SmokeTestUnfinished when time is up."""
+    """Poll until the version is AVAILABLE or its load failed. Raises SmokeTestFailed, SmokeTestUnfinished."""
     deadline = time.monotonic() + SMOKE_TIMEOUT_S
     while True:
         verdict = judge_status(version, ask_status())
-        state = client.inspect_container(container)["State"]
-        if verdict.outcome == "wait" and not state["Running"]:
-            verdict = Verdict.failed(
-                f"the server ended with status {state['ExitCode']} before version {version} was AVAILABLE"
-            )
-        if verdict.outcome == "wait" and time.monotonic() > deadline:
-            raise SmokeTestUnfinished(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
         if verdict.outcome != "wait":
             return verdict
+        check_running(client.inspect_container(container), when=f" before version {version} was AVAILABLE")
+        if time.monotonic() > deadline:
+            raise SmokeTestUnfinished(f"{verdict.reason} after {SMOKE_TIMEOUT_S} s")
         time.sleep(SMOKE_POLL_S)
 
 
-def _all_passed(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
+def check_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts, if all passed. Raises SmokeTestFailed for the first that failed, else SmokeTestUnfinished."""
     for verdict in verdicts:
         log.info("smoke test: %s", verdict)
-    for verdict in verdicts:
-        if verdict.outcome != "pass":
-            raise (SmokeTestFailed if verdict.outcome == "fail" else SmokeTestUnfinished)(verdict.reason)
+    together = judge_round(verdicts)
+    if together.outcome != "pass":
+        raise (SmokeTestFailed if together.outcome == "fail" else SmokeTestUnfinished)(together.reason)
     return tuple(verdicts)

@@ -17,6 +17,7 @@ from slipway.facts import JsonObject, ObjectRef
 from slipway.kubernetes.api import NOT_FOUND, api_errors
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.manifests import Manifest, kind_rank, manifest_name
+from slipway.kubernetes.secrets import has_hashes
 from slipway.names import FIELD_MANAGER, LABEL_MODEL, LABEL_RELEASE
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -36,8 +37,12 @@ class ApplyPlan:
 
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
-    """Apply these manifests in their order; later delete, in reverse order, what only the last record lists."""
-    return ApplyPlan(apply=tuple(objects), prune=plan_outdated(before, map(object_ref_of, objects)))
+    """Apply these manifests in their order; later delete, in reverse order, what only the last record lists.
+
+    A Secret of which only the hashes are known is left as it is: neither applied nor deleted.
+    """
+    known = tuple(one for one in objects if not has_hashes(one))
+    return ApplyPlan(apply=known, prune=plan_outdated(before, map(object_ref_of, objects)))
 
 
 def plan_outdated(before: Iterable[ObjectRef], now: Iterable[ObjectRef]) -> tuple[ObjectRef, ...]:
@@ -81,6 +86,13 @@ def dry_run_plan(release: Release, plan: ApplyPlan) -> list[Trial]:
             if live is not None and _is_of(live, release.model):
                 trials.append(Trial(name=str(ref), before=live.to_dict(), after=None))
     return trials
+
+
+def read_objects(target: Target, refs: tuple[ObjectRef, ...]) -> list[JsonObject]:
+    """Those of the objects that exist in the cluster. Raises ApplyError."""
+    with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
+        found = [_read(client, target, ref) for ref in refs]
+    return [live.to_dict() for live in found if live is not None]
 
 
 def object_exists(target: Target, ref: ObjectRef) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import TYPE_CHECKING
 
+from slipway.bounded_http import EndlessAnswer
 from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix_refusal
 from slipway.serving.client import no_answer, send_request_async
-from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer
+from slipway.serving.golden import ANSWER_TIMEOUT_S, MAX_ANSWER_BYTES, REQUEST_TIMEOUT_S, Answer
 from slipway.target import Target
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 async def send_to_service(target: Target, url: str, path: str, body: str | None = None) -> Answer:
@@ -23,9 +29,13 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
     from slipway.kubernetes.client import async_cluster_client
 
     # As JSON the client would encode the body again.
-    headers = {"Accept": "application/json", "Content-Type": "application/octet-stream"}
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/octet-stream",
+    }
     try:
-        async with async_cluster_client(target) as client:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), async_cluster_client(target) as client:
             response = await client.call_api(
                 path,
                 "GET" if body is None else "POST",
@@ -35,9 +45,23 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
                 _preload_content=False,
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
-            return read_proxy_answer(response.status, await response.text())
-    except (aiohttp.ClientError, TimeoutError) as error:
+            return read_proxy_answer(response.status, await _read_bounded(response))
+    except (aiohttp.ClientError, EndlessAnswer) as error:  # some of aiohttp's are TimeoutErrors too
         return no_answer(error)
+    except TimeoutError:
+        return no_answer(EndlessAnswer(f"the API server: no complete answer within {ANSWER_TIMEOUT_S:g} s"))
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> str:
+    """The body of an answer. Raises EndlessAnswer if it is too large, or hides its size."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise EndlessAnswer("the API server: a compressed answer, which was not asked for")
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise EndlessAnswer(f"the API server: an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return body.decode(errors="replace")
 
 
 def read_proxy_answer(status: int, body: str) -> Answer:

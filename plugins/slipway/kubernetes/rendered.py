@@ -1,16 +1,18 @@
 """The manifests of a release as `resolve` rendered them: kept in the artifact store, and checked each time they are read.
 
-They are blank: image, version and release id are put in when they are known. So every task, on any worker, previews and
+Of the values of Secrets the store has hashes; the worker's overlay has the values. The manifests are blank: image, version and release id are put in when they are known. So every task, on any worker, previews and
 applies the same manifests, whatever overlay or kubectl that worker has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from slipway.errors import ManifestError, StoreError
 from slipway.kubernetes.kustomize import render_manifests
-from slipway.kubernetes.manifests import Manifest, check_manifests, fill_manifests
+from slipway.kubernetes.manifests import Manifest, check_manifests, fill_manifests, manifest_name
+from slipway.kubernetes.secrets import fill_secrets, has_hashes, hash_secrets
 from slipway.names import digest_of, rendered_key
 from slipway.records.store import Store
 from slipway.release import Release
@@ -26,10 +28,11 @@ class Rendered:
 
 def keep_rendered(release: Release, rendered: Rendered) -> Release:
     """The release with the hashes of its rendered manifests, which are now in the store. Raises StoreError."""
-    value = {"live": rendered.live, "preview": rendered.preview}
+    live, preview = hash_secrets(rendered.live), rendered.preview and hash_secrets(rendered.preview)
+    value = {"live": live, "preview": preview}
     digest = digest_of(value)
     Store(release.store).put_json(value, rendered_key(release.model, digest))
-    return replace(release, manifests_hash=digest_of(rendered.live), rendered_hash=digest)
+    return replace(release, manifests_hash=digest_of(live), rendered_hash=digest)
 
 
 def read_rendered(release: Release) -> Rendered:
@@ -50,14 +53,30 @@ def read_live(release: Release) -> list[Manifest]:
     Raises StoreError, and ManifestError if they are not the same any more.
     """
     if release.rendered_hash is not None:
-        return read_rendered(release).live
+        return with_secrets(read_rendered(release).live, lambda: render_manifests(release))
     live = render_manifests(release)
-    if digest_of(live) != release.manifests_hash:
+    if digest_of(hash_secrets(live)) != release.manifests_hash:
         raise ManifestError(
             f"model {release.model}: the overlay here is not the one that resolve rendered in run {release.run_id}. "
             "Next: clear the run from its first task"
         )
     return live
+
+
+def with_secrets(objects: list[Manifest], render: Callable[[], list[Manifest]]) -> list[Manifest]:
+    """The objects with the values of Secrets, of which the store has only hashes, as this worker renders them.
+
+    Raises ManifestError if they are not those that `resolve` rendered.
+    """
+    if not any(map(has_hashes, objects)):
+        return objects
+    filled = fill_secrets(objects, render())
+    for manifest in filter(has_hashes, filled):
+        raise ManifestError(
+            f"{manifest_name(manifest)}: this worker's overlay has other values than resolve rendered. "
+            "Next: bring the overlay to all workers, then clear the run from its first task"
+        )
+    return filled
 
 
 def live_manifests(release: Release, *, reference: str, version: int, release_id: str) -> list[Manifest]:

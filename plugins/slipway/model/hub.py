@@ -5,11 +5,20 @@ The exporter fetches the files. HF_ENDPOINT and HF_TOKEN have the same meaning a
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from slipway.errors import HubUnreachable, InputRefused, ResolveError, one_line
 
-HUB_TIMEOUT_S = 30
+if TYPE_CHECKING:
+    from httpx import AsyncClient, Response
+
+HUB_TIMEOUT_S = 30  # to connect, and between two bytes
+TOTAL_S = 60  # for a whole answer
+MAX_REDIRECTS = 5
 PROBED_FILE = "config.json"  # every checkpoint has it; a gated model's files are protected, its metadata is not
 TOKEN = re.compile(r"[!-~]+")  # HTTP refuses anything else, with an error that quotes it
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -42,19 +51,61 @@ def hub_commit(repo: str, revision: str, *, token_conn_id: str | None = None) ->
 
     Raises InputRefused, ResolveError; HubUnreachable if it can be retried.
     """
-    from httpx2 import HTTPError  # from the HTTP library that the client uses; it lets these errors through
-    from huggingface_hub import HfApi, hf_hub_url
+    from httpx import HTTPError
 
-    api = HfApi(token=hub_token(token_conn_id))
-    where = f"source.hub {repo}@{revision}"
+    where, token = f"source.hub {repo}@{revision}", hub_token(token_conn_id)
     try:
-        commit = api.model_info(repo, revision=revision, timeout=HUB_TIMEOUT_S).sha
-        if commit is None or not COMMIT.fullmatch(commit):
-            raise ResolveError(f"{where}: the Hub reports no commit. Next: set revision to a commit")
-        api.get_hf_file_metadata(url=hf_hub_url(repo, PROBED_FILE, revision=commit), timeout=HUB_TIMEOUT_S)
+        commit = asyncio.run(_find_commit(repo, revision, token))
     except (HTTPError, OSError, ValueError) as error:
         raise hub_error(error, where, token_conn_id) from error
-    return str(commit)
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        raise ResolveError(f"{where}: the Hub reports no commit. Next: set revision to a commit")
+    return commit
+
+
+async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
+    """What the Hub says that the revision names, after a check that its files may be read.
+
+    The Hub's own client reads an answer of any size, for any time; its errors are used.
+    """
+    from huggingface_hub import constants, errors, hf_hub_url, is_offline_mode
+    from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # it has it
+
+    from slipway.bounded_http import bounded_client
+
+    if is_offline_mode():
+        raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    validate_repo_id(repo)
+    async with bounded_client(headers=build_hf_headers(token=token), timeout=HUB_TIMEOUT_S) as client:
+        facts = await _ask(client, "GET", f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}")
+        found = json.loads(facts.content)
+        commit = found.get("sha") if isinstance(found, dict) else None
+        if commit:
+            await _ask(client, "HEAD", hf_hub_url(repo, PROBED_FILE, revision=commit))
+    return commit
+
+
+async def _ask(client: AsyncClient, method: str, url: str) -> Response:
+    """The Hub's answer. Raises httpx.HTTPError, and the errors of the Hub's client for a refusal.
+
+    A redirect to another host leads to the file's content, which is not needed; a renamed model redirects within the Hub.
+    """
+    import httpx2  # the Hub's client uses it
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # it has it
+
+    from slipway.bounded_http import send_bounded
+
+    for _ in range(MAX_REDIRECTS):
+        answer = await send_bounded(client, method, url, total_s=TOTAL_S, follow_redirects=method == "GET")
+        following = answer.url.join(answer.headers.get("Location", ""))
+        if not answer.has_redirect_location or following.netloc != answer.url.netloc:
+            break
+        url = str(following)
+    request = httpx2.Request(method, str(answer.url))
+    hf_raise_for_status(
+        httpx2.Response(answer.status_code, headers=answer.headers.raw, content=answer.content, request=request)
+    )
+    return answer
 
 
 def hub_error(error: Exception, where: str, token_conn_id: str | None) -> ResolveError:

@@ -121,11 +121,17 @@ class ModelFile(Part):
     @field_validator("schedule")
     @classmethod
     def _airflow_accepts_it(cls, schedule: str | None) -> str | None:
-        from croniter import croniter
+        from croniter import CroniterBadDateError, croniter
 
-        if schedule is None or schedule in PRESETS or croniter.is_valid(schedule):
+        if schedule is None or schedule in PRESETS:
             return schedule
-        raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
+        if not croniter.is_valid(schedule):
+            raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
+        try:
+            croniter(schedule).get_next()
+        except CroniterBadDateError as error:  # Airflow would raise it too, for all DAGs of the file
+            raise ValueError("is a time that never comes") from error
+        return schedule
 
     @model_validator(mode="after")
     def _temporary_cluster_keeps_nothing(self) -> ModelFile:

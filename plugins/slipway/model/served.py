@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import yaml
@@ -12,9 +13,12 @@ from pydantic import ValidationError
 from slipway.errors import InputRefused, one_line
 from slipway.model.field_types import NAME_PATTERN
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary
+from slipway.model.strict_yaml import MAX_BYTES, load_strict
 from slipway.model.target_settings import TargetSettings
-from slipway.names import preview_name
+from slipway.names import preview_name, printable
 from slipway.paths import OVERLAYS, PROJECT, SERVED
+
+MAX_FINDINGS, MAX_FIELD = 10, 100  # findings and characters of a field's name in the one line
 
 
 def served_files(folder: Path = SERVED) -> list[Path]:
@@ -27,33 +31,34 @@ def read_model_file(path: Path) -> ModelFile:
 
     Raises InputRefused in one line with the file, the field and what to do next.
     """
-    where = " ".join(_shown(path).splitlines())
+    where = _shown(path)
     if not re.fullmatch(NAME_PATTERN, path.stem):
         raise InputRefused(
-            f"{where}: the file's name is the model's name, and {path.stem!r} is invalid. "
+            f"{where}: the file's name is the model's name, and {printable(path.stem)!r} is invalid. "
             "Next: use lower-case letters, digits and '-', at most 40, starting with a letter"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.load(text, Loader=_FieldsOnce)  # noqa: S506 - a SafeLoader
+        data = load_strict(_read_text(path))
     except FileNotFoundError as error:
         raise InputRefused(f"{where}: no such model file. Next: create it, see docs/model-file.md") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputRefused(f"{where}: cannot be read: {error}. Next: make it a readable UTF-8 file") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        raise InputRefused(
+            f"{where}: cannot be read: {one_line(error)}. Next: make it a readable UTF-8 file"
+        ) from error
+    except yaml.YAMLError as error:
         raise InputRefused(f"{where}: not YAML: {one_line(error)}. Next: fix that line") from error
     return parse_model_file(data, where=where)
 
 
-class _FieldsOnce(yaml.SafeLoader):
-    """Refuses a field that is given twice. PyYAML's own loader silently takes the second."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+def _read_text(path: Path) -> str:
+    """The file's text. A pipe would block the parse of all DAGs for ever, and a device has no end."""
+    if not S_ISREG(path.stat().st_mode):
+        raise OSError("not a file")
+    with path.open("rb") as reader:
+        content = reader.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"larger than {MAX_BYTES} bytes")
+    return content.decode("utf-8")
 
 
 def parse_model_file(data: Any, *, where: str) -> ModelFile:
@@ -127,8 +132,11 @@ def _explain(error: ValidationError) -> str:
         text = finding["msg"].removeprefix("Value error, ")
         shown = f" (got {finding['input']!r})" if finding["type"] not in {"missing", "extra_forbidden"} else ""
         findings.append(f"{field}: {text[0].lower()}{text[1:]}{shown if len(shown) < 80 else ''}")  # noqa: PLR2004 - keeps the line short
-    shown_findings = "; ".join(dict.fromkeys(findings))
-    return f"{shown_findings}. Next: fix {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
+    each = list(dict.fromkeys(findings))
+    more = f"; and {len(each) - MAX_FINDINGS} more" if len(each) > MAX_FINDINGS else ""
+    return (
+        f"{'; '.join(each[:MAX_FINDINGS])}{more}. Next: fix {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
+    )
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
@@ -136,9 +144,10 @@ def _field(loc: tuple[int | str, ...]) -> str:
     parts = [str(part) for part in loc]
     if parts[:1] == ["source"]:
         del parts[1:2]
-    return ".".join(parts) or "the file"
+    return " ".join(".".join(parts).split())[:MAX_FIELD] or "the file"
 
 
 def _shown(path: Path) -> str:
-    """The path relative to the project's folder, if it is inside."""
-    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    """The path relative to the project's folder, if it is inside, in one line of characters that can be stored."""
+    shown = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    return " ".join(printable(shown).splitlines())

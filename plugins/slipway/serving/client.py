@@ -5,6 +5,7 @@ gRPC needs no TensorFlow: the message classes are made from the descriptors that
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import struct
@@ -16,25 +17,34 @@ from typing import Any
 
 import httpx
 
-from slipway.serving.golden import REQUEST_TIMEOUT_S, Answer, GoldenCase, GrpcError, GrpcPrediction
+from slipway.bounded_http import bounded_client, send_bounded
+from slipway.serving.golden import (
+    ANSWER_TIMEOUT_S,
+    MAX_ANSWER_BYTES,
+    REQUEST_TIMEOUT_S,
+    Answer,
+    GoldenCase,
+    GrpcError,
+    GrpcPrediction,
+)
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
 def send_request(base_url: str, path: str, body: str | None = None) -> Answer:
-    """The answer to one REST request on a new connection; a failed connection is an Answer with status 0."""
-    try:
-        with httpx.Client(timeout=REQUEST_TIMEOUT_S, verify=_trusted()) as client:
-            return _answer(client.request("GET" if body is None else "POST", f"{base_url}{path}", content=body))
-    except httpx.HTTPError as error:
-        return no_answer(error)
+    """The answer to one REST request on a new connection; a failed connection is an Answer with status 0.
+
+    So is an answer that is too large, or that takes too long as a whole. For tasks; not from an event loop.
+    """
+    return asyncio.run(send_request_async(base_url, path, body))
 
 
 async def send_request_async(base_url: str, path: str, body: str | None = None) -> Answer:
     """The same, from a trigger's event loop."""
+    method, url = "GET" if body is None else "POST", f"{base_url}{path}"
     try:
-        async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_S, verify=_trusted()) as client:
-            return _answer(await client.request("GET" if body is None else "POST", f"{base_url}{path}", content=body))
+        async with bounded_client(max_bytes=MAX_ANSWER_BYTES, timeout=REQUEST_TIMEOUT_S, verify=_trusted()) as client:
+            return _answer(await send_bounded(client, method, url, total_s=ANSWER_TIMEOUT_S, content=body))
     except httpx.HTTPError as error:
         return no_answer(error)
 

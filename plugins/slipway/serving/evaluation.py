@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -87,10 +86,12 @@ def evaluate_live(release: Release, good: Record | None, health: Verdict, url: s
 
 
 async def _evaluate(release: Release, bounds: QualityBounds, version: int, url: str) -> Accuracy:
-    evaluation, deadline = Evaluation(bounds, read_images(bounds)), time.monotonic() + LIVE_LIMIT_S
+    evaluation, verdict = Evaluation(bounds, read_images(bounds)), Verdict.wait("no answer yet")
     send = partial(send_request_async, url, f"{release.version_path(version)}:predict")
-    while (verdict := await evaluation.send_next(send)).outcome != "pass":
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not finished within {LIVE_LIMIT_S} s: {verdict.reason}")
-        await asyncio.sleep(PAUSE_S)
+    try:
+        async with asyncio.timeout(LIVE_LIMIT_S):
+            while (verdict := await evaluation.send_next(send)).outcome != "pass":  # noqa: ASYNC110 - the server sets no Event
+                await asyncio.sleep(PAUSE_S)
+    except TimeoutError as error:
+        raise TimeoutError(f"not finished within {LIVE_LIMIT_S} s: {verdict.reason}") from error
     return evaluation.accuracy

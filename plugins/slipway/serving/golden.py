@@ -20,7 +20,11 @@ BAD_REQUEST = 400
 NOT_FOUND = 404
 TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
-REQUEST_TIMEOUT_S = 20  # per request; the first answer of a cold server takes seconds
+REQUEST_TIMEOUT_S = 20  # to connect, and between two bytes; the first answer of a cold server takes seconds
+ANSWER_TIMEOUT_S = 60  # for a request and its whole answer
+MAX_ANSWER_BYTES = (
+    4 * 1024 * 1024
+)  # as over gRPC, whose clients take no more by default; a prediction has some kilobytes
 MARK = "!bad image: "  # the prefix of the label of a bad image; include/model/served_graph.py sets it
 MAX_QUOTED = 300  # characters of a body that a message quotes
 GRPC_UNAVAILABLE = frozenset(  # the gRPC codes that correspond to no connection, 404, 429 and 5xx

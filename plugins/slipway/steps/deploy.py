@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from slipway.errors import StoreError
+from slipway.errors import ManifestError, StoreError
 from slipway.facts import Applied, Export, ObjectRef, Pushed, to_dict
 from slipway.kubernetes.apply import (
     Check,
@@ -17,11 +17,14 @@ from slipway.kubernetes.apply import (
     object_ref_of,
     plan_apply,
     plan_outdated,
+    read_objects,
     remove_objects,
 )
 from slipway.kubernetes.identity import identify_cluster
-from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
+from slipway.kubernetes.kustomize import render_manifests
+from slipway.kubernetes.manifests import Manifest, manifest_name, manifests_to_yaml
 from slipway.kubernetes.rendered import live_manifests
+from slipway.kubernetes.secrets import fill_secrets, has_hashes, hash_secrets
 from slipway.names import manifests_key
 from slipway.records.history import History, read_records
 from slipway.records.record import Cause, begin_record, keep_live, opened_record, read_record, utc_now, write_record
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A release's objects as they are applied, and where the store keeps them."""
+    """A release's objects as they are applied, and where the store has what it keeps of them."""
 
     objects: tuple[Manifest, ...]
     uri: str
@@ -67,12 +70,13 @@ def redeploy(
     `manifests_hash` is that of the stored text, sha256:…; None if a plan of an earlier Slipway does not say it.
     """
     stored = read_manifests(manifests_uri, manifests_hash)
+    stored = replace(stored, objects=tuple(find_secrets(release, pushed, list(stored.objects))))
     return _record_and_apply(release, export, pushed, stored, cause="rollback", check=check)
 
 
 def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -> Stored:
-    """Store the manifests that are about to be applied. Raises StoreError."""
-    text = manifests_to_yaml(objects)
+    """Store the manifests that are about to be applied, with hashes in place of the values of Secrets. Raises StoreError."""
+    text = manifests_to_yaml(hash_secrets(objects))
     digest = _hash_of(text.encode())
     with scratch_folder("manifests") as scratch:
         draft = scratch / "manifests.yaml"
@@ -95,6 +99,39 @@ def read_manifests(uri: str, digest: str | None) -> Stored:
 
 def _hash_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def find_secrets(release: Release, pushed: Pushed, stored: list[Manifest]) -> list[Manifest]:
+    """The stored objects of a release with the values of its Secrets: those in the cluster, else those of this worker's overlay.
+
+    What has other hashes there stays hashed, and an apply leaves that Secret as it is: the gate says whether the release works
+    with it. Raises ApplyError.
+    """
+    hashed = tuple(object_ref_of(manifest) for manifest in stored if has_hashes(manifest))
+    if not hashed:
+        return stored
+    objects = fill_secrets(stored, read_objects(release.target, hashed))
+    if any(map(has_hashes, objects)):
+        objects = fill_secrets(objects, _render_again(release, pushed))
+    for manifest in filter(has_hashes, objects):
+        name = manifest_name(manifest)
+        log.warning(
+            "apply: %s: release %s had other values, which neither the cluster nor this worker's overlay has: it is left as it is. "
+            "Next: if the release needs them, %s",
+            name,
+            pushed.release_id,
+            release.target.kubectl(f"edit {name}"),
+        )
+    return objects
+
+
+def _render_again(release: Release, pushed: Pushed) -> list[Manifest]:
+    """What this worker's overlay renders for a recorded release; nothing if that release's overlay has changed too much."""
+    try:
+        return render_manifests(release)
+    except ManifestError as error:
+        log.warning("apply: the overlay cannot be rendered for release %s: %s", pushed.release_id, error)
+        return []
 
 
 def _record_and_apply(

@@ -21,6 +21,7 @@ from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.manifests import BLANK_IMAGE, BLANK_VERSION, Manifest
 from slipway.kubernetes.rendered import live_manifests
 from slipway.kubernetes.rights import inspect_rights
+from slipway.kubernetes.secrets import mask_secret
 from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
 from slipway.records.record import Record, plain_json
@@ -256,8 +257,11 @@ def describe_plan(plan: Plan, trials: Sequence[Trial]) -> Iterator[tuple[int, st
 
 
 def diff_trial(trial: Trial) -> list[str]:
-    """A unified diff of what a dry run would change, without what the cluster changes itself; empty if nothing would."""
-    before, after = (_lines(state) for state in (trial.before, trial.after))
+    """A unified diff of what a dry run would change, without what the cluster changes itself; empty if nothing would.
+
+    The values of Secrets are masked.
+    """
+    before, after = (_lines(state) for state in mask_secret(trial.before, trial.after))
     return list(difflib.unified_diff(before, after, f"live {trial.name}", f"planned {trial.name}", lineterm="", n=2))
 
 

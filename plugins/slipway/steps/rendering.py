@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.rendered import Rendered, keep_rendered
+from slipway.kubernetes.secrets import hash_secrets
 from slipway.names import digest_of
 from slipway.release import Release
 from slipway.steps.preview import render_preview
@@ -19,5 +20,5 @@ def render_release(release: Release, *, keep: bool = True) -> Release:
     live = render_manifests(release)
     preview = render_preview(release, live) if release.strategy == "preview" else None
     if not keep:
-        return replace(release, manifests_hash=digest_of(live))
+        return replace(release, manifests_hash=digest_of(hash_secrets(live)))
     return keep_rendered(release, Rendered(live=live, preview=preview))

@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 
 from slipway.facts import Card
-from slipway.image.build import IMAGE_LABEL_BUILD, Owner, image_build_key, plan_image_changes, plan_image_labels
+from slipway.image.build import (
+    IMAGE_LABEL_BUILD,
+    Owner,
+    ensure_image,
+    image_build_key,
+    plan_image_changes,
+    plan_image_labels,
+)
 
 
 def test_labels_name_where_the_image_comes_from(release, export):
@@ -83,3 +90,32 @@ def test_image_is_removed_only_if_it_is_surely_ours(title, label, recorded, owne
     labels = {"org.opencontainers.image.title": title, **({"slipway.store": label} if label else {})}
     owner = Owner(model="digits-vit", store_id=OURS, former_id=FORMER)
     assert owner.owns(labels, recorded=recorded) is owned
+
+
+class EngineWith:
+    """An engine that has one image of every build key."""
+
+    def __init__(self, image_id):
+        self.image_id, self.tags = image_id, []
+
+    def images(self, **_):
+        """The image, whatever is asked."""
+        return [{"Id": self.image_id}]
+
+    def inspect_image(self, _):
+        """Its layers."""
+        return {"Id": self.image_id, "RootFS": {"Layers": ["sha256:base", "sha256:model"]}}
+
+    def tag(self, _, repository, tag, **__):
+        """Remember the tag."""
+        self.tags.append(f"{repository}:{tag}")
+
+
+def test_each_image_has_a_tag_of_its_own(release, export):
+    """Two builds of one export differ: a tag that moved from one to the other would leave the live image without a tag."""
+    here, there = EngineWith(f"sha256:{'a' * 64}"), EngineWith(f"sha256:{'b' * 64}")
+    images = [ensure_image(engine, release, export) for engine in (here, there, here)]
+    first, second, again = (image.reference for image in images)
+    assert first == again != second
+    assert here.tags == [first, first]
+    assert first.startswith(f"{release.repository}:v7-")

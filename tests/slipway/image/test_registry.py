@@ -1,6 +1,8 @@
 import pytest
+from registry_stub import RegistryStub
 
-from slipway.image.registry import parse_challenge, repository_url
+from slipway.errors import RegistryUnusable
+from slipway.image.registry import parse_challenge, repository_at, repository_url
 
 URLS = {
     "127.0.0.1:28500/shop/vit": "http://127.0.0.1:28500/v2/shop/vit/",
@@ -27,3 +29,86 @@ def test_challenge_names_the_token_server():
         {"realm": "https://auth.example/token", "service": "reg", "scope": "repository:a/b:pull,delete"},
     )
     assert parse_challenge("") == ("", {})
+
+
+@pytest.fixture
+def registry():
+    """Starts a registry: `registry(**options)`."""
+    started = []
+
+    def start(**options):
+        started.append(RegistryStub(**options))
+        return started[-1]
+
+    yield start
+    for stub in started:
+        stub.stop()
+
+
+def tags_at(stub, **options):
+    """The tags of the registry's repository with their digests."""
+    with repository_at(f"{stub.host}/vit", None) as found:
+        return {image.tag: image.digest for image in found.tagged(**options)}
+
+
+def test_the_digest_is_that_of_the_bytes(registry):
+    """A registry need not name a digest: what is kept is recognised without."""
+    stub = registry()
+    live, old = stub.push("live"), stub.push("old")
+    assert tags_at(stub) == {"live": live, "old": old}
+    assert tags_at(stub, without=frozenset({live})) == {"old": old}
+
+
+def test_refused_if_the_registry_names_another_digest(registry):
+    """A registry, or a proxy before it, that sends other bytes than it names must not decide what is deleted."""
+    stub = registry(names=lambda _: f"sha256:{'0' * 64}")
+    stub.push("live")
+    with pytest.raises(
+        RegistryUnusable, match=r"manifests/live: it names .*, but its bytes have the digest sha256:.*Next: "
+    ):
+        tags_at(stub)
+
+
+def test_nothing_without_a_digest_is_deleted(registry):
+    """An empty digest would leave only the tags to be deleted."""
+    stub = registry()
+    with (
+        repository_at(f"{stub.host}/vit", None) as found,
+        pytest.raises(RegistryUnusable, match="'' is not a digest"),
+    ):
+        found.delete("", ("live",))
+    assert stub.deleted == []
+
+
+@pytest.mark.parametrize(
+    "next_page",
+    [lambda _: "/v2/vit/tags/list?n=1", lambda asked: f"/v2/vit/tags/list?last={len(asked)}{asked[-20:]}"],
+    ids=["the same page", "always another page"],
+)
+def test_a_list_without_an_end_is_not_followed_for_ever(registry, monkeypatch, next_page):
+    """A list that leads back to itself, or on and on, is an error of the registry."""
+    monkeypatch.setattr("slipway.image.registry.MAX_PAGES", 5, raising=False)
+    stub = registry(next_page=next_page)
+    stub.push("live")
+    with pytest.raises(RegistryUnusable, match=r"tags/list.*: its list of tags has no end\. Next: "):
+        tags_at(stub)
+
+
+def test_a_list_is_followed_within_the_registry_only(registry):
+    """Another host would get the login."""
+    other = registry()
+    stub = registry(next_page=lambda _: f"http://{other.host}/v2/vit/tags/list")
+    with pytest.raises(RegistryUnusable, match="leads to another host"):
+        tags_at(stub)
+    assert other.asked == []
+
+
+def test_an_answer_without_an_end_is_an_error(mean_server, monkeypatch):
+    """A registry may send no more than some bytes, and must have sent all of them in time."""
+    monkeypatch.setattr("slipway.image.registry.TOTAL_S", 0.3)
+    with (
+        repository_at(f"{mean_server.url.removeprefix('http://')}/vit", None) as found,
+        pytest.raises(RegistryUnusable, match=r"GET tags/list: .*answer.*Next: "),
+    ):
+        list(found.tagged())
+    assert mean_server.sent < 64 * 1024 * 1024

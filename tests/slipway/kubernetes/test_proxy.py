@@ -37,6 +37,16 @@ async def test_status_0_if_the_api_server_cannot_be_reached(release, closed_url,
     assert answer.body
 
 
+async def test_an_answer_without_an_end_is_no_answer(release, mean_server, connected, monkeypatch):
+    """A model server behind the API server that drips, or sends on and on, gives an Answer with status 0."""
+    monkeypatch.setattr("slipway.kubernetes.proxy.ANSWER_TIMEOUT_S", 0.5)
+    connected(mean_server)
+    answer = await send_to_service(release.target, release.preview.proxy_path, "/v1/models/m")
+    assert answer.status == 0
+    assert "answer" in answer.body
+    assert mean_server.sent < 64 * 1024 * 1024
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
 def test_the_api_servers_own_error_is_not_the_models_answer(status):
     """A Status object comes from the API server itself: a right, a Service or an endpoint is missing."""

@@ -181,3 +181,12 @@ def test_token_connection_does_not_change_the_export(release):
     mine, yours = (replace(release, source=replace(source, token_conn_id=name)) for name in ("mine", "yours"))
     assert export_inputs_hash(mine) == export_inputs_hash(yours)
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", export_inputs_hash(mine))
+
+
+def test_an_answer_without_an_end_can_be_retried(mean_server, monkeypatch):
+    """A Hub, or a proxy before it, that drips or sends on and on, is one that does not respond."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", mean_server.url)
+    monkeypatch.setattr("slipway.model.hub.TOTAL_S", 0.3)
+    with pytest.raises(HubUnreachable, match=r"does not respond: .*answer.*Next: "):
+        hub_commit(REPO, "main")
+    assert mean_server.sent < 64 * 1024 * 1024

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import yaml
 
@@ -19,6 +21,7 @@ BROKEN = {
     "an impossible date": b"description: 2026-13-45\n",
     "control characters": b"source: \x00\n",
     "not UTF-8": b"description: \xff\xfe\n",
+    "a list that is said to be a mapping": b"source: !!map [a]\n",
     "one field twice": b"source: {folder: a}\nsource: {folder: b}\ngate: {golden: [{name: a, image: a, label: a}]}\n",
 }
 
@@ -59,6 +62,23 @@ def test_refused_if_it_is_a_folder(tmp_path):
     (tmp_path / "m.yaml").mkdir()
     with pytest.raises(InputRefused, match=r"m\.yaml: cannot be read: .*Next: "):
         read_model_file(tmp_path / "m.yaml")
+
+
+def test_refused_if_it_is_a_pipe(tmp_path):
+    """A pipe without a writer would block the parse of all DAGs for ever."""
+    os.mkfifo(tmp_path / "m.yaml")
+    with pytest.raises(InputRefused, match=r"m\.yaml: cannot be read: not a file\. Next: "):
+        read_model_file(tmp_path / "m.yaml")
+
+
+def test_aliases_are_allowed(tmp_path):
+    """An anchor saves repetition; only an expansion out of proportion is refused."""
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "source: {folder: a}\ngate:\n  golden:\n"
+        "  - &three {name: three, image: a.png, label: '3'}\n  - {<<: *three, name: four}\n"
+    )
+    assert [case.label for case in read_model_file(path).gate.golden] == ["3", "3"]
 
 
 def test_shipped_model_files_are_valid():

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 
 import grpc
@@ -11,7 +12,7 @@ from slipway.serving.golden import Answer, GrpcError, GrpcPrediction
 
 async def send(way, *request):
     """The answer to one request, from a task or from a trigger's event loop."""
-    return await send_request_async(*request) if way == "async" else send_request(*request)
+    return await (send_request_async(*request) if way == "async" else asyncio.to_thread(send_request, *request))
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
@@ -57,6 +58,16 @@ async def test_status_0_if_the_server_does_not_respond(monkeypatch, way):
         answer = await send(way, f"http://127.0.0.1:{silent.getsockname()[1]}", "/x")
     assert answer.status == 0
     assert answer.body
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_an_answer_without_an_end_is_no_answer(mean_server, monkeypatch, way):
+    """A server that drips, or sends on and on, costs some bytes and some time, and gives an Answer with status 0."""
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.3)
+    answer = await send(way, mean_server.url, "/x")
+    assert answer.status == 0
+    assert "answer" in answer.body
+    assert mean_server.sent < 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

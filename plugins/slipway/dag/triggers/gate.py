@@ -30,6 +30,8 @@ from slipway.serving.golden import (
 from slipway.serving.labelled_set import read_images
 from slipway.verdict import Verdict
 
+OVERTIME_S = 10  # that a poll may last beyond the gate's deadline: the last one began before it
+
 
 class PredictionTrigger(ReleaseTrigger):
     """Sends one version the golden requests over REST and gRPC, and garbage, until the gate's rules have decided.
@@ -84,7 +86,13 @@ class PredictionTrigger(ReleaseTrigger):
     async def poll_release(self, release: Release) -> Verdict:
         """One round of requests; once enough rounds have passed, some images of the labelled set."""
         self._denial = None
-        return self._judge_denial(release, await self._send_requests(release))
+        left_s = max(self.deadline - time.time(), 0) + OVERTIME_S
+        try:
+            async with asyncio.timeout(left_s):
+                verdict = await self._send_requests(release)
+        except TimeoutError:
+            return Verdict.wait("the answers of this poll are not complete")
+        return self._judge_denial(release, verdict)
 
     def _judge_denial(self, release: Release, verdict: Verdict) -> Verdict:
         """The poll's verdict; a failure that says what is missing if the API server denied all polls for `APART_S` seconds."""

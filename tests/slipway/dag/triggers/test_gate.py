@@ -52,6 +52,14 @@ async def test_gate_passes_after_three_rounds(gate, http_server, case):
     assert len({seen.client for seen in server.seen}) == 3
 
 
+async def test_a_server_without_an_end_does_not_outlast_the_deadline(gate, mean_server, monkeypatch):
+    """A poll whose answers drip ends soon after the gate's deadline, though each answer would have a minute."""
+    monkeypatch.setattr("slipway.dag.triggers.gate.OVERTIME_S", 0.1)
+    (event,) = await events_of(gate(mean_server.url, deadline=time.time() + 0.3))
+    assert (event["outcome"], event["late"]) == ("fail", True)
+    assert event["reason"].startswith("time is up: ")
+
+
 @pytest.mark.parametrize("broken", [(503, "soon"), (404, "no such version"), (429, "slow down")], ids=str)
 async def test_gate_counts_again_if_a_round_is_interrupted(gate, http_server, broken):
     """Rounds have to pass in a row."""

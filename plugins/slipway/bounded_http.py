@@ -1,0 +1,63 @@
+"""HTTP answers of a bounded size and within a total time.
+
+httpx limits only the time between two bytes: an answer that drips, in its headers or in its body, would never end. Here every
+request ends: a trigger's event loop and a task go on. Only asyncio can end a request at any point, so that tasks use it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+JSON_BYTES = 16 * 1024 * 1024  # of the answers that are read as a whole: predictions, manifests, lists of tags
+
+
+class EndlessAnswer(httpx.HTTPError):
+    """An answer that is larger, or takes longer, than any answer that is meant seriously."""
+
+
+def bounded_client(*, max_bytes: int = JSON_BYTES, **options: Any) -> httpx.AsyncClient:
+    """A client that stops reading at `max_bytes` of each answer, also of a redirect or a refusal, and raises EndlessAnswer."""
+
+    async def bound(answer: httpx.Response) -> None:
+        if answer.headers.get("Content-Encoding", "identity") != "identity":  # it was not asked for, and hides a size
+            raise EndlessAnswer(f"{answer.url}: a compressed answer, which was not asked for")
+        assert isinstance(answer.stream, httpx.AsyncByteStream)  # noqa: S101 - of an asynchronous client
+        answer.stream = _BoundedStream(answer.stream, max_bytes, str(answer.url))
+
+    headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
+    return httpx.AsyncClient(headers=headers, event_hooks={"response": [bound]}, **options)
+
+
+async def send_bounded(
+    client: httpx.AsyncClient, method: str, url: str, *, total_s: float, **options: Any
+) -> httpx.Response:
+    """The whole answer to a request. Raises httpx.HTTPError: EndlessAnswer if it is not there after `total_s`."""
+    try:
+        async with asyncio.timeout(total_s):
+            return await client.request(method, url, **options)
+    except TimeoutError as error:
+        raise EndlessAnswer(f"no complete answer within {total_s:g} s") from error
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    """The bytes of an answer, up to a number."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int, where: str) -> None:
+        self.stream = stream
+        self.max_bytes = max_bytes
+        self.where = where
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for chunk in self.stream:
+            read += len(chunk)
+            if read > self.max_bytes:
+                raise EndlessAnswer(f"{self.where}: an answer of more than {self.max_bytes} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()

@@ -1,0 +1,91 @@
+"""One bad model file costs only its own DAG, whatever is in it and whatever it is called."""
+
+import os
+import runpy
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from slipway.model import served
+from slipway.names import dag_id, rollback_dag_id
+
+DAGS = Path(__file__).parents[2] / "dags"
+GOOD = 'source: {folder: a}\nschedule: "0 3 * * *"\ngate: {golden: [{name: three, image: three.png, label: "3"}]}\n'
+LEVELS = [f"x{level}" for level in range(12)]
+DOUBLING = "".join(f"{above}: &{above} [{', '.join([f'*{below}'] * 9)}]\n" for below, above in pairwise(LEVELS))
+
+BAD = {
+    "a boolean that is none": "description: !!bool maybe\n",
+    "a time that is none": "description: !!timestamp foo\n",
+    "an empty number": "description: !!int ''\n",
+    "a number of 5000 digits": f"gate: {{passes: 0x{'f' * 5000}}}\n",
+    "deep nesting": f"description: {'[' * 2000}\n",
+    "deep block nesting": "".join(f"{' ' * depth}a:\n" for depth in range(300)),
+    "aliases that double": f"x0: &x0 [a, a]\n{DOUBLING}",
+    "an alias of itself": "description: &a [*a]\n",
+    "a schedule that never comes": GOOD.replace("0 3 * *", "0 3 30 2"),
+    "a NUL": GOOD + 'description: "\\0"\n',
+    "half of a character": GOOD + 'description: "\\ud800"\n',
+    "half of a character in a name": GOOD + '"\\ud800": 1\n',
+    "a large file": f"{GOOD}# {'x' * 100_000}\n",
+    "ten thousand unknown fields": "".join(f"a{number}: 1\n" for number in range(5000)),
+}
+NAMES = ["a" * 245, "größe", "a b", "A", "B", "a\n", os.fsdecode(b"\xff"), "{model}", "-", "a_b"]
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    """The DAGs that all DAG files together make of these model files, by id, each as Airflow stores it."""
+
+    def parse(*files):
+        paths = []
+        for stem, text in files:
+            paths.append(tmp_path / f"{stem}.yaml")
+            paths[-1].write_text(text)
+        monkeypatch.setattr(served, "served_files", lambda: paths)
+        found = {}
+        for file in ("refresh", "rollback", "teardown"):
+            made = runpy.run_path(str(DAGS / f"{file}.py"))
+            found |= {name: dag for name, dag in made.items() if isinstance(dag, DAG) and name == dag.dag_id}
+        for dag in found.values():
+            dag.validate()
+            assert is_storable(DagSerialization.to_dict(dag))
+        return found
+
+    return parse
+
+
+def is_storable(value):
+    """Whether PostgreSQL takes every text in it: no NUL, and no half of a character."""
+    if isinstance(value, dict):
+        return all(is_storable(key) and is_storable(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_storable, value))
+    return not isinstance(value, str) or (value.encode(errors="replace").decode() == value and "\0" not in value)
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+def test_bad_content_costs_only_its_own_dag(parse, text):
+    """The bad file's DAG says that it is refused, and has no schedule; the good file's DAG is there."""
+    dags = parse(("bad", text), ("good", GOOD))
+    refused = dags["refresh_bad"]
+    assert refused.description.startswith("refused: ")
+    assert "bad.yaml: " in refused.description
+    assert "Next: " in refused.description
+    assert len(refused.description) < 2000
+    assert not refused.timetable.can_be_scheduled
+    assert dags["refresh_good"].timetable.can_be_scheduled
+    assert "rollback_good" in dags
+
+
+def test_bad_names_cost_only_their_own_dags(parse):
+    """Each misnamed file has a DAG of its own that is refused, even if the names differ in characters that an id cannot have."""
+    dags = parse(*((name, GOOD) for name in NAMES), ("good", GOOD))
+    assert set(dags) == {make(name) for make in (dag_id, rollback_dag_id) for name in [*NAMES, "good"]}
+    assert len(dags) == 2 * (len(NAMES) + 1)
+    for name in NAMES:
+        assert "the file's name is the model's name" in dags[dag_id(name)].description
+    assert dags["refresh_good"].timetable.can_be_scheduled
