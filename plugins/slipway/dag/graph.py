@@ -90,8 +90,9 @@ def announce_task(model: str, *, temporary: bool = False) -> BaseOperator:
 
 
 def closing_tasks(model: str, *, proof: BaseOperator) -> list[BaseOperator]:
-    """Roll back what was not proven, remove the preview and what a proven release no longer has, close the record. `proof` is the task that proves the release.
+    """Roll back what was not proven, remove the preview and what a proven release no longer has, close the record.
 
+    `proof` is the task that proves the release.
     All are teardowns: they run whatever happened, and cannot turn a red run green. `record` may turn a green run red; it is
     not directly below `announce`, because it would then take the place of that leaf.
     """

@@ -34,8 +34,8 @@ Record = dict[str, Any]
 RUN_FIELDS = frozenset(
     {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid"}
 )  # of a Release: do not change what serves; the hash of what is applied is another field
-# Another token is no change; a cluster's uid was unknown to an earlier Slipway.
-UNCOMPARED = frozenset({"token_conn_id", "cluster_uid"})
+# Another token is no change, nor is another endpoint of a cluster; a cluster's uid was unknown to an earlier Slipway.
+UNCOMPARED = frozenset({"token_conn_id", "endpoint", "cluster_uid"})
 
 log = logging.getLogger(__name__)
 

@@ -89,7 +89,10 @@ def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectR
     try:
         reached = identify_cluster(target)
         if not is_same_target(reached, target):
-            return f"{where} of model {record['model']} may be an orphan: {why}. The connection leads to another cluster by now. Next: look for it in the earlier one"
+            return (
+                f"{where} of model {record['model']} may be an orphan: {why}. The connection leads to another cluster by now. "
+                "Next: look for it in the earlier one"
+            )
         live = read_object(target, "Deployment", deployment)
     except SlipwayError as error:
         return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be read: {error}"

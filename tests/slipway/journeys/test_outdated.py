@@ -1,5 +1,7 @@
 """What a release no longer has is deleted once it is proven: until then old pods, users or a rollback may need it."""
 
+import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,10 +10,12 @@ from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.errors import LeaseLost
 from slipway.facts import to_dict
+from slipway.kubernetes.apply import object_exists, remove_objects
 from slipway.names import LABEL_MODEL
+from slipway.records.history import read_history
 from slipway.records.record import close_run, read_record
 from slipway.records.store import Store
-from slipway.steps.deploy import deploy, redeploy
+from slipway.steps.deploy import deploy, find_outdated, redeploy, remove_outdated
 from slipway.steps.rendering import render_release
 
 SETTINGS = {"configMapGenerator": [{"name": "settings", "literals": ["size=before"]}]}
@@ -134,3 +138,31 @@ def test_rollback_deletes_what_the_failed_release_added_after_its_own_gate(api_s
     )
     assert api_server.names("ConfigMap") == objects_of(release) == [good]
     assert read_record(Store(release.store), release.model, release.run_id)["outcome"] == "live"
+
+
+@pytest.mark.stand
+@pytest.mark.alongside
+def test_dropped_configmap_is_deleted_on_a_real_api_server(stand, overlay, release, export, pushed, monkeypatch):  # noqa: PLR0917
+    """Apply leaves it; after the proof it is deleted, and nothing else. The pods of this release never start."""
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["kubeconfig"]}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    target, name = replace(release.target, namespace=stand["namespace"]), f"outdated-{os.getpid()}"
+    release = replace(release, model=name)  # no selector of a live model matches its pods
+    place = overlay(**SETTINGS)
+    first = render_release(replace(release, run_id="first", overlay="mine", target=target, deployment=name))
+    before = deploy(first, export, pushed, check=free)
+    try:
+        file = place / "kustomization.yaml"
+        file.write_text(file.read_text().replace("before", "after"))
+        second = render_release(replace(first, run_id="second"))
+        applied = deploy(second, export, replace(pushed, release_id="2" * 12), check=free)
+        dropped = find_outdated(second, applied)
+        assert [ref.kind for ref in dropped] == ["ConfigMap"]
+        assert all(object_exists(target, ref) for ref in (*applied.objects, *dropped))
+        assert remove_outdated(second, applied) == dropped
+        assert not object_exists(target, dropped[0])
+        assert all(object_exists(target, ref) for ref in applied.objects)
+        assert read_record(Store(release.store), release.model, "second")["release"]["target"]["cluster_uid"]
+    finally:
+        newest = read_history(Store(release.store), release.model).objects
+        remove_objects(target, release.model, (*before.objects, *newest))

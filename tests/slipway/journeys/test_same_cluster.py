@@ -12,7 +12,7 @@ from slipway.dag.run import Run
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.records.history import read_records
-from slipway.records.record import close_run, write_record
+from slipway.records.record import close_run, new_record, record_is_about, utc_now, write_record
 from slipway.records.store import Store
 from slipway.steps.deploy import deploy
 from slipway.steps.plan import make_plan
@@ -135,6 +135,14 @@ def test_old_identity_and_one_warning_if_the_uid_may_not_be_read(moved, api_serv
     [warned] = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert "no right to get the namespace kube-system" in warned
     assert "--resource-name=kube-system" in warned
+
+
+def test_bad_release_is_remembered_over_another_endpoint_of_its_cluster(release):
+    """The schedule does not try it again only because its cluster is reached at another address."""
+    at = replace(release, target=IN_GKE)
+    record = new_record(at, now=utc_now())
+    assert record_is_about(record, replace(at, target=replace(IN_GKE, gke=replace(GKE, endpoint="dns"))))
+    assert not record_is_about(record, replace(at, target=replace(IN_GKE, gke=replace(GKE, name="d"))))
 
 
 OLD = Target(conn_id="old", namespace="shop")
