@@ -185,11 +185,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """The live release's accuracy on the set and how it was measured; or why it was not."""
+    """The accuracy on the set of the last release that was proven live, and how it was measured; or why it was not."""
 
     measured: Accuracy | None
     source: str
-    unknown: bool = False  # the release serves, but could not be measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
 import json
 import os
-import runpy
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,18 +9,17 @@ from typing import NamedTuple
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dagrun import DagRun
-from airflow.sdk.exceptions import AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway.dag.forms import read_refresh_form, read_rollback_form
 from slipway.dag.run_lease import HOLDERS
+from slipway.dag.tasks.cluster import CreateClusterOperator
 from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import RemoveObjectsOperator
 from slipway.dag.tasks.waits import WaitSensor
-from slipway.model import served
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id
 from slipway.steps.settings import RefreshParams
@@ -88,21 +86,6 @@ def parses():
     ]
     outputs = [process.communicate(timeout=1800)[0] for process in running]
     return [json.loads(text.splitlines()[-1]) for text in outputs]
-
-
-@pytest.fixture
-def dags_of(monkeypatch, tmp_path):
-    """The DAGs that the DAG file makes of these model files, by name."""
-
-    def parse(**texts):
-        paths = [tmp_path / f"{name}.yaml" for name in sorted(texts)]
-        for path in paths:
-            path.write_text(texts[path.stem])
-        monkeypatch.setattr(served, "served_files", lambda: paths)
-        made = runpy.run_path(str(FILE))
-        return {path.stem: made[dag_id(path.stem)] for path in paths}
-
-    return parse
 
 
 def test_no_import_errors_and_one_dag_per_model_file(bag):
@@ -340,30 +323,10 @@ def test_malformed_model_file_has_a_dag_without_a_schedule(dags_of, name, text, 
     assert dags["good"].timetable.can_be_scheduled
 
 
-READERS = {
-    "resolve", "preflight", "plan", "claim_cluster", "leftovers", "record", "approve", "announce",
-    "wait_for_preview", "preview_gate", "wait_for_rollout", "wait_for_address", "gate",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["previewed", "temporary"])
-def test_run_that_only_plans_writes_nothing(dags_of, context_of, kind):
-    """Every task that writes is skipped, although `resolve` has left a release: `plan` may have failed, or a person cleared the task.
-
-    The tasks that read find nothing to read: no task before them has left its result.
-    """
-    dag = dags_of(previewed=GOOD + "target: {gke: {}}\n", temporary=TEMPORARY)[kind]
-    for task in dag.tasks:
-        if task.task_id not in READERS:
-            context = {**context_of(task.task_id, resolve="a release"), "params": {"plan_only": True}}
-            with pytest.raises(AirflowSkipException, match=r"^this run only plans; nothing is written$"):
-                task.execute(context)
-
-
 def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):
     """A run reads from these tasks' XCom whether it has held the Lease: no task that acquires it is missing."""
     acquiring = (
-        PlanOperator, ChooseOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, ApproveOperator,
+        PlanOperator, ChooseOperator, CreateClusterOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, ApproveOperator,
     )  # fmt: skip
     dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE).values()]
     tasks = [task for dag in dags for task in dag.tasks]

@@ -35,6 +35,7 @@ ENDED = frozenset({"success", "failed"})  # of Airflow's task states: the task r
 # Keys in XCom.
 VERDICT = "verdict"
 RETURN_VALUE = "return_value"  # a task's result
+PLAN_AGAIN = "plan"  # the plan that create_cluster made again, with the clearing of the run
 GRPC = "grpc"  # host:port of gRPC, next to the URL that wait_for_address returns
 CLEARING = "clearing"  # how often the run had been cleared when a task left its result
 
@@ -148,7 +149,13 @@ class Run:
     @property
     def release(self) -> Release:
         """The release of `resolve`, or the recorded one that `choose` or `plan` brings back."""
-        return from_dict(Release, self._chosen("release") or self._planned("release") or self._needed(task_ids.RESOLVE))
+        found = self._chosen("release") or self._planned("release")
+        return from_dict(Release, found) if found else self.resolved
+
+    @property
+    def resolved(self) -> Release:
+        """The release of `resolve`."""
+        return from_dict(Release, self._needed(task_ids.RESOLVE))
 
     @property
     def teardown(self) -> Teardown:
@@ -160,8 +167,8 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """The plan of `plan`, or of `choose`."""
-        return from_dict(Plan, self._chosen("plan") or self._needed(task_ids.PLAN))
+        """The plan of `plan`, or of `choose`; that of `create_cluster` if `plan` could not ask the cluster."""
+        return from_dict(Plan, self._current_plan or self._needed(task_ids.PLAN))
 
     @property
     def action(self) -> str | None:
@@ -214,7 +221,7 @@ class Run:
     @property
     def baseline(self) -> JsonObject | None:
         """How the live release classifies the gate's labelled set, from `plan`; None if nothing is compared with it."""
-        found: JsonObject | None = (self._chosen("plan") or self.result_of(task_ids.PLAN) or {}).get("baseline")
+        found: JsonObject | None = self._planned("baseline")
         return found
 
     def _needed(self, task_id: str) -> Any:
@@ -230,5 +237,14 @@ class Run:
 
     def _planned(self, part: str) -> Any:
         """A part of the plan: what it keeps of the live release, so that nothing is built."""
-        plan = self._chosen("plan") or self.result_of(task_ids.PLAN)
+        plan = self._current_plan
         return plan.get(part) if plan else None
+
+    @property
+    def _current_plan(self) -> JsonObject | None:
+        """The newest plan of this try of the run: one that was made again in an earlier try is older than `plan`'s."""
+        plan: JsonObject | None = self._chosen("plan") or self.result_of(task_ids.PLAN)
+        again = self.result_of(task_ids.CREATE_CLUSTER, key=PLAN_AGAIN) if plan else None
+        if again and again["clearing"] >= (self.result_of(task_ids.PLAN, key=CLEARING) or 0):
+            plan = again["plan"]
+        return plan

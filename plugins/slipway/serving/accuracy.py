@@ -56,12 +56,12 @@ def judge_drop(accuracy: Accuracy, live: Baseline | None, max_drop: float) -> Ve
     """Whether the share of correctly classified images is at most `max_drop` below the live release's on the same images.
 
     With a larger drop, the release fails if the lower bound of the difference's interval exceeds `max_drop` too; otherwise
-    the verdict is inconclusive.
+    the verdict is inconclusive. So it is if a release was proven live and its share is not known.
     """
-    if live is None or live.measured is None:
-        why = live.source if live else "there is no live release"
-        said = f"quality: not compared with the live release: {why}"
-        return Verdict.inconclusive(said) if live and live.unknown else Verdict.passed(said)
+    if live is None:
+        return Verdict.passed("quality: not compared with the live release: there is no live release")
+    if live.measured is None:
+        return Verdict.inconclusive(f"quality: not compared with the live release: {live.source}")
     lost = sorted(set(accuracy.wrong) - set(live.measured.wrong))
     won = sorted(set(live.measured.wrong) - set(accuracy.wrong))
     said = (
@@ -97,6 +97,17 @@ def paired_difference_interval(lost: int, won: int, images: int) -> tuple[float,
 def _named(images: Sequence[str]) -> str:
     more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
     return f"; such as {', '.join(images[:MAX_NAMED])}{more}" if images else ""
+
+
+def recorded_baseline(records: Sequence[dict[str, Any]], image: str, digest: str) -> Baseline | None:
+    """The accuracy of an image (sha256:…) on the set with this digest, from the newest record whose gate measured it.
+
+    `records` are all of the model's, oldest first: a run that only applied the image again has measured nothing.
+    """
+    for record in reversed(records):
+        if record.get("digest") == image and (accuracy := accuracy_of_record(record, digest)):
+            return Baseline(measured=accuracy, source=f"measured by run {record['run_id']}")
+    return None
 
 
 def accuracy_of_record(record: dict[str, Any], digest: str) -> Accuracy | None:

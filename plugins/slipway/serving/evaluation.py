@@ -12,7 +12,7 @@ from slipway.errors import SlipwayError
 from slipway.facts import Accuracy, Baseline
 from slipway.records.record import Record
 from slipway.release import QualityBounds, Release
-from slipway.serving.accuracy import accuracy_of_record, is_correct
+from slipway.serving.accuracy import is_correct
 from slipway.serving.client import send_request_async
 from slipway.serving.golden import Answer, is_unavailable
 from slipway.serving.labelled_set import LabelledImage, read_images
@@ -68,19 +68,19 @@ async def gather_few(calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: in
     return list(await asyncio.gather(*map(one, calls)))
 
 
-def evaluate_live(release: Release, good: Record | None, health: Verdict, url: str | None) -> Baseline | None:
-    """The live release's accuracy on the set: from its record, else measured now at `url`. None if nothing is compared."""
+def evaluate_live(release: Release, good: Record, health: Verdict, url: str | None) -> Baseline:
+    """The last good release's accuracy on the gate's set, measured now at `url`; or why it could not be measured.
+
+    A release that is not ready on all pods, because it is being scaled, say, can still be measured: it answers for its version.
+    """
     bounds = release.gate.quality
-    if bounds is None or bounds.max_drop is None or good is None:
-        return None
-    if accuracy := accuracy_of_record(good, bounds.digest):
-        return Baseline(measured=accuracy, source=f"measured by run {good['run_id']}")
-    if health.outcome != "pass" or url is None:
-        return Baseline(measured=None, source=f"it is not healthy: {health.reason}")
+    assert bounds is not None  # noqa: S101 - the caller has checked
+    if health.outcome == "fail" or url is None:
+        return Baseline(measured=None, source=f"it could not be measured: {health.reason}")
     try:
         accuracy = asyncio.run(_evaluate(release, bounds, int(good["version"]), url))
     except (SlipwayError, TimeoutError) as error:
-        return Baseline(measured=None, source=str(error), unknown=True)
+        return Baseline(measured=None, source=str(error))
     log.info("plan: the live release at %s: %s", url, accuracy)
     return Baseline(measured=accuracy, source=f"measured at {url} before the run")
 

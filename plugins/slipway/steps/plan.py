@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.facts import Action, Export, ObjectRef, Plan, Pushed, from_dict, to_dict
+from slipway.facts import Action, Baseline, Export, ObjectRef, Plan, Pushed, from_dict, to_dict
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
@@ -26,7 +26,8 @@ from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
 from slipway.records.record import Record, plain_json
 from slipway.records.store import Store
-from slipway.release import Gate, GoldenRequest, Release
+from slipway.release import Gate, GoldenRequest, QualityBounds, Release
+from slipway.serving.accuracy import recorded_baseline
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_live_release
 from slipway.steps.orphans import find_orphans
@@ -59,12 +60,39 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
     """
     seen = observe(release, by_hand=by_hand, held=held)
     plan = plan_refresh(release, seen)
-    compares = release.gate.quality is not None and plan.action not in {"nothing", "restore"}
-    if held and seen.answers and compares:
-        plan = replace(
-            plan, baseline=evaluate_live(release, seen.history.good, seen.health, find_service_url(release)[1])
-        )
+    bounds = release.gate.quality
+    if bounds is not None and bounds.max_drop is not None and plan.action not in {"nothing", "restore"}:
+        plan = replace(plan, baseline=find_baseline(release, bounds, seen, asks=held and seen.answers))
     return plan, list(seen.trials)
+
+
+def find_baseline(release: Release, bounds: QualityBounds, seen: Observation, *, asks: bool) -> Baseline | None:
+    """How the live release classifies the gate's labelled set: from a record, else measured now if the run `asks` it.
+
+    None if there is no live release. A release that was proven live and is not measured leaves the gate in doubt.
+    """
+    good = seen.history.good
+    if good is None:
+        unread = "; ".join(seen.history.unread)
+        return Baseline(measured=None, source=f"these records cannot be read: {unread}") if unread else None
+    if found := recorded_baseline(seen.history.records, good["digest"], bounds.digest):
+        return found
+    if seen.history.torn_down:
+        return None
+    return evaluate_live(release, good, seen.health, find_service_url(release)[1] if asks else None)
+
+
+def plan_again(first: Plan, second: Plan) -> Plan:
+    """The plan of a run whose cluster could not be asked at first, once it can be: the second plan, as far as it still can be followed.
+
+    What the first plan has skipped stays skipped, and what it has begun to build is deployed. If another run has found the
+    release bad meanwhile, nothing is deployed; the next run restores the good one if that is necessary.
+    """
+    if second.action in {"nothing", first.action}:
+        return second
+    if second.action == "restore":
+        return Plan(action="nothing", reasons=second.reasons)
+    return replace(first, reasons=second.reasons, baseline=second.baseline)
 
 
 def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:

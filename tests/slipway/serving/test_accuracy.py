@@ -12,6 +12,7 @@ from slipway.serving.accuracy import (
     judge_drop,
     judge_minimum,
     paired_difference_interval,
+    recorded_baseline,
     wilson_interval,
 )
 from slipway.serving.golden import Answer
@@ -81,14 +82,14 @@ def test_drop_is_judged_image_by_image(new, live, outcome):
 
 NO_BASELINE = {
     "no live release": (None, "pass", "there is no live release"),
-    "live release is not healthy": (Baseline(measured=None, source="it is not healthy: gone"), "pass", "it is not healthy: gone"),
-    "could not be measured": (Baseline(measured=None, source="in 300 s: busy", unknown=True), "inconclusive", "in 300 s: busy"),
+    "live release is not healthy": (Baseline(measured=None, source="it could not be measured: gone"), "inconclusive", "it could not be measured: gone"),
+    "not finished in time": (Baseline(measured=None, source="in 300 s: busy"), "inconclusive", "in 300 s: busy"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("live", "outcome", "words"), NO_BASELINE.values(), ids=NO_BASELINE)
 def test_verdict_says_why_nothing_was_compared(live, outcome, words):
-    """Inconclusive only if the live release serves but could not be measured; a missing or unhealthy one does not matter."""
+    """Without a release that was proven live there is nothing to compare with; one that was not measured leaves a doubt."""
     verdict = judge_drop(measured(100), live, 0.02)
     assert (verdict.outcome, verdict.reason) == (outcome, f"quality: not compared with the live release: {words}")
 
@@ -114,6 +115,27 @@ def test_correct_depends_on_the_label_alone(status, body, correct):
     """The confidence does not matter; a refused image is classified wrong."""
     assert correct is is_correct(IMAGE, Answer(status=status, body=json.dumps(body)))
     assert json.loads(IMAGE.rest_body) == {"signature_name": "serving_default", "instances": ["aW1hZ2U="]}
+
+
+def test_baseline_is_the_newest_record_that_measured_the_image():
+    """A run that only applied the image again measured nothing; another image's accuracy does not count."""
+    quality = {"digest": "sha256:5", "images": 2}
+    records = [
+        {"run_id": f"r{place}", "digest": image, "verdicts": {"preview_gate": {"measured": {"quality": found}}}}
+        for place, (image, found) in enumerate(
+            [
+                ("a", {**quality, "wrong": ["x"]}),
+                ("a", {**quality, "wrong": ["y"]}),
+                ("a", None),
+                ("b", {**quality, "wrong": []}),
+            ]
+        )
+    ]
+    assert recorded_baseline(records, "a", "sha256:5") == Baseline(
+        measured=Accuracy(digest="sha256:5", images=2, wrong=("y",)), source="measured by run r1"
+    )
+    assert recorded_baseline(records, "c", "sha256:5") is None
+    assert recorded_baseline(records, "a", "sha256:6") is None
 
 
 def test_accuracy_is_read_from_a_record():

@@ -3,12 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.facts import to_dict
+from slipway.facts import Accuracy, Baseline, Plan, to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.model.target_settings import GkeSettings
 from slipway.records.history import History, find_bad_record, release_of_record
 from slipway.release import Gate, QualityBounds
-from slipway.steps.plan import Observation, diff_trial, plan_refresh
+from slipway.serving.accuracy import judge_accuracy
+from slipway.steps.plan import Observation, diff_trial, make_plan, plan_again, plan_refresh
 from slipway.verdict import Verdict
 
 HEALTHY = Verdict.passed("it answers")
@@ -163,6 +164,63 @@ def test_manifests_if_an_earlier_run_did_not_end_well(release, record_of, outcom
     """The next run finishes the work of a killed run, even if the live release is healthy."""
     plan = plan_refresh(release, observed(History((record_of("r0"), record_of("r1", outcome, 1)))))
     assert (plan.action, plan.reasons) == ("manifests", ("an earlier run did not end well",))
+
+
+MEASURED = {"gate": {"measured": {"quality": {"digest": "sha256:5", "images": 10, "wrong": []}}}}
+NOT_RUNNING = Verdict.failed("cluster tfs-cluster is RECONCILING")
+SCALING = Verdict.wait("deployment/tfs-server in shop: 1 of 2 updated replicas are available")
+BASELINES = {  # the outcomes of the records, what the last one measured, the health now, the verdict on a release that is as good
+    "measured, and the cluster cannot be asked": (["live"], MEASURED, NOT_RUNNING, "pass", "the live release 10 (measured by run r0)"),
+    "not measured, and the cluster cannot be asked": (["live"], {}, NOT_RUNNING, "inconclusive", "it could not be measured: cluster tfs-cluster is RECONCILING"),
+    "not measured, and it is being scaled": (["live"], {}, SCALING, "inconclusive", "it could not be measured: deployment/tfs-server in shop: 1 of 2"),
+    "a release that was never proven": (["failed"], {}, NOT_RUNNING, "pass", "there is no live release"),
+    "no release": ([], {}, NOT_RUNNING, "pass", "there is no live release"),
+    "torn down": (["live", "gone"], {}, NOT_RUNNING, "pass", "there is no live release"),
+    "unreadable records": (["unread"], {}, NOT_RUNNING, "inconclusive", "these records cannot be read: r0.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcomes", "verdicts", "health", "outcome", "words"), BASELINES.values(), ids=BASELINES)
+def test_drop_is_not_waived_if_the_live_release_cannot_be_measured(  # noqa: PLR0917
+    release, record_of, monkeypatch, outcomes, verdicts, health, outcome, words
+):
+    """A measurement in the record is read first; a good release that was not measured is a doubt, never a pass."""
+    records = [
+        {**record_of(f"r{n}", "live", n), "verdicts": verdicts} for n, found in enumerate(outcomes) if found == "live"
+    ]
+    records += [record_of(f"r{n}", "failed", n) for n, found in enumerate(outcomes) if found == "failed"]
+    if "gone" in outcomes:
+        records.append({**record_of("gone", "failed", 9), "outcome": "gone", "cause": "teardown"})
+    history = History(tuple(records), ("r0.json",) if "unread" in outcomes else ())
+    seen = Observation(history=history, health=health, answers=health.outcome != "fail")
+    monkeypatch.setattr("slipway.steps.plan.observe", lambda *_, **__: seen)
+    asked = replace(release, exporter="sha256:new", gate=Gate(quality=SET))
+    plan, _ = make_plan(asked, by_hand=False)
+    (_, drop) = judge_accuracy(SET, Accuracy(digest="sha256:5", images=10, wrong=()), plan.baseline)
+    assert drop.outcome == outcome
+    assert words in drop.reason
+
+
+EVERYTHING, MANIFESTS, GATED, NOTHING, RESTORE = (
+    Plan(action=action, reasons=(action,)) for action in ("everything", "manifests", "gate", "nothing", "restore")
+)
+KNOWN = Baseline(measured=None, source="busy")
+AGAIN = {
+    "the same": (EVERYTHING, replace(EVERYTHING, baseline=KNOWN), replace(EVERYTHING, baseline=KNOWN)),
+    "nothing is left to do": (EVERYTHING, NOTHING, NOTHING),
+    "the image is being built": (EVERYTHING, replace(MANIFESTS, baseline=KNOWN), replace(EVERYTHING, reasons=("manifests",), baseline=KNOWN)),
+    "the build was skipped": (MANIFESTS, EVERYTHING, replace(MANIFESTS, reasons=("everything",))),
+    "another run found it bad": (GATED, RESTORE, replace(NOTHING, reasons=("restore",))),
+    "still to be restored": (RESTORE, RESTORE, RESTORE),
+    "it is healthy again": (RESTORE, NOTHING, NOTHING),
+    "no longer bad": (RESTORE, GATED, replace(RESTORE, reasons=("gate",))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "plan"), AGAIN.values(), ids=AGAIN)
+def test_second_plan_counts_as_far_as_it_can_be_followed(first, second, plan):
+    """A build that the first plan skipped stays skipped; what it has begun is deployed, compared with what lives now."""
+    assert plan_again(first, second) == plan
 
 
 UNHEALTHY = Verdict.failed("deployment/tfs-server is gone")

@@ -11,7 +11,9 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from slipway.dag.deferral import ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
+from slipway.dag.run_lease import leases_of_run
 from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures, skip_if_run_only_plans
+from slipway.dag.tasks.plan import plan_again_under_lease
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_cluster_claim, plan_cluster_body, plan_cluster_drift
@@ -149,6 +151,8 @@ class CreateClusterOperator(BaseOperator):
             drift = plan_cluster_drift(cluster, spec, found)
             made = (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == release.claim
             cost = str(standing_cost(read_prices(), cluster_shape_of_found(found))) if found else "gone again"
+            if not release.temporary and not any(leases_of_run(run)):  # else `plan` has asked the cluster itself
+                plan_again_under_lease(run)
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)
         shown = f"; drift, left as it is: {'; '.join(map(str, drift))}" if drift else ""

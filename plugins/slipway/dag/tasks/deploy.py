@@ -39,6 +39,8 @@ class TargetOperator(StageOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
+        if run.action == "nothing":  # `create_cluster` may have found that, once the cluster could be asked
+            raise AirflowSkipException("the plan has nothing to do")
         with reported_failures(run):
             ensure_namespace(run.release.target)
         return super().execute(context)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from slipway.dag import task_ids
-from slipway.dag.run import RETURN_VALUE, Run
+from slipway.dag.run import PLAN_AGAIN, RETURN_VALUE, Run
 from slipway.dag.run_lease import (
     APPLY_S,
     BUILD_S,
@@ -22,7 +22,7 @@ from slipway.dag.run_lease import (
 )
 from slipway.dag.stage import BLUE, StageOperator
 from slipway.errors import ClusterUnfit, NothingServed
-from slipway.facts import JsonObject
+from slipway.facts import JsonObject, to_dict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -104,6 +104,28 @@ class PlanOperator(StageOperator):
         if plan.unserved is not None:
             raise NothingServed(plan.unserved)
         return plan
+
+
+def plan_again_under_lease(run: Run) -> None:
+    """Make the plan again, now that the cluster runs and can be asked, and leave it for the tasks after this one.
+
+    Raises what `make_plan` does, TargetBusy, LeaseLost, NothingServed.
+    """
+    from slipway.kubernetes.apply import ensure_namespace
+    from slipway.steps.plan import describe_plan, make_plan, plan_again
+
+    release, first = run.resolved, run.plan
+    ensure_namespace(release.target)
+    acquire_run_lease(run, BUILD_S)
+    second, trials = make_plan(release, by_hand=run.by_hand, held=True)
+    plan = plan_again(first, second)
+    for level, line in describe_plan(plan, trials):
+        log.log(level, "plan, now that the cluster runs: %s", line)
+    if plan.action == "nothing":
+        return_own_run_lease(run)
+    run.leave(PLAN_AGAIN, {"plan": to_dict(plan), "clearing": run.clearing})
+    if plan.unserved is not None:
+        raise NothingServed(plan.unserved)
 
 
 class ChooseOperator(StageOperator):

@@ -39,8 +39,7 @@ class RecordOperator(BaseOperator):
     def execute(self, context: Context) -> str | None:
         """The record's URI; None if the run had nothing to do, or failed before it had a release to record."""
         run = Run(context)
-        planned = run.result_of(task_ids.PLAN) or {}
-        if planned.get("action") == "nothing" or run.only_plans:
+        if run.action == "nothing" or run.only_plans:
             log.info("record: there was nothing to do")  # a person has cleared tasks that the plan skipped
             return None
         states = run.states
@@ -91,8 +90,8 @@ class PruneOperator(BaseOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
-        if run.result_of(task_ids.RESOLVE) is None:
-            raise AirflowSkipException("there is no release, so there is nothing to prune for")
+        if run.result_of(task_ids.RESOLVE) is None or run.action == "nothing":
+            raise AirflowSkipException("there is no release, or nothing to do: there is nothing to prune for")
         built, pushed = run.result_of(task_ids.BUILD_IMAGE), run.result_of(task_ids.PUSH)
         images = [built["image_id"] if built else None, pushed["digest"] if pushed else None]
         with reported_failures(run):

@@ -33,6 +33,25 @@ def run(context_of, release):
     return SimpleNamespace(context=context, left=context["ti"].facts)
 
 
+@pytest.fixture(autouse=True)
+def planned_again(monkeypatch):
+    """The runs whose plan the task has made again; there is no cluster behind the emulator to plan for."""
+    runs = []
+    monkeypatch.setattr("slipway.dag.tasks.cluster.plan_again_under_lease", runs.append)
+    return runs
+
+
+@pytest.mark.parametrize(("temporary", "held", "again"), [(False, False, 1), (False, True, 0), (True, False, 0)])
+def test_plan_is_made_again_once_the_cluster_runs(google, run, planned_again, temporary, held, again):  # noqa: PLR0917
+    """Unless `plan` has asked the cluster itself, under the Lease, or the cluster is the run's own."""
+    asked = run.left["resolve", "return_value"]
+    asked["cluster"]["temporary"] = temporary
+    if held:
+        run.left["plan", "lease"] = {"place": {}, "holder": "here/d/r", "attempt": 0, "broke": None}
+    create(google, run)
+    assert len(planned_again) == again
+
+
 def put(google, status, **fields):
     """Make a cluster with this status exist."""
     from google.cloud.container_v1.types import Cluster

@@ -7,7 +7,7 @@ from slipway.dag import run_lease
 from slipway.dag.run import Run
 from slipway.dag.run_lease import acquire_run_lease
 from slipway.dag.tasks.deploy import ApplyOperator, PreviewOperator, RemovePreviewOperator
-from slipway.facts import ObjectRef, Plan
+from slipway.facts import ObjectRef, Plan, to_dict
 from slipway.records.history import read_records
 from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
@@ -18,6 +18,16 @@ def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, r
     facts = {"resolve": replace(release, strategy="rolling"), "plan": Plan(action="everything", reasons=())}
     with pytest.raises(AirflowSkipException, match=r"target\.strategy is rolling"):
         PreviewOperator(task_id="preview").make(Run(context_of("preview", **facts, export=export, push=pushed)))
+
+
+@pytest.mark.parametrize("operator", [PreviewOperator, ApplyOperator])
+def test_nothing_is_deployed_if_the_second_plan_has_nothing_to_do(context_of, release, operator):
+    """`create_cluster` makes the plan again once the cluster runs, too late to skip tasks by name."""
+    context = context_of("apply", resolve=release, plan=Plan(action="everything", reasons=()))
+    again = {"plan": to_dict(Plan(action="nothing", reasons=())), "clearing": 0}
+    context["ti"].facts["create_cluster", "plan"] = again
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        operator(task_id="apply").execute(context)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 from slipway.dag.run import Run
 from slipway.dag.tasks import plan as plan_tasks
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
-from slipway.facts import Plan
+from slipway.facts import Baseline, Plan, to_dict
 from slipway.records.record import write_record
 
 PLANNED = {
@@ -76,6 +76,30 @@ def test_plan_is_made_again_under_the_lease(context_of, release, monkeypatch, th
         PlanOperator(task_id="plan", builds=["export"], deploys=["apply"]).execute(context)
     assert done == ["planned", "acquired", "planned under the Lease", *(["returned"] if then == "nothing" else [])]
     assert (list(skipped.value.tasks), Run(context).plan.action) == (unneeded, then)
+
+
+@pytest.mark.parametrize("then", ["everything", "nothing"])
+def test_plan_of_a_cluster_that_runs_by_now_replaces_the_first(context_of, release, monkeypatch, then):
+    """It is made under the Lease, with the namespace that the Lease needs; if nothing is left to do, the Lease is returned."""
+    done = []
+    baseline = Baseline(measured=None, source="busy")
+
+    def make_plan(asked, *, by_hand, held):
+        done.append(("planned", asked == release, by_hand, held))
+        return Plan(action=then, reasons=("now",), baseline=baseline), []
+
+    monkeypatch.setattr("slipway.steps.plan.make_plan", make_plan)
+    monkeypatch.setattr("slipway.kubernetes.apply.ensure_namespace", lambda _target: done.append("namespace"))
+    monkeypatch.setattr(plan_tasks, "acquire_run_lease", lambda _run, _limit_s: done.append("acquired"))
+    monkeypatch.setattr(plan_tasks, "return_own_run_lease", lambda _run: done.append("returned"))
+    context = context_of("create_cluster", resolve=release, plan=Plan(action="everything", reasons=("first",)))
+    plan_tasks.plan_again_under_lease(Run(context))
+    returned = ["returned"] if then == "nothing" else []
+    assert done == ["namespace", "acquired", ("planned", True, True, True), *returned]
+    assert (Run(context).plan.action, Run(context).baseline) == (then, to_dict(baseline))
+    context["dag_run"].clear_number = 1
+    context["ti"].facts["plan", "clearing"] = 1
+    assert Run(context).plan.reasons == ("first",)  # cleared from `plan`: the second plan of the first try is older
 
 
 def test_choose_takes_the_release_before_the_live_one(context_of, record_of, store, leases, monkeypatch, caplog):  # noqa: PLR0917
