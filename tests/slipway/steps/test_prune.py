@@ -3,8 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from registry_stub import RegistryStub
 
+from slipway.errors import RetentionIncomplete
 from slipway.facts import from_dict
+from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE
 from slipway.records.history import find_bad_record
 from slipway.records.record import write_record
 from slipway.release import Gate, QualityBounds, Release, Retention
@@ -225,3 +228,15 @@ def test_prune_goes_on_if_a_part_fails(filled, release, closed_url, monkeypatch)
     folder = Path(filled.uri.removeprefix("file://"))
     outcomes = {path.stem: json.loads(path.read_text())["outcome"] for path in folder.glob("records/digits-vit/*.json")}
     assert outcomes == {"run1": "retired", "run2": "retired", "run3": "live", "run4": "live"}
+
+
+def test_a_registry_without_digests_keeps_the_live_tag(release):
+    """The image of this run is known by its manifest's bytes: only the old image is deleted, with its tag."""
+    registry = RegistryStub()
+    ours = {IMAGE_LABEL_TITLE: release.model, IMAGE_LABEL_STORE: release.store_id}
+    live, old, _ = registry.push("live", **ours), registry.push("old", **ours), registry.push("another's")
+    here = replace(release, repository=f"{registry.host}/vit", engine_conn_id="none")
+    with pytest.raises(RetentionIncomplete, match="connection none"):  # the engine's part; the registry's part is done
+        prune(here, images=frozenset({live}))
+    registry.stop()
+    assert registry.deleted == ["old", old]
