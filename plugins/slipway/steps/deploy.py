@@ -14,7 +14,7 @@ from slipway.kubernetes.apply import Check, apply_plan, object_exists, object_re
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import Manifest, manifests_to_yaml
 from slipway.records.history import read_records
-from slipway.records.record import Cause, begin_record, keep_live, opened_record, utc_now, write_record
+from slipway.records.record import Cause, begin_record, keep_live, next_order, opened_record, utc_now, write_record
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -89,6 +89,7 @@ def _record_and_apply(
         manifests={"uri": rendered.uri, "hash": rendered.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
+        order=next_order(store, release.model),
         found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)
