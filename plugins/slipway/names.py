@@ -135,6 +135,11 @@ def record_key(model: str, run_id: str) -> str:
     return f"{records_folder(model)}/{file_name(run_id)}.json"
 
 
+def order_folder(model: str) -> str:
+    """The folder of the numbers that order a model's records, one file each."""
+    return f"order/{model}"
+
+
 def break_key(model: str, holder: str) -> str:
     """The key of the note that a run breaks a Lease; `holder` is that run's identity."""
     return f"breaks/{model}/{file_name(holder)}.json"

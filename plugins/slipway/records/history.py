@@ -128,7 +128,13 @@ def read_records(store: Store, model: str) -> Records:
             log.warning("%s: skipped. Next: fix it, use the Slipway version that wrote it, or move it away", unread[-1])
         else:
             records.append(found)
-    return Records(tuple(sorted(records, key=lambda record: str(record["opened"]))), tuple(unread))
+    return Records(tuple(sorted(records, key=_order_of_record)), tuple(unread))
+
+
+def _order_of_record(record: Record) -> tuple[int, str]:
+    """The store's number; 0 for a record of an earlier Slipway, which only has a time and comes before all others."""
+    order = record.get("order")
+    return (order if isinstance(order, int) else 0, str(record["opened"]))
 
 
 def release_of_record(

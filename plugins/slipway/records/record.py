@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
-from slipway.names import record_key
+from slipway.names import order_folder, record_key
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 
@@ -40,14 +40,27 @@ UNCOMPARED = frozenset({"token_conn_id", "endpoint", "cluster_uid"})
 log = logging.getLogger(__name__)
 
 
-def new_record(release: Release, *, cause: Cause = "refresh", now: datetime) -> Record:
-    """The record of a run that has not ended."""
+def next_order(store: Store, model: str) -> int:
+    """A number larger than all that the store has given for the model's records, and given to no other record.
+
+    It orders the records: the clocks of workers differ. Raises StoreError.
+    """
+    while True:
+        given = [name.removesuffix(".json") for name in store.names(order_folder(model))]
+        number = max(map(int, filter(str.isdecimal, given)), default=0) + 1
+        if store.claim(f"{order_folder(model)}/{number}.json", {}):
+            return number
+
+
+def new_record(release: Release, *, cause: Cause = "refresh", now: datetime, order: int | None = None) -> Record:
+    """The record of a run that has not ended; `order` is its number from `next_order`."""
     return {
         "schema": SCHEMA,
         "model": release.model,
         "cause": cause,
         "run_id": release.run_id,
         "outcome": "open",
+        "order": order,
         "opened": now.isoformat(),
         "closed": None,
         **_release_fields(release),
@@ -77,15 +90,17 @@ def opened_record(
     manifests: dict[str, str],
     objects: list[ObjectRef],
     now: datetime,
+    order: int | None = None,
     found: bool = False,
 ) -> Record:
     """The record before the first write: what will be applied, when, and whether the objects were `found` there already.
 
-    A cleared run opens its record again: what it applies is then the newest.
+    A cleared run opens its record again, with another number from `next_order`: what it applies is then the newest.
     """
     return {
         **record,
         "outcome": "open",
+        "order": order,
         "opened": now.isoformat(),
         "closed": None,
         "bad": None,
@@ -230,13 +245,15 @@ def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
         if why is None:
             return _for_release(found, release)
         log.warning("%s: %s: starting a new record", store.uri_of(key), why)
-    return new_record(release, cause=cause, now=utc_now())
+    return new_record(release, cause=cause, now=utc_now(), order=next_order(store, release.model))
 
 
 def _own_record(store: Store, release: Release) -> Record:
     """The run's record, or a new one if it has none. Raises StoreError, also if it cannot be read."""
     record = read_record(store, release.model, release.run_id)
-    return _for_release(record, release) if record else new_record(release, now=utc_now())
+    if record:
+        return _for_release(record, release)
+    return new_record(release, now=utc_now(), order=next_order(store, release.model))
 
 
 def _for_release(record: Record, release: Release) -> Record:

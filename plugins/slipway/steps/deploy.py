@@ -27,7 +27,16 @@ from slipway.kubernetes.rendered import live_manifests
 from slipway.kubernetes.secrets import fill_secrets, has_hashes, hash_secrets
 from slipway.names import manifests_key
 from slipway.records.history import History, read_records
-from slipway.records.record import Cause, begin_record, keep_live, opened_record, read_record, utc_now, write_record
+from slipway.records.record import (
+    Cause,
+    begin_record,
+    keep_live,
+    next_order,
+    opened_record,
+    read_record,
+    utc_now,
+    write_record,
+)
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -160,6 +169,7 @@ def _record_and_apply(
         manifests={"uri": stored.uri, "hash": stored.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
+        order=next_order(store, release.model),
         found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)

@@ -8,7 +8,7 @@ from slipway.errors import ClusterUnfit
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict, to_dict
 from slipway.gke.cluster import judge_cluster_claim
 from slipway.records.history import History, read_history, read_records, records_with_previews
-from slipway.records.record import Record, read_record, record_with_preview, utc_now, write_record
+from slipway.records.record import Record, next_order, read_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import Target
@@ -72,6 +72,7 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
         "undo": None,
         "bad": None,
         "closed": None,
+        "order": next_order(store, teardown.model),
         "opened": utc_now().isoformat(),
     }
     return {**newest, **ran, "cause": "teardown", "outcome": "open", "run_id": teardown.run_id}

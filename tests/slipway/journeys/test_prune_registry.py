@@ -1,13 +1,10 @@
 """Which images prune deletes in a registry that other installations use too."""
 
 import json
-import re
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import SimpleNamespace
 
 import pytest
+from registry_stub import RegistryStub, digest_of_bytes
 
 from slipway import names
 from slipway.errors import RetentionIncomplete
@@ -19,70 +16,41 @@ from slipway.steps.prune import prune
 
 @pytest.fixture
 def registry():
-    """A registry with the repository `vit`: `images` maps each digest to its tag and labels."""
-    images = {}
-
-    def answer(method, path):
-        what, _, name = path.removeprefix("/v2/vit/").partition("/")
-        if what == "tags":
-            return {"tags": [tag for tag, _ in images.values()]}
-        digest = next((one for one, (tag, _) in images.items() if name in {one, tag}), None)
-        if what == "blobs":
-            return {"config": {"Labels": images[name.removeprefix("sha256:config-")][1]}}
-        if digest is None:
-            return None
-        if method == "DELETE" and name == digest:
-            images.pop(digest)
-        return {"config": {"digest": f"sha256:config-{digest}"}, "digest": digest}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            found = answer(self.command, self.path)
-            text = json.dumps(found).encode()
-            self.send_response(404 if found is None else 200)
-            if found and "digest" in found:
-                self.send_header("Docker-Content-Digest", found["digest"])
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        do_DELETE = do_GET  # noqa: N815 - the name is http.server's
-
-        def log_message(self, *_):
-            """Logs nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield SimpleNamespace(images=images, repository=f"127.0.0.1:{server.server_port}/vit")
-    server.shutdown()
-    server.server_close()
+    """A registry with the repository `vit`."""
+    stub = RegistryStub()
+    yield stub
+    stub.stop()
 
 
 @pytest.fixture
 def pruned(registry, store, release, record_of, closed_url, monkeypatch):  # noqa: PLR0917
-    """Prunes a model with three proven releases, of which one is kept; what is left in the registry, by tag."""
+    """Prunes a model with three proven releases, of which the third is kept; the tags that are left in the registry.
+
+    Each image is a tag, the store on its label, and the number of the release whose record names it, or None.
+    """
     extra = {"conn_type": "docker", "host": closed_url.replace("http", "tcp")}
     monkeypatch.setenv("AIRFLOW_CONN_CLOSED", json.dumps(extra))
-    for n in (1, 2, 3):
-        digest = f"sha256:{n}"
-        record = record_of(f"run{n}", "live", n, release_id=f"r{n}", repository=registry.repository)
-        pushed = {**record["pushed"], "reference": f"{registry.repository}@{digest}", "digest": digest}
-        write_record(store, {**record, "digest": digest, "pushed": pushed})
+    repository = f"{registry.host}/vit"
     asked = replace(
         release,
         run_id="run3",
         engine_conn_id="closed",
-        repository=registry.repository,
+        repository=repository,
         retention=Retention(releases=1, records=1),
     )
 
-    def run(**stores):
-        for digest, (tag, store_label) in stores.items():
-            labels = {IMAGE_LABEL_TITLE: "digits-vit", IMAGE_LABEL_STORE: store_label}
-            registry.images[re.sub("^d", "sha256:", digest)] = (tag, labels)
+    def run(*images):
+        digests = {n: f"sha256:{n}" for n in (1, 2, 3)}
+        for tag, label, number in images:
+            digests[number] = registry.push(tag, **{IMAGE_LABEL_TITLE: "digits-vit", IMAGE_LABEL_STORE: label})
+        for n in (1, 2, 3):
+            record = record_of(f"run{n}", "live", n, release_id=f"r{n}", repository=repository)
+            pushed = {**record["pushed"], "reference": f"{repository}@{digests[n]}", "digest": digests[n]}
+            write_record(store, {**record, "digest": digests[n], "pushed": pushed})
         with pytest.raises(RetentionIncomplete, match="engine"):
             prune(asked)
-        return sorted(tag for tag, _ in registry.images.values())
+        left = [tag for tag, data in registry.manifests.items() if digest_of_bytes(data) not in registry.deleted]
+        return sorted(left)
 
     return run
 
@@ -90,16 +58,16 @@ def pruned(registry, store, release, record_of, closed_url, monkeypatch):  # noq
 def test_image_of_another_store_at_the_same_uri_is_kept(store, pruned):
     """Two machines may both have file:///srv/slipway; an earlier Slipway gave both the same label."""
     before = names.former_store_id(store.uri)
-    assert pruned(d8=("theirs", before), d9=("theirs-now", "another")) == ["theirs", "theirs-now"]
+    assert pruned(("theirs", before, None), ("theirs-now", "another", None)) == ["theirs", "theirs-now"]
 
 
 def test_image_of_this_store_is_deleted(store, pruned):
     """Its label is the store's own id; an image of an earlier Slipway is known by a record of this store."""
     mine, before = store.identity(), names.former_store_id(store.uri)
-    left = pruned(d1=("recorded", before), d2=("recorded-now", mine), d3=("live", before), d7=("unrecorded", mine))
-    assert left == ["live"]
+    recorded = [("recorded", before, 1), ("recorded-now", mine, 2), ("live", before, 3)]
+    assert pruned(*recorded, ("unrecorded", mine, None)) == ["live"]
 
 
 def test_recorded_image_that_names_another_store_is_kept(pruned):
     """A copied store has the records of its original: in doubt nothing is deleted."""
-    assert pruned(d1=("theirs", "another")) == ["theirs"]
+    assert pruned(("theirs", "another", 1)) == ["theirs"]

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from slipway.records.record import (
     keep_live,
     mark_record_bad,
     new_record,
+    next_order,
     opened_record,
     read_record,
     record_with_preview,
@@ -223,3 +225,12 @@ def test_preview_of_a_cleared_run_does_not_change_the_live_part(release):
         **live,
         "preview": [to_dict(SERVICE)],
     }
+
+
+def test_numbers_grow_and_no_two_records_get_the_same(store):
+    """Eight tasks that ask at once get eight numbers; the next one gets a larger number."""
+    with ThreadPoolExecutor(8) as pool:
+        given = sorted(pool.map(lambda _: next_order(store, "digits-vit"), range(8)))
+    assert given == list(range(1, 9))
+    assert next_order(store, "digits-vit") == 9
+    assert next_order(store, "other") == 1

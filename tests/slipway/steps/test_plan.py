@@ -115,7 +115,13 @@ def test_everything_if_a_promise_and_an_input_of_the_image_changed(release, hist
 def test_restored_release_has_no_other_gate(release, record_of):
     """After a rollback, the record of the restored release says which gate it has passed: nothing has to be judged again."""
     judged = replace(release, gate=Gate(latency_ms=500, quality=SET))
-    restored, _, _ = release_of_record(record_of("r0", gate=judged.gate), run_id="r1.undo", store=release.store)
+    restored, _, _ = release_of_record(
+        record_of("r0", gate=judged.gate),
+        run_id="r1.undo",
+        store=release.store,
+        installation=None,
+        target=release.target,
+    )
     history = History((record_of("r0", gate=judged.gate), record_of("r1.undo", "live", 1, gate=restored.gate)))
     assert plan_refresh(judged, observed(history)).action == "nothing"
 

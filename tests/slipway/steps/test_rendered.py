@@ -28,7 +28,7 @@ def free():
 
 
 @pytest.fixture
-def resolved(monkeypatch, tmp_path, store):
+def resolved(installation, monkeypatch, tmp_path, store):
     """Resolves the release of a model file that names the overlay `mine`."""
     path = tmp_path / "digits-vit.yaml"
     path.write_text(FILE)
@@ -114,8 +114,10 @@ def test_nothing_is_written_if_stored_manifests_changed(api_server, changed_over
 
 
 def test_run_of_an_earlier_slipway_is_resolved_again(release, export, pushed):
-    """A run that was resolved before an upgrade has kept no manifests: the line says what to clear."""
-    with pytest.raises(ManifestError, match=r"has kept no manifests\. Next: clear the run from its first task"):
+    """A run that was resolved before an upgrade has kept no manifests, and what its overlay renders now is something else."""
+    with pytest.raises(
+        ManifestError, match=r"is not the one that resolve rendered in run .*\. Next: clear the run from its first task"
+    ):
         deploy(release, export, pushed, check=free)
 
 

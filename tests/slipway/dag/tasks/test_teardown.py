@@ -7,88 +7,26 @@ deletes objects from a real cluster.
 import asyncio
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from google_clock import end_operations, event_of, run_task
+from teardowns import BALANCER, CLUSTER, PATH, SERVICE, TARGET, delete, put
 
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
-from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed, TargetBusy
-from slipway.facts import Balancer, ObjectRef, Teardown, to_dict
+from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
+from slipway.facts import to_dict
 from slipway.gke.leftovers import balancer_name
 from slipway.gke.preflight import inspect_cluster_deletion
 from slipway.model.target_settings import GkeSettings
 from slipway.names import CLUSTER_LABEL_RUN
 from slipway.records.history import read_history
 from slipway.records.record import read_record, write_record
-from slipway.steps import teardown_plan
 from slipway.steps.teardown_plan import TeardownPlan
-from slipway.target import GkeCluster, Target
 from slipway.verdict import require_nothing_missing
 
-CLUSTER = GkeCluster(project="slipway-stand", location="us-central1-a", name="tfs-cluster")
-PATH = CLUSTER.path
-TARGET = Target(kind="gke", conn_id="google_cloud_default", namespace="shop", gke=CLUSTER)
-SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
-BALANCER = Balancer(service="shop/tfs-server", uid="0f9b-11", address="203.0.113.7")
-
-
-@pytest.fixture
-def teardown(release):
-    """A teardown of digits-vit's cluster, triggered by hand."""
-    return Teardown(
-        model=release.model,
-        run_id="manual__down",
-        store=release.store,
-        target=TARGET,
-        deployment=release.deployment,
-        objects=(SERVICE,),
-        balancers=(BALANCER,),
-        claim=None,
-        address_timeout_s=600,
-        cluster_timeout_s=1800,
-    )
-
-
-@pytest.fixture
-def planned(context_of, teardown):
-    """Makes the context of a task after `look` and `approve`: `planned("delete_cluster")`."""
-
-    def make(task_id, *, others=(), answer="Approve"):
-        plan = TeardownPlan(
-            teardown=teardown, status="RUNNING", cost=None, others=others, blind=None, sharing=(), body="Delete it?"
-        )
-        context = {**context_of(task_id, look=plan), "task": None}
-        if answer:
-            context["ti"].facts["approve", "return_value"] = {"chosen_options": [answer]}
-        return context
-
-    return make
-
-
-@pytest.fixture(autouse=True)
-def workloads(monkeypatch, leases):
-    """What runs in the cluster, `items`, or the `error` of its API server: the emulator's clusters have none."""
-    found = SimpleNamespace(items=[], error=None, leases=leases)
-
-    def list_workloads(_target):
-        if found.error:
-            raise found.error
-        return found.items, None
-
-    monkeypatch.setattr(teardown_plan, "list_workloads", list_workloads)
-    return found
-
-
-def running(kind, name, model="digits-vit"):
-    """An object in the cluster."""
-    return {
-        "kind": kind,
-        "metadata": {"name": name, "namespace": "shop", "labels": {"slipway/model": model}},
-        "spec": {},
-    }
+pytestmark = pytest.mark.usefixtures("workloads")
 
 
 @pytest.fixture
@@ -101,18 +39,6 @@ def temporary(release):
 def in_run(context_of, temporary):
     """Makes the context of a task of a run with a temporary cluster."""
     return lambda task_id, release=temporary: {**context_of(task_id, resolve=release), "task": None}
-
-
-def put(google, status, **fields):
-    """Make a cluster with this status exist."""
-    from google.cloud.container_v1.types import Cluster
-
-    google.put(PATH, Cluster.from_json(json.dumps({"status": status, **fields})))
-
-
-def delete(google, context, **options):
-    """Run the task that deletes the cluster from start to end; its result."""
-    return run_task(google, DeleteClusterOperator(task_id="delete_cluster"), context, **options)
 
 
 def provider(**options):
@@ -268,60 +194,6 @@ def test_retried_if_the_api_server_does_not_answer(google, planned, workloads, t
     with pytest.raises(ClusterUnreachable):
         run_task(google, task(task_id="one"), planned("one"))
     assert google.calls["DeleteCluster"] == 0
-
-
-# --- cleared alone ----------------------------------------------------------------------------------------------------
-
-
-def test_deletion_surveys_the_cluster_under_the_lease(google, planned, workloads):
-    """Cleared alone, it holds the Lease for as long as the deletion may take."""
-    put(google, "RUNNING")
-    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
-    assert workloads.leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 1860)]
-
-
-def refuse(google, context, error, words):
-    """Run the task that deletes the cluster: it ends in this error, with this reason, and deletes nothing."""
-    with pytest.raises(error, match=words):
-        delete(google, context)
-    assert google.calls["DeleteCluster"] == 0
-
-
-def test_deletion_is_refused_while_another_run_writes(google, planned, workloads):
-    """A refresh may be bringing the model back."""
-    put(google, "RUNNING")
-    workloads.leases.answers.append(TargetBusy("held by run r9"))
-    refuse(google, planned("delete_cluster"), TargetBusy, "held by run r9")
-
-
-def test_deletion_is_refused_if_something_moved_in(google, planned, workloads):
-    """What a person did not approve is not deleted."""
-    put(google, "RUNNING")
-    workloads.items = [running("Deployment", "shop-window", model="windows")]
-    words = r"^ClusterInUse: .*added after the approval: deployment/shop-window in shop, of model windows"
-    refuse(google, planned("delete_cluster"), AirflowFailException, words)
-    assert delete(google, planned("delete_cluster", others=("deployment/shop-window in shop, of model windows",)))
-
-
-def test_deletion_is_refused_if_the_model_serves_again(google, planned, workloads):
-    """A refresh may have released the model since its objects were deleted: its users would lose it."""
-    put(google, "RUNNING")
-    workloads.items = [running("Service", "tfs-server")]
-    words = (
-        r"^ClusterInUse: .*service/tfs-server in shop of model digits-vit is there\. Next: clear remove_objects and "
-    )
-    refuse(google, planned("delete_cluster"), AirflowFailException, words)
-
-
-@pytest.mark.parametrize("answer", [None, "Reject"])
-@pytest.mark.parametrize("task", [RemoveObjectsOperator, DeleteClusterOperator])
-def test_nothing_is_deleted_without_an_approval(google, planned, task, answer):
-    """A person's answer counts, not the state of `approve`, which somebody may have set to success."""
-    put(google, "RUNNING")
-    words = r"^InputRefused: .*nobody has approved its deletion in this run\. Next: clear approve, or trigger teardown_digits_vit"
-    with pytest.raises(AirflowFailException, match=words):
-        run_task(google, task(task_id="one"), planned("one", answer=answer))
-    assert google.calls == {}
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
