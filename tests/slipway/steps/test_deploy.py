@@ -31,14 +31,19 @@ def test_manifests_are_stored_under_the_release(release, store, pushed):
 @pytest.fixture
 def applies(release, export, pushed, store, monkeypatch):
     """Applies a release by a run whose worker's clock shows this time; the cluster accepts everything."""
-    uri = store_manifests(release, pushed, [MANIFEST]).uri
+    kept = store_manifests(release, pushed, [MANIFEST])
     monkeypatch.setattr(deploy_module, "object_exists", lambda *_: False)
     monkeypatch.setattr(deploy_module, "apply_plan", lambda *_, **__: ("u-1", 4))
+    monkeypatch.setattr(deploy_module, "identify_cluster", lambda target: target)
 
     def run(run_id, *, clock, proven):
         monkeypatch.setattr(deploy_module, "utc_now", lambda: clock)
         asked = replace(release, run_id=run_id)
-        redeploy(asked, export, replace(pushed, release_id=f"of-{run_id}"), uri, check=lambda: None)
+        of_run, manifests = (
+            replace(pushed, release_id=f"of-{run_id}"),
+            {"manifests_uri": kept.uri, "manifests_hash": kept.hash},
+        )
+        redeploy(asked, export, of_run, **manifests, check=lambda: None)
         close_run(asked, {}, {}, proven=proven, applied=True)
 
     return run

@@ -230,10 +230,10 @@ def test_prune_goes_on_if_a_part_fails(filled, release, closed_url, monkeypatch)
     assert outcomes == {"run1": "retired", "run2": "retired", "run3": "live", "run4": "live"}
 
 
-def test_a_registry_without_digests_keeps_the_live_tag(release):
+def test_a_registry_without_digests_keeps_the_live_tag(release, store):
     """The image of this run is known by its manifest's bytes: only the old image is deleted, with its tag."""
     registry = RegistryStub()
-    ours = {IMAGE_LABEL_TITLE: release.model, IMAGE_LABEL_STORE: release.store_id}
+    ours = {IMAGE_LABEL_TITLE: release.model, IMAGE_LABEL_STORE: store.identity()}
     live, old, _ = registry.push("live", **ours), registry.push("old", **ours), registry.push("another's")
     here = replace(release, repository=f"{registry.host}/vit", engine_conn_id="none")
     with pytest.raises(RetentionIncomplete, match="connection none"):  # the engine's part; the registry's part is done
