@@ -18,7 +18,7 @@ from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.dag.tasks.rollback import RollbackOperator
-from slipway.dag.tasks.teardown import RemoveObjectsOperator
+from slipway.dag.tasks.teardown import DeleteClusterOperator, RemoveObjectsOperator
 from slipway.dag.tasks.waits import WaitSensor
 from slipway.model import served
 from slipway.model.served import read_model_file, served_files
@@ -342,7 +342,8 @@ def test_malformed_model_file_has_a_dag_without_a_schedule(dags_of, name, text, 
 def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):
     """A run reads from these tasks' XCom whether it has held the Lease: no task that acquires it is missing."""
     acquiring = (
-        PlanOperator, ChooseOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator, ApproveOperator,
+        PlanOperator, ChooseOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator,
+        DeleteClusterOperator, ApproveOperator,
     )  # fmt: skip
     dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE).values()]
     tasks = [task for dag in dags for task in dag.tasks]
