@@ -85,7 +85,8 @@ def _break_lease() -> dict[str, Param]:
     return {
         "break_lease": _check_box(
             "Break lease",
-            "Take the target's Lease from the run that holds it. That run then writes nothing more and rolls nothing back.",
+            "Take the target's Lease from the run that holds it. That run then writes nothing more and rolls nothing back. "
+            "It acts once: a cleared run breaks no Lease.",
         )
     }
 

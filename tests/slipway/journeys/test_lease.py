@@ -110,6 +110,22 @@ def test_a_cleared_run_may_acquire_the_lease_again(place, run_of):
 
 @pytest.mark.stand
 @pytest.mark.alongside
+def test_a_cleared_run_breaks_no_lease(stand, place, run_of):
+    """A run broke a Lease and ended; cleared while another run writes, it is refused, and that run keeps its Lease."""
+    acquire_run_lease(run_of("refresh_digits_vit", "r1", "plan"), 3600)
+    breaker = run_of("rollback_digits_vit", "r2", "choose", break_lease=True)
+    acquire_run_lease(breaker, 3600)
+    return_run_leases(breaker)
+    acquire_run_lease(run_of("refresh_digits_vit", "r3", "plan"), 3600)
+    cleared = run_of("rollback_digits_vit", "r2", "choose")
+    cleared.context["dag_run"] = SimpleNamespace(run_type="manual", clear_number=1)
+    with pytest.raises(TargetBusy, match="held by run r3 of refresh_digits_vit"):
+        acquire_run_lease(cleared, 3600)
+    assert holder_of(stand, place).endswith("/refresh_digits_vit/r3")
+
+
+@pytest.mark.stand
+@pytest.mark.alongside
 def test_a_teardown_checks_the_lease_before_the_approval(place, run_of):
     """While a refresh runs, a teardown is refused before a person is asked, unless it breaks the Lease."""
     refresh = run_of("refresh_digits_vit", "r1", "plan")
