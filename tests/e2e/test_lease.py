@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from dag_run import until
+from trial_project import rendered_again
 
 PROJECT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
@@ -34,7 +35,7 @@ def end_of(airflow_api, path):
 def plan_elsewhere(record, surroundings, root):
     """Run `plan` for the same release in another installation: an Airflow and a store of its own."""
     store = f"file://{root}/store"
-    (root / "facts.json").write_text(json.dumps({"resolve": {**record["release"], "store": store}}))
+    (root / "facts.json").write_text(json.dumps({"resolve": rendered_again(record["release"], store=store)}))
     own = {"AIRFLOW_HOME": str(root / "airflow"), "AIRFLOW_VAR_SLIPWAY_STORE": store}
     return subprocess.run(
         [sys.executable, WORKER, PROJECT, "refresh_digits_vit", "plan", "elsewhere__1", root / "facts.json"],

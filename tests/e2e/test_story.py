@@ -7,7 +7,7 @@ own) against the real engine, registry and cluster. The tests run in order: each
 import base64
 import json
 import re
-import subprocess
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -216,7 +216,7 @@ def test_2_a_changed_gate_is_judged_again_without_a_build(story):
     log, [record] = story.run()
     assert plan_of(log) == ("gate", "the gate changed: errors from None to 1000")
     assert not [words for words in BUILDS if words in log]
-    assert [record["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")] == ["pass", "pass"]
+    assert record["verdicts"]["gate"]["outcome"] == "pass"
     picture = story.file.parent / story.model / "golden" / "three.png"
     picture.write_bytes(with_comment(picture.read_bytes()))
     log, [record] = story.run()
@@ -227,6 +227,16 @@ def test_2_a_changed_gate_is_judged_again_without_a_build(story):
     assert plan_of(story.run()[0])[0] == "nothing"
 
 
+def nudge(file, tensor):
+    """Add 0.01 to the numbers of a tensor in a safetensors file, as a few more steps of training might."""
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    begin, end = (start + offset for offset in json.loads(data[8:start])[tensor]["data_offsets"])
+    numbers = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end])
+    data[begin:end] = struct.pack(f"<{len(numbers)}f", *(number + 0.01 for number in numbers))
+    file.write_bytes(data)
+
+
 def with_comment(png):
     """The same picture in other bytes: with a text chunk before the end."""
     body = b"tEXtComment\x00another file"
@@ -234,12 +244,9 @@ def with_comment(png):
     return png[:-12] + chunk + png[-12:]
 
 
-def test_3_a_retrained_checkpoint_is_planned_then_released(story, stand):
+def test_3_a_changed_checkpoint_is_planned_then_released(story):
     """New content is planned without a write, then released under a larger version."""
-    train = [stand["exporter_python"], str(story.project / "include" / "model" / "train_digits.py")]
-    subprocess.run(
-        [*train, "--out", str(story.checkpoint.parent), "--epochs", "25"], check=True, capture_output=True, timeout=1800
-    )
+    nudge(story.checkpoint / "model.safetensors", "classifier.bias")
     before = story.traces()
     log, records = story.run(plan_only=True)
     assert plan_of(log)[0] == "everything"

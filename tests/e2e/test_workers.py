@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from own_airflow import OwnAirflow
-from trial_project import copy_project, remove_images, trial_file
+from trial_project import copy_project, remove_images, rendered_again, trial_file
 from workers import TASKS
 
 from slipway.facts import from_dict
@@ -81,9 +81,8 @@ def test_a_second_apply_changes_nothing(trial, kubectl):
 
 def test_an_object_of_another_model_is_not_touched(trial, surroundings, tmp_path, kubectl):
     """A model whose file names another model's Deployment is refused before anything is written."""
-    done = trial.run(
-        "apply", facts={**trial.facts, "resolve": {**trial.facts["resolve"], "model": "thief"}}, check=False
-    )
+    thief = rendered_again(trial.facts["resolve"], model="thief")
+    done = trial.run("apply", facts={**trial.facts, "resolve": thief}, check=False)
     labels = json.loads(kubectl("get", "deployment/tfs-trial", "-o", "json"))["metadata"]["labels"]
     assert done.returncode != 0
     assert "belongs to the model trial" in done.stderr
@@ -194,7 +193,7 @@ def test_a_release_of_another_store_is_not_removed(trial, tmp_path, kubectl):
     """If the Deployment belongs to an installation with another store, a run whose own release fails does not delete it."""
     good, store = serves(kubectl), f"file://{tmp_path}/store"
     facts = without_image(trial)
-    facts |= {"resolve": {**facts["resolve"], "store": store}, **FAILED}
+    facts |= {"resolve": rendered_again(facts["resolve"], store=store), **FAILED}
     assert trial.run("apply", facts=facts, store=store, check=False).returncode == 0
     kept = json.loads(trial.run("rollback", facts=facts, store=store).stdout.splitlines()[-1])
     assert (kept["action"], serves(kubectl)) == ("keep", "missing00000")

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import yaml
 
+from slipway.facts import from_dict, to_dict
+from slipway.release import Release
+from slipway.steps.rendering import render_release
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -26,6 +30,11 @@ def trial_file(**changes):
         part, field = dotted.split("__")
         file.setdefault(part, {})[field] = value
     return file
+
+
+def rendered_again(resolved, **changes):
+    """The fact of `resolve` with these changes, and its manifests rendered and kept again, as `resolve` does."""
+    return to_dict(render_release(from_dict(Release, {**resolved, **changes})))
 
 
 def remove_images(engine, model):

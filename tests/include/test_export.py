@@ -138,6 +138,7 @@ OTHER_CPU = {
 }
 
 
+@pytest.mark.slow
 def test_same_checkpoint_gives_same_layer(model_python, digits_request, digits_export, tmp_path):
     """On a simulated other machine every byte of the SavedModel is the same, and so is the layer.
 

@@ -20,6 +20,7 @@ def archive_request(request, path, url):
     }
 
 
+@pytest.mark.slow
 def test_hub_checkpoint_gives_same_bytes_as_a_folder(run_exporter, digits_request, digits_export, hub, tmp_path):
     """The Hub's client fetches only the needed files at the commit; the export equals that of a folder with these files."""
     folder = tmp_path / "repo"
@@ -95,6 +96,7 @@ def test_hub_model_without_access_is_refused(  # noqa: PLR0917 (fixtures)
     assert "hf_" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_kept_hub_checkpoint_is_reused(run_exporter, digits_request, digits_checkpoint, hub, tmp_path):
     """The files of a gated model are saved to `kept`, and the next export needs neither Hub nor token."""
     hub.add(digits_checkpoint, gated=True, readers={"hf_reader"})
@@ -129,6 +131,7 @@ def test_savedmodel_archive_is_exported_unchanged(run_exporter, digits_request, 
     assert facts["source"] == {**request["source"], "url": f"{url}/model.tar.gz"}
 
 
+@pytest.mark.slow
 def test_savedmodel_with_another_signature_is_refused(run_exporter, digits_request, checkpoint_trial, web, tmp_path):
     """A SavedModel that clients could not call is refused; the message has its signature."""
     folder, url = web

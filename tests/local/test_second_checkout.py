@@ -26,6 +26,7 @@ def test_1_it_shares_no_namespace_port_database_or_address(stand, second):
         assert eventually(lambda: get(f"http://{there}/"))
 
 
+@pytest.mark.slow
 def test_2_both_demos_at_once_succeed(stand, second, demos):
     """Each checkout serves its own release."""
     for place in (stand, second.status):

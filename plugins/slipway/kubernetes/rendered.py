@@ -31,7 +31,9 @@ def keep_rendered(release: Release, rendered: Rendered) -> Release:
     live, preview = hash_secrets(rendered.live), rendered.preview and hash_secrets(rendered.preview)
     value = {"live": live, "preview": preview}
     digest = digest_of(value)
-    Store(release.store).put_json(value, rendered_key(release.model, digest))
+    store, key = Store(release.store), rendered_key(release.model, digest)
+    if not store.exists(key):  # a run with nothing to do writes nothing
+        store.put_json(value, key)
     return replace(release, manifests_hash=digest_of(live), rendered_hash=digest)
 
 

@@ -155,6 +155,7 @@ def connection(stand, monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(said))
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", f"file://{tmp_path}/store")
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "here")
     monkeypatch.delenv("AIRFLOW_VAR_SLIPWAY_REGISTRY", raising=False)
 
     def make(registry, **changes):
