@@ -32,9 +32,17 @@ def keep_rendered(release: Release, rendered: Rendered) -> Release:
     value = {"live": live, "preview": preview}
     digest = digest_of(value)
     store, key = Store(release.store), rendered_key(release.model, digest)
-    if not store.exists(key):  # a run with nothing to do writes nothing
+    if not _holds(store, key, digest):  # a run with nothing to do writes nothing
         store.put_json(value, key)
     return replace(release, manifests_hash=digest_of(live), rendered_hash=digest)
+
+
+def _holds(store: Store, key: str, digest: str) -> bool:
+    """Whether the store has a value with this digest there."""
+    try:
+        return store.exists(key) and digest_of(store.read_json(key)) == digest
+    except StoreError:
+        return False
 
 
 def read_rendered(release: Release) -> Rendered:
