@@ -5,7 +5,7 @@ MODEL ?= digits-vit
 PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
-# A fresh checkout finds what mypy knows of the libraries.
+# A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
 .PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock docs model-report

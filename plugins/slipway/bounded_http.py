@@ -1,7 +1,8 @@
 """HTTP answers of a bounded size and within a total time.
 
-httpx limits only the time between two bytes: an answer that drips, in its headers or in its body, would never end. Here every
-request ends: a trigger's event loop and a task go on. Only asyncio can end a request at any point, so that tasks use it too.
+httpx limits only the time between two bytes: a server that sends headers or a body slowly could hold a request open for ever.
+Here every request ends, so neither a trigger's event loop nor a task hangs. Tasks use asyncio too, because only asyncio can
+end a request at any point.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ JSON_BYTES = 16 * 1024 * 1024  # of the answers that are read as a whole: predic
 
 
 class EndlessAnswer(httpx.HTTPError):
-    """An answer that is larger, or takes longer, than any answer that is meant seriously."""
+    """An answer that is too large, or takes too long."""
 
 
 def bounded_client(*, max_bytes: int = JSON_BYTES, **options: Any) -> httpx.AsyncClient:
     """A client that stops reading at `max_bytes` of each answer, also of a redirect or a refusal, and raises EndlessAnswer."""
 
     async def bound(answer: httpx.Response) -> None:
-        if answer.headers.get("Content-Encoding", "identity") != "identity":  # it was not asked for, and hides a size
+        if (
+            answer.headers.get("Content-Encoding", "identity") != "identity"
+        ):  # the client did not ask for it, and its size when decompressed is unknown
             raise EndlessAnswer(f"{answer.url}: a compressed answer, which was not asked for")
         assert isinstance(answer.stream, httpx.AsyncByteStream)  # noqa: S101 - of an asynchronous client
         answer.stream = _BoundedStream(answer.stream, max_bytes, str(answer.url))
@@ -35,7 +38,7 @@ def bounded_client(*, max_bytes: int = JSON_BYTES, **options: Any) -> httpx.Asyn
 async def send_bounded(
     client: httpx.AsyncClient, method: str, url: str, *, total_s: float, **options: Any
 ) -> httpx.Response:
-    """The whole answer to a request. Raises httpx.HTTPError: EndlessAnswer if it is not there after `total_s`."""
+    """The whole answer to a request. Raises httpx.HTTPError: EndlessAnswer if it is not complete after `total_s`."""
     try:
         async with asyncio.timeout(total_s):
             return await client.request(method, url, **options)
@@ -44,7 +47,7 @@ async def send_bounded(
 
 
 class _BoundedStream(httpx.AsyncByteStream):
-    """The bytes of an answer, up to a number."""
+    """The bytes of an answer, up to `max_bytes`."""
 
     def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int, where: str) -> None:
         self.stream = stream

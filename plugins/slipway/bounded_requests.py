@@ -1,4 +1,4 @@
-"""The bounds of `bounded_http` for `requests`, which Google's clients use and which trusts the certificates that they trust."""
+"""The bounds of `bounded_http` for `requests`, which Google's clients use. It trusts the same certificates as they do."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def bound_session(session: requests.Session, *, max_bytes: int = JSON_BYTES) -> 
 def call_within(total_s: float, call: Callable[[], T]) -> T:
     """What the call returns. Raises TimeoutError after `total_s`.
 
-    `requests` limits only the time between two bytes, and cannot be ended from outside. The thread that waits for an answer
-    that drips is left to itself: it ends with its connection, at the latest with the process.
+    `requests` limits only the time between two bytes, and cannot be cancelled. A thread that waits for a slow answer is
+    abandoned: it ends with its connection, at the latest with the process.
     """
     done: Future[T] = Future()
 
@@ -44,13 +44,13 @@ def call_within(total_s: float, call: Callable[[], T]) -> T:
     try:
         return done.result(timeout=total_s)
     except TimeoutError as error:
-        if done.done():  # the call's own
+        if done.done():  # the call itself raised it
             raise
         raise TimeoutError(f"Timeout: no complete answer within {total_s:g} s") from error
 
 
 class _BoundedRaw:
-    """urllib3's response, up to a number of bytes."""
+    """urllib3's response, up to `max_bytes`."""
 
     def __init__(self, raw: Any, max_bytes: int) -> None:
         self.raw = raw

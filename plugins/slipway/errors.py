@@ -148,7 +148,7 @@ class PreflightFailed(SlipwayError):
 
 
 class NothingServed(SlipwayError):
-    """No release that was proven live serves, and the schedule does not try the one that there is again, because it is bad."""
+    """No proven release serves, and the schedule does not retry the one to deploy, because it is known to be bad."""
 
 
 class ClusterError(SlipwayError):

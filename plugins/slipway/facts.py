@@ -41,7 +41,7 @@ def from_dict(kind: type[T], data: Any) -> T:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Built once for each kind: for a Release that takes 16 ms, and a trigger reads one at each look, on its event loop."""
+    """Built once for each kind: it takes 16 ms for a Release, and a trigger reads a Release at each poll, on its event loop."""
     return TypeAdapter(kind)
 
 
@@ -137,7 +137,7 @@ class Applied:
     generation: int  # likewise
 
 
-# gate: the live image has to pass a changed gate; cases: its golden cases are made again first, of changed promises
+# gate: the live image has to pass a changed gate; cases: the same, after `export` has made its golden cases again
 Action = Literal["nothing", "gate", "cases", "manifests", "everything", "restore"]
 
 
@@ -153,7 +153,7 @@ class Plan:
     manifests_hash: str | None = None  # sha256:… of the text there
     release: Release | None = None  # that release, if it is not the one that the run was triggered for
     orphans: tuple[str, ...] = ()  # what is live without a model file, one per line
-    unserved: str | None = None  # why a run that has nothing to do is red nevertheless: nothing proven serves
+    unserved: str | None = None  # why a run with nothing to do is red: no proven release serves
     baseline: Baseline | None = None  # the live release on the gate's labelled set, if the gate compares
 
 

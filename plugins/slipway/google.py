@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ENDPOINT_KEPT_S = 600  # an endpoint never changes; a new cluster of the same name has another one
 RETRYABLE = frozenset({408, 429})  # HTTP statuses besides 5xx that can be retried
 INTERNAL, UNAVAILABLE = 500, 503
-TOKEN_S = 60  # for a token; Google's client tries again by itself when it gets an error
+TOKEN_S = 60  # for a token; Google's client retries an error itself
 IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
 
 _endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
@@ -196,7 +196,7 @@ def _make_token(credentials: Any) -> str:
 
 
 def token_request() -> Any:
-    """What Google's credentials request a token with: an answer of a bounded size."""
+    """The function with which Google's credentials request a token. Its answer has a bounded size."""
     from google.auth.transport.requests import Request
     from requests import Session
 

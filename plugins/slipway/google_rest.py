@@ -17,7 +17,7 @@ from slipway.errors import one_line
 from slipway.facts import JsonObject
 
 REQUEST_S = 10  # to connect, and between two bytes; an answer takes well under a second
-TOTAL_S = 30  # for a whole answer, with a token if it needs a new one
+TOTAL_S = 30  # for a whole answer, including a new token if one is needed
 OK, NOT_FOUND = 200, 404
 NOT_ANSWERED = 0
 

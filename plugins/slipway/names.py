@@ -34,7 +34,7 @@ LONGEST_FILE_NAME = 150  # characters of a run id, which has up to 250; a file s
 
 
 def dag_id(model: str) -> str:
-    """The DAG that refreshes a model. A refused file gets a DAG too: what a model's name cannot have becomes a dot, and a hash."""
+    """The DAG that refreshes a model. A refused file has one too: each invalid character becomes a dot, and a hash is added."""
     name = printable(model)
     safe = re.sub(r"[^a-z0-9-]", ".", name)[:LONGEST_MODEL]
     tail = "" if safe == name else f".{short(digest_of(name))}"
@@ -90,7 +90,7 @@ def repository_of(reference: str) -> str:
 
 
 def image_tag(version: int, image_id: str) -> str:
-    """A tag of one image only: it never moves, so that no registry takes a live image for one that nobody needs."""
+    """A tag for one image. It never moves, so the registry never treats a live image as untagged."""
     return f"v{version}-{short(image_id)}"
 
 
@@ -141,7 +141,7 @@ def order_folder(model: str) -> str:
 
 
 def break_key(model: str, holder: str) -> str:
-    """The key of the note that a run breaks a Lease; `holder` is that run's identity."""
+    """The key of the note that says which Lease a run breaks; `holder` is that run's identity."""
     return f"breaks/{model}/{file_name(holder)}.json"
 
 
@@ -172,7 +172,7 @@ def file_name(run_id: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without halves of characters, which no database stores; a file's name may have bytes that are no text."""
+    """The text without lone surrogates, which no database stores. A file's name has them if its bytes are not UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 

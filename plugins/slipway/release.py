@@ -85,7 +85,7 @@ class Gate:
 
     @property
     def limits(self) -> dict[str, object]:
-        """What it judges by, without where the labelled set is kept, who is asked, and for how long."""
+        """The rules, without where the labelled set is stored, who is asked, and for how long."""
         quality = self.quality
         return {
             "failures": self.failures,

@@ -92,8 +92,8 @@ class Target:
 def is_same_target(one: Target, other: Target) -> bool:
     """Whether two targets are the same namespace of the same cluster, however it is reached.
 
-    A GKE cluster is its name, which it keeps if it is created anew. Any other cluster is known by its uid; if one is unknown,
-    as in the records of an earlier Slipway, the connection decides.
+    A GKE cluster is identified by its name, which it keeps if it is created again. Any other cluster is identified by its uid;
+    if a uid is unknown, as in the records of an earlier Slipway, the connection decides.
     """
     if one.namespace != other.namespace:
         return False

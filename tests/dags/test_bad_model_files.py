@@ -1,4 +1,4 @@
-"""One bad model file costs only its own DAG, whatever is in it and whatever it is called."""
+"""A bad model file affects only its own DAG, whatever its content and name."""
 
 import os
 import runpy
@@ -18,8 +18,8 @@ LEVELS = [f"x{level}" for level in range(12)]
 DOUBLING = "".join(f"{above}: &{above} [{', '.join([f'*{below}'] * 9)}]\n" for below, above in pairwise(LEVELS))
 
 BAD = {
-    "a boolean that is none": "description: !!bool maybe\n",
-    "a time that is none": "description: !!timestamp foo\n",
+    "an invalid boolean": "description: !!bool maybe\n",
+    "an invalid time": "description: !!timestamp foo\n",
     "an empty number": "description: !!int ''\n",
     "a number of 5000 digits": f"gate: {{passes: 0x{'f' * 5000}}}\n",
     "deep nesting": f"description: {'[' * 2000}\n",
@@ -28,8 +28,8 @@ BAD = {
     "an alias of itself": "description: &a [*a]\n",
     "a schedule that never comes": GOOD.replace("0 3 * *", "0 3 30 2"),
     "a NUL": GOOD + 'description: "\\0"\n',
-    "half of a character": GOOD + 'description: "\\ud800"\n',
-    "half of a character in a name": GOOD + '"\\ud800": 1\n',
+    "a lone surrogate": GOOD + 'description: "\\ud800"\n',
+    "a lone surrogate in a name": GOOD + '"\\ud800": 1\n',
     "a large file": f"{GOOD}# {'x' * 100_000}\n",
     "ten thousand unknown fields": "".join(f"a{number}: 1\n" for number in range(5000)),
 }
@@ -59,7 +59,7 @@ def parse(monkeypatch, tmp_path):
 
 
 def is_storable(value):
-    """Whether PostgreSQL takes every text in it: no NUL, and no half of a character."""
+    """Whether PostgreSQL takes every text in it: no NUL and no lone surrogate."""
     if isinstance(value, dict):
         return all(is_storable(key) and is_storable(one) for key, one in value.items())
     if isinstance(value, list | tuple):
@@ -68,7 +68,7 @@ def is_storable(value):
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_bad_content_costs_only_its_own_dag(parse, text):
+def test_bad_content_affects_only_its_own_dag(parse, text):
     """The bad file's DAG says that it is refused, and has no schedule; the good file's DAG is there."""
     dags = parse(("bad", text), ("good", GOOD))
     refused = dags["refresh_bad"]
@@ -81,7 +81,7 @@ def test_bad_content_costs_only_its_own_dag(parse, text):
     assert "rollback_good" in dags
 
 
-def test_bad_names_cost_only_their_own_dags(parse):
+def test_bad_names_affect_only_their_own_dags(parse):
     """Each misnamed file has a DAG of its own that is refused, even if the names differ in characters that an id cannot have."""
     dags = parse(*((name, GOOD) for name in NAMES), ("good", GOOD))
     assert set(dags) == {make(name) for make in (dag_id, rollback_dag_id) for name in [*NAMES, "good"]}

@@ -13,7 +13,7 @@ gate: {golden: [{name: three, image: three.png, label: "3"}]}
 
 @pytest.mark.parametrize("gke", ["{}", "{temporary: true}"], ids=["previewed", "temporary"])
 def test_run_that_only_plans_writes_nothing(dags_of, context_of, gke):
-    """Every task that writes is skipped, although `resolve` has left a release: `plan` may have failed, or a person cleared the task."""
+    """Every task that writes is skipped, even if `plan` failed or a person cleared the task."""
     dag = dags_of(planned=f"{FILE}target: {{gke: {gke}}}\n")["planned"]
     writers = [task for task in dag.tasks if task.task_id not in READERS]
     assert {"export", "push", "create_cluster", "apply", "prune"} <= {task.task_id for task in writers}

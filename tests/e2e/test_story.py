@@ -209,7 +209,7 @@ def test_2_a_second_run_does_nothing(story):
 
 
 def test_2_a_changed_gate_is_judged_again_without_a_build(story):
-    """A limit and a picture that change are judged at the live image, which stays; the run after it has nothing to do."""
+    """After a change of a limit or of a golden image, the live image stays and is judged again. The next run has nothing to do."""
     serving, engine, registry = story.live(), story.traces()["engine"], story.registry()
     file = yaml.safe_load(story.file.read_text())
     story.file.write_text(yaml.safe_dump({**file, "gate": {**file["gate"], "errors": 1000}}))
@@ -238,7 +238,7 @@ def nudge(file, tensor):
 
 
 def with_comment(png):
-    """The same picture in other bytes: with a text chunk before the end."""
+    """The same PNG image in other bytes: with a text chunk before the end."""
     body = b"tEXtComment\x00another file"
     chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
     return png[:-12] + chunk + png[-12:]

@@ -1,4 +1,4 @@
-"""Makes Airflow's scheduler read the end of deferrals too late, so that it takes them for failures (apache/airflow#66374)."""
+"""Makes Airflow's scheduler read the end of deferrals too late, so that it mistakes them for failures (apache/airflow#66374)."""
 
 import os
 import signal

@@ -161,7 +161,7 @@ def test_a_person_marks_the_run(runs, write_row, mark, task):
     )
 
 
-def test_the_scheduler_takes_deferrals_for_failures(runs, write_row):
+def test_the_scheduler_mistakes_deferrals_for_failures(runs, write_row):
     """Airflow loses two tries of every wait: the release is live, nothing is undone, and the record counts the lost tries."""
     path = runs.start_new_release()
     began_s = time.monotonic()
@@ -181,7 +181,7 @@ def test_the_scheduler_takes_deferrals_for_failures(runs, write_row):
     )
 
 
-def test_the_scheduler_takes_the_rollbacks_deferrals_for_failures(runs, write_row):
+def test_the_scheduler_mistakes_the_rollbacks_deferrals_for_failures(runs, write_row):
     """Airflow loses three tries of the rollback: the release before serves, and has passed its gate again."""
     good, path = runs.serves(), runs.start_new_release()
     runs.reaches(path, "wait_for_rollout", "deferred")

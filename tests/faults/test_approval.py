@@ -102,7 +102,7 @@ def test_approve_asks_again_if_its_process_is_killed(inconclusive, airflow_api, 
     write_row(f"`approve` killed {KILLS} times", "asks again, one release, live", good_s=time.monotonic() - began_s)
 
 
-def test_the_scheduler_takes_the_approvals_wait_for_a_failure(inconclusive, airflow_api, write_row):
+def test_the_scheduler_mistakes_the_approvals_wait_for_a_failure(inconclusive, airflow_api, write_row):
     """Airflow loses two answers: the person is asked again, and after the third yes one release goes live."""
     run = Run(airflow_api, inconclusive.dag, force=True)
     began_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Airflow's scheduler takes deferrals of the waits for Google for failures: a cluster's creation, and its teardown."""
+"""Airflow's scheduler mistakes deferrals of the waits for Google for failures: a cluster's creation and its teardown."""
 
 import json
 import time

@@ -7,16 +7,16 @@ from slipway.bounded_requests import bound_session, call_within
 from slipway.google_rest import GoogleRest
 
 
-def test_an_answer_without_an_end_ends(mean_server):
-    """A server that drips, or sends on and on, costs some bytes and some time."""
+def test_an_endless_answer_is_cut_off(mean_server):
+    """A slow or endless answer is cut off within bounds of size and time."""
     session = bound_session(requests.Session())
     with pytest.raises((TimeoutError, requests.RequestException)):
         call_within(0.5, lambda: session.get(mean_server.url, timeout=5))
     assert mean_server.sent < 64 * 1024 * 1024
 
 
-def test_google_without_an_end_is_no_answer(mean_server, monkeypatch):
-    """Such an answer of Google's APIs is one with status 0."""
+def test_an_endless_answer_of_google_counts_as_no_answer(mean_server, monkeypatch):
+    """Such an answer of Google's APIs gives an answer with status 0."""
     monkeypatch.setattr("slipway.google_rest.TOTAL_S", 0.5)
     session = bound_session(requests.Session())
     rest = GoogleRest(None, lambda method, *_, **__: session.request(method, mean_server.url, timeout=5), "example")

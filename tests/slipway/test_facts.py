@@ -31,7 +31,7 @@ def test_same_fact_from_json(name, request):
 
 
 def test_many_facts_of_a_kind_need_one_adapter(monkeypatch):
-    """A type adapter takes milliseconds to build, which the triggerer's event loop would wait for at each look."""
+    """A type adapter takes milliseconds to build, and would hold the triggerer's event loop at each poll."""
 
     @dataclass(frozen=True)
     class Kind:

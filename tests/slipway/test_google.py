@@ -264,8 +264,8 @@ def test_error_by_http_status(status, kind):
     assert (type(error), str(error)) == (kind, f"disks of shop: no reason. Next: {then}")
 
 
-def test_a_token_without_an_end_can_be_retried(google, emulator, mean_server, monkeypatch, tmp_path):
-    """A token server, or a proxy before it, that drips or sends on and on, is one that does not respond."""
+def test_an_endless_answer_to_a_token_request_can_be_retried(google, emulator, mean_server, monkeypatch, tmp_path):
+    """A slow or endless answer of the token server or its proxy counts as no response."""
     key = json.loads(emulator.identity.key_file.read_text())
     (tmp_path / "key.json").write_text(
         json.dumps({**key, "token_uri": mean_server.url, "universe_domain": "googleapis.com"})

@@ -1,6 +1,6 @@
 """How a task waits: it polls for some seconds itself, then defers to a trigger that goes on polling.
 
-Most waits end within seconds. A deferral costs seconds of its own, and Airflow can lose the try of one that ends soon.
+Most waits end within seconds. A deferral itself takes seconds, and Airflow can lose a try whose deferral ends soon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 20.0  # how long a task polls before it defers: most rollouts and gates end within that time
 LOOK_POLL_S = 1.0
-ONE_POLL_S = 0.5  # for a wait that takes minutes unless it is over already
+ONE_POLL_S = 0.5  # for a wait that takes minutes, unless it is already over
 GRACE_S = 60  # how much later Airflow's own limit comes: the trigger's message names what it waited for
 
 IN_TASK = "in_task"  # the key of an event that the task found itself
@@ -61,7 +61,7 @@ class Wait(ABC):
 
 
 def wait_or_defer(task: BaseOperator, context: Context, wait: Wait, then: Callable[[Context, JsonObject], Any]) -> Any:
-    """Call `then`, a method of the task, with what the wait found: in this process if that takes seconds, else deferred."""
+    """Call `then`, a method of the task, with what the wait found. Defer if that takes longer than some seconds."""
     count_lost_try(task, context)
     deadline = time.time() + wait.limit_s
     if event := look(wait, deadline):
@@ -71,7 +71,7 @@ def wait_or_defer(task: BaseOperator, context: Context, wait: Wait, then: Callab
 
 
 def look(wait: Wait, deadline: float) -> JsonObject | None:
-    """Poll in this process, every second, for `look_s` seconds or what the Variable allows; the event, None if undecided."""
+    """Poll in this process, every second, for `look_s` seconds or what the Variable allows. None if still undecided."""
     from slipway.steps.settings import read_look_limit_s
 
     seconds = min(wait.look_s, read_look_limit_s())
@@ -90,7 +90,7 @@ def defer(task: BaseOperator, wait: Wait, method_name: str, deadline: float) -> 
 
 
 def verdict_of_event(context: Context, event: JsonObject) -> Verdict:
-    """The verdict that an event carries, also written to the log. The task has been resumed, if it had deferred."""
+    """The verdict of an event; it is also logged. Notes that Airflow resumed the task, if the task had deferred."""
     if not event.get(IN_TASK):
         note_resumption(context)
     verdict = Verdict(outcome=event["outcome"], reason=event["reason"])

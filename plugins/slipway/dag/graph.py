@@ -22,9 +22,9 @@ from slipway.names import asset_uri
 
 # Every task of a DAG, unless it says otherwise.
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
-# A wait that failed is not retried. Retried, and soon, are errors of Slipway's own parts, and tries that Airflow lost.
+# A wait that failed is not retried. Other errors, and tries that Airflow lost, are retried after a few seconds.
 WAIT = retries_of_a_wait(5, delay_s=5)
-# An API server that restarts must not keep the good release away: for five minutes at least, every error is retried.
+# An API server that restarts must not prevent a rollback: every error is retried, for at least five minutes.
 ROLLBACK = retries_of_a_wait(30, delay_s=10)
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"

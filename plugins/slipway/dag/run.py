@@ -39,7 +39,7 @@ PLAN_AGAIN = "plan"  # the plan that create_cluster made again, with the clearin
 GRPC = "grpc"  # host:port of gRPC, next to the URL that wait_for_address returns
 CLEARING = "clearing"  # how often the run had been cleared when a task left its result
 
-# What a task's verdict is about: the result of the first of these tasks that has left one. Of all other tasks: of FIRST.
+# What a task's verdict is about: the result of the first of these tasks that has one. For all other tasks: of FIRST.
 SUBJECTS = {
     task_ids.WAIT_FOR_PREVIEW: (task_ids.PREVIEW,),
     task_ids.PREVIEW_GATE: (task_ids.PREVIEW,),
@@ -68,8 +68,8 @@ class Run:
     def report(self, verdict: Verdict, *, bad: bool = False, **measured: Any) -> None:
         """Leave this task's verdict for the record, whether the task then passes or fails.
 
-        `bad` means that the release itself is at fault. `measured` is kept with the verdict. The verdict bears the release
-        and the clearing of the run that it is for.
+        `bad` means that the release itself is at fault. `measured` is kept with the verdict. The verdict names its release and
+        the clearing of the run.
         """
         at, lost = datetime.now(UTC).isoformat(), lost_tries(self.context)
         release_id, _ = self._subject_of(str(self.context["ti"].task_id))
@@ -78,18 +78,18 @@ class Run:
         self.leave(VERDICT, {**verdict.to_dict(), **own, **measured, **told})
 
     def verdict_of(self, task_id: str) -> JsonObject | None:
-        """The verdict that a task left on what the run has made; None if it left none since that was made.
+        """A task's verdict on what the run has made; None if the task left no verdict after that was made.
 
-        An earlier try's verdict stays in XCom until the task starts again, which it does not if a person sets its state.
+        An earlier try's verdict stays in XCom until the task starts again. A task whose state a person sets does not start.
         """
         found: JsonObject | None = self.result_of(task_id, key=VERDICT)
         release_id, made = self._subject_of(task_id)
         return found if found and does_verdict_count(found, release_id=release_id, made=made) else None
 
     def _subject_of(self, task_id: str) -> tuple[str | None, int | None]:
-        """What a task's verdict is about: its release's id, None before it is built, and the clearing in which it was made.
+        """What a task's verdict is about: the release's id (None before it is built), and the clearing in which it was made.
 
-        A run that was resolved anew has made nothing before.
+        What was made before the run was resolved again does not count.
         """
         makers = [task for task in (*SUBJECTS.get(task_id, ()), *FIRST) if self.result_of(task) is not None]
         made = [found for task in makers if (found := self.result_of(task, key=CLEARING)) is not None]
@@ -138,7 +138,7 @@ class Run:
 
     @property
     def only_plans(self) -> bool:
-        """Whether a person asked for the plan alone: then no task of the run writes anything, whatever happens."""
+        """Whether a person asked only for the plan: then no task of the run writes anything, even if a task fails."""
         return bool(self.context.get("params", {}).get("plan_only"))
 
     @property
@@ -167,7 +167,7 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """The plan of `plan`, or of `choose`; that of `create_cluster` if `plan` could not ask the cluster."""
+        """The plan of `plan` or `choose`; the plan of `create_cluster` if `plan` could not reach the cluster."""
         return from_dict(Plan, self._current_plan or self._needed(task_ids.PLAN))
 
     @property
@@ -242,7 +242,7 @@ class Run:
 
     @property
     def _current_plan(self) -> JsonObject | None:
-        """The newest plan of this try of the run: one that was made again in an earlier try is older than `plan`'s."""
+        """The newest plan of this try of the run. A second plan from an earlier try is older than that of `plan`."""
         plan: JsonObject | None = self._chosen("plan") or self.result_of(task_ids.PLAN)
         again = self.result_of(task_ids.CREATE_CLUSTER, key=PLAN_AGAIN) if plan else None
         if again and again["clearing"] >= (self.result_of(task_ids.PLAN, key=CLEARING) or 0):

@@ -53,7 +53,7 @@ class RunLease:
         """
         if subject.temporary:
             return None
-        target = replace(subject.target, cluster_uid=None)  # not every task of the run knows it
+        target = replace(subject.target, cluster_uid=None)  # not every task of the run knows the uid
         place = Place(target=target, deployment=subject.deployment, model=subject.model)
         before = next((kept for kept in leases_of_run(run) if from_dict(Place, kept["place"]) == place), None)
         me = Holder.of(before["holder"]) if before else None  # a run keeps the name under which it first held the Lease
@@ -88,11 +88,11 @@ class RunLease:
 
     @property
     def _breaks(self) -> bool:
-        """Whether the form says so. A cleared run breaks nothing: the form meant the holder of that time."""
+        """Whether the form asks for it. A cleared run breaks no Lease: the form was about the earlier holder."""
         return bool(self.run.context["params"].get("break_lease")) and self.run.clearing == 0
 
     def _may_break(self, found: Lease) -> bool:
-        """Whether the run may break this Lease. It breaks one: the store keeps which, also for a task that is retried."""
+        """Whether the run may break this Lease. A run breaks only one. The store keeps which one, so that a retry knows it."""
         from slipway.names import break_key
         from slipway.records.store import Store
 

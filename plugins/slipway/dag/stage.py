@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 def reported_failures(run: Run, *, again: bool = False) -> Iterator[None]:
     """Report an error of Slipway's for the record, in the words of the log's last line, and translate it for Airflow.
 
-    An error that cannot be retried becomes AirflowFailException, unless the task tries `again` after every error. An error
-    that blames the release marks it in the record at once.
+    An error that cannot be retried becomes AirflowFailException, unless the task retries every error (`again`). An error that
+    blames the release marks it in the record at once.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def _mark_bad(run: Run, reason: str) -> None:
 
 
 def skip_if_run_only_plans(run: Run) -> None:
-    """Skip a task that writes, in a run that only plans: also if `resolve` or `plan` failed, or a person cleared the task."""
+    """Skip a task that writes if the run only plans, even if `resolve` or `plan` failed or a person cleared the task."""
     if run.only_plans:
         raise AirflowSkipException("this run only plans; nothing is written")
 
@@ -68,7 +68,7 @@ def skip_if_run_only_plans(run: Run) -> None:
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
-    only_reads = False  # whether it also runs in a run that only plans
+    only_reads = False  # whether the task also runs if the run only plans
     writes_s: int | None = None  # how long it may write to the target: it acquires or renews the Lease for as long
     keeps_s: int | None = None  # how long it may take without writing there: it renews a Lease that the run holds
 

@@ -1,9 +1,9 @@
-"""The tries of a task that waits: which of them Airflow has lost, and how many errors it may retry.
+"""The tries of a task that waits: how many Airflow has lost, and how many errors it may retry.
 
-On a busy machine Airflow's scheduler can read the end of a deferral after its trigger has already resumed the task. It then
-takes the deferral for a failure and begins another try (apache/airflow#66374, #67287). Such a try is lost, and no fault of
-the task's: a wait only reads, and is repeated however often it happens. What the tries know of each other is in the task's
-state store, because XCom is cleared before each try.
+On a busy machine Airflow's scheduler can read the end of a deferral after the trigger has already resumed the task. The
+scheduler then mistakes the deferral for a failure and begins another try (apache/airflow#66374, #67287). The earlier try is
+lost, and the task is not at fault. A wait only reads, so it can be repeated any number of times. Airflow clears XCom before each
+try, so the tries leave notes for each other in the task's state store.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slipway.facts import from_dict, to_dict
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-LOSABLE = 1000  # retries of a task that defers, most of them for tries that are lost
+LOSABLE = 1000  # retries of a task that defers; most of them are for lost tries
 TRIES = "tries"  # the key in the task's state store
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Tries:
 
 
 class WaitRetries(RetryPolicy):
-    """Retries `most` errors of a task whose `retries` leave room for the tries that Airflow loses."""
+    """Retries at most `most` errors. The task's `retries` is larger, to leave room for tries that Airflow loses."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -49,19 +49,19 @@ class WaitRetries(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,
     ) -> RetryDecision:
-        """Fail after the last try of the task's own."""
+        """Fail if the task has used all its own tries."""
         if context is not None and own_tries(context) > self.most:
             return RetryDecision.fail(f"failed in {self.most + 1} tries")
         return RetryDecision.default()
 
 
 def retries_of_a_wait(most: int, *, delay_s: int) -> dict[str, Any]:
-    """The arguments of a task that defers: `most` retries after errors, and as many as it takes after lost tries."""
+    """The arguments of a task that defers: `most` retries after errors, and as many as needed after lost tries."""
     return {"retries": LOSABLE, "retry_delay": timedelta(seconds=delay_s), "retry_policy": WaitRetries(most)}
 
 
 def own_tries(context: Context) -> int:
-    """How many tries the task has begun since it was cleared, this one included, those that Airflow lost left out."""
+    """How many tries the task has begun since it was cleared, with this one and without those that Airflow lost."""
     ti = context["ti"]
     before = max(
         0, ti.max_tries - LOSABLE
@@ -70,14 +70,15 @@ def own_tries(context: Context) -> int:
 
 
 def lost_tries(context: Context) -> int:
-    """How many tries of this task Airflow has lost since the run was cleared. A first try asks nobody."""
+    """How many tries of this task Airflow has lost since the run was cleared. A first try does not read the store."""
     return _kept(context).lost if context["ti"].try_number > 1 else 0
 
 
 def count_lost_try(task: BaseOperator, context: Context) -> None:
     """Count the try before this one if Airflow lost it.
 
-    Raises AirflowFailException after more tries than the task may begin: their workers died, and left no error to retry.
+    Raises AirflowFailException if the task has begun more tries than it may: a worker that dies leaves no error, so the policy
+    is not asked.
     """
     number = context["ti"].try_number
     if number <= 1:
@@ -85,7 +86,7 @@ def count_lost_try(task: BaseOperator, context: Context) -> None:
     kept = _kept(context)
     if kept.deferred is not None and kept.deferred < number:
         log.warning(
-            "try %d is repeated: Airflow took the end of its deferral for a failure (apache/airflow#66374)",
+            "try %d is repeated: Airflow mistook the end of its deferral for a failure (apache/airflow#66374)",
             kept.deferred,
         )
         _keep(context, replace(kept, lost=kept.lost + 1, deferred=None))
@@ -108,7 +109,7 @@ def note_resumption(context: Context) -> None:
 
 
 def _kept(context: Context) -> Tries:
-    """What earlier tries left; nothing if the run was cleared since."""
+    """What earlier tries left; nothing if the run has been cleared since."""
     cleared = context["dag_run"].clear_number or 0
     store = context.get("task_state_store")
     found: Any = store.get(TRIES) if store is not None else None

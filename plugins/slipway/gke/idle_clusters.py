@@ -117,7 +117,7 @@ def _is_target(cluster: GkeCluster, target: Target) -> bool:
 
 
 def _is_of_another_airflow(cluster: GkeCluster, release: Release, model: str) -> bool:
-    """Whether another Airflow, which has model files of its own, was the last to use the cluster for the model."""
+    """Whether another Airflow, with its own model files, was the last to use the cluster for the model."""
     records = read_history(Store(release.store), model).records
     there = [record for record in records if _is_target(cluster, place_of_record(record)[0])]
     return bool(there) and is_of_another_airflow(there[-1], release)

@@ -93,16 +93,16 @@ def has_image(client: Any, image: Image) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose images are removed: a model's in one store."""
+    """The owner of images: a model in one store."""
 
     model: str
     store_id: str  # the store's own id
-    former_id: str  # the id that an earlier Slipway made of its URI; a store on another machine may share it
+    former_id: str  # the id that an earlier Slipway derived from the URI; a store on another machine may have the same
 
     def owns(self, labels: Mapping[str, str], *, recorded: bool) -> bool:
-        """Whether an image is the owner's, by its labels. In doubt it is not.
+        """Whether an image belongs to the owner, by its labels. In doubt, it does not.
 
-        An image with the former id is the owner's only if it is `recorded` in the store.
+        An image with the former id belongs to the owner only if it is `recorded` in the store.
         """
         label = labels.get(IMAGE_LABEL_STORE)
         known = label == self.store_id or (label == self.former_id and recorded)
@@ -178,7 +178,7 @@ def _copy_model(client: Any, container: str, export: Export) -> None:
 
 
 def _tagged(client: Any, image_id: str, release: Release, export: Export) -> Image:
-    """The image, under the tag that only it has: without one, the engine's own clean-up would remove it."""
+    """The image, under a tag of its own: the engine's clean-up would remove an image without a tag."""
     from docker.errors import DockerException
 
     try:

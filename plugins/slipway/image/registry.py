@@ -57,7 +57,7 @@ class Repository:
         """Every tag with its image, except images with the digests in `without`; none if the repository does not exist."""
         for tag in self._tags():
             manifest = self._request("GET", f"manifests/{tag}", allowed={HTTPStatus.NOT_FOUND})
-            if not manifest.is_success:  # deleted meanwhile
+            if not manifest.is_success:  # it has been deleted in the meantime
                 continue
             digest = self._digest_of(manifest)
             if digest in without:
@@ -96,25 +96,25 @@ class Repository:
             page = str(self._same_host(answer.url.join(following))) if following else ""
             if page in seen or len(seen) > 2 * MAX_PAGES:
                 raise RegistryUnusable(
-                    f"{self._where}: GET {page}: its list of tags has no end. Next: ask who runs the registry"
+                    f"{self._where}: GET {page}: its list of tags has no end. Next: ask the registry's operator"
                 )
 
     def _same_host(self, url: httpx.URL) -> httpx.URL:
         base = self.client.base_url
-        if (url.scheme, url.netloc) != (base.scheme, base.netloc):  # another host would get the login
+        if (url.scheme, url.netloc) != (base.scheme, base.netloc):  # the login must not go to another host
             raise RegistryUnusable(
-                f"{self._where}: its list of tags leads to another host: {url}. Next: ask who runs the registry"
+                f"{self._where}: its list of tags leads to another host: {url}. Next: ask the registry's operator"
             )
         return url
 
     def _digest_of(self, manifest: httpx.Response) -> str:
-        """The digest of a manifest's bytes. What the registry says is only compared: `Docker-Content-Digest` is a SHOULD."""
+        """The digest of a manifest's bytes. The registry's `Docker-Content-Digest` (a SHOULD) is only compared with it."""
         digest = f"sha256:{hashlib.sha256(manifest.content).hexdigest()}"
         named = manifest.headers.get("Docker-Content-Digest", "")
         if named.startswith("sha256:") and named != digest:
             raise RegistryUnusable(
                 f"{self._where}: {manifest.url}: it names {named}, but its bytes have the digest {digest}. "
-                "Next: ask who runs the registry, or the proxy before it"
+                "Next: ask the operator of the registry, or of the proxy in front of it"
             )
         return digest
 

@@ -31,9 +31,7 @@ SMOKE_TIMEOUT_S = 300  # enough to start TensorFlow and load a large model on a 
 SMOKE_POLL_S = 0.5
 SMOKE_FLAGS = ["--max_num_load_retries=0", "--tensorflow_inter_op_parallelism=1", "--tensorflow_intra_op_parallelism=2"]
 GRPC_PORT = 8500
-FROM_OUTSIDE = frozenset(
-    {137, 143}
-)  # the exit statuses of SIGKILL and SIGTERM: from the machine, the engine or a person
+FROM_OUTSIDE = frozenset({137, 143})  # SIGKILL and SIGTERM, which only the machine, the engine or a person sends
 LAST_LOG_LINES = 15
 
 log = logging.getLogger(__name__)
@@ -92,7 +90,7 @@ def _run_checks(client: Any, container: str, release: Release, export: Export) -
     over_grpc = ask_over_grpc(f"{host}:{grpc_port}", cases, descriptors, version=export.version)
     verdicts = (available, *answers, garbage, *over_grpc)
     if any(verdict.outcome == "wait" for verdict in verdicts):
-        check_running(client.inspect_container(container))  # a server that a request ended does not answer any more
+        check_running(client.inspect_container(container))  # a request may have ended the server
     return check_verdicts(verdicts)
 
 
@@ -110,7 +108,7 @@ def server_ports(found: JsonObject, *, version: int) -> tuple[str, str]:
 
 
 def check_running(found: JsonObject, *, when: str = "") -> None:
-    """Raise SmokeTestFailed if the server has ended by itself, SmokeTestUnfinished if it was ended from outside."""
+    """Raise SmokeTestFailed if the server exited by itself, SmokeTestUnfinished if it was killed from outside."""
     state = found["State"]
     if state["Running"]:
         return

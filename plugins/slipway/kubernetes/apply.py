@@ -39,14 +39,14 @@ class ApplyPlan:
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
     """Apply these manifests in their order; later delete, in reverse order, what only the last record lists.
 
-    A Secret of which only the hashes are known is left as it is: neither applied nor deleted.
+    A Secret that is known only by its hashes is neither applied nor deleted.
     """
     known = tuple(one for one in objects if not has_hashes(one))
     return ApplyPlan(apply=known, prune=plan_outdated(before, map(object_ref_of, objects)))
 
 
 def plan_outdated(before: Iterable[ObjectRef], now: Iterable[ObjectRef]) -> tuple[ObjectRef, ...]:
-    """The objects that were there before and are not now, the last applied first. The API version does not matter."""
+    """The objects that only the earlier list has, the last applied first. The API version does not matter."""
     kept = {(ref.kind, ref.name, ref.namespace) for ref in now}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
     return tuple(sorted(gone, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True))
@@ -133,7 +133,7 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
     """Apply a plan's manifests. Returns the Deployment's uid and generation from the API server's response.
 
     Nothing is deleted: until the release is proven, old pods, users or a rollback may need what it no longer has. Nothing is
-    written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may write by now.
+    written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may be writing.
     Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
     """
     uid, generation = "", 0

@@ -1,4 +1,4 @@
-"""Which cluster a target reaches: the uid of the namespace `kube-system`, which every cluster has and none shares."""
+"""Which cluster a target reaches: the uid of the namespace `kube-system`, which is unique to each cluster."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def render_manifests(
 ) -> list[Manifest]:
     """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
 
-    Without image, version and id they are blank. Only `resolve` renders: every later task reads what it kept (`rendered`).
+    Without image, version and id they are blank. Only `resolve` renders; later tasks read what it stored (`rendered`).
     Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
     objects = build_manifests(release, reference=reference, version=version, release_id=release_id)

@@ -1,7 +1,8 @@
-"""The manifests of a release as `resolve` rendered them: kept in the artifact store, and checked each time they are read.
+"""The manifests of a release as `resolve` rendered them: stored in the artifact store, and checked at each read.
 
-Of the values of Secrets the store has hashes; the worker's overlay has the values. The manifests are blank: image, version and release id are put in when they are known. So every task, on any worker, previews and
-applies the same manifests, whatever overlay or kubectl that worker has.
+The store has hashes in place of the values of Secrets; the worker's overlay has the values. The manifests are blank: image,
+version and release id are filled in when they are known. So every task, on any worker, previews and applies the same
+manifests, even if that worker has another overlay or kubectl.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _holds(store: Store, key: str, digest: str) -> bool:
 
 
 def read_rendered(release: Release) -> Rendered:
-    """What `resolve` rendered. Raises StoreError, also if it is not the same any more; ManifestError if it kept nothing."""
+    """What `resolve` rendered. Raises StoreError, also if it has changed; ManifestError if `resolve` stored nothing."""
     again = "Next: clear the run from its first task"
     if release.rendered_hash is None:
         raise ManifestError(f"model {release.model}: run {release.run_id} has kept no manifests. {again}")
@@ -58,9 +59,9 @@ def read_rendered(release: Release) -> Rendered:
 
 
 def read_live(release: Release) -> list[Manifest]:
-    """The blank objects of the release alone. Those of a run that only plans, which keeps nothing, are rendered again.
+    """The blank objects of the release alone. A run that only plans stores none, so they are rendered again.
 
-    Raises StoreError, and ManifestError if they are not the same any more.
+    Raises StoreError, and ManifestError if they have changed.
     """
     if release.rendered_hash is not None:
         return with_secrets(read_rendered(release).live, lambda: render_manifests(release))
@@ -74,7 +75,7 @@ def read_live(release: Release) -> list[Manifest]:
 
 
 def with_secrets(objects: list[Manifest], render: Callable[[], list[Manifest]]) -> list[Manifest]:
-    """The objects with the values of Secrets, of which the store has only hashes, as this worker renders them.
+    """The objects with the values of Secrets as this worker renders them; the store has only their hashes.
 
     Raises ManifestError if they are not those that `resolve` rendered.
     """

@@ -128,7 +128,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
 
 
 def _inspect_cluster_uid(target: Target) -> list[Finding]:
-    """A warning if the connection may not read what its cluster is known by. A GKE cluster is known by its name."""
+    """A warning if the connection may not read the cluster's uid. A GKE cluster needs none: its name identifies it."""
     if target.gke or read_cluster_uid(target):
         return []
     said = (

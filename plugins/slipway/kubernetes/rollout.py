@@ -1,8 +1,8 @@
 """Judges a rollout, its pods and its Service's address.
 
 The algorithm is that of `kubectl rollout status` (polymorphichelpers/rollout_status.go), for the generation that the API
-server returned to the apply. Only an exceeded progress deadline is judged in `stuck`, in two polls: the Deployment controller
-publishes a new generation first with the condition of the one before. The functions read plain JSON as the API server returns
+server returned to the apply. `stuck` judges an exceeded progress deadline, in two polls, because the Deployment controller
+first publishes a new generation with the condition of the one before. The functions read plain JSON as the API server returns
 it, and do no I/O.
 """
 
@@ -15,7 +15,7 @@ from slipway.facts import JsonObject
 from slipway.names import LABEL_RELEASE, LABEL_VERSION
 from slipway.verdict import Verdict
 
-LOST_S = 30  # after its grace period the kubelet has killed a pod, unless its node is lost
+LOST_S = 30  # added to a pod's grace period: by then the kubelet has killed the pod, unless its node is lost
 DEFAULT_GRACE_S = 30  # Kubernetes' own
 
 
@@ -81,10 +81,10 @@ def judge_pods(pods: list[JsonObject], *, release_id: str, namespace: str) -> Ve
 def judge_drain(
     pods: list[JsonObject], *, release_id: str, version: str, since_s: Mapping[str, float], now_s: float
 ) -> tuple[dict[str, float], Verdict]:
-    """Since when each terminating pod that could answer in this release's place is known, and whether all are gone.
+    """When each terminating pod that could answer instead of this release was first seen, and whether all are gone.
 
-    A pod of another release with the same version answers the same requests until it is gone: a gate could not tell it from
-    the new ones. A pod that outlasts its grace period is on a lost node, and does not count any more.
+    A pod of another release with the same version answers the same requests until it is gone, and a gate cannot distinguish
+    it from a new pod. A pod that outlasts its grace period is on a lost node and no longer counts.
     """
     draining = [pod for pod in pods if _answers_instead(pod, release_id=release_id, version=version)]
     known_s = {pod["metadata"]["uid"]: since_s.get(pod["metadata"]["uid"], now_s) for pod in draining}

@@ -1,6 +1,6 @@
-"""The values of Secrets: hidden in what people read, and stored as hashes only. Pure.
+"""The values of Secrets: masked in the log, and stored only as hashes. No I/O.
 
-A Secret of an overlay has its values in the overlay and in the cluster. Neither the log nor the artifact store needs them.
+The overlay and the cluster have the values of an overlay's Secret. Neither the log nor the artifact store needs them.
 """
 
 from __future__ import annotations

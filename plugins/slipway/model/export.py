@@ -59,8 +59,8 @@ def renew_golden_cases(
 ) -> Export:
     """The live export with the release's golden cases, made by the exporter or found in the store.
 
-    Only these are kept, under the live version. The images of golden cases are in the SavedModel's warmup requests too: another
-    image alone would give another content, but no other answers. Raises as `run_export` does.
+    Only the golden cases are stored, under the live version. The SavedModel's warmup requests contain the golden images too, so
+    a new image changes the content, but not the model's answers. Raises as `run_export` does.
     """
     store, known = Store(release.store), _inputs_key(release)
     if found := store.exists(known):
@@ -88,7 +88,7 @@ def _export(
 
 
 def _inputs_key(release: Release) -> str:
-    """The store's key of the export that these inputs have led to."""
+    """The store's key of the export that these inputs gave."""
     return f"exports/{release.model}/inputs/{short(export_inputs_hash(release))}.json"
 
 

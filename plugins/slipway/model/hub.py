@@ -64,9 +64,9 @@ def hub_commit(repo: str, revision: str, *, token_conn_id: str | None = None) ->
 
 
 async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
-    """What the Hub says that the revision names, after a check that its files may be read.
+    """The Hub's data on the revision, after a check that its files may be read.
 
-    The Hub's own client reads an answer of any size, for any time; its errors are used.
+    The Hub's own client limits neither size nor time of an answer, so only its errors are used.
     """
     from huggingface_hub import constants, errors, hf_hub_url, is_offline_mode
     from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # it has it

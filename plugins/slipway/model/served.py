@@ -51,7 +51,7 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def _read_text(path: Path) -> str:
-    """The file's text. A pipe would block the parse of all DAGs for ever, and a device has no end."""
+    """The file's text. Only a regular file: a pipe would block the parse of all DAGs for ever, and a device has no end."""
     if not S_ISREG(path.stat().st_mode):
         raise OSError("not a file")
     with path.open("rb") as reader:

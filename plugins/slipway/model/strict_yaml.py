@@ -1,4 +1,4 @@
-"""YAML that somebody wrote by hand, bounded before it is expanded: one bad file must not stop the parse of all DAGs."""
+"""YAML written by hand. It is checked against limits before it is expanded: one bad file must not stop the parse of all DAGs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 MAX_BYTES = 64 * 1024  # of a file; the shipped model files have about 700 bytes
-MAX_VALUES = 10_000  # with every alias expanded; PyYAML expands them, and so does whoever checks the result
+MAX_VALUES = 10_000  # with every alias expanded, as PyYAML and the checks after it do
 MAX_DEPTH = 30  # of lists and mappings, with every alias expanded; PyYAML's recursion ends at Python's limit
 MAX_INTEGER_BITS = 64
 SURROGATES = range(0xD800, 0xE000)  # halves of a character: no database stores them
@@ -18,14 +18,14 @@ ALLOWED_CONTROLS = "\t\n\r"
 
 
 def load_strict(text: str) -> Any:
-    """The value of one YAML document. Raises yaml.YAMLError, whatever is in the text."""
+    """The value of one YAML document. Raises only yaml.YAMLError, for any text."""
     _check_bounds(text)
     return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
 
 
 @dataclass(slots=True)
 class _Expanded:
-    """What a value has in it with every alias expanded."""
+    """The size of a value with every alias expanded."""
 
     values: int = 1
     depth: int = 0
@@ -36,7 +36,7 @@ class _Expanded:
 
 
 def _check_bounds(text: str) -> None:
-    """Read the events of the text, which expands nothing, and count what its expansion would have."""
+    """Read the text's events, without expanding it, and count the values that the expansion would have."""
     anchored: dict[str, _Expanded] = {}
     opened: list[tuple[_Expanded, str | None]] = [(_Expanded(), None)]
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -48,10 +48,10 @@ def _check_bounds(text: str) -> None:
             value, anchor = opened.pop()
         elif isinstance(event, yaml.ScalarEvent):
             value, anchor = _Expanded(), event.anchor
-            _refuse_if(not _is_text(event.value), "a character that is no text", event)
+            _refuse_if(not _is_text(event.value), "a character that is not text", event)
         elif isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)
-            _refuse_if(name not in anchored, f"alias {name!r} of nothing, or of itself", event)
+            _refuse_if(name not in anchored, f"alias {name!r} refers to nothing, or to itself", event)
             value, anchor = anchored[name], None
         else:
             continue
@@ -73,7 +73,7 @@ def _refuse_if(bad: bool, what: str, event: Any) -> None:  # noqa: FBT001 - read
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a field that is given twice, of which PyYAML silently takes the second; raises nothing but YAMLError."""
+    """Refuses a field that is given twice (PyYAML silently takes the second), and raises only YAMLError."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         fields = node.value if isinstance(node, yaml.MappingNode) else ()  # `!!map` may stand before anything
@@ -89,7 +89,7 @@ class _StrictLoader(yaml.SafeLoader):
             value = super().construct_object(node, deep=deep)
         except yaml.YAMLError:
             raise
-        except Exception as error:  # PyYAML's constructors let pass what Python raises: KeyError, IndexError, …
+        except Exception as error:  # PyYAML's constructors let KeyError, IndexError and others through
             raise ConstructorError(None, None, f"{str(node.value)[:80]!r} is no {kind}", node.start_mark) from error
         if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:  # Python refuses to print a very long one
             raise ConstructorError(None, None, f"a number of more than {MAX_INTEGER_BITS} bits", node.start_mark)

@@ -143,7 +143,7 @@ def release_of_record(
     """A record's release for another run to apply, with its export and image.
 
     `target` is the record's target as it is reached now. The gate is the one that the release passed when it was new;
-    `public_gate` says what of it is judged again.
+    `public_gate` says which parts are judged again.
     """
     release = replace(from_dict(Release, record["release"]), run_id=run_id, store=store, installation=installation)
     release = replace(release, target=target, force=False)

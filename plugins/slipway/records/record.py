@@ -34,14 +34,14 @@ Record = dict[str, Any]
 RUN_FIELDS = frozenset(
     {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid"}
 )  # of a Release: do not change what serves; the hash of what is applied is another field
-# Another token is no change, nor is another endpoint of a cluster; a cluster's uid was unknown to an earlier Slipway.
+# A new token or endpoint of a cluster is not a change. An earlier Slipway did not know a cluster's uid.
 UNCOMPARED = frozenset({"token_conn_id", "endpoint", "cluster_uid"})
 
 log = logging.getLogger(__name__)
 
 
 def next_order(store: Store, model: str) -> int:
-    """A number larger than all that the store has given for the model's records, and given to no other record.
+    """A new number, larger than every number that the store has given to the model's records.
 
     It orders the records: the clocks of workers differ. Raises StoreError.
     """
@@ -272,7 +272,7 @@ def release_identity(release: Mapping[str, Any]) -> Any:
 
 
 def plain_json(value: Any) -> Any:
-    """A value in JSON's types: a record has lists, a fact has tuples. Without UNCOMPARED: they change nothing."""
+    """A value in JSON's types: a record has lists, a fact has tuples. Without the fields UNCOMPARED, which change nothing."""
     if isinstance(value, dict):
         return {key: plain_json(item) for key, item in value.items() if key not in UNCOMPARED}
     return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value

@@ -72,7 +72,7 @@ class Store:
             return True
 
     def identity(self) -> str:
-        """The store's own id, created with the first call. Two stores may have the same URI, on two machines."""
+        """The store's own id, created by the first call. Two stores may have the same URI, on two machines."""
         if not self.exists(IDENTITY_KEY):
             self.claim(IDENTITY_KEY, {"id": uuid.uuid4().hex[:SHORT]})
         return self._read_identity()
@@ -86,7 +86,7 @@ class Store:
         identity = found.get("id") if isinstance(found, dict) else None
         if not isinstance(identity, str) or not IDENTITY.fullmatch(identity):
             raise StoreError(
-                f"{self.uri_of(IDENTITY_KEY)}: names no id of the store. Next: bring it back from a backup, or delete it: "
+                f"{self.uri_of(IDENTITY_KEY)}: names no id of the store. Next: restore it from a backup, or delete it: "
                 "then prune keeps the images that were made before"
             )
         return identity

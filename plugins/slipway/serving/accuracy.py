@@ -56,7 +56,7 @@ def judge_drop(accuracy: Accuracy, live: Baseline | None, max_drop: float) -> Ve
     """Whether the share of correctly classified images is at most `max_drop` below the live release's on the same images.
 
     With a larger drop, the release fails if the lower bound of the difference's interval exceeds `max_drop` too; otherwise
-    the verdict is inconclusive. So it is if a release was proven live and its share is not known.
+    the verdict is inconclusive. It is also inconclusive if a release was proven live and its accuracy is unknown.
     """
     if live is None:
         return Verdict.passed("quality: not compared with the live release: there is no live release")

@@ -34,7 +34,7 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 def send_request(base_url: str, path: str, body: str | None = None) -> Answer:
     """The answer to one REST request on a new connection; a failed connection is an Answer with status 0.
 
-    So is an answer that is too large, or that takes too long as a whole. For tasks; not from an event loop.
+    So is an answer that is too large or takes too long. For tasks; do not call it in an event loop.
     """
     return asyncio.run(send_request_async(base_url, path, body))
 

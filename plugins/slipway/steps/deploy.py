@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A release's objects as they are applied, and where the store has what it keeps of them."""
+    """A release's objects as they are applied, and where the store keeps them."""
 
     objects: tuple[Manifest, ...]
     uri: str
@@ -95,13 +95,13 @@ def store_manifests(release: Release, pushed: Pushed, objects: list[Manifest]) -
 
 
 def read_manifests(uri: str, digest: str | None) -> Stored:
-    """Manifests as they were applied. Raises StoreError, also if their text is not the same any more."""
+    """Manifests as they were applied. Raises StoreError, also if their text has changed."""
     data = read_bytes(uri)
     found = _hash_of(data)
     if digest is not None and found != digest:
         raise StoreError(
             f"{uri}: is not what was applied: its hash is {found}, the record says {digest}. "
-            "Next: bring the file back from a backup, or roll back to another release"
+            "Next: restore the file from a backup, or roll back to another release"
         )
     return Stored(objects=tuple(yaml.safe_load_all(data)), uri=uri, hash=found)
 
@@ -113,8 +113,8 @@ def _hash_of(data: bytes) -> str:
 def find_secrets(release: Release, pushed: Pushed, stored: list[Manifest]) -> list[Manifest]:
     """The stored objects of a release with the values of its Secrets: those in the cluster, else those of this worker's overlay.
 
-    What has other hashes there stays hashed, and an apply leaves that Secret as it is: the gate says whether the release works
-    with it. Raises ApplyError.
+    A Secret with other hashes stays hashed, and apply does not change it: the gate says whether the release works with it.
+    Raises ApplyError.
     """
     hashed = tuple(object_ref_of(manifest) for manifest in stored if has_hashes(manifest))
     if not hashed:
@@ -135,7 +135,7 @@ def find_secrets(release: Release, pushed: Pushed, stored: list[Manifest]) -> li
 
 
 def _render_again(release: Release, pushed: Pushed) -> list[Manifest]:
-    """What this worker's overlay renders for a recorded release; nothing if that release's overlay has changed too much."""
+    """What this worker's overlay renders for a recorded release; nothing if the overlay can no longer be rendered for it."""
     try:
         return render_manifests(release)
     except ManifestError as error:
@@ -148,7 +148,7 @@ def _record_and_apply(
 ) -> Applied:
     """Remove the preview, open the record, then write to the cluster.
 
-    The record also lists what is outdated, until that is deleted: so a later run knows everything that a killed run left.
+    The record also lists outdated objects until they are deleted, so a later run knows everything that a killed run left.
     """
     release = replace(release, target=identify_cluster(release.target))
     store = Store(release.store)
@@ -197,7 +197,7 @@ def find_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
 
 
 def remove_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
-    """Delete what earlier releases had and the applied one, which is proven, has not. The caller holds the Lease.
+    """Delete the objects of earlier releases that the applied, proven release no longer has. The caller holds the Lease.
 
     Only objects that have the model's label are deleted. Returns them. Raises ApplyError, StoreError.
     """

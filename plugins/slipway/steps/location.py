@@ -1,4 +1,4 @@
-"""Where a release goes: which cluster that is, and how it is reached now."""
+"""Which cluster a release goes to, and how that cluster is reached now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slipway.release import Release
 from slipway.steps.settings import Settings, resolve_target
 from slipway.target import Target, is_same_target
 
-ENDED = frozenset({"live", "failed"})  # outcomes of records that no run writes any more
+ENDED = frozenset({"live", "failed"})  # outcomes of records that no run changes
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def located(release: Release) -> Release:
 
 
 def target_of_model_file(model: str, settings: Settings) -> Target | None:
-    """Where the model file puts the model now; None if that cannot be found out."""
+    """The target that the model file names now; None if it cannot be read."""
     try:
         return locate(resolve_target(read_model_file(SERVED / f"{model}.yaml").target, settings))
     except SlipwayError as error:

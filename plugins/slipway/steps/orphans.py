@@ -30,7 +30,7 @@ def find_orphans(release: Release, history: History) -> tuple[str, ...]:
 
     They are Deployments that this store's records name and the cluster still has: of models whose file is gone, and of
     this release's model at an earlier target (`history` is that model's); and GKE clusters that Slipway made and that
-    stand idle. What another Airflow deployed is that one's to report: it has model files of its own.
+    stand idle. Another Airflow reports what it deployed itself: it has its own model files.
     """
     left = tuple(one for one in _unwanted(release, history) if not is_of_another_airflow(one[0], release))
     lines = (line for record, why in left for line in _report_record(release, record, why))
@@ -90,7 +90,7 @@ def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectR
         reached = identify_cluster(target)
         if not is_same_target(reached, target):
             return (
-                f"{where} of model {record['model']} may be an orphan: {why}. The connection leads to another cluster by now. "
+                f"{where} of model {record['model']} may be an orphan: {why}. The connection now leads to another cluster. "
                 "Next: look for it in the earlier one"
             )
         live = read_object(target, "Deployment", deployment)

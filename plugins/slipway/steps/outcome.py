@@ -16,9 +16,9 @@ def is_run_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof
 
 
 def does_verdict_count(verdict: JsonObject, *, release_id: str | None, made: int | None) -> bool:
-    """Whether a verdict is on the release that the run has made, and no older.
+    """Whether a verdict is about the release that the run has made, and not older than it.
 
-    `made` is the clearing of the run in which that was made; None if an earlier Slipway made it, whose verdicts bear neither
+    `made` is the clearing of the run in which that was made; None if an earlier Slipway made it, whose verdicts name neither
     release nor clearing.
     """
     if made is None:

@@ -69,7 +69,7 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
 def find_baseline(release: Release, bounds: QualityBounds, seen: Observation, *, asks: bool) -> Baseline | None:
     """How the live release classifies the gate's labelled set: from a record, else measured now if the run `asks` it.
 
-    None if there is no live release. A release that was proven live and is not measured leaves the gate in doubt.
+    None if there is no live release. If a release was proven live but cannot be measured, the gate is inconclusive.
     """
     good = seen.history.good
     if good is None:
@@ -83,10 +83,10 @@ def find_baseline(release: Release, bounds: QualityBounds, seen: Observation, *,
 
 
 def plan_again(first: Plan, second: Plan) -> Plan:
-    """The plan of a run whose cluster could not be asked at first, once it can be: the second plan, as far as it still can be followed.
+    """The plan of a run whose cluster could be reached only later: the second plan, as far as it can still be followed.
 
-    What the first plan has skipped stays skipped, and what it has begun to build is deployed. If another run has found the
-    release bad meanwhile, nothing is deployed; the next run restores the good one if that is necessary.
+    Tasks that the first plan skipped stay skipped, and an image that it began to build is deployed. If another run has found
+    the release bad in the meantime, nothing is deployed; the next run restores the good release if necessary.
     """
     if second.action in {"nothing", first.action}:
         return second
@@ -190,7 +190,7 @@ def _plan_without(bad: Record, release: Release, seen: Observation) -> Plan:
 
 
 def _explain_unserved(why: str, release: Release, seen: Observation) -> str | None:
-    """That no proven release serves, and why none is deployed; None if another store's release serves there, as far as is known."""
+    """A line that no proven release serves, and why none is deployed; None if another store's release may serve there."""
     name = f"deployment/{release.deployment}"
     lives = any(trial.name == name and trial.before is not None for trial in seen.trials)
     if lives and seen.history.newest is None:
@@ -226,7 +226,7 @@ def _problems(seen: Observation) -> list[str]:
 
 
 def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
-    """What has changed since a recorded release, of all that determines the image."""
+    """What has changed since a recorded release, among everything that determines the image."""
     now, then = to_dict(release), good["release"]
     watched = {
         "source": "the source",
@@ -244,7 +244,7 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
 
 
 def changed_promises(release: Release, good: Record) -> dict[str, str]:
-    """What has changed since a recorded release, of all that its gate judged it by: in words, by the promise's name."""
+    """What has changed since a recorded release, among its gate's rules: the change in words, by the rule's name."""
     then, found = good["release"], {}
     if plain_json(_as_recorded(release.golden, then.get("golden", ()))) != plain_json(then.get("golden", ())):
         found["golden"] = "the golden cases changed"
@@ -257,7 +257,7 @@ def changed_promises(release: Release, good: Record) -> dict[str, str]:
 
 
 def _as_recorded(golden: Sequence[GoldenRequest], then: Sequence[Any]) -> list[Any]:
-    """Golden cases without the hashes that a record of an earlier Slipway lacks: whether those pictures changed is not known."""
+    """Golden cases without the hashes that a record of an earlier Slipway lacks: whether those images changed is unknown."""
     unhashed = {case["name"] for case in then if case.get("sha256") is None}
     return [{**to_dict(case), **({"sha256": None} if case.name in unhashed else {})} for case in golden]
 

@@ -213,7 +213,7 @@ def _prune_engine(release: Release, records: list[Record], keep: frozenset[str])
 def _prune_registry(release: Release, records: tuple[Record, ...], keep: frozenset[str]) -> int:
     """Delete images from the release's repository and from those of the records.
 
-    An image whose tag an earlier Slipway moved to another image is known from its record only.
+    If an earlier Slipway moved an image's tag to another image, only the record names the old image.
     """
     repositories = {release.repository: release.registry_conn_id}
     recorded: dict[str, set[str]] = {release.repository: set()}

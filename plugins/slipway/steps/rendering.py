@@ -1,4 +1,4 @@
-"""Renders a release, once: `resolve` does, and every later task reads what it kept."""
+"""Renders a release once, in `resolve`. Every later task reads what `resolve` stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slipway.steps.preview import render_preview
 
 
 def render_release(release: Release, *, keep: bool = True) -> Release:
-    """The release with its manifests, and those of its preview, rendered and checked; and kept, unless the run only plans.
+    """The release with its manifests and its preview's, rendered and checked; they are stored, unless the run only plans.
 
     Raises ManifestError, before an image is built, and StoreError.
     """

@@ -203,7 +203,7 @@ def _hash_golden(case: GoldenImage, place: Path) -> str:
 
 
 def _name_installation(params: RefreshParams) -> str | None:
-    """The name of this Airflow. A run that only plans sets no Variable: it creates no cluster that the name would mark."""
+    """The name of this Airflow. A run that only plans sets no Variable, and needs none: it creates no cluster."""
     return find_installation() if params.plan_only else ensure_installation()
 
 

@@ -133,7 +133,7 @@ def check_teardown_unchanged(approved: TeardownPlan, now: TeardownPlan) -> None:
 
 
 def check_objects_removed(plan: TeardownPlan) -> None:
-    """Refuse a cluster in which the model serves: a run may have released it since the objects were deleted.
+    """Refuse a cluster in which the model serves: a run may have deployed it again after its objects were deleted.
 
     Raises ClusterInUse.
     """

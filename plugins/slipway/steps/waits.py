@@ -63,9 +63,9 @@ def why_no_grpc(release: Release) -> str:
 def public_gate(release: Release, *, previewed: bool, restored: bool = False) -> Release:
     """The release with the limits that its public gate applies.
 
-    A recorded release that is restored was judged when it was new: it only has to keep its promises. So has one that had no
-    preview although the model file asks for one: it is known to be good. After a preview, the labelled set has been
-    classified by the same image: it is not repeated.
+    A restored release was judged in full when it was new, so only its golden cases and garbage are judged. The
+    same is true of a release without a preview although the model file asks for one: it is known to be good. After a preview, the labelled
+    set is not sent again, because the same image has already classified it.
     """
     if restored:
         return replace(release, gate=release.gate.promises_only)

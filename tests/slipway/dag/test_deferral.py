@@ -66,7 +66,7 @@ def service(*ingress):
 
 @pytest.mark.parametrize("polls", [1, 2])
 def test_wait_that_ends_soon_does_not_defer(begin, connected, http_server, monkeypatch, polls):
-    """The task polls itself for some seconds: the result is there without a deferral."""
+    """The task polls for some seconds itself, and has the result without a deferral."""
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", "30")
     monkeypatch.setattr("slipway.dag.deferral.LOOK_POLL_S", 0.01)
     connected(http_server(*[service()] * (polls - 1), service({"ip": "203.0.113.9"})))
@@ -85,13 +85,13 @@ def test_wait_that_lasts_longer_defers(begin, connected, http_server, monkeypatc
 
 
 def test_variable_of_zero_defers_at_once(begin):
-    """The fixture's Variable says 0: no server is asked."""
+    """The fixture's Variable says 0: no request is sent."""
     with pytest.raises(TaskDeferred):
         begin()
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan"])
-def test_refused_if_the_variable_is_no_number_of_seconds(begin, monkeypatch, value):
+def test_refused_if_the_variable_is_not_a_number_of_seconds(begin, monkeypatch, value):
     """The error names the Variable."""
     monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", value)
     with pytest.raises(InputRefused, match=r"^Variable slipway_look_s: '.*' is not a number of seconds\. Next: "):

@@ -89,7 +89,7 @@ TRIES = {  # which tasks ran in which clearing of the run, in this order; the ga
 
 @pytest.mark.parametrize(("first", "second", "third", "proven"), TRIES.values(), ids=TRIES)
 def test_only_a_verdict_on_what_the_run_has_made_proves_it(context_of, release, applied, first, second, third, proven):  # noqa: PLR0917
-    """A task that does not start again leaves its earlier verdict in XCom: it is on what the run had made by then."""
+    """A task that does not start again keeps its earlier verdict in XCom, which is about what the run had made before."""
     context = context_of("gate", resolve=release, apply=applied)
     for clearing, task_id in (first, second, third):
         context["ti"].task_id, context["dag_run"].clear_number = task_id, clearing
@@ -99,7 +99,7 @@ def test_only_a_verdict_on_what_the_run_has_made_proves_it(context_of, release, 
 
 
 def test_verdict_on_another_release_does_not_count(context_of, release, applied):
-    """The gate's verdict names the release that was applied when it was asked."""
+    """The gate's verdict names the release that was applied at that time."""
     context = context_of("gate", resolve=release, apply=applied)
     Run(context).report(Verdict.passed("3 of 3"))
     assert Run(context).verdict_of("gate")["release"] == "abcdefabcdef"
@@ -108,7 +108,7 @@ def test_verdict_on_another_release_does_not_count(context_of, release, applied)
 
 
 def test_approval_of_an_earlier_preview_does_not_count(context_of, release, applied, pushed):
-    """A person approved what ran then, not what the cleared run previews now."""
+    """A person approved the earlier preview, not what the cleared run previews now."""
     previewed = Previewed(
         release_id="abcdefabcdef-preview", reference=pushed.reference, version=7, objects=(), uid="u", generation=1
     )
@@ -120,8 +120,8 @@ def test_approval_of_an_earlier_preview_does_not_count(context_of, release, appl
     assert Run(context).verdict_of("approve") is None
 
 
-def test_verdict_of_a_run_that_an_upgrade_overtook_counts(context_of, release, applied):
-    """An earlier Slipway's results and verdicts bear no clearing."""
+def test_verdict_counts_if_slipway_was_upgraded_during_the_run(context_of, release, applied):
+    """An earlier Slipway's results and verdicts name no clearing."""
     context = context_of("record", resolve=release, apply=applied)
     context["ti"].facts["gate", "verdict"] = {"outcome": "pass", "reason": "3 of 3", "at": "2026-11-24T12:00:00+00:00"}
     assert Run(context).is_proven({"gate": "success"}, "gate")

@@ -145,7 +145,7 @@ def breaker(context_of, release, connected, http_server):
 
 
 def test_a_cleared_run_breaks_no_lease(breaker):
-    """A person meant the run that held the Lease when they filled in the form, not the one that holds it a week later."""
+    """The form is about the run that held the Lease when a person filled it in, not about a later holder."""
     run, seen = breaker(held_by("r9"), (200, "{}"), cleared=1)
     with pytest.raises(TargetBusy, match=r"held by run r9 .* break the lease: airflow dags trigger refresh_digits_vit"):
         acquire_run_lease(run, 60)
@@ -167,8 +167,8 @@ def test_a_run_breaks_one_lease(breaker):
     assert [one.method for one in seen] == ["GET"]
 
 
-def test_a_teardown_that_was_cleared_asks_nobody_while_another_run_writes(breaker, release):
-    """Its survey refuses, as if its form had not said to break the Lease."""
+def test_a_cleared_teardown_is_refused_while_another_run_writes(breaker, release):
+    """Its survey refuses, as if its form had not asked to break the Lease."""
     run, _ = breaker(held_by("r1"), cleared=1)
     with pytest.raises(TargetBusy):
         RunLease.of(run, release).check_free()

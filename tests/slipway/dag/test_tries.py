@@ -44,7 +44,7 @@ def test_lost_tries_use_up_no_retry(waiting):
 
 @pytest.mark.parametrize(("arguments", "most"), [(WAIT, 5), (ROLLBACK, 30)], ids=["wait", "rollback"])
 def test_errors_are_retried_a_few_times(waiting, arguments, most):
-    """The task's retries are many; its own errors are retried as often as before."""
+    """The task has many retries, but its own errors are retried only a few times."""
     task, context = BaseOperator(task_id="wait", **arguments), waiting[1]
     context["ti"].try_number = most
     assert evaluated(task, context) is RetryAction.DEFAULT
@@ -53,7 +53,7 @@ def test_errors_are_retried_a_few_times(waiting, arguments, most):
 
 
 def test_task_fails_if_its_workers_die_again_and_again(waiting):
-    """A worker that dies leaves no error to judge: the try after the last one fails at its start, in one line."""
+    """A worker that dies leaves no error. One try more than allowed fails at its start, in one line."""
     task, context = waiting
     context["ti"].try_number = 6
     count_lost_try(task, context)
@@ -63,7 +63,7 @@ def test_task_fails_if_its_workers_die_again_and_again(waiting):
 
 
 def test_cleared_task_begins_again(waiting):
-    """Airflow goes on counting tries after a clearing, and adds the retries; what was lost before does not count."""
+    """After a clearing Airflow goes on counting tries, and adds the retries. Tries that were lost before do not count."""
     task, context = waiting
     lose(task, context, 2)
     ti = context["ti"]
@@ -74,7 +74,7 @@ def test_cleared_task_begins_again(waiting):
 
 
 def test_try_that_was_resumed_is_not_lost(waiting):
-    """It ended by itself: an error after the deferral is one of its own."""
+    """An error after the deferral is the task's own."""
     task, context = waiting
     note_deferral(context)
     note_resumption(context)

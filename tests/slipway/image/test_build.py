@@ -85,8 +85,8 @@ LABELS = {
 
 
 @pytest.mark.parametrize(("title", "label", "recorded", "owned"), LABELS.values(), ids=LABELS)
-def test_image_is_removed_only_if_it_is_surely_ours(title, label, recorded, owned):
-    """Another machine's store may have the same URI, from which an earlier Slipway made the label."""
+def test_image_is_removed_only_if_it_is_certainly_ours(title, label, recorded, owned):
+    """An earlier Slipway made the label from the store's URI, which another machine's store may share."""
     labels = {"org.opencontainers.image.title": title, **({"slipway.store": label} if label else {})}
     owner = Owner(model="digits-vit", store_id=OURS, former_id=FORMER)
     assert owner.owns(labels, recorded=recorded) is owned

@@ -52,7 +52,7 @@ def tags_at(stub, **options):
 
 
 def test_the_digest_is_that_of_the_bytes(registry):
-    """A registry need not name a digest: what is kept is recognised without."""
+    """A registry need not send a digest: the images to keep are recognised without it."""
     stub = registry()
     live, old = stub.push("live"), stub.push("old")
     assert tags_at(stub) == {"live": live, "old": old}
@@ -60,7 +60,7 @@ def test_the_digest_is_that_of_the_bytes(registry):
 
 
 def test_refused_if_the_registry_names_another_digest(registry):
-    """A registry, or a proxy before it, that sends other bytes than it names must not decide what is deleted."""
+    """If a registry or its proxy sends a wrong digest, nothing is deleted because of it."""
     stub = registry(names=lambda _: f"sha256:{'0' * 64}")
     stub.push("live")
     with pytest.raises(
@@ -70,7 +70,7 @@ def test_refused_if_the_registry_names_another_digest(registry):
 
 
 def test_nothing_without_a_digest_is_deleted(registry):
-    """An empty digest would leave only the tags to be deleted."""
+    """With an empty digest, only the tags would be deleted."""
     stub = registry()
     with (
         repository_at(f"{stub.host}/vit", None) as found,
@@ -85,8 +85,8 @@ def test_nothing_without_a_digest_is_deleted(registry):
     [lambda _: "/v2/vit/tags/list?n=1", lambda asked: f"/v2/vit/tags/list?last={len(asked)}{asked[-20:]}"],
     ids=["the same page", "always another page"],
 )
-def test_a_list_without_an_end_is_not_followed_for_ever(registry, monkeypatch, next_page):
-    """A list that leads back to itself, or on and on, is an error of the registry."""
+def test_an_endless_list_of_tags_is_an_error(registry, monkeypatch, next_page):
+    """A list whose next page is the same page, or always another, is an error of the registry."""
     monkeypatch.setattr("slipway.image.registry.MAX_PAGES", 5, raising=False)
     stub = registry(next_page=next_page)
     stub.push("live")
@@ -95,7 +95,7 @@ def test_a_list_without_an_end_is_not_followed_for_ever(registry, monkeypatch, n
 
 
 def test_a_list_is_followed_within_the_registry_only(registry):
-    """Another host would get the login."""
+    """The login must not go to another host."""
     other = registry()
     stub = registry(next_page=lambda _: f"http://{other.host}/v2/vit/tags/list")
     with pytest.raises(RegistryUnusable, match="leads to another host"):
@@ -103,8 +103,8 @@ def test_a_list_is_followed_within_the_registry_only(registry):
     assert other.asked == []
 
 
-def test_an_answer_without_an_end_is_an_error(mean_server, monkeypatch):
-    """A registry may send no more than some bytes, and must have sent all of them in time."""
+def test_an_endless_answer_is_an_error(mean_server, monkeypatch):
+    """An answer of the registry has a largest size and a total time."""
     monkeypatch.setattr("slipway.image.registry.TOTAL_S", 0.3)
     with (
         repository_at(f"{mean_server.url.removeprefix('http://')}/vit", None) as found,

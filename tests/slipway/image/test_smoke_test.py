@@ -25,7 +25,7 @@ def ask(grpc_server, case, tmp_path):
 
 @pytest.mark.parametrize("code", ["DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"])
 def test_no_answer_over_grpc_does_not_blame_the_release(ask, code):
-    """On a busy engine an answer may not come in time: nothing is known of the release then."""
+    """On a busy engine an answer may be late, which says nothing about the release."""
     verdicts = ask((grpc.StatusCode[code], "too busy"), ("3", 0.95, 7))
     assert [verdict.outcome for verdict in verdicts] == ["wait", "pass"]
     with pytest.raises(SmokeTestUnfinished, match=f"over gRPC: {code}: too busy") as unfinished:
@@ -61,7 +61,7 @@ def test_a_server_that_ended_by_itself_blames_the_release(ports, status):
 
 @pytest.mark.parametrize("status", [137, 143])
 def test_a_server_that_was_killed_does_not_blame_the_release(status):
-    """Nobody but the machine, the engine or a person sends SIGKILL or SIGTERM."""
+    """Only the machine, the engine or a person sends SIGKILL or SIGTERM."""
     with pytest.raises(SmokeTestUnfinished, match=f"ended from outside, with status {status}"):
         server_ports(container({}, Running=False, ExitCode=status), version=7)
 

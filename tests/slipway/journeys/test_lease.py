@@ -111,7 +111,7 @@ def test_a_cleared_run_may_acquire_the_lease_again(place, run_of):
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_a_cleared_run_breaks_no_lease(stand, place, run_of):
-    """A run broke a Lease and ended; cleared while another run writes, it is refused, and that run keeps its Lease."""
+    """A run broke a Lease and ended. If it is cleared while another run writes, it is refused, and the other run keeps its Lease."""
     acquire_run_lease(run_of("refresh_digits_vit", "r1", "plan"), 3600)
     breaker = run_of("rollback_digits_vit", "r2", "choose", break_lease=True)
     acquire_run_lease(breaker, 3600)

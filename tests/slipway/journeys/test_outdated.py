@@ -1,4 +1,4 @@
-"""What a release no longer has is deleted once it is proven: until then old pods, users or a rollback may need it."""
+"""Objects that a release no longer has are deleted once it is proven. Until then old pods, users or a rollback may need them."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_kept_if_the_release_is_not_proven(api_server, releases, clean_up, lease
 
 
 def test_kept_without_the_lease(api_server, releases, clean_up, leases):
-    """Another run may write by now, and needs what it has applied."""
+    """Another run may be writing, and needs what it has applied."""
     applied = releases.apply_second()
     leases.answers.append(LeaseLost("this run no longer holds the lease"))
     with pytest.raises(Exception, match="LeaseLost"):
@@ -112,8 +112,8 @@ def test_kept_without_the_lease(api_server, releases, clean_up, leases):
     assert len(api_server.names("ConfigMap")) == len(objects_of(releases.second)) == 2
 
 
-def test_kept_if_it_has_not_the_models_label(api_server, releases, clean_up, caplog):
-    """Somebody has made it theirs: it is named in the log, and no later run plans its deletion."""
+def test_kept_without_the_models_label(api_server, releases, clean_up, caplog):
+    """It belongs to somebody else now: the log names it, and no later run plans its deletion."""
     [before] = api_server.names("ConfigMap")
     applied = releases.apply_second()
     api_server.find("ConfigMap", before)["metadata"]["labels"][LABEL_MODEL] = "another"
@@ -124,7 +124,7 @@ def test_kept_if_it_has_not_the_models_label(api_server, releases, clean_up, cap
 
 
 def test_rollback_deletes_what_the_failed_release_added_after_its_own_gate(api_server, releases, context_of, leases):
-    """The good release finds what it mounts where it was."""
+    """What the good release mounts is still there."""
     [good] = api_server.names("ConfigMap")
     releases.apply_second()
     release, applied = releases.bring_first_back()
@@ -143,7 +143,7 @@ def test_rollback_deletes_what_the_failed_release_added_after_its_own_gate(api_s
 @pytest.mark.stand
 @pytest.mark.alongside
 def test_dropped_configmap_is_deleted_on_a_real_api_server(stand, overlay, release, export, pushed, monkeypatch):  # noqa: PLR0917
-    """Apply leaves it; after the proof it is deleted, and nothing else. The pods of this release never start."""
+    """Apply keeps it. Once the release is proven, only this ConfigMap is deleted. The pods of this release never start."""
     connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["kubeconfig"]}}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
     target, name = replace(release.target, namespace=stand["namespace"]), f"outdated-{os.getpid()}"

@@ -69,5 +69,5 @@ def test_image_of_this_store_is_deleted(store, pruned):
 
 
 def test_recorded_image_that_names_another_store_is_kept(pruned):
-    """A copied store has the records of its original: in doubt nothing is deleted."""
+    """A copied store has the records of its original. If in doubt, nothing is deleted."""
     assert pruned(("theirs", "another", 1)) == ["theirs"]

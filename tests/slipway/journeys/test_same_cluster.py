@@ -1,4 +1,4 @@
-"""A cluster is known by itself, not by how it is reached: a renamed connection or another endpoint leaves its history."""
+"""A cluster is identified by its uid, not by how it is reached: a renamed connection or another endpoint keeps its history."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def uids(release):
 
 
 def test_live_release_is_known_over_a_renamed_connection(moved, monkeypatch):
-    """Nothing is built anew, and the live Deployment is no orphan, whether the old connection still exists or not."""
+    """Nothing is built again, and the live Deployment is no orphan, whether the old connection still exists or not."""
     for _ in range(2):
         plan, _ = make_plan(moved, by_hand=True)
         assert plan.action == "manifests"  # the pods of this API server never become ready
@@ -79,7 +79,7 @@ def test_failed_release_is_rolled_back_over_the_new_connection(moved, export, pu
 def test_rollback_by_hand_goes_over_the_model_files_connection(  # noqa: PLR0917
     moved, export, pushed, context_of, leases, monkeypatch
 ):
-    """The model file names the connection `kubernetes_default` by now; every record names one that is gone."""
+    """The model file now names the connection `kubernetes_default`; every record names one that is gone."""
     deploy(replace(moved, run_id="second"), export, replace(pushed, release_id="2" * 12), check=free)
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", with_namespace("NEW", "shop"))
     for name in ("OLD", "NEW"):
@@ -95,7 +95,7 @@ def with_namespace(name, namespace):
     return json.dumps({**connection, "extra": {**connection["extra"], "namespace": namespace}})
 
 
-def test_another_cluster_behind_the_same_connection_is_another(moved, api_server_of, export, pushed):
+def test_a_new_cluster_behind_the_same_connection_has_no_history(moved, api_server_of, export, pushed):
     """The connection was pointed at a new cluster: nothing is live there, and nothing there is called an orphan."""
     api_server_of(uid="b", conn_id="old")
     there = replace(moved, target=replace(moved.target, conn_id="old"))
@@ -138,7 +138,7 @@ def test_old_identity_and_one_warning_if_the_uid_may_not_be_read(moved, api_serv
 
 
 def test_bad_release_is_remembered_over_another_endpoint_of_its_cluster(release):
-    """The schedule does not try it again only because its cluster is reached at another address."""
+    """The schedule does not retry it just because its cluster has another address."""
     at = replace(release, target=IN_GKE)
     record = new_record(at, now=utc_now())
     assert record_is_about(record, replace(at, target=replace(IN_GKE, gke=replace(GKE, endpoint="dns"))))
@@ -162,7 +162,7 @@ SAME = {
         replace(IN_GKE, gke=replace(GKE, name="d"), cluster_uid="a"),
         False,
     ),
-    "a GKE cluster that was created anew": (replace(IN_GKE, cluster_uid="a"), replace(IN_GKE, cluster_uid="b"), True),
+    "a GKE cluster that was created again": (replace(IN_GKE, cluster_uid="a"), replace(IN_GKE, cluster_uid="b"), True),
     "another GKE cluster": (IN_GKE, replace(IN_GKE, gke=replace(GKE, name="d")), False),
     "a GKE cluster by a kubeconfig": (replace(IN_GKE, cluster_uid="a"), IN_A, True),
     "a GKE cluster and one that is unknown": (IN_GKE, replace(OLD, conn_id="google"), False),
@@ -171,5 +171,5 @@ SAME = {
 
 @pytest.mark.parametrize(("one", "other", "same"), SAME.values(), ids=SAME)
 def test_same_target(one, other, same):
-    """A GKE cluster is its name. Else the uid decides, or the connection if a uid is unknown."""
+    """A GKE cluster is identified by its name, any other by its uid, or by the connection if a uid is unknown."""
     assert is_same_target(one, other) is is_same_target(other, one) is same

@@ -24,7 +24,7 @@ def placed(stand, monkeypatch, release):
 
 
 def test_a_recorded_secret_is_applied_as_it_is_live_or_left_alone(stand, placed, pushed, caplog):
-    """The cluster has the values that the hashes name: they are applied again. After a change the Secret is left as it is."""
+    """If the cluster has the hashed values, they are applied again. If they have changed, the Secret is left as it is."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

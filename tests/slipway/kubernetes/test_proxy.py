@@ -37,8 +37,8 @@ async def test_status_0_if_the_api_server_cannot_be_reached(release, closed_url,
     assert answer.body
 
 
-async def test_an_answer_without_an_end_is_no_answer(release, mean_server, connected, monkeypatch):
-    """A model server behind the API server that drips, or sends on and on, gives an Answer with status 0."""
+async def test_an_endless_answer_counts_as_no_answer(release, mean_server, connected, monkeypatch):
+    """A slow or endless answer through the API server gives an Answer with status 0."""
     monkeypatch.setattr("slipway.kubernetes.proxy.ANSWER_TIMEOUT_S", 0.5)
     connected(mean_server)
     answer = await send_to_service(release.target, release.preview.proxy_path, "/v1/models/m")

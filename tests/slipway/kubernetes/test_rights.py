@@ -44,7 +44,7 @@ def test_previews_need_the_services_proxy():
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_deleting_is_needed_for_every_kind(preview):
-    """The ConfigMap of the `batching` overlay is in the preview, and another content prunes it: both fail without the right."""
+    """The `batching` overlay's ConfigMap is in the preview, and is pruned when its content changes: both need the right."""
     rights = plan_rights((*KINDS, ("", "ConfigMap")), preview=preview)
     assert Right(group="", resource="configmaps", verb="delete") in rights
 
@@ -78,7 +78,7 @@ def used_rights():
     return found
 
 
-def test_asked_for_are_the_rights_that_the_code_uses():
+def test_plan_checks_exactly_the_rights_that_the_code_uses():
     """Each call of the Kubernetes client needs a right that `plan` asks for, and it asks for no other."""
     applied = {str(right) for right in plan_rights(KINDS) if right.resource in {"deployments", "services"}}
     others = {str(right) for right in plan_rights(KINDS)} - applied

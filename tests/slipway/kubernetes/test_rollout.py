@@ -141,7 +141,7 @@ DRAINS = {  # the pod; since when it is known; the verdict at 100 s
 
 @pytest.mark.parametrize(("pod", "since_s", "verdict"), DRAINS.values(), ids=DRAINS)
 def test_waits_for_terminating_pods_that_could_pass_the_gate_instead(pod, since_s, verdict):
-    """Until such a pod is gone, an answer of this version may be its own."""
+    """Until such a pod is gone, it may be the one that answers."""
     known_s, found = judge_drain([pod], release_id="new", version="7", since_s=since_s, now_s=100.0)
     assert found == verdict
     assert known_s in ({"u": since_s.get("u", 100.0)}, {})

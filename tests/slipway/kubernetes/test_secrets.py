@@ -67,7 +67,7 @@ def test_other_objects_are_shown():
 
 
 def test_the_store_has_hashes_in_place_of_values(release, pushed):
-    """The manifests of a release can be compared and applied again, and tell nobody a value."""
+    """A release's stored manifests can be compared and applied again, and reveal no value."""
     stored = store_manifests(release, pushed, [NEW, CONFIG])
     text = read_bytes(stored.uri).decode()
     assert_hidden(text)
@@ -80,7 +80,7 @@ def test_the_store_has_hashes_in_place_of_values(release, pushed):
 
 
 def test_hashes_are_filled_from_what_is_known():
-    """A value is found where its hash says that it is the same: in the live Secret, or in the overlay."""
+    """A value with the same hash is taken from the live Secret or from the overlay."""
     hashed = hash_secrets([NEW, CONFIG])
     assert fill_secrets(hashed, [CONFIG, NEW]) == [NEW, CONFIG]
     in_clear = secret(stringData={"same": "hunter2", "changed": "t0ken", "added": "sesame"})
@@ -92,14 +92,14 @@ def test_hashes_are_filled_from_what_is_known():
 
 @pytest.mark.parametrize("known", [[], [OLD], [secret("other", data=NEW["data"])], hash_secrets([NEW])], ids=len)
 def test_a_secret_with_an_unknown_value_stays_hashed(known):
-    """It is never filled in part: an apply would take the other values away."""
+    """A Secret is never filled in part: an apply would delete its other values."""
     (left,) = fill_secrets(hash_secrets([NEW]), known)
     assert has_hashes(left)
     assert left == hash_secrets([NEW])[0]
 
 
 def test_equal_values_of_two_keys_have_different_hashes():
-    """A hash tells nobody that two passwords are the same."""
+    """Hashes do not reveal that two passwords are the same."""
     (hashed,) = hash_secrets([secret(data={"a": coded("x"), "b": coded("x")})])
     assert hashed["data"]["a"] != hashed["data"]["b"]
 

@@ -270,7 +270,7 @@ def test_verdicts_say_why_and_from_when_it_counts():
 
 
 def test_exceeded_deadline_comes_before_the_pods_reason():
-    """The line says what ended the wait, and then what the pods say; a crash loop still blames the release."""
+    """The line first says why the wait ended, then what is wrong with the pods. A crash loop still blames the release."""
     late = replace(CRASHES, overdue=EXCEEDED)
     name = f"pod/{CRASHES.pods[0]['metadata']['name']}"
     reason = f"{WAITING.reason}; {EXCEEDED}; {name}: CrashLoopBackOff: Error: exit code 2, 3 restarts"

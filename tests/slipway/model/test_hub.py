@@ -183,8 +183,8 @@ def test_token_connection_does_not_change_the_export(release):
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", export_inputs_hash(mine))
 
 
-def test_an_answer_without_an_end_can_be_retried(mean_server, monkeypatch):
-    """A Hub, or a proxy before it, that drips or sends on and on, is one that does not respond."""
+def test_an_endless_answer_can_be_retried(mean_server, monkeypatch):
+    """A slow or endless answer of the Hub or its proxy counts as no response."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", mean_server.url)
     monkeypatch.setattr("slipway.model.hub.TOTAL_S", 0.3)
     with pytest.raises(HubUnreachable, match=r"does not respond: .*answer.*Next: "):

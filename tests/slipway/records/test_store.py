@@ -212,7 +212,7 @@ def test_value_is_readable_json(store):
 
 
 def test_store_has_an_identity_of_its_own(store, tmp_path):
-    """It is created once, whoever asks first; another store that comes to the same URI, on another machine, has another."""
+    """It is created once, by whoever asks first. Another store with the same URI, on another machine, has another identity."""
     identity = store.identity()
     assert identity == Store(store.uri).identity()
     (tmp_path / "store").rename(tmp_path / "other machine")

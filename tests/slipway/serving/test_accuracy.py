@@ -89,7 +89,7 @@ NO_BASELINE = {
 
 @pytest.mark.parametrize(("live", "outcome", "words"), NO_BASELINE.values(), ids=NO_BASELINE)
 def test_verdict_says_why_nothing_was_compared(live, outcome, words):
-    """Without a release that was proven live there is nothing to compare with; one that was not measured leaves a doubt."""
+    """Without a proven live release there is no comparison. If one could not be measured, the result is inconclusive."""
     verdict = judge_drop(measured(100), live, 0.02)
     assert (verdict.outcome, verdict.reason) == (outcome, f"quality: not compared with the live release: {words}")
 

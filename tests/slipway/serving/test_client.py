@@ -61,8 +61,8 @@ async def test_status_0_if_the_server_does_not_respond(monkeypatch, way):
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-async def test_an_answer_without_an_end_is_no_answer(mean_server, monkeypatch, way):
-    """A server that drips, or sends on and on, costs some bytes and some time, and gives an Answer with status 0."""
+async def test_an_endless_answer_counts_as_no_answer(mean_server, monkeypatch, way):
+    """A slow or endless answer is cut off within bounds of size and time, and gives an Answer with status 0."""
     monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.3)
     answer = await send(way, mean_server.url, "/x")
     assert answer.status == 0

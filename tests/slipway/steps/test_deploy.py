@@ -30,7 +30,7 @@ def test_manifests_are_stored_under_the_release(release, store, pushed):
 
 @pytest.fixture
 def applies(release, export, pushed, store, monkeypatch):
-    """Applies a release by a run whose worker's clock shows this time; the cluster accepts everything."""
+    """Applies a release in a run whose worker's clock shows this time; the cluster accepts everything."""
     kept = store_manifests(release, pushed, [MANIFEST])
     monkeypatch.setattr(deploy_module, "object_exists", lambda *_: False)
     monkeypatch.setattr(deploy_module, "apply_plan", lambda *_, **__: ("u-1", 4))
@@ -60,7 +60,7 @@ def test_what_was_applied_last_does_not_depend_on_clocks(applies, store):
 
 
 def test_a_cleared_run_is_the_newest_again(applies, store):
-    """What it applies comes after what another run has applied since, whatever its worker's clock shows."""
+    """What it applies comes after what another run has applied in between, whatever its worker's clock shows."""
     applies("first", clock=NOON, proven=True)
     applies("second", clock=NOON + timedelta(minutes=5), proven=True)
     applies("first", clock=NOON - timedelta(hours=1), proven=True)

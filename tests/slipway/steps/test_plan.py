@@ -71,7 +71,7 @@ SET = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=0.02)
 PROMISES = {
     "another label": ({"golden": {"label": "9"}}, "cases", "the golden cases changed"),
     "less confidence": ({"golden": {"min_confidence": 0.5}}, "cases", "the golden cases changed"),
-    "another picture": ({"golden": {"sha256": "b" * 64}}, "cases", "the golden cases changed"),
+    "another image": ({"golden": {"sha256": "b" * 64}}, "cases", "the golden cases changed"),
     "another labelled set": ({"quality": {"digest": "sha256:6"}}, "cases", "the gate changed: quality.set"),
     "a higher minimum": ({"quality": {"min_top1": 0.95}}, "gate", "the gate changed: min_top1 from 0.9 to 0.95"),
     "a smaller drop": ({"quality": {"max_drop": 0.01}}, "gate", "the gate changed: max_drop from 0.02 to 0.01"),
@@ -88,7 +88,7 @@ PROMISES = {
 
 @pytest.mark.parametrize(("change", "action", "reason"), PROMISES.values(), ids=PROMISES)
 def test_gated_again_if_a_promise_changed(release, record_of, export, pushed, change, action, reason):  # noqa: PLR0917
-    """A changed picture or limit is judged by the next run, which keeps the live image."""
+    """The next run judges a changed golden image or limit, and keeps the live image."""
     golden, gate = replace(release.golden[0], sha256="a" * 64), Gate(failures=1, quality=SET)
     now = replace(
         release,
@@ -113,7 +113,7 @@ def test_everything_if_a_promise_and_an_input_of_the_image_changed(release, hist
 
 
 def test_restored_release_has_no_other_gate(release, record_of):
-    """After a rollback, the record of the restored release says which gate it has passed: nothing has to be judged again."""
+    """After a rollback, the record of the restored release names the gate that it passed: nothing is judged again."""
     judged = replace(release, gate=Gate(latency_ms=500, quality=SET))
     restored, _, _ = release_of_record(
         record_of("r0", gate=judged.gate),
@@ -127,15 +127,15 @@ def test_restored_release_has_no_other_gate(release, record_of):
 
 
 def test_nothing_if_an_earlier_slipways_record_lacks_the_new_fields(release, record_of):
-    """It has no hash of a local picture, and perhaps no gate: neither counts as a change."""
+    """It has no hash of a local golden image, and perhaps no gate: neither counts as a change."""
     record = record_of("r0")
     del record["release"]["gate"]
     hashed = replace(release, golden=(replace(release.golden[0], sha256="a" * 64),))
     assert plan_refresh(hashed, observed(History((record,)))).action == "nothing"
 
 
-def test_bad_release_is_tried_again_once_its_picture_is_mended(release, record_of):
-    """The picture is a part of the release: a wrong one does not block the right one."""
+def test_bad_release_is_retried_once_its_image_is_fixed(release, record_of):
+    """A golden image is part of the release: a wrong one does not block the right one."""
     wrong, right = (replace(release, golden=(replace(release.golden[0], sha256=letter * 64),)) for letter in "ab")
     records = [record_of("r0"), {**record_of("r1", "failed", 1, golden=wrong.golden), "bad": GATE}]
     assert find_bad_record(records, wrong)["run_id"] == "r1"
@@ -190,7 +190,7 @@ BASELINES = {  # the outcomes of the records, what the last one measured, the he
 def test_drop_is_not_waived_if_the_live_release_cannot_be_measured(  # noqa: PLR0917
     release, record_of, monkeypatch, outcomes, verdicts, health, outcome, words
 ):
-    """A measurement in the record is read first; a good release that was not measured is a doubt, never a pass."""
+    """A measurement in the record is read first; a good release that was not measured is inconclusive, never a pass."""
     records = [
         {**record_of(f"r{n}", "live", n), "verdicts": verdicts} for n, found in enumerate(outcomes) if found == "live"
     ]
@@ -225,7 +225,7 @@ AGAIN = {
 
 @pytest.mark.parametrize(("first", "second", "plan"), AGAIN.values(), ids=AGAIN)
 def test_second_plan_counts_as_far_as_it_can_be_followed(first, second, plan):
-    """A build that the first plan skipped stays skipped; what it has begun is deployed, compared with what lives now."""
+    """A build that the first plan skipped stays skipped. A build that it began is deployed, and compared with the live release."""
     assert plan_again(first, second) == plan
 
 
@@ -320,7 +320,7 @@ UNSERVED = {  # the runs before; the outcome of a teardown after them; what the 
 
 @pytest.mark.parametrize(("runs", "torn_down", "trial", "unserved"), UNSERVED.values(), ids=UNSERVED)
 def test_plan_says_so_if_nothing_serves(record_of, release, runs, torn_down, trial, unserved):  # noqa: PLR0917
-    """A scheduled run does not try a bad release again; without a proven one that serves it must not be green."""
+    """A scheduled run does not retry a bad release. It is red if no proven release serves."""
     source = replace(release.source, revision=f"sha256:{'b' * 64}")
     records = [record_of("r0", "live")] if "A" in runs else []
     bad = {**record_of("r1", "failed", 1, source=source), "bad": GATE}
@@ -340,7 +340,7 @@ def test_plan_says_so_if_nothing_serves(record_of, release, runs, torn_down, tri
 
 
 def test_temporary_cluster_serves_nothing_by_design(record_of, release):
-    """A bad release on a temporary cluster is not tried again, and the run stays green."""
+    """A bad release on a temporary cluster is not retried, and the run stays green."""
     asked = replace(release, cluster=GkeSettings(temporary=True).spec)
     bad = {**record_of("r1", "failed", 1), "bad": GATE}
     plan = plan_refresh(asked, observed(History(()), bad=bad))

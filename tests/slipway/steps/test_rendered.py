@@ -1,4 +1,4 @@
-"""What `resolve` renders is what is previewed, applied and rolled back to, whatever a worker's disk has by then."""
+"""Preview, apply and rollback use what `resolve` rendered, even if a worker's disk has changed."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -85,7 +85,7 @@ def stored(applied):
 
 
 def test_nothing_is_written_if_the_rendered_manifests_changed(api_server, changed_overlay, resolved, export, pushed):
-    """Somebody who edits the store changes no cluster: the hash in the release is checked before each use."""
+    """An edit in the store changes no cluster: each use first checks the hash in the release."""
     release = resolved()
     store = Store(release.store)
     key = rendered_key(release.model, release.rendered_hash)
@@ -108,13 +108,13 @@ def test_nothing_is_written_if_stored_manifests_changed(api_server, changed_over
     written = list(api_server.writes)
     place = Path(applied.manifests_uri.removeprefix("file://"))
     place.write_text(place.read_text().replace("before", "edited"))
-    with pytest.raises(StoreError, match=r"\.yaml: is not what was applied: .*Next: bring the file back"):
+    with pytest.raises(StoreError, match=r"\.yaml: is not what was applied: .*Next: restore the file"):
         redeploy(release, export, pushed, **stored(applied), check=free)
     assert api_server.writes == written
 
 
 def test_run_of_an_earlier_slipway_is_resolved_again(release, export, pushed):
-    """A run that was resolved before an upgrade has kept no manifests, and what its overlay renders now is something else."""
+    """A run that was resolved before an upgrade has stored no manifests, and its overlay now renders others."""
     with pytest.raises(
         ManifestError, match=r"is not the one that resolve rendered in run .*\. Next: clear the run from its first task"
     ):
@@ -122,7 +122,7 @@ def test_run_of_an_earlier_slipway_is_resolved_again(release, export, pushed):
 
 
 def test_record_of_an_earlier_slipway_is_about_the_same_release(changed_overlay, resolved):
-    """A record without the hash of rendered manifests still says what its run found of the release."""
+    """A record without the hash of rendered manifests still says whether the release is bad."""
     release = resolved()
     record = new_record(replace(release, run_id="before"), now=utc_now())
     del record["release"]["rendered_hash"]

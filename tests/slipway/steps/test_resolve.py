@@ -136,7 +136,7 @@ THREE = sha256((SERVED / "digits-vit" / "golden" / "three.png").read_bytes()).he
 
 
 def test_golden_image_is_pinned_by_its_bytes(tmp_path):
-    """A picture that is replaced under the same name makes another golden case."""
+    """An image that is replaced under the same name makes another golden case."""
     picture = tmp_path / "three.png"
     for data in (b"three", b"another three"):
         picture.write_bytes(data)

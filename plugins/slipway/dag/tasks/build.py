@@ -30,7 +30,7 @@ class ExportOperator(StageOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def make(self, run: Run) -> Export:
-        """The Export; if only golden cases are needed, the live one with these."""
+        """The Export; if only golden cases are needed, the live Export with new ones."""
         from slipway.model.export import renew_golden_cases, run_export
 
         if run.action == "cases" and (live := run.plan.export):

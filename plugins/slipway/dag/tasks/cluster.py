@@ -151,7 +151,7 @@ class CreateClusterOperator(BaseOperator):
             drift = plan_cluster_drift(cluster, spec, found)
             made = (found.get("resource_labels") or {}).get(CLUSTER_LABEL_RUN) == release.claim
             cost = str(standing_cost(read_prices(), cluster_shape_of_found(found))) if found else "gone again"
-            if not release.temporary and not any(leases_of_run(run)):  # else `plan` has asked the cluster itself
+            if not release.temporary and not any(leases_of_run(run)):  # else `plan` has already asked the cluster
                 plan_again_under_lease(run)
         for one in drift:
             log.warning("create cluster: drift, left as it is: %s", one)

@@ -39,7 +39,7 @@ class TargetOperator(StageOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
-        if run.action == "nothing":  # `create_cluster` may have found that, once the cluster could be asked
+        if run.action == "nothing":  # `create_cluster` may have found that once it could reach the cluster
             raise AirflowSkipException("the plan has nothing to do")
         with reported_failures(run):
             ensure_namespace(run.release.target)
@@ -120,7 +120,7 @@ class AnnounceOperator(BaseOperator):
 class RemovePreviewOperator(BaseOperator):
     """Deletes the run's preview and those that killed runs left, as a teardown.
 
-    If the run's release is proven, it also deletes what earlier releases had and this one has not.
+    If the run's release is proven, it also deletes the objects of earlier releases that this release no longer has.
     """
 
     ui_color = GREY
@@ -141,7 +141,7 @@ class RemovePreviewOperator(BaseOperator):
         return removed
 
     def _remove(self, run: Run) -> Iterable[ObjectRef]:
-        """Delete under the Lease: a preview may be that of a run that writes now. Return a Lease held only for this."""
+        """Delete under the Lease, because a preview may belong to a run that is writing. Return a Lease held only for this."""
         from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
         from slipway.records.store import Store
         from slipway.steps.deploy import find_outdated, remove_outdated
@@ -159,7 +159,7 @@ class RemovePreviewOperator(BaseOperator):
             return remove_previews(release, records)  # it logs those that are left at other targets
         acquire_run_lease(run, APPLY_S)
         try:
-            # Read again: another run may have ended since.
+            # Read the records again: another run may have ended.
             removed = remove_previews(release, read_records(store, release.model).records)
             return (*removed, *(remove_outdated(release, applied) if applied else ()))
         finally:

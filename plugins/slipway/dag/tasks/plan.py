@@ -107,7 +107,7 @@ class PlanOperator(StageOperator):
 
 
 def plan_again_under_lease(run: Run) -> None:
-    """Make the plan again, now that the cluster runs and can be asked, and leave it for the tasks after this one.
+    """Make the plan again, now that the cluster can be reached, and leave it for the tasks after this one.
 
     Raises what `make_plan` does, TargetBusy, LeaseLost, NothingServed.
     """

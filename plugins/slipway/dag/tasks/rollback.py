@@ -42,8 +42,8 @@ class RollbackOperator(BaseOperator):
     runs whatever happened, and cannot turn a red run green. If another run holds the target's Lease, it rolls back nothing:
     that run proves what is live.
 
-    Users may have nothing else, so it tries again after every error: a store that cannot be read or a credential plugin that
-    fails may work a moment later. A release that did not pass its waits is tried once more: each try takes as long as they do.
+    It retries every error, because users may have no other release: an unreadable store or a failing credential plugin may
+    work a moment later. A release that did not pass its waits is retried only once, because each try takes as long as the waits.
     """
 
     ui_color = GREY
@@ -148,7 +148,7 @@ class RollbackOperator(BaseOperator):
         return wait_or_defer(self, run.context, wait, then)
 
     def _passed(self, context: Context, event: JsonObject, wait_of: Any) -> tuple[Run, JsonObject]:
-        """The release that is being brought back, if the wait passed. If not, close its record, and fail unless it is the first try."""
+        """The release that is being brought back, if the wait passed. If not, close its record and fail; the first time, Airflow retries."""
         run = Run(context)
         undoing: JsonObject = run.result_of(self.task_id, key=UNDOING)
         if verdict_of_event(context, event).outcome == "pass":
@@ -203,7 +203,7 @@ def _remove_outdated(undoing: JsonObject) -> None:
     try:
         remove_outdated(from_dict(Release, undoing["release"]), from_dict(Applied, undoing["applied"]))
     except SlipwayError as error:
-        log.warning("rollback: what the failed release added is not all deleted: %s", error)
+        log.warning("rollback: not everything that the failed release added is deleted: %s", error)
 
 
 def _close(undoing: JsonObject, event: JsonObject) -> str:

@@ -113,9 +113,9 @@ class PlanTeardownOperator(StageOperator):
 
 
 def _survey(run: Run, limit_s: int) -> TeardownPlan:
-    """What the teardown would delete now, made under the Lease and compared with what a person approved.
+    """What the teardown would delete now, compared under the Lease with what a person approved.
 
-    A task that deletes may be cleared alone, long after the tasks before it: it relies on none of them but the approval.
+    A person may clear a deleting task alone, long after the tasks before it. So it relies on no earlier task but the approval.
     Raises ClusterInUse, TargetBusy, and InputRefused if nobody approved.
     """
     from slipway.steps.teardown_plan import replan_teardown
@@ -134,15 +134,15 @@ def _survey(run: Run, limit_s: int) -> TeardownPlan:
 
 
 def _is_approved(run: Run) -> bool:
-    """Whether a person approved. The answer counts, not the state of the task, which somebody may have set."""
+    """Whether a person approved. The answer counts; the task's state does not, because somebody may have set it."""
     answer = run.result_of(task_ids.APPROVE) or {}
     return ApprovalOperator.APPROVE in (answer.get("chosen_options") or ())
 
 
 class ApproveTeardownOperator(ApprovalOperator):
-    """Asks a person whether what `look` lists may be deleted. Anything but a yes fails, and is not asked again.
+    """Asks a person whether what `look` lists may be deleted. Any answer but yes fails, and the task does not ask again.
 
-    It asks again if its worker died, or if Airflow lost the try that had the answer.
+    It asks again only if its worker died, or if Airflow lost the try that had the answer.
     """
 
     def execute(self, context: Context) -> Any:
@@ -205,8 +205,9 @@ class RemoveObjectsOperator(BaseOperator):
 class DeleteClusterOperator(BaseOperator):
     """Runs the provider's GKEDeleteClusterOperator, and waits until the cluster is gone.
 
-    It surveys the cluster first, under the Lease, unless the run made the cluster for itself. Only the provider's call to delete is used: its own wait takes an operation that is DONE for one that succeeded. It can run
-    again: a cluster that is gone counts as deleted, one that is being deleted is waited for.
+    It surveys the cluster first, under the Lease, unless the run made the cluster for itself. It uses only the provider's call to
+    delete, because the provider's own wait mistakes an operation that is DONE for one that succeeded. It can run again: a
+    cluster that is gone counts as deleted, and it waits for a cluster that is being deleted.
     """
 
     ui_color = RED

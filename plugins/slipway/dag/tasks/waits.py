@@ -1,4 +1,4 @@
-"""The tasks that wait, and translate what they find: pass is done, fail is red."""
+"""The tasks that wait. They translate the verdict for Airflow: pass is success, fail is red."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class AddressWait(Wait):
 
 
 class WaitSensor(BaseSensorOperator):
-    """Waits, and passes or fails by what it found; the verdict goes to the record.
+    """Waits, then passes or fails by the verdict, which goes to the record.
 
     With `preview` it waits for the release as it first runs next to the live one.
     """

@@ -30,7 +30,7 @@ from slipway.serving.golden import (
 from slipway.serving.labelled_set import read_images
 from slipway.verdict import Verdict
 
-OVERTIME_S = 10  # that a poll may last beyond the gate's deadline: the last one began before it
+OVERTIME_S = 10  # how long the last poll, which began before the gate's deadline, may last after it
 
 
 class PredictionTrigger(ReleaseTrigger):

@@ -21,8 +21,8 @@ from slipway.verdict import Verdict
 class RolloutTrigger(ReleaseTrigger):
     """Waits until the Deployment with this uid and generation is rolled out, and until all its pods are of this release.
 
-    The pods are checked because a release that changed only manifests has the same version as the one before: its pods must
-    be gone too, or they could pass the gate in the new ones' place. A stuck rollout fails once two polls have found it stuck;
+    The pods are checked because a release that changed only manifests has the same version as the one before: the old
+    pods must be gone too, or they could answer the gate instead of the new ones. A stuck rollout fails once two polls have found it stuck;
     a restarted trigger needs two polls again.
     """
 
@@ -34,7 +34,7 @@ class RolloutTrigger(ReleaseTrigger):
         self.uid = uid
         self.generation = generation
         self._seen = Observations()
-        self._draining: dict[str, float] = {}  # since when the trigger knows each terminating pod, by its uid
+        self._draining: dict[str, float] = {}  # when the trigger first saw each terminating pod, by uid
 
     def serialize(self) -> tuple[str, JsonObject]:
         """For Airflow's database."""
@@ -55,7 +55,7 @@ class RolloutTrigger(ReleaseTrigger):
         return self._check_drain(deployment, pods) or verdict if verdict.outcome == "pass" else verdict
 
     def _check_drain(self, deployment: JsonObject, pods: list[JsonObject]) -> Verdict | None:
-        """A wait for the terminating pods of another release that have the same version; None if there is none."""
+        """Wait, if terminating pods of another release have the same version; None if there are none."""
         version = (deployment["spec"]["template"].get("metadata", {}).get("labels") or {}).get(LABEL_VERSION)
         if version is None or not any(pod["metadata"].get("deletionTimestamp") for pod in pods):
             return None

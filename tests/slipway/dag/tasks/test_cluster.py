@@ -43,7 +43,7 @@ def planned_again(monkeypatch):
 
 @pytest.mark.parametrize(("temporary", "held", "again"), [(False, False, 1), (False, True, 0), (True, False, 0)])
 def test_plan_is_made_again_once_the_cluster_runs(google, run, planned_again, temporary, held, again):  # noqa: PLR0917
-    """Unless `plan` has asked the cluster itself, under the Lease, or the cluster is the run's own."""
+    """It is not if `plan` has already read the cluster under the Lease, or if the cluster is temporary."""
     asked = run.left["resolve", "return_value"]
     asked["cluster"]["temporary"] = temporary
     if held:

@@ -79,8 +79,8 @@ def test_plan_is_made_again_under_the_lease(context_of, release, monkeypatch, th
 
 
 @pytest.mark.parametrize("then", ["everything", "nothing"])
-def test_plan_of_a_cluster_that_runs_by_now_replaces_the_first(context_of, release, monkeypatch, then):
-    """It is made under the Lease, with the namespace that the Lease needs; if nothing is left to do, the Lease is returned."""
+def test_plan_is_replaced_once_the_cluster_runs(context_of, release, monkeypatch, then):
+    """The second plan is made under the Lease, in a namespace that exists; if nothing is left to do, the Lease is returned."""
     done = []
     baseline = Baseline(measured=None, source="busy")
 

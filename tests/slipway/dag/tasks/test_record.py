@@ -94,7 +94,7 @@ def test_verdict_of_an_earlier_try_does_not_count(context_of, release, store):
 
 
 def test_pass_of_an_earlier_try_does_not_make_a_release_live(context_of, release, applied, store):
-    """The run was cleared, resolved anew and applied; a person marked the gate a success before it started."""
+    """The run was cleared, resolved again and applied; a person marked the gate a success before it started."""
     context = run_of(context_of, release, {"gate": "success", "announce": "success", "rollback": "success"}, {})
     context["ti"].facts["rollback", "return_value"] = {"action": "restore"}
     context["ti"].facts["apply", "return_value"] = to_dict(applied)

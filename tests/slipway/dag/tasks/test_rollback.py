@@ -35,10 +35,10 @@ def rollback():
 
 
 def test_stuck_rollback_says_why_and_what_next(rolling_back, release, store):
-    """If the restored release does not become ready twice, the failure and the record have its pods' words."""
+    """If the restored release twice does not become ready, the failure and the record say why, from its pods."""
     event = {"outcome": "fail", "reason": STUCK, "found": None}
     reason = f"release abcdefabcdef: {STUCK}. Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef"
-    with pytest.raises(RollbackFailed) as first:  # Airflow tries it again
+    with pytest.raises(RollbackFailed) as first:  # Airflow retries it
         rollback().rolled_out(rolling_back, event)
     assert str(first.value) == reason
     rolling_back["ti"].facts["rollback", UNDOING]["again"] = True
@@ -105,16 +105,16 @@ def failed(context_of, record_of, store, monkeypatch):
     return context
 
 
-def test_unreadable_store_is_tried_again(failed, store, tmp_path):
-    """A store that cannot be read now may be read in ten seconds: until then users have the bad release."""
+def test_rollback_is_retried_if_the_store_is_unreadable(failed, store, tmp_path):
+    """A store that is unreadable now may be readable in ten seconds. Until then users have the bad release."""
     (tmp_path / "store/records/digits-vit/away.json").mkdir()
     with pytest.raises(StoreError, match="cannot be read"):
         rollback().execute(failed)
     assert Run(failed).verdict_of("rollback")["reason"].startswith("StoreError: ")
 
 
-def test_failing_credential_plugin_is_tried_again(failed, tmp_path, monkeypatch):
-    """The program that gives the credentials may reach its cloud in the next try."""
+def test_rollback_is_retried_if_the_credential_plugin_fails(failed, tmp_path, monkeypatch):
+    """The credential plugin may reach its cloud at the next try."""
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "false"}}
     config = {
         "apiVersion": "v1",
@@ -131,8 +131,8 @@ def test_failing_credential_plugin_is_tried_again(failed, tmp_path, monkeypatch)
         rollback().execute(failed)
 
 
-def test_record_that_cannot_be_closed_is_tried_again(rolling_back, leases, tmp_path):
-    """The release answers again, and the store does not: the next try records that it is live."""
+def test_rollback_is_retried_if_its_record_cannot_be_closed(rolling_back, leases, tmp_path):
+    """The release serves again, but the store fails: the next try records that it is live."""
     (tmp_path / "store").write_text("a file in place of the folder")
     with pytest.raises(StoreError):
         rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})

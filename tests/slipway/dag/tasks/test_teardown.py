@@ -341,8 +341,8 @@ NOT_APPROVED = {
 
 
 @pytest.mark.parametrize(("answer", "words"), NOT_APPROVED.values(), ids=NOT_APPROVED)
-def test_anything_but_a_yes_fails_and_is_not_asked_again(context_of, answer, words):
-    """The task has retries for tries that Airflow loses; an answer is final."""
+def test_any_answer_but_yes_fails_without_asking_again(context_of, answer, words):
+    """The task has retries only for tries that Airflow loses; an answer is final."""
     task = ApproveTeardownOperator(task_id="approve", subject="Delete it?", fail_on_reject=True)
     event = {"params_input": {}, "responded_at": datetime.now(UTC), "responded_by_user": None, **answer}
     with pytest.raises(AirflowFailException, match=words):

@@ -1,4 +1,4 @@
-"""The tasks of a teardown that delete, each cleared alone: they rely on no earlier task but the approval."""
+"""The deleting tasks of a teardown, each cleared alone: they rely on no earlier task but the approval."""
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -10,7 +10,7 @@ from slipway.errors import TargetBusy
 
 
 def test_deletion_surveys_the_cluster_under_the_lease(google, planned, workloads):
-    """Cleared alone, it holds the Lease for as long as the deletion may take."""
+    """If the task is cleared alone, it holds the Lease for as long as the deletion may take."""
     put(google, "RUNNING")
     assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
     assert workloads.leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 1860)]
@@ -24,13 +24,13 @@ def refuse(google, context, error, words):
 
 
 def test_deletion_is_refused_while_another_run_writes(google, planned, workloads):
-    """A refresh may be bringing the model back."""
+    """A refresh may be deploying the model again."""
     put(google, "RUNNING")
     workloads.leases.answers.append(TargetBusy("held by run r9"))
     refuse(google, planned("delete_cluster"), TargetBusy, "held by run r9")
 
 
-def test_deletion_is_refused_if_something_moved_in(google, planned, workloads):
+def test_deletion_is_refused_if_something_was_added(google, planned, workloads):
     """What a person did not approve is not deleted."""
     put(google, "RUNNING")
     workloads.items = [running("Deployment", "shop-window", model="windows")]
@@ -40,7 +40,7 @@ def test_deletion_is_refused_if_something_moved_in(google, planned, workloads):
 
 
 def test_deletion_is_refused_if_the_model_serves_again(google, planned, workloads):
-    """A refresh may have released the model since its objects were deleted: its users would lose it."""
+    """A refresh may have deployed the model after its objects were deleted: users would lose it."""
     put(google, "RUNNING")
     workloads.items = [running("Service", "tfs-server")]
     words = (

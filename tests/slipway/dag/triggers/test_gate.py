@@ -52,8 +52,8 @@ async def test_gate_passes_after_three_rounds(gate, http_server, case):
     assert len({seen.client for seen in server.seen}) == 3
 
 
-async def test_a_server_without_an_end_does_not_outlast_the_deadline(gate, mean_server, monkeypatch):
-    """A poll whose answers drip ends soon after the gate's deadline, though each answer would have a minute."""
+async def test_an_endless_answer_does_not_outlast_the_deadline(gate, mean_server, monkeypatch):
+    """A poll with slow answers ends soon after the gate's deadline, although each answer has a limit of a minute."""
     monkeypatch.setattr("slipway.dag.triggers.gate.OVERTIME_S", 0.1)
     (event,) = await events_of(gate(mean_server.url, deadline=time.time() + 0.3))
     assert (event["outcome"], event["late"]) == ("fail", True)

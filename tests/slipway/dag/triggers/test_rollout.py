@@ -59,7 +59,7 @@ def labelled(name, release_id, **metadata):
 
 
 async def test_rollout_waits_until_old_pods_of_the_same_version_are_gone(release, connected, http_server):
-    """A release that changed only manifests has its predecessor's version: its terminating pods could pass the gate for it."""
+    """A release that changed only manifests has the same version as the one before, whose pods could pass the gate instead."""
     rolled_out = {
         **DEPLOYMENT,
         "spec": {**DEPLOYMENT["spec"], "template": {"metadata": {"labels": {"slipway/version": "7"}}}},
@@ -112,7 +112,7 @@ async def test_rollout_passes_after_a_deadline_that_the_generation_before_exceed
 
 
 async def test_exceeded_deadline_fails_although_the_pods_cannot_be_read(release, connected, http_server):
-    """Two polls that see it fail the rollout, with the controller's words, whatever the account may list."""
+    """The rollout fails after two polls, with the controller's message, even if the account may not list pods."""
     connected(http_server(*[(200, json.dumps(OVERDUE)), (403, "{}")] * 2))
     (event,) = await events_of(rollout(release, 0, 12))
     unread = f"{ROLLING}; its pods could not be read: ApiException: Forbidden"
