@@ -22,7 +22,7 @@ from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.dag.tasks.plan import PlanOperator, ResolveOperator
 from slipway.dag.tasks.record import PruneOperator
 from slipway.errors import InputRefused
-from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_be_inconclusive
+from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_ask_person
 from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id, printable
 
@@ -35,7 +35,8 @@ needed. If the model file names a GKE cluster, **preflight** asks Google whether
 finds or creates it while the image is built.
 **export** writes the SavedModel; **build image**, **smoke test** and **push** ship it. **preview** runs it next to the live
 release, where no user's request reaches it, and the **preview gate** sends it the golden requests there (unless the model file
-says `strategy: rolling`). If the first gate's result is inconclusive, **approve** asks a person, where the model file allows that.
+says `strategy: rolling`). **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
+inconclusive.
 **apply** changes what is live, the **waits** watch it, the **gate** sends the golden requests to the public address, and
 **announce** updates the Asset. If the gate did not pass, **rollback** brings the last good release back. **remove preview** deletes
 the preview and what a proven release no longer has, **record** writes down how the run went, and **prune** removes what the
@@ -53,7 +54,7 @@ def refresh_dag(path: Path) -> DAG:
     on_gke = file is not None and file.target.gke is not None
     temporary = file is not None and is_temporary(file)
     previewed = not temporary and (file is None or is_previewed(file))
-    asks = file is not None and may_be_inconclusive(file)  # a person, if the first gate's result is inconclusive
+    asks = file is not None and may_ask_person(file)  # after the first gate
     with DAG(
         dag_id(model),
         description=description,

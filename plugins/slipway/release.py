@@ -80,6 +80,7 @@ class Gate:
     latency_ms: int | None = None
     garbage: bool = True
     quality: QualityBounds | None = None
+    approval: Literal["when_inconclusive", "always"] = "when_inconclusive"
     on_inconclusive: Literal["ask", "fail"] = "ask"
     ask_timeout_s: int = 1800
 
@@ -96,6 +97,11 @@ class Gate:
             "min_top1": quality and quality.min_top1,
             "max_drop": quality and quality.max_drop,
         }
+
+    @property
+    def compares(self) -> bool:
+        """Whether the live release's accuracy is needed: for the limit, or for the person who approves each release."""
+        return self.quality is not None and (self.quality.max_drop is not None or self.approval == "always")
 
     @property
     def promises_only(self) -> Gate:

@@ -149,6 +149,14 @@ def test_person_is_asked_after_the_first_gate_if_it_may_be_inconclusive(dags_of,
     assert leaves == {"announce", "record", *(["delete_cluster"] if "gke" in target else [])}
 
 
+def test_person_is_asked_for_every_release_before_it_is_applied(dags_of):
+    """With `approval: always` the question is there although the gate is always conclusive."""
+    dag = dags_of(asked=GOOD.replace('label: "3"}]', 'label: "3"}], approval: always'))["asked"]
+    assert dag.get_task("preview_gate").downstream_task_ids == {"approve"}
+    assert "apply" in dag.get_task("approve").downstream_task_ids
+    assert dag.get_task("approve").preview
+
+
 @pytest.mark.parametrize(
     "rules", ["", ", latency_ms: 500, on_inconclusive: fail"], ids=["always conclusive", "on_inconclusive is fail"]
 )

@@ -49,7 +49,7 @@ def cluster_tasks(*, temporary: bool) -> list[BaseOperator]:
 
 
 def preview_tasks(*, asks: bool) -> list[BaseOperator]:
-    """Run the release next to the live one and gate it there; with `asks`, a person decides an inconclusive result.
+    """Run the release next to the live one and gate it there; with `asks`, a person may be asked to approve it.
 
     If the preview is skipped, so is what waits for it. A skipped task before the preview does not skip it: a release that
     changed only manifests builds nothing.

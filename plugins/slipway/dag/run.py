@@ -91,7 +91,8 @@ class Run:
 
         What was made before the run was resolved again does not count.
         """
-        makers = [task for task in (*SUBJECTS.get(task_id, ()), *FIRST) if self.result_of(task) is not None]
+        subjects = [task for task in SUBJECTS.get(task_id, ()) if self.result_of(task) is not None]
+        makers = [*subjects[:1], *(task for task in FIRST if self.result_of(task) is not None)]
         made = [found for task in makers if (found := self.result_of(task, key=CLEARING)) is not None]
         return self.result_of(makers[0]).get("release_id") if makers else None, max(made, default=None)
 

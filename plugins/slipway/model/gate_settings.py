@@ -90,6 +90,10 @@ class GateSettings(Part):
     quality: QualitySettings | None = Field(
         default=None, description="How much of a labelled set must be classified correctly. If left out: not tested."
     )
+    approval: Literal["when_inconclusive", "always"] = Field(
+        default=DEFAULT_GATE.approval,
+        description="When a person must approve a release before it goes live, see [gate.md](gate.md#approval): `when_inconclusive`, or `always`, which needs a preview.",
+    )
     on_inconclusive: Literal["ask", "fail"] = Field(
         default=DEFAULT_GATE.on_inconclusive,
         description="What follows if the gate's result is inconclusive, see [gate.md](gate.md#inconclusive): `ask` a person, or `fail`.",
@@ -103,4 +107,13 @@ class GateSettings(Part):
         names = [case.name for case in self.golden]
         if len(set(names)) != len(names):
             raise ValueError(f"golden cases need different names, but they are {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_is_asked(self) -> GateSettings:
+        stated = self.approval if "approval" in self.model_fields_set else None
+        if stated == "when_inconclusive" and self.on_inconclusive == "fail":
+            raise ValueError(
+                "approval: when_inconclusive has no effect with on_inconclusive: fail: leave one of them out"
+            )
         return self

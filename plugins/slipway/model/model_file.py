@@ -140,6 +140,14 @@ class ModelFile(Part):
         return self
 
     @model_validator(mode="after")
+    def _approval_comes_before_users(self) -> ModelFile:
+        if self.gate.approval == "always" and not is_previewed(self):
+            raise ValueError(
+                "gate.approval: always needs a preview, which target.strategy: rolling and a temporary cluster do not have: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _watch_can_see_changes(self) -> ModelFile:
         if self.watch is None:
             return self
@@ -162,7 +170,8 @@ def is_previewed(file: ModelFile) -> bool:
     return file.target.strategy == "preview" and not is_temporary(file)
 
 
-def may_be_inconclusive(file: ModelFile) -> bool:
-    """Whether the gate may ask a person to decide."""
+def may_ask_person(file: ModelFile) -> bool:
+    """Whether a person may be asked to approve a release."""
     gate = file.gate
-    return gate.on_inconclusive == "ask" and (gate.latency_ms is not None or gate.quality is not None)
+    may_be_inconclusive = gate.latency_ms is not None or gate.quality is not None
+    return gate.approval == "always" or (gate.on_inconclusive == "ask" and may_be_inconclusive)

@@ -58,21 +58,26 @@ def judge_drop(accuracy: Accuracy, live: Baseline | None, max_drop: float) -> Ve
     With a larger drop, the release fails if the lower bound of the difference's interval exceeds `max_drop` too; otherwise
     the verdict is inconclusive. It is also inconclusive if a release was proven live and its accuracy is unknown.
     """
+    compared = compare_accuracy(accuracy, live)
     if live is None:
-        return Verdict.passed("quality: not compared with the live release: there is no live release")
+        return Verdict.passed(compared)
     if live.measured is None:
-        return Verdict.inconclusive(f"quality: not compared with the live release: {live.source}")
+        return Verdict.inconclusive(compared)
     lost = sorted(set(accuracy.wrong) - set(live.measured.wrong))
     won = sorted(set(live.measured.wrong) - set(accuracy.wrong))
-    said = (
-        f"quality: {accuracy.correct} of {accuracy.images} correct, the live release {live.measured.correct} "
-        f"({live.source}), a drop of at most {max_drop:g} allowed"
-    )
+    said = f"{compared}, a drop of at most {max_drop:g} allowed"
     if (len(lost) - len(won)) / accuracy.images <= max_drop:
         return Verdict.passed(said)
     lower, _ = paired_difference_interval(len(lost), len(won), accuracy.images)
     said = f"{said}, lower 95 % bound of the drop {lower:.4f}{_named(lost)}"
     return Verdict.failed(said) if lower > max_drop else Verdict.inconclusive(said)
+
+
+def compare_accuracy(accuracy: Accuracy, live: Baseline | None) -> str:
+    """A release's accuracy and the live release's, in words; or why they are not compared."""
+    if live is None or live.measured is None:
+        return f"quality: not compared with the live release: {live.source if live else 'there is no live release'}"
+    return f"quality: {accuracy.correct} of {accuracy.images} correct, the live release {live.measured.correct} ({live.source})"
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:

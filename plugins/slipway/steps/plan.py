@@ -61,7 +61,7 @@ def make_plan(release: Release, *, by_hand: bool, held: bool = False) -> tuple[P
     seen = observe(release, by_hand=by_hand, held=held)
     plan = plan_refresh(release, seen)
     bounds = release.gate.quality
-    if bounds is not None and bounds.max_drop is not None and plan.action not in {"nothing", "restore"}:
+    if bounds is not None and release.gate.compares and plan.action not in {"nothing", "restore"}:
         plan = replace(plan, baseline=find_baseline(release, bounds, seen, asks=held and seen.answers))
     return plan, list(seen.trials)
 

@@ -215,6 +215,7 @@ def resolve_gate(path: Path, asked: GateSettings, store: Store, *, keep: bool = 
         latency_ms=asked.latency_ms,
         garbage=asked.garbage,
         quality=_pin_quality(path, asked.quality, store, keep=keep) if asked.quality else None,
+        approval=asked.approval,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,
     )

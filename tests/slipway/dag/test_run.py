@@ -120,6 +120,19 @@ def test_approval_of_an_earlier_preview_does_not_count(context_of, release, appl
     assert Run(context).verdict_of("approve") is None
 
 
+def test_approval_of_a_preview_counts_if_only_apply_is_cleared(context_of, release, applied, pushed):
+    """The person approved what the preview ran, which is what is applied again: they are not asked twice, and stay in the record."""
+    previewed = Previewed(
+        release_id="abcdefabcdef-preview", reference=pushed.reference, version=7, objects=(), uid="u", generation=1
+    )
+    context = context_of("approve", resolve=release, preview=previewed)
+    Run(context).report(Verdict.passed("ada approved it"))
+    context["dag_run"].clear_number = 1
+    context["ti"].facts["apply", "return_value"] = to_dict(applied)
+    context["ti"].facts["apply", CLEARING] = 1
+    assert Run(context).verdict_of("approve")["reason"] == "ada approved it"
+
+
 def test_verdict_counts_if_slipway_was_upgraded_during_the_run(context_of, release, applied):
     """An earlier Slipway's results and verdicts name no clearing."""
     context = context_of("record", resolve=release, apply=applied)

@@ -4,7 +4,7 @@ import pytest
 
 from slipway.errors import InputRefused
 from slipway.model.field_types import NAME_PATTERN
-from slipway.model.model_file import is_previewed
+from slipway.model.model_file import is_previewed, may_ask_person
 from slipway.model.served import (
     parse_model_file,
 )
@@ -101,6 +101,10 @@ REFUSALS = {
     "labelled set without a path": (gate(quality={"min_top1": 0.9}), "gate.quality.set: "),
     "labelled set with a share above one": (gate(quality={"set": "q", "min_top1": 90}), "gate.quality.min_top1: "),
     "inconclusive that is neither": (gate(on_inconclusive="pass"), "gate.on_inconclusive: "),
+    "approval that is neither": (gate(approval="never"), "gate.approval: "),
+    "approval of what fails": (gate(approval="when_inconclusive", on_inconclusive="fail"), "gate: approval: when_inconclusive has no effect with on_inconclusive: fail"),
+    "approval after users have it": ({**gate(approval="always"), "target": {"strategy": "rolling"}}, "the file: gate.approval: always needs a preview"),
+    "approval on a temporary cluster": ({**gate(approval="always"), "target": {"gke": {"temporary": True}}}, "the file: gate.approval: always needs a preview"),
     "no time for a person to answer": (gate(ask_timeout_s=0), "gate.ask_timeout_s: "),
     "gRPC address without an address": ({**SMALLEST, "target": {"grpc_address": "x:8500"}}, "target: grpc_address needs address"),
     "gRPC address that is a URL": ({**SMALLEST, "target": {"address": "http://x", "grpc_address": "http://x:1"}}, "target.grpc_address: "),
@@ -175,3 +179,19 @@ def test_previewed_unless_rolling_or_on_a_temporary_cluster():
     targets = ({}, {"strategy": "rolling"}, {"gke": {}}, {"gke": {"temporary": True}})
     files = [parse_model_file({**SMALLEST, "target": target}, where="m.yaml") for target in targets]
     assert [is_previewed(file) for file in files] == [True, False, True, False]
+
+
+ASKS = {
+    "the gate is always conclusive": ({}, False),
+    "a latency limit": ({"latency_ms": 500}, True),
+    "a latency limit, and inconclusive fails": ({"latency_ms": 500, "on_inconclusive": "fail"}, False),
+    "every release": ({"approval": "always"}, True),
+    "every release, and inconclusive fails": ({"approval": "always", "on_inconclusive": "fail"}, True),
+    "the default, written out": ({"approval": "when_inconclusive"}, False),
+}
+
+
+@pytest.mark.parametrize(("rules", "asks"), ASKS.values(), ids=ASKS)
+def test_person_may_be_asked_if_every_release_is_approved_or_the_gate_may_doubt(rules, asks):
+    """The graph has an approval only where a run may ask."""
+    assert asks is may_ask_person(parse_model_file(gate(**rules), where="m.yaml"))

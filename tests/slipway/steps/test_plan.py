@@ -82,7 +82,7 @@ PROMISES = {
     "no garbage": ({"gate": {"garbage": False}}, "gate", "the gate changed: garbage from True to False"),
     "more rounds": ({"release": {"gate_passes": 5}}, "gate", "the gate changed: passes from 3 to 5"),
     "more time": ({"release": {"gate_timeout_s": 5}}, "nothing", "nothing changed, and the live release is healthy"),
-    "who is asked": ({"gate": {"on_inconclusive": "fail"}}, "nothing", "nothing changed, and the live release is healthy"),
+    "who is asked": ({"gate": {"on_inconclusive": "fail", "approval": "always"}}, "nothing", "nothing changed, and the live release is healthy"),
 }  # fmt: skip
 
 

@@ -167,6 +167,7 @@ def test_gate_is_the_model_files_and_its_set_is_stored(tmp_path, store):
         "errors": 2,
         "latency_ms": 3,
         "garbage": False,
+        "approval": "always",
         "on_inconclusive": "fail",
         "ask_timeout_s": 4,
     }

@@ -15,6 +15,7 @@ from slipway.dag import task_ids
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, acquire_run_lease, leases_of_run, return_own_run_lease
 from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
+from slipway.errors import InputRefused
 from slipway.facts import JsonObject
 from slipway.steps.outcome import why_run_must_not_write
 from slipway.verdict import Verdict
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
     from slipway.facts import Applied, ObjectRef, Previewed
+    from slipway.release import Release
 
 log = logging.getLogger(__name__)
 
@@ -51,27 +53,34 @@ class PreviewOperator(TargetOperator):
 
     def make(self, run: Run) -> Previewed:
         """What is Previewed; skipped if the release needs no preview."""
-        from slipway.records.history import read_history
-        from slipway.records.store import Store
         from slipway.steps.location import located
-        from slipway.steps.preview import start_preview, why_no_preview
+        from slipway.steps.preview import start_preview
 
         release = located(run.release)
-        history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
-        if reason := why_no_preview(release, run.plan, history):
+        if reason := _why_no_preview(run, release):
             raise AirflowSkipException(f"no preview: {reason}")
         previewed = start_preview(release, run.export, run.pushed, check=partial(acquire_run_lease, run, APPLY_S))
         log.info("preview: release %s runs as %s", previewed.release_id, release.preview.deployment)
         return previewed
 
 
+def _why_no_preview(run: Run, release: Release) -> str | None:
+    from slipway.records.history import read_history
+    from slipway.records.store import Store
+    from slipway.steps.preview import why_no_preview
+
+    history = read_history(Store(release.store), release.model).at(release.target, release.deployment)
+    return why_no_preview(release, run.plan, history)
+
+
 class ApplyOperator(TargetOperator):
     """Opens the record, and applies the manifests that `resolve` rendered, server-side: the one task that changes what is live."""
 
     def make(self, run: Run) -> Applied:
-        """What was Applied."""
+        """What was Applied. Raises InputRefused if a person has to approve the release first."""
         from slipway.steps.deploy import deploy, redeploy
 
+        self._require_approval(run)
         facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
         uri, digest = run.plan.manifests_uri, run.plan.manifests_hash
         if uri is None:
@@ -80,6 +89,17 @@ class ApplyOperator(TargetOperator):
             applied = redeploy(*facts, manifests_uri=uri, manifests_hash=digest, check=check)
         log.info("apply: release %s, generation %d", applied.release_id, applied.generation)
         return applied
+
+    @staticmethod
+    def _require_approval(run: Run) -> None:
+        from slipway.steps.approval import why_not_approved
+        from slipway.steps.location import located
+
+        if run.release.gate.approval != "always":
+            return  # the records need not be read
+        known_good = _why_no_preview(run, located(run.release)) is not None
+        if reason := why_not_approved(run.release, run.verdict_of(task_ids.APPROVE), known_good=known_good):
+            raise InputRefused(reason)
 
     @staticmethod
     def _check(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The gate: the sensor that sends the golden requests, and the approval if its result is inconclusive."""
+"""The gate: the sensor that sends the golden requests, and the approval by a person."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from slipway.errors import GateFailed, SlipwayError, one_line
 from slipway.facts import Export, JsonObject, to_dict
 from slipway.release import Release
 from slipway.serving.gate import gate_blames_release, gate_goes_on
+from slipway.steps.approval import RESULT, does_person_decide, explain_refusal, list_findings
 from slipway.steps.waits import NO_GRPC_TO_PREVIEW, explain_gate, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
     from slipway.dag.triggers.polling import PollingTrigger
 
 BODY = """\
-The gate sent the golden requests to version {version} of **{model}**, release `{release_id}`, {where}. No answer was wrong
-beyond what the model file tolerates, but the result is inconclusive:
+The gate sent the golden requests to version {version} of **{model}**, release `{release_id}`, {where}. {result}
 
-{reasons}
+{findings}
 
 {then}
 """
@@ -93,7 +93,7 @@ class PredictionSensor(WaitSensor):
     """The gate: sends the golden requests to the public address, several rounds in a row, to exactly the released version.
 
     A preview has no address: its requests go through the API server. With `asks`, the next task asks a person if the result
-    is inconclusive; without, an inconclusive result fails.
+    is inconclusive, unless the model file says that it fails; without, an inconclusive result fails.
     """
 
     ui_color = BLUE
@@ -128,9 +128,9 @@ class PredictionSensor(WaitSensor):
 
     def goes_on(self, run: Run, verdict: Verdict) -> bool:
         """On a pass; on an inconclusive result if a person is asked next, or has approved before."""
-        approval = run.verdict_of(APPROVE) or {}
-        asks = self.asks and run.release.gate.on_inconclusive == "ask"
-        return gate_goes_on(verdict, asks=asks, approved=approval.get("outcome") == "pass")
+        approval, may_ask = run.verdict_of(APPROVE) or {}, run.release.gate.on_inconclusive == "ask"
+        approved = may_ask and approval.get("outcome") == "pass"
+        return gate_goes_on(verdict, asks=self.asks and may_ask, approved=approved)
 
     def measured(self, event: JsonObject) -> JsonObject:
         """How long answers took, and how the labelled set was classified."""
@@ -138,7 +138,7 @@ class PredictionSensor(WaitSensor):
 
 
 class ApproveOperator(ApprovalOperator):
-    """Asks a person if the gate's result is inconclusive; passes at once if it is not.
+    """Asks a person if the gate's result is inconclusive, or if the model file wants every release approved; else passes at once.
 
     A rejection, or no answer in time, fails and marks the release as bad: the schedule does not ask again. A task whose worker
     died asks again, because Airflow keeps no answer from one try to the next.
@@ -152,24 +152,25 @@ class ApproveOperator(ApprovalOperator):
         self.preview = preview
 
     def execute(self, context: Context) -> Any:
-        """Ask, with the gate's reasons."""
+        """Ask, with what the gate found."""
         run = Run(context)
         count_lost_try(self, context)
         verdict = run.verdict_of(self.gate_task_id)
-        if verdict is None or verdict["outcome"] != "inconclusive":
-            log.info("approve: the gate's result was conclusive, nobody is asked")
-            return "the gate's result was conclusive"
+        if verdict is None or not does_person_decide(run.release.gate, verdict):
+            why = "the gate's result was conclusive" if verdict else "the gate left no result"
+            log.info("approve: %s, nobody is asked", why)
+            return why
         limit_s = run.release.gate.ask_timeout_s
         with reported_failures(run):
             renew_run_lease(run, limit_s + GRACE_S)
         self.subject = f"Is version {run.pushed.version} of {run.release.model} good enough?"
-        self.body = self._body(run, verdict["reason"], limit_s)
+        self.body = self._body(run, verdict, limit_s)
         self.response_timeout = timedelta(seconds=limit_s)
         log.info("approve: asking for %d s: %s", limit_s, verdict["reason"])
         note_deferral(context)
         return super().execute(context)
 
-    def _body(self, run: Run, reason: str, limit_s: int) -> str:
+    def _body(self, run: Run, verdict: JsonObject, limit_s: int) -> str:
         yes, no = "replaces the live one", "it is deleted, and nothing has changed"
         if not self.preview:
             yes, no = "stays and counts as proven live", "it is rolled back to the last good release"
@@ -178,7 +179,8 @@ class ApproveOperator(ApprovalOperator):
             model=run.release.model,
             release_id=run.pushed.release_id,
             where=AT_PREVIEW if self.preview else f"at {run.address}",
-            reasons="\n".join(f"- {part}" for part in reason.split("; ")),
+            result=RESULT[verdict["outcome"]],
+            findings="\n".join(f"- {part}" for part in list_findings(run.release.gate, verdict, run.baseline)),
             then=THEN.format(yes=yes, no=no, minutes=limit_s / 60),
         )
 
@@ -195,7 +197,7 @@ class ApproveOperator(ApprovalOperator):
 
     def _answer(self, context: Context, run: Run, event: dict[str, Any]) -> Verdict:
         """The person's approval. Raises GateFailed for anything else; only a person's no blames the release."""
-        bad = True
+        answered = True
         try:
             super().execute_complete(context, event)
         except HITLRejectException:
@@ -203,11 +205,11 @@ class ApproveOperator(ApprovalOperator):
         except HITLTimeoutError:
             refused = f"nobody answered within {run.release.gate.ask_timeout_s} s, which means no"
         except HITLTriggerEventError as error:
-            refused, bad = f"Airflow could not ask: {one_line(error)}", False
+            refused, answered = f"Airflow could not ask: {one_line(error)}", False
         else:
             return Verdict.passed(f"{_name_of(event)} approved it at {event['responded_at']}")
-        then = "fix the model, or its gate in the model file" if bad else "trigger again"
-        raise GateFailed(f"the gate's result was inconclusive, and {refused}. Next: {then}", blames_release=bad)
+        gate = run.verdict_of(self.gate_task_id)
+        raise GateFailed(explain_refusal(run.release, gate, refused, answered=answered), blames_release=answered)
 
 
 def _name_of(event: dict[str, Any]) -> str:

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from slipway.facts import ObjectRef, Plan, to_dict
 from slipway.records.history import read_records
 from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
+from slipway.release import Gate
 
 
 def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, release, export, pushed):
@@ -88,3 +90,34 @@ def test_apply_writes_nothing_if_a_person_ended_the_run(  # noqa: PLR0917
     with pytest.raises(AirflowFailException, match="somebody ended the run; nothing was written"):
         ApplyOperator(task_id="apply").execute(context)
     assert wrote == []
+
+
+ANSWERS = {
+    "nobody was asked": (None, "everything", False),
+    "approved": ({"outcome": "pass"}, "everything", True),
+    "rejected, and a person set the state of approve": ({"outcome": "fail"}, "everything", False),
+    "a proven release comes back": (None, "restore", True),
+}
+
+
+@pytest.mark.parametrize(("approval", "action", "goes_on"), ANSWERS.values(), ids=ANSWERS)
+def test_apply_writes_nothing_before_a_required_approval(  # noqa: PLR0917
+    context_of, api_server, release, export, pushed, applied, leases, monkeypatch, approval, action, goes_on
+):
+    """The answer counts, not the state of `approve`; a rollback needs none."""
+    wrote = []
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, check: wrote.append(check) or applied)
+    asked = replace(release, strategy="preview", gate=Gate(approval="always"))
+    context = context_of("apply", resolve=asked, plan=Plan(action=action, reasons=()), export=export, push=pushed)
+    if approval:
+        context["ti"].facts["approve", "verdict"] = {"reason": "", **approval}
+    with (
+        nullcontext()
+        if goes_on
+        else pytest.raises(
+            AirflowFailException,
+            match=r"InputRefused: model digits-vit: .* nobody has approved this release in this run\.",
+        )
+    ):
+        ApplyOperator(task_id="apply").execute(context)
+    assert bool(wrote) is goes_on

@@ -9,7 +9,8 @@ from slipway.dag.run import Run
 from slipway.dag.tasks import gate
 from slipway.dag.tasks.gate import ApproveOperator
 from slipway.errors import LeaseLost
-from slipway.release import Gate
+from slipway.facts import Accuracy, Baseline, Plan
+from slipway.release import Gate, QualityBounds
 from slipway.verdict import Verdict
 
 REASON = "3 of 3 rounds in a row passed; 95 of 100 answers within 900 ms, limit 500 ms"
@@ -20,13 +21,17 @@ ADDRESS = "http://203.0.113.9:8501"
 def context(context_of, release, pushed):
     """Makes the context of the approval, after a gate with this verdict."""
 
-    def make(verdict):
+    def make(verdict, *, measured=None, baseline=None, **rules):
         found = context_of(
-            "approve", resolve=replace(release, gate=Gate(ask_timeout_s=60)), push=pushed, wait_for_address=ADDRESS
+            "approve",
+            resolve=replace(release, gate=Gate(ask_timeout_s=60, **rules)),
+            plan=Plan(action="everything", reasons=(), baseline=baseline),
+            push=pushed,
+            wait_for_address=ADDRESS,
         )
         found["task_instance"] = found["ti"]
         found["ti"].id = "0"
-        found["ti"].facts["gate", "verdict"] = verdict.to_dict()
+        found["ti"].facts["gate", "verdict"] = {**verdict.to_dict(), "measured": measured}
         return found
 
     return make
@@ -65,6 +70,14 @@ def test_nobody_is_asked_if_the_gate_was_conclusive(context, asked):
     assert Run(run).verdict_of("approve") is None
 
 
+def test_nobody_is_asked_if_the_gate_left_no_result(context, asked):
+    """Somebody has set the gate's state: there is nothing to approve, and `apply` refuses a release that has to be approved."""
+    run = context(Verdict.passed(""), approval="always")
+    del run["ti"].facts["gate", "verdict"]
+    assert operator().execute(run) == "the gate left no result"
+    assert asked == {}
+
+
 def test_question_shows_what_is_inconclusive(context, asked):
     """The question names release, version, address and each of the gate's findings; it has the model file's limit."""
     with pytest.raises(TaskAwaitingInput) as parked:
@@ -100,6 +113,39 @@ def test_question_says_what_each_answer_does(context, asked):
         with pytest.raises(TaskAwaitingInput):
             operator(preview=preview).execute(context(Verdict.inconclusive(REASON)))
         assert [part for part in words if part not in asked["body"]] == []
+
+
+def test_every_release_is_asked_for_if_the_model_file_says_always(context, asked):
+    """The question shows what the preview measured, next to the live release; a pass alone does not go on."""
+    quality = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
+    live = Accuracy(digest="sha256:5", images=100, wrong=("a.png",))
+    run = context(
+        Verdict.passed("3 of 3 rounds in a row passed"),
+        measured={"latency_ms": 40, "quality": {"digest": "sha256:5", "images": 100, "wrong": []}},
+        baseline=Baseline(measured=live, source="measured by run r1"),
+        approval="always",
+        quality=quality,
+    )
+    with pytest.raises(TaskAwaitingInput):
+        operator(preview=True).execute(run)
+    for words in (
+        "The gate passed.",
+        "- 3 of 3 rounds in a row passed\n",
+        "- 95 of 100 answers within 40 ms",
+        "- quality: 100 of 100 correct, the live release 99 (measured by run r1)\n",
+        "*Approve*: the release replaces the live one. *Reject*, or no answer within 1 minutes: it is deleted, and nothing has changed.",
+    ):
+        assert words in asked["body"]
+    assert "inconclusive" not in asked["body"]
+
+
+def test_rejected_release_is_bad_also_if_its_gate_passed(context, asked):
+    """It fails as after an inconclusive result: the schedule does not try it again."""
+    run = context(Verdict.passed("3 of 3"), approval="always")
+    with pytest.raises(AirflowFailException, match=r"GateFailed: the gate passed, but ada rejected it\. Next: fix"):
+        operator(preview=True).execute_complete(run, answer("Reject"))
+    found = Run(run).verdict_of("approve")
+    assert (found["outcome"], found["bad"]) == ("fail", True)
 
 
 def test_approval_is_recorded_with_the_person(context, asked):

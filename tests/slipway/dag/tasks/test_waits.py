@@ -228,6 +228,15 @@ def test_inconclusive_gate_passes_if_a_person_approved_before(context, release):
     assert Run(run).verdict_of("gate")["outcome"] == "inconclusive"
 
 
+def test_approval_of_a_pass_does_not_waive_on_inconclusive_fail(context, release):
+    """Every release is approved, and none whose public gate is inconclusive stays."""
+    gate = Gate(approval="always", on_inconclusive="fail")
+    run = context("gate", of=replace(release, strategy="preview", gate=gate))
+    run["ti"].facts["approve", "verdict"] = {"outcome": "pass", "reason": "ada approved it"}
+    with pytest.raises(AirflowFailException, match="which is not enough"):
+        PredictionSensor(task_id="gate").decide(run, UNSURE)
+
+
 QUALITY = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
 RULES = Gate(latency_ms=5, quality=QUALITY, failures=2)
 RULES_OF = {
