@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
-from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
+from slipway.dag.tries import note_deferral, note_resumption
 from slipway.facts import JsonObject
 from slipway.verdict import Verdict
 
@@ -62,7 +62,6 @@ class Wait(ABC):
 
 def wait_or_defer(task: BaseOperator, context: Context, wait: Wait, then: Callable[[Context, JsonObject], Any]) -> Any:
     """Call `then`, a method of the task, with what the wait found. Defer if that takes longer than some seconds."""
-    count_lost_try(task, context)
     deadline = time.time() + wait.limit_s
     if event := look(wait, deadline):
         return then(context, {**event, IN_TASK: True})

@@ -49,9 +49,11 @@ class WaitRetries(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,
     ) -> RetryDecision:
-        """Fail if the task has used all its own tries."""
-        if context is not None and own_tries(context) > self.most:
-            return RetryDecision.fail(f"failed in {self.most + 1} tries")
+        """Fail if the task has used all its own tries. Airflow did not lose this one, also if its trigger failed: it ended here."""
+        if context is not None:
+            note_resumption(context)
+            if own_tries(context) > self.most:
+                return RetryDecision.fail(f"failed in {self.most + 1} tries")
         return RetryDecision.default()
 
 
@@ -75,7 +77,7 @@ def lost_tries(context: Context) -> int:
 
 
 def count_lost_try(task: BaseOperator, context: Context) -> None:
-    """Count the try before this one if Airflow lost it.
+    """Count the try before this one if Airflow lost it. Each task that defers calls this first.
 
     Raises AirflowFailException if the task has begun more tries than it may: a worker that dies leaves no error, so the policy
     is not asked.

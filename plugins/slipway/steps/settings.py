@@ -52,7 +52,10 @@ def read_settings() -> Settings:
 
 
 def read_look_limit_s() -> float:
-    """How many seconds a wait may poll in its worker before it defers: Variable slipway_look_s. Raises InputRefused."""
+    """How many seconds a wait may poll in its worker before it defers: Variable slipway_look_s; no limit if it is invalid.
+
+    It only tunes: a mistake in it must not end a run, least of all a rollback.
+    """
     from airflow.sdk import Variable
 
     value = Variable.get(LOOK, default=None)
@@ -63,9 +66,8 @@ def read_look_limit_s() -> float:
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise InputRefused(
-            f"Variable {LOOK}: {value!r} is not a number of seconds. Next: write 0 or more, or delete it"
-        )
+        log.warning("Variable %s: %r is not a number of seconds. Next: write 0 or more, or delete it", LOOK, value)
+        return math.inf
     return seconds
 
 

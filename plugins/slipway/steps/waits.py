@@ -5,11 +5,31 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from slipway.errors import InputRefused
+from slipway.names import dag_id
+from slipway.records.history import read_records
+from slipway.records.record import Record
+from slipway.records.store import Store
 from slipway.release import Release
 
 NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which proxies only REST"
 
 log = logging.getLogger(__name__)
+
+
+def check_newest(release: Release) -> None:
+    """Refuse to prove what another run has replaced. Raises InputRefused, StoreError."""
+    newest = find_newest(release)
+    if newest is not None and newest["run_id"] != release.run_id:
+        raise InputRefused(
+            f"deployment/{release.deployment} in {release.target.namespace}: run {newest['run_id']} has replaced what this run "
+            f"applied. Next: clear apply, or trigger {dag_id(release.model)}"
+        )
+
+
+def find_newest(release: Release) -> Record | None:
+    """The record of what was applied last at the release's target; None if there is none. Raises StoreError."""
+    return read_records(Store(release.store), release.model).history.at(release.target, release.deployment).newest
 
 
 def explain_rollout(release: Release, release_id: str, reason: str) -> str:

@@ -81,3 +81,14 @@ def test_try_that_was_resumed_is_not_lost(waiting):
     context["ti"].try_number = 2
     count_lost_try(task, context)
     assert (own_tries(context), lost_tries(context)) == (2, 0)
+
+
+def test_try_whose_trigger_failed_is_not_lost(waiting):
+    """Airflow raises the trigger's failure in the task's process, before the task's own method: the try is one of its own."""
+    task, context = waiting
+    for number in range(1, 7):
+        context["ti"].try_number = number
+        count_lost_try(task, context)
+        note_deferral(context)
+        action = evaluated(task, context)
+    assert (lost_tries(context), action) == (0, RetryAction.FAIL)

@@ -14,6 +14,7 @@ from slipway.dag.run import Run
 from slipway.dag.run_lease import leases_of_run
 from slipway.dag.stage import BLUE, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.dag.tasks.plan import plan_again_under_lease
+from slipway.dag.tries import count_lost_try
 from slipway.errors import ClusterUnfit, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.gke.cluster import judge_cluster_claim, plan_cluster_body, plan_cluster_drift
@@ -121,6 +122,7 @@ class CreateClusterOperator(BaseOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
+        count_lost_try(self, context)
         with reported_failures(run):
             release, spec, cluster = _asked(run)
             found = find_cluster(release.target.conn_id, cluster)

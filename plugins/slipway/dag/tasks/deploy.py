@@ -167,6 +167,7 @@ class RemovePreviewOperator(BaseOperator):
         from slipway.steps.deploy import find_outdated, remove_outdated
         from slipway.steps.location import located
         from slipway.steps.preview import remove_previews
+        from slipway.steps.waits import find_newest
 
         release = run.release
         store, had = Store(release.store), any(leases_of_run(run))
@@ -181,7 +182,9 @@ class RemovePreviewOperator(BaseOperator):
         try:
             # Read the records again: another run may have ended.
             removed = remove_previews(release, read_records(store, release.model).records)
-            return (*removed, *(remove_outdated(release, applied) if applied else ()))
+            if applied is None or (find_newest(release) or {}).get("run_id") != release.run_id:
+                return removed  # another run's release serves: what this one lacks may be its own
+            return (*removed, *remove_outdated(release, applied))
         finally:
             if not had:
                 return_own_run_lease(run)

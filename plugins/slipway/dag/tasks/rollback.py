@@ -18,6 +18,7 @@ from slipway.dag.run_lease import APPLY_S, RunLease
 from slipway.dag.stage import GREY, reported_failures, skip_if_run_only_plans
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
+from slipway.dag.tries import count_lost_try
 from slipway.errors import LeaseLost, RollbackFailed, SlipwayError, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
@@ -57,6 +58,7 @@ class RollbackOperator(BaseOperator):
         """Start the rollback and wait for it; skipped if there is nothing to roll back."""
         run = Run(context)
         skip_if_run_only_plans(run)
+        count_lost_try(self, context)
         with reported_failures(run, again=True):
             undoing = self._start(run)
         if "applied" not in undoing:

@@ -176,6 +176,7 @@ class RemoveObjectsOperator(BaseOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
+        count_lost_try(self, context)
         with reported_failures(run):
             now = _survey(run, run.teardown.address_timeout_s + GRACE_S)
             teardown = now.teardown
@@ -221,6 +222,7 @@ class DeleteClusterOperator(BaseOperator):
 
         run = Run(context)
         skip_if_run_only_plans(run)
+        count_lost_try(self, context)
         with reported_failures(run):
             teardown = run.teardown
             cluster = teardown.cluster

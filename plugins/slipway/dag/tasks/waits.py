@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 
 from slipway.dag.deferral import GRACE_S, Times, Wait, verdict_of_event, wait_or_defer
-from slipway.dag.run import GRPC, Run
+from slipway.dag.run import CLEARING, GRPC, Run
 from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import RED, reported_failures
+from slipway.dag.task_ids import APPLY
+from slipway.dag.tries import count_lost_try
 from slipway.errors import AddressMissing, RolloutFailed, SlipwayError
 from slipway.facts import JsonObject, to_dict
 from slipway.release import Release
@@ -79,6 +81,17 @@ class AddressWait(Wait):
         return AddressMissing(explain_address(self.release, event["reason"]))
 
 
+def check_still_applied(run: Run) -> None:
+    """Refuse to prove what another run has replaced since: a person cleared a wait of this run, and not `apply`.
+
+    Raises InputRefused, StoreError.
+    """
+    from slipway.steps.waits import check_newest
+
+    if run.result_of(APPLY, key=CLEARING) != run.clearing:
+        check_newest(run.release)
+
+
 class WaitSensor(BaseSensorOperator):
     """Waits, then passes or fails by the verdict, which goes to the record.
 
@@ -108,7 +121,10 @@ class WaitSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Renew the Lease for as long as the wait may take, then wait."""
         run = Run(context)
+        count_lost_try(self, context)
         with reported_failures(run):
+            if not self.preview:
+                check_still_applied(run)
             wait = self.wait_for(run)
             renew_run_lease(run, wait.limit_s + GRACE_S)
         return wait_or_defer(self, context, wait, self.decide)

@@ -11,6 +11,7 @@ from slipway.dag.tasks.gate import PredictionSensor
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.errors import ClusterUnreachable, LeaseLost
 from slipway.facts import Previewed, from_dict, to_dict
+from slipway.records.record import write_record
 from slipway.release import Gate, QualityBounds, Release
 from slipway.steps.waits import NO_GRPC_TO_PREVIEW, why_no_grpc
 
@@ -347,3 +348,25 @@ def test_failure_is_one_line_if_the_diagnosis_is_forbidden(context):
     assert "\n" not in message
     assert "forbidden" in message.lower()
     assert message.endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef")
+
+
+@pytest.mark.parametrize("task_id", SENSORS)
+def test_cleared_wait_refuses_what_another_run_has_replaced(context, release, store, record_of, task_id):
+    """A rollback has replaced what the run applied: a gate that is cleared alone would prove the other release."""
+    write_record(store, record_of("later.undo", "live", 5))
+    run = context(task_id, of=replace(release, store=store.uri))
+    run["dag_run"].clear_number = 1
+    with pytest.raises(
+        AirflowFailException, match=r"run later\.undo has replaced what this run applied\. Next: clear apply"
+    ):
+        sensor(task_id).execute(run)
+
+
+def test_cleared_wait_goes_on_if_apply_was_cleared_too(context, release, store, record_of):
+    """What this run applied is there again."""
+    write_record(store, record_of("later.undo", "live", 5))
+    run = context("wait_for_rollout", of=replace(release, store=store.uri))
+    run["dag_run"].clear_number = 1
+    run["ti"].facts["apply", "clearing"] = 1
+    with pytest.raises(TaskDeferred):
+        sensor("wait_for_rollout").execute(run)
