@@ -181,7 +181,7 @@ class RemovePreviewOperator(BaseOperator):
         try:
             # Read the records again: another run may have ended.
             removed = remove_previews(release, read_records(store, release.model).records)
-            return (*removed, *(remove_outdated(release, applied) if applied else ()))
+            return (*removed, *remove_outdated(release, outdated))
         finally:
             if not had:
                 return_own_run_lease(run)
