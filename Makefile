@@ -57,8 +57,10 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	lane() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
 	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
-	lane tests "tests with an Airflow of their own" "alongside" tests/e2e; \
-	lane tests "tests with Google" "google and not alone" tests/e2e; \
+	longest="tests/e2e/test_preview.py tests/e2e/test_story.py tests/e2e/test_workers.py"; \
+	lane tests "tests of many runs in an Airflow of their own" "alongside" $$longest; \
+	lane tests "tests with Google, and others with an Airflow of their own" "(google or alongside) and not alone" tests/e2e \
+	    $$(printf -- '--ignore=%s ' $$longest); \
 	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
 	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local) || failed=1; \
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \

@@ -25,12 +25,17 @@ from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 
 Check = Callable[[], None]  # raises if another run may write by now
 
+# Kinds that can block a release's requests or pods, or answer in its place. A Job can too, but would run again if a rollback
+# created it again.
+RESTRICTING_KINDS = frozenset({"NetworkPolicy", "ResourceQuota", "LimitRange"})
+COMPETING_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPlan:
-    """What an apply writes, in this order; and what is deleted, in this order, once the release is proven."""
+    """What an apply writes, in this order; and what is deleted later, in this order."""
 
     apply: tuple[Manifest, ...]
     prune: tuple[ObjectRef, ...]
@@ -50,6 +55,12 @@ def plan_outdated(before: Iterable[ObjectRef], now: Iterable[ObjectRef]) -> tupl
     kept = {(ref.kind, ref.name, ref.namespace) for ref in now}
     gone = [ref for ref in before if (ref.kind, ref.name, ref.namespace) not in kept]
     return tuple(sorted(gone, key=lambda ref: (kind_rank(ref.kind), ref.kind, ref.name), reverse=True))
+
+
+def split_outdated(outdated: Iterable[ObjectRef]) -> tuple[tuple[ObjectRef, ...], tuple[ObjectRef, ...]]:
+    """The objects that could fail the gate of a release that no longer has them, and the rest, each in their order."""
+    refs, kinds = tuple(outdated), RESTRICTING_KINDS | COMPETING_KINDS
+    return tuple(ref for ref in refs if ref.kind in kinds), tuple(ref for ref in refs if ref.kind not in kinds)
 
 
 def object_ref_of(manifest: Manifest) -> ObjectRef:
@@ -132,8 +143,8 @@ def remove_objects(
 def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:
     """Apply a plan's manifests. Returns the Deployment's uid and generation from the API server's response.
 
-    Nothing is deleted: until the release is proven, old pods, users or a rollback may need what it no longer has. Nothing is
-    written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may be writing.
+    Nothing is deleted: old pods, users or a rollback may need what the release no longer has. Nothing is written unless the
+    whole plan passes a dry run. Then `check` is called: it raises if another run may be writing.
     Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
     """
     uid, generation = "", 0

@@ -196,15 +196,15 @@ def find_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
     return plan_outdated(History((record,)).objects, applied.objects) if record else ()
 
 
-def remove_outdated(release: Release, applied: Applied) -> tuple[ObjectRef, ...]:
-    """Delete the objects of earlier releases that the applied, proven release no longer has. The caller holds the Lease.
+def remove_outdated(release: Release, outdated: tuple[ObjectRef, ...]) -> tuple[ObjectRef, ...]:
+    """Delete these of the objects that `find_outdated` found; the run's record no longer lists them. The caller holds the Lease.
 
     Only objects that have the model's label are deleted. Returns them. Raises ApplyError, StoreError.
     """
-    outdated, store = find_outdated(release, applied), Store(release.store)
     if not outdated:
         return ()
-    kept = remove_objects(release.target, release.model, outdated)
+    kept, store = remove_objects(release.target, release.model, outdated), Store(release.store)
     if record := read_record(store, release.model, release.run_id):
-        write_record(store, {**record, "objects": [to_dict(ref) for ref in applied.objects]})
+        gone = [to_dict(ref) for ref in outdated]
+        write_record(store, {**record, "objects": [one for one in record["objects"] if one not in gone]})
     return tuple(ref for ref in outdated if ref not in kept)

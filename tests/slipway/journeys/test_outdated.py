@@ -1,16 +1,23 @@
-"""Objects that a release no longer has are deleted once it is proven. Until then old pods, users or a rollback may need them."""
+"""Objects that a release no longer has are deleted once it is proven. Until then old pods, users or a rollback may need them.
+
+What could block the gate or answer in its place is deleted before the gate. So is everything that a failed release added.
+"""
 
 import json
 import os
 from dataclasses import replace
 
 import pytest
+import yaml
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from slipway.dag.run import Run
 from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
-from slipway.errors import LeaseLost
-from slipway.facts import to_dict
-from slipway.kubernetes.apply import object_exists, remove_objects
+from slipway.dag.tasks.waits import RolloutSensor
+from slipway.errors import ApplyRefused, ClusterUnreachable, LeaseLost
+from slipway.facts import ObjectRef, to_dict
+from slipway.kubernetes.apply import object_exists, remove_objects, split_outdated
 from slipway.names import LABEL_MODEL
 from slipway.records.history import read_history
 from slipway.records.record import close_run, read_record
@@ -20,6 +27,27 @@ from slipway.steps.rendering import render_release
 
 SETTINGS = {"configMapGenerator": [{"name": "settings", "literals": ["size=before"]}]}
 PASSED = {"outcome": "pass", "reason": "3 of 3 rounds in a row passed"}
+ROLLED_OUT = {"outcome": "pass", "reason": "1 of 1 replicas are available", "found": None}
+BLOCKING = [
+    {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    },
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "double"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "tfs-server"}},
+            "template": {
+                "metadata": {"labels": {"app": "tfs-server"}},
+                "spec": {"containers": [{"name": "double", "image": "example.com/double"}]},
+            },
+        },
+    },
+]
 
 
 def free():
@@ -54,6 +82,33 @@ def releases(api_server, overlay, release, export, pushed):
     file = place / "kustomization.yaml"
     file.write_text(file.read_text().replace("before", "after"))
     return Releases(first, render_release(replace(release, run_id="second", overlay="mine")), export, pushed)
+
+
+@pytest.fixture(params=["added", "dropped"])
+def blocking(request, api_server, overlay, release, export, pushed):  # noqa: PLR0917
+    """Two releases; what blocks or shares users' requests is in the second one only (added), or in the first one only (dropped)."""
+    place = overlay(**SETTINGS)
+    file = place / "kustomization.yaml"
+    (place / "blocking.yaml").write_text(yaml.safe_dump_all(BLOCKING))
+
+    def render(run_id, *, size, blocks):
+        resources = ["../../base", *(["blocking.yaml"] if blocks else [])]
+        literals = [{"name": "settings", "literals": [f"size={size}"]}]
+        file.write_text(yaml.safe_dump({"resources": resources, "configMapGenerator": literals}))
+        return render_release(replace(release, run_id=run_id, overlay="mine"))
+
+    added = request.param == "added"
+    first = render("first", size="before", blocks=not added)
+    return Releases(first, render("second", size="after", blocks=added), export, pushed)
+
+
+only_added = pytest.mark.parametrize("blocking", ["added"], indirect=True)
+only_dropped = pytest.mark.parametrize("blocking", ["dropped"], indirect=True)
+
+
+def blocks(api_server):
+    """What blocks or shares users' requests in the cluster."""
+    return [*api_server.names("NetworkPolicy"), *(name for name in api_server.names("Deployment") if name == "double")]
 
 
 @pytest.fixture
@@ -123,21 +178,130 @@ def test_kept_without_the_models_label(api_server, releases, clean_up, caplog):
     assert f"configmap/{before} is kept: it no longer belongs to model digits-vit" in caplog.text
 
 
-def test_rollback_deletes_what_the_failed_release_added_after_its_own_gate(api_server, releases, context_of, leases):
-    """What the good release mounts is still there."""
+@pytest.fixture
+def rolling_back(context_of, leases):
+    """Makes the context of a rollback that has applied the first of two releases again."""
+
+    def make(releases, release, applied):
+        context = context_of("rollback")
+        facts = {"release": release, "export": releases.export, "applied": applied}
+        undoing = {**{name: to_dict(fact) for name, fact in facts.items()}, "reason": "not proven"}
+        context["ti"].xcom_push(key=UNDOING, value=undoing)
+        return context
+
+    return make
+
+
+def roll_back():
+    """The task `rollback`."""
+    return RollbackOperator(task_id="rollback", model="digits-vit", proof_task_id="gate")
+
+
+@only_added
+def test_rollback_deletes_what_the_failed_release_added_before_its_own_gate(api_server, blocking, rolling_back, leases):
+    """A NetworkPolicy of the failed release would block the gate of the good one. What the good release mounts is still there."""
     [good] = api_server.names("ConfigMap")
-    releases.apply_second()
-    release, applied = releases.bring_first_back()
-    assert len(api_server.names("ConfigMap")) == 2
-    context = context_of("rollback")
-    facts = {"release": release, "export": releases.export, "applied": applied}
-    undoing = {**{name: to_dict(fact) for name, fact in facts.items()}, "reason": "not proven"}
-    context["ti"].xcom_push(key=UNDOING, value=undoing)
-    RollbackOperator(task_id="rollback", model="digits-vit", proof_task_id="gate").gated(
-        context, {**PASSED, "found": None}
-    )
+    blocking.apply_second()
+    release, applied = blocking.bring_first_back()
+    assert blocks(api_server) == ["closed", "double"]
+    context = rolling_back(blocking, release, applied)
+    with pytest.raises(TaskDeferred) as deferral:
+        roll_back().rolled_out(context, ROLLED_OUT)
+    assert deferral.value.method_name == "addressed"
+    assert blocks(api_server) == []
     assert api_server.names("ConfigMap") == objects_of(release) == [good]
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (600, 660)]
+    roll_back().gated(context, {**PASSED, "found": None})
     assert read_record(Store(release.store), release.model, release.run_id)["outcome"] == "live"
+
+
+@only_added
+def test_rollback_is_retried_if_it_cannot_delete(api_server, blocking, rolling_back):
+    """The gate would fail. The next try knows what is left."""
+    blocking.apply_second()
+    release, applied = blocking.bring_first_back()
+    [path] = [path for path, one in api_server.objects.items() if one["kind"] == "NetworkPolicy"]
+    api_server.forbidden.add(path)
+    context = rolling_back(blocking, release, applied)
+    with pytest.raises(ApplyRefused, match="closed"):
+        roll_back().rolled_out(context, ROLLED_OUT)
+    assert Run(context).verdict_of("rollback")["reason"].startswith("ApplyRefused: networkpolicy/closed")
+    assert "closed" in [ref.name for ref in find_outdated(release, applied)]
+
+
+def test_rollback_deletes_nothing_without_the_lease(api_server, releases, rolling_back, leases):
+    """Another run may have applied the same objects since."""
+    releases.apply_second()
+    context = rolling_back(releases, *releases.bring_first_back())
+    leases.answers.append(LeaseLost("this run no longer holds the lease"))
+    with pytest.raises(AirflowSkipException):
+        roll_back().rolled_out(context, ROLLED_OUT)
+    assert len(api_server.names("ConfigMap")) == 2
+
+
+@pytest.fixture
+def rollout(context_of, leases):
+    """Ends the wait for the rollout of a run that applied a release."""
+
+    def run(release, applied, event=ROLLED_OUT):
+        context = context_of("wait_for_rollout", resolve=release, apply=applied)
+        return RolloutSensor(task_id="wait_for_rollout").decide(context, event)
+
+    return run
+
+
+def test_what_blocks_is_deleted_before_the_gate(api_server, blocking, rollout, clean_up, leases):
+    """When a person rolls back, and when a new release drops it. Everything else stays until the gate has passed."""
+    blocked = blocks(api_server)  # the first release has it
+    applied = blocking.apply_second()
+    release = blocking.second
+    if not blocked:
+        release, applied = blocking.bring_first_back()
+    assert blocks(api_server) == ["closed", "double"]
+    assert rollout(release, applied) == ROLLED_OUT["reason"]
+    assert blocks(api_server) == []
+    assert len(api_server.names("ConfigMap")) == len(objects_of(release)) == 2
+    assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 600)] * 2
+    assert [ref.split("/")[0] for ref in clean_up(release, applied)] == ["configmap"]
+    assert api_server.names("ConfigMap") == objects_of(release)
+
+
+@only_dropped
+def test_rollback_creates_again_what_was_deleted_before_the_gate(api_server, blocking, rollout):
+    """The gate of the new release fails: the good release gets back what it has."""
+    rollout(blocking.second, blocking.apply_second())
+    assert blocks(api_server) == []
+    blocking.bring_first_back()
+    assert blocks(api_server) == ["closed", "double"]
+
+
+FAILED_ROLLOUT = {"outcome": "fail", "reason": "time is up", "found": None}
+KEPT = {
+    "the rollout failed": (FAILED_ROLLOUT, []),
+    "no Lease": (ROLLED_OUT, [LeaseLost("this run no longer holds the lease")]),
+    "the Lease cannot be read": (ROLLED_OUT, [ClusterUnreachable("no answer"), ClusterUnreachable("no answer")]),
+}
+
+
+@only_dropped
+@pytest.mark.parametrize("case", KEPT)
+def test_what_blocks_is_kept_if_the_rollout_does_not_count(api_server, blocking, rollout, leases, case):
+    """Old pods may serve, or another run may be writing. A wait goes on without an answer about the Lease; a deletion does not."""
+    event, answers = KEPT[case]
+    applied = blocking.apply_second()
+    leases.answers.extend(answers)
+    with pytest.raises((AirflowFailException, ClusterUnreachable)):
+        rollout(blocking.second, applied, event)
+    assert blocks(api_server) == ["closed", "double"]
+
+
+def test_only_what_restricts_or_competes_is_deleted_before_the_gate():
+    """A Job would run again if a rollback created it again."""
+    kinds = ("StatefulSet", "Job", "Service", "ResourceQuota", "PersistentVolumeClaim", "LimitRange", "Secret")
+    refs = tuple(ObjectRef(api_version="v1", kind=kind, name="x", namespace="shop") for kind in kinds)
+    first, rest = split_outdated(refs)
+    assert [ref.kind for ref in first] == ["StatefulSet", "ResourceQuota", "LimitRange"]
+    assert [ref.kind for ref in rest] == ["Job", "Service", "PersistentVolumeClaim", "Secret"]
 
 
 @pytest.mark.stand
@@ -159,7 +323,7 @@ def test_dropped_configmap_is_deleted_on_a_real_api_server(stand, overlay, relea
         dropped = find_outdated(second, applied)
         assert [ref.kind for ref in dropped] == ["ConfigMap"]
         assert all(object_exists(target, ref) for ref in (*applied.objects, *dropped))
-        assert remove_outdated(second, applied) == dropped
+        assert remove_outdated(second, dropped) == dropped
         assert not object_exists(target, dropped[0])
         assert all(object_exists(target, ref) for ref in applied.objects)
         assert read_record(Store(release.store), release.model, "second")["release"]["target"]["cluster_uid"]

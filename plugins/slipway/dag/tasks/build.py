@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
 from slipway.dag.run import Run
 from slipway.dag.run_lease import BUILD_S
 from slipway.dag.stage import GREEN, YELLOW, StageOperator
@@ -55,7 +57,9 @@ class BuildImageOperator(StageOperator):
     keeps_s = BUILD_S
 
     def make(self, run: Run) -> Image:
-        """The Image."""
+        """The Image. Skipped, with the tasks that need one, if the live image stays and only its golden cases are new."""
+        if run.action == "cases":
+            raise AirflowSkipException("the live image stays, with new golden cases")
         from slipway.image.build import ensure_image
         from slipway.image.engine import engine
 

@@ -182,9 +182,9 @@ class RemovePreviewOperator(BaseOperator):
         try:
             # Read the records again: another run may have ended.
             removed = remove_previews(release, read_records(store, release.model).records)
-            if applied is None or (find_newest(release) or {}).get("run_id") != release.run_id:
+            if not outdated or (find_newest(release) or {}).get("run_id") != release.run_id:
                 return removed  # another run's release serves: what this one lacks may be its own
-            return (*removed, *remove_outdated(release, applied))
+            return (*removed, *remove_outdated(release, outdated))
         finally:
             if not had:
                 return_own_run_lease(run)

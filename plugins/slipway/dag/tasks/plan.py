@@ -69,8 +69,9 @@ class PlanOperator(StageOperator):
     def execute(self, context: Context) -> JsonObject:
         """The Plan as a dict. Skips what it does not need."""
         plan = super().execute(context)
-        everything, image = [*self.builds, *self.deploys], [task for task in self.builds if task != task_ids.EXPORT]
-        unneeded = {"nothing": everything, "everything": [], "cases": image}.get(plan["action"], self.builds)
+        everything = [*self.builds, *self.deploys]
+        # For `cases`, export runs, and build_image skips itself: what deploys waits for it, and so for export.
+        unneeded = {"nothing": everything, "everything": [], "cases": []}.get(plan["action"], self.builds)
         if Run(context).only_plans:
             log.info("plan: this run only plans; nothing is written")
             unneeded = everything

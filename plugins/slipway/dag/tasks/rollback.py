@@ -19,7 +19,7 @@ from slipway.dag.stage import GREY, reported_failures, skip_if_run_only_plans
 from slipway.dag.tasks.gate import GateWait
 from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.dag.tries import count_lost_try
-from slipway.errors import LeaseLost, RollbackFailed, SlipwayError, TargetBusy
+from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
 from slipway.release import Release
 from slipway.steps.waits import fixed_address, public_gate, why_no_grpc
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 class RollbackOperator(BaseOperator):
     """Rolls back what was applied last and not proven: by this run, or by an earlier one that was killed.
 
-    It applies the last good release again, waits for it, sends it the golden requests, and records it. It is a teardown: it
-    runs whatever happened, and cannot turn a red run green. If another run holds the target's Lease, it rolls back nothing:
-    that run proves what is live.
+    It applies the last good release again, waits for it, deletes what the failed release added, sends the good one the golden
+    requests, and records it. It is a teardown: it runs whatever happened, and cannot turn a red run green. If another run
+    holds the target's Lease, it rolls back nothing: that run proves what is live.
 
     It retries every error, because users may have no other release: an unreadable store or a failing credential plugin may
     work a moment later. A release that did not pass its waits is retried only once, because each try takes as long as the waits.
@@ -66,8 +66,10 @@ class RollbackOperator(BaseOperator):
         return self._wait(run, self._rollout(undoing), self.rolled_out)
 
     def rolled_out(self, context: Context, event: JsonObject) -> Any:
-        """Wait for the address; go on at once if the model file fixes one."""
+        """Delete what the failed release added, then wait for the address; go on at once if the model file fixes one."""
         run, undoing = self._passed(context, event, self._rollout)
+        with reported_failures(run, again=True):
+            self._remove_added(run, undoing)
         wait = self._address(undoing)
         if found := fixed_address(wait.release):
             return self.addressed(context, {**event, "found": found})
@@ -81,14 +83,22 @@ class RollbackOperator(BaseOperator):
         return self._wait(run, self._gate(undoing), self.gated)
 
     def gated(self, context: Context, event: JsonObject) -> JsonObject:
-        """Record that the release is live again, if this run still holds the Lease; then delete what the failed one added."""
+        """Record that the release is live again, if this run still holds the Lease."""
         run, undoing = self._passed(context, event, self._gate)
         with reported_failures(run, again=True):
             self._acquire(run, from_dict(Release, undoing["release"]), APPLY_S, waits=True)
             uri, release_id = _close(undoing, event), undoing["applied"]["release_id"]
-        _remove_outdated(undoing)
         log.info("rollback: release %s serves again: %s", release_id, event["reason"])
         return {"action": "restore", "reason": undoing["reason"], "release": release_id, "record": uri}
+
+    def _remove_added(self, run: Run, undoing: JsonObject) -> None:
+        """Delete, under the Lease, what the failed release added: it may block the gate, and no pod needs it any more."""
+        from slipway.steps.deploy import find_outdated, remove_outdated
+
+        release = from_dict(Release, undoing["release"])
+        if added := find_outdated(release, from_dict(Applied, undoing["applied"])):
+            self._acquire(run, release, APPLY_S)
+            remove_outdated(release, added)
 
     def _start(self, run: Run) -> JsonObject:
         """Carry out the plan; the release that was applied again, or only action and reason if none was."""
@@ -196,16 +206,6 @@ class RollbackOperator(BaseOperator):
             run.report(Verdict.failed(reason))
             log.warning("rollback: %s", reason)
             raise AirflowSkipException(reason) from error
-
-
-def _remove_outdated(undoing: JsonObject) -> None:
-    """Delete what the failed release added. A failure is only logged: the good release serves, and the next run deletes it."""
-    from slipway.steps.deploy import remove_outdated
-
-    try:
-        remove_outdated(from_dict(Release, undoing["release"]), from_dict(Applied, undoing["applied"]))
-    except SlipwayError as error:
-        log.warning("rollback: not everything that the failed release added is deleted: %s", error)
 
 
 def _close(undoing: JsonObject, event: JsonObject) -> str:

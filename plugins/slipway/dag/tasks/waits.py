@@ -10,7 +10,7 @@ from airflow.sdk import BaseSensorOperator
 
 from slipway.dag.deferral import GRACE_S, Times, Wait, verdict_of_event, wait_or_defer
 from slipway.dag.run import CLEARING, GRPC, Run
-from slipway.dag.run_lease import APPLY_S, renew_run_lease
+from slipway.dag.run_lease import APPLY_S, acquire_run_lease, renew_run_lease
 from slipway.dag.stage import RED, reported_failures
 from slipway.dag.task_ids import APPLY
 from slipway.dag.tries import count_lost_try
@@ -141,7 +141,7 @@ class WaitSensor(BaseSensorOperator):
 
 
 class RolloutSensor(WaitSensor):
-    """Waits until the Deployment is what was applied."""
+    """Waits until the Deployment is what was applied. Then deletes what the release no longer has and could fail its gate."""
 
     ui_color = RED
 
@@ -150,6 +150,28 @@ class RolloutSensor(WaitSensor):
         if self.preview:
             return RolloutWait(release=run.release.preview, applied=run.previewed)
         return RolloutWait(release=run.release, applied=run.applied)
+
+    def result(self, run: Run, event: JsonObject) -> Any:
+        """Why the rollout passed. Raises LeaseLost, TargetBusy, ApplyError, StoreError if it could not delete."""
+        if not self.preview:
+            with reported_failures(run):
+                _remove_what_could_fail_the_gate(run)
+        return super().result(run, event)
+
+
+def _remove_what_could_fail_the_gate(run: Run) -> None:
+    """Delete, under the Lease, the NetworkPolicies, workloads and the like that only earlier releases have.
+
+    No pod of theirs is left. If the gate fails, a rollback creates again what the good release has.
+    """
+    from slipway.kubernetes.apply import split_outdated
+    from slipway.steps.deploy import find_outdated, remove_outdated
+
+    release = run.release
+    first, _ = split_outdated(find_outdated(release, run.applied))
+    if first:
+        acquire_run_lease(run, APPLY_S)
+        remove_outdated(release, first)
 
 
 class AddressSensor(WaitSensor):

@@ -127,6 +127,13 @@ def test_failed_preview_is_explained_by_its_own_pods(context):
     assert str(failure.value).endswith(". Next: kubectl -n shop describe pods -l slipway/release=abcdefabcdef-preview")
 
 
+def test_rollout_of_a_preview_passes_before_apply(context):
+    """Nothing is deleted for a preview: `apply` has left nothing yet."""
+    run = context("wait_for_preview")
+    del run["ti"].facts["apply", "return_value"]
+    assert RolloutSensor(task_id="wait_for_preview", preview=True).decide(run, PASS) == "there"
+
+
 @pytest.mark.parametrize("task_id", SENSORS)
 def test_verdict_is_kept_if_the_wait_passed(context, task_id):
     """A wait that passed leaves its verdict for the record."""
