@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from slipway.google_rest import NOT_FOUND, GoogleAnswer
-from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, plural_of_kind
+from slipway.kubernetes.rights import APPLY_VERBS, LEASE_VERBS, PRUNE_VERBS, plural_of_kind
 from slipway.verdict import Finding
 
 CONTAINER_ADMIN, ACCOUNT_USER, REGISTRY_WRITER = (
@@ -89,9 +89,15 @@ def _absent(where: str, role: str, permissions: list[str], grant: str) -> Findin
 
 
 def plan_permissions(
-    kinds: Iterable[tuple[str, str]], *, create: bool, ready: bool, delete: bool = False, preview: bool = False
+    kinds: Sequence[tuple[str, str]],
+    *,
+    dropped: Iterable[tuple[str, str]] = (),
+    create: bool,
+    ready: bool,
+    delete: bool = False,
+    preview: bool = False,
 ) -> dict[str, str]:
-    """The permissions on the project that a run needs, each with its role.
+    """The permissions on the project that a run needs, each with its role. `dropped` are kinds of objects that it only prunes.
 
     Those on objects are among them only if no cluster is `ready`: a cluster is asked for its own, which is more exact.
     """
@@ -101,6 +107,12 @@ def plan_permissions(
             f"container.{iam_resource(group, kind)}.{verb}"
             for group, kind in kinds
             for verb in (NAMESPACE_VERBS if kind == "Namespace" else APPLY_VERBS.values())
+        ]
+        needed += [
+            f"container.{iam_resource(group, kind)}.{verb}"
+            for group, kind in dropped
+            if (group, kind) not in kinds
+            for verb in PRUNE_VERBS
         ]
         needed += [
             "container.pods.list",

@@ -25,7 +25,9 @@ from slipway.gke.prices import cluster_shape_of_spec, read_prices, standing_cost
 from slipway.gke.quota import judge_machine_type, judge_quota, plan_quota_everywhere, plan_quota_needs
 from slipway.google_rest import NOT_FOUND, GoogleAnswer, GoogleRest, google_rest
 from slipway.kubernetes.rendered import read_live
-from slipway.kubernetes.rights import inspect_rights, kinds_of_objects, unasked_rights
+from slipway.kubernetes.rights import inspect_rights, kinds_of_objects, kinds_of_refs, unasked_rights
+from slipway.records.history import read_history
+from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, ClusterSpec, GkeCluster, Target
 from slipway.verdict import Finding
@@ -48,6 +50,7 @@ def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
     assert cluster is not None and spec is not None  # noqa: S101, PT018 - only a GKE target has this task
     objects = read_live(release)  # without an image; only their kinds count
     kinds = kinds_of_objects(objects)
+    before = read_history(Store(release.store), release.model).at(release.target, release.deployment).objects
     found, refused = _find(release.target, cluster)
     ready = found is not None and judge_cluster(cluster, found, None).outcome == "pass"
     create = found is None or found["status"] == "STOPPING"
@@ -56,7 +59,7 @@ def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
     with google_rest(release.target.conn_id) as google:
         findings = [
             *refused,
-            *_inspect_project(google, release, cluster, kinds, create=create, ready=ready),
+            *_inspect_project(google, release, cluster, kinds, kinds_of_refs(before), create=create, ready=ready),
             *_inspect_repository(google, release),
             *(_inspect_quota(google, cluster, spec) if create else ()),
         ]
@@ -64,7 +67,7 @@ def inspect_gke_target(release: Release) -> tuple[Finding, ...]:
         findings += _announce_creation(release.target, cluster, spec)
     if ready:
         try:
-            findings += inspect_rights(release, objects)
+            findings += inspect_rights(release, objects, before)
         except SlipwayError as error:  # the tasks downstream report it too, and try again
             findings.append(unasked_rights(release.target, error))
     return tuple(findings)
@@ -94,6 +97,7 @@ def _inspect_project(
     release: Release,
     cluster: GkeCluster,
     kinds: Sequence[tuple[str, str]],
+    dropped: Sequence[tuple[str, str]],
     *,
     create: bool,
     ready: bool,
@@ -106,7 +110,9 @@ def _inspect_project(
     enabled = google.get("serviceusage", f"/v1/projects/{project}/services:batchGet", names=names)
     yield from judge_google_apis(project, apis, enabled)
     previews = release.strategy == "preview"
-    needed = plan_permissions(kinds, create=create, ready=ready, delete=release.temporary, preview=previews)
+    needed = plan_permissions(
+        kinds, dropped=dropped, create=create, ready=ready, delete=release.temporary, preview=previews
+    )
     yield from _inspect_permissions(google, project, needed)
 
 

@@ -3,6 +3,8 @@
 The store has hashes in place of the values of Secrets; the worker's overlay has the values. The manifests are blank: image,
 version and release id are filled in when they are known. So every task, on any worker, previews and applies the same
 manifests, even if that worker has another overlay or kubectl.
+
+Another Airflow that shares the store may prune them while the run goes on. Then they are rendered again, and must be the same.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ class Rendered:
 
 def keep_rendered(release: Release, rendered: Rendered) -> Release:
     """The release with the hashes of its rendered manifests, which are now in the store. Raises StoreError."""
-    live, preview = hash_secrets(rendered.live), rendered.preview and hash_secrets(rendered.preview)
-    value = {"live": live, "preview": preview}
+    value = _stored(rendered)
     digest = digest_of(value)
     store, key = Store(release.store), rendered_key(release.model, digest)
     if not _holds(store, key, digest):  # a run with nothing to do writes nothing
         store.put_json(value, key)
-    return replace(release, manifests_hash=digest_of(live), rendered_hash=digest)
+    return replace(release, manifests_hash=digest_of(value["live"]), rendered_hash=digest)
+
+
+def _stored(rendered: Rendered) -> dict[str, list[Manifest] | None]:
+    """The value that the store keeps: without the values of Secrets."""
+    return {"live": hash_secrets(rendered.live), "preview": rendered.preview and hash_secrets(rendered.preview)}
 
 
 def _holds(store: Store, key: str, digest: str) -> bool:
@@ -46,32 +52,61 @@ def _holds(store: Store, key: str, digest: str) -> bool:
         return False
 
 
-def read_rendered(release: Release) -> Rendered:
-    """What `resolve` rendered. Raises StoreError, also if it has changed; ManifestError if `resolve` stored nothing."""
-    again = "Next: clear the run from its first task"
+def find_rendered(release: Release) -> Rendered | None:
+    """What `resolve` rendered; None if the store does not have it. Raises StoreError, also if it has changed."""
     if release.rendered_hash is None:
-        raise ManifestError(f"model {release.model}: run {release.run_id} has kept no manifests. {again}")
+        return None
     store, key = Store(release.store), rendered_key(release.model, release.rendered_hash)
-    value = store.read_json(key)
+    try:
+        value = store.read_json(key)
+    except StoreError:
+        if store.exists(key):
+            raise
+        return None
     if digest_of(value) != release.rendered_hash:
-        raise StoreError(f"{store.uri_of(key)}: is not what resolve rendered: its hash is {digest_of(value)}. {again}")
+        raise StoreError(
+            f"{store.uri_of(key)}: is not what resolve rendered: its hash is {digest_of(value)}. "
+            "Next: clear the run from its first task"
+        )
     return Rendered(live=value["live"], preview=value["preview"])
 
 
 def read_live(release: Release) -> list[Manifest]:
-    """The blank objects of the release alone. A run that only plans stores none, so they are rendered again.
+    """The blank objects of the release alone, rendered again if the store does not have them: a run that only plans stores none.
 
     Raises StoreError, and ManifestError if they have changed.
     """
-    if release.rendered_hash is not None:
-        return with_secrets(read_rendered(release).live, lambda: render_manifests(release))
+    if kept := find_rendered(release):
+        return with_secrets(kept.live, lambda: render_manifests(release))
     live = render_manifests(release)
     if digest_of(hash_secrets(live)) != release.manifests_hash:
-        raise ManifestError(
-            f"model {release.model}: the overlay here is not the one that resolve rendered in run {release.run_id}. "
-            "Next: clear the run from its first task"
-        )
+        raise _changed(release)
     return live
+
+
+def read_preview(release: Release, render: Callable[[], list[Manifest]]) -> list[Manifest]:
+    """The blank objects of the release's preview; `render` renders them again if the store does not have them.
+
+    Raises StoreError, and ManifestError if they have changed or `resolve` rendered no preview.
+    """
+    if kept := find_rendered(release):
+        if kept.preview is None:
+            raise ManifestError(
+                f"model {release.model}: resolve rendered no preview. Next: clear the run from its first task"
+            )
+        return with_secrets(kept.preview, render)
+    preview = render()
+    again = Rendered(live=render_manifests(release), preview=preview)
+    if digest_of(_stored(again)) != release.rendered_hash:
+        raise _changed(release)
+    return preview
+
+
+def _changed(release: Release) -> ManifestError:
+    return ManifestError(
+        f"model {release.model}: the overlay here is not the one that resolve rendered in run {release.run_id}. "
+        "Next: clear the run from its first task"
+    )
 
 
 def with_secrets(objects: list[Manifest], render: Callable[[], list[Manifest]]) -> list[Manifest]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import httpx
 
+from slipway.bounded_http import EndlessAnswer, bounded_client, send_bounded
 from slipway.errors import ExportError, one_line
 from slipway.paths import SERVED
 from slipway.release import GoldenRequest
 
-FETCH_TIMEOUT_S = 60
+FETCH_TIMEOUT_S = 60  # between two bytes
+TOTAL_S = 300
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
 
 
@@ -35,19 +38,21 @@ def fetch_golden_image(case: GoldenRequest) -> bytes:
 
 
 def _download(case: GoldenRequest) -> bytes:
+    where = f"golden case {case.name}: {case.image}"
     try:
-        with httpx.stream("GET", case.image, timeout=FETCH_TIMEOUT_S, follow_redirects=True) as response:
-            response.raise_for_status()
-            data = b""
-            for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > LARGEST_GOLDEN_BYTES:
-                    raise ExportError(
-                        f"golden case {case.name}: {case.image} is larger than {LARGEST_GOLDEN_BYTES} bytes. "
-                        "Next: use a smaller image"
-                    )
-            return data
-    except httpx.HTTPError as error:
+        return asyncio.run(_ask(case.image))
+    except EndlessAnswer as error:
         raise ExportError(
-            f"golden case {case.name}: {case.image}: {one_line(error)}. Next: check that the worker reaches it"
+            f"{where}: {one_line(error).removeprefix(f'{case.image}: ')}. "
+            f"Next: name an image of at most {LARGEST_GOLDEN_BYTES} bytes, on a server that sends it within {TOTAL_S} s"
         ) from error
+    except httpx.HTTPError as error:
+        raise ExportError(f"{where}: {one_line(error)}. Next: check that the worker reaches it") from error
+
+
+async def _ask(url: str) -> bytes:
+    """The body of the answer. Raises httpx.HTTPError."""
+    async with bounded_client(max_bytes=LARGEST_GOLDEN_BYTES, timeout=FETCH_TIMEOUT_S) as client:
+        answer = await send_bounded(client, "GET", url, total_s=TOTAL_S, follow_redirects=True)
+    answer.raise_for_status()
+    return answer.content

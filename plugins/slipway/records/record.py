@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
-from slipway.names import order_folder, record_key
+from slipway.names import order_folder, record_key, records_folder
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 
@@ -43,13 +43,24 @@ log = logging.getLogger(__name__)
 def next_order(store: Store, model: str) -> int:
     """A new number, larger than every number that the store has given to the model's records.
 
-    It orders the records: the clocks of workers differ. Raises StoreError.
+    It orders the records: the clocks of workers differ. A store may be restored without the files of the numbers, so the
+    records' own numbers count too. Raises StoreError.
     """
+    recorded = max(_recorded_orders(store, model), default=0)
     while True:
         given = [name.removesuffix(".json") for name in store.names(order_folder(model))]
-        number = max(map(int, filter(str.isdecimal, given)), default=0) + 1
+        number = max([recorded, *map(int, filter(str.isdecimal, given))]) + 1
         if store.claim(f"{order_folder(model)}/{number}.json", {}):
             return number
+
+
+def _recorded_orders(store: Store, model: str) -> Iterator[int]:
+    """The numbers that the model's records have. A record of an earlier Slipway has none."""
+    for name in store.names(records_folder(model)):
+        found = parse_record(read_bytes(store.uri_of(f"{records_folder(model)}/{name}")))
+        order = found.get("order") if isinstance(found, dict) else None
+        if isinstance(order, int):
+            yield order
 
 
 def new_record(release: Release, *, cause: Cause = "refresh", now: datetime, order: int | None = None) -> Record:

@@ -85,14 +85,20 @@ def find_baseline(release: Release, bounds: QualityBounds, seen: Observation, *,
 def plan_again(first: Plan, second: Plan) -> Plan:
     """The plan of a run whose cluster could be reached only later: the second plan, as far as it can still be followed.
 
-    Tasks that the first plan skipped stay skipped, and an image that it began to build is deployed. If another run has found
-    the release bad in the meantime, nothing is deployed; the next run restores the good release if necessary.
+    Tasks that the first plan skipped stay skipped, and an image that it began to build is deployed. If another version has
+    become live in the meantime, the golden cases that the run exports stay with the image of the first plan. If another run
+    has found the release bad, nothing is deployed; the next run restores the good release if necessary.
     """
-    if second.action in {"nothing", first.action}:
+    if second.action == "nothing" or (second.action == first.action and not _mixes_exports(first, second)):
         return second
     if second.action == "restore":
         return Plan(action="nothing", reasons=second.reasons)
     return replace(first, reasons=second.reasons, baseline=second.baseline)
+
+
+def _mixes_exports(first: Plan, second: Plan) -> bool:
+    """Whether the second plan's image is not the one that the run exports golden cases for; other plans export for none."""
+    return first.action == "cases" and (first.export, first.pushed) != (second.export, second.pushed)
 
 
 def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:

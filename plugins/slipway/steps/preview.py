@@ -25,7 +25,7 @@ from slipway.kubernetes.manifests import (
     fill_manifests,
     manifest_name,
 )
-from slipway.kubernetes.rendered import live_manifests, read_rendered, with_secrets
+from slipway.kubernetes.rendered import live_manifests, read_preview
 from slipway.names import preview_name
 from slipway.records.history import History, place_of_record, preview_objects_of_record, records_with_previews
 from slipway.records.record import Record, begin_record, record_with_preview, write_record
@@ -66,12 +66,7 @@ def preview_manifests(release: Release, pushed: Pushed) -> list[Manifest]:
     """
     reference, version, release_id = pushed.reference, pushed.version, pushed.release_id
     live = live_manifests(release, reference=reference, version=version, release_id=release_id)
-    blank = read_rendered(release).preview
-    if blank is None:
-        raise ManifestError(
-            f"model {release.model}: resolve rendered no preview. Next: clear the run from its first task"
-        )
-    blank = with_secrets(blank, lambda: render_preview(release, live))
+    blank = read_preview(release, lambda: render_preview(release, live))
     objects = fill_manifests(blank, release, reference=reference, version=version, release_id=release_id, preview=True)
     check_manifests(objects, release.preview, reference=reference)
     check_preview_apart(objects, live, release)

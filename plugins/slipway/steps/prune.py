@@ -62,11 +62,11 @@ def plan_prune(
     *,
     model: str,
     run: Record | None,
-    rendered: str | None = None,
+    rendered: frozenset[str] = frozenset(),
 ) -> PrunePlan:
     """What exceeds the retention. `records` are all of the model's, oldest first; `run` is the record of this run.
 
-    `rendered` is the hash of this run's rendered manifests: it may be cleared before it has a record.
+    `rendered` are the hashes of this run's rendered manifests: it may be cleared before it has a record.
 
     At each target that the model was ever applied to, the newest proven releases and what was applied last are kept. The
     record of a preview that still exists is kept too. Of a bad release only the record is kept: without it the schedule
@@ -93,7 +93,7 @@ def plan_prune(
     manifests = {_name(record["manifests"]["uri"]) for record in (*kept, *readable) if record["manifests"]}
     keys = [f"manifests/{model}/{name}" for name in sorted(holdings.manifests - manifests)]
     hashes = {record["release"].get("rendered_hash") for record in (*kept, *readable)}
-    rendered_keys = {rendered_key(model, digest) for digest in (*hashes, rendered) if digest}
+    rendered_keys = {rendered_key(model, digest) for digest in (*hashes, *rendered) if digest}
     keys += sorted({f"rendered/{model}/{name}" for name in holdings.rendered} - rendered_keys)
     sets = {uri for record in (*kept, *readable) if (uri := _set_of(record))}
     keys += [f"quality/{model}/{name}" for name in sorted(holdings.quality - {_name(uri) for uri in sets})]
@@ -147,8 +147,10 @@ def _versions(kept: list[Record], holdings: Holdings, retention: Retention) -> s
     return used | set(sorted(holdings.exports)[-retention.releases :])
 
 
-def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
+def prune(release: Release, *, resolved: Release | None = None, images: frozenset[str] = frozenset()) -> Pruned:
     """Delete what exceeds the release's retention. `images` are this run's, by id or digest (sha256:…): they are kept.
+
+    So are the rendered manifests of the release, and of the one that this run `resolved` if it restores another.
 
     Each part is tried, whether the others succeed or fail. Raises StoreError, RetentionIncomplete naming what failed and why.
     """
@@ -164,7 +166,7 @@ def prune(release: Release, *, images: frozenset[str] = frozenset()) -> Pruned:
         release.retention,
         model=release.model,
         run=run,
-        rendered=release.rendered_hash,
+        rendered=frozenset(one.rendered_hash for one in (release, resolved) if one and one.rendered_hash),
     )
     for record in plan.records:
         if record["outcome"] != "retired":

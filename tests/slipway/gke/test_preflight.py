@@ -8,8 +8,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.errors import GoogleUnreachable
+from slipway.facts import ObjectRef
 from slipway.gke.preflight import artifact_repository, inspect_gke_target
 from slipway.model.target_settings import GkeSettings
+from slipway.records.record import write_record
 from slipway.steps.rendering import render_release
 from slipway.target import GkeCluster, Target
 
@@ -147,6 +149,33 @@ def test_creating_the_namespace_needs_a_permission(google, asked):
     [(outcome, words)] = outcomes(inspect_gke_target(shop))
     assert outcome == "missing"
     assert words.startswith("no permission container.namespaces.create on project")
+
+
+INGRESS = ObjectRef(api_version="networking.k8s.io/v1", kind="Ingress", name="tfs-server", namespace="default")
+
+
+def test_what_only_the_last_release_had_needs_permissions(google, asked, store, record_of):
+    """The overlay has dropped its Ingress: the run deletes the one of the last release, and creates none."""
+    google.project.missing = [f"container.ingresses.{verb}" for verb in ("get", "create", "update", "delete")]
+    assert outcomes(inspect_gke_target(asked)) == []
+    write_record(store, record_of("elsewhere", objects=[INGRESS]))
+    assert outcomes(inspect_gke_target(asked)) == []
+    write_record(store, record_of("last", objects=[INGRESS], target=asked.target))
+    [(outcome, words)] = outcomes(inspect_gke_target(asked))
+    assert outcome == "missing"
+    assert words.startswith("no permission container.ingresses.get, container.ingresses.delete on project")
+
+
+def test_what_only_the_last_release_had_needs_rights(google, asked, store, record_of, monkeypatch):
+    """A running cluster is asked for its rights on those objects too."""
+    from google.cloud.container_v1.types import Cluster
+
+    google.put(PATH, Cluster.from_json(json.dumps({"status": "RUNNING"})))
+    write_record(store, record_of("last", objects=[INGRESS], target=asked.target))
+    seen = []
+    monkeypatch.setattr("slipway.gke.preflight.inspect_rights", lambda *arguments: seen.append(arguments[2:]) or [])
+    inspect_gke_target(asked)
+    assert seen == [((INGRESS,),)]
 
 
 def test_quota_is_not_checked_if_autopilot(google, asked):

@@ -45,6 +45,15 @@ def test_refused_if_a_golden_url_fails(http_server, status):
     assert "\n" not in str(refusal.value)
 
 
+def test_refused_if_the_answer_of_a_golden_url_is_endless(mean_server, monkeypatch):
+    """A server that sends one byte after another does not hold the task; nor does one that sends too many."""
+    monkeypatch.setattr("slipway.model.golden_images.TOTAL_S", 0.5)
+    with pytest.raises(ExportError, match=r"golden case three: http://127.*Next: ") as refusal:
+        fetch_golden_image(golden(f"{mean_server.url}/three.png"))
+    assert "\n" not in str(refusal.value)
+    assert mean_server.sent < 64 * 1024 * 1024
+
+
 def test_refused_if_a_golden_file_is_missing():
     """A golden image that this worker does not have is named."""
     with pytest.raises(ExportError, match=r"golden case three: include/served/gone\.png: .*Next: "):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slipway.facts import Card, Export, ObjectRef, Pushed, from_dict, to_dict
 from slipway.names import record_key
+from slipway.records.history import read_records
 from slipway.records.record import (
     SCHEMA,
     begin_record,
@@ -234,3 +235,15 @@ def test_numbers_grow_and_no_two_records_get_the_same(store):
     assert given == list(range(1, 9))
     assert next_order(store, "digits-vit") == 9
     assert next_order(store, "other") == 1
+
+
+def test_numbers_go_on_after_the_records_if_the_folder_of_numbers_is_lost(store, release):
+    """A store may be restored without `order/`; a record that cannot be read, or has no number, does not count."""
+    write_record(store, new_record(replace(release, run_id="first"), now=NOON, order=41))
+    write_record(store, new_record(replace(release, run_id="older"), now=NOON))
+    store.put_json(["not a record"], record_key("digits-vit", "broken"))
+    newer = begin_record(store, replace(release, run_id="second"), cause="refresh")
+    write_record(store, newer)
+    assert newer["order"] == 42
+    assert [record["run_id"] for record in read_records(store, "digits-vit").records] == ["older", "first", "second"]
+    assert next_order(store, "digits-vit") == 43

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.facts import Accuracy, Baseline, Plan, to_dict
+from slipway.facts import Accuracy, Baseline, Export, Plan, Pushed, to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.model.target_settings import GkeSettings
 from slipway.records.history import History, find_bad_record, release_of_record
@@ -211,6 +211,23 @@ EVERYTHING, MANIFESTS, GATED, NOTHING, RESTORE = (
     Plan(action=action, reasons=(action,)) for action in ("everything", "manifests", "gate", "nothing", "restore")
 )
 KNOWN = Baseline(measured=None, source="busy")
+
+
+def reusing(action, version):
+    """A plan that reuses the export and the image of a live version."""
+    export = Export(
+        version=version,
+        content_hash=f"sha256:{version}",
+        model_uri="m",
+        golden_uri="g",
+        descriptors_uri="d",
+        report_uri="r",
+    )
+    pushed = Pushed(reference=f"r@sha256:{version}", digest=f"sha256:{version}", release_id="abc", version=version)
+    return Plan(action=action, reasons=(f"{action} of {version}",), export=export, pushed=pushed)
+
+
+CASES, LATER_CASES = (replace(reusing("cases", version), baseline=KNOWN) for version in (7, 8))
 AGAIN = {
     "the same": (EVERYTHING, replace(EVERYTHING, baseline=KNOWN), replace(EVERYTHING, baseline=KNOWN)),
     "nothing is left to do": (EVERYTHING, NOTHING, NOTHING),
@@ -219,6 +236,10 @@ AGAIN = {
     "another run found it bad": (GATED, RESTORE, replace(NOTHING, reasons=("restore",))),
     "still to be restored": (RESTORE, RESTORE, RESTORE),
     "it is healthy again": (RESTORE, NOTHING, NOTHING),
+    "the same cases": (replace(CASES, baseline=None), CASES, CASES),
+    "the export is of the version before": (reusing("cases", 7), LATER_CASES, replace(CASES, reasons=LATER_CASES.reasons)),
+    "another version has to be applied again": (reusing("manifests", 7), reusing("manifests", 8), reusing("manifests", 8)),
+    "a newer release has to be restored": (reusing("restore", 7), reusing("restore", 8), reusing("restore", 8)),
     "no longer bad": (RESTORE, GATED, replace(RESTORE, reasons=("gate",))),
 }  # fmt: skip
 

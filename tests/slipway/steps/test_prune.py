@@ -170,7 +170,7 @@ def test_rendered_manifests_are_kept_with_their_releases(record_of):
     records.append(numbered(record_of, "plain", "live", 4))
     del records[-1]["release"]["rendered_hash"]
     holdings = replace(NOTHING_HELD, rendered=frozenset(f"{n}.json" for n in range(6)))
-    found = plan_prune(records, holdings, TWO, model="digits-vit", run=None, rendered="sha256:5")
+    found = plan_prune(records, holdings, TWO, model="digits-vit", run=None, rendered=frozenset({"sha256:5"}))
     assert found.keys == tuple(f"rendered/digits-vit/{n}.json" for n in (0, 1, 2, 4))
 
 

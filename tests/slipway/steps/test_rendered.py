@@ -14,6 +14,7 @@ from slipway.records.store import Store, read_bytes
 from slipway.steps import resolve as resolve_module
 from slipway.steps.deploy import deploy, redeploy
 from slipway.steps.preview import start_preview
+from slipway.steps.rendering import render_release
 from slipway.steps.settings import RefreshParams, Settings
 
 FILE = f"""
@@ -99,6 +100,39 @@ def test_nothing_is_written_if_the_rendered_manifests_changed(api_server, change
     assert api_server.writes == []
     assert resolved() == release  # which `resolve` keeps again
     assert deploy(release, export, pushed, check=free).generation == 1
+
+
+@pytest.mark.parametrize("use", [deploy, start_preview])
+def test_rendered_again_if_another_airflow_pruned_them(api_server, changed_overlay, resolved, export, pushed, use):  # noqa: PLR0917
+    """Airflows that share a store do not know each other's runs; the same overlay renders the same manifests again."""
+    release = resolved()
+    Store(release.store).remove(rendered_key(release.model, release.rendered_hash))
+    use(release, export, pushed, check=free)
+    name = {deploy: "tfs-server", start_preview: "tfs-server-preview"}[use]
+    pods = api_server.find("Deployment", name)["spec"]["template"]
+    assert pods["metadata"]["annotations"] == {"made": "before"}
+
+
+@pytest.mark.parametrize("use", [deploy, start_preview])
+def test_nothing_is_written_if_other_manifests_are_rendered_again(  # noqa: PLR0917
+    api_server, changed_overlay, resolved, export, pushed, use
+):
+    """What `resolve` rendered is pruned, and the overlay has changed since: what is left is not that release."""
+    release = resolved()
+    Store(release.store).remove(rendered_key(release.model, release.rendered_hash))
+    changed_overlay()
+    with pytest.raises(ManifestError, match=r"is not the one that resolve rendered in run .*\. Next: clear the run"):
+        use(release, export, pushed, check=free)
+    assert api_server.writes == []
+
+
+def test_nothing_is_written_if_only_the_preview_is_rendered_differently(release, pushed, api_server, export):
+    """The hash of the live manifests alone says nothing about the preview."""
+    release = render_release(replace(release, strategy="preview"))
+    Store(release.store).remove(rendered_key(release.model, release.rendered_hash))
+    with pytest.raises(ManifestError, match="is not the one that resolve rendered"):
+        start_preview(replace(release, rendered_hash=f"sha256:{'9' * 64}"), export, pushed, check=free)
+    assert api_server.writes == []
 
 
 def test_nothing_is_written_if_stored_manifests_changed(api_server, changed_overlay, resolved, export, pushed):

@@ -95,7 +95,7 @@ class PruneOperator(BaseOperator):
         built, pushed = run.result_of(task_ids.BUILD_IMAGE), run.result_of(task_ids.PUSH)
         images = [built["image_id"] if built else None, pushed["digest"] if pushed else None]
         with reported_failures(run):
-            pruned = prune(run.release, images=frozenset(filter(None, images)))
+            pruned = prune(run.release, resolved=run.resolved, images=frozenset(filter(None, images)))
         log.info(
             "prune: %d records, %d artifacts in the store, %d images on the engine, %d in the registry",
             pruned.records, pruned.artifacts, pruned.images, pruned.registry,

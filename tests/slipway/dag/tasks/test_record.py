@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -6,9 +7,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from slipway.dag import run_lease
 from slipway.dag.run import VERDICT, Run
 from slipway.dag.run_lease import acquire_run_lease
-from slipway.dag.tasks.record import RecordOperator
+from slipway.dag.tasks.record import PruneOperator, RecordOperator
 from slipway.errors import ClusterUnreachable, GoogleUnreachable
-from slipway.facts import to_dict
+from slipway.facts import Plan, to_dict
+from slipway.names import rendered_key
 from slipway.records.history import read_records
 from slipway.verdict import Verdict
 
@@ -127,3 +129,17 @@ def test_run_is_not_red_if_its_lease_cannot_be_returned(  # noqa: PLR0917
     with pytest.raises(error) if fails else nullcontext():
         RecordOperator(task_id="record", proof_task_id="gate").execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == ["live"]
+
+
+def test_prune_keeps_what_the_run_resolved(context_of, release, store):
+    """A run that restores an earlier release may be cleared: it then needs the manifests of its own release again."""
+    own, earlier, old = (f"sha256:{digit * 64}" for digit in "123")
+    for digest in (own, earlier, old):
+        store.put_json({}, rendered_key(release.model, digest))
+    resolved = replace(release, rendered_hash=own, engine_conn_id="none")
+    restored = replace(resolved, rendered_hash=earlier)
+    plan = Plan(action="restore", reasons=(), release=restored)
+    with pytest.raises(AirflowFailException, match="connection none"):  # the engine's part; the store's part is done
+        PruneOperator(task_id="prune").execute(context_of("prune", resolve=resolved, plan=plan))
+    kept = [rendered_key(release.model, digest) for digest in (own, earlier)]
+    assert [f"rendered/{release.model}/{name}" for name in store.names(f"rendered/{release.model}")] == kept
