@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from slipway.dag import task_ids
 from slipway.dag.run import PLAN_AGAIN, RETURN_VALUE, Run
 from slipway.dag.run_lease import (
     APPLY_S,
