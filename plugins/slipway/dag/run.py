@@ -83,18 +83,24 @@ class Run:
         An earlier try's verdict stays in XCom until the task starts again. A task whose state a person sets does not start.
         """
         found: JsonObject | None = self.result_of(task_id, key=VERDICT)
+        if not found:
+            return None
         release_id, made = self._subject_of(task_id)
-        return found if found and does_verdict_count(found, release_id=release_id, made=made) else None
+        return found if does_verdict_count(found, release_id=release_id, made=made) else None
 
     def _subject_of(self, task_id: str) -> tuple[str | None, int | None]:
         """What a task's verdict is about: the release's id (None before it is built), and the clearing in which it was made.
 
         What was made before the run was resolved again does not count.
         """
-        subjects = [task for task in SUBJECTS.get(task_id, ()) if self.result_of(task) is not None]
-        makers = [*subjects[:1], *(task for task in FIRST if self.result_of(task) is not None)]
+        tasks = (*SUBJECTS.get(task_id, ()), *FIRST)
+        left = {task: result for task in tasks if (result := self.result_of(task)) is not None}
+        subject = next(iter(left), None)
+        if subject is None:
+            return None, None
+        makers = (task for task in left if task == subject or task in FIRST)
         made = [found for task in makers if (found := self.result_of(task, key=CLEARING)) is not None]
-        return self.result_of(makers[0]).get("release_id") if makers else None, max(made, default=None)
+        return left[subject].get("release_id"), max(made, default=None)
 
     @property
     def clearing(self) -> int:

@@ -65,9 +65,7 @@ def retries_of_a_wait(most: int, *, delay_s: int) -> dict[str, Any]:
 def own_tries(context: Context) -> int:
     """How many tries the task has begun since it was cleared, with this one and without those that Airflow lost."""
     ti = context["ti"]
-    before = max(
-        0, ti.max_tries - LOSABLE
-    )  # Airflow adds the retries to the number of the last try when a task is cleared
+    before = max(0, ti.max_tries - LOSABLE)  # Airflow adds the retries to the last try's number when a task is cleared
     return int(ti.try_number - before - lost_tries(context))
 
 

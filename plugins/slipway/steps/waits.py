@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slipway.errors import InputRefused
 from slipway.names import dag_id
-from slipway.records.history import read_records
+from slipway.records.history import read_history
 from slipway.records.record import Record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -29,7 +29,7 @@ def check_newest(release: Release) -> None:
 
 def find_newest(release: Release) -> Record | None:
     """The record of what was applied last at the release's target; None if there is none. Raises StoreError."""
-    return read_records(Store(release.store), release.model).history.at(release.target, release.deployment).newest
+    return read_history(Store(release.store), release.model).at(release.target, release.deployment).newest
 
 
 def explain_rollout(release: Release, release_id: str, reason: str) -> str:

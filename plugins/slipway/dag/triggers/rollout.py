@@ -52,7 +52,9 @@ class RolloutTrigger(ReleaseTrigger):
             return await self._check_stuck(release, deployment, verdict)
         pods = await list_pods_async(release.target, deployment["spec"]["selector"]["matchLabels"])
         verdict = judge_pods(pods, release_id=self.release_id, namespace=namespace)
-        return self._check_drain(deployment, pods) or verdict if verdict.outcome == "pass" else verdict
+        if verdict.outcome != "pass":
+            return verdict
+        return self._check_drain(deployment, pods) or verdict
 
     def _check_drain(self, deployment: JsonObject, pods: list[JsonObject]) -> Verdict | None:
         """Wait, if terminating pods of another release have the same version; None if there are none."""
