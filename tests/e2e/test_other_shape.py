@@ -2,14 +2,10 @@
 
 import base64
 import json
-import os
-import subprocess
 import urllib.request
-from pathlib import Path
 
 import pytest
-from trial_project import PROJECT, remove_images
-from workers import TASKS, Workers
+from untrained import Untrained, refreshed_by_workers
 
 from slipway.records.store import read_json
 
@@ -20,40 +16,17 @@ MODEL = "shape"
 
 @pytest.fixture(scope="module")
 def checkpoint(model_python, tmp_path_factory):
-    """A folder with the checkpoint and the image, and 🤗's own answer to it."""
-    root = tmp_path_factory.mktemp("shape")
-    settings = {
-        "PYTHONPATH": str(PROJECT / "include" / "model"),
-        "TF_USE_LEGACY_KERAS": "1",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    program = Path(__file__).with_name("other_shape.py")
-    done = subprocess.run(
-        [model_python, program, root], capture_output=True, text=True, check=False, env={**os.environ, **settings}
-    )
-    assert done.returncode == 0, done.stderr
-    return root, json.loads(done.stdout.splitlines()[-1])
+    """A checkpoint of an odd shape: 48 pixels, 7 labels, another normalization."""
+    return Untrained.make(model_python, "odd", tmp_path_factory.mktemp("shape"))
 
 
 @pytest.fixture(scope="module")
 def released(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
-    """The facts of a whole refresh whose graph marks bad images; what it made is removed afterwards."""
-    root, answer = checkpoint
-    golden = {"name": "side", "image": f"{MODEL}/side.jpg", "label": answer["label"]}
-    model_file = {
-        "source": {"folder": f"{MODEL}/checkpoint"},
-        "export": {"top_k": 3, "max_side": 1000, "on_bad_image": "mark"},
-        "gate": {"golden": [{**golden, "min_confidence": round(answer["confidence"] - 0.01, 3)}], "passes": 2},
-        "target": {"deployment": "tfs-shape", "overlay": "local", "strategy": "rolling"},
-    }
-    remove_images(engine, MODEL)
-    workers = Workers(tmp_path_factory.mktemp("workers"), surroundings, MODEL, model_file, files=root)
-    for task_id in TASKS:
-        workers.run(task_id)
-    yield workers.facts
-    workers.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
-    remove_images(engine, MODEL)
+    """The facts of a whole refresh whose graph marks bad images."""
+    model_file = checkpoint.model_file(MODEL, overlay="local", top_k=3, max_side=1000, on_bad_image="mark")
+    root, own = tmp_path_factory.mktemp("workers"), {"model": MODEL, "model_file": model_file}
+    with refreshed_by_workers(root, surroundings, kubectl, engine, files=checkpoint.folder, **own) as workers:
+        yield workers.facts
 
 
 def ask(facts, signature, *files):
@@ -72,13 +45,11 @@ def test_it_is_live_and_gated(released):
 
 def test_every_signature_answers(released, checkpoint):
     """Raw bytes get 🤗's own label and confidence; top_k has as many labels as the model file says; a bad image is marked."""
-    root, answer = checkpoint
-    image = (root / "side.jpg").read_bytes()
-    raw, marked = ask(released, "raw_bytes", image, b"no image")
-    assert raw == {"label": answer["label"], "confidence": pytest.approx(answer["confidence"], abs=1e-4)}
+    raw, marked = ask(released, "raw_bytes", checkpoint.image, b"no image")
+    assert raw == {"label": checkpoint.label, "confidence": pytest.approx(checkpoint.confidence, abs=1e-4)}
     assert marked == {"label": "!bad image: is no JPEG, PNG, GIF, BMP or WebP image", "confidence": 0.0}
-    [best] = ask(released, "top_k", image)
-    assert best["labels"][0] == answer["label"]
+    [best] = ask(released, "top_k", checkpoint.image)
+    assert best["labels"][0] == checkpoint.label
     assert (len(best["labels"]), best["scores"]) == (3, sorted(best["scores"], reverse=True))
 
 

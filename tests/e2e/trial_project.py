@@ -12,23 +12,36 @@ from slipway.steps.rendering import render_release
 PROJECT = Path(__file__).parents[2]
 
 
-def copy_project(place, model, model_file, *, files=None):
-    """Copy the parts of the project that a worker has, with one more model file, and with `files` as the model's folder."""
+def copy_project(place, model, model_file, *, files=None, overlays=None):
+    """Copy the parts of the project that a worker has, with one more model file and more overlays: kustomizations by name.
+
+    `files` become the model's folder.
+    """
     for part in ("dags", "plugins", "include"):
         shutil.copytree(PROJECT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "faults-*"))
     (place / "include" / "served" / f"{model}.yaml").write_text(yaml.safe_dump(model_file))
+    for name, kustomization in (overlays or {}).items():
+        overlay = place / "include" / "manifests" / "overlays" / name
+        overlay.mkdir()
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     if files:
         shutil.copytree(files, place / "include" / "served" / model)
     return place
 
 
 def trial_file(**changes):
-    """The shipped model file with another Deployment, and without a preview, which most tests do not need."""
+    """The shipped model file with another Deployment, and without a preview, which most tests do not need.
+
+    `changes` are by field: `schedule`, or `gate__passes` of a part.
+    """
     file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
     file["target"] |= {"deployment": "tfs-trial", "strategy": "rolling"}
     for dotted, value in changes.items():
-        part, field = dotted.split("__")
-        file.setdefault(part, {})[field] = value
+        *parts, field = dotted.split("__")
+        place = file
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[field] = value
     return file
 
 

@@ -33,6 +33,12 @@ POLL_S = 1.0
 SKIP_S = 0.05  # `airflow dags test` sleeps a second for each task that it skips
 
 
+class Finished(subprocess.CompletedProcess):
+    """A program that has ended, and the largest memory of one of its processes: `peak_mib`."""
+
+    peak_mib = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Warm:
     """The parent process."""
@@ -58,8 +64,10 @@ class Warm:
             }  # fmt: skip
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
-            status = int(self.process.stdout.readline())
-            return subprocess.CompletedProcess(order["program"], status, stdout.read(), stderr.read())
+            status, peak_kib = map(int, self.process.stdout.readline().split())
+            done = Finished(order["program"], status, stdout.read(), stderr.read())
+            done.peak_mib = peak_kib // 1024
+            return done
 
     def end(self):
         """End the process."""
@@ -76,8 +84,8 @@ def serve(orders, answers):
             become(order)
         if order["kill_after_s"] is not None:
             kill_later(child, order)
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        _, status, used = os.wait4(child, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)} {used.ru_maxrss}\n")
         answers.flush()
 
 

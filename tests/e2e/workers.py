@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 from trial_project import copy_project
@@ -27,25 +28,28 @@ TASK_LIMIT_S = 3600
 class Workers:
     """Gives each task a checkout, a home and a temporary folder that no other task has, and keeps the facts."""
 
-    def __init__(self, root, surroundings, model, model_file, *, files=None):
-        self.root, self.model, self.files = root, model, files
-        self.model_file = model_file
+    def __init__(self, root, surroundings, model, model_file, **more):
+        self.root, self.model, self.model_file = root, model, model_file
+        self.more = more  # files and overlays of its project
         self.environment = {**surroundings, "AIRFLOW_VAR_SLIPWAY_STORE": f"file://{root}/store"}
         self.facts = {"params": {}}
+        self.spent = {}  # seconds and MiB, by task
         self.warm = Warm.start({**self.environment, "AIRFLOW_HOME": f"{root}/airflow"})
 
     def run(self, task_id, *, check=True, facts=None, store=None):
         """Run a task on a new worker, which may have another store; the finished process. With `check`, the result becomes a fact."""
         home = Path(self.root) / f"worker-{len(list(Path(self.root).glob('worker-*')))}-{task_id}"
         (home / "tmp").mkdir(parents=True)
-        project = copy_project(home / "project", self.model, self.model_file, files=self.files)
+        project = copy_project(home / "project", self.model, self.model_file, **self.more)
         (home / "facts.json").write_text(json.dumps(facts or self.facts))
         own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "AIRFLOW_HOME": str(home / "airflow")}
         own |= {"AIRFLOW_VAR_SLIPWAY_STORE": store} if store else {}
+        began_s = time.monotonic()
         done = self.warm.run(
             WORKER, project, f"refresh_{self.model}", task_id, "test__1", home / "facts.json",
             environment={**self.environment, **own}, directory=home, timeout_s=TASK_LIMIT_S,
         )  # fmt: skip
+        self.spent[task_id] = (time.monotonic() - began_s, done.peak_mib)
         leftovers = [path.name for path in (home / "tmp").iterdir() if path.name.startswith("slipway")]
         shutil.rmtree(home)
         assert leftovers == [], "a task left files in its temporary folder"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from dag_run import LIMIT_S, Run, until
-from inconclusive_model import inconclusive_model
 from random_kills import KILLS, SEED
 from scheduler_race import lose_deferrals
+from stand_model import stand_model
 
 POLL_S = 0.02
 TAKES_S = {"asked": 1.9, "answered": 1.1}  # measured; after an instant that came too late, the span is shorter
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.faults]
 @pytest.fixture(scope="module")
 def inconclusive(stand, kubectl, engine, airflow_api):
     """A model whose gate is inconclusive."""
-    with inconclusive_model("faults-inconclusive", stand, kubectl, engine, airflow_api) as trial:
+    with stand_model("faults-inconclusive", stand, kubectl, engine, airflow_api, gate__latency_ms=1) as trial:
         yield trial
 
 

@@ -1,4 +1,4 @@
-"""A model whose gate is always inconclusive, in the stand's Airflow for the length of a `with` block."""
+"""A model file of a test in the stand's Airflow, for the length of a `with` block."""
 
 import json
 import urllib.error
@@ -13,15 +13,16 @@ from trial_project import PROJECT, remove_images, trial_file
 
 
 @contextmanager
-def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
-    """A model file with a latency limit that no server meets: its `dag`, its `records()`, oldest first, and `write(**changes)`."""
+def stand_model(model, stand, kubectl, engine, airflow_api, **fields):
+    """A model with a preview: its `dag`, its `records()`, oldest first, and `write(**changes)`, which changes its file."""
     path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
-    own = {"gate__latency_ms": 1, "target__deployment": f"tfs-{model}", "target__strategy": "preview", **rules}
+    own = {"target__deployment": f"tfs-{model}", "target__strategy": "preview", **fields}
     kept = Path(stand["store"].removeprefix("file://")) / "records" / model
     before = set(kept.glob("*.json"))
 
     def write(**changes):
         path.write_text(yaml.safe_dump(trial_file(**{**own, **changes})))
+        parse_again(airflow_api)
 
     def knows():
         try:
@@ -34,7 +35,6 @@ def inconclusive_model(model, stand, kubectl, engine, airflow_api, **rules):
         return sorted(new, key=lambda record: record["opened"])
 
     write()
-    parse_again(airflow_api)
     try:
         until(knows, f"Airflow knows {dag}")
         yield SimpleNamespace(model=model, dag=dag, write=write, records=records)
