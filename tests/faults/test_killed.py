@@ -148,7 +148,7 @@ def test_rollback(harness, write_row):
     with harness.container(args=["--rest_api_port=none"]):
         for task_id in (*BEFORE, "apply"):
             dead[task_id] = result(harness.task(task_id, facts=dead, run_id="dead"))
-    harness.took_s["rollback"] = 15.0
+    harness.took_s["rollback"] = 7.0
     failed = {**dead, "states": {"gate": "failed", "rollback": "running"}}
     rollback, good_s = kill_repeatedly(harness, "rollback", failed, "dead")
     harness.task("record", facts={**failed, "states": {"gate": "failed"}}, run_id="dead")

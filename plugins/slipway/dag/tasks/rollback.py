@@ -21,6 +21,7 @@ from slipway.dag.tasks.waits import AddressWait, RolloutWait
 from slipway.dag.tries import count_lost_try
 from slipway.errors import LeaseLost, RollbackFailed, TargetBusy
 from slipway.facts import Applied, Export, JsonObject, from_dict, to_dict
+from slipway.names import record_key
 from slipway.release import Release
 from slipway.steps.waits import fixed_address, public_gate, why_no_grpc
 from slipway.verdict import Verdict
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from slipway.records.history import History
+    from slipway.records.store import Store
     from slipway.steps.rollback import RollbackPlan
 
 UNDOING = "undoing"  # XCom's key for the release that is being brought back
@@ -111,17 +113,21 @@ class RollbackOperator(BaseOperator):
 
         store = Store(read_settings().store)
         plan, history = self._plan(run, store)
+        if plan.action == "nothing":
+            return _completed(run, plan, history, store)
         target = target_now(history.records[-1], locate(run.release.target) if run.has_release else None)
         last = replace(from_dict(Release, history.records[-1]["release"]), target=target)
         acquire = partial(self._acquire, run, last, APPLY_S)
         if plan.action != "keep":
             acquire()
-            plan, history = self._plan(run, store)  # another run may have ended since
+            plan, history = self._plan(run, store)
+            if plan.action == "nothing":  # another run has ended since
+                return _completed(run, plan, history, store)
         if plan.action == "remove":
             remove_release(store, history, target)
         if plan.good is None:
             return {"action": plan.action, "reason": plan.reason}
-        undo_id = f"{run.run_id}.undo"
+        undo_id = _undo_id(run)
         release, export, pushed = release_of_record(
             plan.good, run_id=undo_id, store=store.uri, installation=ensure_installation(), target=target
         )
@@ -137,8 +143,8 @@ class RollbackOperator(BaseOperator):
         run.leave(UNDOING, undoing)
         return undoing
 
-    def _plan(self, run: Run, store: Any) -> tuple[RollbackPlan, History]:
-        """What to roll back, and the records that say so. Skipped if nothing is."""
+    def _plan(self, run: Run, store: Store) -> tuple[RollbackPlan, History]:
+        """What to roll back, and the records that say so."""
         from slipway.records.history import read_current_history
         from slipway.steps.rollback import plan_rollback
 
@@ -148,8 +154,6 @@ class RollbackOperator(BaseOperator):
         applied = states.get(task_ids.APPLY) == "success"
         plan = plan_rollback(history, run_id=run.run_id, proven=proven, applied=applied)
         log.info("rollback: %s: %s", plan.action, plan.reason)
-        if plan.action == "nothing" or history.newest is None:
-            raise AirflowSkipException(plan.reason)
         return plan, history
 
     def _wait(
@@ -206,6 +210,21 @@ class RollbackOperator(BaseOperator):
             run.report(Verdict.failed(reason))
             log.warning("rollback: %s", reason)
             raise AirflowSkipException(reason) from error
+
+
+def _undo_id(run: Run) -> str:
+    """The id under which what this run rolled back to is recorded."""
+    return f"{run.run_id}.undo"
+
+
+def _completed(run: Run, plan: RollbackPlan, history: History, store: Store) -> JsonObject:
+    """The result of a rollback whose earlier try was lost after it had recorded that the release serves. Skipped if there was none."""
+    last = history.newest
+    if last is None or last["run_id"] != _undo_id(run) or last["outcome"] != "live":
+        raise AirflowSkipException(plan.reason)
+    log.info("rollback: an earlier try has brought release %s back", last["release_id"])
+    uri = store.uri_of(record_key(last["model"], last["run_id"]))
+    return {"action": "restore", "reason": plan.reason, "release": last["release_id"], "record": uri}
 
 
 def _close(undoing: JsonObject, event: JsonObject) -> str:

@@ -9,6 +9,7 @@ from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.errors import InputRefused, LeaseLost, RollbackFailed, StoreError, TargetBusy
 from slipway.facts import to_dict
 from slipway.records.record import read_record, write_record
+from slipway.records.store import read_json
 
 STUCK = (
     "deployment/tfs-server in shop: 0 of 1 updated replicas are available; pod/a: ErrImagePull: x: not found, for 12 s"
@@ -137,3 +138,14 @@ def test_rollback_is_retried_if_its_record_cannot_be_closed(rolling_back, leases
     with pytest.raises(StoreError):
         rollback().gated(rolling_back, {"outcome": "pass", "reason": "right", "found": None})
     assert Run(rolling_back).verdict_of("rollback")["reason"].startswith("StoreError: ")
+
+
+def test_rollback_whose_last_try_was_lost_says_what_it_did(failed, record_of, store):
+    """A try that is killed after it recorded the release leaves no result; the next one finds the record. Without one it is skipped."""
+    write_record(store, record_of(f"{failed['run_id']}.undo", "live", 2))
+    done = rollback().execute(failed)
+    assert (done["action"], done["release"]) == ("restore", record_of("r", "live", 2)["release_id"])
+    assert read_json(done["record"])["run_id"] == f"{failed['run_id']}.undo"
+    write_record(store, record_of("another", "live", 3))
+    with pytest.raises(AirflowSkipException, match="proven live"):
+        rollback().execute(failed)
