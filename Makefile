@@ -74,7 +74,7 @@ test-all:  ## run make test, the slow tests and the faults, one after another
 	    began=$$SECONDS; echo "== make $$part"; $(MAKE) --no-print-directory $$part && how=passed || { how=FAILED; failed=1; }; \
 	    ended+="== make $$part: $$how after $$((SECONDS - began)) s"$$'\n'; done; printf '%s' "$$ended"; exit $$failed
 
-test-faults:  ## inject faults on the stand (up to an hour, no other checkout on it), and update docs/faults.md's table
+test-faults:  ## inject faults on the stand (takes long, no other checkout on it), and update docs/faults.md's table
 	@$(STAND) up --gke && $(DEV)/python tests/faults/suite.py
 
 times:  ## measure runs task by task and update docs/times.md

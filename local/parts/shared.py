@@ -16,7 +16,7 @@ from local.errors import StandError
 from local.parts import checkout, cluster, engine, leftovers
 from local.programs.locks import change_lock, locked, locked_at_once, shared_lock
 from local.programs.shell import run, wait_until
-from local.programs.supervision import Program, Supervisor, answers, pids, set_programs, shut_down, start, states, stop
+from local.programs.supervision import Program, Supervisor, answers, set_programs, shut_down, start, states, stop
 from local.progress import step
 from local.settings import Settings
 
@@ -250,8 +250,3 @@ def use_shared(settings: Settings) -> None:
 
     start(checkout.supervisor(settings), "lock")
     wait_until(is_held, seconds=LOCK_S, what=f"{shared_lock(settings)}: not held")
-
-
-def shared_pids(settings: Settings) -> dict[str, int]:
-    """The process ids of the shared programs, for tests that kill one."""
-    return pids(supervisor(settings))

@@ -144,9 +144,9 @@ def test_killed_shared_part_comes_back(stand):
         if refusal:
             assert "another checkout uses them" in refusal
             return
-        old = shared.shared_pids(settings)["registry"]
+        old = pids(shared.supervisor(settings))["registry"]
         os.kill(old, signal.SIGKILL)
-        eventually(lambda: shared.shared_pids(settings).get("registry", old) != old)
+        eventually(lambda: pids(shared.supervisor(settings)).get("registry", old) != old)
         assert eventually(lambda: shared.registry_answers(stand["registry"].split("/", maxsplit=1)[0]))
     with locked_at_once(shared_lock(settings)) as free:
         assert not free  # no other checkout's `down` finds them unused
