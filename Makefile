@@ -57,7 +57,7 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	lane() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
 	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
-	longest="tests/e2e/test_preview.py tests/e2e/test_story.py tests/e2e/test_workers.py"; \
+	longest="tests/e2e/test_preview.py tests/e2e/test_story.py tests/e2e/test_workers.py tests/e2e/test_gate.py"; \
 	lane tests "tests of many runs in an Airflow of their own" "alongside" $$longest; \
 	lane tests "tests with Google, and others with an Airflow of their own" "(google or alongside) and not alone" tests/e2e \
 	    $$(printf -- '--ignore=%s ' $$longest); \
