@@ -56,8 +56,8 @@ def render_endpoints(services: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
             host = ingress[0].get("ip") or ingress[0].get("hostname")
             ports = {port.get("name", ""): port["port"] for port in service["spec"]["ports"]}
             endpoints[service["metadata"]["labels"]["slipway/model"]] = {
-                "rest": f"http://{host}:{ports.get('restapi', 8501)}",
-                "grpc": f"{host}:{ports.get('grpc', 8500)}",
+                "rest": f"http://{host}:{ports.get('tf-serving-restapi', 8501)}",
+                "grpc": f"{host}:{ports.get('tf-serving-grpc', 8500)}",
             }
     return endpoints
 

@@ -78,7 +78,7 @@ def _announce_creation(target: Target, cluster: GkeCluster, spec: ClusterSpec) -
     cost = standing_cost(read_prices(), cluster_shape_of_spec(spec, cluster.location))
     yield Finding(outcome="ok", said=f"{cluster} will be created: {cost}")
     if target.namespace != EVERY_CLUSTERS_NAMESPACE:
-        yield Finding(outcome="ok", said=f"namespace {target.namespace} will be created by apply")
+        yield Finding(outcome="ok", said=f"namespace {target.namespace} will be created")
 
 
 def _find(target: Target, cluster: GkeCluster) -> tuple[JsonObject | None, list[Finding]]:

@@ -74,7 +74,7 @@ class WatchSettings(Part):
 
 
 class RetentionSettings(Part):
-    """How much of the past is kept. What exceeds it is pruned after each run that applied something."""
+    """How much of the past is kept. What exceeds it is pruned at the end of each run that had something to do."""
 
     releases: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=DEFAULT_RETENTION.releases,

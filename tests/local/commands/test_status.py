@@ -6,10 +6,10 @@ from local.commands.status import render_endpoints, render_look, render_table
 
 SERVICE = {
     "metadata": {"name": "tfs-server", "labels": {"slipway/model": "digits-vit"}},
-    "spec": {"ports": [{"name": "grpc", "port": 8500}, {"name": "restapi", "port": 8501}]},
+    "spec": {"ports": [{"name": "tf-serving-grpc", "port": 8510}, {"name": "tf-serving-restapi", "port": 8511}]},
     "status": {"loadBalancer": {"ingress": [{"ip": "127.20.1.1"}]}},
 }
-ENDPOINTS = {"digits-vit": {"rest": "http://127.20.1.1:8501", "grpc": "127.20.1.1:8500"}}
+ENDPOINTS = {"digits-vit": {"rest": "http://127.20.1.1:8511", "grpc": "127.20.1.1:8510"}}
 STATUS = {
     "kubeconfig": "/x/kubeconfig",
     "namespace": "slipway-1",
@@ -33,7 +33,7 @@ def test_endpoints_of_services_with_an_address():
 def test_endpoint_by_host_name():
     """Some load balancers have a host name instead of an IP address."""
     named = {**SERVICE, "status": {"loadBalancer": {"ingress": [{"hostname": "lb.example.org"}]}}}
-    assert render_endpoints([named])["digits-vit"]["rest"] == "http://lb.example.org:8501"
+    assert render_endpoints([named])["digits-vit"]["rest"] == "http://lb.example.org:8511"
 
 
 def test_table_marks_the_stand_in():
@@ -46,7 +46,7 @@ def test_look_names_pages_login_and_a_request():
     text = render_look(STATUS, "digits-vit", Path(__file__).parents[3])
     assert "http://127.0.0.1:28081/dags/refresh_digits_vit" in text
     assert "/x/password" in text
-    assert "http://127.20.1.1:8501/v1/models/digits-vit:predict" in text
+    assert "http://127.20.1.1:8511/v1/models/digits-vit:predict" in text
 
 
 def test_look_names_the_next_command_if_nothing_is_served():
