@@ -25,9 +25,11 @@ from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 
 Check = Callable[[], None]  # raises if another run may write by now
 
+# Kinds by which the API server refuses or changes new pods: the pods of an apply must not meet those of an earlier release.
+ADMISSION_KINDS = frozenset({"ResourceQuota", "LimitRange"})
 # Kinds that can block a release's requests or pods, or answer in its place. A Job can too, but would run again if a rollback
 # created it again.
-RESTRICTING_KINDS = frozenset({"NetworkPolicy", "ResourceQuota", "LimitRange"})
+RESTRICTING_KINDS = ADMISSION_KINDS | {"NetworkPolicy"}
 COMPETING_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
 
 log = logging.getLogger(__name__)
@@ -35,10 +37,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPlan:
-    """What an apply writes, in this order; and what is deleted later, in this order."""
+    """What an apply writes, in this order; and what is deleted, in this order: most of it later."""
 
     apply: tuple[Manifest, ...]
     prune: tuple[ObjectRef, ...]
+
+    @property
+    def prune_first(self) -> tuple[ObjectRef, ...]:
+        """What is deleted before the first manifest is applied: the API server would refuse or change new pods because of it."""
+        return tuple(ref for ref in self.prune if ref.kind in ADMISSION_KINDS)
 
 
 def plan_apply(objects: list[Manifest], before: tuple[ObjectRef, ...]) -> ApplyPlan:
@@ -119,32 +126,15 @@ def remove_objects(
 
     Objects that do not have the model's label, or a label of these releases, are kept. Returns the kept objects.
     """
-    kept = []
-    plan = plan_apply([], refs)
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
-        for ref in plan.prune:
-            live = _read(client, target, ref)
-            if live is None:
-                continue
-            labels = dict(live.metadata.labels or {})
-            if not _is_of(live, model):
-                log.warning("apply: %s is kept: it no longer belongs to model %s", ref, model)
-                kept.append(ref)
-            elif releases is not None and labels.get(LABEL_RELEASE) not in releases:
-                log.warning(
-                    "apply: %s is kept: it is of release %s, which is unknown here", ref, labels.get(LABEL_RELEASE)
-                )
-                kept.append(ref)
-            else:
-                _delete(client, target, ref)
-    return tuple(kept)
+        return _remove(client, target, model, plan_apply([], refs).prune, releases=releases)
 
 
 def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str, int]:
     """Apply a plan's manifests. Returns the Deployment's uid and generation from the API server's response.
 
-    Nothing is deleted: old pods, users or a rollback may need what the release no longer has. Nothing is written unless the
-    whole plan passes a dry run. Then `check` is called: it raises if another run may be writing.
+    Only what limits new pods is deleted: old pods, users or a rollback may need the rest of what the release no longer has.
+    Nothing is written unless the whole plan passes a dry run. Then `check` is called: it raises if another run may be writing.
     Raises FieldOwnedElsewhere, ApplyRefused, ClusterUnreachable.
     """
     uid, generation = "", 0
@@ -154,6 +144,7 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
         for manifest in plan.apply:
             _apply(client, release, manifest, dry_run=True)
         check()
+        _remove(client, release.target, release.model, plan.prune_first)
         for manifest in plan.apply:
             answer = _apply(client, release, manifest, dry_run=False)
             log.info("apply: %s generation %s", manifest_name(manifest), answer.metadata.generation)
@@ -191,6 +182,27 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
             f"or target.namespace, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
         )
     return live
+
+
+def _remove(
+    client: Any, target: Target, model: str, refs: tuple[ObjectRef, ...], *, releases: frozenset[str] | None = None
+) -> tuple[ObjectRef, ...]:
+    """Delete these objects in their order as `remove_objects` does; the kept ones."""
+    kept = []
+    for ref in refs:
+        live = _read(client, target, ref)
+        if live is None:
+            continue
+        labels = dict(live.metadata.labels or {})
+        if not _is_of(live, model):
+            log.warning("apply: %s is kept: it no longer belongs to model %s", ref, model)
+            kept.append(ref)
+        elif releases is not None and labels.get(LABEL_RELEASE) not in releases:
+            log.warning("apply: %s is kept: it is of release %s, which is unknown here", ref, labels.get(LABEL_RELEASE))
+            kept.append(ref)
+        else:
+            _delete(client, target, ref)
+    return tuple(kept)
 
 
 def _is_of(live: Any, model: str) -> bool:

@@ -1,6 +1,7 @@
 """Objects that a release no longer has are deleted once it is proven. Until then old pods, users or a rollback may need them.
 
 What could block the gate or answer in its place is deleted before the gate. So is everything that a failed release added.
+What limits new pods is deleted before any are created.
 """
 
 import json
@@ -15,7 +16,7 @@ from slipway.dag.run import Run
 from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.rollback import UNDOING, RollbackOperator
 from slipway.dag.tasks.waits import RolloutSensor
-from slipway.errors import ApplyRefused, ClusterUnreachable, LeaseLost
+from slipway.errors import ApplyRefused, ClusterUnreachable, LeaseLost, TargetBusy
 from slipway.facts import ObjectRef, to_dict
 from slipway.kubernetes.apply import object_exists, remove_objects, split_outdated
 from slipway.names import LABEL_MODEL
@@ -54,6 +55,11 @@ def free():
     """A check that finds no other run."""
 
 
+def refuse():
+    """A check that finds another run."""
+    raise TargetBusy("held by run r9")
+
+
 class Releases:
     """Two releases of a model: each has a generated ConfigMap of its own. The first is live."""
 
@@ -67,11 +73,11 @@ class Releases:
         """Apply the second release."""
         return deploy(self.second, self.export, self.images[1], check=free)
 
-    def bring_first_back(self):
+    def bring_first_back(self, *, check=free):
         """Apply the first release again, as a rollback does; its release and what was applied."""
         release = replace(self.first, run_id="second.undo")
         stored = {"manifests_uri": self.applied.manifests_uri, "manifests_hash": self.applied.manifests_hash}
-        return release, redeploy(release, self.export, self.images[0], **stored, check=free)
+        return release, redeploy(release, self.export, self.images[0], **stored, check=check)
 
 
 @pytest.fixture
@@ -87,9 +93,20 @@ def releases(api_server, overlay, release, export, pushed):
 @pytest.fixture(params=["added", "dropped"])
 def blocking(request, api_server, overlay, release, export, pushed):  # noqa: PLR0917
     """Two releases; what blocks or shares users' requests is in the second one only (added), or in the first one only (dropped)."""
+    return two_releases(overlay, release, export, pushed, objects=BLOCKING, added=request.param == "added")
+
+
+@pytest.fixture(params=["added", "dropped"])
+def limiting(request, api_server, overlay, release, export, pushed):  # noqa: PLR0917
+    """Two releases; what limits new pods is in the second one only (added), or in the first one only (dropped)."""
+    return two_releases(overlay, release, export, pushed, objects=LIMITING, added=request.param == "added")
+
+
+def two_releases(overlay, release, export, pushed, *, objects, added):
+    """Two releases, of which one has these objects too: the second if they are `added`."""
     place = overlay(**SETTINGS)
     file = place / "kustomization.yaml"
-    (place / "blocking.yaml").write_text(yaml.safe_dump_all(BLOCKING))
+    (place / "blocking.yaml").write_text(yaml.safe_dump_all(objects))
 
     def render(run_id, *, size, blocks):
         resources = ["../../base", *(["blocking.yaml"] if blocks else [])]
@@ -97,10 +114,19 @@ def blocking(request, api_server, overlay, release, export, pushed):  # noqa: PL
         file.write_text(yaml.safe_dump({"resources": resources, "configMapGenerator": literals}))
         return render_release(replace(release, run_id=run_id, overlay="mine"))
 
-    added = request.param == "added"
     first = render("first", size="before", blocks=not added)
     return Releases(first, render("second", size="after", blocks=added), export, pushed)
 
+
+LIMITING = [
+    {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}},
+    {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "tiny"},
+        "spec": {"limits": [{"type": "Container", "default": {"memory": "8Mi"}}]},
+    },
+]
 
 only_added = pytest.mark.parametrize("blocking", ["added"], indirect=True)
 only_dropped = pytest.mark.parametrize("blocking", ["dropped"], indirect=True)
@@ -122,6 +148,13 @@ def clean_up(context_of, leases):
         return RemovePreviewOperator(task_id="remove_preview", proof_task_id="gate").execute(context)
 
     return run
+
+
+def writes_of(api_server, apply):
+    """The kinds in the paths of the writes of an apply, in their order."""
+    before = len(api_server.writes)
+    apply()
+    return [(write.split()[0], write.rsplit("/", 2)[1]) for write in api_server.writes[before:]]
 
 
 def objects_of(release):
@@ -176,6 +209,34 @@ def test_kept_without_the_models_label(api_server, releases, clean_up, caplog):
     assert before in api_server.names("ConfigMap")
     assert before not in objects_of(releases.second)
     assert f"configmap/{before} is kept: it no longer belongs to model digits-vit" in caplog.text
+
+
+def test_what_limits_pods_is_deleted_before_pods_are_created(api_server, limiting):
+    """By a release that no longer has it, and by the rollback to one. The API server applies it to each new pod."""
+    limits = [("DELETE", "limitranges"), ("DELETE", "resourcequotas")]
+    writes = writes_of(api_server, limiting.apply_second)
+    if ("PATCH", "resourcequotas") in writes:
+        writes = writes_of(api_server, limiting.bring_first_back)
+    assert sorted(writes[:2]) == limits
+    assert ("PATCH", "deployments") in writes[2:]
+    assert api_server.names("ResourceQuota") == api_server.names("LimitRange") == []
+
+
+@pytest.mark.parametrize("limiting", ["dropped"], indirect=True)
+def test_rollback_creates_again_what_limits_pods(api_server, limiting):
+    """The good release has it: nothing is missing when it serves again."""
+    limiting.apply_second()
+    limiting.bring_first_back()
+    assert (api_server.names("ResourceQuota"), api_server.names("LimitRange")) == (["none"], ["tiny"])
+
+
+@pytest.mark.parametrize("limiting", ["added"], indirect=True)
+def test_what_limits_pods_is_kept_if_another_run_may_write(api_server, limiting):
+    """The check comes before the first write, and a deletion is one."""
+    limiting.apply_second()
+    with pytest.raises(TargetBusy):
+        limiting.bring_first_back(check=refuse)
+    assert (api_server.names("ResourceQuota"), api_server.names("LimitRange")) == (["none"], ["tiny"])
 
 
 @pytest.fixture
