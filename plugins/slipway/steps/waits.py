@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from slipway.errors import InputRefused
+from slipway.facts import JsonObject
 from slipway.names import dag_id
 from slipway.records.history import read_history
 from slipway.records.record import Record
@@ -80,15 +81,20 @@ def why_no_grpc(release: Release) -> str:
     return f"service/{release.service} has no port tf-serving-grpc"
 
 
-def public_gate(release: Release, *, previewed: bool, restored: bool = False) -> Release:
-    """The release with the limits that its public gate applies.
+def public_gate(
+    release: Release, *, previewed: bool, preview_verdict: JsonObject | None = None, restored: bool = False
+) -> Release:
+    """The release with the limits that its public gate applies. `preview_verdict` is that of the preview's gate, if it counts.
 
-    A restored release was judged in full when it was new, so only its golden cases and garbage are judged. The
-    same is true of a release without a preview although the model file asks for one: it is known to be good. After a preview, the labelled
-    set is not sent again, because the same image has already classified it.
+    A restored release was judged in full when it was new, so only its golden cases and garbage are judged. The same is true of a
+    release without a preview although the model file asks for one: it is known to be good. If the same image has classified the
+    labelled set as a preview, it is not sent again. A gate that passed, or was inconclusive, had sent the whole set.
     """
     if restored:
         return replace(release, gate=release.gate.promises_only)
     if release.strategy == "rolling":
         return release
-    return replace(release, gate=replace(release.gate, quality=None) if previewed else release.gate.promises_only)
+    if not previewed:
+        return replace(release, gate=release.gate.promises_only)
+    classified = (preview_verdict or {}).get("outcome") in {"pass", "inconclusive"}
+    return replace(release, gate=replace(release.gate, quality=None)) if classified else release

@@ -72,20 +72,26 @@ def test_reason_for_no_grpc_is_the_missing_address_or_port(release):
 
 QUALITY = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=None)
 RULES = Gate(latency_ms=5, quality=QUALITY, failures=2)
+NO_VERDICT = None
+FAILED_THERE, PASSED_THERE, UNSURE_THERE = (one.to_dict() for one in (FAILED, PASSED, INCONCLUSIVE))
 PUBLIC = {
-    "rolling": ("rolling", False, False, RULES),
-    "after a preview": ("preview", True, False, Gate(latency_ms=5, failures=2)),
-    "applied again without a preview": ("preview", False, False, Gate(failures=2)),
-    "restored": ("preview", False, True, Gate(failures=2)),
-    "restored by a rolling update": ("rolling", False, True, Gate(failures=2)),
+    "rolling": ("rolling", False, NO_VERDICT, False, RULES),
+    "after a preview": ("preview", True, PASSED_THERE, False, Gate(latency_ms=5, failures=2)),
+    "after a preview that a person approved": ("preview", True, UNSURE_THERE, False, Gate(latency_ms=5, failures=2)),
+    "after a preview whose gate did not run": ("preview", True, NO_VERDICT, False, RULES),
+    "after a preview whose gate failed": ("preview", True, FAILED_THERE, False, RULES),
+    "applied again without a preview": ("preview", False, NO_VERDICT, False, Gate(failures=2)),
+    "restored": ("preview", False, NO_VERDICT, True, Gate(failures=2)),
+    "restored by a rolling update": ("rolling", False, NO_VERDICT, True, Gate(failures=2)),
 }
 
 
-@pytest.mark.parametrize(("strategy", "previewed", "restored", "rules"), PUBLIC.values(), ids=PUBLIC)
-def test_public_gate_repeats_nothing_that_is_proven(release, strategy, previewed, restored, rules):
-    """After a preview the labelled set is not repeated; a release known to be good has only to keep its promises."""
+@pytest.mark.parametrize(("strategy", "previewed", "verdict", "restored", "rules"), PUBLIC.values(), ids=PUBLIC)
+def test_public_gate_repeats_nothing_that_is_proven(release, strategy, previewed, verdict, restored, rules):  # noqa: PLR0917
+    """A labelled set that the preview classified is not sent again; a release known to be good has only to keep its promises."""
     release = replace(release, strategy=strategy, gate=RULES)
-    assert public_gate(release, previewed=previewed, restored=restored) == replace(release, gate=rules)
+    found = public_gate(release, previewed=previewed, preview_verdict=verdict, restored=restored)
+    assert found == replace(release, gate=rules)
 
 
 GOES_ON = [

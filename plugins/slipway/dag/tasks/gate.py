@@ -14,7 +14,7 @@ from slipway.dag.deferral import GRACE_S, Times, Wait
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import BLUE, reported_failures
-from slipway.dag.task_ids import APPROVE, PREVIEW
+from slipway.dag.task_ids import APPROVE, PREVIEW, PREVIEW_GATE
 from slipway.dag.tasks.waits import WaitSensor
 from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
 from slipway.errors import GateFailed, SlipwayError, one_line
@@ -117,7 +117,10 @@ class PredictionSensor(WaitSensor):
             )
         return GateWait(
             release=public_gate(
-                release, previewed=run.result_of(PREVIEW) is not None, restored=run.action == "restore"
+                release,
+                previewed=run.result_of(PREVIEW) is not None,
+                preview_verdict=run.verdict_of(PREVIEW_GATE),
+                restored=run.action == "restore",
             ),
             export=run.export,
             url=run.address,

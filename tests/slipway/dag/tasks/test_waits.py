@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from slipway.dag.run import Run
+from slipway.dag.run import CLEARING, Run
 from slipway.dag.tasks import waits
 from slipway.dag.tasks.gate import PredictionSensor
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
@@ -260,6 +260,7 @@ def test_gate_repeats_nothing_that_was_proven(context, release, kind):
     """The labelled set is classified once per image; a release proven before has only to keep its promises."""
     strategy, preview, previewed, rules = RULES_OF[kind]
     run = context("gate", of=replace(release, strategy=strategy, gate=RULES))
+    run["ti"].facts["preview_gate", "verdict"] = PASS
     if not previewed:
         del run["ti"].facts["preview", "return_value"]
     with pytest.raises(TaskDeferred) as deferral:
@@ -267,6 +268,25 @@ def test_gate_repeats_nothing_that_was_proven(context, release, kind):
     _, kept = deferral.value.trigger.serialize()
     assert from_dict(Release, kept["release"]).gate == rules
     assert (kept["no_grpc"] == NO_GRPC_TO_PREVIEW) is preview
+
+
+SET_BY_HAND = {
+    "it left no verdict": None,
+    "it failed": {**FAIL, "release": "abcdefabcdef-preview", "clearing": 1},
+    "it passed before the run was cleared": {**PASS, "release": "abcdefabcdef-preview", "clearing": 0},
+}
+
+
+@pytest.mark.parametrize("verdict", SET_BY_HAND.values(), ids=SET_BY_HAND)
+def test_public_gate_sends_the_labelled_set_if_a_person_set_the_previews_gate(context, release, verdict):
+    """Nothing says how this release classifies it: the state that a person set is no measurement."""
+    run = context("gate", of=replace(release, strategy="preview", gate=RULES))
+    run["ti"].facts["preview", CLEARING] = run["ti"].facts["apply", CLEARING] = 1
+    run["ti"].facts["preview_gate", "verdict"] = verdict
+    with pytest.raises(TaskDeferred) as deferral:
+        PredictionSensor(task_id="gate").execute(run)
+    _, kept = deferral.value.trigger.serialize()
+    assert from_dict(Release, kept["release"]).gate == RULES
 
 
 NOT_ASKED = {"nobody is asked": (False, "ask"), "the model file says fail": (True, "fail")}
