@@ -140,9 +140,19 @@ def order_folder(model: str) -> str:
     return f"order/{model}"
 
 
+def order_key(model: str, number: int) -> str:
+    """The key of a number that orders a model's records."""
+    return f"{order_folder(model)}/{number}.json"
+
+
+def breaks_folder(model: str) -> str:
+    """The folder of the notes of runs that break a Lease."""
+    return f"breaks/{model}"
+
+
 def break_key(model: str, holder: str) -> str:
     """The key of the note that says which Lease a run breaks; `holder` is that run's identity."""
-    return f"breaks/{model}/{file_name(holder)}.json"
+    return f"{breaks_folder(model)}/{file_name(holder)}.json"
 
 
 def source_key(model: str, revision: str, suffix: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
-from slipway.names import order_folder, record_key, records_folder
+from slipway.names import order_folder, order_key, record_key, records_folder
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
 
@@ -48,10 +48,15 @@ def next_order(store: Store, model: str) -> int:
     """
     recorded = max(_recorded_orders(store, model), default=0)
     while True:
-        given = [name.removesuffix(".json") for name in store.names(order_folder(model))]
-        number = max([recorded, *map(int, filter(str.isdecimal, given))]) + 1
-        if store.claim(f"{order_folder(model)}/{number}.json", {}):
+        number = max([recorded, *read_orders(store, model)]) + 1
+        if store.claim(order_key(model, number), {}):
             return number
+
+
+def read_orders(store: Store, model: str) -> frozenset[int]:
+    """The numbers whose files the store has. Raises StoreError."""
+    given = [name.removesuffix(".json") for name in store.names(order_folder(model))]
+    return frozenset(map(int, filter(str.isdecimal, given)))
 
 
 def _recorded_orders(store: Store, model: str) -> Iterator[int]:

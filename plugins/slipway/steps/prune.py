@@ -15,11 +15,27 @@ from slipway.facts import from_dict
 from slipway.image.build import owner_of_images, remove_images
 from slipway.image.engine import engine
 from slipway.image.registry import repository_at
-from slipway.names import digest_of, record_key, rendered_key, repository_of
+from slipway.kubernetes.lease import Holder
+from slipway.names import (
+    break_key,
+    breaks_folder,
+    dag_id,
+    digest_of,
+    order_key,
+    record_key,
+    rendered_key,
+    repository_of,
+    rollback_dag_id,
+    teardown_dag_id,
+)
 from slipway.records.history import History, is_judged_record, place_of_record, preview_objects_of_record, read_records
-from slipway.records.record import Record, has_changed_cluster, release_identity, write_record
+from slipway.records.record import Record, has_changed_cluster, read_orders, release_identity, write_record
 from slipway.records.store import Store
 from slipway.release import Release, Retention, Source
+
+# The newest numbers of the order are kept, whatever has them: a run that read the numbers some time ago still finds the next one
+# taken, and the largest one stays.
+KEPT_NUMBERS = 100
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +50,8 @@ class Holdings:
     manifests: frozenset[str]
     rendered: frozenset[str] = frozenset()  # manifests as `resolve` rendered them
     quality: frozenset[str] = frozenset()  # labelled sets
+    orders: frozenset[int] = frozenset()  # numbers that were given to records
+    breaks: frozenset[str] = frozenset()  # notes of runs that broke a Lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +68,7 @@ class Pruned:
     """How many things were deleted."""
 
     records: int
-    artifacts: int  # exports, sources and manifests in the store
+    artifacts: int  # exports, sources, manifests and the like in the store
     images: int  # on the worker's engine
     registry: int  # images in the registry
 
@@ -102,9 +120,11 @@ def plan_prune(
     ]
     keys += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
     keys += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
+    old = [record for record in records if record["run_id"] not in ids]
+    left = [record for record in records if record["run_id"] in ids]
     return PrunePlan(
-        records=tuple(record for record in records if record["run_id"] not in ids),
-        keys=tuple(keys),
+        records=tuple(old),
+        keys=(*keys, *_order_keys(left, holdings, model), *_break_keys(old, holdings, model)),
         digests=frozenset(record["digest"] for record in kept if record["digest"]),
     )
 
@@ -145,6 +165,24 @@ def _versions(kept: list[Record], holdings: Holdings, retention: Retention) -> s
     """The versions of exports to keep: those of the kept releases, and the newest, whose runs may be cleared and resumed."""
     used = {record["version"] for record in kept if record["version"] is not None}
     return used | set(sorted(holdings.exports)[-retention.releases :])
+
+
+def _order_keys(left: list[Record], holdings: Holdings, model: str) -> list[str]:
+    """The numbers to delete: those that none of the records that are left has, without the newest."""
+    used = {record.get("order") for record in left}  # a record of an earlier Slipway has none
+    return [order_key(model, number) for number in sorted(holdings.orders)[:-KEPT_NUMBERS] if number not in used]
+
+
+def _break_keys(old: list[Record], holdings: Holdings, model: str) -> list[str]:
+    """The notes of the runs whose records are deleted. A note without a record may be of a run that has none yet."""
+    dags = (dag_id(model), rollback_dag_id(model), teardown_dag_id(model))
+    holders = [
+        Holder(installation=installation, dag_id=dag, run_id=record["run_id"]).identity
+        for record in old
+        if (installation := record["release"].get("installation"))  # a record of an earlier Slipway may not say
+        for dag in dags
+    ]
+    return sorted(key for holder in holders if _name(key := break_key(model, holder)) in holdings.breaks)
 
 
 def prune(release: Release, *, resolved: Release | None = None, images: frozenset[str] = frozenset()) -> Pruned:
@@ -200,6 +238,8 @@ def read_holdings(store: Store, model: str) -> Holdings:
         manifests=frozenset(store.names(f"manifests/{model}")),
         rendered=frozenset(store.names(f"rendered/{model}")),
         quality=frozenset(store.names(f"quality/{model}")),
+        orders=read_orders(store, model),
+        breaks=frozenset(store.names(breaks_folder(model))),
     )
 
 

@@ -8,10 +8,11 @@ from registry_stub import RegistryStub
 from slipway.errors import RetentionIncomplete
 from slipway.facts import from_dict
 from slipway.image.build import IMAGE_LABEL_STORE, IMAGE_LABEL_TITLE
+from slipway.names import break_key
 from slipway.records.history import find_bad_record
 from slipway.records.record import write_record
 from slipway.release import Gate, QualityBounds, Release, Retention
-from slipway.steps.prune import Holdings, plan_prune, prune, read_holdings
+from slipway.steps.prune import KEPT_NUMBERS, Holdings, plan_prune, prune, read_holdings
 from slipway.target import Target
 
 NOTHING_HELD = Holdings(exports=frozenset(), inputs={}, sources=frozenset(), manifests=frozenset())
@@ -193,6 +194,30 @@ def test_store_keeps_what_kept_releases_need(record_of):
     )
 
 
+def test_numbers_are_deleted_with_their_records(record_of):
+    """So are those that no record has any more. The newest are kept, even if a record has yet to be written for them."""
+    records = [{**numbered(record_of, f"run{n}", "live", n), "order": 2 * n} for n in range(1, 5)]
+    given = frozenset(range(1, 9 + KEPT_NUMBERS))
+    found = plan(records, replace(NOTHING_HELD, orders=given))
+    assert [record["order"] for record in found.records] == [2, 4]
+    assert found.keys == tuple(f"order/digits-vit/{n}.json" for n in (1, 2, 3, 4, 5, 7))
+    few = replace(NOTHING_HELD, orders=frozenset(range(1, KEPT_NUMBERS)))
+    assert plan(records, few).keys == ()
+
+
+def test_note_of_a_broken_lease_is_deleted_with_its_record(record_of):
+    """A run that has no record yet may need its note: it would break a second Lease without it."""
+    old, older, live, newest = (numbered(record_of, f"run{n}", "live", n, installation="here") for n in range(1, 5))
+    del older["release"]["installation"]  # of an earlier Slipway
+    runs = ["here/refresh_digits_vit/run1", "here/rollback_digits_vit/run1", "here/refresh_digits_vit/run3"]
+    runs += ["here/refresh_digits_vit/running", "there/refresh_digits_vit/run1"]
+    kept = {run: break_key("digits-vit", run) for run in runs}
+    notes = frozenset(Path(key).name for key in kept.values())
+    found = plan([old, older, live, newest], replace(NOTHING_HELD, breaks=notes))
+    assert [record["run_id"] for record in found.records] == ["run1", "run2"]
+    assert found.keys == tuple(sorted(kept[run] for run in runs[:2]))
+
+
 @pytest.fixture
 def filled(store, record_of):
     """A store with four proven releases and their artifacts."""
@@ -204,6 +229,8 @@ def filled(store, record_of):
         store.put_json({"version": n}, f"exports/digits-vit/inputs/i{n}.json")
         store.put_json({}, f"sources/digits-vit/{n}.tar")
         store.put_json({}, f"manifests/digits-vit/r{n}.yaml")
+        store.put_json({}, f"order/digits-vit/{n}.json")
+        store.put_json({}, f"breaks/digits-vit/{n}.json")
         store.put_json({"content_hash": f"sha256:{n}"}, f"versions/digits-vit/{n}.json")
         store.put_json({}, f"exports/other/{n}/export.json")
     return store
@@ -223,6 +250,7 @@ def test_prune_goes_on_if_a_part_fails(filled, release, closed_url, monkeypatch)
     held = read_holdings(filled, "digits-vit")
     assert (held.exports, set(held.inputs)) == ({3, 4}, {"i3.json", "i4.json"})
     assert (held.sources, held.manifests) == ({"3.tar", "4.tar"}, {"r3.yaml", "r4.yaml"})
+    assert (held.orders, held.breaks) == ({1, 2, 3, 4}, {f"{n}.json" for n in range(1, 5)})
     assert filled.names("exports/other") == ["1", "2", "3", "4"]
     assert filled.names("versions/digits-vit") == ["1.json", "2.json", "3.json", "4.json"]
     folder = Path(filled.uri.removeprefix("file://"))
