@@ -9,9 +9,15 @@ from typing import Any
 
 from slipway.errors import InputRefused
 from slipway.facts import Export, ObjectRef, Pushed, from_dict
-from slipway.names import records_folder
-from slipway.records.record import Record, has_changed_cluster, parse_record, record_is_about, why_unreadable
-from slipway.records.store import Store, read_bytes
+from slipway.records.record import (
+    Record,
+    has_changed_cluster,
+    last_order,
+    read_record_files,
+    record_is_about,
+    why_unreadable,
+)
+from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import Target, is_same_target
 
@@ -105,6 +111,7 @@ class Records:
 
     records: tuple[Record, ...]
     unread: tuple[str, ...]
+    last_order: int  # the largest number that any of them has, for `next_order`
 
     @property
     def history(self) -> History:
@@ -120,15 +127,14 @@ def read_history(store: Store, model: str) -> History:
 def read_records(store: Store, model: str) -> Records:
     """All records of a model; an unreadable record is skipped with a warning. Raises StoreError."""
     records, unread = [], []
-    for name in store.names(records_folder(model)):
-        key = f"{records_folder(model)}/{name}"
-        found = parse_record(read_bytes(store.uri_of(key)))
+    files = dict(read_record_files(store, model))
+    for uri, found in files.items():
         if why := why_unreadable(found):
-            unread.append(f"{store.uri_of(key)}: {why}")
+            unread.append(f"{uri}: {why}")
             log.warning("%s: skipped. Next: fix it, use the Slipway version that wrote it, or move it away", unread[-1])
         else:
             records.append(found)
-    return Records(tuple(sorted(records, key=_order_of_record)), tuple(unread))
+    return Records(tuple(sorted(records, key=_order_of_record)), tuple(unread), last_order(files.values()))
 
 
 def _order_of_record(record: Record) -> tuple[int, str]:

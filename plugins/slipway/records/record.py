@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -40,32 +40,37 @@ UNCOMPARED = frozenset({"token_conn_id", "endpoint", "cluster_uid"})
 log = logging.getLogger(__name__)
 
 
-def next_order(store: Store, model: str) -> int:
+def next_order(store: Store, model: str, *, recorded: int | None = None) -> int:
     """A new number, larger than every number that the store has given to the model's records.
 
     It orders the records: the clocks of workers differ. A store may be restored without the files of the numbers, so the
-    records' own numbers count too. Raises StoreError.
+    records' own numbers count too: `recorded` is the largest, if the caller has just read them all. Raises StoreError.
     """
-    recorded = max(_recorded_orders(store, model), default=0)
+    if recorded is None:
+        recorded = last_order(found for _, found in read_record_files(store, model))
     while True:
         number = max([recorded, *read_orders(store, model)]) + 1
         if store.claim(order_key(model, number), {}):
             return number
 
 
+def last_order(records: Iterable[Any]) -> int:
+    """The largest number that a record has, even one that is otherwise unreadable. A record of an earlier Slipway has none."""
+    orders = (found.get("order") for found in records if isinstance(found, dict))
+    return max((order for order in orders if isinstance(order, int)), default=0)
+
+
+def read_record_files(store: Store, model: str) -> Iterator[tuple[str, Any]]:
+    """The URI of each file of the model's records, and its JSON value; None if it is not JSON. Raises StoreError."""
+    for name in store.names(records_folder(model)):
+        uri = store.uri_of(f"{records_folder(model)}/{name}")
+        yield uri, parse_record(read_bytes(uri))
+
+
 def read_orders(store: Store, model: str) -> frozenset[int]:
     """The numbers whose files the store has. Raises StoreError."""
     given = [name.removesuffix(".json") for name in store.names(order_folder(model))]
     return frozenset(map(int, filter(str.isdecimal, given)))
-
-
-def _recorded_orders(store: Store, model: str) -> Iterator[int]:
-    """The numbers that the model's records have. A record of an earlier Slipway has none."""
-    for name in store.names(records_folder(model)):
-        found = parse_record(read_bytes(store.uri_of(f"{records_folder(model)}/{name}")))
-        order = found.get("order") if isinstance(found, dict) else None
-        if isinstance(order, int):
-            yield order
 
 
 def new_record(release: Release, *, cause: Cause = "refresh", now: datetime, order: int | None = None) -> Record:
@@ -249,10 +254,10 @@ def read_record(store: Store, model: str, run_id: str) -> Record | None:
     return store.read_json(key) if store.exists(key) else None
 
 
-def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
+def begin_record(store: Store, release: Release, *, cause: Cause, recorded: int | None = None) -> Record:
     """The run's record before it is opened: from an earlier try, or a new one if there is none or it cannot be read.
 
-    Raises StoreError.
+    `recorded` is as for `next_order`. Raises StoreError.
     """
     key = record_key(release.model, release.run_id)
     if store.exists(key):
@@ -261,7 +266,8 @@ def begin_record(store: Store, release: Release, *, cause: Cause) -> Record:
         if why is None:
             return _for_release(found, release)
         log.warning("%s: %s: starting a new record", store.uri_of(key), why)
-    return new_record(release, cause=cause, now=utc_now(), order=next_order(store, release.model))
+    order = next_order(store, release.model, recorded=recorded)
+    return new_record(release, cause=cause, now=utc_now(), order=order)
 
 
 def _own_record(store: Store, release: Release) -> Record:

@@ -159,7 +159,7 @@ def _record_and_apply(
     plan = plan_apply(list(stored.objects), history.objects)
     refs = tuple(object_ref_of(manifest) for manifest in stored.objects)
     deployments = [ref for ref in refs if ref.kind == "Deployment"]
-    begun = begin_record(store, release, cause=cause)
+    begun = begin_record(store, release, cause=cause, recorded=records.last_order)
     keep_live(store, begun)
     record = opened_record(
         begun,
@@ -169,7 +169,7 @@ def _record_and_apply(
         manifests={"uri": stored.uri, "hash": stored.hash},
         objects=[*refs, *plan.prune],
         now=utc_now(),
-        order=next_order(store, release.model),
+        order=next_order(store, release.model, recorded=records.last_order),
         found=history.newest is None and any(object_exists(release.target, ref) for ref in deployments),
     )
     write_record(store, record)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from slipway.errors import ClusterUnfit
 from slipway.facts import Balancer, JsonObject, Teardown, from_dict, to_dict
 from slipway.gke.cluster import judge_cluster_claim
-from slipway.records.history import History, read_history, read_records, records_with_previews
+from slipway.records.history import History, read_records, records_with_previews
 from slipway.records.record import Record, next_order, read_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
 from slipway.release import Release
@@ -63,7 +63,8 @@ def open_teardown(teardown: Teardown) -> None:
 
 
 def _new_record(store: Store, teardown: Teardown) -> Record | None:
-    newest = read_history(store, teardown.model).at(teardown.target, teardown.deployment).newest
+    records = read_records(store, teardown.model)
+    newest = records.history.at(teardown.target, teardown.deployment).newest
     if newest is None or teardown.claim:
         return None
     ran: Record = {
@@ -72,7 +73,7 @@ def _new_record(store: Store, teardown: Teardown) -> Record | None:
         "undo": None,
         "bad": None,
         "closed": None,
-        "order": next_order(store, teardown.model),
+        "order": next_order(store, teardown.model, recorded=records.last_order),
         "opened": utc_now().isoformat(),
     }
     return {**newest, **ran, "cause": "teardown", "outcome": "open", "run_id": teardown.run_id}

@@ -4,6 +4,8 @@ from hashlib import sha256
 
 import pytest
 
+from slipway.names import record_key
+from slipway.records import store as store_module
 from slipway.records.history import read_history
 from slipway.records.record import close_run, write_record
 from slipway.records.store import read_bytes
@@ -65,6 +67,22 @@ def test_a_cleared_run_is_the_newest_again(applies, store):
     applies("second", clock=NOON + timedelta(minutes=5), proven=True)
     applies("first", clock=NOON - timedelta(hours=1), proven=True)
     assert read_history(store, "digits-vit").newest["release_id"] == "of-first"
+
+
+def test_each_record_is_read_once_in_an_apply(applies, store, monkeypatch):
+    """In a bucket with hundreds of records a read takes longer than the apply itself."""
+    applies("first", clock=NOON, proven=True)
+    touched, path = [], store_module._path
+    monkeypatch.setattr(store_module, "_path", lambda uri: touched.append(uri) or path(uri))
+    applies("second", clock=NOON, proven=True)
+    assert touched.count(store.uri_of(record_key("digits-vit", "first"))) == 1
+
+
+def test_numbers_go_on_after_unreadable_records(applies, store):
+    """The folder of numbers is lost, and a newer Slipway has written the last record."""
+    store.put_json({"schema": 99, "order": 41}, record_key("digits-vit", "newer"))
+    applies("new", clock=NOON, proven=True)
+    assert read_history(store, "digits-vit").newest["order"] > 41
 
 
 def test_a_record_of_an_earlier_slipway_comes_before_numbered_ones(applies, store, record_of):
