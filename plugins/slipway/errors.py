@@ -31,6 +31,7 @@ SlipwayError
 ├── ApplyError
 │   ├── ClusterUnreachable    the API server does not respond                 (can be retried)
 │   ├── ApplyRefused          the API server refused
+│   │   └── NamespaceMissing  the target's namespace does not exist
 │   └── FieldOwnedElsewhere   another field manager owns a field that we set
 ├── RegistryUnusable          the registry's own API does not respond, or refused
 ├── RetentionIncomplete       something old could not be pruned
@@ -203,6 +204,10 @@ class ClusterUnreachable(ApplyError):
 
 class ApplyRefused(ApplyError):
     """The API server refused an object."""
+
+
+class NamespaceMissing(ApplyRefused):
+    """The target's namespace does not exist."""
 
 
 class FieldOwnedElsewhere(ApplyError):

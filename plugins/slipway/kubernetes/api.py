@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, one_line
+from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing, one_line
 from slipway.facts import JsonObject
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
@@ -45,7 +45,12 @@ def api_refusal(target: Target, where: str, status: int | None, body: str | byte
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
-    return ApplyRefused(f"{place}: HTTP {status}: {message}. Next: {how_to_fix_refusal(target, status, message)}")
+    kind = NamespaceMissing if _is_missing_namespace(status, message) else ApplyRefused
+    return kind(f"{place}: HTTP {status}: {message}. Next: {how_to_fix_refusal(target, status, message)}")
+
+
+def _is_missing_namespace(status: int, message: str) -> bool:
+    return status == NOT_FOUND and message.startswith("namespaces ")
 
 
 def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
@@ -54,7 +59,7 @@ def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
         return f"put a valid token or certificate into the kubeconfig of connection {target.conn_id}"
     if status == FORBIDDEN:
         return f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}, and grant the rights"
-    if status == NOT_FOUND and message.startswith("namespaces "):
+    if _is_missing_namespace(status, message):
         return f"kubectl create namespace {target.namespace}, or fix target.namespace or connection {target.conn_id}"
     return f"fix the overlay, connection {target.conn_id} or its rights"
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere
+from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing
 from slipway.facts import ObjectRef
 from slipway.kubernetes.api import api_refusal
 from slipway.kubernetes.apply import object_ref_of, plan_apply
@@ -86,6 +86,8 @@ REFUSALS = {
     "conflict without owners": (409, status_body("the object has been modified"), ApplyRefused, "HTTP 409: the object has been modified"),
     "forbidden": (403, status_body('deployments.apps "tfs-server" is forbidden'), ApplyRefused, 'HTTP 403: deployments.apps "tfs-server" is forbidden'),
     "invalid": (422, status_body('Deployment.apps "tfs-server" is invalid:\n spec: Required value'), ApplyRefused, 'HTTP 422: Deployment.apps "tfs-server" is invalid: spec: Required value'),
+    "no namespace": (404, status_body('namespaces "shop" not found'), NamespaceMissing, 'HTTP 404: namespaces "shop" not found'),
+    "no such object": (404, status_body('services "a" not found'), ApplyRefused, 'HTTP 404: services "a" not found'),
     "unauthorized": (401, status_body("Unauthorized"), ApplyRefused, "HTTP 401: Unauthorized"),
     "server error": (500, status_body("etcdserver: request timed out"), ClusterUnreachable, "HTTP 500: etcdserver: request timed out"),
     "unavailable": (503, b"upstream\n gone", ClusterUnreachable, "HTTP 503: upstream gone"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from leases import MATE, ME, NOW, OTHER, PLACE, holder_of, kubectl, lease, place_on
 
-from slipway.errors import TargetBusy
+from slipway.errors import NamespaceMissing, TargetBusy
 from slipway.kubernetes.lease import (
     MARGIN_S,
     Holder,
@@ -188,3 +188,11 @@ def test_an_acquire_that_met_another_write_reads_again(stand, place):
     acquire_lease(place, MATE, limit_s=3600, is_over=is_over)
     assert len(asked) == 3
     assert holder_of(stand, place) == MATE.identity
+
+
+def test_a_missing_namespace_has_an_error_of_its_own(connected, http_server):
+    """The API server finds no Lease there, and creates none: who needs none can go on."""
+    message = json.dumps({"kind": "Status", "message": 'namespaces "shop" not found'})
+    connected(http_server((404, "{}"), (404, message)))
+    with pytest.raises(NamespaceMissing, match="Next: kubectl create namespace shop, or "):
+        acquire_lease(PLACE, ME, limit_s=60, is_over=lambda _: False)

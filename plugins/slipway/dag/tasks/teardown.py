@@ -19,7 +19,7 @@ from slipway.dag.run import Run
 from slipway.dag.run_lease import RunLease, lease_broken_by, return_run_leases
 from slipway.dag.stage import BLUE, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
-from slipway.errors import InputRefused, SlipwayError, TeardownIncomplete, one_line
+from slipway.errors import InputRefused, NamespaceMissing, SlipwayError, TeardownIncomplete, one_line
 from slipway.facts import JsonObject, Teardown, to_dict
 from slipway.names import teardown_dag_id
 from slipway.verdict import Verdict
@@ -116,6 +116,7 @@ def _survey(run: Run, limit_s: int) -> TeardownPlan:
     """What the teardown would delete now, compared under the Lease with what a person approved.
 
     A person may clear a deleting task alone, long after the tasks before it. So it relies on no earlier task but the approval.
+    Without the model's namespace there can be no Lease, and nothing of the model.
     Raises ClusterInUse, TargetBusy, and InputRefused if nobody approved.
     """
     from slipway.steps.teardown_plan import replan_teardown
@@ -128,7 +129,11 @@ def _survey(run: Run, limit_s: int) -> TeardownPlan:
         )
     now = replan_teardown(teardown, approved=asked)
     if now.answers and (lease := RunLease.of(run, now.teardown)):
-        lease.acquire(limit_s)
+        try:
+            lease.acquire(limit_s)
+        except NamespaceMissing:
+            namespace = teardown.target.namespace
+            log.info("%s: there is no namespace %s, so nothing of the model is there", teardown.cluster, namespace)
         now = replan_teardown(teardown, approved=asked)  # another run may have ended
     return now
 

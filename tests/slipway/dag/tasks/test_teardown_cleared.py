@@ -6,7 +6,7 @@ from google_clock import run_task
 from teardowns import CLUSTER, delete, put, running
 
 from slipway.dag.tasks.teardown import DeleteClusterOperator, RemoveObjectsOperator
-from slipway.errors import TargetBusy
+from slipway.errors import NamespaceMissing, TargetBusy
 
 
 def test_deletion_surveys_the_cluster_under_the_lease(google, planned, workloads):
@@ -58,3 +58,11 @@ def test_nothing_is_deleted_without_an_approval(google, planned, task, answer):
     with pytest.raises(AirflowFailException, match=words):
         run_task(google, task(task_id="one"), planned("one", answer=answer))
     assert google.calls == {}
+
+
+def test_teardown_goes_on_if_the_models_namespace_is_missing(google, planned, workloads, caplog):
+    """No Lease can be there, and nothing of the model: a run may have failed before it created the namespace."""
+    put(google, "RUNNING")
+    workloads.leases.answers.append(NamespaceMissing('lease/slipway-tfs-server in shop: namespaces "shop" not found'))
+    assert delete(google, planned("delete_cluster")) == f"{CLUSTER}: gone"
+    assert "there is no namespace shop, so nothing of the model is there" in caplog.text
