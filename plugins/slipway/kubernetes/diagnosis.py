@@ -19,6 +19,11 @@ METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.
 LOG = " log: "  # between a pod's name and a line of its log
 
 
+def why_no_events(target: Target) -> str:
+    """Why a reason has no events."""
+    return f"connection {target.conn_id} may not list events in {target.namespace}"
+
+
 def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment: str) -> list[str]:
     """Why a rollout is not complete, from its pods and their events: one reason a line, the pods' first."""
     lines = []
@@ -76,11 +81,25 @@ def diagnose_rollout(api_client: Any, release: Release, release_id: str) -> list
 
     core, namespace = CoreV1Api(api_client), release.target.namespace
     pods = list_items(core.list_namespaced_pod, namespace, label_selector=release_selector(release_id))
-    events = list_items(core.list_namespaced_event, namespace)
-    lines = explain_pods(pods, events, deployment=release.deployment)
+    events = _events(core, namespace)
+    lines = explain_pods(pods, events or [], deployment=release.deployment)
+    if events is None:
+        lines.append(why_no_events(release.target))
     for pod in pods[:SHOWN_PODS]:
         lines += [f"pod/{pod['metadata']['name']}{LOG}{line}" for line in _last_log_lines(core, pod)]
     return lines
+
+
+def _events(core: Any, namespace: str) -> list[JsonObject] | None:
+    """The events of the namespace; None if the account may not list them."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        return list_items(core.list_namespaced_event, namespace)
+    except ApiException as error:
+        if error.status == FORBIDDEN:
+            return None
+        raise
 
 
 def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
@@ -120,11 +139,24 @@ async def read_rollout_evidence(target: Target, deployment: JsonObject, release_
         pods = await list_items_async(client, core.list_namespaced_pod, namespace, label_selector=labels)
         evidence = gather_rollout_evidence(replica_sets, pods, deployment_uid=uid, release_id=release_id)
         if needs_pod_events(evidence.pods):
-            of_pods = "involvedObject.kind=Pod"
-            events = await list_items_async(client, core.list_namespaced_event, namespace, field_selector=of_pods)
-            evidence = replace(evidence, events=tuple(events))
+            events = await _events_of_pods(client, core, namespace)
+            unlisted = why_no_events(target) if events is None else None
+            evidence = replace(evidence, events=events or (), unlisted=unlisted)
         stuck = find_stuck(evidence)
         return replace(evidence, nodes=await _nodes(client, core)) if stuck and stuck.unschedulable else evidence
+
+
+async def _events_of_pods(client: Any, core: Any, namespace: str) -> tuple[JsonObject, ...] | None:
+    """The events of the namespace's pods; None if the account may not list them."""
+    from kubernetes_asyncio.client.exceptions import ApiException
+
+    events, of_pods = core.list_namespaced_event, "involvedObject.kind=Pod"
+    try:
+        return tuple(await list_items_async(client, events, namespace, field_selector=of_pods))
+    except ApiException as error:
+        if error.status == FORBIDDEN:
+            return None
+        raise
 
 
 async def _nodes(client: Any, core: Any) -> tuple[JsonObject, ...]:

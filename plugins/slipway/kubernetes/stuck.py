@@ -47,6 +47,7 @@ class Evidence:
     pods: tuple[JsonObject, ...] = ()  # of that ReplicaSet
     events: tuple[JsonObject, ...] = ()  # of pods
     nodes: tuple[JsonObject, ...] = ()
+    unlisted: str | None = None  # why the events are unknown
     overdue: str | None = None  # what `find_overdue` says of the Deployment
     terminating: bool = False  # whether pods of the Deployment are terminating: until they are gone they use quota
 

@@ -22,6 +22,25 @@ def test_rollout_is_explained_by_its_own_reason_if_no_pod_is_there(release, conn
     )
 
 
+FORBIDDEN = 403, json.dumps({"kind": "Status", "message": "events is forbidden"})
+NO_EVENTS = "connection kubernetes_default may not list events in shop"
+BROKEN = {"containerStatuses": [{"state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}}]}
+WITHOUT_EVENTS = {
+    "with a pod": ([{"metadata": {"name": "a", "namespace": "shop"}, "status": BROKEN}], "pod/a: CreateContainerConfigError: no key"),
+    "without pods": ([], NO_EVENTS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WITHOUT_EVENTS)
+def test_rollout_is_explained_without_the_right_to_list_events(release, connected, http_server, caplog, case):
+    """Pods and their logs are read all the same; the log says what is missing."""
+    pods, words = WITHOUT_EVENTS[case]
+    connected(http_server((200, json.dumps({"items": pods})), FORBIDDEN, (200, "DATA_LOSS: truncated")))
+    assert explain_rollout(release, "abcdefabcdef", "time is up").startswith(f"time is up ({words}). Next: ")
+    assert f"rollout: {NO_EVENTS}" in caplog.text
+    assert ("DATA_LOSS" in caplog.text) is bool(pods)
+
+
 def test_rollout_is_explained_if_the_diagnosis_fails(release):
     """The diagnosis fails because there is no connection: the reason and the next command remain."""
     message = explain_rollout(release, "abcdefabcdef", "time is up")

@@ -74,6 +74,8 @@ class RolloutTrigger(ReleaseTrigger):
             waiting = Verdict.wait(f"{waiting.reason}; its pods could not be read: {describe_error(error)}")
             if overdue is None:
                 return waiting
+        if evidence.unlisted:
+            waiting = Verdict.wait(f"{waiting.reason}; {evidence.unlisted}")
         evidence = replace(evidence, overdue=overdue)
         self._seen, verdict = judge_stuck(
             self._seen, evidence, waiting, now_s=self.clock(), grace_s=release.unschedulable_grace_s

@@ -8,7 +8,8 @@ from slipway.dag.triggers.rollout import RolloutTrigger
 from slipway.facts import to_dict
 from slipway.verdict import Verdict
 
-SEEN = yaml.safe_load((Path(__file__).parents[2] / "kubernetes" / "stuck.yaml").read_text())["crash loop"]
+STUCK = yaml.safe_load((Path(__file__).parents[2] / "kubernetes" / "stuck.yaml").read_text())
+SEEN, MISSING = STUCK["crash loop"], STUCK["image missing"]["pod"]
 DEPLOYMENT = {
     "metadata": {"name": "tfs-server", "uid": SEEN["replica_set"]["metadata"]["ownerReferences"][0]["uid"], "generation": 4},
     "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "tfs-server"}}, "template": {}},
@@ -40,6 +41,19 @@ async def test_stuck_rollout_fails_if_polls_10_s_apart_find_it_stuck(release, co
     assert event == {"outcome": "fail", "reason": f"{CRASHING}, for 12 s", "found": True, "late": False}
     assert len(server.seen) == 12
     assert {seen.method for seen in server.seen} == {"GET"}
+
+
+async def test_stuck_rollout_fails_although_events_may_not_be_listed(release, connected, http_server):
+    """The pod's status says that the image is missing. The reason says what could not be read."""
+    owners = {"ownerReferences": SEEN["pod"]["metadata"]["ownerReferences"]}
+    pod = {**MISSING, "metadata": {**MISSING["metadata"], **owners}}
+    connected(http_server(*[*answers(REPLICA_SET, pod), (403, "{}")] * 2))
+    trigger = rollout(release, 0, 12)
+    first, second = [await trigger.poll_release(release) for _ in range(2)]
+    unread = f"{ROLLING}; connection kubernetes_default may not list events in shop; "
+    assert (first.outcome, second.outcome) == ("wait", "fail")
+    assert second.reason.startswith(f"{unread}pod/{pod['metadata']['name']}: ImagePullBackOff: ")
+    assert second.reason.endswith("not found, for 12 s")
 
 
 async def test_stuck_rollout_waits_again_if_the_trigger_was_restarted(release, connected, http_server):
