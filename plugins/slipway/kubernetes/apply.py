@@ -158,14 +158,26 @@ def ensure_namespace(target: Target) -> None:
 
     In other clusters, `plan` has refused a missing namespace already. Raises ApplyRefused, ClusterUnreachable.
     """
-    if target.gke is None or target.namespace == EVERY_CLUSTERS_NAMESPACE:
+    ref = _namespace_to_create(target)
+    if ref is None:
         return
-    ref = ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
     with cluster_client(target) as api_client, _dynamic(api_client, target) as client:
         if _read(client, target, ref) is None:
             with api_errors(target, str(ref)):
                 body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": target.namespace}}
                 _resource(client, ref).create(body=body, _request_timeout=REQUEST_TIMEOUT_S)
+
+
+def lacks_namespace(target: Target) -> bool:
+    """Whether `ensure_namespace` would create the namespace. Raises ApplyRefused, ClusterUnreachable."""
+    ref = _namespace_to_create(target)
+    return ref is not None and not object_exists(target, ref)
+
+
+def _namespace_to_create(target: Target) -> ObjectRef | None:
+    if target.gke is None or target.namespace == EVERY_CLUSTERS_NAMESPACE:
+        return None
+    return ObjectRef(api_version="v1", kind="Namespace", name=target.namespace, namespace="")
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:

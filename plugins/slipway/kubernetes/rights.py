@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slipway.errors import ApplyRefused, SlipwayError
 from slipway.facts import JsonObject, ObjectRef
 from slipway.kubernetes.api import api_errors
+from slipway.kubernetes.apply import lacks_namespace
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.identity import SYSTEM_NAMESPACE, read_cluster_uid
 from slipway.release import Release
@@ -39,6 +40,7 @@ def plan_rights(
     dropped: Iterable[tuple[str, str]] = (),
     preview: bool = False,
     finds_namespace: bool = False,
+    creates_namespace: bool = False,
 ) -> tuple[Right, ...]:
     """The rights that a run uses in the namespace for objects of these (group, kind).
 
@@ -55,6 +57,7 @@ def plan_rights(
         Right(group="apps", resource="replicasets", verb="list"),
         *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
         *([Right(group="", resource="namespaces", verb="get")] if finds_namespace else ()),
+        *([Right(group="", resource="namespaces", verb="create")] if creates_namespace else ()),
         *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
         Right(group="", resource="events", verb="list", needed=False),
         Right(group="", resource="pods/log", verb="get", needed=False),
@@ -113,18 +116,30 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
     Raises ClusterUnreachable, and InputRefused if the connection is invalid.
     """
     target = release.target
+    creates = _creates_namespace(target)
     rights = plan_rights(
         kinds_of_objects(objects),
         dropped=kinds_of_refs(before),
         preview=release.strategy == "preview",
         finds_namespace=target.gke is not None and target.namespace != EVERY_CLUSTERS_NAMESPACE,
+        creates_namespace=creates,
     )
     try:
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
         return [unasked_rights(target, error), *_inspect_cluster_uid(target)]
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
+    if creates:
+        grant = f"kubectl create namespace {target.namespace}; {grant}"
     return [*judge_rights(target.namespace, allowed, grant=grant), *_inspect_cluster_uid(target)]
+
+
+def _creates_namespace(target: Target) -> bool:
+    """Whether the run will create the namespace; False if the connection may not look, because it then lacks that right."""
+    try:
+        return lacks_namespace(target)
+    except ApplyRefused:
+        return False
 
 
 def _inspect_cluster_uid(target: Target) -> list[Finding]:

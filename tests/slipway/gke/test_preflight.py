@@ -10,6 +10,7 @@ from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.errors import GoogleUnreachable
 from slipway.facts import ObjectRef
 from slipway.gke.preflight import artifact_repository, inspect_gke_target
+from slipway.kubernetes import client
 from slipway.model.target_settings import GkeSettings
 from slipway.records.record import write_record
 from slipway.steps.rendering import render_release
@@ -149,6 +150,35 @@ def test_creating_the_namespace_needs_a_permission(google, asked):
     [(outcome, words)] = outcomes(inspect_gke_target(shop))
     assert outcome == "missing"
     assert words.startswith("no permission container.namespaces.create on project")
+
+
+@pytest.fixture
+def in_shop(google, asked, api_server, monkeypatch):
+    """The same release in the namespace `shop` of a running cluster, whose API server is the test's."""
+    from google.cloud.container_v1.types import Cluster
+
+    google.put(PATH, Cluster.from_json(json.dumps({"status": "RUNNING"})))
+    monkeypatch.setattr(client, "_gke_client", lambda *_: client._hook_client("kubernetes_default"))
+    return replace(asked, target=replace(asked.target, namespace="shop"))
+
+
+def test_creating_the_namespace_of_a_running_cluster_needs_a_right(in_shop, api_server):
+    """The first run in a namespace creates it. A run without that right would fail only after the build."""
+    assert outcomes(inspect_gke_target(in_shop)) == []
+    api_server.denied.add("create namespaces")
+    [missing] = [one for one in inspect_gke_target(in_shop) if one.outcome != "ok"]
+    assert (missing.outcome, missing.said) == ("missing", "no right in namespace shop to create namespaces")
+    assert missing.then.startswith("kubectl create namespace shop; kubectl -n shop auth can-i --list ")
+
+
+def test_no_right_to_create_a_namespace_is_needed_if_it_exists(in_shop, api_server):
+    """An account may be limited to a namespace that somebody else has created. One that may not look needs the right to."""
+    api_server.denied.add("create namespaces")
+    api_server.objects["/api/v1/namespaces/shop"] = {"kind": "Namespace", "metadata": {"name": "shop"}}
+    assert outcomes(inspect_gke_target(in_shop)) == []
+    api_server.forbidden.add("/api/v1/namespaces/shop")
+    api_server.denied.add("get namespaces")
+    assert outcomes(inspect_gke_target(in_shop)) == [("missing", "no right in namespace shop to get namespaces")]
 
 
 INGRESS = ObjectRef(api_version="networking.k8s.io/v1", kind="Ingress", name="tfs-server", namespace="default")
