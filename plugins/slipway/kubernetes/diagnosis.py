@@ -14,6 +14,7 @@ from slipway.release import Release
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
 LAST_LOG_LINES = 10
+LOG_BYTES = 64 * 1024  # of these lines together: a line may have any length
 SHOWN_PODS = 3
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"  # a node's status is long
 LOG = " log: "  # between a pod's name and a line of its log
@@ -114,6 +115,7 @@ def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
             pod["metadata"]["name"],
             pod["metadata"]["namespace"],
             tail_lines=LAST_LOG_LINES,
+            limit_bytes=LOG_BYTES,
             previous=restarted,
             _preload_content=False,
             _request_timeout=REQUEST_TIMEOUT_S,

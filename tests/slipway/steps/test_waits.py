@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -39,6 +40,18 @@ def test_rollout_is_explained_without_the_right_to_list_events(release, connecte
     assert explain_rollout(release, "abcdefabcdef", "time is up").startswith(f"time is up ({words}). Next: ")
     assert f"rollout: {NO_EVENTS}" in caplog.text
     assert ("DATA_LOSS" in caplog.text) is bool(pods)
+
+
+def test_pods_log_is_read_up_to_a_number_of_bytes(release, connected, http_server):
+    """A server that cannot start may print its whole model in one line: the API server limits only the number of lines by itself."""
+    pod = {"metadata": {"name": "a", "namespace": "shop"}, "status": {}}
+    api = http_server(
+        (200, json.dumps({"items": [pod]})), (200, json.dumps({"items": []})), (200, "DATA_LOSS: truncated")
+    )
+    connected(api)
+    explain_rollout(release, "abcdefabcdef", "time is up")
+    query = parse_qs(urlsplit(api.seen[-1].path).query)
+    assert (query["tailLines"], query["limitBytes"]) == (["10"], ["65536"])
 
 
 def test_rollout_is_explained_if_the_diagnosis_fails(release):
