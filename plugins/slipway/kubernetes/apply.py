@@ -144,7 +144,7 @@ def apply_plan(release: Release, plan: ApplyPlan, *, check: Check) -> tuple[str,
         for manifest in plan.apply:
             _apply(client, release, manifest, dry_run=True)
         check()
-        _remove(client, release.target, release.model, plan.prune_first)
+        _remove_first(client, release, plan)
         for manifest in plan.apply:
             answer = _apply(client, release, manifest, dry_run=False)
             log.info("apply: %s generation %s", manifest_name(manifest), answer.metadata.generation)
@@ -215,6 +215,15 @@ def _remove(
         else:
             _delete(client, target, ref)
     return tuple(kept)
+
+
+def _remove_first(client: Any, release: Release, plan: ApplyPlan) -> None:
+    """Delete what limits new pods. What may not be deleted does not stop a rollback: it is tried again after the rollout."""
+    for ref in plan.prune_first:
+        try:
+            _remove(client, release.target, release.model, (ref,))
+        except ApplyRefused as error:
+            log.warning("apply: %s may limit the new pods: %s", ref, error)
 
 
 def _is_of(live: Any, model: str) -> bool:

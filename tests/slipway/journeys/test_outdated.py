@@ -118,16 +118,11 @@ def two_releases(overlay, release, export, pushed, *, objects, added):
     return Releases(first, render("second", size="after", blocks=added), export, pushed)
 
 
+NO_PODS, TINY_PODS = {"hard": {"pods": "0"}}, {"limits": [{"type": "Container", "default": {"memory": "8Mi"}}]}
 LIMITING = [
-    {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}},
-    {
-        "apiVersion": "v1",
-        "kind": "LimitRange",
-        "metadata": {"name": "tiny"},
-        "spec": {"limits": [{"type": "Container", "default": {"memory": "8Mi"}}]},
-    },
+    {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": NO_PODS},
+    {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "tiny"}, "spec": TINY_PODS},
 ]
-
 only_added = pytest.mark.parametrize("blocking", ["added"], indirect=True)
 only_dropped = pytest.mark.parametrize("blocking", ["dropped"], indirect=True)
 
@@ -228,6 +223,18 @@ def test_rollback_creates_again_what_limits_pods(api_server, limiting):
     limiting.apply_second()
     limiting.bring_first_back()
     assert (api_server.names("ResourceQuota"), api_server.names("LimitRange")) == (["none"], ["tiny"])
+
+
+@pytest.mark.parametrize("limiting", ["added"], indirect=True)
+def test_rollback_applies_the_good_release_although_a_quota_may_not_be_deleted(api_server, limiting, caplog):
+    """The quota may still have room. The deletion is tried again after the rollout, and then it counts."""
+    limiting.apply_second()
+    [path] = [path for path, one in api_server.objects.items() if one["kind"] == "ResourceQuota"]
+    api_server.forbidden.add(path)
+    release, applied = limiting.bring_first_back()
+    assert "resourcequota/none may limit the new pods: resourcequota/none in shop: HTTP 403: " in caplog.text
+    assert api_server.names("LimitRange") == []
+    assert "none" in [ref.name for ref in find_outdated(release, applied)]
 
 
 @pytest.mark.parametrize("limiting", ["added"], indirect=True)
