@@ -9,7 +9,7 @@ MODEL = "faults-cluster"
 TARGET = {"project": "slipway-stand", "location": "us-central1-a", "cluster": MODEL, "temporary": True}
 OPERATION_S = 4
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside, pytest.mark.google]
 
 
 @pytest.fixture(scope="module")
