@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from dag_run import until
 from trial_project import PROJECT, trial_file
 from untrained import refreshed_by_workers
 
@@ -74,10 +75,16 @@ def test_archive_is_live_and_gated(released, archive):
 
 def test_requests_are_served_in_batches(released, kubectl):
     """Both pods run with the overlay's batching parameters, and each of many requests at once gets its own answer."""
-    deployment = json.loads(kubectl("get", f"deployment/tfs-{MODEL}", "-o", "json"))
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
+
+    def deployment():
+        return json.loads(kubectl("get", f"deployment/tfs-{MODEL}", "-o", "json"))
+
+    [container] = deployment()["spec"]["template"]["spec"]["containers"]
     assert {"--enable_batching", "--batching_parameters_file=/etc/tf-serving/batching.txt"} <= set(container["args"])
-    assert deployment["status"]["readyReplicas"] == 2
+    until(
+        lambda: deployment()["status"].get("readyReplicas") == 2,
+        "the HorizontalPodAutoscaler has started the second pod",
+    )
     kept = kubectl("exec", f"deployment/tfs-{MODEL}", "--", "cat", "/etc/tf-serving/batching.txt")
     assert kept == (PROJECT / "include" / "manifests" / "overlays" / "batching" / "batching.txt").read_text()
 

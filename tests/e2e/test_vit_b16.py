@@ -13,7 +13,7 @@ from slipway.records.store import read_json
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytest.mark.slow]
 
-MODEL = "vit-b16"
+MODEL = "vitb16"
 PARAMETERS = 86_567_656
 ROOM = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}  # the base's limit
 OVERLAY = {
