@@ -75,12 +75,28 @@ def labelled(stand, kubectl, engine, airflow_api):
 
 
 def test_every_release_needs_a_persons_yes(labelled, airflow_api):
-    """A release whose gate passed is not applied if a person rejects it; after a yes it is live, and the record says whose."""
+    """A release whose gate passed goes live after a person's yes, and the record says whose; a no leaves the live one as it is."""
     labelled.limit(PASSES, gate__approval="always", gate__ask_timeout_s=600)
-    rejected = Run(airflow_api, labelled.dag)
-    shown = rejected.answer("Reject")
+    approved = Run(airflow_api, labelled.dag)
+    approved.wait("approve", "awaiting_input")
+    assert labelled.live() is None
+    shown = approved.answer("Approve")
     assert "The gate passed." in shown["body"]
     assert "quality: not compared with the live release: there is no live release" in shown["body"]
+    assert approved.end() == "success"
+    live = labelled.records()[-1]
+    assert (live["outcome"], live["run_id"], labelled.live()) == ("live", approved.id, live["release_id"])
+    assert {gate: live["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")} == {
+        "preview_gate": "pass",
+        "gate": "pass",
+    }
+    assert live["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
+
+    labelled.limit(PASSES, gate__approval="always", gate__ask_timeout_s=600, gate__passes=2)
+    rejected = Run(airflow_api, labelled.dag)
+    shown = rejected.answer("Reject")
+    assert "quality: 2 of 3 correct, the live release 2 (measured by run " in shown["body"]
+    assert "95 of 100 answers within " in shown["body"]
     assert rejected.end() == "failed"
     states = rejected.states()
     assert (states["preview_gate"], states["approve"], states["apply"]) == ("success", "failed", "upstream_failed")
@@ -89,27 +105,7 @@ def test_every_release_needs_a_persons_yes(labelled, airflow_api):
     assert record["verdicts"]["approve"]["reason"].startswith(
         "GateFailed: the gate passed, but admin rejected it. Next: "
     )
-    assert labelled.live() is None
-
-    approved = Run(airflow_api, labelled.dag)
-    approved.answer("Approve")
-    assert approved.end() == "success"
-    record = labelled.records()[-1]
-    assert (record["outcome"], record["run_id"], labelled.live()) == ("live", approved.id, record["release_id"])
-    assert {gate: record["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")} == {
-        "preview_gate": "pass",
-        "gate": "pass",
-    }
-    assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
-
-    labelled.limit(PASSES, gate__approval="always", gate__ask_timeout_s=600, gate__passes=2)
-    again = Run(airflow_api, labelled.dag)
-    shown = again.answer("Reject")
-    assert "quality: 2 of 3 correct, the live release 2 (measured by run " in shown["body"]
-    assert "95 of 100 answers within " in shown["body"]
-    assert again.end() == "failed"
-    assert "approve" not in {task for task, state in again.states().items() if state == "success"}
-    assert labelled.live() == record["release_id"]
+    assert labelled.live() == live["release_id"]
 
 
 def test_accuracy_decides(labelled, airflow_api):
