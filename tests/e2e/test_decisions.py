@@ -116,12 +116,15 @@ def test_accuracy_decides(labelled, airflow_api):
     assert failing.end() == "failed"
     record = labelled.records()[-1]
     assert record["bad"]["task"] == "preview_gate"
-    assert "quality: 2 of 3 correct, at least 0.95 required, upper 95 % bound 0.93" in record["bad"]["reason"]
+    assert "quality: 2 of 3 correct (0.6667), at least 0.95 required, upper 95 % bound 0.93" in record["bad"]["reason"]
     assert (failing.states()["apply"], labelled.live()) == ("upstream_failed", live)
 
     labelled.limit(IN_DOUBT, gate__ask_timeout_s=600)
     in_doubt = Run(airflow_api, labelled.dag)
-    assert "quality: 2 of 3 correct, at least 0.9 required, upper 95 % bound 0.93" in in_doubt.answer("Approve")["body"]
+    assert (
+        "quality: 2 of 3 correct (0.6667), at least 0.9 required, upper 95 % bound 0.93"
+        in in_doubt.answer("Approve")["body"]
+    )
     assert in_doubt.end() == "success"
     record = labelled.records()[-1]
     assert (record["outcome"], record["verdicts"]["gate"]["outcome"]) == ("live", "inconclusive")
@@ -144,7 +147,7 @@ def test_schedule_tries_a_bad_release_once(labelled, airflow_api):
         found = airflow_api(f"{runs}?run_type=scheduled&order_by=run_after")["dag_runs"]
         return [run for run in found if run["state"] in {"success", "failed"}]
 
-    labelled.limit(FAILS, schedule="* * * * *")
+    labelled.limit(1.0, schedule="* * * * *")
     met, after = until(lambda: ended()[1:] and ended()[:2], "two scheduled runs ended")
     [record] = labelled.records()[before:]
     assert (met["state"], record["run_id"], record["bad"]["task"]) == ("failed", met["dag_run_id"], "preview_gate")
@@ -154,12 +157,12 @@ def test_schedule_tries_a_bad_release_once(labelled, airflow_api):
     assert "is bad: preview_gate: " in plan["value"]["reasons"][0]
     assert "the schedule does not try it again until it changes" in plan["value"]["reasons"][0]
 
-    labelled.limit(PASSES, schedule="* * * * *")
+    labelled.limit(0.6, schedule="* * * * *")
     until(
         lambda: [one for one in labelled.records()[before + 1 :] if one["outcome"] != "open"],
         "a scheduled run releases again",
     )
-    labelled.limit(PASSES)
+    labelled.limit(0.6)
     until(lambda: not airflow_api(f"{runs}?state=running")["dag_runs"], "no run is left")
     [record] = labelled.records()[before + 1 :]
     assert (record["outcome"], record["run_id"].partition("_")[0], labelled.live()) == ("live", "scheduled", live)
