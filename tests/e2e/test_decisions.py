@@ -116,13 +116,13 @@ def test_accuracy_decides(labelled, airflow_api):
     assert failing.end() == "failed"
     record = labelled.records()[-1]
     assert record["bad"]["task"] == "preview_gate"
-    assert "quality: 2 of 3 correct (0.6667), at least 0.95 required, upper 95 % bound 0.93" in record["bad"]["reason"]
+    assert "quality: 2 of 3 images classified correctly (0.6667), at least 0.95 required, upper 95 % bound 0.93" in record["bad"]["reason"]
     assert (failing.states()["apply"], labelled.live()) == ("upstream_failed", live)
 
     labelled.limit(IN_DOUBT, gate__ask_timeout_s=600)
     in_doubt = Run(airflow_api, labelled.dag)
     assert (
-        "quality: 2 of 3 correct (0.6667), at least 0.9 required, upper 95 % bound 0.93"
+        "quality: 2 of 3 images classified correctly (0.6667), at least 0.9 required, upper 95 % bound 0.93"
         in in_doubt.answer("Approve")["body"]
     )
     assert in_doubt.end() == "success"
