@@ -116,7 +116,10 @@ def test_accuracy_decides(labelled, airflow_api):
     assert failing.end() == "failed"
     record = labelled.records()[-1]
     assert record["bad"]["task"] == "preview_gate"
-    assert "quality: 2 of 3 images classified correctly (0.6667), at least 0.95 required, upper 95 % bound 0.93" in record["bad"]["reason"]
+    assert (
+        "quality: 2 of 3 images classified correctly (0.6667), at least 0.95 required, upper 95 % bound 0.93"
+        in record["bad"]["reason"]
+    )
     assert (failing.states()["apply"], labelled.live()) == ("upstream_failed", live)
 
     labelled.limit(IN_DOUBT, gate__ask_timeout_s=600)
