@@ -4,6 +4,7 @@ import json
 import time
 
 LIMIT_S = 3600  # far more than any run takes: its time depends on the machine
+ENDED = {"success", "failed"}
 READS_S = 6  # before the answer, like a person: Airflow takes an answer in the second of the request for a lost task
 
 
@@ -28,7 +29,7 @@ class Run:
 
     def end(self):
         """Wait until it has ended; its state."""
-        until(lambda: self.api(self.path)["state"] in {"success", "failed"}, "the run has ended")
+        until(lambda: self.api(self.path)["state"] in ENDED, "the run has ended")
         return self.api(self.path)["state"]
 
     def answer(self, option):

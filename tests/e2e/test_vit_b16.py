@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import urllib.request
 
 import pytest
@@ -62,5 +61,6 @@ def test_it_is_live_and_gated(workers, checkpoint, kubectl):
     for task_id in TASKS:
         seconds, mib = workers.spent[task_id]
         print(f"| {task_id} | {seconds:.1f} | {mib} |")
-    server = kubectl("exec", f"deployment/tfs-{MODEL}", "--", "cat", "/proc/1/status")
-    print(f"The server needed at most {int(re.search('VmHWM:[^0-9]*([0-9]+) kB', server)[1]) // 1024} MiB.")
+    peaks = kubectl("exec", f"deployment/tfs-{MODEL}", "--", "sh", "-c", "grep -h VmHWM /proc/[0-9]*/status")
+    largest_kib = max(int(words.split()[1]) for words in peaks.splitlines())
+    print(f"The server needed at most {largest_kib // 1024} MiB.")
