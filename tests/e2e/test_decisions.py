@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from dag_run import Run, until
+from dag_run import ENDED, Run, until
 from stand_model import stand_model
 from trial_project import PROJECT
 
@@ -130,14 +130,14 @@ def test_accuracy_decides(labelled, airflow_api):
     )
     assert in_doubt.end() == "success"
     record = labelled.records()[-1]
-    assert (record["outcome"], record["verdicts"]["gate"]["outcome"]) == ("live", "inconclusive")
+    assert (record["outcome"], record["verdicts"]["preview_gate"]["outcome"]) == ("live", "inconclusive")
     assert record["verdicts"]["approve"]["reason"].startswith("admin approved it at ")
 
     labelled.limit(PASSES)
     passing = Run(airflow_api, labelled.dag)
     assert passing.end() == "success"
     record = labelled.records()[-1]
-    assert (record["outcome"], record["verdicts"]["gate"]["outcome"]) == ("live", "pass")
+    assert (record["outcome"], record["verdicts"]["preview_gate"]["outcome"]) == ("live", "pass")
     assert (passing.states()["approve"], labelled.live()) == ("skipped", live)
 
 
@@ -146,9 +146,13 @@ def test_schedule_tries_a_bad_release_once(labelled, airflow_api):
     live, before = labelled.live(), len(labelled.records())
     runs = f"/dags/{labelled.dag}/dagRuns"
 
+    def scheduled():
+        return airflow_api(f"{runs}?run_type=scheduled&order_by=run_after")["dag_runs"]
+
+    earlier = {run["dag_run_id"] for run in scheduled()}
+
     def ended():
-        found = airflow_api(f"{runs}?run_type=scheduled&order_by=run_after")["dag_runs"]
-        return [run for run in found if run["state"] in {"success", "failed"}]
+        return [run for run in scheduled() if run["dag_run_id"] not in earlier and run["state"] in ENDED]
 
     labelled.limit(1.0, schedule="* * * * *")
     met, after = until(lambda: ended()[1:] and ended()[:2], "two scheduled runs ended")
