@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from slipway.bounded_http import JSON_BYTES
 from slipway.bounded_requests import bound_session, call_within
 from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
     from airflow.providers.google.cloud.hooks.kubernetes_engine import GKEHook
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import RefreshError
+    from google.cloud.container_v1 import ClusterManagerClient
 
 
 ENDPOINT_KEPT_S = 600  # an endpoint never changes; a new cluster of the same name has another one
 RETRYABLE = frozenset({408, 429})  # HTTP statuses besides 5xx that can be retried
 INTERNAL, UNAVAILABLE = 500, 503
 TOKEN_S = 60  # for a token; Google's client retries an error itself
+MAX_ANSWER = "grpc.max_receive_message_length"
 IMPERSONATOR = "roles/iam.serviceAccountTokenCreator"
 
 _endpoints: dict[tuple[str, GkeCluster], tuple[float, tuple[str, str]]] = {}
@@ -154,7 +158,10 @@ def _call_error(where: str, conn_id: str, error: GoogleAPICallError | RetryError
 
     message = one_line(error.message or error)
     if isinstance(error, api.ResourceExhausted):
-        return ClusterRefused(f"{where}: {message}. Next: request quota from Google, or ask for less")
+        then = "request quota from Google, or ask for less"
+        if "larger than max" in message:  # gRPC's words for an answer of more than JSON_BYTES
+            then = f"check which server connection {conn_id} reaches"
+        return ClusterRefused(f"{where}: {message}. Next: {then}")
     if isinstance(error, (api.ServerError, api.TooManyRequests, api.RetryError)):
         return google_refusal(where, UNAVAILABLE, message)
     forbidden = isinstance(error, (api.Forbidden, api.Unauthorized))
@@ -182,7 +189,26 @@ def gke_hook(conn_id: str, cluster: GkeCluster | None) -> GKEHook:
     hook = GKEHook(gcp_conn_id=conn_id, location=cluster.location if cluster else None)
     if not hook.get_credentials().valid:
         _make_token(hook.get_credentials())
+    hook._client = _bounded_client(hook)
     return hook
+
+
+def _bounded_client(hook: GKEHook) -> ClusterManagerClient:
+    """The client that the hook would make, except that an answer may have at most JSON_BYTES: Google's has no limit."""
+    from airflow.providers.google.common.consts import CLIENT_INFO
+    from google.cloud.container_v1 import ClusterManagerClient
+    from google.cloud.container_v1.services.cluster_manager.transports import ClusterManagerGrpcTransport
+
+    def channel(host: str, *, options: Sequence[tuple[str, int]] = (), **how: Any) -> Any:
+        bounded = [*(option for option in options if option[0] != MAX_ANSWER), (MAX_ANSWER, JSON_BYTES)]
+        return ClusterManagerGrpcTransport.create_channel(host, options=bounded, **how)
+
+    return ClusterManagerClient(
+        credentials=hook.get_credentials(),
+        client_info=CLIENT_INFO,
+        client_options=hook.get_client_options(),
+        transport=partial(ClusterManagerGrpcTransport, channel=channel),
+    )
 
 
 def _make_token(credentials: Any) -> str:

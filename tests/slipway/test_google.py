@@ -276,3 +276,12 @@ def test_an_endless_answer_to_a_token_request_can_be_retried(google, emulator, m
     with pytest.raises(GoogleUnreachable, match="connection drips"):
         google_access_token("drips")
     assert mean_server.sent < 64 * 1024 * 1024
+
+
+def test_an_answer_of_gke_has_a_limited_size(google):
+    """The client stops at 16 MiB, and the line says that it is probably not Google that answers."""
+    from google.cloud.container_v1.types import Cluster
+
+    google.put(CLUSTER.path, Cluster(status=Cluster.Status.RUNNING, description="x" * (17 * 1024 * 1024)))
+    with pytest.raises(ClusterRefused, match=r"larger than max .*Next: check which server connection google_cloud"):
+        find_cluster("google_cloud_default", CLUSTER)
