@@ -43,7 +43,7 @@ check:  ## run lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
 	$$dev/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not stand and not model and not faults"
 
-# Four lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
+# Five lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
 test:  ## start the stand, then run lint, types and every test except the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
@@ -57,12 +57,14 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	lane() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
 	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
-	longest="tests/e2e/test_preview.py tests/e2e/test_story.py tests/e2e/test_workers.py tests/e2e/test_gate.py"; \
+	longest="tests/e2e/test_story.py tests/e2e/test_workers.py tests/e2e/test_gate.py"; decisions=tests/e2e/test_decisions.py; \
 	lane tests "tests of many runs in an Airflow of their own" "alongside" $$longest; \
 	lane tests "tests with Google, and others with an Airflow of their own" "(google or alongside) and not alone" tests/e2e \
 	    $$(printf -- '--ignore=%s ' $$longest); \
 	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
-	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local) || failed=1; \
+	lane tests "tests of decisions in the stand's Airflow" "stand" $$decisions; \
+	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local \
+	    --ignore=$$decisions) || failed=1; \
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
