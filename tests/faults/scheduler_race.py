@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 
@@ -13,6 +14,7 @@ from local.programs.supervision import pids
 from local.settings import settings_here
 
 ENDED = {"success", "failed"}
+IDLE = "hrtimer_nanosleep"  # where the kernel says that a sleeping process waits
 POLL_S = 0.02  # a task that defers at once runs for a second or two, and must not be missed
 
 
@@ -76,7 +78,13 @@ def approve(path, ask):
 
 
 def _lose_one(stopped, state, answer):
-    """Stop the scheduler until a running task has ended or was resumed; whether it had deferred."""
+    """Stop the scheduler until a running task has ended or was resumed; whether the scheduler then took it for a failure.
+
+    It is stopped where it sleeps between two loops: each loop first queues the resumed task, and only then reads that the executor
+    has ended it.
+    """
+    while Path(f"/proc/{stopped}/wchan").read_text() != IDLE:
+        time.sleep(POLL_S)
     os.kill(stopped, signal.SIGSTOP)
     try:
         if (seen := state()) != "running":
@@ -86,6 +94,9 @@ def _lose_one(stopped, state, answer):
             before, seen = seen, state()
             if seen == "awaiting_input" != before:
                 answer()
-        return seen == "scheduled"
     finally:
         os.kill(stopped, signal.SIGCONT)
+    while seen in {"scheduled", "queued"}:
+        time.sleep(POLL_S)
+        seen = state()
+    return seen == "up_for_retry"
