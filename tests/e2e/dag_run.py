@@ -24,8 +24,15 @@ class Run:
         return {task["task_id"]: task["state"] for task in tasks}
 
     def wait(self, task, *states):
-        """Wait until a task is in one of these states."""
-        return until(lambda: self.states().get(task) in states, f"{task} is {states}")
+        """Wait until a task is in one of these states; the run must not end before."""
+
+        def holds():
+            ended = self.api(self.path)["state"] in ENDED
+            found = self.states().get(task)
+            assert found in states or not ended, f"the run has ended, and {task} is {found}"
+            return found in states
+
+        return until(holds, f"{task} is {states}")
 
     def end(self):
         """Wait until it has ended; its state."""

@@ -11,9 +11,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import yaml
 from dag_run import until
-from trial_project import PROJECT, trial_file
+from trial_project import PROJECT, overlay_with_resources, trial_file
 from untrained import refreshed_by_workers
 
 from slipway.records.store import read_json
@@ -24,19 +23,6 @@ MODEL = "archive"
 DIGITS = {"three": "3", "seven": "7", "eight": "8"}
 AT_ONCE, REQUESTS = 12, 60
 SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}  # two pods fit the stand's node
-OVERLAY = {
-    "apiVersion": "kustomize.config.k8s.io/v1beta1",
-    "kind": "Kustomization",
-    "resources": ["../batching"],
-    "patches": [
-        {
-            "target": {"kind": "Deployment"},
-            "patch": yaml.safe_dump(
-                [{"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": SMALL}]
-            ),
-        }
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +45,7 @@ def archive(digits_export, tmp_path_factory):
 def released(archive, tmp_path_factory, surroundings, kubectl, engine):
     """The facts of a whole refresh of the archive."""
     model_file = trial_file(source=archive, target__deployment=f"tfs-{MODEL}", target__overlay="batched")
-    own = {"model": MODEL, "model_file": model_file, "overlays": {"batched": OVERLAY}}
+    own = {"model": MODEL, "model_file": model_file, "overlays": {"batched": overlay_with_resources("batching", SMALL)}}
     with refreshed_by_workers(tmp_path_factory.mktemp("workers"), surroundings, kubectl, engine, **own) as workers:
         yield workers.facts
 

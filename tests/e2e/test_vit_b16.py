@@ -5,7 +5,7 @@ import json
 import urllib.request
 
 import pytest
-import yaml
+from trial_project import overlay_with_resources
 from untrained import Untrained, refreshed_by_workers
 from workers import TASKS
 
@@ -16,19 +16,6 @@ pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytes
 MODEL = "vitb16"
 PARAMETERS = 86_567_656
 ROOM = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}  # the base's limit
-OVERLAY = {
-    "apiVersion": "kustomize.config.k8s.io/v1beta1",
-    "kind": "Kustomization",
-    "resources": ["../local"],
-    "patches": [
-        {
-            "target": {"kind": "Deployment"},
-            "patch": yaml.safe_dump(
-                [{"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": ROOM}]
-            ),
-        }
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,11 @@ def checkpoint(model_python, tmp_path_factory):
 @pytest.fixture(scope="module")
 def workers(checkpoint, tmp_path_factory, surroundings, kubectl, engine):
     """The workers of a whole refresh."""
-    own = {"model": MODEL, "model_file": checkpoint.model_file(MODEL, overlay="roomy"), "overlays": {"roomy": OVERLAY}}
+    own = {
+        "model": MODEL,
+        "model_file": checkpoint.model_file(MODEL, overlay="roomy"),
+        "overlays": {"roomy": overlay_with_resources("local", ROOM)},
+    }
     root = tmp_path_factory.mktemp("workers")
     with refreshed_by_workers(root, surroundings, kubectl, engine, files=checkpoint.folder, **own) as done:
         yield done

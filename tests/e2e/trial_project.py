@@ -29,6 +29,17 @@ def copy_project(place, model, model_file, *, files=None, overlays=None):
     return place
 
 
+def overlay_with_resources(base, resources):
+    """A kustomization: another overlay, whose container has these resources."""
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": resources}]
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"../{base}"],
+        "patches": [{"target": {"kind": "Deployment"}, "patch": yaml.safe_dump(patch)}],
+    }
+
+
 def trial_file(**changes):
     """The shipped model file with another Deployment, and without a preview, which most tests do not need.
 

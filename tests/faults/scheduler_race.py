@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg2
 
 from local.parts import checkout
+from local.parts.airflow import POSTGRES_USER
 from local.programs.supervision import pids
 from local.settings import settings_here
 
@@ -47,7 +48,7 @@ class Seen:
 
 def stands_database():
     """A connection to the database of the stand's Airflow."""
-    database = psycopg2.connect(host=str(settings_here().home_run / "postgres"), user="postgres", dbname="airflow")
+    database = psycopg2.connect(host=str(settings_here().home_run / "postgres"), user=POSTGRES_USER, dbname="airflow")
     database.autocommit = True
     return closing(database)
 

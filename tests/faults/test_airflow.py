@@ -172,9 +172,8 @@ def test_the_scheduler_mistakes_deferrals_for_failures(runs, write_row):
         set(WAITS) & set(lost), 2
     )
     counted = {task: record["verdicts"][task].get("lost_tries", 0) for task in lost}
-    assert all(counted[task] >= lost[task] for task in lost), (
-        counted
-    )  # the scheduler of a busy machine loses some by itself
+    # The scheduler of a busy machine loses some by itself.
+    assert all(counted[task] >= lost[task] for task in lost), counted
     assert (record["outcome"], record["tasks"]["rollback"], record.get("undo")) == ("live", "skipped", None)
     assert runs.serves() == record["release_id"]
     write_row(
