@@ -79,6 +79,15 @@ def make_harness(tmp_path_factory, surroundings, stand, kubectl, engine):
     return make
 
 
+@pytest.fixture(scope="session")
+def released(make_harness):
+    """A harness with content a live, for the files whose faults are made by a proxy. Each begins and ends with content a live."""
+    harness = make_harness("faults-proxies")
+    harness.run()
+    yield harness
+    harness.end()
+
+
 @pytest.fixture
 def under_load():
     """Sends requests to a harness's public address during the block; the dict that it yields then has what was seen."""

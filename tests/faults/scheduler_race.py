@@ -73,6 +73,11 @@ def lose_deferrals(path, ask, *, times, only=None):
     return +lost
 
 
+def tries_repeated(path, ask, tasks):
+    """How many tries of these tasks were followed by another, by task: those that the scheduler of a busy machine lost count too."""
+    return {task: ask(f"{path}/taskInstances/{task}")["try_number"] - 1 for task in tasks}
+
+
 def approve(path, ask):
     """Answer the run's approval with yes."""
     ask(f"{path}/taskInstances/approve/-1/hitlDetails", "PATCH", {"chosen_options": ["Approve"], "params_input": {}})

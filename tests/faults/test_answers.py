@@ -45,14 +45,13 @@ def answers():
 
 
 @pytest.fixture(scope="module")
-def harness(make_harness, answers):
-    """A harness with content a live behind the proxy. Its gate asks two rounds: six answers, so that one of four is among them."""
-    harness = make_harness("faults-answers", target__address=f"http://{answers.proxy.address}", gate__passes=2)
-    answers.proxy.target = harness.address
-    answers.first = harness.run().record()
-    harness.content("b")
-    yield harness
-    harness.end()
+def harness(released, answers):
+    """The harness behind the proxy. Its gate asks two rounds: six answers, so that one of four is among them."""
+    answers.proxy.target = released.address
+    with released.changed(target__address=f"http://{answers.proxy.address}", gate__passes=2):
+        answers.first = released.run().record()
+        released.content("b")
+        yield released
 
 
 def wrong_label(number, status, prediction):

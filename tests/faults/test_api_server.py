@@ -22,20 +22,19 @@ def proxy(stand):
 
 
 @pytest.fixture(scope="module")
-def harness(make_harness, proxy, stand, tmp_path_factory):
-    """A harness whose Kubernetes connection leads through the proxy; content a is live."""
+def harness(released, proxy, stand, tmp_path_factory):
+    """The harness, with a Kubernetes connection that leads through the proxy."""
     config = yaml.safe_load(Path(stand["kubeconfig"]).read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://{proxy.address}"
     kubeconfig = tmp_path_factory.mktemp("proxy") / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(config))
     kubeconfig.chmod(0o600)
-    harness = make_harness("faults-api")
-    connection = json.loads(harness.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
+    direct = released.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"]
+    connection = json.loads(direct)
     connection["extra"]["kube_config_path"] = str(kubeconfig)
-    harness.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)
-    harness.run()
-    yield harness
-    harness.end()
+    released.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(connection)
+    yield released
+    released.environment["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = direct
 
 
 def test_unreachable_at_three_instants_of_a_refresh(harness, proxy, write_row):

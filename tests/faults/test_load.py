@@ -6,7 +6,7 @@ BAD_FLAG = {"args": ["--rest_api_port=none"]}
 DRAIN = {"preStop": {"exec": {"command": ["sleep", "10"]}}}
 SHORT = ("new connections", "kept 8 s")
 
-pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alone]
+pytestmark = [pytest.mark.stand, pytest.mark.faults, pytest.mark.alongside]
 
 
 @pytest.fixture(scope="module")

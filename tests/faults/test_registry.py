@@ -6,7 +6,7 @@ import pytest
 from closable_proxies import HttpProxy
 
 FAULT_S = 15  # each of two: the engine itself tries again after 5, 10, 15 and 20 s, and then gives up
-FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "ImagePull")}
+FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "unauthorized")}
 UNAVAILABLE = b'{"errors": [{"code": "UNAVAILABLE", "message": "trouble"}]}'
 HANG_UP = 0
 
@@ -22,13 +22,11 @@ def proxy(stand):
 
 
 @pytest.fixture(scope="module")
-def harness(make_harness, proxy, stand):
-    """A harness with content a live, pushed directly, so that the registry has its layers. What follows goes through the proxy."""
-    harness = make_harness("faults-registry")
-    harness.run()
-    with harness.changed(image__repository=f"{proxy.address}/{stand['registry'].split('/', 1)[1]}/faults-registry"):
-        yield harness
-    harness.end()
+def harness(released, proxy, stand):
+    """The harness, with an image repository behind the proxy. Content a was pushed directly, so the registry has its layers."""
+    place = stand["registry"].split("/", 1)[1]
+    with released.changed(image__repository=f"{proxy.address}/{place}/{released.model}"):
+        yield released
 
 
 @pytest.fixture
@@ -76,11 +74,12 @@ def test_the_node_cannot_pull_the_image(harness, proxy, good, write_row, status)
 
 def test_the_registry_fails_during_the_push(harness, proxy, good, write_row):
     """The push is retried without anybody's help, and what is pushed then is complete."""
-    harness.content("b")
+    version = 1 + len(list((harness.root / "store" / "versions" / harness.model).iterdir()))
+    harness.content("c")
     proxy.answer = trouble = Trouble()
     run = harness.run()
     assert set(trouble.ends_s) == {503, HANG_UP}
-    harness.assert_live(run, version=2)
+    harness.assert_live(run, version=version)
     write_row(
         "registry answers 503, then hangs up, for 30 s in all, during the push",
         "pushed by a later try, live",
