@@ -138,4 +138,5 @@ def _toolchain(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield from card["toolchain"].items()
     for name, seconds in card["measured"]["stages"].items():
         yield name, f"{seconds:.1f} s"
+    yield "sandbox", card["measured"]["sandbox"]
     yield "peak memory", f"{card['measured']['peak_rss_bytes'] / 2**30:.2f} GiB"

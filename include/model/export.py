@@ -3,20 +3,20 @@
 REQUEST.json:
   {"model": "digits-vit",
    "source": {"kind": "folder", "path": "/…/checkpoint"}
-           | {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "<40 hex>"}
-           | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>"},
-  a hub or savedmodel source may have "kept": "/…", a folder or a file: used if it exists, else the download
-  is saved there
+           | {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "<40 hex>", "kept": "/…/folder"}
+           | {"kind": "savedmodel", "url": "https://…tar.gz", "sha256": "<64 hex>", "kept": "/…/file"},
+  `kept` is where fetch.py, which reads the same request, has put the source; a checkpoint may have "allow": ["h5"]
    "golden": [{"name": "three", "image": "/…/three.png", "label": "3" or ["3", "8"], "min_confidence": 0.85}],
    "settings": {"top_k": 5, "max_file_bytes": 16777216, "max_side": 8192, "on_bad_image": "refuse" or "mark",
                 "warmup_batches": [1, 4]}, optional
+   "limits": {"memory_mib": 16384, "cpu_s": 7200, "disk_mib": 32768, "download_mib": 16384}, optional
+   "without_sandbox": false, optional: whether archives and old formats are opened where the kernel has no sandbox
    "origin": {"location": "…", "revision": "…"}}, optional: where the source is from, shown on the card
 
 OUT, only after success: savedmodel/, golden/<name>/{rest.json,grpc.bin,case.json}, descriptors.bin, export.json,
 card/{card.json,README.md,<name>.png}.
-Status 0: OUT is complete. 1: refused. 65: the model does not do what was promised. 75: the source does not respond;
-the same request can be retried.
-A private or gated Hub model is read with the token in HF_TOKEN.
+Status 0: OUT is complete. 1: refused. 65: the model does not do what was promised.
+It shuts itself in before it opens the model (sandbox.py): no network, and no files but its own.
 This program runs in its own environment, made from requirements.txt in this folder.
 """
 
@@ -31,7 +31,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -39,18 +38,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from card import GoldenFact, write_card
-from errors import ExportRefused, PromiseBroken, SourceUnreachable
+from errors import ExportRefused, PromiseBroken
 from golden import ExportedGraph, judge_case, read_image, reference_answer, web_safe, write_case
 from grpc_files import predict_request, write_warmup
+from operations import check_operations
+from process import MIB, end_with_stdin, exit_status, limit
 from reproducible import fix_hash_seed, normalise
-from request import Archive, Request, Settings, read_request
-from sources import fetch, plain_url
+from request import Archive, Folder, Request, Settings, read_request
+from sandbox import Sandbox, shut_in
+from sources import check_archive, check_checkpoint, find_savedmodel, is_old, plain_url, unpack
 
 if TYPE_CHECKING:
     from served_graph import Checkpoint
 
-TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
-BAD_MODEL = 65  # EX_DATAERR
 EXPORTER = "2.2.0"  # increased when the same checkpoint gives other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
@@ -64,24 +64,26 @@ def step(name: str) -> Iterator[None]:
     print(f"{name} … {STAGES[name]:.1f} s", flush=True)
 
 
-def export(request: Request, out: Path) -> dict[str, Any]:
+def export(request: Request, out: Path, sandbox: Sandbox) -> dict[str, Any]:
     """Write everything below the folder `out`. Returns the facts of export.json."""
     began = time.monotonic()
     for case in request.golden:
         read_image(case)  # reports a missing one at once, not after a minute
-    with step("fetching the source"):
+    with step("opening the source"):
         scratch = out / ".scratch"
         scratch.mkdir()
-        fetched = fetch(request.source, scratch)
+        opened = open_source(request, scratch)
+        check_sandbox(request, opened, sandbox)
     with step("loading TensorFlow"):
         import tensorflow as tf
         import transformers
     savedmodel = out / "savedmodel"
     checkpoint: Checkpoint | None = None
     if isinstance(request.source, Archive):
-        take_savedmodel(fetched, savedmodel, where=plain_url(request.source.url))
+        take_savedmodel(opened, savedmodel, where=plain_url(request.source.url))
     else:
-        checkpoint = export_checkpoint(fetched, savedmodel, request.settings)
+        checkpoint = export_checkpoint(opened, savedmodel, request.settings)
+        check_operations(savedmodel, where=f"{opened}: its exported graph")
         warm_up(request, savedmodel)
     shutil.rmtree(scratch)
     graph, golden = write_golden(request, checkpoint, out)
@@ -99,6 +101,7 @@ def export(request: Request, out: Path) -> dict[str, Any]:
     measured = {
         "seconds": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "sandbox": str(sandbox),
     }
     card = {
         "model": request.model,
@@ -114,6 +117,38 @@ def export(request: Request, out: Path) -> dict[str, Any]:
     text = json.dumps({**facts, **measured}, ensure_ascii=False, indent=2)
     (out / "export.json").write_text(text + "\n", encoding="utf-8")
     return {**facts, **measured}
+
+
+def open_source(request: Request, scratch: Path) -> Path:
+    """The folder of the checkpoint, or of the archive's SavedModel. Raises ExportRefused."""
+    source = request.source
+    if isinstance(source, Folder):
+        return check_checkpoint(source.path, source.allow)
+    if not source.kept.exists():
+        raise ExportRefused(f"source.kept: no {source.kept}. Next: run fetch.py with this request.")
+    if not isinstance(source, Archive):
+        return check_checkpoint(source.kept, source.allow)
+    where, unpacked = plain_url(source.url), scratch / "archive"
+    check_archive(source, source.kept)
+    unpack(source.kept, unpacked, where=where, max_bytes=request.limits.disk_mib * MIB)
+    return find_savedmodel(unpacked, where=where)
+
+
+def check_sandbox(request: Request, opened: Path, sandbox: Sandbox) -> None:
+    """Refuse what only a sandbox makes safe where this process is not completely in one, unless the request allows it."""
+    print(f"sandbox: {sandbox}", flush=True)
+    if sandbox.is_complete or request.without_sandbox:
+        return
+    if isinstance(request.source, Archive):
+        what = f"source: {plain_url(request.source.url)}: a SavedModel is a program"
+    elif is_old(opened):
+        what = f"source: {opened}: HDF5 is an old format, whose reader has had many faults"
+    else:
+        return
+    raise ExportRefused(
+        f"{what}, and this worker cannot shut it in: {sandbox}. Next: run the worker on Linux 5.13 or newer, or let the Variable "
+        "slipway_without_sandbox be true if you trust who made it."
+    )
 
 
 def export_checkpoint(folder: Path, savedmodel: Path, settings: Settings) -> Checkpoint:
@@ -209,6 +244,7 @@ def toolchain() -> dict[str, str]:
 def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
     """Move an archive's SavedModel into place. Raises ExportRefused if it does not have the signature that clients use."""
     with step("taking the SavedModel"):
+        check_operations(found, where=f"source: {where}")
         refuse_other_signature(read_signatures(found).get("serving_default", {}), where=where)
         found.rename(savedmodel)
         normalise(savedmodel)
@@ -273,7 +309,7 @@ def write_golden(request: Request, checkpoint: Checkpoint | None, out: Path) -> 
 
 def describe_source(request: Request) -> dict[str, Any]:
     """The source as a record may show it: no credentials."""
-    facts = {name: str(value) for name, value in asdict(request.source).items() if name != "kept"}
+    facts = {name: str(value) for name, value in asdict(request.source).items() if name not in {"kept", "allow"}}
     if isinstance(request.source, Archive):
         facts["url"] = plain_url(request.source.url)
     return {"kind": {"Folder": "folder", "Hub": "hub", "Archive": "savedmodel"}[type(request.source).__name__], **facts}
@@ -283,22 +319,12 @@ def quiet() -> None:
     """Turn off the GPU and TensorFlow's messages: stderr is for the one line that says why an export failed."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_USE_LEGACY_KERAS="1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")  # the sandbox has no semaphores of several processes
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
-def end_with_stdin() -> None:
-    """Kill this process group as soon as standard input ends."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Export as the command line says. Returns 0 when OUT is complete; 1, 65 or 75 when nothing was written."""
+    """Export as the command line says. Returns 0 when OUT is complete; 1 or 65 when nothing was written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
@@ -308,21 +334,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     fix_hash_seed()
     quiet()
-    if options.end_with_stdin:
-        end_with_stdin()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a stopped task leaves no half export either
     try:
         request = read_request(options.request)
-        facts = export_to(request, options.out)
+        facts = export_to(request, options.out, end_with_input=options.end_with_stdin)
     except ExportRefused as refused:
-        print(" ".join(str(refused).split()), file=sys.stderr)
-        return {SourceUnreachable: TRY_LATER, PromiseBroken: BAD_MODEL}.get(type(refused), 1)
+        return exit_status(refused)
     print(f"exported {request.model} to {options.out} in {facts['seconds']} s")
     return 0
 
 
-def export_to(request: Request, out: Path) -> dict[str, Any]:
-    """Export into a folder next to OUT and rename it at the end, so that OUT is complete or absent."""
+def export_to(request: Request, out: Path, *, end_with_input: bool = False) -> dict[str, Any]:
+    """Export, shut in, into a folder next to OUT and rename it at the end, so that OUT is complete or absent."""
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ExportRefused(f"{out}: is not empty. Next: name a new folder with --out.")
     try:
@@ -331,12 +354,24 @@ def export_to(request: Request, out: Path) -> dict[str, Any]:
     except OSError as error:
         raise ExportRefused(f"{out}: {error.strerror}. Next: name a folder that can be made with --out.") from error
     try:
-        facts = export(request, partial)
+        sandbox = enter_sandbox(request, out)
+        if end_with_input:  # from here on: a thread that was there before the sandbox would be outside
+            end_with_stdin()
+        facts = export(request, partial, sandbox)
         partial.chmod(0o755)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts
+
+
+def enter_sandbox(request: Request, out: Path) -> Sandbox:
+    """Leave this process its input and the folder of OUT, within the request's limits."""
+    source = request.source
+    given = source.path if isinstance(source, Folder) else source.kept
+    os.environ["TMPDIR"] = os.environ["HOME"] = str(out.parent)
+    limit(request.limits, file_mib=request.limits.disk_mib)
+    return shut_in(read=[given, *(case.image for case in request.golden)], write=[out.parent])
 
 
 if __name__ == "__main__":

@@ -16,11 +16,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+LOADABLE = frozenset({"h5"})  # old formats of weights that a request may allow
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
     """A checkpoint in a local folder."""
 
     path: Path
+    allow: frozenset[str] = frozenset()  # old formats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,8 @@ class Hub:
 
     repo: str
     revision: str
-    kept: Path | None = None  # a folder for its files: read if it exists, else written for the next export
+    kept: Path  # the folder of its files: fetch.py makes it, export.py reads it
+    allow: frozenset[str] = frozenset()  # old formats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,7 @@ class Archive:
 
     url: str
     sha256: str
-    kept: Path | None = None  # a file for the archive: read if it exists, else written for the next export
+    kept: Path  # the file of the archive: fetch.py makes it, export.py reads it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,16 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a download and an export may use; MiB is 1024 * 1024 bytes."""
+
+    memory_mib: int = 16 * 1024
+    cpu_s: int = 2 * 3600
+    disk_mib: int = 32 * 1024  # of each file that is written, and of an unpacked archive
+    download_mib: int = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where the source comes from, as the caller describes it: shown on the card, used for nothing else."""
 
@@ -84,6 +99,8 @@ class Request:
     golden: tuple[GoldenImage, ...]
     settings: Settings = Settings()
     origin: Origin | None = None
+    limits: Limits = Limits()
+    without_sandbox: bool = False  # archives and old formats are also opened where the kernel has no sandbox
 
 
 def read_request(path: Path) -> Request:
@@ -102,7 +119,10 @@ def read_request(path: Path) -> Request:
 
 def parse_request(raw: Any) -> Request:
     """Read the request from a JSON value. Raises ExportRefused."""
-    fields = _fields(raw, "the request", required={"model", "source", "golden"}, optional={"settings", "origin"})
+    optional = {"settings", "origin", "limits", "without_sandbox"}
+    fields = _fields(raw, "the request", required={"model", "source", "golden"}, optional=optional)
+    if not isinstance(fields.get("without_sandbox", False), bool):
+        raise ExportRefused("without_sandbox: is neither true nor false. Next: fix it.")
     golden = fields["golden"]
     if not isinstance(golden, list):
         raise ExportRefused("golden: must be a list. Next: give it one entry for each golden image.")
@@ -117,12 +137,22 @@ def parse_request(raw: Any) -> Request:
         golden=images,
         settings=_settings(fields.get("settings", {})),
         origin=_origin(fields["origin"]) if "origin" in fields else None,
+        limits=_limits(fields.get("limits", {})),
+        without_sandbox=fields.get("without_sandbox", False),
     )
 
 
 def _origin(raw: Any) -> Origin:
     fields = _fields(raw, "origin", required={"location", "revision"})
     return Origin(**{name: _text(fields, name, where="origin") for name in sorted(fields)})
+
+
+def _limits(raw: Any) -> Limits:
+    fields = _fields(raw, "limits", required=set(), optional=set(asdict(Limits())))
+    for name in sorted(fields):
+        if not _is_count(fields[name]):
+            raise ExportRefused(f"limits.{name}: {fields[name]!r} is not a whole number of at least 1. Next: fix it.")
+    return Limits(**fields)
 
 
 def _settings(raw: Any) -> Settings:
@@ -147,26 +177,31 @@ def _is_count(value: Any) -> bool:
 def _source(raw: Any) -> Folder | Hub | Archive:
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind == "folder":
-        fields = _fields(raw, "source", required={"kind", "path"})
-        return Folder(path=Path(_text(fields, "path", where="source")))
+        fields = _fields(raw, "source", required={"kind", "path"}, optional={"allow"})
+        return Folder(path=Path(_text(fields, "path", where="source")), allow=_allow(fields))
     if kind == "hub":
-        fields = _fields(raw, "source", required={"kind", "repo", "revision"}, optional={"kept"})
+        fields = _fields(raw, "source", required={"kind", "repo", "revision", "kept"}, optional={"allow"})
         return Hub(
             repo=_text(fields, "repo", _REPO, "source"),
             revision=_text(fields, "revision", _COMMIT, "source"),
-            kept=_kept(fields),
+            kept=Path(_text(fields, "kept", where="source")),
+            allow=_allow(fields),
         )
     if kind == "savedmodel":
-        fields = _fields(raw, "source", required={"kind", "url", "sha256"}, optional={"kept"})
+        fields = _fields(raw, "source", required={"kind", "url", "sha256", "kept"})
         url = _text(fields, "url", where="source")
         if url.partition("://")[0] not in {"https", "http", "file"}:
             raise ExportRefused("source.url: must begin with https://, http:// or file://. Next: fix the address.")
-        return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"), kept=_kept(fields))
+        kept = Path(_text(fields, "kept", where="source"))
+        return Archive(url=url, sha256=_text(fields, "sha256", _SHA256, "source"), kept=kept)
     raise ExportRefused(f"source.kind: {kind!r} is unknown. Next: use folder, hub or savedmodel.")
 
 
-def _kept(fields: dict[str, Any]) -> Path | None:
-    return Path(_text(fields, "kept", where="source")) if "kept" in fields else None
+def _allow(fields: dict[str, Any]) -> frozenset[str]:
+    found = fields.get("allow", [])
+    if not isinstance(found, list) or not all(isinstance(word, str) and word in LOADABLE for word in found):
+        raise ExportRefused(f"source.allow: {found!r} is not a list of {sorted(LOADABLE)}. Next: fix it.")
+    return frozenset(found)
 
 
 def _golden(raw: Any, where: str) -> GoldenImage:

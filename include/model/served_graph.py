@@ -52,6 +52,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         model, info = load_model(folder, config)
+    except ExportRefused:
+        raise
     except Exception as error:  # the same, and SafetensorError has no base class but Exception
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
     _refuse_missing_weights(folder, info)

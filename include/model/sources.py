@@ -1,65 +1,60 @@
-"""Fetches a model to a local folder: from a folder, the Hugging Face Hub, or a SavedModel archive."""
+"""Opens a source that is on this machine: a checkpoint's folder, or a SavedModel archive."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import http.client
-import os
-import shutil
+import io
+import json
+import re
 import tarfile
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from errors import ExportRefused, SourceUnreachable
-from request import Archive, Folder, Hub
+from errors import ExportRefused
+from request import Archive
 
 CONFIGS = ("config.json", "preprocessor_config.json")
-# The first of these that exists is used.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "tf_model.h5", "tf_model.h5.index.json")
-DOWNLOAD_TIMEOUT_S = 60  # without receiving a byte
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+OLD = {
+    "h5": ("tf_model.h5", "tf_model.h5.index.json")
+}  # formats that a model file must allow, by the word that allows them
+SHARD = re.compile(r"[A-Za-z0-9_.-]+")  # a plain name, which leaves no folder
+MAX_INDEX_BYTES = 64 << 20
+MAX_HEADER_BYTES = 1 << 20  # of one member of an archive: its name, and what else its header says
 CHUNK_BYTES = 1 << 20
-NOT_ACCEPTED = (
-    "Invalid credentials"  # in the Hub's 401 for an invalid token, not in that for a private or missing model
-)
-UNAUTHORIZED = 401
-TOO_MANY_REQUESTS, SERVER_ERROR = 429, 500  # 429, and any status from 500, can be retried
-MAX_UNPACKED_BYTES = 32 << 30  # ten times the largest vision models; more is a decompression bomb
-
-
-def fetch(source: Folder | Hub | Archive, scratch: Path) -> Path:
-    """Fetch the source. Returns the folder with the checkpoint, or for an archive the SavedModel.
-
-    A download goes to the source's `kept` if it has one, else below `scratch` or to 🤗's cache. Raises ExportRefused.
-    """
-    match source:
-        case Folder():
-            return check_checkpoint(source.path)
-        case Hub():
-            kept = source.kept
-            return check_checkpoint(kept if kept and kept.is_dir() else download_snapshot(source))
-        case Archive():
-            archive = source.kept or scratch / "archive.tar.gz"
-            if archive.is_file():
-                check_archive(source, archive)
-            else:
-                download(source, archive)
-            unpacked = scratch / "archive"
-            unpack(archive, unpacked, where=plain_url(source.url))
-            return find_savedmodel(unpacked, where=plain_url(source.url))
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def wanted_files(names: Iterable[str]) -> list[str]:
-    """The files of a checkpoint that the export reads: the configs and one set of weights."""
+def weights_file(names: Iterable[str], *, where: str, allow: frozenset[str]) -> str:
+    """The file that holds the weights, or the index of their shards: the first that exists. Raises ExportRefused."""
     there = set(names)
-    first = next((name for name in WEIGHTS if name in there), None)
-    if first is None:
-        return [name for name in CONFIGS if name in there]
+    for name in SAFETENSORS:
+        if name in there:
+            return name
+    for word, old in OLD.items():
+        for name in old:
+            if name in there and word not in allow:
+                raise ExportRefused(
+                    f"{where}: its weights are in {name}, in the old format HDF5: a file of it can name other files, and its reader has "
+                    f"had many faults. Next: save it with safetensors, or set source.allow to [{word}] if you trust who made it."
+                )
+            if name in there:
+                return name
+    raise ExportRefused(
+        f"{where} has neither model.safetensors nor tf_model.h5. "
+        "Next: save the model with safetensors; pickled weights (*.bin) are not read."
+    )
+
+
+def wanted_files(names: Iterable[str], *, where: str, allow: frozenset[str]) -> list[str]:
+    """The files of a checkpoint that the export reads: the configs and one set of weights. Raises ExportRefused."""
+    there = set(names)
+    first = weights_file(there, where=where, allow=allow)
     shards: list[str] = []
     if first.endswith(".index.json"):
         stem, suffix = first.removesuffix(".index.json").rsplit(".", 1)
@@ -67,7 +62,7 @@ def wanted_files(names: Iterable[str]) -> list[str]:
     return [*(name for name in CONFIGS if name in there), first, *shards]
 
 
-def check_checkpoint(folder: Path) -> Path:
+def check_checkpoint(folder: Path, allow: frozenset[str]) -> Path:
     """Return the folder if it has all files of a checkpoint. Raises ExportRefused."""
     if not folder.is_dir():
         raise ExportRefused(f"source: no folder {folder}. Next: fix its path.")
@@ -75,56 +70,41 @@ def check_checkpoint(folder: Path) -> Path:
     for name in CONFIGS:
         if name not in there:
             raise ExportRefused(f"source: {folder} has no {name}. Next: use a complete 🤗 checkpoint.")
-    if not there & set(WEIGHTS):
-        raise ExportRefused(
-            f"source: {folder} has neither model.safetensors nor tf_model.h5. "
-            "Next: save the model with safetensors; pickled weights (*.bin) are not read."
-        )
+    first = weights_file(there, where=f"source: {folder}", allow=allow)
+    if first.endswith(".index.json"):
+        check_shards(folder / first)
     return folder
 
 
-def download_snapshot(source: Hub) -> Path:
-    """Download the needed files of a Hub model at one commit, to the source's `kept` or to 🤗's cache."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import requests
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub import errors as hub_errors
-
-    try:
-        names = HfApi().list_repo_files(source.repo, revision=source.revision)
-        found = snapshot_download(
-            source.repo, revision=source.revision, allow_patterns=wanted_files(names), local_dir=source.kept
-        )
-    except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, requests.RequestException) as error:
-        raise explain_hub(error, f"source: {source.repo} at {source.revision[:12]}") from error
-    if source.kept:
-        shutil.rmtree(source.kept / ".cache", ignore_errors=True)  # the client's metadata
-    return Path(found)
+def is_old(folder: Path) -> bool:
+    """Whether the weights of a checked checkpoint are in an old format."""
+    return not any((folder / name).exists() for name in SAFETENSORS)
 
 
-def explain_hub(error: Exception, where: str) -> ExportRefused:
-    """Turn an error of 🤗's client into one of ours, in one line."""
-    from huggingface_hub import errors as hub_errors
-
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    status = error.response.status_code if isinstance(error, hub_errors.HfHubHTTPError) else None
-    if status is None or can_retry(status):
-        return SourceUnreachable(f"{where}: {reason}. Next: check the network, or HF_ENDPOINT.")
-    if isinstance(error, hub_errors.GatedRepoError):
-        return ExportRefused(f"{where}: access is gated. Next: accept its terms and set HF_TOKEN.")
-    if isinstance(error, hub_errors.RevisionNotFoundError):
-        return ExportRefused(f"{where}: no such revision. Next: name one of its commits.")
-    if status == UNAUTHORIZED and NOT_ACCEPTED in str(error):
-        return ExportRefused(f"{where}: the Hub does not accept the token. Next: set HF_TOKEN to a valid one.")
-    if isinstance(error, hub_errors.RepositoryNotFoundError) or status == UNAUTHORIZED:  # the Hub does not say which
-        return ExportRefused(f"{where}: no such model, or a private one. Next: check the name, or set HF_TOKEN.")
-    return ExportRefused(f"{where}: {reason}. Next: check the model's page on the Hub.")
+def check_shards(index: Path) -> None:
+    """Refuse an index that names a shard outside its folder, or one that is missing: the revision's hash covers the folder."""
+    for name in read_shards(index):
+        if not (index.parent / name).is_file():
+            raise ExportRefused(f"source: {index} names {name}, which is missing. Next: use a complete 🤗 checkpoint.")
 
 
-def can_retry(status: int) -> bool:
-    """Whether a request that got this HTTP status can be retried."""
-    return status == TOO_MANY_REQUESTS or status >= SERVER_ERROR
+def read_shards(index: Path) -> list[str]:
+    """The names of the shards in an index of weights, sorted. Raises ExportRefused."""
+    found: Any = None
+    if index.stat().st_size <= MAX_INDEX_BYTES:
+        try:
+            found = json.loads(index.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ExportRefused(f"source: {index} is not JSON. Next: save the model again.") from error
+    shards = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(shards, dict):
+        raise ExportRefused(f"source: {index} has no weight_map of its shards. Next: save the model again.")
+    for name in shards.values():
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
+            raise ExportRefused(
+                f"source: {index} names {name!r}, which is no file next to it. Next: find out who made the checkpoint."
+            )
+    return sorted(set(shards.values()))
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -136,53 +116,69 @@ def plain_url(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def download(source: Archive, to: Path) -> None:
-    """Download the archive to a file and check its sha256 before anything opens it. Raises ExportRefused."""
-    where = f"source: {plain_url(source.url)}"
-    try:
-        # request.py accepts only https, http and file
-        with urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:  # noqa: S310
-            while chunk := answer.read(CHUNK_BYTES):
-                file.write(chunk)
-    except urllib.error.HTTPError as error:
-        kind = SourceUnreachable if can_retry(error.code) else ExportRefused
-        raise kind(f"{where}: HTTP {error.code} {error.reason}. Next: check the address.") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        unanswered = isinstance(
-            error, (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException)
-        )
-        kind = SourceUnreachable if unanswered and not source.url.startswith("file:") else ExportRefused
-        raise kind(f"{where}: {reason}. Next: check the address and the network.") from error
-    check_archive(source, to)
+def partial_path(kept: Path) -> Path:
+    """Where a download is until it is complete."""
+    return kept.with_name(f"{kept.name}.partial")
 
 
 def check_archive(source: Archive, file: Path) -> None:
-    """Raise ExportRefused if the archive has another sha256 than requested."""
+    """Raise ExportRefused if the archive has another sha256 than requested.
+
+    The message does not say which: it would answer questions about files that only this worker reaches.
+    """
     with file.open("rb") as reader:
         found = hashlib.file_digest(reader, "sha256").hexdigest()
     if found != source.sha256:
         raise ExportRefused(
-            f"source: {plain_url(source.url)}: its sha256 is {found}, expected {source.sha256}. "
+            f"source: {plain_url(source.url)}: its sha256 is not {source.sha256}. "
             "Next: find out who changed it before you change the model file."
         )
 
 
-def unpack(archive: Path, to: Path, *, where: str) -> None:
-    """Unpack the archive into a new folder. Refuse a member that would escape, or is neither file nor folder."""
+def unpack(archive: Path, to: Path, *, where: str, max_bytes: int) -> None:
+    """Unpack the archive (tar, or tar.gz) into a new folder. Refuse a member that would escape, or is neither file nor folder."""
     total = 0
     to.mkdir()
     try:
-        with tarfile.open(archive, mode="r:*") as tar:
+        with (
+            archive.open("rb") as packed,
+            _plain(packed) as stream,
+            tarfile.open(fileobj=_Headers(stream), mode="r:") as tar,
+        ):
             for member in tar:
                 total += member.size
-                if total > MAX_UNPACKED_BYTES:
+                if total > max_bytes:
                     raise ExportRefused(
-                        f"source: {where}: unpacks to over {MAX_UNPACKED_BYTES} bytes. Next: check what it contains."
+                        f"source: {where}: unpacks to over {max_bytes} bytes. Next: check what it contains."
                     )
                 _unpack_member(tar, member, to, where)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, ArithmeticError) as error:
         raise ExportRefused(f"source: {where}: not a readable tar archive ({error}). Next: pack it again.") from error
+
+
+def _plain(packed: Any) -> Any:
+    """The archive's bytes, without gzip."""
+    is_gzip = packed.read(2) == b"\x1f\x8b"
+    packed.seek(0)
+    return gzip.GzipFile(fileobj=packed) if is_gzip else packed
+
+
+class _Headers(io.RawIOBase):
+    """A stream of which nothing reads much at once: a header of a tar may say that it has any number of bytes."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return bytes(self._stream.read(size))
+
+    def seek(self, *where: int) -> int:
+        return int(self._stream.seek(*where))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, to: Path, where: str) -> None:

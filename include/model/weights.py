@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from errors import ExportRefused
+from sources import read_shards
 
 
 class PyTorchWeights:
@@ -36,8 +38,11 @@ def load_model(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
 
     files = safetensors_files(folder)
     if not files or saved_by(files[0]) != "pt":
+        for file in () if files else sorted(folder.glob("*.h5")):
+            refuse_other_files(file)
+        only = {"local_files_only": True, "use_safetensors": True if files else None}
         return TFAutoModelForImageClassification.from_pretrained(
-            folder, config=config, local_files_only=True, output_loading_info=True
+            folder, config=config, output_loading_info=True, **only
         )
     from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
 
@@ -60,7 +65,35 @@ def safetensors_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return []
-    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+    return [folder / name for name in read_shards(index)]
+
+
+def refuse_other_files(file: Path) -> None:
+    """Refuse an HDF5 file that takes data from another file: the revision's hash does not cover that one. Raises ExportRefused."""
+    import h5py
+
+    def check(group: Any, name: str) -> None:
+        found = group.get(name, getlink=True)
+        if isinstance(found, h5py.ExternalLink):
+            raise ExportRefused(
+                f"{file}: its {name!r} is a link to another file. Next: find out who made the checkpoint."
+            )
+        if not isinstance(found, h5py.HardLink):
+            return  # a soft link leads to something in this file, which is checked by its own name
+        item = group[name]
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise ExportRefused(
+                f"{file}: its {name!r} is stored in another file. Next: find out who made the checkpoint."
+            )
+        if isinstance(item, h5py.Group) and item.id not in seen:
+            seen.append(item.id)
+            for below in item:
+                check(item, below)
+
+    with h5py.File(file, "r") as opened:
+        seen = [opened.id]
+        for name in opened:
+            check(opened, name)
 
 
 def weights_hash(folder: Path) -> str:

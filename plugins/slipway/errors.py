@@ -6,6 +6,7 @@ SlipwayError
 │   └── HubUnreachable        the Hub does not respond, or reports an error   (can be retried)
 ├── ExportError               the exporter's output is missing or wrong
 │   ├── PromiseBroken         the exported model does not answer as promised
+│   ├── ExportOverLimit       the exporter used more than the model file allows
 │   └── SourceUnreachable     no answer from the source, or a server error    (can be retried)
 ├── ScratchFull               no space in the worker's temporary folder
 ├── StoreError                the artifact store cannot be read or written
@@ -88,6 +89,10 @@ class PromiseBroken(ExportError):
     """The exported model does not answer as promised: its golden cases, or 🤗's own answers."""
 
     blames_release = True
+
+
+class ExportOverLimit(ExportError):
+    """The exporter used more memory, processor time, processes or bytes than the model file allows."""
 
 
 class SourceUnreachable(ExportError):

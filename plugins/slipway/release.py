@@ -31,6 +31,7 @@ class Source:
     location: str  # a folder relative to include/served, URI of a folder in a bucket, Hub repository, or URL
     revision: str  # sha256:… of the folder's content, 40-hex commit, or sha256:… of the archive
     token_conn_id: str | None = None  # the connection whose password is a Hub token; the token itself is never here
+    allow: tuple[str, ...] = ()  # old formats of weights that may be read
 
     @property
     def url(self) -> str:
@@ -130,6 +131,17 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportLimits:
+    """What an export may use; MiB is 1024 * 1024 bytes. They decide nothing about its result."""
+
+    memory_mib: int = 16 * 1024
+    cpu_s: int = 2 * 3600
+    processes: int = 1024  # and threads: TensorFlow starts several for each core
+    disk_mib: int = 32 * 1024
+    download_mib: int = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """What one run deploys."""
 
@@ -166,6 +178,8 @@ class Release:
     store_uid: str | None = None  # the store's own id; None from an earlier Slipway
     rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
+    limits: ExportLimits = ExportLimits()
+    without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
 
     @property
     def fingerprint(self) -> str:

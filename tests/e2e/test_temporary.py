@@ -114,7 +114,7 @@ def objects(kubectl):
 
 def test_proven_and_gone(green, kubectl):
     """The run is green, the gate has passed, and cluster and objects are gone."""
-    assert green.code == 0, green.log[-6000:]
+    assert green.code == 0, (green.record["verdicts"], green.log[-6000:])
     record = green.record
     assert (record["outcome"], record["objects"]) == ("proven", [])
     assert "3 of 3 rounds in a row passed" in record["verdicts"]["gate"]["reason"]
@@ -125,10 +125,10 @@ def test_proven_and_gone(green, kubectl):
 
 def test_red_at_the_gate_and_gone(red, kubectl):
     """The gate's failure fails the run; nothing is rolled back; cluster and objects are gone nevertheless."""
-    assert red.code != 0, red.log[-6000:]
     record = red.record
+    assert red.code != 0, record["verdicts"]
     assert record["outcome"] == "failed"
-    assert (record["tasks"]["gate"], record["tasks"]["announce"]) == ("failed", "upstream_failed")
+    assert (record["tasks"]["gate"], record["tasks"]["announce"]) == ("failed", "upstream_failed"), record["verdicts"]
     assert (record["tasks"]["remove_objects"], record["tasks"]["delete_cluster"]) == ("success", "success")
     assert "rollback" not in record["tasks"]
     assert not red.there

@@ -17,8 +17,9 @@ def find_debris(harness, *, running=False):
 
 
 def _on_engine(harness):
-    names = [name for found in harness.engine.containers(all=True) for name in found["Names"]]
-    return [f"container {name}" for name in names if name.startswith("/slipway-") and f"-{harness.model}-" in name]
+    names = [f"container {name}" for found in harness.engine.containers(all=True) for name in found["Names"]]
+    names += [f"network /{found['Name']}" for found in harness.engine.networks()]
+    return [name for name in names if " /slipway-" in name and f"-{harness.model}-" in name]
 
 
 def _on_disk(harness):

@@ -51,6 +51,13 @@ def memory_trial(model_python, tmp_path_factory):
     return run_trial(model_python, "memory_trial.py", tmp_path_factory.mktemp("large"))
 
 
+@pytest.fixture(scope="session")
+def hostile_models(model_python, digits_checkpoint, tmp_path_factory):
+    """Models that do more than compute, or take data from elsewhere: their folder, and why each is refused."""
+    folder = tmp_path_factory.mktemp("hostile")
+    return folder, run_trial(model_python, "hostile_trial.py", digits_checkpoint, folder)
+
+
 @pytest.fixture
 def web(tmp_path):
     """A folder of files served over HTTP on loopback: (folder, base URL)."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from errors import ExportRefused
-from request import Archive, Folder, GoldenImage, Hub, Origin, Request, Settings, parse_request, read_request
+from request import Archive, Folder, GoldenImage, Hub, Limits, Origin, Request, Settings, parse_request, read_request
 
 FOLDER = {"kind": "folder", "path": "/checkpoint"}
-HUB = {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "0" * 40}
-ARCHIVE = {"kind": "savedmodel", "url": "https://example.org/m.tar.gz", "sha256": "a" * 64}
+HUB = {"kind": "hub", "repo": "google/vit-base-patch16-224", "revision": "0" * 40, "kept": "/kept"}
+ARCHIVE = {"kind": "savedmodel", "url": "https://example.org/m.tar.gz", "sha256": "a" * 64, "kept": "/kept"}
 CASE = {"name": "three", "image": "/three.png", "label": "3", "min_confidence": 0.85}
 
 
@@ -45,17 +45,18 @@ def test_settings_and_origin_are_optional():
 
 def test_hub_and_archive_are_sources_too():
     """A source may also be a Hub commit or an archive."""
-    assert Hub(repo=HUB["repo"], revision="0" * 40) == parse_request(request(source=HUB)).source
-    assert Archive(url=ARCHIVE["url"], sha256="a" * 64) == parse_request(request(source=ARCHIVE)).source
+    kept = Path("/kept")
+    assert Hub(repo=HUB["repo"], revision="0" * 40, kept=kept) == parse_request(request(source=HUB)).source
+    assert Archive(url=ARCHIVE["url"], sha256="a" * 64, kept=kept) == parse_request(request(source=ARCHIVE)).source
 
 
-@pytest.mark.parametrize("source", [HUB, ARCHIVE], ids=["hub", "archive"])
-def test_path_for_a_download_is_optional(source):
-    """A download may be kept; a folder source has nothing to keep."""
-    assert parse_request(request(source=source)).source.kept is None
-    assert parse_request(request(source={**source, "kept": "/kept"})).source.kept == Path("/kept")
-    with pytest.raises(ExportRefused, match="source: kept is unknown"):
-        parse_request(request(source={**FOLDER, "kept": "/kept"}))
+def test_limits_and_leaves_are_optional():
+    """A missing limit has its default; an old format, and an export without a sandbox, need the request's leave."""
+    plain, given = parse_request(request()), request(limits={"cpu_s": 60}, without_sandbox=True)
+    assert (Limits(), False, frozenset()) == (plain.limits, plain.without_sandbox, plain.source.allow)
+    assert (Limits(cpu_s=60), True) == (parse_request(given).limits, parse_request(given).without_sandbox)
+    for source in (FOLDER, HUB):
+        assert frozenset({"h5"}) == parse_request(request(source={**source, "allow": ["h5"]})).source.allow
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,12 @@ def test_path_for_a_download_is_optional(source):
         ({"source": {**ARCHIVE, "sha256": "abc"}}, "source.sha256: 'abc' does not match"),
         ({"source": {**ARCHIVE, "url": "ftp://x/m.tar"}}, "source.url: must begin with https://"),
         ({"source": {"kind": "folder"}}, "source: path is missing"),
+        ({"source": {**FOLDER, "kept": "/kept"}}, "source: kept is unknown"),
+        ({"source": {**FOLDER, "allow": ["pickle"]}}, "source.allow: ['pickle'] is not a list of ['h5']"),
+        ({"source": {**ARCHIVE, "allow": ["h5"]}}, "source: allow is unknown"),
+        ({"limits": {"memory_mib": 0}}, "limits.memory_mib: 0 is not a whole number of at least 1"),
+        ({"limits": {"hours": 1}}, "limits: hours is unknown"),
+        ({"without_sandbox": "yes"}, "without_sandbox: is neither true nor false"),
         ({"golden": {}}, "golden: must be a list"),
         ({"settings": {"top_k": 0}}, "settings.top_k: 0 is not a whole number of at least 1"),
         ({"settings": {"max_side": True}}, "settings.max_side: True is not"),

@@ -22,6 +22,7 @@ from slipway.release import Release
 
 ENGINE_TIMEOUT_S = 600  # the commit of a large layer is one request
 REMOVAL_TIMEOUT_S, REMOVAL_POLL_S = 60, 0.5
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 CONFLICT = 409  # the removal is already in progress
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,31 @@ def throwaway_container(client: Any, name: str, **config: Any) -> Iterator[str]:
         yield container
     finally:
         remove_container(client, container)
+
+
+@contextmanager
+def closed_network(client: Any, name: str) -> Iterator[str]:
+    """A network of this name for one container, removed afterwards. One that a killed task left is removed first.
+
+    The engine publishes the container's ports as on any other network, but nothing beyond the engine's host answers it: its packets
+    keep their own sender, to which no other host has a route. (An `internal` network would not publish ports.)
+    """
+    remove_network(client, name)
+    client.create_network(name, driver="bridge", options={MASQUERADE: "false"})
+    try:
+        yield name
+    finally:
+        remove_network(client, name)
+
+
+def remove_network(client: Any, name: str) -> None:
+    """Remove the networks of this name; several of them can have one."""
+    from docker.errors import NotFound
+
+    for found in client.networks(names=[name]):
+        if found["Name"] == name:  # the engine's filter also finds longer names
+            with suppress(NotFound):
+                client.remove_network(found["Id"])
 
 
 def remove_container(client: Any, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.facts import Export, Image, JsonObject, Proof
 from slipway.image.docker_errors import smoke_test_unfinished
-from slipway.image.engine import engine_host, throwaway_container
+from slipway.image.engine import closed_network, engine_host, remove_container, throwaway_container
 from slipway.names import REST_PORT
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
@@ -33,6 +33,8 @@ SMOKE_FLAGS = ["--max_num_load_retries=0", "--tensorflow_inter_op_parallelism=1"
 GRPC_PORT = 8500
 FROM_OUTSIDE = frozenset({137, 143})  # SIGKILL and SIGTERM, which only the machine, the engine or a person sends
 LAST_LOG_LINES = 15
+NOWHERE = "192.0.2.1"  # an address that belongs to nobody (RFC 5737)
+MIB = 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,13 @@ def smoke_test(client: Any, release: Release, export: Export, image: Image) -> P
     from docker.errors import DockerException
 
     try:
-        with throwaway_container(client, release.smoke_container, **_smoke_config(client, release, image)) as container:
+        remove_container(client, release.smoke_container)  # a killed task may have left it on the network
+        with (
+            closed_network(client, release.smoke_container) as network,
+            throwaway_container(
+                client, release.smoke_container, **_smoke_config(client, release, image, network)
+            ) as container,
+        ):
             client.start(container)
             try:
                 verdicts = _run_checks(client, container, release, export)
@@ -59,8 +67,9 @@ def smoke_test(client: Any, release: Release, export: Export, image: Image) -> P
     return Proof(image=image, verdicts=verdicts)
 
 
-def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]:
-    """A container with the Deployment's security context, its ports published by the engine."""
+def _smoke_config(client: Any, release: Release, image: Image, network: str) -> dict[str, Any]:
+    """A container with the Deployment's security context and the export's limits, its ports published by the engine."""
+    memory = release.limits.memory_mib * MIB
     address = "127.0.0.1" if engine_host(release) == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - the worker must reach a remote engine's ports
     return {
         "image": image.image_id,
@@ -73,6 +82,11 @@ def _smoke_config(client: Any, release: Release, image: Image) -> dict[str, Any]
             tmpfs={"/tmp": ""},  # noqa: S108 - inside the container
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
+            network_mode=network,
+            dns=[NOWHERE],  # the engine's own resolver would ask for the container, from the host
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=release.limits.processes,
         ),
     }
 

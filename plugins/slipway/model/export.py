@@ -114,7 +114,7 @@ def check_golden_labels(release: Release, export: Export) -> None:
 def export_inputs_hash(release: Release) -> str:
     """sha256:… of everything that determines the exporter's results. The connection that reads the source does not."""
     source = release.source
-    identity = {"kind": source.kind, "location": source.location, "revision": source.revision}
+    identity = {"kind": source.kind, "location": source.location, "revision": source.revision, "allow": source.allow}
     return digest_of([identity, release.exporter, asdict(release.export), [asdict(case) for case in release.golden]])
 
 
@@ -137,6 +137,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
         report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
         card=_keep_card(out / "card", store, prefix),
+        sandbox=str(json.loads((out / "export.json").read_text(encoding="utf-8"))["sandbox"]),
     )
 
 

@@ -15,23 +15,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
+from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
 from slipway.model.content import file_hash
 from slipway.model.golden_images import fetch_golden_image
 from slipway.model.hub import hub_token
-from slipway.names import digest_of
+from slipway.model.limits import within_limits
+from slipway.names import digest_of, printable
 from slipway.paths import PROJECT
-from slipway.release import Release
+from slipway.release import ExportLimits, Release
 from slipway.scratch import scratch_full
 
 EXPORTER = PROJECT / "include" / "model" / "export.py"
+FETCHER = EXPORTER.with_name("fetch.py")
 DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile installs it
 TRY_LATER = 75  # the exit status if the source did not respond
 BAD_MODEL = 65  # the exit status if the model broke a promise
 NO_SPACE = os.strerror(errno.ENOSPC)
-LAST_LINES = 20  # of the exporter's output, kept for its error message
+NO_MEMORY = ("std::bad_alloc", "MemoryError", "ResourceExhaustedError", os.strerror(errno.ENOMEM))
+LAST_LINES = 20  # of a program's output, kept for its error message
+# All that a program gets of the worker's environment, which has Airflow's secrets. fetch.py also gets what leads it through a network.
+SHARED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS",
+          "TF_NUM_INTEROP_THREADS")  # fmt: skip
+NETWORK = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DISABLE_XET", "SSL_CERT_FILE", "SSL_CERT_DIR",
+           "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
+           "all_proxy", "no_proxy")  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+Started = Callable[[subprocess.Popen[str]], None]
 
 
 def exporter_hash(folder: Path = EXPORTER.parent) -> str:
@@ -41,41 +52,68 @@ def exporter_hash(folder: Path = EXPORTER.parent) -> str:
     )
 
 
-def run_exporter(
-    release: Release,
-    source: dict[str, str],
-    *,
-    python: str,
-    scratch: Path,
-    started: Callable[[subprocess.Popen[str]], None],
-) -> Path:
+def run_exporter(release: Release, source: dict[str, Any], *, python: str, scratch: Path, started: Started) -> Path:
     """Run the exporter, log its output, and return the folder with its results.
 
-    Raises ExportError with the exporter's last line, ScratchFull, InputRefused.
+    Its two programs run one after the other: fetch.py, with network and token, opens no model; export.py, shut in, opens it.
+    Raises ExportError with the program's last line, ExportOverLimit, ScratchFull, InputRefused.
     """
-    request, out = scratch / "request.json", scratch / "out"
+    request, work = scratch / "request.json", scratch / "work"  # the model may write to `work`, and nowhere else
+    work.mkdir()
     request.write_text(json.dumps(_request(release, source, scratch)), encoding="utf-8")
-    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out), "--end-with-stdin"]
-    token = hub_token(release.source.token_conn_id)
-    last_lines: deque[str] = deque(maxlen=LAST_LINES)
-    with _exporter_process(command, token, started) as process:
-        for line in process.stdout or ():
-            last_lines.append(line.rstrip().replace(token, "***") if token else line.rstrip())
-            log.info("exporter: %s", last_lines[-1])
-    if process.returncode != 0:
-        if any(NO_SPACE in line for line in last_lines):  # whatever else its last line blames
-            raise scratch_full(scratch.parent)
-        reason = next((line for line in reversed(last_lines) if line), "no output")
-        kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(process.returncode, ExportError)
-        raise kind(f"exporter ended with status {process.returncode}: {reason}")
+    if "kept" in source and not Path(source["kept"]).exists():
+        token = hub_token(release.source.token_conn_id)
+        environment = {**_environment(*SHARED, *NETWORK), "HOME": str(work), **({"HF_TOKEN": token} if token else {})}
+        _run(
+            [python, str(FETCHER), "--request", str(request)],
+            environment,
+            release.limits,
+            scratch,
+            "download_mib",
+            started,
+        )
+    out = work / "out"
+    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
+    _run(command, {**_environment(*SHARED), "HOME": str(work)}, release.limits, work, "disk_mib", started)
     return out
 
 
+def _environment(*names: str) -> dict[str, str]:
+    """These variables of the worker's environment, and one that makes a program's lines appear at once."""
+    return {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+def _run(  # noqa: PLR0917 - one call of each kind, above
+    command: list[str], environment: dict[str, str], limits: ExportLimits, folder: Path, disk: str, started: Started
+) -> None:
+    """Run one of the exporter's programs to its end, and log its output. Raises as `run_exporter`."""
+    name, secret = Path(command[1]).name, environment.get("HF_TOKEN")
+    last_lines: deque[str] = deque(maxlen=LAST_LINES)
+    with (
+        _process([*command, "--end-with-stdin"], {**environment, "TMPDIR": str(folder)}, started) as process,
+        within_limits(process, limits, folder, disk) as watch,
+    ):
+        for line in process.stdout or ():
+            last_lines.append(printable(line.rstrip().replace(secret, "***") if secret else line.rstrip()))
+            log.info("exporter: %s", last_lines[-1])
+        process.wait()
+    if process.returncode == 0:
+        return
+    if watch.reason or any(words in line for line in last_lines for words in NO_MEMORY):
+        reason = watch.reason or f"it needs more memory than export.limits.memory_mib, {limits.memory_mib}"
+        raise ExportOverLimit(
+            f"{name} was ended: {reason}. Next: check the source, or raise the limit in the model file"
+        )
+    if any(NO_SPACE in line for line in last_lines):  # whatever else its last line blames
+        raise scratch_full(folder)
+    reason = next((line for line in reversed(last_lines) if line), "no output")
+    kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(process.returncode, ExportError)
+    raise kind(f"exporter ended with status {process.returncode}: {reason}")
+
+
 @contextmanager
-def _exporter_process(
-    command: list[str], token: str | None, started: Callable[[subprocess.Popen[str]], None]
-) -> Iterator[subprocess.Popen[str]]:
-    """The exporter in its own process group, which ends with this block. Only the exporter gets the token.
+def _process(command: list[str], environment: dict[str, str], started: Started) -> Iterator[subprocess.Popen[str]]:
+    """A program in its own process group, which ends with this block.
 
     It also ends if this process is killed: its standard input is a pipe to which nothing is written, and it ends when the
     pipe closes.
@@ -88,11 +126,7 @@ def _exporter_process(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={
-                **os.environ,
-                "PYTHONUNBUFFERED": "1",  # to log each line at once
-                **({"HF_TOKEN": token} if token else {}),
-            },
+            env=environment,
             start_new_session=True,
         )
     except OSError as error:
@@ -103,7 +137,6 @@ def _exporter_process(
     started(process)
     try:
         yield process
-        process.wait()
     finally:
         end_exporter(process)
 
@@ -115,7 +148,7 @@ def end_exporter(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _request(release: Release, source: dict[str, str], scratch: Path) -> dict[str, Any]:
+def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[str, Any]:
     """The exporter's request, with all golden images fetched to this worker."""
     golden = []
     for case in release.golden:
@@ -130,5 +163,7 @@ def _request(release: Release, source: dict[str, str], scratch: Path) -> dict[st
         "source": source,
         "golden": golden,
         "settings": asdict(release.export),
+        "limits": {name: value for name, value in asdict(release.limits).items() if name != "processes"},
+        "without_sandbox": release.without_sandbox,
         "origin": origin,
     }

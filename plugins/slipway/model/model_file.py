@@ -14,11 +14,12 @@ from slipway.model.gate_settings import GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.source_settings import HubSource, SourceSettings
 from slipway.model.target_settings import TargetSettings
-from slipway.release import ExportOptions, Retention
+from slipway.release import ExportLimits, ExportOptions, Retention
 
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 DEFAULT_EXPORT = ExportOptions()
+DEFAULT_LIMITS = ExportLimits()
 DEFAULT_RETENTION = Retention()
 
 
@@ -40,8 +41,29 @@ class ImageSettings(Part):
     )
 
 
+class LimitSettings(Part):
+    """What an export may use on its worker. It is ended when it uses more. MiB is 1024 * 1024 bytes."""
+
+    memory_mib: Annotated[int, Field(ge=512, le=1024 * 1024)] = Field(
+        default=DEFAULT_LIMITS.memory_mib, description="Memory, in MiB."
+    )
+    cpu_s: Annotated[int, Field(ge=10, le=7 * 24 * 3600)] = Field(
+        default=DEFAULT_LIMITS.cpu_s, description="Processor time of all its threads together, in seconds."
+    )
+    processes: Annotated[int, Field(ge=16, le=65536)] = Field(
+        default=DEFAULT_LIMITS.processes,
+        description="Processes and threads; TensorFlow starts several threads for each core.",
+    )
+    disk_mib: Annotated[int, Field(ge=16, le=1024 * 1024)] = Field(
+        default=DEFAULT_LIMITS.disk_mib, description="What it writes, in MiB; for an archive also what it unpacks to."
+    )
+    download_mib: Annotated[int, Field(ge=1, le=1024 * 1024)] = Field(
+        default=DEFAULT_LIMITS.download_mib, description="What is fetched for it, in MiB."
+    )
+
+
 class ExportSettings(Part):
-    """What the served graph accepts and returns. No effect on a SavedModel archive, which brings its own graph."""
+    """What the served graph accepts and returns, which has no effect on a SavedModel archive, and what an export may use."""
 
     top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=DEFAULT_EXPORT.top_k,
@@ -63,6 +85,7 @@ class ExportSettings(Part):
         max_length=10,
         description="Sizes of the warmup requests, in images; each signature gets each size. With server-side batching, at most its `max_batch_size`. If left out: 1 and 4.",
     )
+    limits: LimitSettings = LimitSettings()
 
 
 class WatchSettings(Part):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
 
 from slipway.model.field_types import Part, Sha256
+
+Allow = Annotated[
+    tuple[Literal["h5"], ...],
+    Field(
+        default=(),
+        description="Old formats of weights that may be read besides safetensors. `h5` is HDF5: its reader has had many faults, so allow it only if you trust who made the checkpoint.",
+    ),
+]
 
 
 class FolderSource(Part):
@@ -16,6 +24,8 @@ class FolderSource(Part):
     folder: str = Field(
         description="A checkpoint folder below `include/served`, or its URI in an object store. Its revision is the hash of its content."
     )
+
+    allow: Allow = ()
 
     @property
     def is_remote(self) -> bool:
@@ -27,6 +37,8 @@ class FolderSource(Part):
     def _uri_is_complete(cls, folder: str) -> str:
         if "://" in folder and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", folder):
             raise ValueError("is not a URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
+        if folder.partition("://")[0] in {"file", "local"} and "://" in folder:
+            raise ValueError("is a path of the worker. Write a folder below include/served by its relative path")
         return folder
 
 
@@ -42,6 +54,7 @@ class HubSource(Part):
     token_conn_id: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="A connection whose password is a Hub token, for private and gated models."
     )
+    allow: Allow = ()
 
 
 class ArchiveSource(Part):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from slipway.errors import ExportError
 from slipway.model.bucket import fetch_from_bucket
@@ -20,10 +21,10 @@ from slipway.release import Release, Source
 log = logging.getLogger(__name__)
 
 
-def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, str]:
+def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, Any]:
     """The `source` part of the exporter's request. Fetches the store's copy, or a folder in a bucket, to this worker.
 
-    Hub models and archives without a copy are fetched by the exporter itself. Raises ExportError, StoreError.
+    Hub models and archives without a copy are fetched by the exporter's fetch.py. Raises ExportError, StoreError.
     """
     source, place = release.source, local_copy(release.source, scratch)
     if source.kind == "folder":
@@ -37,7 +38,10 @@ def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, str
     if source.kind == "objects":
         return _folder_request(source, place, source.location)
     if source.kind == "hub":
-        return {"kind": "hub", "repo": source.location, "revision": source.revision, "kept": str(place)}
+        allow = list(source.allow)
+        return {
+            "kind": "hub", "repo": source.location, "revision": source.revision, "kept": str(place), "allow": allow,
+        }  # fmt: skip
     sha256 = source.revision.removeprefix("sha256:")
     return {"kind": "savedmodel", "url": source.location, "sha256": sha256, "kept": str(place)}
 
@@ -66,11 +70,11 @@ def _fetch_copy(source: Source, uri: str, place: Path) -> None:
     packed.unlink()
 
 
-def _folder_request(source: Source, folder: Path, shown: str) -> dict[str, str]:
+def _folder_request(source: Source, folder: Path, shown: str) -> dict[str, Any]:
     found = content_hash(folder)
     if found != source.revision:
         raise ExportError(
             f"{shown}: its content is {short(found)} on this worker, but {short(source.revision)} when the run was resolved. "
             "Next: give every worker the same files, then clear the run from resolve"
         )
-    return {"kind": "folder", "path": str(folder)}
+    return {"kind": "folder", "path": str(folder), "allow": list(source.allow)}

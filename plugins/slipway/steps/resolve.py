@@ -25,7 +25,7 @@ from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
-from slipway.release import ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
+from slipway.release import ExportLimits, ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.rendering import render_release
 from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_installation, resolve_target
@@ -81,7 +81,9 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
-            export=ExportOptions(**file.export.model_dump()),
+            export=ExportOptions(**file.export.model_dump(exclude={"limits"})),
+            limits=ExportLimits(**file.export.limits.model_dump()),
+            without_sandbox=settings.without_sandbox,
             cluster=file.target.gke.spec if file.target.gke else None,
             unschedulable_grace_s=file.target.unschedulable_grace_s,
             gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
@@ -147,20 +149,22 @@ def resolve_source(
             f"Param revision: {revision!r} was given, but the source is not a Hub model. Next: leave it empty"
         )
     if isinstance(source, FolderSource) and source.is_remote:
-        return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder))
+        return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder), allow=source.allow)
     if isinstance(source, FolderSource):
         folder = SERVED / source.folder
         if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):
             raise InputRefused(
                 f"source.folder: include/served/{source.folder} is not a folder below include/served. Next: fix it"
             )
-        return Source(kind="folder", location=source.folder, revision=content_hash(folder))
+        return Source(kind="folder", location=source.folder, revision=content_hash(folder), allow=source.allow)
     assert isinstance(source, ArchiveSource)  # noqa: S101 - tells mypy what is left
     return Source(kind="savedmodel", location=source.savedmodel, revision=f"sha256:{source.sha256}")
 
 
 def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]) -> Source:
-    given = Source(kind="hub", location=source.hub, revision=revision, token_conn_id=source.token_conn_id)
+    given = Source(
+        kind="hub", location=source.hub, revision=revision, token_conn_id=source.token_conn_id, allow=source.allow
+    )
     if COMMIT.fullmatch(revision) and is_kept(given):
         log.info("resolve: %s at %s is kept in the store", source.hub, revision)
         return given

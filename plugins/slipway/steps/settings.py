@@ -29,6 +29,9 @@ class Settings:
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
+    without_sandbox: bool = (
+        False  # slipway_without_sandbox: archives and old formats also where the kernel has no sandbox
+    )
 
 
 def read_settings() -> Settings:
@@ -48,7 +51,18 @@ def read_settings() -> Settings:
         registry_conn_id=Variable.get("slipway_registry_conn_id", default=None),
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
+        without_sandbox=_read_yes("slipway_without_sandbox"),
     )
+
+
+def _read_yes(name: str) -> bool:
+    """Whether a Variable is `true`; without it, no. Raises InputRefused if it is anything else than `true` or `false`."""
+    from airflow.sdk import Variable
+
+    value = Variable.get(name, default="false")
+    if value.lower() not in {"true", "false"}:
+        raise InputRefused(f"Variable {name}: {value!r} is neither true nor false. Next: correct it")
+    return bool(value.lower() == "true")
 
 
 def read_look_limit_s() -> float:

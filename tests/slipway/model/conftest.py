@@ -24,14 +24,23 @@ def saved_model(tmp_path):
     return make
 
 
+FETCHER = """
+import json, sys
+from pathlib import Path
+source = json.loads(Path(sys.argv[2]).read_text())["source"]
+Path(source["kept"]).mkdir() if source["kind"] == "hub" else Path(source["kept"]).touch()
+"""
+
+
 @pytest.fixture
 def exporter(monkeypatch, tmp_path):
-    """Replaces the exporter by a small program: `exporter(source)`."""
+    """Replaces the exporter's two programs by small ones: `exporter(source)`, `exporter(source, fetcher=source)`."""
 
-    def write(source):
-        program = tmp_path / "program.py"
-        program.write_text(source)
-        monkeypatch.setattr("slipway.model.exporter.EXPORTER", program)
+    def write(source, *, fetcher=FETCHER):
+        for name, text in {"EXPORTER": source, "FETCHER": fetcher}.items():
+            program = tmp_path / f"{name.lower()}.py"
+            program.write_text(text)
+            monkeypatch.setattr(f"slipway.model.exporter.{name}", program)
 
     return write
 

@@ -97,7 +97,7 @@ def results(tmp_path, saved_model):
     (case / "rest.json").write_text('{"signature_name":"serving_default","instances":["aW1hZ2U"]}')
     (case / "grpc.bin").write_bytes(b"\x0a\x03abc")
     (out / "descriptors.bin").write_bytes(b"descriptors")
-    (out / "export.json").write_text("{}")
+    (out / "export.json").write_text('{"sandbox": "none"}')
     (out / "card").mkdir()
     (out / "card" / "card.json").write_text(json.dumps(CARD))
     (out / "card" / "README.md").write_text("# digits-vit\n")

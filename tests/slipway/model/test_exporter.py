@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.errors import ExportError, PromiseBroken, SourceUnreachable
+from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
 from slipway.model.export import run_export
 from slipway.model.exporter import exporter_hash
+from slipway.release import ExportLimits
 
 
 def test_refused_with_the_exporters_last_line(archive_release, exporter):
@@ -26,11 +27,11 @@ sys.exit("token " + os.environ["HF_TOKEN"] + " was refused. Next: replace it")
 """
 
 
-def test_only_the_exporter_gets_the_token(archive_release, exporter, monkeypatch, caplog):
-    """The connection's token is in the exporter's environment, but not in its request, the log or the error."""
+def test_only_the_fetcher_gets_the_token(archive_release, exporter, monkeypatch, caplog):
+    """The connection's token is in the environment of the program that fetches, but not in its request, the log or the error."""
     caplog.set_level("INFO")
     monkeypatch.setenv("AIRFLOW_CONN_HUB", '{"conn_type": "http", "password": "hf_reader"}')
-    exporter(PRINT_TOKEN)
+    exporter("raise SystemExit('not to be run')", fetcher=PRINT_TOKEN)
     source = replace(archive_release.source, kind="hub", location="me/private", token_conn_id="hub")
     with pytest.raises(ExportError) as refusal:
         run_export(replace(archive_release, source=source), python=sys.executable)
@@ -39,9 +40,56 @@ def test_only_the_exporter_gets_the_token(archive_release, exporter, monkeypatch
     assert "hf_reader" not in caplog.text
 
 
+KEEP = "import json, sys; open(json.load(open(sys.argv[2]))['source']['kept'], 'w').close()\n"
+PRINT_ENVIRONMENT = "import os; print('environment:', *sorted(os.environ), flush=True)\n"
+
+
+def test_programs_get_no_secret_of_the_worker(archive_release, exporter, monkeypatch, caplog):
+    """The exporter gets nothing of the worker's environment that is not on the list; only the fetcher knows the way to a network."""
+    caplog.set_level("INFO")
+    for name in (
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW_CONN_HUB",
+        "AWS_SECRET_ACCESS_KEY",
+        "PYTHONPATH",
+        "HF_TOKEN",
+        "HTTPS_PROXY",
+    ):
+        monkeypatch.setenv(name, "canary")
+    exporter(PRINT_ENVIRONMENT + "raise SystemExit(1)", fetcher=PRINT_ENVIRONMENT + KEEP)
+    with pytest.raises(ExportError):
+        run_export(archive_release, python=sys.executable)
+    fetched, exported = (set(line.split()) for line in caplog.text.splitlines() if "environment:" in line)
+    secrets = {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_CONN_HUB", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"}
+    assert {"HF_TOKEN", "HTTPS_PROXY"} == fetched & (secrets | {"HF_TOKEN", "HTTPS_PROXY"})
+    assert set() == exported & (secrets | {"HF_TOKEN", "HTTPS_PROXY"})
+    assert {"PATH", "HOME", "TMPDIR"} < exported
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("open('large', 'wb').truncate(40 << 20)\n", r"export\.limits\.disk_mib, 20"),
+        (
+            "import threading, time\nfor _ in range(40): threading.Thread(target=time.sleep, args=(60,)).start()\n",
+            r"limits\.processes, 20",
+        ),
+        ("kept = bytearray(b'x') * (700 << 20)\n", r"limits\.memory_mib, 512"),
+        ("while True: pass\n", r"limits\.cpu_s, 1\b"),
+        ("raise MemoryError\n", r"it needs more memory than export\.limits\.memory_mib, 512"),
+    ],
+)
+def test_ended_if_it_exceeds_a_limit(archive_release, exporter, program, message):
+    """A program that uses more than the model file allows is ended, and the error names the limit."""
+    exporter(f"import os\nos.chdir(os.environ['TMPDIR'])\n{program}\nimport time; time.sleep(60)")
+    limits = ExportLimits(memory_mib=512, cpu_s=1, processes=20, disk_mib=20)
+    with pytest.raises(ExportOverLimit, match=message + r"\. Next: check the source, or raise the limit"):
+        run_export(replace(archive_release, limits=limits), python=sys.executable)
+
+
 def test_retryable_if_the_source_did_not_respond(archive_release, exporter):
-    """The exporter has its own exit status for a source that does not respond."""
-    exporter("import sys\nprint('source: no answer. Next: look', file=sys.stderr)\nsys.exit(75)")
+    """The exporter's programs have their own exit status for a source that does not respond."""
+    exporter("", fetcher="import sys\nprint('source: no answer. Next: look', file=sys.stderr)\nsys.exit(75)")
     with pytest.raises(SourceUnreachable, match=r"^exporter ended with status 75: source: no answer\. Next: look$"):
         run_export(archive_release, python=sys.executable)
 

@@ -49,11 +49,11 @@ def test_copy_is_used_if_the_store_has_one(release_of, store, digits_checkpoint,
     """Upstream is not asked for a revision of which the store has a copy."""
     from slipway.model.content import pack_folder
 
-    release = release_of(kind="objects", location="file:///gone", revision=content_hash(digits_checkpoint))
+    release = release_of(kind="objects", location="gs://gone", revision=content_hash(digits_checkpoint))
     store.put_file(pack_folder(digits_checkpoint, tmp_path / "copy.tar"), release.source.kept_key("digits-vit"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    assert {"kind": "folder", "path": str(scratch / "source")} == fetch_source(release, store, scratch)
+    assert {"kind": "folder", "path": str(scratch / "source"), "allow": []} == fetch_source(release, store, scratch)
 
 
 @pytest.mark.model
@@ -146,7 +146,7 @@ def test_archive_with_a_member_outside_is_refused(release_of, store, archive, mo
 def test_archive_with_another_sha256_is_refused(release_of, store, archive, model_python):
     """An archive with another hash than the model file's is not opened, and no copy is kept."""
     release = archive_of(release_of, archive, revision=f"sha256:{'0' * 64}")
-    with pytest.raises(ExportError, match=rf"its sha256 is [0-9a-f]{{64}}, expected {'0' * 64}\. Next: "):
+    with pytest.raises(ExportError, match=rf"its sha256 is not {'0' * 64}\. Next: "):
         run_export(release, python=str(model_python))
     assert store.names("sources/digits-vit") == []
 
