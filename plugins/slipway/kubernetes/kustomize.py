@@ -20,6 +20,7 @@ from slipway.kubernetes.manifests import (
     render_kustomization,
 )
 from slipway.kubernetes.overlay_files import read_overlay
+from slipway.kubernetes.policy import Allowed, check_policy
 from slipway.paths import PROJECT
 from slipway.release import Release
 from slipway.scratch import scratch_folder
@@ -36,13 +37,17 @@ def render_manifests(
     reference: str = BLANK_IMAGE,
     version: int = BLANK_VERSION,
     release_id: str = BLANK_RELEASE_ID,
+    allowed: Allowed | None = None,
 ) -> list[Manifest]:
     """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
 
     Without image, version and id they are blank. Only `resolve` renders; later tasks read what it stored (`rendered`).
+    `resolve` also says what is `allowed` in an overlay; what a later task renders again must be the same.
     Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
     objects = build_manifests(release, reference=reference, version=version, release_id=release_id)
+    if allowed is not None:
+        check_policy(objects, allowed)
     check_manifests(objects, release, reference=reference)
     return objects
 
@@ -106,4 +111,7 @@ def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
     if done.returncode != 0:
         said = one_line(done.stderr.replace(str(folder / COPIED), str(MANIFESTS)))
         raise ManifestError(f"{overlay}: {said}. Next: kubectl kustomize {overlay}")
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    try:
+        return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ManifestError(f"{overlay}: renders no readable YAML. Next: kubectl kustomize {overlay}") from error

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from slipway.errors import ManifestError, one_line
 
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-LARGEST_OVERLAY = 4 * 1024 * 1024  # bytes in all its files; a ConfigMap or Secret holds at most 1 MiB
-LARGEST_KUSTOMIZATION = 64 * 1024  # bytes
+LARGEST_OVERLAY = 1024 * 1024  # bytes in all its files; a ConfigMap holds no more
+LARGEST_KUSTOMIZATION = 32 * 1024  # bytes
 MOST_FILES = 200
 
 FOLDERS = frozenset({"resources", "bases", "components"})  # lists of files and of folders with a kustomization
@@ -119,6 +120,16 @@ class _Walk:
         return content
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases: a text that is a path in one place and KEY=PATH in another would be checked as one of them only."""
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        """The next node."""
+        if self.check_event(yaml.AliasEvent):
+            raise ComposerError(problem="has an alias (*NAME), which must be written out")
+        return super().compose_node(parent, index)
+
+
 class _Kustomization:
     """A kustomization's YAML, with each scalar's text as it was written."""
 
@@ -128,7 +139,7 @@ class _Kustomization:
     def checked(self) -> bytes:
         """It as kustomize gets it; all that it names has been read. Raises ManifestError."""
         try:
-            top = yaml.compose(self.content, Loader=yaml.SafeLoader)
+            top = yaml.compose(self.content, Loader=_Loader)
             for name, value in self._fields(top, KNOWN, ""):
                 self._check(name, value)
             return str(yaml.serialize(top, Dumper=yaml.SafeDumper, allow_unicode=True)).encode()
@@ -160,7 +171,7 @@ class _Kustomization:
             raise self._refusal(f"{where.rstrip('.') or 'it'} is not a mapping of fields. Next: fix it")
         seen: set[str] = set()
         for key, value in node.value:
-            name = str(key.value)
+            name = str(key.value) if isinstance(key, ScalarNode) else ""
             if name not in known:
                 raise self._refusal(
                     f"{where}{_short(name)} is not a field that an overlay may use. "

@@ -1,7 +1,9 @@
 """An overlay is rendered offline: whatever it names is a file or a folder of include/manifests."""
 
+import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +11,9 @@ from rendering import render
 
 from slipway.errors import ManifestError
 from slipway.kubernetes import kustomize
-from slipway.kubernetes.overlay_files import LARGEST_KUSTOMIZATION, LARGEST_OVERLAY, MOST_FILES, read_overlay
+from slipway.kubernetes.overlay_files import KNOWN, LARGEST_KUSTOMIZATION, LARGEST_OVERLAY, MOST_FILES, read_overlay
+
+PAGE = Path(__file__).parents[3] / "docs" / "overlays.md"
 
 
 class Outside:
@@ -202,13 +206,18 @@ REFUSED_FIELDS = {
     "a merged patch": ("patches: [{<<: {path: https://example.com/x}}]", "patches.'<<' is not a field"),
     "a patch's case": ("patches: [{Path: https://example.com/x}]", "patches.'Path' is not a field"),
     "a tagged key": ("!!binary cmVzb3VyY2Vz: [https://example.com/x]", "'cmVzb3VyY2Vz' is not a field"),
+    "a key that is no text": ("? [resources]\n: [https://example.com/x]", "'' is not a field"),
+    "an alias": (
+        "secretGenerator: [{files: [&a 'https://example.com/?x=here.yaml']}]\nresources: [*a]",
+        "is not valid YAML: has an alias",
+    ),
     "a mapping": ("resources: [{a: b}]", "resources: has an entry that is not a path"),
     "a text": ("patches: [here.yaml]", "patches is not a mapping of fields"),
     "nothing": ("", "it is not a mapping of fields"),
     "two documents": ("resources: []\n---\nresources: [https://example.com/x]", "is not valid YAML"),
     "no YAML": ("resources: [", "is not valid YAML"),
     "a control character": ("resources: [\x1b]", "is not valid YAML"),
-    "nesting": ("metadata: " + "[" * 20_000, "is nested too deeply"),
+    "nesting": ("metadata: " + "[" * 10_000, "is nested too deeply"),
     "size": ("#" * (LARGEST_KUSTOMIZATION + 1), "is too large"),
 }  # fmt: skip
 
@@ -225,6 +234,13 @@ def test_a_generated_key_may_have_another_name_than_its_file(read):
     assert "KEY=./here.yaml" in files["mine/kustomization.yaml"]
     said = refusal_of(read, "secretGenerator: [{name: a, files: ['KEY=https://example.com/x']}]")
     assert "secretGenerator.files: 'https://example.com/x' is not a file" in said
+
+
+def test_the_page_has_the_fields():
+    """docs/overlays.md names the fields that a kustomization may have, and those that are refused by name."""
+    part = PAGE.read_text().split("**Files.**")[1].split("**Kinds.**")[0]
+    refused = {"helmCharts", "generators", "transformers", "validators"}
+    assert set(re.findall(r"`([a-z][A-Za-z0-9]+)`", part)) - refused == KNOWN - {"apiVersion", "kind"}
 
 
 def test_a_base_is_checked_as_the_overlay_is(read):
