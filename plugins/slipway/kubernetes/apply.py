@@ -181,10 +181,11 @@ def _namespace_to_create(target: Target) -> ObjectRef | None:
 
 
 def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
-    """The live object, None if it does not exist. Raises ApplyRefused if it is not this model's."""
+    """The live object, None if it does not exist. Raises ApplyRefused if it is not this model's, or would be every namespace's."""
     ref = object_ref_of(manifest)
     live = _read(client, release.target, ref)
     if live is None:
+        _check_namespaced(client, release.target, ref)
         return None
     owner = (live.metadata.labels or {}).get(LABEL_MODEL)
     if owner != release.model:
@@ -194,6 +195,17 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
             f"or target.namespace, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
         )
     return live
+
+
+def _check_namespaced(client: Any, target: Target, ref: ObjectRef) -> None:
+    """A Variable may add a kind to overlays that this cluster does not keep in namespaces. Raises ApplyRefused."""
+    with api_errors(target, str(ref)):
+        if _resource(client, ref).namespaced:
+            return
+    raise ApplyRefused(
+        f"{ref}: {ref.kind} is cluster-scoped, and an overlay may only have objects of the namespace {target.namespace}. "
+        "Next: remove it from the overlay; if it is needed, create it outside of Slipway"
+    )
 
 
 def _remove(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from slipway.kubernetes.manifests import (
     manifests_to_yaml,
     render_kustomization,
 )
+from slipway.kubernetes.overlay_files import read_overlay
+from slipway.kubernetes.policy import Allowed, check_policy
 from slipway.paths import PROJECT
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
 MANIFESTS = PROJECT / "include" / "manifests"
+COPIED = Path("manifests")  # the folder of the overlay's files that kustomize reads, in the scratch folder
 KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
 RENDER_TIMEOUT_S = 60
 
@@ -34,13 +37,17 @@ def render_manifests(
     reference: str = BLANK_IMAGE,
     version: int = BLANK_VERSION,
     release_id: str = BLANK_RELEASE_ID,
+    allowed: Allowed | None = None,
 ) -> list[Manifest]:
     """The checked objects of a release, in the order in which they are applied; the same release gives the same bytes.
 
     Without image, version and id they are blank. Only `resolve` renders; later tasks read what it stored (`rendered`).
+    `resolve` also says what is `allowed` in an overlay; what a later task renders again must be the same.
     Raises ManifestError with kustomize's message, or with the object and field that must not be applied.
     """
     objects = build_manifests(release, reference=reference, version=version, release_id=release_id)
+    if allowed is not None:
+        check_policy(objects, allowed)
     check_manifests(objects, release, reference=reference)
     return objects
 
@@ -48,13 +55,21 @@ def render_manifests(
 def build_manifests(
     release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
 ) -> list[Manifest]:
-    """What kustomize renders, unchecked, in the order of an apply. Raises ManifestError with kustomize's message."""
+    """What kustomize renders offline, unchecked, in the order of an apply.
+
+    Raises ManifestError for an overlay that is not all in `include/manifests`, or with kustomize's message.
+    """
     overlay = overlay_folder(release.overlay)
+    files = read_overlay(overlay, MANIFESTS)
     with scratch_folder("render") as scratch:
         folder = scratch.resolve()
+        for place, content in files.items():
+            copy = folder / COPIED / place
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
         kustomization = render_kustomization(
             release,
-            resources=os.path.relpath(overlay.resolve(), folder),  # kustomize refuses absolute paths
+            resources=f"./{COPIED / overlay.resolve().relative_to(MANIFESTS.resolve())}",
             reference=reference,
             version=version,
             release_id=release_id,
@@ -76,18 +91,27 @@ def overlay_folder(overlay: str | None) -> Path:
 
 
 def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
+    """The objects of a folder. kustomize gets nothing of the worker's environment: no PATH with a git, no login, no proxy."""
+    program = shutil.which(KUBECTL)
+    if program is None:
+        raise ManifestError("kubectl: not found on this worker. Next: pip install -r requirements.txt brings it")
     try:
         done = subprocess.run(
-            [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False
+            [program, "kustomize", str(folder)],
+            env={"HOME": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=RENDER_TIMEOUT_S,
+            check=False,
         )
-    except FileNotFoundError as error:
-        raise ManifestError(
-            "kubectl: not found on this worker. Next: pip install -r requirements.txt brings it"
-        ) from error
     except subprocess.TimeoutExpired as error:
         raise ManifestError(
             f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
         ) from error
     if done.returncode != 0:
-        raise ManifestError(f"{overlay}: {one_line(done.stderr)}. Next: kubectl kustomize {overlay}")
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+        said = one_line(done.stderr.replace(str(folder / COPIED), str(MANIFESTS)))
+        raise ManifestError(f"{overlay}: {said}. Next: kubectl kustomize {overlay}")
+    try:
+        return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ManifestError(f"{overlay}: renders no readable YAML. Next: kubectl kustomize {overlay}") from error

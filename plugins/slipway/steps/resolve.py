@@ -28,7 +28,14 @@ from slipway.records.store import Store
 from slipway.release import ExportLimits, ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.rendering import render_release
-from slipway.steps.settings import RefreshParams, Settings, ensure_installation, find_installation, resolve_target
+from slipway.steps.settings import (
+    RefreshParams,
+    Settings,
+    allowed_in_overlays,
+    ensure_installation,
+    find_installation,
+    resolve_target,
+)
 from slipway.target import Target
 
 REPOSITORY = re.compile(  # as the engine parses it
@@ -46,6 +53,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     """
     model, file = path.stem, read_model_file(path)
     check_unshared(readable_files(path, file))
+    allowed = allowed_in_overlays(settings)
     store = Store(settings.store)
     target = resolve_target(file.target, settings)
     base_image, repository = resolve_serving_image(file, settings), resolve_repository(model, file, settings)
@@ -91,6 +99,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             strategy="preview" if is_previewed(file) else "rolling",
             installation=_name_installation(params),
         ),
+        allowed=allowed,
         keep=not params.plan_only,
     )
 

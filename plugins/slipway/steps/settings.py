@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from slipway.errors import InputRefused
 from slipway.kubernetes.client import namespace_of_connection
+from slipway.kubernetes.policy import OBJECT_NAME, Allowed
 from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
 from slipway.target import GkeCluster, Target
@@ -17,6 +18,7 @@ from slipway.target import GkeCluster, Target
 log = logging.getLogger(__name__)
 INSTALLATION = "slipway_installation"  # the Variable
 LOOK = "slipway_look_s"  # the Variable
+KIND_NAME = re.compile(r"[A-Z][A-Za-z0-9]*(\.[a-z0-9-]+)*")
 INSTALLATION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
@@ -29,9 +31,9 @@ class Settings:
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
-    without_sandbox: bool = (
-        False  # slipway_without_sandbox: archives and old formats also where the kernel has no sandbox
-    )
+    without_sandbox: bool = False  # slipway_without_sandbox: archives and HDF5 also where the kernel has no sandbox
+    overlay_kinds: str | None = None  # slipway_overlay_kinds: kinds that overlays may contain too
+    overlay_service_accounts: str | None = None  # slipway_overlay_service_accounts: those that their pods may use
 
 
 def read_settings() -> Settings:
@@ -52,7 +54,30 @@ def read_settings() -> Settings:
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
         without_sandbox=_read_yes("slipway_without_sandbox"),
+        overlay_kinds=Variable.get("slipway_overlay_kinds", default=None),
+        overlay_service_accounts=Variable.get("slipway_overlay_service_accounts", default=None),
     )
+
+
+def allowed_in_overlays(settings: Settings) -> Allowed:
+    """What the Variables add to the rules of overlays. Raises InputRefused naming the Variable that is invalid."""
+    return Allowed(
+        kinds=_names("slipway_overlay_kinds", settings.overlay_kinds, KIND_NAME, "Kind.group, or Kind of the core API"),
+        service_accounts=_names(
+            "slipway_overlay_service_accounts",
+            settings.overlay_service_accounts,
+            OBJECT_NAME,
+            "names of ServiceAccounts",
+        ),
+    )
+
+
+def _names(variable: str, text: str | None, form: re.Pattern[str], wanted: str) -> frozenset[str]:
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if not form.fullmatch(name):
+            raise InputRefused(f"Variable {variable}: {name!r} is not valid. Next: write {wanted}, separated by commas")
+    return frozenset(names)
 
 
 def _read_yes(name: str) -> bool:

@@ -44,7 +44,17 @@ BLOCKING = [
             "selector": {"matchLabels": {"app": "tfs-server"}},
             "template": {
                 "metadata": {"labels": {"app": "tfs-server"}},
-                "spec": {"containers": [{"name": "double", "image": "example.com/double"}]},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [
+                        {
+                            "name": "double",
+                            "image": f"example.com/double@sha256:{'d' * 64}",
+                            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        }
+                    ],
+                },
             },
         },
     },

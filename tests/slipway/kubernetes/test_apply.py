@@ -5,8 +5,9 @@ import pytest
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing
 from slipway.facts import ObjectRef
 from slipway.kubernetes.api import api_refusal
-from slipway.kubernetes.apply import object_ref_of, plan_apply
+from slipway.kubernetes.apply import apply_plan, dry_run_plan, object_ref_of, plan_apply
 from slipway.kubernetes.manifests import KIND_ORDER, apply_rank
+from slipway.names import LABEL_MODEL
 from slipway.target import Target
 
 TARGET = Target(conn_id="kubernetes_default", namespace="shop")
@@ -117,3 +118,28 @@ def test_conflict_names_the_command_that_shows_field_owners():
     """The next command of a conflict shows who owns which field."""
     message = str(api_refusal(TARGET, "deployment/tfs-server", 409, CONFLICT))
     assert message.endswith("kubectl -n shop get deployment/tfs-server -o yaml --show-managed-fields")
+
+
+ELSEWHERE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": "other", "labels": {LABEL_MODEL: "digits-vit"}},
+}
+
+
+@pytest.mark.parametrize(
+    "apply", [lambda *given: apply_plan(*given, check=lambda: None), dry_run_plan], ids=["apply", "plan"]
+)
+def test_a_cluster_scoped_object_is_refused(api_server, release, apply):
+    """The API server knows which kinds are: a Variable may have added one to overlays. Nothing is written."""
+    with pytest.raises(ApplyRefused, match=r"^namespace/other: Namespace is cluster-scoped, .*\. Next: remove it"):
+        apply(release, plan_apply([ELSEWHERE], ()))
+    assert api_server.writes == []
+
+
+def test_a_cluster_scoped_object_that_exists_does_not_stop_a_rollback(api_server, release):
+    """An earlier Slipway applied it with a release, and that release may be the one to go back to."""
+    live = {**ELSEWHERE, "metadata": {**ELSEWHERE["metadata"], "uid": "u", "generation": 1}}
+    api_server.objects["/api/v1/namespaces/other"] = live
+    apply_plan(release, plan_apply([ELSEWHERE], ()), check=lambda: None)
+    assert api_server.writes == ["PATCH /api/v1/namespaces/other"]

@@ -123,7 +123,7 @@ def test_archive_may_be_batched(release):
 
 def test_sidecar_does_not_change_the_server(release, overlay):
     """An overlay may add a container; version probes and image are those of the server only."""
-    sidecar = {"name": "proxy", "image": "proxy:1", "startupProbe": {"httpGet": {"path": "/up", "port": 80}},
+    sidecar = {"name": "proxy", "image": f"proxy@sha256:{'b' * 64}", "startupProbe": {"httpGet": {"path": "/up", "port": 80}},
                "readinessProbe": {"httpGet": {"path": "/up", "port": 80}}}  # fmt: skip
     overlay(pod_patch(containers=[sidecar]))
     objects = rendered(replace(release, overlay="mine"))

@@ -30,14 +30,16 @@ def free():
 
 @pytest.fixture
 def resolved(installation, monkeypatch, tmp_path, store):
-    """Resolves the release of a model file that names the overlay `mine`."""
+    """Resolves the release of a model file that names the overlay `mine`; the arguments are Variables."""
     path = tmp_path / "digits-vit.yaml"
     path.write_text(FILE)
     monkeypatch.setattr(resolve_module, "engine_at", lambda _conn_id: nullcontext())
     for function, result in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
         monkeypatch.setattr(resolve_module, function, lambda *_arguments, result=result: result)
     settings = Settings(store=store.uri, registry="127.0.0.1:5000/shop", serving_image=None)
-    return lambda run_id="now": resolve_module.resolve(path, RefreshParams(), settings, run_id=run_id)
+    return lambda run_id="now", **variables: resolve_module.resolve(
+        path, RefreshParams(), replace(settings, **variables), run_id=run_id
+    )
 
 
 @pytest.fixture
@@ -59,6 +61,18 @@ def test_applied_as_resolved_if_the_overlay_changes(api_server, changed_overlay,
     applied = deploy(release, export, pushed, check=free)
     assert api_server.find("Deployment", "tfs-server")["metadata"]["annotations"] == {"made": "before"}
     assert b"made: before" in read_bytes(applied.manifests_uri)
+
+
+def test_an_overlay_has_what_the_variables_allow(api_server, overlay, resolved, export, pushed):
+    """Only `resolve` reads them: a later task applies what it rendered, and may have to render it again."""
+    spec = {"template": {"spec": {"serviceAccountName": "reader"}}}
+    overlay({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tfs-server"}, "spec": spec})
+    with pytest.raises(ManifestError, match="reader is not a ServiceAccount that an overlay may use"):
+        resolved()
+    release = resolved(overlay_service_accounts="reader")
+    Store(release.store).remove(rendered_key(release.model, release.rendered_hash))
+    deploy(release, export, pushed, check=free)
+    assert api_server.find("Deployment", "tfs-server")["spec"]["template"]["spec"]["serviceAccountName"] == "reader"
 
 
 def test_previewed_as_resolved_if_the_overlay_changes(api_server, changed_overlay, resolved, export, pushed):

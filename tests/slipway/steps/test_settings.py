@@ -4,8 +4,16 @@ from dataclasses import replace
 import pytest
 
 from slipway.errors import InputRefused
+from slipway.kubernetes.policy import Allowed
 from slipway.model.target_settings import TargetSettings
-from slipway.steps.settings import Settings, ensure_installation, find_installation, read_settings, resolve_target
+from slipway.steps.settings import (
+    Settings,
+    allowed_in_overlays,
+    ensure_installation,
+    find_installation,
+    read_settings,
+    resolve_target,
+)
 from slipway.target import GkeCluster, Target
 
 SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
@@ -36,7 +44,7 @@ def test_refused_if_the_google_connection_is_missing():
 @pytest.fixture
 def variables(monkeypatch):
     """Sets Airflow Variables by environment, as a deployment may."""
-    for name in ("STORE", "REGISTRY", "SERVING_IMAGE"):
+    for name in ("STORE", "REGISTRY", "SERVING_IMAGE", "OVERLAY_KINDS", "OVERLAY_SERVICE_ACCOUNTS"):
         monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
 
     def set_(**values):
@@ -48,9 +56,30 @@ def variables(monkeypatch):
 
 def test_settings_are_read_from_variables(variables):
     """Each setting is the Variable of its name."""
-    variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
-    expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
-    assert expected == read_settings()
+    given = {
+        "store": "gs://bucket/slipway",
+        "registry": "r/x",
+        "serving_image": "mirror/serving:1",
+        "overlay_kinds": "Job.batch",
+        "overlay_service_accounts": "reader",
+    }
+    variables(**given)
+    assert Settings(**given) == read_settings()
+
+
+def test_variables_add_to_what_an_overlay_may_contain():
+    """Both are lists with commas; an empty one adds nothing."""
+    settings = replace(SETTINGS, overlay_kinds=" Job.batch, Pod,,", overlay_service_accounts="reader,a.b-c")
+    kinds, accounts = frozenset({"Job.batch", "Pod"}), frozenset({"reader", "a.b-c"})
+    assert allowed_in_overlays(settings) == Allowed(kinds=kinds, service_accounts=accounts)
+    assert allowed_in_overlays(replace(SETTINGS, overlay_kinds="")) == allowed_in_overlays(SETTINGS) == Allowed()
+
+
+@pytest.mark.parametrize(("name", "value"), [("kinds", "job.batch"), ("kinds", "*"), ("service_accounts", "a b")])
+def test_refused_if_what_is_added_to_overlays_is_no_name(name, value):
+    """The error names the Variable. Only `resolve` raises it: a mistake here does not stop a rollback."""
+    with pytest.raises(InputRefused, match=rf"^Variable slipway_overlay_{name}: '.*' is not valid\. Next: write "):
+        allowed_in_overlays(replace(SETTINGS, **{f"overlay_{name}": value}))
 
 
 @pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
