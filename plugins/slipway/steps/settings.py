@@ -31,7 +31,9 @@ class Settings:
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
-    without_sandbox: bool = False  # slipway_without_sandbox: archives and HDF5 also where the kernel has no sandbox
+    without_sandbox: str | None = (
+        None  # slipway_without_sandbox: archives and HDF5 also where the kernel has no sandbox
+    )
     overlay_kinds: str | None = None  # slipway_overlay_kinds: kinds that overlays may contain too
     overlay_service_accounts: str | None = None  # slipway_overlay_service_accounts: those that their pods may use
 
@@ -53,7 +55,7 @@ def read_settings() -> Settings:
         registry_conn_id=Variable.get("slipway_registry_conn_id", default=None),
         namespace=Variable.get("slipway_namespace", default=None),
         serving_image=Variable.get("slipway_serving_image", default=None),
-        without_sandbox=_read_yes("slipway_without_sandbox"),
+        without_sandbox=Variable.get("slipway_without_sandbox", default=None),
         overlay_kinds=Variable.get("slipway_overlay_kinds", default=None),
         overlay_service_accounts=Variable.get("slipway_overlay_service_accounts", default=None),
     )
@@ -80,14 +82,14 @@ def _names(variable: str, text: str | None, form: re.Pattern[str], wanted: str) 
     return frozenset(names)
 
 
-def _read_yes(name: str) -> bool:
-    """Whether a Variable is `true`; without it, no. Raises InputRefused if it is anything else than `true` or `false`."""
-    from airflow.sdk import Variable
-
-    value = Variable.get(name, default="false")
-    if value.lower() not in {"true", "false"}:
-        raise InputRefused(f"Variable {name}: {value!r} is neither true nor false. Next: correct it")
-    return bool(value.lower() == "true")
+def allowed_without_sandbox(settings: Settings) -> bool:
+    """Whether the Variable allows archives and HDF5 without a sandbox. Raises InputRefused if it is neither true nor false."""
+    value = (settings.without_sandbox or "false").lower()
+    if value not in {"true", "false"}:
+        raise InputRefused(
+            f"Variable slipway_without_sandbox: {settings.without_sandbox!r} is neither true nor false. Next: correct it"
+        )
+    return value == "true"
 
 
 def read_look_limit_s() -> float:
