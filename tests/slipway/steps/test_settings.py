@@ -29,7 +29,7 @@ def test_gke_namespace_is_from_the_model_file_the_variable_or_default(fields, va
 
 def test_refused_if_the_google_connection_is_missing():
     """If the model file names no project, the connection must name it; the error names a missing connection."""
-    with pytest.raises(InputRefused, match=r"^connection nobody: there is none\. Next: create it"):
+    with pytest.raises(InputRefused, match=r"^connection nobody: no such connection\. Next: create it"):
         resolve_target(TargetSettings.model_validate({"gke": {"conn_id": "nobody"}}), SETTINGS)
 
 
