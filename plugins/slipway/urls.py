@@ -6,7 +6,7 @@ import re
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*)([^?#]*)", re.DOTALL)
 AUTHORITY = re.compile(r"(https?)?(://)([^/\s'\"]*)@", re.IGNORECASE)
-QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
+PATH_AND_QUERY = re.compile(r"(://[^\s'\"?#]*)([?#][^\s'\"]*)?")  # the query is optional, so that no text is read twice
 
 
 def plain_url(url: str) -> str:
@@ -40,4 +40,4 @@ def hide_logins(text: str) -> str:
 
 def hide_secrets(text: str) -> str:
     """A text with `***` in place of each login and each query in a URL."""
-    return QUERY.sub(r"\1?***", hide_logins(text))
+    return PATH_AND_QUERY.sub(lambda found: f"{found[1]}?***" if found[2] else found[1], hide_logins(text))

@@ -1,4 +1,5 @@
 import re
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,24 @@ def test_settings_are_read_from_variables(variables):
     variables(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
     expected = Settings(store="gs://bucket/slipway", registry="r/x", serving_image="mirror/serving:1")
     assert expected == read_settings()
+
+
+SECRETS = {
+    "store": ("store", "s3://key:pass-word@bucket/slipway"),
+    "store, without a scheme": ("store", "key:pass-word@bucket"),
+    "store with a query": ("store", "gs://bucket/slipway?pass-word"),
+    "serving image": ("serving_image", "me:pass-word@mirror/serving:1"),
+    "serving image by URL": ("serving_image", "https://me:pass-word@mirror/serving:1"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SECRETS.values(), ids=SECRETS)
+def test_refused_without_the_login_in_a_variable(variables, name, value):
+    """The store's URI and the serving image are in every record. The error names the Variable without its value."""
+    variables(**{"store": "file:///store", name: value})
+    with pytest.raises(InputRefused, match=rf"^Variable slipway_{name}: .*Next: ") as refusal:
+        read_settings()
+    assert "pass-word" not in "".join(traceback.format_exception(refusal.value))
 
 
 @pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
