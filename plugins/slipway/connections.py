@@ -10,6 +10,7 @@ from typing import Any
 from slipway.errors import InputRefused
 
 DOCKER, GOOGLE, HTTP, KUBERNETES = "docker", "google_cloud_platform", "http", "kubernetes"
+OF_BUCKETS = {"gs": GOOGLE, "gcs": GOOGLE, "s3": "aws", "s3a": "aws"}  # by a URI's scheme
 
 
 def find_connection(conn_id: str, *types: str, needs: str = "") -> Any:
@@ -26,6 +27,14 @@ def find_connection(conn_id: str, *types: str, needs: str = "") -> Any:
         ) from error
     check_type(connection, *types)
     return connection
+
+
+def check_bucket_connection(uri: str) -> None:
+    """Raise InputRefused if the connection in the URI of a bucket (`gs://CONNECTION@BUCKET`) is missing or of another type."""
+    scheme, _, rest = uri.partition("://")
+    conn_id, at, _ = rest.partition("/")[0].rpartition("@")
+    if at and scheme in OF_BUCKETS:
+        find_connection(conn_id, OF_BUCKETS[scheme])
 
 
 def check_type(connection: Any, *types: str) -> None:

@@ -9,6 +9,9 @@ from slipway.image.engine import engine_at
 from slipway.image.registry_login import find_login
 from slipway.kubernetes.client import cluster_client, namespace_of_connection
 from slipway.model.hub import hub_token
+from slipway.model.served import parse_model_file
+from slipway.steps.resolve import resolve_source
+from slipway.steps.settings import read_settings
 from slipway.target import Target
 
 
@@ -24,6 +27,19 @@ def hooked(conn_id):
         gke_hook(conn_id, None)
 
 
+def stored(uri):
+    """Read the settings of an Airflow with this store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", uri)
+        read_settings()
+
+
+def folder_at(uri):
+    """Resolve the source of a model file with this folder."""
+    fields = {"source": {"folder": uri}, "gate": {"golden": [{"name": "a", "image": "a", "label": "a"}]}}
+    resolve_source(parse_model_file(fields, where="m.yaml"), None)
+
+
 FIELDS = {
     "image.engine_conn_id": (lambda conn_id: opened(engine_at(conn_id)), "docker"),
     "image.registry_conn_id": (lambda conn_id: find_login(conn_id, "r.example/vit"), "docker or google_cloud_platform"),
@@ -35,6 +51,9 @@ FIELDS = {
     "target.gke.conn_id": (hooked, "google_cloud_platform"),
     "target.gke.conn_id, for REST": (lambda conn_id: opened(google_rest(conn_id)), "google_cloud_platform"),
     "target.gke.conn_id, for a token": (google_access_token, "google_cloud_platform"),
+    "source.folder": (lambda conn_id: folder_at(f"gs://{conn_id}@bucket/f"), "google_cloud_platform"),
+    "source.folder, S3": (lambda conn_id: folder_at(f"s3://{conn_id}@bucket/f"), "aws"),
+    "slipway_store": (lambda conn_id: stored(f"gs://{conn_id}@bucket/slipway"), "google_cloud_platform"),
     "source.token_conn_id": (hub_token, "http"),
 }
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
@@ -148,6 +149,7 @@ def resolve_source(
             f"Param revision: {revision!r} was given, but the source is not a Hub model. Next: leave it empty"
         )
     if isinstance(source, FolderSource) and source.is_remote:
+        check_bucket_connection(source.folder)
         return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder))
     if isinstance(source, FolderSource):
         folder = SERVED / source.folder

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from uuid import uuid4
 
+from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.kubernetes.client import namespace_of_connection
 from slipway.model.model_file import IMAGE
@@ -49,6 +50,7 @@ def read_settings() -> Settings:
             "Variable slipway_store: has a login or a query, which would be kept in every record. "
             "Next: name an Airflow connection, as gs://google_cloud_default@BUCKET/slipway"
         )
+    check_bucket_connection(store)
     serving_image = Variable.get("slipway_serving_image", default=None)
     if serving_image and not IMAGE.fullmatch(serving_image):
         raise InputRefused(
