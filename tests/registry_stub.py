@@ -12,11 +12,15 @@ def digest_of_bytes(data):
 
 
 class RegistryStub:
-    """Holds images by tag. `next_page` gives the `Link` header of each list of tags, `names` the digest header of a manifest."""
+    """Holds images by tag. `next_page` gives the `Link` header of each list of tags, `names` the digest header of a manifest.
 
-    def __init__(self, *, next_page=lambda _: None, names=lambda _: None):
-        self.next_page, self.names = next_page, names
-        self.manifests, self.blobs, self.asked, self.deleted = {}, {}, [], []
+    `challenge` is the answer to a request without a login, and `storage` another stub that blobs are redirected to.
+    `asked` lists the paths of all requests, `logins` their Authorization headers. It is its own token server, at /token.
+    """
+
+    def __init__(self, *, next_page=lambda _: None, names=lambda _: None, challenge=None, storage=None):
+        self.next_page, self.names, self.challenge, self.storage = next_page, names, challenge, storage
+        self.manifests, self.blobs, self.asked, self.deleted, self.logins = {}, {}, [], [], []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -43,8 +47,13 @@ class RegistryStub:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                what, _, name = self.path.split("/v2/vit/", 1)[1].partition("/")
                 stub.asked.append(self.path)
+                stub.logins.append(self.headers.get("Authorization"))
+                if self.path.startswith("/token"):
+                    return self.answer(b'{"token": "made"}', {})
+                if stub.challenge and not self.headers.get("Authorization"):
+                    return self.answer(b"", {"WWW-Authenticate": stub.challenge}, status=401)
+                what, _, name = self.path.split("/v2/vit/", 1)[1].partition("/")
                 if what == "tags":
                     page = stub.next_page(self.path)
                     link = {"Link": f'<{page}>; rel="next"'} if page else {}
@@ -53,8 +62,11 @@ class RegistryStub:
                     data = stub.manifests[name]
                     named = stub.names(digest_of_bytes(data))
                     self.answer(data, {"Docker-Content-Digest": named} if named else {})
+                elif stub.storage:
+                    self.answer(b"", {"Location": f"http://{stub.storage.host}{self.path}"}, status=307)
                 else:
                     self.answer(stub.blobs[name], {})
+                return None
 
             def do_DELETE(self):
                 stub.deleted.append(self.path.rpartition("/")[2])

@@ -195,7 +195,11 @@ def render_environment(settings: Settings, slot: Slot, serving_image: str | None
         "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(
             {
                 "conn_type": "google_cloud_platform",
-                "extra": {"key_path": str(where / "key.json"), "impersonation_chain": deployer(settings)},
+                "extra": {
+                    "key_path": str(where / "key.json"),
+                    "impersonation_chain": deployer(settings),
+                    "login_hosts": f"{token_registry(slot)},127.0.0.1:{slot.gke_token_port}",
+                },
             }
         ),
         "AIRFLOW_VAR_SLIPWAY_NAMESPACE": settings.namespace,

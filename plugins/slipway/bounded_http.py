@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from slipway.urls import plain_url
+
 JSON_BYTES = 16 * 1024 * 1024  # of the answers that are read as a whole: predictions, manifests, lists of tags
 
 
@@ -27,9 +29,9 @@ def bounded_client(*, max_bytes: int = JSON_BYTES, **options: Any) -> httpx.Asyn
         if (
             answer.headers.get("Content-Encoding", "identity") != "identity"
         ):  # the client did not ask for it, and its size when decompressed is unknown
-            raise EndlessAnswer(f"{answer.url}: a compressed answer, which was not asked for")
+            raise EndlessAnswer(f"{plain_url(str(answer.url))}: a compressed answer, which was not asked for")
         assert isinstance(answer.stream, httpx.AsyncByteStream)  # noqa: S101 - of an asynchronous client
-        answer.stream = _BoundedStream(answer.stream, max_bytes, str(answer.url))
+        answer.stream = _BoundedStream(answer.stream, max_bytes, plain_url(str(answer.url)))
 
     headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
     return httpx.AsyncClient(headers=headers, event_hooks={"response": [bound]}, **options)

@@ -17,12 +17,17 @@ T = TypeVar("T")
 
 
 def bound_session(session: requests.Session, *, max_bytes: int = JSON_BYTES) -> requests.Session:
-    """The session, which now stops reading at `max_bytes` of each answer and raises `requests`' ConnectionError."""
+    """The session, which now stops reading at `max_bytes` of each answer and raises `requests`' ConnectionError.
+
+    It follows no redirect, and raises `requests`' TooManyRedirects: Google's APIs send none, and the body of a request for a
+    token is a login, which `requests` would send to another host.
+    """
 
     def bound(answer: Any, **_: Any) -> None:
         answer.raw = _BoundedRaw(answer.raw, max_bytes)
 
     session.hooks["response"].append(bound)
+    session.max_redirects = 0
     return session
 
 

@@ -48,11 +48,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from slipway.urls import hide_logins
+
 
 class SlipwayError(Exception):
     """The base of all errors that Slipway raises on purpose.
 
     Give `blames_release` if it depends on the case; `measured` goes into the record with the reason.
+    A login in a URL of the message is hidden: the message goes into logs and records.
     """
 
     worth_retrying = False  # whether the same call can succeed a minute later
@@ -61,7 +64,7 @@ class SlipwayError(Exception):
     def __init__(
         self, message: str, *, blames_release: bool | None = None, measured: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(hide_logins(message))
         if blames_release is not None:
             self.blames_release = blames_release
         self.measured = measured

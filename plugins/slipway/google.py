@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.bounded_http import JSON_BYTES
 from slipway.bounded_requests import bound_session, call_within
+from slipway.connections import GOOGLE, find_connection
 from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
@@ -106,19 +107,19 @@ def with_request_limit(client: Any, around: Callable[[], AbstractContextManager[
 
 @contextmanager
 def google_errors(where: str, conn_id: str) -> Iterator[None]:
-    """Turns what Google's clients and the connection raise into one of our errors. The only place that does."""
-    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+    """Turns what Google's clients and the connection raise into one of our errors. The only place that does.
+
+    Every use of a Google connection is within such a block, so it begins with a check of the connection's type.
+    """
+    from airflow.sdk.exceptions import AirflowException
     from google.api_core.exceptions import GoogleAPICallError, RetryError
 
     try:
+        find_connection(conn_id, GOOGLE)
         with token_errors(where, conn_id):
             yield
     except (GoogleAPICallError, RetryError) as error:
         raise _call_error(where, conn_id, error) from error
-    except AirflowNotFoundException as error:
-        raise InputRefused(
-            f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type google_cloud_platform"
-        ) from error
     except (AirflowException, OSError, ValueError) as error:
         raise InputRefused(f"connection {conn_id}: {one_line(error)}. Next: fix it in Airflow") from error
 

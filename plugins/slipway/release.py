@@ -28,7 +28,7 @@ class Source:
     """A source, pinned to a revision."""
 
     kind: Literal["folder", "objects", "hub", "savedmodel"]
-    location: str  # a folder relative to include/served, URI of a folder in a bucket, Hub repository, or URL
+    location: str  # a folder relative to include/served, URI of a folder in a bucket, Hub repository, or plain URL
     revision: str  # sha256:… of the folder's content, 40-hex commit, or sha256:… of the archive
     token_conn_id: str | None = None  # the connection whose password is a Hub token; the token itself is never here
     allow: tuple[str, ...] = ()  # old formats of weights that may be read
@@ -51,7 +51,7 @@ class GoldenRequest:
     """A golden image and the answer that the model file promises; the task `export` fetches its bytes."""
 
     name: str
-    image: str  # relative to include/served, or a URL
+    image: str  # relative to include/served, or a plain URL: without its query, which may be a signature
     sha256: str | None  # of its bytes when the run was resolved; None in the records of an earlier Slipway
     label: str | tuple[str, ...]  # several: any of them is correct
     min_confidence: float  # 0..1

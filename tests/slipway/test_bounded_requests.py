@@ -42,3 +42,22 @@ def test_a_calls_result_and_errors_are_the_callers():
 
     with pytest.raises(TimeoutError, match="my own"):
         call_within(5, late)
+
+
+def test_no_redirect_is_followed(http_server, redirecting_server):
+    """A request for a token has a login in its body, which a redirect to another host would repeat there."""
+    other = http_server((200, "{}"))
+    server = redirecting_server(other.url)
+    with pytest.raises(requests.TooManyRedirects):
+        bound_session(requests.Session()).post(f"{server.url}/token", data={"assertion": "signed"}, timeout=5)
+    assert (len(server.seen), other.seen) == (1, [])
+
+
+def test_a_redirect_of_google_counts_as_no_answer(http_server, redirecting_server):
+    """Google's APIs send none: the token of the request stays with the host that was asked."""
+    other = http_server((200, "{}"))
+    server = redirecting_server(other.url)
+    session = bound_session(requests.Session())
+    rest = GoogleRest(None, lambda method, *_, **__: session.request(method, server.url, timeout=5), "example")
+    assert "TooManyRedirects" in rest.get("compute", "/compute/v1/projects/shop").refusal
+    assert other.seen == []

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
 
+from slipway.connections import DOCKER, find_connection
 from slipway.errors import InputRefused
 from slipway.image.docker_errors import (
     base_image_unresolved,
@@ -17,7 +18,7 @@ from slipway.image.docker_errors import (
     registry_login_failed,
     repository_refusal,
 )
-from slipway.image.registry_login import Login, find_connection
+from slipway.image.registry_login import Login
 from slipway.release import Release
 
 ENGINE_TIMEOUT_S = 600  # the commit of a large layer is one request
@@ -79,7 +80,7 @@ def log_in(client: Any, login: Login | None) -> None:
 
 def engine_url(engine_conn_id: str) -> str:
     """The engine's URL, from its Docker connection. Raises InputRefused."""
-    connection = find_connection(engine_conn_id, needs="host unix:///var/run/docker.sock or tcp://HOST:PORT")
+    connection = find_connection(engine_conn_id, DOCKER, needs="host unix:///var/run/docker.sock or tcp://HOST:PORT")
     host = connection.host or ""
     if "://" in host:
         return str(host)

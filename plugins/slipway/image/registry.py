@@ -22,13 +22,26 @@ import httpx
 
 from slipway.bounded_http import bounded_client, send_bounded
 from slipway.errors import RegistryUnusable, one_line
-from slipway.image.registry_login import Login, find_login, image_host
+from slipway.image.registry_login import (
+    DOCKER_HUB,
+    LOGIN_HOSTS,
+    Login,
+    find_login,
+    image_host,
+    plain_host,
+    registry_of,
+)
+from slipway.urls import plain_url
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-DOCKER_HUB = "registry-1.docker.io"  # the registry of names without one
+API_OF_DOCKER_HUB = "registry-1.docker.io"
+TOKEN_SERVERS = {"registry.gitlab.com": "gitlab.com"}  # well-known ones at another host than their registry
+TOKEN = re.compile(
+    r"[!-~]+"
+)  # of the answer of a token server; HTTP refuses anything else, with an error that quotes it
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REQUEST_TIMEOUT_S = 30  # to connect, and between two bytes
@@ -103,7 +116,7 @@ class Repository:
         base = self.client.base_url
         if (url.scheme, url.netloc) != (base.scheme, base.netloc):  # the login must not go to another host
             raise RegistryUnusable(
-                f"{self._where}: its list of tags leads to another host: {url}. Next: ask the registry's operator"
+                f"{self._where}: its list of tags leads to another host: {plain_url(str(url))}. Next: ask the registry's operator"
             )
         return url
 
@@ -157,7 +170,7 @@ def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Rep
     login = find_login(registry_conn_id, repository)
     client = bounded_client(
         base_url=repository_url(repository),
-        auth=_RegistryAuth(login),
+        auth=_RegistryAuth(registry_of(repository), login),
         headers={"Accept": ", ".join((*MANIFESTS, "*/*"))},
         follow_redirects=True,
         timeout=REQUEST_TIMEOUT_S,
@@ -171,10 +184,10 @@ def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Rep
 
 def repository_url(repository: str) -> str:
     """The repository's URL in its registry's API."""
-    host = image_host(repository)
-    name = repository.removeprefix(f"{host}/")
-    if not host:
-        host, name = DOCKER_HUB, repository if "/" in repository else f"library/{repository}"
+    host = registry_of(repository)
+    name = repository.removeprefix(f"{image_host(repository)}/")
+    if plain_host(host) == DOCKER_HUB:
+        host, name = API_OF_DOCKER_HUB, name if "/" in name else f"library/{name}"
     return f"{'http' if _is_loopback(host) else 'https'}://{host}/v2/{name}/"
 
 
@@ -187,11 +200,15 @@ def _is_loopback(host: str) -> bool:
 
 
 class _RegistryAuth(httpx.Auth):
-    """Answers a registry's challenge: with the login itself, or with a token that the registry's token server issues for it."""
+    """Answers the registry's challenge: with the login itself, or with a token that the registry's token server issues for it.
+
+    Only the registry's own challenge is answered, not that of a host which it redirects to.
+    """
 
     requires_response_body = True
 
-    def __init__(self, login: Login | None) -> None:
+    def __init__(self, registry: str, login: Login | None) -> None:
+        self.registry = registry
         self.login = login
         self.authorization: str | None = None
 
@@ -199,36 +216,65 @@ class _RegistryAuth(httpx.Auth):
         if self.authorization:
             request.headers["Authorization"] = self.authorization
         answer = yield request
-        if answer.status_code != HTTPStatus.UNAUTHORIZED:
+        if answer.status_code != HTTPStatus.UNAUTHORIZED or _origin(answer.url) != _origin(request.url):
             return
         scheme, parameters = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
         if scheme == "basic" and self.login:
             self.authorization = _basic(self.login)
-        elif scheme == "bearer" and _may_send_login(parameters.get("realm", "")):
+        elif scheme == "bearer":
             response = yield self._token_request(parameters)
-            if response.is_success:
-                token: dict[str, Any] = response.json()
-                self.authorization = f"Bearer {token.get('token') or token.get('access_token')}"
+            if not response.is_success:
+                return  # httpx then gives this refusal to the caller
+            self.authorization = f"Bearer {self._read_token(response)}"
         if self.authorization:
             request.headers["Authorization"] = self.authorization
             yield request
 
     def _token_request(self, parameters: dict[str, str]) -> httpx.Request:
+        """The request for a token. Raises RegistryUnusable if the token server may not get the login."""
+        realm = parameters.get("realm", "")
+        try:
+            url = httpx.URL(realm)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        encrypted = url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.netloc.decode()))
+        if url.userinfo or not encrypted or not self._is_token_server(url.netloc.decode()):
+            connection = f"connection {self.login.conn_id}" if self.login else "a connection in image.registry_conn_id"
+            raise RegistryUnusable(
+                f"registry {self.registry}: its token server {plain_url(realm)!r} is not a known one. Next: if it is the registry's own "
+                f"and has TLS, add its host to {LOGIN_HOSTS} in the extra of {connection}"
+            )
         wanted: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         headers = {"Authorization": _basic(self.login)} if self.login else {}
-        return httpx.Request("GET", parameters["realm"], params=wanted, headers=headers)
+        return httpx.Request("GET", url, params=wanted, headers=headers)
+
+    def _is_token_server(self, host: str) -> bool:
+        """Whether a host may get the login for a token: the registry's own, a well-known one, or one that the connection names."""
+        registry, more = plain_host(self.registry), self.login.more_hosts if self.login else ()
+        return plain_host(host) in {registry, TOKEN_SERVERS.get(registry), *more}
+
+    def _read_token(self, response: httpx.Response) -> str:
+        """The token in a token server's answer. Raises RegistryUnusable."""
+        try:
+            found = json.loads(response.content)
+        except ValueError:
+            found = None
+        token = found.get("token") or found.get("access_token") if isinstance(found, dict) else None
+        if not isinstance(token, str) or not TOKEN.fullmatch(token):
+            raise RegistryUnusable(
+                f"registry {self.registry}: its token server's answer has no token. Next: ask the registry's operator"
+            )
+        return token
+
+
+def _origin(url: httpx.URL) -> tuple[str, bytes]:
+    return url.scheme, url.netloc
 
 
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
     """The scheme, in lower case, and the parameters of a `WWW-Authenticate` header."""
     scheme, _, rest = header.partition(" ")
     return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
-
-
-def _may_send_login(realm: str) -> bool:
-    """Whether a login may be sent to a token server: never unencrypted over a network."""
-    parts = urlsplit(realm)
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.netloc))
 
 
 def _basic(login: Login) -> str:

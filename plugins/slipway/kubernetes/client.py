@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+from slipway.connections import KUBERNETES, check_type
 from slipway.errors import ClusterUnreachable, InputRefused, SlipwayError, one_line
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster, Target
 
@@ -25,7 +26,6 @@ def namespace_of_connection(conn_id: str) -> str:
 
     hook = KubernetesHook(conn_id=conn_id)
     with kubernetes_connection_errors(conn_id):
-        hook.get_connection(conn_id)
         _connected(hook)
         return hook.get_namespace() or "default"
 
@@ -43,7 +43,7 @@ def kubernetes_connection_errors(conn_id: str) -> Iterator[None]:
         yield
     except AirflowNotFoundException as error:
         raise InputRefused(
-            f"connection {conn_id}: there is none. Next: create it in Airflow (Admin, Connections), type kubernetes"
+            f"connection {conn_id}: no such connection. Next: create it in Airflow (Admin, Connections), type kubernetes"
         ) from error
     except (YAMLError, TypeError, AttributeError) as error:  # the client expects a mapping, and does not check
         raise InputRefused(f"connection {conn_id}: its kubeconfig is invalid: {one_line(error)}. {fix}") from error
@@ -97,7 +97,11 @@ def _connected(hook: Any) -> Any:
     """The hook's client. Raises InputRefused if the kubeconfig's exec plugin gave no credentials.
 
     The Kubernetes client only logs the plugin's error and goes on without credentials: every request would be forbidden.
+    Raises InputRefused if the connection is of another type, too.
     """
+    connection = hook.get_connection(hook.conn_id)
+    if connection.conn_type is not None:  # else there is none, and the hook uses the account of its own pod
+        check_type(connection, KUBERNETES)
     with _errors_logged_by(LOADER) as errors:
         client = hook.get_conn()
     has_credentials = client.configuration.api_key or client.configuration.cert_file

@@ -153,7 +153,7 @@ def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[st
     golden = []
     for case in release.golden:
         image = scratch / f"golden-{case.name}"
-        image.write_bytes(fetch_golden_image(case))
+        image.write_bytes(fetch_golden_image(case, release.model))
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )

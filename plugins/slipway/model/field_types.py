@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from slipway.urls import has_login, query_of
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+
+
+def without_login(url: str) -> str:
+    """The URL. Raises ValueError if it has a login, or the key of a bucket: URLs are kept in records and logs."""
+    if has_login(url):
+        raise ValueError("has a login in its URL, which would be kept in records and logs: leave it out")
+    return url
+
+
+def without_query(url: str) -> str:
+    """The URL. Raises ValueError if it has a login, a query or a fragment."""
+    if query_of(without_login(url)):
+        raise ValueError("has a query in its URL: leave it out")
+    return url
+
 
 # `form` tells people what the pattern tells pydantic; slipway.model.reference writes it into docs/model-file.md.
 Name = Annotated[
     str, Field(pattern=NAME_PATTERN, json_schema_extra={"form": "lower-case letters, digits and `-`, at most 40"})
 ]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, json_schema_extra={"form": "64 hex digits"})]
-Url = Annotated[str, Field(pattern=r"^https?://", json_schema_extra={"form": "http or https URL"})]
+Url = Annotated[
+    str,
+    Field(pattern=r"^https?://", json_schema_extra={"form": "http or https URL"}),
+    AfterValidator(without_query),
+]
 Seconds = Annotated[int, Field(ge=1, le=24 * 3600, json_schema_extra={"form": "seconds, up to a day"})]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Part(BaseModel):
-    """A group of fields. Unknown fields are refused: a misspelt field would otherwise be silently ignored."""
+    """A group of fields. Unknown fields are refused: a misspelt field would otherwise be silently ignored.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Pydantic's own messages, which tracebacks in logs contain, quote no values: a URL may have a login.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

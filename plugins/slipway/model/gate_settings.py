@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Name, Part, Seconds, Sha256, Share
+from slipway.model.field_types import Name, Part, Seconds, Sha256, Share, without_login
 from slipway.release import Gate
 
 DEFAULT_GATE = Gate()
@@ -16,7 +16,9 @@ class GoldenImage(Part):
     """An image and the answer that the model must give."""
 
     name: Name = Field(description="The case's name in logs and records; each case needs its own.")
-    image: str = Field(description="The image: a path relative to the model file, or a URL.")
+    image: str = Field(
+        description="The image: a path relative to the model file, or a URL, whose query is [kept nowhere](#urls)."
+    )
     sha256: Sha256 | None = Field(default=None, description="The image's hash, which is checked. Required for a URL.")
     label: str | tuple[str, ...] = Field(
         description="The label that the answer must have, or a list of accepted labels.",
@@ -33,6 +35,13 @@ class GoldenImage(Part):
         if len(set(labels)) != len(labels):
             raise ValueError("names a label twice")
         return label
+
+    @field_validator("image")
+    @classmethod
+    def _is_a_path_or_a_url(cls, image: str) -> str:
+        if "://" in image and not image.startswith(("http://", "https://")):
+            raise ValueError("is neither a path nor an http or https URL")
+        return without_login(image)
 
     @model_validator(mode="after")
     def _url_has_a_hash(self) -> GoldenImage:
@@ -53,6 +62,13 @@ class QualitySettings(Part):
     max_drop: Share | None = Field(
         default=None, description="How far that share may be below the live release's on the same images."
     )
+
+    @field_validator("set")
+    @classmethod
+    def _is_a_path(cls, name: str) -> str:
+        if "://" in name:
+            raise ValueError("is a URL, not a path relative to the model file")
+        return name
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> QualitySettings:

@@ -9,18 +9,20 @@ import httpx
 
 from slipway.bounded_http import EndlessAnswer, bounded_client, send_bounded
 from slipway.errors import ExportError, one_line
+from slipway.model.full_urls import full_url
 from slipway.paths import SERVED
 from slipway.release import GoldenRequest
+from slipway.urls import hide_secrets, plain_url
 
 FETCH_TIMEOUT_S = 60  # between two bytes
 TOTAL_S = 300
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
 
 
-def fetch_golden_image(case: GoldenRequest) -> bytes:
-    """The bytes of a golden image, checked against its hash if it has one. Raises ExportError."""
+def fetch_golden_image(case: GoldenRequest, model: str) -> bytes:
+    """The bytes of a golden image of a model, checked against its hash if it has one. Raises ExportError."""
     if case.image.startswith(("http://", "https://")):
-        data = _download(case)
+        data = _download(case, full_url(model, case.image, case.sha256))
     else:
         try:
             data = (SERVED / case.image).read_bytes()
@@ -31,23 +33,27 @@ def fetch_golden_image(case: GoldenRequest) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if case.sha256 is not None and found != case.sha256:
         raise ExportError(
-            f"golden case {case.name}: {case.image} has sha256 {found}, the run was resolved with {case.sha256}. "
+            f"golden case {case.name}: {plain_url(case.image)} has sha256 {found}, the run was resolved with {case.sha256}. "
             "Next: fix gate.golden; if the file was replaced, trigger again"
         )
     return data
 
 
-def _download(case: GoldenRequest) -> bytes:
-    where = f"golden case {case.name}: {case.image}"
+def _download(case: GoldenRequest, url: str) -> bytes:
+    """What is at the URL. The errors of the HTTP client quote the URL with its query, so they stay out of the traceback."""
+    shown = plain_url(url)
+    where = f"golden case {case.name}: {shown}"
     try:
-        return asyncio.run(_ask(case.image))
+        return asyncio.run(_ask(url))
     except EndlessAnswer as error:
         raise ExportError(
-            f"{where}: {one_line(error).removeprefix(f'{case.image}: ')}. "
+            f"{where}: {one_line(error).removeprefix(f'{shown}: ')}. "
             f"Next: name an image of at most {LARGEST_GOLDEN_BYTES} bytes, on a server that sends it within {TOTAL_S} s"
         ) from error
     except httpx.HTTPError as error:
-        raise ExportError(f"{where}: {one_line(error)}. Next: check that the worker reaches it") from error
+        raise ExportError(
+            f"{where}: {hide_secrets(one_line(error))}. Next: check that the worker reaches it; if it is signed, sign it again"
+        ) from None
 
 
 async def _ask(url: str) -> bytes:

@@ -11,10 +11,12 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from slipway.connections import HTTP, find_connection
 from slipway.errors import HubUnreachable, InputRefused, ResolveError, one_line
+from slipway.urls import has_login, query_of
 
 if TYPE_CHECKING:
-    from httpx import AsyncClient, Response
+    from httpx import URL, AsyncClient, Response
 
 HUB_TIMEOUT_S = 30  # to connect, and between two bytes
 TOTAL_S = 60  # for a whole answer
@@ -29,21 +31,39 @@ UNAUTHORIZED, TOO_MANY_REQUESTS, SERVER_ERROR = 401, 429, 500
 
 
 def hub_token(conn_id: str | None) -> str | None:
-    """The token (the password) of a connection; None without a connection. Raises InputRefused."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    """The token (the password) of a connection of type `http`; None without a connection. Raises InputRefused.
 
+    It is for the Hub at HF_ENDPOINT: a connection with a host must have that one.
+    """
     if conn_id is None:
         return None
-    try:
-        token = BaseHook.get_connection(conn_id).password
-    except AirflowNotFoundException as error:
+    connection = find_connection(conn_id, HTTP, needs="password: the Hub's token")
+    endpoint = hub_endpoint()
+    if connection.host and _host(connection.host) != _host(endpoint):
         raise InputRefused(
-            f"connection {conn_id}: no such connection. Next: create it in Airflow (Admin, Connections), type http, password: the Hub's token"
-        ) from error
+            f"connection {conn_id}: is for {_host(connection.host)}, and the Hub is at {_host(endpoint)}. "
+            "Next: name another connection in source.token_conn_id, or leave its host empty"
+        )
+    token = connection.password
     if not token or not TOKEN.fullmatch(token):
         raise InputRefused(f"connection {conn_id}: its password is not a Hub token. Next: set it to the token, hf_…")
     return str(token)
+
+
+def hub_endpoint() -> str:
+    """The Hub's URL, from HF_ENDPOINT. Raises InputRefused if it has a login: error messages and records have the URL."""
+    from huggingface_hub import constants
+
+    if has_login(constants.ENDPOINT) or query_of(constants.ENDPOINT):
+        raise InputRefused(
+            "HF_ENDPOINT: has a login or a query, which would be kept in logs and records. "
+            "Next: leave it out, and name a connection with a token in source.token_conn_id"
+        )
+    return constants.ENDPOINT
+
+
+def _host(url: str) -> str:
+    return url.lower().rpartition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def hub_commit(repo: str, revision: str, *, token_conn_id: str | None = None) -> str:
@@ -68,7 +88,7 @@ async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
 
     The Hub's own client limits neither size nor time of an answer, so only its errors are used.
     """
-    from huggingface_hub import constants, errors, hf_hub_url, is_offline_mode
+    from huggingface_hub import errors, hf_hub_url, is_offline_mode
     from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # it has it
 
     from slipway.bounded_http import bounded_client
@@ -76,8 +96,14 @@ async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
     if is_offline_mode():
         raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     validate_repo_id(repo)
+    endpoint = hub_endpoint()
     async with bounded_client(headers=build_hf_headers(token=token), timeout=HUB_TIMEOUT_S) as client:
-        facts = await _ask(client, "GET", f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}")
+        facts = await _ask(client, "GET", f"{endpoint}/api/models/{repo}/revision/{quote(revision, safe='')}")
+        if facts.has_redirect_location:
+            host = facts.url.join(facts.headers["Location"]).host
+            raise ResolveError(
+                f"source.hub {repo}@{revision}: the Hub at {endpoint} redirects to another host, {host}. Next: correct HF_ENDPOINT"
+            )
         found = json.loads(facts.content)
         commit = found.get("sha") if isinstance(found, dict) else None
         if commit:
@@ -89,6 +115,7 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
     """The Hub's answer. Raises httpx.HTTPError, and the errors of the Hub's client for a refusal.
 
     A redirect to another host leads to the file's content, which is not needed; a renamed model redirects within the Hub.
+    So no redirect to another host is followed: the token is for the Hub.
     """
     import httpx2  # the Hub's client uses it
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # it has it
@@ -96,9 +123,9 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
     from slipway.bounded_http import send_bounded
 
     for _ in range(MAX_REDIRECTS):
-        answer = await send_bounded(client, method, url, total_s=TOTAL_S, follow_redirects=method == "GET")
+        answer = await send_bounded(client, method, url, total_s=TOTAL_S)
         following = answer.url.join(answer.headers.get("Location", ""))
-        if not answer.has_redirect_location or following.netloc != answer.url.netloc:
+        if not answer.has_redirect_location or _origin(following) != _origin(answer.url):
             break
         url = str(following)
     request = httpx2.Request(method, str(answer.url))
@@ -106,6 +133,10 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
         httpx2.Response(answer.status_code, headers=answer.headers.raw, content=answer.content, request=request)
     )
     return answer
+
+
+def _origin(url: URL) -> tuple[str, bytes]:
+    return url.scheme, url.netloc
 
 
 def hub_error(error: Exception, where: str, token_conn_id: str | None) -> ResolveError:

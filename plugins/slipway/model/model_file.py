@@ -5,6 +5,7 @@ An invalid file is refused in one line with the file, the field and what to do n
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +17,7 @@ from slipway.model.source_settings import HubSource, SourceSettings
 from slipway.model.target_settings import TargetSettings
 from slipway.release import ExportLimits, ExportOptions, Retention
 
+IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 DEFAULT_EXPORT = ExportOptions()
@@ -39,6 +41,13 @@ class ImageSettings(Part):
         default=None,
         description="The connection for the registry's login: of type docker, with host, login and password; or of type google_cloud_platform, with a short-lived token. If left out: [see below](#logins).",
     )
+
+    @field_validator("base")
+    @classmethod
+    def _is_an_image(cls, base: str) -> str:
+        if not IMAGE.fullmatch(base):
+            raise ValueError("is not an image. Write it as HOST[:PORT]/PATH:TAG, without https:// and without a login")
+        return base
 
 
 class LimitSettings(Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -17,8 +17,16 @@ from slipway.model.strict_yaml import MAX_BYTES, load_strict
 from slipway.model.target_settings import TargetSettings
 from slipway.names import preview_name, printable
 from slipway.paths import OVERLAYS, PROJECT, SERVED
+from slipway.urls import hide_secrets
 
-MAX_FINDINGS, MAX_FIELD = 10, 100  # findings and characters of a field's name in the one line
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+MAX_FINDINGS, MAX_FIELD, MAX_GIVEN = (
+    10,
+    100,
+    72,
+)  # findings, and characters of a field's name and value, in the one line
 
 
 def served_files(folder: Path = SERVED) -> list[Path]:
@@ -46,8 +54,17 @@ def read_model_file(path: Path) -> ModelFile:
             f"{where}: cannot be read: {one_line(error)}. Next: make it a readable UTF-8 file"
         ) from error
     except yaml.YAMLError as error:
-        raise InputRefused(f"{where}: not YAML: {one_line(error)}. Next: fix that line") from error
+        # Without the error itself in the traceback: it quotes the line, which may have a login or a signature.
+        raise InputRefused(f"{where}: not YAML: {_without_the_line(error)}. Next: fix that line") from None
     return parse_model_file(data, where=where)
+
+
+def _without_the_line(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if not problem or mark is None:
+        return hide_secrets(one_line(error))
+    return hide_secrets(f"{one_line(problem)} in line {mark.line + 1}, column {mark.column + 1}")
 
 
 def _read_text(path: Path) -> str:
@@ -130,13 +147,20 @@ def _explain(error: ValidationError) -> str:
     for finding in error.errors(include_url=False):
         field = _field(finding["loc"])
         text = finding["msg"].removeprefix("Value error, ")
-        shown = f" (got {finding['input']!r})" if finding["type"] not in {"missing", "extra_forbidden"} else ""
-        findings.append(f"{field}: {text[0].lower()}{text[1:]}{shown if len(shown) < 80 else ''}")  # noqa: PLR2004 - keeps the line short
+        findings.append(f"{field}: {text[0].lower()}{text[1:]}{_got(finding)}")
     each = list(dict.fromkeys(findings))
     more = f"; and {len(each) - MAX_FINDINGS} more" if len(each) > MAX_FINDINGS else ""
     return (
         f"{'; '.join(each[:MAX_FINDINGS])}{more}. Next: fix {_field(error.errors()[0]['loc'])}, see docs/model-file.md"
     )
+
+
+def _got(finding: ErrorDetails) -> str:
+    """What was given, if it says more than the rest of the line, is short, and has no login."""
+    given = hide_secrets(repr(finding["input"]))
+    if finding["type"] in {"missing", "extra_forbidden"} or len(given) > MAX_GIVEN or "@" in given:
+        return ""
+    return f" (got {given})"
 
 
 def _field(loc: tuple[int | str, ...]) -> str:

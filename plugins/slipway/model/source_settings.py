@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, field_validator
 
-from slipway.model.field_types import Part, Sha256
+from slipway.model.field_types import Part, Sha256, without_login
+from slipway.urls import has_login
 
 Allow = Annotated[
     tuple[Literal["h5"], ...],
@@ -39,6 +40,10 @@ class FolderSource(Part):
             raise ValueError("is not a URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
         if folder.partition("://")[0] in {"file", "local"} and "://" in folder:
             raise ValueError("is a path of the worker. Write a folder below include/served by its relative path")
+        if "://" in folder and (has_login(folder) or "?" in folder):
+            raise ValueError(
+                "has a login or a query, which would be kept in records and logs. Name an Airflow connection, as gs://CONNECTION@BUCKET/FOLDER"
+            )
         return folder
 
 
@@ -60,8 +65,9 @@ class HubSource(Part):
 class ArchiveSource(Part):
     """A SavedModel as `tar.gz` at a URL, with the hash that it must have."""
 
-    savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://")] = Field(
-        description="URL of a SavedModel as `tar.gz`.", json_schema_extra={"form": "http, https or file URL"}
+    savedmodel: Annotated[str, Field(pattern=r"^(https?|file)://"), AfterValidator(without_login)] = Field(
+        description="URL of a SavedModel as `tar.gz`. Its query, such as a signature, is [kept nowhere](#urls).",
+        json_schema_extra={"form": "http, https or file URL"},
     )
     sha256: Sha256 = Field(description="The archive's hash, which is checked.")
 

@@ -13,6 +13,7 @@ from typing import Any
 from slipway.errors import ExportError
 from slipway.model.bucket import fetch_from_bucket
 from slipway.model.content import content_hash, pack_folder, unpack_folder
+from slipway.model.full_urls import full_url
 from slipway.names import short
 from slipway.paths import SERVED
 from slipway.records.store import Store, fetch_from_store
@@ -43,7 +44,8 @@ def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, Any
             "kind": "hub", "repo": source.location, "revision": source.revision, "kept": str(place), "allow": allow,
         }  # fmt: skip
     sha256 = source.revision.removeprefix("sha256:")
-    return {"kind": "savedmodel", "url": source.location, "sha256": sha256, "kept": str(place)}
+    url = full_url(release.model, source.location, sha256)
+    return {"kind": "savedmodel", "url": url, "sha256": sha256, "kept": str(place)}
 
 
 def keep_source(release: Release, store: Store, scratch: Path) -> None:

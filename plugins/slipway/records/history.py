@@ -20,6 +20,7 @@ from slipway.records.record import (
 from slipway.records.store import Store
 from slipway.release import Release
 from slipway.target import Target, is_same_target
+from slipway.urls import plain_url
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,23 @@ def read_records(store: Store, model: str) -> Records:
             unread.append(f"{uri}: {why}")
             log.warning("%s: skipped. Next: fix it, use the Slipway version that wrote it, or move it away", unread[-1])
         else:
-            records.append(found)
+            records.append(_with_plain_urls(found))
     return Records(tuple(sorted(records, key=_order_of_record)), tuple(unread), last_order(files.values()))
+
+
+def _with_plain_urls(record: Record) -> Record:
+    """The record without the queries of URLs, which an earlier Slipway kept; a rollback would write them down again."""
+
+    def plain(part: Any, field: str) -> Any:
+        url = part.get(field) if isinstance(part, dict) else None
+        return {**part, field: plain_url(url)} if isinstance(url, str) else part
+
+    release = dict(record["release"])
+    if isinstance(source := release.get("source"), dict) and source.get("kind") == "savedmodel":
+        release["source"] = plain(source, "location")
+    if isinstance(golden := release.get("golden"), list):
+        release["golden"] = [plain(case, "image") for case in golden]
+    return {**record, "release": release}
 
 
 def _order_of_record(record: Record) -> tuple[int, str]:

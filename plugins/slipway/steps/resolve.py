@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
@@ -38,6 +39,7 @@ from slipway.steps.settings import (
     resolve_target,
 )
 from slipway.target import Target
+from slipway.urls import plain_url
 
 REPOSITORY = re.compile(  # as the engine parses it
     r"((\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d+)?/)?[a-z0-9]+((\.|_{1,2}|-+|/)[a-z0-9]+)*"
@@ -127,8 +129,8 @@ def resolve_repository(model: str, file: ModelFile, settings: Settings) -> str:
             f"include/served/{model}.yaml: image.repository" if file.image.repository else "Variable slipway_registry"
         )
         raise InputRefused(
-            f"{where}: {repository} is not an image repository. "
-            "Next: write HOST[:PORT]/PATH, the path in lower case, without https:// and without a tag"
+            f"{where}: {repository.rpartition('@')[2]} is not an image repository. "
+            "Next: write HOST[:PORT]/PATH, the path in lower case, without https://, without a login and without a tag"
         )
     return repository
 
@@ -159,6 +161,7 @@ def resolve_source(
             f"Param revision: {revision!r} was given, but the source is not a Hub model. Next: leave it empty"
         )
     if isinstance(source, FolderSource) and source.is_remote:
+        check_bucket_connection(source.folder)
         return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder), allow=source.allow)
     if isinstance(source, FolderSource):
         folder = SERVED / source.folder
@@ -168,7 +171,7 @@ def resolve_source(
             )
         return Source(kind="folder", location=source.folder, revision=content_hash(folder), allow=source.allow)
     assert isinstance(source, ArchiveSource)  # noqa: S101 - tells mypy what is left
-    return Source(kind="savedmodel", location=source.savedmodel, revision=f"sha256:{source.sha256}")
+    return Source(kind="savedmodel", location=plain_url(source.savedmodel), revision=f"sha256:{source.sha256}")
 
 
 def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]) -> Source:
@@ -183,7 +186,7 @@ def _pin_hub(source: HubSource, revision: str, is_kept: Callable[[Source], bool]
 
 def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) -> GoldenRequest:
     """A golden case of the model file, with the hash of its image, after a check that it exists. Raises InputRefused."""
-    image, digest = case.image, case.sha256
+    image, digest = plain_url(case.image), case.sha256
     if not image.startswith(("http://", "https://")):
         place = (path.parent / image).resolve()
         if not place.is_file() or not place.is_relative_to(path.parent.resolve()):

@@ -8,12 +8,15 @@ import re
 from dataclasses import dataclass
 from uuid import uuid4
 
+from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.kubernetes.client import namespace_of_connection
 from slipway.kubernetes.policy import OBJECT_NAME, Allowed
+from slipway.model.model_file import IMAGE
 from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
 from slipway.target import GkeCluster, Target
+from slipway.urls import has_login
 
 log = logging.getLogger(__name__)
 INSTALLATION = "slipway_installation"  # the Variable
@@ -48,16 +51,27 @@ def read_settings() -> Settings:
             "Variable slipway_store: not set. Next: set it to the artifact store's URI, such as gs://google_cloud_default@BUCKET/slipway"
         )
     if "://" not in store:
-        raise InputRefused(f"Variable slipway_store: {store!r} is not a URI. Next: write a folder as file:///path")
+        raise InputRefused("Variable slipway_store: is not a URI. Next: write a folder as file:///path")
+    if has_login(store) or "?" in store:
+        raise InputRefused(
+            "Variable slipway_store: has a login or a query, which would be kept in every record. "
+            "Next: name an Airflow connection, as gs://google_cloud_default@BUCKET/slipway"
+        )
+    check_bucket_connection(store)
+    serving_image = Variable.get("slipway_serving_image", default=None)
+    if serving_image and not IMAGE.fullmatch(serving_image):
+        raise InputRefused(
+            "Variable slipway_serving_image: is not an image. Next: write HOST[:PORT]/PATH:TAG, without https:// and without a login"
+        )
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
         registry_conn_id=Variable.get("slipway_registry_conn_id", default=None),
         namespace=Variable.get("slipway_namespace", default=None),
-        serving_image=Variable.get("slipway_serving_image", default=None),
         without_sandbox=Variable.get("slipway_without_sandbox", default=None),
         overlay_kinds=Variable.get("slipway_overlay_kinds", default=None),
         overlay_service_accounts=Variable.get("slipway_overlay_service_accounts", default=None),
+        serving_image=serving_image,
     )
 
 

@@ -1,3 +1,4 @@
+import traceback
 from hashlib import sha256
 
 import pytest
@@ -18,13 +19,17 @@ def golden(image, sha=None):
 def test_golden_bytes_of_a_file():
     """A golden image next to the model file is read unchanged, and checked against its hash if it has one."""
     data = (SERVED / IMAGE).read_bytes()
-    assert data == fetch_golden_image(golden(IMAGE)) == fetch_golden_image(golden(IMAGE, sha256(data).hexdigest()))
+    assert (
+        data
+        == fetch_golden_image(golden(IMAGE), "m")
+        == fetch_golden_image(golden(IMAGE, sha256(data).hexdigest()), "m")
+    )
 
 
 def test_golden_bytes_of_a_url(http_server):
     """A golden image by URL is fetched, and checked against its hash."""
     server = http_server((200, "pixels"))
-    assert fetch_golden_image(golden(f"{server.url}/three.png", sha256(b"pixels").hexdigest())) == b"pixels"
+    assert fetch_golden_image(golden(f"{server.url}/three.png", sha256(b"pixels").hexdigest()), "m") == b"pixels"
 
 
 def test_refused_if_a_golden_image_changed(http_server):
@@ -33,7 +38,7 @@ def test_refused_if_a_golden_image_changed(http_server):
     with pytest.raises(
         ExportError, match=rf"golden case three: .* sha256 {sha256(b'other').hexdigest()}, .*{'a' * 64}\. Next: "
     ):
-        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64))
+        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64), "m")
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -41,7 +46,7 @@ def test_refused_if_a_golden_url_fails(http_server, status):
     """A URL that responds with an error is refused in one line."""
     server = http_server((status, "no"))
     with pytest.raises(ExportError, match=rf"golden case three: .*{status}.*Next: ") as refusal:
-        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64))
+        fetch_golden_image(golden(f"{server.url}/three.png", "a" * 64), "m")
     assert "\n" not in str(refusal.value)
 
 
@@ -49,7 +54,7 @@ def test_refused_if_the_answer_of_a_golden_url_is_endless(mean_server, monkeypat
     """A server that sends one byte after another does not hold the task; nor does one that sends too many."""
     monkeypatch.setattr("slipway.model.golden_images.TOTAL_S", 0.5)
     with pytest.raises(ExportError, match=r"golden case three: http://127.*Next: ") as refusal:
-        fetch_golden_image(golden(f"{mean_server.url}/three.png"))
+        fetch_golden_image(golden(f"{mean_server.url}/three.png"), "m")
     assert "\n" not in str(refusal.value)
     assert mean_server.sent < 64 * 1024 * 1024
 
@@ -57,4 +62,50 @@ def test_refused_if_the_answer_of_a_golden_url_is_endless(mean_server, monkeypat
 def test_refused_if_a_golden_file_is_missing():
     """A golden image that this worker does not have is named."""
     with pytest.raises(ExportError, match=r"golden case three: include/served/gone\.png: .*Next: "):
-        fetch_golden_image(golden("gone.png"))
+        fetch_golden_image(golden("gone.png"), "m")
+
+
+@pytest.fixture
+def signed(monkeypatch, tmp_path):
+    """Writes the model file `m` with a golden image at this URL with a signature; returns its golden request."""
+
+    def make(url, data):
+        digest = sha256(data).hexdigest()
+        case = f"{{name: three, image: '{url}?sig=secret', sha256: '{digest}', label: '3'}}"
+        (tmp_path / "m.yaml").write_text(f"source: {{folder: x}}\ngate: {{golden: [{case}]}}\n")
+        monkeypatch.setattr("slipway.model.full_urls.SERVED", tmp_path)
+        return golden(url, digest)
+
+    return make
+
+
+def test_the_query_is_sent_though_the_request_has_none(http_server, signed):
+    """It is read from the model file when the image is fetched."""
+    server = http_server((200, "pixels"))
+    assert fetch_golden_image(signed(f"{server.url}/three.png", b"pixels"), "m") == b"pixels"
+    assert [asked.path for asked in server.seen] == ["/three.png?sig=secret"]
+
+
+def refusal_of(case):
+    """Why the image cannot be fetched, with the traceback that Airflow would log."""
+    with pytest.raises(ExportError, match=r"^golden case three: .*Next: ") as refusal:
+        fetch_golden_image(case, "m")
+    return "".join(traceback.format_exception(refusal.value))
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_refusal_does_not_have_the_query(http_server, redirecting_server, signed, status):
+    """Neither the line nor the traceback has the signature, also if the server redirects."""
+    server = http_server((status, "no"))
+    direct = refusal_of(signed(f"{server.url}/three.png", b"pixels"))
+    redirected = refusal_of(signed(f"{redirecting_server(server.url).url}/three.png", b"pixels"))
+    assert [asked.path for asked in server.seen] == ["/three.png?sig=secret"] * 2
+    assert str(status) in direct
+    assert "secret" not in f"{direct}{redirected}"
+
+
+def test_no_answer_does_not_have_the_query(closed_url, mean_server, signed, monkeypatch):
+    """Nor if there is no answer, or one without an end."""
+    monkeypatch.setattr("slipway.model.golden_images.TOTAL_S", 0.5)
+    for url in (closed_url, mean_server.url):
+        assert "secret" not in refusal_of(signed(f"{url}/three.png", b"pixels"))

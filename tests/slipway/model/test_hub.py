@@ -1,12 +1,14 @@
+import asyncio
 import re
 from dataclasses import replace
 
+import httpx
 import pytest
 from hub_stub import REPO, REVISION
 
 from slipway.errors import HubUnreachable, InputRefused, ResolveError
 from slipway.facts import to_dict
-from slipway.model.hub import hub_commit, hub_token
+from slipway.model.hub import _find_commit, hub_commit, hub_token
 from slipway.model.served import parse_model_file, read_model_file
 from slipway.paths import SERVED
 from slipway.release import Source
@@ -18,10 +20,10 @@ GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "
 
 @pytest.fixture
 def connection(monkeypatch):
-    """Makes a connection `hub` with this password, in the environment."""
+    """Makes a connection `hub` with this password and host, in the environment."""
 
-    def make(password):
-        monkeypatch.setenv("AIRFLOW_CONN_HUB", f'{{"conn_type": "http", "password": "{password}"}}')
+    def make(password, host=""):
+        monkeypatch.setenv("AIRFLOW_CONN_HUB", f'{{"conn_type": "http", "password": "{password}", "host": "{host}"}}')
 
     return make
 
@@ -190,3 +192,69 @@ def test_an_endless_answer_can_be_retried(mean_server, monkeypatch):
     with pytest.raises(HubUnreachable, match=r"does not respond: .*answer.*Next: "):
         hub_commit(REPO, "main")
     assert mean_server.sent < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("host", ["{url}", "{url}/", "{host}", ""])
+def test_the_token_is_for_the_hub_that_the_connection_names(hub, connection, host):
+    """Its host may be HF_ENDPOINT's, or empty."""
+    connection("hf_reader", host.format(url=hub.url, host=hub.url.removeprefix("http://")))
+    assert hub_token("hub") == "hf_reader"
+
+
+def test_refused_if_the_connection_is_for_another_host(hub, digits_checkpoint, connection):
+    """The password of another server's connection is not sent to the Hub."""
+    hub.add(digits_checkpoint)
+    connection("hf_reader", "https://api.example/v1")
+    with pytest.raises(
+        InputRefused, match=r"^connection hub: is for api\.example, and the Hub is at 127.*Next: "
+    ) as refusal:
+        hub_commit(REPO, "main", token_conn_id="hub")
+    assert "hf_reader" not in str(refusal.value)
+    assert hub.asked == []
+
+
+def test_no_redirect_to_another_host_is_followed(hub, digits_checkpoint, connection, redirecting_server, monkeypatch):
+    """The Hub's answer comes from HF_ENDPOINT, and the token goes only there; the line names the other host."""
+    hub.add(digits_checkpoint)
+    server = redirecting_server(hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+    connection("hf_reader")
+    with pytest.raises(ResolveError, match=r"redirects to another host, 127\.0\.0\.1\. Next: correct HF_ENDPOINT"):
+        hub_commit(REPO, "main", token_conn_id="hub")
+    assert [headers["Authorization"] for headers in server.seen] == ["Bearer hf_reader"]
+    assert hub.asked == []
+
+
+def test_no_redirect_to_plain_http_is_followed(monkeypatch):
+    """A redirect of the same host that drops TLS gets no token. The transport answers as no server on one port can."""
+    asked = []
+
+    def answer(request):
+        asked.append(str(request.url))
+        if request.method == "GET":
+            return httpx.Response(200, json={"sha": REVISION})
+        return httpx.Response(302, headers={"Location": f"http://hub.example{request.url.path}"})
+
+    class Client(httpx.AsyncClient):
+        def __init__(self, **options):
+            super().__init__(**options, transport=httpx.MockTransport(answer))
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example")
+    template = "https://hub.example/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("slipway.bounded_http.httpx.AsyncClient", Client)
+    asyncio.run(_find_commit(REPO, "main", "hf_reader"))
+    assert [url.split("/")[0] for url in asked] == ["https:", "https:"]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://me:pass-word@hub.example", "http://pass-word@hub.example", "http://hub.example?key=pass-word"]
+)
+def test_refused_if_hf_endpoint_has_a_login(connection, monkeypatch, endpoint):
+    """Messages and records have the Hub's URL, so it may have no login."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    connection("hf_reader")
+    for use in (lambda: hub_commit(REPO, "main"), lambda: hub_token("hub")):
+        with pytest.raises(InputRefused, match=r"^HF_ENDPOINT: has a login or a query, .*Next: ") as refusal:
+            use()
+        assert "pass-word" not in str(refusal.value)

@@ -1,4 +1,5 @@
 import re
+import traceback
 
 import pytest
 
@@ -147,6 +148,40 @@ def test_refused_in_one_line(data, said):
     assert "\n" not in message
     assert message.startswith(f"include/served/m.yaml: {said}")
     assert "Next: " in message
+
+
+LOGINS = {
+    "archive": ({"source": {"savedmodel": "https://me:pass-word@x/m", "sha256": HASH}}, "source.savedmodel: has a login"),
+    "archive, without a name": ({"source": {"savedmodel": "https://pass-word@x/m", "sha256": HASH}}, "source.savedmodel: has a login"),
+    "archive and a short hash": ({"source": {"savedmodel": "https://x/m?pass-word", "sha256": "a"}}, "source.sha256: "),
+    "not an archive": ({"source": {"savedmodel": "ftp://x/m?pass-word", "sha256": HASH}}, "source.savedmodel: "),
+    "bucket": ({"source": {"folder": "s3://key:pass-word@b/f"}}, "source.folder: has a login or a query"),
+    "bucket with a query": ({"source": {"folder": "s3://b/f?pass-word"}}, "source.folder: has a login or a query"),
+    "bucket and a space": ({"source": {"folder": "s3://key:pass-word@b/f g"}}, "source.folder: is not a URI"),
+    "golden image": (golden(image="https://me:pass-word@x/three.png", sha256=HASH), "gate.golden.0.image: has a login"),
+    "golden image without a hash": (golden(image="https://x/three.png?pass-word"), "gate.golden.0: an image by URL needs its sha256"),
+    "golden image in a bucket": (golden(image="s3://key:pass-word@b/three.png", sha256=HASH), "gate.golden.0.image: is neither a path nor"),
+    "labelled set": (gate(quality={"set": "https://me:pass-word@x/q", "min_top1": 0.9}), "gate.quality.set: is a URL"),
+    "address": ({"target": {"address": "https://me:pass-word@x/"}}, "target.address: has a login"),
+    "address with a query": ({"target": {"address": "https://x/?pass-word"}}, "target.address: has a query"),
+    "base image": ({"image": {"base": "me:pass-word@x/serving:1"}}, "image.base: is not an image"),
+    "base image by URL": ({"image": {"base": "https://me:pass-word@x/serving:1"}}, "image.base: is not an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "said"), LOGINS.values(), ids=LOGINS)
+def test_refused_without_the_login_in_a_url(fields, said):
+    """The one line names the field. Neither it nor the traceback, which Airflow logs, has the login or the signature."""
+    with pytest.raises(InputRefused, match=rf"^m\.yaml: {re.escape(said)}.*Next: ") as refusal:
+        parse_model_file({**SMALLEST, **fields}, where="m.yaml")
+    assert "\n" not in str(refusal.value)
+    assert "pass-word" not in "".join(traceback.format_exception(refusal.value))
+
+
+@pytest.mark.parametrize("base", ["tensorflow/serving:2.20.0", "r.example:5000/a/b", f"[::1]:5000/a_b:1@sha256:{HASH}"])
+def test_base_is_an_image(base):
+    """By tag or digest, at any registry."""
+    assert parse_model_file({**SMALLEST, "image": {"base": base}}, where="m.yaml").image.base == base
 
 
 @pytest.mark.parametrize(

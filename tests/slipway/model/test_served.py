@@ -1,4 +1,5 @@
 import os
+import traceback
 
 import pytest
 import yaml
@@ -37,6 +38,26 @@ def test_refused_in_one_line_if_not_yaml(tmp_path, text):
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
     assert "Next: " in message
+
+
+LEAKS = {
+    "not YAML": "source: {savedmodel: 'https://x/m?sig=pass-word\n",
+    "a wrong indent": "source:\n    savedmodel: https://x/m?sig=pass-word\n  sha256: a\n",
+    "a field twice": "'https://x/m?sig=pass-word': a\n'https://x/m?sig=pass-word': b\n",
+    "not a number": "source: {savedmodel: !!int 'https://x/m?sig=pass-word'}\n",
+    "a wrong hash": "source: {savedmodel: 'https://x/m?sig=pass-word', sha256: a}\n",
+    "nonsense": "https://me:pass-word@x/m",
+}
+
+
+@pytest.mark.parametrize("text", LEAKS.values(), ids=LEAKS)
+def test_a_refusal_does_not_quote_the_secret_of_a_url(tmp_path, text):
+    """The line says which line of the file is wrong, but neither it nor the traceback quotes a signature."""
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(InputRefused, match=r"Next: ") as refusal:
+        read_model_file(path)
+    assert "pass-word" not in "".join(traceback.format_exception(refusal.value))
 
 
 @pytest.mark.parametrize(

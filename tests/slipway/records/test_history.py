@@ -187,3 +187,12 @@ def test_the_last_judgement_counts(record_of, release, outcomes, bad):
         records.append({**record, **own})
     found = find_bad_record(records, release)
     assert (found["run_id"] if found else None) == bad
+
+
+def test_an_earlier_slipways_urls_are_read_without_their_queries(store, record_of, release):
+    """A rollback to such a release, and the plan that compares with it, have no signature; nothing has changed for them."""
+    source = replace(release.source, kind="savedmodel", location="https://x/m.tar.gz?sig=old")
+    golden = replace(release.golden[0], image="https://x/three.png?sig=old", sha256="2" * 64)
+    write_record(store, record_of("a", source=source, golden=(golden,)))
+    found = read_history(store, "digits-vit").good["release"]
+    assert (found["source"]["location"], found["golden"][0]["image"]) == ("https://x/m.tar.gz", "https://x/three.png")

@@ -109,6 +109,21 @@ def test_archive_is_pinned_to_its_hash():
     assert expected == resolve_source(file, None)
 
 
+def test_the_query_of_a_url_is_not_in_the_release():
+    """It may be a signature: the Release goes into XCom and records. A URL that is signed again is the same source."""
+    source = {"savedmodel": "https://x/m.tar.gz?sig=secret", "sha256": "a" * 64}
+    assert resolve_source(file_of(source=source), None).location == "https://x/m.tar.gz"
+    case = golden("https://x/three.png?sig=secret", sha256="a" * 64)
+    assert resolve_golden(DIGITS, case, None).image == "https://x/three.png"
+
+
+def test_a_repository_with_a_login_is_refused_without_it():
+    """The line has the rest of the name."""
+    with pytest.raises(InputRefused, match=r"^Variable slipway_registry: r\.example/shop/m is not an image") as refusal:
+        resolve_repository("m", file_of(), settings(registry="me:pass-word@r.example/shop"))
+    assert "pass-word" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("folder", ["gone", "../../dags", "/tmp", "digits-vit.yaml"])  # noqa: S108 - refused, never used
 def test_refused_if_the_folder_is_not_below_include_served(folder):
     """Every worker has include/served, but no other folder."""

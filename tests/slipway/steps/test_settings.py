@@ -1,4 +1,5 @@
 import re
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -37,7 +38,7 @@ def test_gke_namespace_is_from_the_model_file_the_variable_or_default(fields, va
 
 def test_refused_if_the_google_connection_is_missing():
     """If the model file names no project, the connection must name it; the error names a missing connection."""
-    with pytest.raises(InputRefused, match=r"^connection nobody: there is none\. Next: create it"):
+    with pytest.raises(InputRefused, match=r"^connection nobody: no such connection\. Next: create it"):
         resolve_target(TargetSettings.model_validate({"gke": {"conn_id": "nobody"}}), SETTINGS)
 
 
@@ -80,6 +81,24 @@ def test_refused_if_what_is_added_to_overlays_is_no_name(name, value):
     """The error names the Variable. Only `resolve` raises it: a mistake here does not stop a rollback."""
     with pytest.raises(InputRefused, match=rf"^Variable slipway_overlay_{name}: '.*' is not valid\. Next: write "):
         allowed_in_overlays(replace(SETTINGS, **{f"overlay_{name}": value}))
+
+
+SECRETS = {
+    "store": ("store", "s3://key:pass-word@bucket/slipway"),
+    "store, without a scheme": ("store", "key:pass-word@bucket"),
+    "store with a query": ("store", "gs://bucket/slipway?pass-word"),
+    "serving image": ("serving_image", "me:pass-word@mirror/serving:1"),
+    "serving image by URL": ("serving_image", "https://me:pass-word@mirror/serving:1"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SECRETS.values(), ids=SECRETS)
+def test_refused_without_the_login_in_a_variable(variables, name, value):
+    """The store's URI and the serving image are in every record. The error names the Variable without its value."""
+    variables(**{"store": "file:///store", name: value})
+    with pytest.raises(InputRefused, match=rf"^Variable slipway_{name}: .*Next: ") as refusal:
+        read_settings()
+    assert "pass-word" not in "".join(traceback.format_exception(refusal.value))
 
 
 @pytest.mark.parametrize("store", ["", "/var/slipway", "bucket"])
