@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from ipaddress import ip_address
 
 import httpx
 
@@ -17,6 +18,11 @@ from slipway.urls import hide_secrets, plain_url
 FETCH_TIMEOUT_S = 60  # between two bytes
 TOTAL_S = 300
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
+MAX_REDIRECTS = 5
+
+
+class ElsewhereRefused(Exception):
+    """The URL leads to a place that the model file does not name."""
 
 
 def fetch_golden_image(case: GoldenRequest, model: str) -> bytes:
@@ -33,7 +39,7 @@ def fetch_golden_image(case: GoldenRequest, model: str) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if case.sha256 is not None and found != case.sha256:
         raise ExportError(
-            f"golden case {case.name}: {plain_url(case.image)} has sha256 {found}, the run was resolved with {case.sha256}. "
+            f"golden case {case.name}: {plain_url(case.image)}: its sha256 is not {case.sha256}, with which the run was resolved. "
             "Next: fix gate.golden; if the file was replaced, trigger again"
         )
     return data
@@ -50,15 +56,32 @@ def _download(case: GoldenRequest, url: str) -> bytes:
             f"{where}: {one_line(error).removeprefix(f'{shown}: ')}. "
             f"Next: name an image of at most {LARGEST_GOLDEN_BYTES} bytes, on a server that sends it within {TOTAL_S} s"
         ) from error
-    except httpx.HTTPError as error:
+    except ElsewhereRefused as error:
+        raise ExportError(f"{where}: {error}. Next: give another address") from error
+    except (httpx.HTTPError, OSError) as error:
         raise ExportError(
             f"{where}: {hide_secrets(one_line(error))}. Next: check that the worker reaches it; if it is signed, sign it again"
         ) from None
 
 
 async def _ask(url: str) -> bytes:
-    """The body of the answer. Raises httpx.HTTPError."""
+    """The body of the answer; redirects are followed on the same host only. Raises httpx.HTTPError, ElsewhereRefused."""
     async with bounded_client(max_bytes=LARGEST_GOLDEN_BYTES, timeout=FETCH_TIMEOUT_S) as client:
-        answer = await send_bounded(client, "GET", url, total_s=TOTAL_S, follow_redirects=True)
+        for _ in range(MAX_REDIRECTS):
+            await _refuse_link_local(httpx.URL(url).host)
+            answer = await send_bounded(client, "GET", url, total_s=TOTAL_S)
+            if not answer.has_redirect_location:
+                break
+            following = answer.url.join(answer.headers["Location"])
+            if (following.scheme, following.netloc) != (answer.url.scheme, answer.url.netloc):
+                raise ElsewhereRefused(f"it redirects to another host, {following.host}")
+            url = str(following)
     answer.raise_for_status()
     return answer.content
+
+
+async def _refuse_link_local(host: str) -> None:
+    """Refuse a host with an address of the link-local range: clouds serve a machine's own credentials there."""
+    for *_, address in await asyncio.get_running_loop().getaddrinfo(host, None):
+        if ip_address(str(address[0]).partition("%")[0]).is_link_local:
+            raise ElsewhereRefused(f"{host} is a link-local address")

@@ -27,23 +27,27 @@ from slipway.steps.plan import make_plan
 from slipway.steps.resolve import resolve
 from slipway.steps.settings import RefreshParams, read_settings
 
-EXPORTER = """
-import json, pathlib, sys
-request, out = json.load(open(sys.argv[2])), pathlib.Path(sys.argv[4])
+FETCHER = """
+import json, sys
+request = json.load(open(sys.argv[2]))
 with open({seen!r}, "w") as seen:
     json.dump([request["source"]["url"], sys.argv], seen)
 with open(request["source"]["kept"], "w") as kept:
     kept.write("archive")
+"""
+EXPORTER = """
+import json, pathlib, sys
+request, out = json.load(open(sys.argv[2])), pathlib.Path(sys.argv[4])
 for folder in ("savedmodel", "golden/three", "card"):
     (out / folder).mkdir(parents=True)
 (out / "savedmodel" / "saved_model.pb").write_text("graph")
-case = {{"name": "three", "label": "3", "min_confidence": 0.8, "reference": None}}
+case = {"name": "three", "label": "3", "min_confidence": 0.8, "reference": None}
 (out / "golden" / "three" / "case.json").write_text(json.dumps(case))
-(out / "golden" / "three" / "rest.json").write_text("{{}}")
+(out / "golden" / "three" / "rest.json").write_text("{}")
 (out / "golden" / "three" / "grpc.bin").write_bytes(b"x")
 (out / "descriptors.bin").write_bytes(b"x")
-(out / "export.json").write_text(json.dumps({{"origin": request["origin"]}}))
-card = {{"source": request["origin"], "parity": None, "parameters": None, "bytes": 1, "measured": {{}}}}
+(out / "export.json").write_text(json.dumps({"origin": request["origin"], "sandbox": "none"}))
+card = {"source": request["origin"], "parity": None, "parameters": None, "bytes": 1, "measured": {}}
 (out / "card" / "card.json").write_text(json.dumps(card))
 (out / "card" / "README.md").write_text(json.dumps(card))
 print("exported", flush=True)
@@ -88,9 +92,10 @@ def planted(monkeypatch, tmp_path, api_server, hub, http_server, digits_checkpoi
     served.mkdir()
     (served / "vit.yaml").write_text(yaml.safe_dump(file))
     monkeypatch.setattr("slipway.model.full_urls.SERVED", served)
-    program = tmp_path / "program.py"
-    program.write_text(EXPORTER.format(seen=str(tmp_path / "seen.json")))
-    monkeypatch.setattr("slipway.model.exporter.EXPORTER", program)
+    for name, text in {"FETCHER": FETCHER.format(seen=str(tmp_path / "seen.json")), "EXPORTER": EXPORTER}.items():
+        program = tmp_path / f"{name.lower()}.py"
+        program.write_text(text)
+        monkeypatch.setattr(f"slipway.model.exporter.{name}", program)
     yield SimpleNamespace(
         canaries=canaries, engine=engine, hub=hub, registry=registry, pictures=pictures, path=served / "vit.yaml", file=file,
         password=password, token=token, store=tmp_path / "store", seen=tmp_path / "seen.json", query=query, golden=golden,
@@ -176,7 +181,7 @@ BAD = {
     "a login in the repository": (lambda planted: image_of(planted, repository=f"me:{planted.query}@x/y"), ".*image.repository: x/y is not"),
     "not a hash": (lambda planted: source_of(planted, sha256="x"), ".*source.sha256: "),
     "not YAML": (lambda planted: planted.path.write_text(f"source: {{savedmodel: 'http://x?{planted.query}"), ".*not YAML"),
-    "another golden image": (lambda planted: golden_of(planted, sha256="1" * 64), "golden case three: .* has sha256 "),
+    "another golden image": (lambda planted: golden_of(planted, sha256="1" * 64), "golden case three: .* its sha256 is not "),
     "no golden image": (lambda planted: golden_of(planted, image=f"http://127.0.0.1:1/?{planted.golden}"), "golden case three: .*Next: check"),
     "no exporter": (lambda planted: planted.seen.mkdir(), "exporter ended with status 1: "),
     "no access to the Hub's model": (lambda planted: planted.hub.repos[REPO].readers.clear(), "source.hub .*: no such model"),
