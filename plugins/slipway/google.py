@@ -8,7 +8,6 @@ ten minutes, and again if the endpoint does not respond.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.bounded_http import JSON_BYTES
 from slipway.bounded_requests import bound_session, call_within
 from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
+from slipway.strict_json import load_json
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def read_refresh_error(error: RefreshError) -> tuple[int, str]:
     for answer in answers:
         parsed = answer
         with suppress(ValueError):
-            parsed = json.loads(answer) if isinstance(answer, str) else answer
+            parsed = load_json(answer) if isinstance(answer, str) else answer
         reason = parsed.get("error") if isinstance(parsed, dict) else None
         if isinstance(reason, dict):  # from an API; the token server's reason is in the message already
             return int(reason.get("code") or 0), f"{message}: {reason.get('message')}"

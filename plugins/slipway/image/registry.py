@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import httpx
 from slipway.bounded_http import bounded_client, send_bounded
 from slipway.errors import RegistryUnusable, one_line
 from slipway.image.registry_login import Login, find_login, image_host
+from slipway.strict_json import load_json
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -121,7 +121,7 @@ class Repository:
     def _json(self, answer: httpx.Response) -> Any:
         """The JSON object of an answer."""
         try:
-            found = json.loads(answer.content)
+            found = load_json(answer.content)
         except ValueError:
             found = None
         if not isinstance(found, dict):

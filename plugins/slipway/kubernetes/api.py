@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing, one_line
 from slipway.facts import JsonObject
+from slipway.strict_json import load_json
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
@@ -66,7 +66,7 @@ def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
 
 def _status_object(body: str | bytes | None) -> JsonObject:
     try:
-        parsed = json.loads(body or b"{}")
+        parsed = load_json(body or b"{}")
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
@@ -75,7 +75,7 @@ def _status_object(body: str | bytes | None) -> JsonObject:
 def list_items(call: Any, *words: str, **selectors: str) -> list[JsonObject]:
     """The items of a list call of `kubernetes`, as JSON."""
     answer = call(*words, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
-    return list(json.loads(answer.data)["items"])
+    return list(load_json(answer.data)["items"])
 
 
 async def list_items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
@@ -102,7 +102,7 @@ def read_object(target: Target, kind: str, name: str) -> JsonObject | None:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return dict(json.loads(answer.data))
+        return dict(load_json(answer.data))
 
 
 async def read_object_async(target: Target, kind: str, name: str) -> JsonObject | None:

@@ -6,12 +6,12 @@ The exporter fetches the files. HF_ENDPOINT and HF_TOKEN have the same meaning a
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from slipway.errors import HubUnreachable, InputRefused, ResolveError, one_line
+from slipway.strict_json import load_json
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
@@ -78,7 +78,7 @@ async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
     validate_repo_id(repo)
     async with bounded_client(headers=build_hf_headers(token=token), timeout=HUB_TIMEOUT_S) as client:
         facts = await _ask(client, "GET", f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}")
-        found = json.loads(facts.content)
+        found = load_json(facts.content)
         commit = found.get("sha") if isinstance(found, dict) else None
         if commit:
             await _ask(client, "HEAD", hf_hub_url(repo, PROBED_FILE, revision=commit))

@@ -5,7 +5,6 @@ It holds the release, what was applied, every verdict with its time, and the out
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from slipway.facts import Export, ObjectRef, Pushed, to_dict
 from slipway.names import order_folder, order_key, record_key, records_folder
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
+from slipway.strict_json import load_json
 
 SCHEMA = 1
 REQUIRED_FIELDS = {
@@ -303,7 +303,7 @@ def plain_json(value: Any) -> Any:
 def parse_record(data: bytes) -> Any:
     """The JSON value, None if it is not JSON."""
     try:
-        return json.loads(data)
+        return load_json(data)
     except ValueError:  # not JSON, or not UTF-8
         return None
 
