@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, configuration, settings
+from hypothesis import HealthCheck, Phase, configuration, settings
 
 from local.google_project import read_google_project
 
@@ -40,6 +40,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     max_examples=200,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a failure may take minutes
     deadline=None,  # a busy machine is no failure: tests/hostile.py limits processor time
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )

@@ -178,7 +178,8 @@ def read_refresh_error(error: RefreshError) -> tuple[int, str]:
             parsed = load_json(answer) if isinstance(answer, str) else answer
         reason = parsed.get("error") if isinstance(parsed, dict) else None
         if isinstance(reason, dict):  # from an API; the token server's reason is in the message already
-            return int(reason.get("code") or 0), f"{message}: {reason.get('message')}"
+            code = reason.get("code")
+            return code if isinstance(code, int) else 0, f"{message}: {reason.get('message')}"
     return 0, str(message)
 
 

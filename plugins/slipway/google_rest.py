@@ -35,7 +35,8 @@ class GoogleAnswer:
         """Google's message if there is no result, None if there is one."""
         if self.status == OK:
             return None
-        message = one_line((self.body.get("error") or {}).get("message") or "no reason given")
+        error = self.body.get("error")
+        message = one_line((error.get("message") if isinstance(error, dict) else error) or "no reason given")
         return message if self.status == NOT_ANSWERED else f"HTTP {self.status}: {message}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from slipway.errors import InputRefused, one_line, plain_line
+from slipway.errors import InputRefused, one_line
 from slipway.facts import JsonObject
 from slipway.names import dag_id
 from slipway.records.history import read_history
@@ -44,7 +44,6 @@ def explain_rollout(release: Release, release_id: str, reason: str) -> str:
     except Exception as error:  # a diagnosis that fails must not hide the verdict
         words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
         found = [f"no diagnosis: {one_line(words, full_stop=True)}"]
-    found = [plain_line(line) for line in found]
     for line in found:
         log.error("rollout: %s", line)
     detail = most_telling_line(found, reason)
