@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing, one_line
@@ -40,7 +41,7 @@ def api_refusal(target: Target, where: str, status: int | None, body: str | byte
         owned = "; ".join(f"{cause.get('field')}: {cause.get('message')}" for cause in owners)
         return FieldOwnedElsewhere(
             f"{place}: {owned}. Next: stop that manager from setting the field, or remove it from the manifests: "
-            f"{target.kubectl(f'get {where} -o yaml --show-managed-fields')}"
+            f"{target.kubectl(f'get {quote(where)} -o yaml --show-managed-fields')}"
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
@@ -59,7 +60,7 @@ def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
     if status == FORBIDDEN:
         return f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}, and grant the rights"
     if _is_missing_namespace(status, message):
-        return f"kubectl create namespace {target.namespace}, or fix target.namespace or connection {target.conn_id}"
+        return f"kubectl create namespace {quote(target.namespace)}, or fix target.namespace or connection {target.conn_id}"
     return f"fix the overlay, connection {target.conn_id} or its rights"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from shlex import quote
 
 from slipway.errors import InputRefused, one_line
 from slipway.facts import JsonObject
@@ -62,7 +63,7 @@ def explain_gate(release: Release, url: str, version: int, reason: str) -> str:
     A URL that is a path means the API server's proxy.
     """
     asked = f"{url}{release.version_path(version)}"
-    command = release.target.kubectl(f"get --raw {asked}") if asked.startswith("/") else f"curl {asked}"
+    command = release.target.kubectl(f"get --raw {quote(asked)}") if asked.startswith("/") else f"curl {quote(asked)}"
     what, _, next_step = reason.partition(". Next: ")
     return f"{asked}: {what}. Next: {next_step or command}"
 
