@@ -6,13 +6,13 @@ FROM ${BASE}
 
 # The official image's user. The base image needs python, pip and this user, nothing else.
 ARG AIRFLOW_UID=50000
-ARG UV=uv==0.13.9
 ENV AIRFLOW_HOME=/opt/airflow
 
 USER root
 RUN install -d -o ${AIRFLOW_UID} /opt/airflow /opt/slipway
 USER ${AIRFLOW_UID}
 
+COPY local/builds/uv.txt /opt/slipway/uv.txt
 COPY requirements.txt /opt/slipway/airflow.txt
 COPY include/model/requirements.txt /opt/slipway/model.txt
 
@@ -21,7 +21,7 @@ RUN --mount=type=secret,id=ca,mode=0444 \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi \
     && export UV_NO_CACHE=1 \
     && python3 -m venv /opt/slipway/uv \
-    && /opt/slipway/uv/bin/pip install --no-cache-dir "${UV}" \
+    && /opt/slipway/uv/bin/pip install --no-cache-dir --require-hashes -r /opt/slipway/uv.txt \
     && /opt/slipway/uv/bin/uv pip install --python "$(command -v python3)" --require-hashes -r /opt/slipway/airflow.txt \
     && /opt/slipway/uv/bin/uv venv --python "$(command -v python3)" /opt/slipway/model \
     && /opt/slipway/uv/bin/uv pip sync --python /opt/slipway/model/bin/python --require-hashes /opt/slipway/model.txt \

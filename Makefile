@@ -8,7 +8,7 @@ DEV = $$($(STAND) env dev)/bin
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock audit docs model-report
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -94,7 +94,11 @@ model-report:  ## compare the exported graph with 🤗, and update the figures i
 lock:  ## update the lock files from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
 	compile="$$uv pip compile --quiet --python-version 3.11 --generate-hashes"; \
+	for tool in uv audit; do $$compile local/builds/$$tool.in -o local/builds/$$tool.txt; done; \
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
+
+audit:  ## check the lock files for known vulnerabilities; fails if a package was skipped
+	@$(STAND) audit

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     refreshed.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="one of the DAG's Params")
     shown = commands.add_parser("look", help="print where to see a served model: Airflow's pages, and a request to try")
     shown.add_argument("model", help="a file's name in include/served, without .yaml")
+    commands.add_parser("audit", help="check the lock files for known vulnerabilities; fails if a package was skipped")
     built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
     built.add_argument(
         "name",
@@ -120,6 +121,15 @@ def _env(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from local.commands.audit import audit  # commands load only what they need
+
+    found = audit(settings)
+    for line in found:
+        say(line)
+    return 1 if found else 0
+
+
 _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "up": _up,
     "status": _status,
@@ -127,6 +137,7 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "down": _down,
     "refresh": _refresh,
     "look": _look,
+    "audit": _audit,
     "env": _env,
 }
 

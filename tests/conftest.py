@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hypothesis import HealthCheck, Phase, configuration, settings
+
 from local.google_project import read_google_project
 
 PROJECT = Path(__file__).parents[1]
@@ -30,6 +32,19 @@ os.environ.pop("HF_TOKEN", None)
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # kubectl is a package of the environment
 )
+
+# Property-based tests: the same inputs in each run, a few seconds for each file, nothing kept on the disk.
+configuration.set_hypothesis_home_dir(f"{home}/hypothesis")
+settings.register_profile(
+    "slipway",
+    derandomize=True,
+    database=None,
+    max_examples=200,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a failure may take minutes
+    deadline=None,  # a busy machine is no failure: tests/hostile.py limits processor time
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("slipway")
 
 pytest_plugins = [
     "fixtures.api_server",

@@ -13,7 +13,7 @@ from local.programs.locks import locked
 from local.programs.shell import run
 from local.settings import Settings
 
-UV = "0.13.9"
+UV_LOCK = "local/builds/uv.txt"
 WHEELS = Path("/usr/share/python-wheels")  # where Debian's package python3-pip-whl puts pip
 BUILD_S = 1800  # the model environment downloads about a gigabyte
 
@@ -27,6 +27,7 @@ class Environment:
 
 
 ENVIRONMENTS = {
+    "audit": Environment(name="audit", lock="local/builds/audit.txt"),
     "dev": Environment(name="dev", lock="requirements-dev.txt"),
     "model": Environment(name="model", lock="include/model/requirements.txt"),
     "serving": Environment(name="serving", lock="local/serving/requirements.txt"),
@@ -65,13 +66,24 @@ def build_environment(settings: Settings, name: str) -> Path:
 
 
 def build_uv(settings: Settings) -> Path:
-    """The program `uv` in a folder of its own. Installs it if it is missing."""
-    path = settings.cache / f"uv-{UV}"
+    """The program `uv` in a folder of its own. Installs it if it is missing; pip refuses a file without its lock's hash."""
+    lock = settings.checkout / UV_LOCK
+    path = settings.cache / f"uv-{content_id(lock.read_bytes())}"
     with locked(settings.cache / "uv.lock"):
         if not (path / "complete").exists():
             shutil.rmtree(path, ignore_errors=True)
             program, environment = pip()
-            run([*program, "install", "--quiet", "--target", path, f"uv=={UV}"], timeout_s=300, environment=environment)
+            command: list[str | Path] = [
+                *program,
+                "install",
+                "--quiet",
+                "--target",
+                path,
+                "--require-hashes",
+                "-r",
+                lock,
+            ]
+            run(command, timeout_s=300, environment=environment)
             (path / "complete").touch()
     return path / "bin" / "uv"
 

@@ -23,7 +23,13 @@ from local.settings import Settings
 
 POSTGRES_USER = "postgres"  # PostgreSQL refuses to run as root
 ADMIN = "admin"
-COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server")
+COMPONENTS = {
+    # Airflow's log servers listen on all addresses, and have no setting for that. Here every process reads the log files itself.
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+    "api-server": ("api-server",),
+}  # the words after `airflow`, by the program's name
 HEALTHY_S = 900  # a minute on a quiet machine
 PRELOADED = (
     "docker",
@@ -80,8 +86,6 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",  # a parse of all files costs seconds of one of two cores
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "airflow"),
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(slot.worker_log_port),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(slot.triggerer_log_port),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(
             {
@@ -118,7 +122,7 @@ def render_script(environment: Mapping[str, str], bin_folder: Path) -> str:
 def render_local_settings() -> str:
     """Airflow's local settings: the scheduler imports PRELOADED once, and each task is a fork that has them already."""
     lines = [
-        "import sys", "from importlib import import_module", "", "__all__ = []", 'if sys.argv[1:] == ["scheduler"]:',
+        "import sys", "from importlib import import_module", "", "__all__ = []", 'if sys.argv[1:2] == ["scheduler"]:',
         f"    for name in {PRELOADED!r}:", "        import_module(name)", "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -151,7 +155,10 @@ def programs(settings: Settings, slot: Slot, *, own_cluster: bool, script: str) 
             slot.address_prefix,
         ),
     )
-    airflow = [Program(name=name, command=(launcher, name), environment=changes, stop_wait_s=10) for name in COMPONENTS]
+    airflow = [
+        Program(name=name, command=(launcher, *words), environment=changes, stop_wait_s=10)
+        for name, words in COMPONENTS.items()
+    ]
     emulator = google.programs(settings, slot) if google.emulated(settings) else []
     return first + ([balancer] if own_cluster else []) + emulator + airflow
 

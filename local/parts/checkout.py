@@ -28,16 +28,6 @@ class Slot:
         return at.AIRFLOW_PORT + self.number
 
     @property
-    def worker_log_port(self) -> int:
-        """The port at which the scheduler's workers serve their logs."""
-        return at.WORKER_LOG_PORT + self.number
-
-    @property
-    def triggerer_log_port(self) -> int:
-        """The port at which the triggerer serves its logs."""
-        return at.TRIGGERER_LOG_PORT + self.number
-
-    @property
     def gke_port(self) -> int:
         """The port of the emulator of Google, for gRPC and REST."""
         return at.GKE_PORT + self.number

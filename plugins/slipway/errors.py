@@ -41,7 +41,7 @@ SlipwayError
 ├── GateFailed                the release did not answer as promised
 └── RollbackFailed            the release that was rolled back to is not live again
 
-Every message says where, what and what next, in one line.
+Every message says where, what and what next, in one line of printable characters.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ from __future__ import annotations
 from typing import Any
 
 from slipway.urls import hide_logins
+
+LONGEST_LINE = 8000  # characters: the findings of a preflight fit, a server's endless answer does not
+LONGEST_END = 2000  # of them at the end, where `Next:` is
 
 
 class SlipwayError(Exception):
@@ -64,7 +67,7 @@ class SlipwayError(Exception):
     def __init__(
         self, message: str, *, blames_release: bool | None = None, measured: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(hide_logins(message))
+        super().__init__(plain_line(hide_logins(message)))
         if blames_release is not None:
             self.blames_release = blames_release
         self.measured = measured
@@ -246,8 +249,27 @@ class RollbackFailed(SlipwayError):
     """The release that was rolled back to is not live again."""
 
 
+def plain_line(text: str) -> str:
+    """The text in one line of printable characters; the middle of a very long one is left out.
+
+    Line ends and tabs become spaces. Other control characters, such as ESC, characters that reverse or hide text, and lone
+    surrogates, which no database stores, become their escapes.
+    """
+    text = _without_middle(text)
+    if text.isprintable():
+        return text
+    shown = (char if char.isprintable() else " " if char.isspace() else repr(char)[1:-1] for char in text)
+    return _without_middle("".join(shown))
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= LONGEST_LINE:
+        return text
+    return f"{text[: LONGEST_LINE - LONGEST_END]} … {text[-LONGEST_END:]}"
+
+
 def one_line(words: object, *, full_stop: bool = False) -> str:
     """The message of a client, server or error in one line; without the final full stop, because `. Next: …` follows."""
-    line = " ".join(str(words).split())
+    line = " ".join(plain_line(str(words)).split())
     shown = line if full_stop else line.rstrip(".")
     return shown or (type(words).__name__ if isinstance(words, BaseException) else "")

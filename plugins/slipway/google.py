@@ -8,7 +8,6 @@ ten minutes, and again if the endpoint does not respond.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -19,6 +18,7 @@ from slipway.bounded_http import JSON_BYTES
 from slipway.bounded_requests import bound_session, call_within
 from slipway.connections import GOOGLE, find_connection
 from slipway.errors import ClusterError, ClusterRefused, GoogleUnreachable, InputRefused, one_line
+from slipway.strict_json import load_json
 from slipway.target import REQUEST_TIMEOUT_S, GkeCluster
 
 if TYPE_CHECKING:
@@ -176,10 +176,11 @@ def read_refresh_error(error: RefreshError) -> tuple[int, str]:
     for answer in answers:
         parsed = answer
         with suppress(ValueError):
-            parsed = json.loads(answer) if isinstance(answer, str) else answer
+            parsed = load_json(answer) if isinstance(answer, str) else answer
         reason = parsed.get("error") if isinstance(parsed, dict) else None
         if isinstance(reason, dict):  # from an API; the token server's reason is in the message already
-            return int(reason.get("code") or 0), f"{message}: {reason.get('message')}"
+            code = reason.get("code")
+            return code if isinstance(code, int) else 0, f"{message}: {reason.get('message')}"
     return 0, str(message)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from slipway.bounded_requests import bound_session, call_within
 from slipway.errors import one_line
 from slipway.facts import JsonObject
+from slipway.strict_json import load_json
 
 REQUEST_S = 10  # to connect, and between two bytes; an answer takes well under a second
 TOTAL_S = 30  # for a whole answer, including a new token if one is needed
@@ -34,7 +35,8 @@ class GoogleAnswer:
         """Google's message if there is no result, None if there is one."""
         if self.status == OK:
             return None
-        message = one_line((self.body.get("error") or {}).get("message") or "no reason given")
+        error = self.body.get("error")
+        message = one_line((error.get("message") if isinstance(error, dict) else error) or "no reason given")
         return message if self.status == NOT_ANSWERED else f"HTTP {self.status}: {message}"
 
 
@@ -65,7 +67,7 @@ class GoogleRest:
         except (RequestException, GoogleAuthError, TimeoutError) as error:
             return GoogleAnswer(status=NOT_ANSWERED, body={"error": {"message": f"{type(error).__name__}: {error}"}})
         try:
-            body = answer.json()
+            body = load_json(answer.content)
         except ValueError:
             body = {"error": {"message": answer.text[:200]}}
         return GoogleAnswer(status=answer.status_code, body=body if isinstance(body, dict) else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from shlex import quote
 from typing import Literal
 
 REQUEST_TIMEOUT_S = 30  # for one request to an API server, so that a hung connection does not block a task
@@ -47,7 +48,7 @@ class GkeCluster:
 
     def gcloud(self, command: str) -> str:
         """A gcloud command on this cluster, for a person to run."""
-        return f"gcloud container clusters {command} {self.name} --location {self.location} --project {self.project}"
+        return f"gcloud container clusters {command} {quote(self.name)} --location {quote(self.location)} --project {quote(self.project)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ class Target:
 
     def kubectl(self, command: str) -> str:
         """A kubectl command in this namespace, for a person to run."""
-        return f"kubectl -n {self.namespace} {command}"
+        return f"kubectl -n {quote(self.namespace)} {command}"
 
 
 def is_same_target(one: Target, other: Target) -> bool:

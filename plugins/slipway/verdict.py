@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
-from slipway.errors import PreflightFailed
+from slipway.errors import PreflightFailed, plain_line
 
 Outcome = Literal["wait", "pass", "fail", "inconclusive"]
 FindingOutcome = Literal["ok", "warned", "missing"]
@@ -14,10 +14,14 @@ FindingOutcome = Literal["ok", "warned", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A judge's outcome and its reason."""
+    """A judge's outcome and its reason: one line of printable characters, whatever words of a server it has."""
 
     outcome: Outcome
     reason: str
+
+    def __post_init__(self) -> None:
+        """Make the reason one line."""
+        object.__setattr__(self, "reason", plain_line(self.reason))
 
     @classmethod
     def wait(cls, reason: str) -> Self:
@@ -55,6 +59,11 @@ class Finding:
     outcome: FindingOutcome
     said: str
     then: str = ""  # the next command or step
+
+    def __post_init__(self) -> None:
+        """Make both one line, as a Verdict's reason."""
+        object.__setattr__(self, "said", plain_line(self.said))
+        object.__setattr__(self, "then", plain_line(self.then))
 
     def __str__(self) -> str:
         """One line for a log."""

@@ -5,12 +5,12 @@ GKE marks them: descriptions name a Service, labels name a cluster, and names fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from slipway.facts import Balancer, JsonObject, Teardown
+from slipway.strict_json import load_json
 from slipway.target import GkeCluster
 
 Kind = Literal["forwarding-rules", "target-pools", "addresses", "disks"]  # as gcloud names them
@@ -120,7 +120,7 @@ def _is_here(labels: Mapping[str, str], cluster: GkeCluster) -> bool:
 def _described(item: JsonObject) -> JsonObject:
     """The JSON that GKE writes as a resource's description; empty if it is plain text."""
     try:
-        parsed = json.loads(item.get("description") or "{}")
+        parsed = load_json(item.get("description") or "{}")
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -6,6 +6,7 @@ The engine passes on a registry's refusal as text, under an HTTP status of its o
 from __future__ import annotations
 
 import re
+from shlex import quote
 from typing import Any
 
 from slipway.errors import (
@@ -61,7 +62,7 @@ def smoke_test_unfinished(image: str, error: Exception) -> SmokeTestUnfinished:
 def registry_login_failed(host: str, error: Exception, login: Login) -> ImageError:
     """The engine could not log in at a registry."""
     return registry_refusal(f"registry {host}", error, login) or RegistryLoginRefused(
-        f"registry {host}: connection {login.conn_id}: {engine_words(error)}. Next: docker login {host}"
+        f"registry {host}: connection {login.conn_id}: {engine_words(error)}. Next: docker login {quote(host)}"
     )
 
 
@@ -72,7 +73,7 @@ def base_image_unresolved(reference: str, error: Exception, login: Login | None)
     if isinstance(refusal, RegistryLoginRefused):
         return refusal
     return ResolveError(
-        f"{what}: {engine_words(error)}. Next: check image.base, and on the engine's machine: docker pull {reference}"
+        f"{what}: {engine_words(error)}. Next: check image.base, and on the engine's machine: docker pull {quote(reference)}"
     )
 
 
@@ -89,7 +90,7 @@ def repository_refusal(repository: str, error: Any, login: Login | None) -> Imag
     if refusal := registry_refusal(what, error, login):
         return refusal
     if error.is_server_error():  # the engine got no answer: TLS, plain HTTP, a proxy
-        return ImagePushRefused(f"{what}: {engine_words(error)}. Next: docker pull {repository}")
+        return ImagePushRefused(f"{what}: {engine_words(error)}. Next: docker pull {quote(repository)}")
     return None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from slipway.image.registry_login import (
     plain_host,
     registry_of,
 )
+from slipway.strict_json import load_json
 from slipway.urls import plain_url
 
 MANIFESTS = (
@@ -44,6 +44,7 @@ TOKEN = re.compile(
 )  # of the answer of a token server; HTTP refuses anything else, with an error that quotes it
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # OCI's grammar: no other may become a part of a path
 REQUEST_TIMEOUT_S = 30  # to connect, and between two bytes
 TOTAL_S = 120  # for a whole answer
 MAX_PAGES = 1000  # of a list of tags
@@ -77,9 +78,17 @@ class Repository:
                 continue
             config = self._json(manifest).get("config")
             if config:  # else it is an index of several platforms, which Slipway never pushes
-                blob = self._json(self._request("GET", f"blobs/{config['digest']}"))
-                labels = (blob.get("config") or {}).get("Labels") or {}
-                yield Tagged(tag=tag, digest=digest, labels=labels)
+                yield Tagged(tag=tag, digest=digest, labels=self._labels(tag, config))
+
+    def _labels(self, tag: str, config: Any) -> dict[str, str]:
+        """The labels of an image, from its manifest's reference to its configuration."""
+        digest = config.get("digest") if isinstance(config, dict) else None
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise self._invalid(f"the manifest of {tag} names no configuration")
+        found = self._json(self._request("GET", f"blobs/{digest}")).get("config")
+        labels = found.get("Labels") if isinstance(found, dict) else None
+        texts = labels.items() if isinstance(labels, dict) else ()
+        return {name: value for name, value in texts if isinstance(value, str)}
 
     def delete(self, digest: str, tags: tuple[str, ...] = ()) -> bool:
         """Delete an image with its tags; no error if it is deleted already. False if the registry does not support deletion.
@@ -103,14 +112,26 @@ class Repository:
             answer = self._request("GET", page, allowed={HTTPStatus.NOT_FOUND})
             if not answer.is_success:
                 return
-            yield from self._json(answer).get("tags") or ()
+            tags = self._json(answer).get("tags") or []
+            if not isinstance(tags, list) or not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in tags):
+                raise self._invalid(f"GET {page}: not a list of tags")
+            yield from tags
             seen |= {page, str(answer.url)}
             following = answer.links.get("next", {}).get("url")
-            page = str(self._same_host(answer.url.join(following))) if following else ""
+            page = str(self._same_host(self._join(answer.url, following))) if following else ""
             if page in seen or len(seen) > 2 * MAX_PAGES:
                 raise RegistryUnusable(
                     f"{self._where}: GET {page}: its list of tags has no end. Next: ask the registry's operator"
                 )
+
+    def _join(self, url: httpx.URL, following: str) -> httpx.URL:
+        try:
+            return url.join(following)
+        except httpx.InvalidURL as error:
+            raise self._invalid(f"its list of tags leads to {following!r}, which is no URL") from error
+
+    def _invalid(self, what: str) -> RegistryUnusable:
+        return RegistryUnusable(f"{self._where}: {what}. Next: ask the registry's operator")
 
     def _same_host(self, url: httpx.URL) -> httpx.URL:
         base = self.client.base_url
@@ -134,7 +155,7 @@ class Repository:
     def _json(self, answer: httpx.Response) -> Any:
         """The JSON object of an answer."""
         try:
-            found = json.loads(answer.content)
+            found = load_json(answer.content)
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -148,7 +169,7 @@ class Repository:
     def _request(self, method: str, path: str, allowed: set[HTTPStatus] | None = None) -> httpx.Response:
         try:
             answer = self.runner.run(send_bounded(self.client, method, path, total_s=TOTAL_S))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:  # it may redirect to anything
             raise RegistryUnusable(
                 f"{self._where}: {method} {path}: {one_line(error)}. Next: check that the worker reaches the registry"
             ) from error
@@ -256,7 +277,7 @@ class _RegistryAuth(httpx.Auth):
     def _read_token(self, response: httpx.Response) -> str:
         """The token in a token server's answer. Raises RegistryUnusable."""
         try:
-            found = json.loads(response.content)
+            found = load_json(response.content)
         except ValueError:
             found = None
         token = found.get("token") or found.get("access_token") if isinstance(found, dict) else None
@@ -274,7 +295,7 @@ def _origin(url: httpx.URL) -> tuple[str, bytes]:
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
     """The scheme, in lower case, and the parameters of a `WWW-Authenticate` header."""
     scheme, _, rest = header.partition(" ")
-    return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    return scheme.lower(), dict(re.findall(r'\b(\w+)="([^"]*)"', rest))
 
 
 def _basic(login: Login) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from slipway.errors import ApplyRefused, ClusterUnreachable, FieldOwnedElsewhere, NamespaceMissing, one_line
 from slipway.facts import JsonObject
+from slipway.strict_json import load_json
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
@@ -34,14 +35,13 @@ def api_refusal(target: Target, where: str, status: int | None, body: str | byte
     reported = _status_object(body)
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
     message = one_line(reported.get("message") or text or "no reason given")
-    causes = (reported.get("details") or {}).get("causes") or []
-    owners = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    owners = [cause for cause in _causes(reported) if cause.get("reason") == "FieldManagerConflict"]
     place = f"{where} in {target.namespace}"
     if status == CONFLICT and owners:
-        owned = "; ".join(f"{cause['field']}: {cause['message']}" for cause in owners)
+        owned = "; ".join(f"{cause.get('field')}: {cause.get('message')}" for cause in owners)
         return FieldOwnedElsewhere(
             f"{place}: {owned}. Next: stop that manager from setting the field, or remove it from the manifests: "
-            f"{target.kubectl(f'get {where} -o yaml --show-managed-fields')}"
+            f"{target.kubectl(f'get {quote(where)} -o yaml --show-managed-fields')}"
         )
     if status is None or status in {0, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own classes
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
@@ -60,22 +60,50 @@ def how_to_fix_refusal(target: Target, status: int, message: str) -> str:
     if status == FORBIDDEN:
         return f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}, and grant the rights"
     if _is_missing_namespace(status, message):
-        return f"kubectl create namespace {target.namespace}, or fix target.namespace or connection {target.conn_id}"
+        return f"kubectl create namespace {quote(target.namespace)}, or fix target.namespace or connection {target.conn_id}"
     return f"fix the overlay, connection {target.conn_id} or its rights"
 
 
 def _status_object(body: str | bytes | None) -> JsonObject:
     try:
-        parsed = json.loads(body or b"{}")
+        parsed = load_json(body or b"{}")
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
 
 
+def _causes(reported: JsonObject) -> list[JsonObject]:
+    details = reported.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
+
+
+def parse_object(data: str | bytes) -> JsonObject:
+    """An object, or a list of objects, from an API server's answer. Raises ClusterUnreachable if it is none: a login page, say."""
+    try:
+        found = load_json(data)
+    except ValueError:
+        found = None
+    if not _is_object(found) or not _is_list(found.get("items")):
+        raise ClusterUnreachable(
+            "the API server: an answer with status 200 that is no Kubernetes object. "
+            "Next: check that the connection's server is an API server, and what stands in front of it"
+        )
+    return dict(found)
+
+
+def _is_object(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("metadata"), dict)
+
+
+def _is_list(items: Any) -> bool:
+    return items is None or (isinstance(items, list) and all(map(_is_object, items)))
+
+
 def list_items(call: Any, *words: str, **selectors: str) -> list[JsonObject]:
     """The items of a list call of `kubernetes`, as JSON."""
     answer = call(*words, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
-    return list(json.loads(answer.data)["items"])
+    return list(parse_object(answer.data).get("items") or [])
 
 
 async def list_items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:
@@ -102,7 +130,7 @@ def read_object(target: Target, kind: str, name: str) -> JsonObject | None:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return dict(json.loads(answer.data))
+        return parse_object(answer.data)
 
 
 async def read_object_async(target: Target, kind: str, name: str) -> JsonObject | None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from slipway.errors import ApplyRefused
@@ -192,7 +193,7 @@ def _check_ours(client: Any, release: Release, manifest: Manifest) -> Any:
         whose = f"belongs to the model {owner}" if owner else "was not made by Slipway"
         raise ApplyRefused(
             f"{ref} in {release.target.namespace}: exists and {whose}. Next: give this model its own target.deployment "
-            f"or target.namespace, or remove the object: {release.target.kubectl(f'get {ref} -o yaml')}"
+            f"or target.namespace, or remove the object: {release.target.kubectl(f'get {quote(str(ref))} -o yaml')}"
         )
     return live
 

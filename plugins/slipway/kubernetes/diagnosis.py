@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from slipway.errors import one_line
+from slipway.errors import one_line, plain_line
 from slipway.facts import JsonObject
 from slipway.kubernetes.api import FORBIDDEN, list_items, list_items_async
 from slipway.kubernetes.rollout import release_selector
@@ -41,7 +41,7 @@ def explain_pods(pods: list[JsonObject], events: list[JsonObject], *, deployment
             lines.append(
                 f"{involved.get('kind', '').lower()}/{involved.get('name')}: {event.get('reason')}: {one_line(event.get('message') or '')}"
             )
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(map(plain_line, lines)))
 
 
 def _pod_reasons(status: JsonObject) -> list[str]:
@@ -122,7 +122,7 @@ def _last_log_lines(core: Any, pod: JsonObject) -> list[str]:
         )
     except ApiException:
         return []
-    return [line for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
+    return [plain_line(line) for line in answer.data.decode(errors="replace").splitlines() if line.strip()]
 
 
 async def read_rollout_evidence(target: Target, deployment: JsonObject, release_id: str) -> Evidence:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 
 from slipway.errors import ApplyRefused
-from slipway.kubernetes.api import api_errors
+from slipway.kubernetes.api import api_errors, parse_object
 from slipway.kubernetes.client import cluster_client
 from slipway.target import REQUEST_TIMEOUT_S, Target
 
@@ -30,7 +29,7 @@ def read_cluster_uid(target: Target) -> str | None:
             answer = CoreV1Api(client).read_namespace(
                 SYSTEM_NAMESPACE, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S
             )
-            uid = json.loads(answer.data)["metadata"].get("uid")
+            uid = parse_object(answer.data)["metadata"].get("uid")
     except ApplyRefused as error:
         log.info("cluster of connection %s: it is known by the connection only: %s", target.conn_id, error)
         return None

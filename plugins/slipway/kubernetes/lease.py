@@ -8,7 +8,6 @@ responses: the clocks of workers may differ.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from slipway.errors import LeaseLost, TargetBusy
 from slipway.facts import JsonObject
-from slipway.kubernetes.api import CONFLICT, NOT_FOUND, api_errors
+from slipway.kubernetes.api import CONFLICT, NOT_FOUND, api_errors, parse_object
 from slipway.kubernetes.client import cluster_client
 from slipway.names import LABEL_MODEL, lease_name
 from slipway.target import REQUEST_TIMEOUT_S, Target
@@ -252,7 +251,7 @@ class _LeaseClient:
             if error.status != NOT_FOUND:
                 raise
             return None, _time_of(error.headers)
-        return Lease.of(json.loads(answer.data)), _time_of(answer.headers)
+        return Lease.of(parse_object(answer.data)), _time_of(answer.headers)
 
     def write(self, body: JsonObject, found: Lease | None) -> bool:
         """Create it, or update the one that was found; False if somebody else was faster."""

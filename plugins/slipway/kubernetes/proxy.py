@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 from slipway.bounded_http import EndlessAnswer
 from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix_refusal
 from slipway.serving.client import no_answer, send_request_async
 from slipway.serving.golden import ANSWER_TIMEOUT_S, MAX_ANSWER_BYTES, REQUEST_TIMEOUT_S, Answer
+from slipway.strict_json import load_json
 from slipway.target import Target
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_proxy_answer(status: int, body: str) -> Answer:
     It responds itself if the Service has no endpoint, if the endpoint takes no connection, or if the caller lacks the right.
     """
     try:
-        parsed = json.loads(body)
+        parsed = load_json(body)
     except ValueError:
         parsed = None
     if isinstance(parsed, dict) and (parsed.get("kind"), parsed.get("apiVersion")) == ("Status", "v1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from slipway.errors import ApplyRefused, SlipwayError
 from slipway.facts import JsonObject, ObjectRef
@@ -130,7 +131,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
         return [unasked_rights(target, error), *_inspect_cluster_uid(target)]
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
     if creates:
-        grant = f"kubectl create namespace {target.namespace}; {grant}"
+        grant = f"kubectl create namespace {quote(target.namespace)}; {grant}"
     return [*judge_rights(target.namespace, allowed, grant=grant), *_inspect_cluster_uid(target)]
 
 

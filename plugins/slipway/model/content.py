@@ -7,10 +7,13 @@ import io
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
-from slipway.errors import ExportError
+from slipway.errors import ExportError, one_line
 from slipway.names import digest_of
+from slipway.scratch import is_full
 
+MAX_READ = 1024 * 1024  # bytes at once: content is read in smaller pieces, a member's extended header as a whole
 FIXED_TIME_S = 0  # the time of every file in a tar, so that equal content gives an equal tar
 
 
@@ -54,20 +57,47 @@ def unpack_folder(packed: Path, folder: Path) -> Path:
     """
     folder.mkdir()
     try:
-        with tarfile.open(packed, "r:") as tar:
+        with packed.open("rb") as reader, tarfile.open(fileobj=_BoundedReads(reader), mode="r:") as tar:
             for member in [_plain(member) for member in tar]:  # check all members before writing the first
                 _unpack_member(tar, member, folder / member.name)
-    except (tarfile.TarError, EOFError) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:  # a name may be too long, twice there, or no text
+        if is_full(error):
+            raise
         raise ExportError(
-            f"{packed.name} is not a copy of a source: {error}. Next: remove it from the store"
+            f"{packed.name} is not a copy of a source: {one_line(error)}. Next: remove it from the store"
         ) from error
     return folder
 
 
+class _BoundedReads:
+    """A file that refuses to read more than MAX_READ bytes at once, as Python does for an extended header of any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises tarfile.TarError."""
+        if not 0 <= size <= MAX_READ:
+            raise tarfile.ReadError(f"an extended header of {size} bytes")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The member, if `pack` could have written it; Python's own extraction filters need Python 3.11.4."""
+    """The member, if `pack` could have written it; Python's own extraction filters need Python 3.11.4.
+
+    A sparse member is a regular file for Python, and claims any size in a few bytes.
+    """
     path = PurePosixPath(member.name)
-    if not (member.isreg() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+    regular = member.type in {tarfile.REGTYPE, tarfile.AREGTYPE} and not member.issparse()
+    if not (regular or member.isdir()) or path.is_absolute() or ".." in path.parts:
         raise tarfile.TarError(f"its member {member.name!r} is not a file or folder inside it")
     return member
 

@@ -6,7 +6,6 @@ TensorFlow runs only in the exporter's own process (`include/model`); this modul
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import subprocess
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.serving.golden import GoldenCase, Reference
 from slipway.serving.labelled_set import read_images
+from slipway.strict_json import load_json
 
 SHOWN_LABELS = 10
 
@@ -137,7 +137,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
         report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
         card=_keep_card(out / "card", store, prefix),
-        sandbox=str(json.loads((out / "export.json").read_text(encoding="utf-8"))["sandbox"]),
+        sandbox=str(load_json((out / "export.json").read_text(encoding="utf-8"))["sandbox"]),
     )
 
 
@@ -158,7 +158,7 @@ def _keep_golden(golden: dict[str, Any], store: Store, prefix: str) -> str:
 
 def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
     """Put the model card and its pictures into the store. Another card of the same version gets a folder of its own."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = load_json((folder / "card.json").read_text(encoding="utf-8"))
     digest = digest_of({name: value for name, value in card.items() if name != "measured"})
     uris = {
         file.name: store.put_file(file, f"{prefix}/card-{short(digest)}/{file.name}")
@@ -199,7 +199,7 @@ def claim_version(store: Store, model: str, content: str) -> int:
 
 
 def _case(folder: Path) -> GoldenCase:
-    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    case = load_json((folder / "case.json").read_text(encoding="utf-8"))
     reference = case["reference"]
     return GoldenCase(
         name=case["name"],

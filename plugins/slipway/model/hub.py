@@ -6,13 +6,13 @@ The exporter fetches the files. HF_ENDPOINT and HF_TOKEN have the same meaning a
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from slipway.connections import HTTP, find_connection
 from slipway.errors import HubUnreachable, InputRefused, ResolveError, one_line
+from slipway.strict_json import load_json
 from slipway.urls import has_login, query_of
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def hub_commit(repo: str, revision: str, *, token_conn_id: str | None = None) ->
 
     Raises InputRefused, ResolveError; HubUnreachable if it can be retried.
     """
-    from httpx import HTTPError
+    from httpx import HTTPError, InvalidURL
 
     where, token = f"source.hub {repo}@{revision}", hub_token(token_conn_id)
     try:
         commit = asyncio.run(_find_commit(repo, revision, token))
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, InvalidURL, OSError, ValueError) as error:
         raise hub_error(error, where, token_conn_id) from error
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise ResolveError(f"{where}: the Hub reports no commit. Next: set revision to a commit")
@@ -104,7 +104,7 @@ async def _find_commit(repo: str, revision: str, token: str | None) -> Any:
             raise ResolveError(
                 f"source.hub {repo}@{revision}: the Hub at {endpoint} redirects to another host, {host}. Next: correct HF_ENDPOINT"
             )
-        found = json.loads(facts.content)
+        found = load_json(facts.content)
         commit = found.get("sha") if isinstance(found, dict) else None
         if commit:
             await _ask(client, "HEAD", hf_hub_url(repo, PROBED_FILE, revision=commit))
@@ -130,13 +130,22 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
         url = str(following)
     request = httpx2.Request(method, str(answer.url))
     hf_raise_for_status(
-        httpx2.Response(answer.status_code, headers=answer.headers.raw, content=answer.content, request=request)
+        httpx2.Response(answer.status_code, headers=answer.headers.raw, content=_reasons(answer), request=request)
     )
     return answer
 
 
 def _origin(url: URL) -> tuple[str, bytes]:
     return url.scheme, url.netloc
+
+
+def _reasons(answer: Response) -> bytes:
+    """The body of an answer, for the Hub's client, which expects a JSON object if it is JSON at all; empty if it is another value."""
+    try:
+        found = load_json(answer.content)
+    except ValueError:
+        return answer.content
+    return answer.content if isinstance(found, dict) else b""
 
 
 def hub_error(error: Exception, where: str, token_conn_id: str | None) -> ResolveError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from slipway.errors import InputRefused, one_line
+from slipway.errors import InputRefused, one_line, plain_line
 from slipway.model.field_types import NAME_PATTERN
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary
 from slipway.model.strict_yaml import MAX_BYTES, load_strict
@@ -174,4 +174,4 @@ def _field(loc: tuple[int | str, ...]) -> str:
 def _shown(path: Path) -> str:
     """The path relative to the project's folder, if it is inside, in one line of characters that can be stored."""
     shown = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
-    return " ".join(printable(shown).splitlines())
+    return plain_line(shown)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, plain_line
 from slipway.facts import Export, ObjectRef, Pushed, from_dict
 from slipway.records.record import (
     Record,
@@ -131,7 +131,7 @@ def read_records(store: Store, model: str) -> Records:
     files = dict(read_record_files(store, model))
     for uri, found in files.items():
         if why := why_unreadable(found):
-            unread.append(f"{uri}: {why}")
+            unread.append(plain_line(f"{uri}: {why}"))
             log.warning("%s: skipped. Next: fix it, use the Slipway version that wrote it, or move it away", unread[-1])
         else:
             records.append(_with_plain_urls(found))

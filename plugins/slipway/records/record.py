@@ -5,16 +5,18 @@ It holds the release, what was applied, every verdict with its time, and the out
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import UnionType
 from typing import Any, Literal
 
+from slipway.errors import plain_line
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
 from slipway.names import order_folder, order_key, record_key, records_folder
 from slipway.records.store import Store, read_bytes
 from slipway.release import Release
+from slipway.strict_json import load_json
 
 SCHEMA = 1
 REQUIRED_FIELDS = {
@@ -26,6 +28,21 @@ REQUIRED_FIELDS = {
     "release": dict,
     "objects": list,
 }
+OPTIONAL_FIELDS: dict[str, type | UnionType] = {  # a record of an earlier Slipway has not all of them
+    "order": int | None,
+    "closed": str | None,
+    "release_id": str | None,
+    "version": int | None,
+    "digest": str | None,
+    "export": dict | None,
+    "pushed": dict | None,
+    "manifests": dict | None,
+    "preview": list,
+    "verdicts": dict,
+    "tasks": dict,
+    "bad": dict | None,
+}
+PROVEN_OUTCOMES = frozenset({"live", "proven"})
 
 # proven: the gate passed on a temporary cluster; gone: torn down; retired: its artifacts are being pruned
 RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
@@ -234,13 +251,23 @@ def why_unreadable(found: Any) -> str | None:
         return "not a JSON object"
     if found.get("schema") != SCHEMA:
         return f"has schema {found.get('schema')}, this Slipway reads schema {SCHEMA}"
-    absent = [name for name, kind in REQUIRED_FIELDS.items() if not isinstance(found.get(name), kind)]
-    if absent:
-        return f"its field {absent[0]} is missing or invalid"
+    return next(_faults(found), None)
+
+
+def _faults(found: Record) -> Iterator[str]:
+    """What is missing or invalid in a record."""
+    absent = (name for name, kind in REQUIRED_FIELDS.items() if not isinstance(found.get(name), kind))
+    yield from (f"its field {name} is missing or invalid" for name in absent)
+    wrong = (name for name, kind in OPTIONAL_FIELDS.items() if name in found and not isinstance(found[name], kind))
+    yield from (f"its field {name} is invalid" for name in wrong)
+    if found["outcome"] in PROVEN_OUTCOMES and not isinstance(found.get("release_id"), str):
+        yield "its release was proven, and has no release_id"
     release = found["release"]
     if not isinstance(release.get("target"), dict) or not isinstance(release.get("deployment"), str):
-        return "its release has no target or no deployment"
-    return None
+        yield "its release has no target or no deployment"
+    source = release.get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("revision"), str):
+        yield "its release has no source"
 
 
 def has_changed_cluster(record: Record) -> bool:
@@ -265,7 +292,7 @@ def begin_record(store: Store, release: Release, *, cause: Cause, recorded: int 
         why = why_unreadable(found)
         if why is None:
             return _for_release(found, release)
-        log.warning("%s: %s: starting a new record", store.uri_of(key), why)
+        log.warning("%s: %s: starting a new record", store.uri_of(key), plain_line(why))
     order = next_order(store, release.model, recorded=recorded)
     return new_record(release, cause=cause, now=utc_now(), order=order)
 
@@ -303,7 +330,7 @@ def plain_json(value: Any) -> Any:
 def parse_record(data: bytes) -> Any:
     """The JSON value, None if it is not JSON."""
     try:
-        return json.loads(data)
+        return load_json(data)
     except ValueError:  # not JSON, or not UTF-8
         return None
 

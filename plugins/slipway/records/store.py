@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.errors import StoreError, one_line
 from slipway.names import SHORT
 from slipway.scratch import disk_is_full, held, is_full, remove_abandoned, scratch_folder
+from slipway.strict_json import load_json
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -130,7 +131,7 @@ def read_json(uri: str) -> Any:
     """The JSON value stored at a URI. Raises StoreError."""
     data = read_bytes(uri)
     try:
-        return json.loads(data)
+        return load_json(data)
     except ValueError as error:
         raise StoreError(f"{uri}: not JSON: {error}. Next: delete it and clear the task that wrote it") from error
 

@@ -5,7 +5,6 @@ An accuracy below its limit is inconclusive if chance alone can explain it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from slipway.facts import Accuracy, Baseline, from_dict
 from slipway.release import QualityBounds
 from slipway.serving.golden import OK, Answer
 from slipway.serving.labelled_set import LabelledImage
+from slipway.strict_json import load_json
 from slipway.verdict import Verdict
 
 Z = 1.959964  # of the normal distribution, for a 95 % interval
@@ -23,7 +23,7 @@ MAX_NAMED = 3  # images that a message names
 def is_correct(image: LabelledImage, answer: Answer) -> bool:
     """Whether the answer's first label is the image's label; a refusal is not correct."""
     try:
-        label = json.loads(answer.body)["predictions"][0]["label"] if answer.status == OK else None
+        label = load_json(answer.body)["predictions"][0]["label"] if answer.status == OK else None
     except (ValueError, KeyError, IndexError, TypeError):
         return False
     return bool(label == image.label)

@@ -13,6 +13,7 @@ from typing import Any
 
 from slipway.errors import one_line
 from slipway.facts import from_dict
+from slipway.strict_json import load_json
 from slipway.verdict import Verdict
 
 OK = 200
@@ -115,7 +116,7 @@ def judge_answer(case: GoldenCase, answer: Answer) -> Verdict:
             f"{what}: POST :predict: expected {_promise(case)}, got HTTP {answer.status}: {_quote(answer.body)}"
         )
     try:
-        prediction = json.loads(answer.body)["predictions"][0]
+        prediction = load_json(answer.body)["predictions"][0]
         label, confidence = str(prediction["label"]), float(prediction["confidence"])
     except (ValueError, KeyError, IndexError, TypeError, OverflowError):
         return Verdict.failed(f"{what}: expected {_promise(case)}, got no label and confidence: {_quote(answer.body)}")
@@ -172,7 +173,7 @@ def judge_status(version: int, answer: Answer) -> Verdict:
     if is_unavailable(answer):
         return Verdict.wait(f"version {version}: {answer.status or 'no answer'}: {_quote(answer.body)}")
     try:
-        states = json.loads(answer.body)["model_version_status"]
+        states = load_json(answer.body)["model_version_status"]
         mine = next(state for state in states if state["version"] == str(version))
         state, message = mine["state"], mine["status"]["error_message"]
     except (ValueError, KeyError, TypeError, StopIteration):
@@ -200,7 +201,7 @@ def judge_garbage(answer: Answer, *, marks: bool = False, live: bool = False) ->
 
 def _judge_mark(answer: Answer) -> Verdict:
     try:
-        label = json.loads(answer.body)["predictions"][0]["label"]
+        label = load_json(answer.body)["predictions"][0]["label"]
     except (ValueError, KeyError, IndexError, TypeError):
         label = None
     if answer.status == OK and isinstance(label, str) and label.startswith(MARK):

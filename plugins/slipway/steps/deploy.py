@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from shlex import quote
 
 import yaml
 
@@ -129,7 +130,7 @@ def find_secrets(release: Release, pushed: Pushed, stored: list[Manifest]) -> li
             "Next: if the release needs them, %s",
             name,
             pushed.release_id,
-            release.target.kubectl(f"edit {name}"),
+            release.target.kubectl(f"edit {quote(name)}"),
         )
     return objects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from slipway.errors import SlipwayError
 from slipway.facts import ObjectRef
@@ -98,7 +99,7 @@ def _report(record: Record, target: Target, deployment: str, refs: tuple[ObjectR
         return f"{where} of model {record['model']} may be an orphan: {why}. It cannot be read: {error}"
     if live is None or (live["metadata"].get("labels") or {}).get(LABEL_MODEL) != record["model"]:
         return None
-    objects = " ".join(str(ref) for ref in reversed(refs))
+    objects = " ".join(quote(str(ref)) for ref in reversed(refs))
     unless = (
         "" if record["release"].get("installation") else ", unless another Airflow that shares this store serves it"
     )

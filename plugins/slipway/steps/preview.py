@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from shlex import quote
 
 from slipway.errors import ManifestError
 from slipway.facts import Export, ObjectRef, Plan, Previewed, Pushed
@@ -180,5 +181,5 @@ def remove_previews(release: Release, records: Sequence[Record]) -> tuple[Object
 
 def _deletion(record: Record) -> str:
     return place_of_record(record)[0].kubectl(
-        f"delete {' '.join(str(ref) for ref in reversed(preview_objects_of_record(record)))}"
+        f"delete {' '.join(quote(str(ref)) for ref in reversed(preview_objects_of_record(record)))}"
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from shlex import quote
 
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, one_line
 from slipway.facts import JsonObject
 from slipway.names import dag_id
 from slipway.records.history import read_history
@@ -43,7 +44,7 @@ def explain_rollout(release: Release, release_id: str, reason: str) -> str:
             found = diagnose_rollout(client, release, release_id)
     except Exception as error:  # a diagnosis that fails must not hide the verdict
         words = getattr(error, "reason", None) or str(error)  # an API server's reason, not its headers
-        found = [f"no diagnosis: {' '.join(str(words).split())}"]
+        found = [f"no diagnosis: {one_line(words, full_stop=True)}"]
     for line in found:
         log.error("rollout: %s", line)
     detail = most_telling_line(found, reason)
@@ -62,7 +63,7 @@ def explain_gate(release: Release, url: str, version: int, reason: str) -> str:
     A URL that is a path means the API server's proxy.
     """
     asked = f"{url}{release.version_path(version)}"
-    command = release.target.kubectl(f"get --raw {asked}") if asked.startswith("/") else f"curl {asked}"
+    command = release.target.kubectl(f"get --raw {quote(asked)}") if asked.startswith("/") else f"curl {quote(asked)}"
     what, _, next_step = reason.partition(". Next: ")
     return f"{asked}: {what}. Next: {next_step or command}"
 

@@ -28,6 +28,6 @@ def test_refused_if_every_slot_is_taken():
 def test_slots_share_no_port_and_no_address():
     """The ports and addresses of all 99 slots differ."""
     slots = [Slot(number=number) for number in range(1, 100)]
-    ports = [port for slot in slots for port in (slot.airflow_port, slot.worker_log_port, slot.triggerer_log_port)]
+    ports = [port for slot in slots for port in (slot.airflow_port, slot.gke_port, slot.gke_control_port)]
     assert len(set(ports)) == 3 * len(slots)
     assert len({slot.address_prefix for slot in slots}) == len(slots)
