@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shlex import quote
 from typing import Any
@@ -79,31 +79,36 @@ def _causes(reported: JsonObject) -> list[JsonObject]:
 
 
 def parse_object(data: str | bytes) -> JsonObject:
-    """An object, or a list of objects, from an API server's answer. Raises ClusterUnreachable if it is none: a login page, say."""
+    """An object from an API server's answer. Raises ClusterUnreachable if it is none: a proxy's login page, say."""
+    return dict(_parse(data, _is_object))
+
+
+def _parse(data: str | bytes, is_valid: Callable[[Any], bool]) -> Any:
     try:
         found = load_json(data)
     except ValueError:
         found = None
-    if not _is_object(found) or not _is_list(found.get("items")):
+    if not is_valid(found):
         raise ClusterUnreachable(
             "the API server: an answer with status 200 that is no Kubernetes object. "
             "Next: check that the connection's server is an API server, and what stands in front of it"
         )
-    return dict(found)
+    return found
 
 
 def _is_object(found: Any) -> bool:
     return isinstance(found, dict) and isinstance(found.get("metadata"), dict)
 
 
-def _is_list(items: Any) -> bool:
-    return items is None or (isinstance(items, list) and all(map(_is_object, items)))
+def _is_list(found: Any) -> bool:
+    items = found.get("items") if isinstance(found, dict) else None
+    return isinstance(items, list) and all(map(_is_object, items))
 
 
 def list_items(call: Any, *words: str, **selectors: str) -> list[JsonObject]:
-    """The items of a list call of `kubernetes`, as JSON."""
+    """The items of a list call of `kubernetes`, as JSON. Raises ClusterUnreachable, as `parse_object`, and the client's own errors."""
     answer = call(*words, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S, **selectors)
-    return list(parse_object(answer.data).get("items") or [])
+    return list(_parse(answer.data, _is_list)["items"])
 
 
 async def list_items_async(client: Any, call: Any, *words: str, **selectors: str) -> list[JsonObject]:

@@ -262,7 +262,7 @@ def test_a_registry_without_digests_keeps_the_live_tag(release, store):
     """The image of this run is known by its manifest's bytes: only the old image is deleted, with its tag."""
     registry = RegistryStub()
     ours = {IMAGE_LABEL_TITLE: release.model, IMAGE_LABEL_STORE: store.identity()}
-    live, old, _ = registry.push("live", **ours), registry.push("old", **ours), registry.push("another's")
+    live, old, _ = registry.push("live", **ours), registry.push("old", **ours), registry.push("another")
     here = replace(release, repository=f"{registry.host}/vit", engine_conn_id="none")
     with pytest.raises(RetentionIncomplete, match="connection none"):  # the engine's part; the registry's part is done
         prune(here, images=frozenset({live}))
