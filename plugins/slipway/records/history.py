@@ -66,7 +66,7 @@ class History:
         """The latest record of each release that was ever proven live, newest first."""
         releases: dict[str, Record] = {}
         for record in reversed(self.records):
-            if record["outcome"] == "live":
+            if record["outcome"] == "live" and record.get("release_id"):
                 releases.setdefault(record["release_id"], record)
         return tuple(releases.values())
 
@@ -204,7 +204,7 @@ def choose_release(history: History, release_id: str | None) -> Record:
         if found is None:
             raise InputRefused(f"Param release: {release_id!r} was never proven live. Next: use one of {known}")
         return found
-    serves = history.newest["release_id"] if history.newest else None  # proven or not
+    serves = history.newest.get("release_id") if history.newest else None  # proven or not
     before = [record for record in proven if record["release_id"] != serves]
     if not before:
         raise InputRefused(f"Param release: no release before the live one was proven. Next: name one of {known}")

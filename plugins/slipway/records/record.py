@@ -42,7 +42,6 @@ OPTIONAL_FIELDS: dict[str, type | UnionType] = {  # a record of an earlier Slipw
     "tasks": dict,
     "bad": dict | None,
 }
-PROVEN_OUTCOMES = frozenset({"live", "proven"})
 
 # proven: the gate passed on a temporary cluster; gone: torn down; retired: its artifacts are being pruned
 RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
@@ -260,8 +259,6 @@ def _faults(found: Record) -> Iterator[str]:
     yield from (f"its field {name} is missing or invalid" for name in absent)
     wrong = (name for name, kind in OPTIONAL_FIELDS.items() if name in found and not isinstance(found[name], kind))
     yield from (f"its field {name} is invalid" for name in wrong)
-    if found["outcome"] in PROVEN_OUTCOMES and not isinstance(found.get("release_id"), str):
-        yield "its release was proven, and has no release_id"
     release = found["release"]
     if not isinstance(release.get("target"), dict) or not isinstance(release.get("deployment"), str):
         yield "its release has no target or no deployment"
