@@ -214,6 +214,6 @@ def choose_release(history: History, release_id: str | None) -> Record:
 def describe_releases(history: History) -> list[str]:
     """The releases that can be rolled back to, one per line, newest first."""
     return [
-        f"{record['release_id']}  version {record['version']}  proven {record['closed']}  {record['release']['source']['revision']}"
+        f"{record['release_id']}  version {record.get('version')}  proven {record.get('closed')}  {record['release']['source']['revision']}"
         for record in history.proven()
     ]

@@ -262,6 +262,8 @@ def _faults(found: Record) -> Iterator[str]:
     release = found["release"]
     if not isinstance(release.get("target"), dict) or not isinstance(release.get("deployment"), str):
         yield "its release has no target or no deployment"
+    if not isinstance(release.get("installation"), str | None):
+        yield "its release's installation is invalid"
     source = release.get("source")
     if not isinstance(source, dict) or not isinstance(source.get("revision"), str):
         yield "its release has no source"
