@@ -24,7 +24,7 @@ RUN --mount=type=secret,id=ca,mode=0444 \
     && /opt/slipway/uv/bin/pip install --no-cache-dir --require-hashes -r /opt/slipway/uv.txt \
     && /opt/slipway/uv/bin/uv pip install --python "$(command -v python3)" --require-hashes -r /opt/slipway/airflow.txt \
     && /opt/slipway/uv/bin/uv venv --python "$(command -v python3)" /opt/slipway/model \
-    && /opt/slipway/uv/bin/uv pip sync --python /opt/slipway/model/bin/python --require-hashes /opt/slipway/model.txt \
+    && /opt/slipway/uv/bin/uv pip sync --compile-bytecode --python /opt/slipway/model/bin/python --require-hashes /opt/slipway/model.txt \
     && rm -rf /opt/slipway/uv
 
 COPY --chown=${AIRFLOW_UID} dags /opt/airflow/dags
