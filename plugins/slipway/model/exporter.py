@@ -99,13 +99,13 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
         process.wait()
     if process.returncode == 0:
         return
+    if any(NO_SPACE in line for line in last_lines):  # whatever else its last line blames
+        raise scratch_full(folder)
     if watch.reason or any(words in line for line in last_lines for words in NO_MEMORY):
         reason = watch.reason or f"it needs more memory than export.limits.memory_mib, {limits.memory_mib}"
         raise ExportOverLimit(
             f"{name} was ended: {reason}. Next: check the source, or raise the limit in the model file"
         )
-    if any(NO_SPACE in line for line in last_lines):  # whatever else its last line blames
-        raise scratch_full(folder)
     reason = next((line for line in reversed(last_lines) if line), "no output")
     kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(process.returncode, ExportError)
     raise kind(f"exporter ended with status {process.returncode}: {reason}")

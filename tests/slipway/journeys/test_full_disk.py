@@ -69,8 +69,9 @@ def results(tmp_path):
     (out / "savedmodel/saved_model.pb").write_bytes(os.urandom(3 * MIB))
     case = {"name": "three", "label": "3", "min_confidence": 0.8, "reference": None}
     (out / "golden/three/case.json").write_text(json.dumps(case))
-    for name in ("golden/three/rest.json", "golden/three/grpc.bin", "descriptors.bin", "export.json"):
+    for name in ("golden/three/rest.json", "golden/three/grpc.bin", "descriptors.bin"):
         (out / name).write_text("{}")
+    (out / "export.json").write_text('{"sandbox": "none"}')
     (out / "card").mkdir()
     (out / "card/README.md").write_text("# digits-vit")
     (out / "card/card.json").write_text(json.dumps({"parity": None, "parameters": 181_194, "bytes": 2_000_000}))
@@ -115,9 +116,8 @@ def test_older_value_is_kept_if_the_store_is_full(disk, act):
 
 
 WRITE = """
-import sys, pathlib
-place = pathlib.Path(sys.argv[4])
-place.mkdir()
+import os, sys, pathlib
+place = pathlib.Path(os.environ["TMPDIR"])
 try:
     (place / "saved_model.pb").write_bytes(bytes(4 * 1024 * 1024))
 except OSError as error:
@@ -125,12 +125,15 @@ except OSError as error:
 """
 
 
-def test_worker_named_if_the_exporter_has_no_space(temporary, store, release, monkeypatch, tmp_path):
-    """The message names the full temporary folder, whatever the exporter blames. The folder and the store are empty afterwards."""
+@pytest.mark.parametrize("program", ["FETCHER", "EXPORTER"])
+def test_worker_named_if_the_exporter_has_no_space(temporary, store, release, monkeypatch, tmp_path, program):  # noqa: PLR0917 - fixtures
+    """The message names the full temporary folder, whatever the program blames. The folder and the store are empty afterwards."""
     folder = temporary(1024)
     (tmp_path / "program.py").write_text(WRITE)
-    monkeypatch.setattr("slipway.model.exporter.EXPORTER", tmp_path / "program.py")
+    monkeypatch.setattr(f"slipway.model.exporter.{program}", tmp_path / "program.py")
     source = Source(kind="hub", location="me/vit", revision="a" * 40)
+    if program == "EXPORTER":
+        source = replace(release.source, revision=content_hash(SERVED / release.source.location))
     refused(ScratchFull, folder, run_export, replace(release, source=source), python=sys.executable)
     assert files_of(folder) == []
     assert files_of(Path(store.uri.removeprefix("file://"))) == []
