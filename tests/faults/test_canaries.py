@@ -61,7 +61,9 @@ def watched(canaries):
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
                 except OSError:
                     continue
-                if any(name in words for name in OURS) and "pytest" not in words and "warm.py" not in words:
+                if any(name in words for name in OURS) and not {"pytest", "warm.py"} & {
+                    Path(word).name for word in words.split("\0")
+                }:
                     seen.add(words)
                     found.extend(canaries.found_in_processes([pid]))
 
