@@ -6,7 +6,7 @@ import pytest
 from closable_proxies import HttpProxy
 
 FAULT_S = 15  # each of two: the engine itself tries again after 5, 10, 15 and 20 s, and then gives up
-FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "unauthorized")}
+FAULTS = {404: ("image missing", "not found"), 401: ("image denied", "401 Unauthorized")}
 UNAVAILABLE = b'{"errors": [{"code": "UNAVAILABLE", "message": "trouble"}]}'
 HANG_UP = 0
 
