@@ -2,8 +2,9 @@
 
 import base64
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from small_server import start_server, stop_server
 
 DIGEST = f"sha256:{'b' * 64}"
 
@@ -13,8 +14,7 @@ class EngineStub:
 
     def __init__(self):
         self.logins, self.sent = [], []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self.server = start_server(self._handler())
 
     @property
     def host(self):
@@ -23,8 +23,7 @@ class EngineStub:
 
     def stop(self):
         """End the server."""
-        self.server.shutdown()
-        self.server.server_close()
+        stop_server(self.server)
 
     def _handler(self):
         stub = self

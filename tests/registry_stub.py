@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from small_server import start_server, stop_server
 
 
 def digest_of_bytes(data):
@@ -21,8 +22,7 @@ class RegistryStub:
     def __init__(self, *, next_page=lambda _: None, names=lambda _: None, challenge=None, storage=None):
         self.next_page, self.names, self.challenge, self.storage = next_page, names, challenge, storage
         self.manifests, self.blobs, self.asked, self.deleted, self.logins = {}, {}, [], [], []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self.server = start_server(self._handler())
 
     @property
     def host(self):
@@ -39,8 +39,7 @@ class RegistryStub:
 
     def stop(self):
         """End the server."""
-        self.server.shutdown()
-        self.server.server_close()
+        stop_server(self.server)
 
     def _handler(self):
         stub = self

@@ -2,13 +2,13 @@
 
 import hashlib
 import http.server
-import threading
 from contextlib import contextmanager
 
 import pytest
 from download import download_archive
 from errors import ExportRefused, SourceUnreachable
 from request import Archive, Limits
+from small_server import start_server, stop_server
 
 
 @contextmanager
@@ -22,10 +22,9 @@ def server(answer):
         def log_message(self, *args):
             """Log nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    running = start_server(Handler)
+    yield f"http://127.0.0.1:{running.server_port}"
+    stop_server(running)
 
 
 def send(body):
