@@ -15,6 +15,7 @@ import httpx
 
 from slipway.urls import plain_url
 
+MAX_REDIRECTS = 5
 JSON_BYTES = 16 * 1024 * 1024  # of the answers that are read as a whole: predictions, manifests, lists of tags
 
 
@@ -46,6 +47,29 @@ async def send_bounded(
             return await client.request(method, url, **options)
     except TimeoutError as error:
         raise EndlessAnswer(f"no complete answer within {total_s:g} s") from error
+
+
+async def send_within_host(
+    client: httpx.AsyncClient, method: str, url: str, *, total_s: float
+) -> tuple[httpx.Response, httpx.URL | None]:
+    """The whole answer after redirects on the same host, and where it redirects to elsewhere; None if it does not.
+
+    Raises as `send_bounded`, for each of at most MAX_REDIRECTS requests; and httpx.InvalidURL.
+    """
+    for _ in range(MAX_REDIRECTS):
+        answer = await send_bounded(client, method, url, total_s=total_s)
+        if not answer.has_redirect_location:
+            break
+        following = answer.url.join(answer.headers["Location"])
+        if origin(following) != origin(answer.url):
+            return answer, following
+        url = str(following)
+    return answer, None
+
+
+def origin(url: httpx.URL) -> tuple[str, bytes]:
+    """What a URL has in common with all others of its server: scheme, host and port."""
+    return url.scheme, url.netloc
 
 
 class _BoundedStream(httpx.AsyncByteStream):

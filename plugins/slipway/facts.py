@@ -67,9 +67,7 @@ class Export:
     descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
     report_uri: str  # the exporter's own report
     card: Card | None = None  # None in the exports of an earlier Slipway
-    sandbox: str | None = (
-        None  # what held the exporter while it ran the model; None in the exports of an earlier Slipway
-    )
+    sandbox: str | None = None  # what held the exporter; None in the exports of an earlier Slipway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.bounded_http import bounded_client, send_bounded
+from slipway.bounded_http import bounded_client, origin, send_bounded
 from slipway.errors import RegistryUnusable, one_line
 from slipway.image.registry_login import (
     DOCKER_HUB,
@@ -39,9 +39,7 @@ MANIFESTS = (
 )
 API_OF_DOCKER_HUB = "registry-1.docker.io"
 TOKEN_SERVERS = {"registry.gitlab.com": "gitlab.com"}  # well-known ones at another host than their registry
-TOKEN = re.compile(
-    r"[!-~]+"
-)  # of the answer of a token server; HTTP refuses anything else, with an error that quotes it
+TOKEN = re.compile(r"[!-~]+")  # of a token server; HTTP refuses anything else, with an error that quotes it
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # OCI's grammar: no other may become a part of a path
@@ -134,8 +132,7 @@ class Repository:
         return RegistryUnusable(f"{self._where}: {what}. Next: ask the registry's operator")
 
     def _same_host(self, url: httpx.URL) -> httpx.URL:
-        base = self.client.base_url
-        if (url.scheme, url.netloc) != (base.scheme, base.netloc):  # the login must not go to another host
+        if origin(url) != origin(self.client.base_url):  # the login must not go to another host
             raise RegistryUnusable(
                 f"{self._where}: its list of tags leads to another host: {plain_url(str(url))}. Next: ask the registry's operator"
             )
@@ -237,7 +234,7 @@ class _RegistryAuth(httpx.Auth):
         if self.authorization:
             request.headers["Authorization"] = self.authorization
         answer = yield request
-        if answer.status_code != HTTPStatus.UNAUTHORIZED or _origin(answer.url) != _origin(request.url):
+        if answer.status_code != HTTPStatus.UNAUTHORIZED or origin(answer.url) != origin(request.url):
             return
         scheme, parameters = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
         if scheme == "basic" and self.login:
@@ -286,10 +283,6 @@ class _RegistryAuth(httpx.Auth):
                 f"registry {self.registry}: its token server's answer has no token. Next: ask the registry's operator"
             )
         return token
-
-
-def _origin(url: httpx.URL) -> tuple[str, bytes]:
-    return url.scheme, url.netloc
 
 
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:

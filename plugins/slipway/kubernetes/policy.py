@@ -68,7 +68,7 @@ def check_policy(objects: list[Manifest], allowed: Allowed) -> None:
     """Refuse an object that an overlay may not contain. Raises ManifestError with object, field and what to do."""
     for manifest in objects:
         for said in _problems(manifest, allowed):
-            raise ManifestError("".join(character if character.isprintable() else "?" for character in said))
+            raise ManifestError(said)
 
 
 def full_kind(manifest: Manifest) -> str:

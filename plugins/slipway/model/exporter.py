@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
+from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable, plain_line
 from slipway.model.content import file_hash
 from slipway.model.golden_images import fetch_golden_image
 from slipway.model.hub import hub_token
-from slipway.model.limits import within_limits
-from slipway.names import digest_of, printable
+from slipway.model.limits import end_exporter, within_limits
+from slipway.names import digest_of
 from slipway.paths import PROJECT
 from slipway.release import ExportLimits, Release
 from slipway.scratch import scratch_full
@@ -94,7 +93,7 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
         within_limits(process, limits, folder, disk) as watch,
     ):
         for line in process.stdout or ():
-            last_lines.append(printable(line.rstrip().replace(secret, "***") if secret else line.rstrip()))
+            last_lines.append(plain_line(line.rstrip().replace(secret, "***") if secret else line.rstrip()))
             log.info("exporter: %s", last_lines[-1])
         process.wait()
     if process.returncode == 0:
@@ -139,13 +138,6 @@ def _process(command: list[str], environment: dict[str, str], started: Started) 
         yield process
     finally:
         end_exporter(process)
-
-
-def end_exporter(process: subprocess.Popen[str]) -> None:
-    """Kill the exporter and all processes that it started. Does nothing if it has ended."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[str, Any]:

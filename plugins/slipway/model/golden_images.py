@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import httpx
 
-from slipway.bounded_http import EndlessAnswer, bounded_client, send_bounded
+from slipway.bounded_http import EndlessAnswer, bounded_client, send_within_host
 from slipway.errors import ExportError, one_line
 from slipway.model.full_urls import full_url
 from slipway.paths import SERVED
@@ -18,7 +18,6 @@ from slipway.urls import hide_secrets, plain_url
 FETCH_TIMEOUT_S = 60  # between two bytes
 TOTAL_S = 300
 LARGEST_GOLDEN_BYTES = 32 * 1024 * 1024
-MAX_REDIRECTS = 5
 
 
 class ElsewhereRefused(Exception):
@@ -58,24 +57,19 @@ def _download(case: GoldenRequest, url: str) -> bytes:
         ) from error
     except ElsewhereRefused as error:
         raise ExportError(f"{where}: {error}. Next: give another address") from error
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise ExportError(
             f"{where}: {hide_secrets(one_line(error))}. Next: check that the worker reaches it; if it is signed, sign it again"
         ) from None
 
 
 async def _ask(url: str) -> bytes:
-    """The body of the answer; redirects are followed on the same host only. Raises httpx.HTTPError, ElsewhereRefused."""
+    """The body of the answer; redirects are followed on the same host only. Raises httpx.HTTPError, httpx.InvalidURL, ElsewhereRefused."""
     async with bounded_client(max_bytes=LARGEST_GOLDEN_BYTES, timeout=FETCH_TIMEOUT_S) as client:
-        for _ in range(MAX_REDIRECTS):
-            await _refuse_link_local(httpx.URL(url).host)
-            answer = await send_bounded(client, "GET", url, total_s=TOTAL_S)
-            if not answer.has_redirect_location:
-                break
-            following = answer.url.join(answer.headers["Location"])
-            if (following.scheme, following.netloc) != (answer.url.scheme, answer.url.netloc):
-                raise ElsewhereRefused(f"it redirects to another host, {following.host}")
-            url = str(following)
+        await _refuse_link_local(httpx.URL(url).host)
+        answer, elsewhere = await send_within_host(client, "GET", url, total_s=TOTAL_S)
+    if elsewhere is not None:
+        raise ElsewhereRefused(f"it redirects to another host, {elsewhere.host}")
     answer.raise_for_status()
     return answer.content
 

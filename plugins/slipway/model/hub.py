@@ -16,11 +16,10 @@ from slipway.strict_json import load_json
 from slipway.urls import has_login, query_of
 
 if TYPE_CHECKING:
-    from httpx import URL, AsyncClient, Response
+    from httpx import AsyncClient, Response
 
 HUB_TIMEOUT_S = 30  # to connect, and between two bytes
 TOTAL_S = 60  # for a whole answer
-MAX_REDIRECTS = 5
 PROBED_FILE = "config.json"  # every checkpoint has it; a gated model's files are protected, its metadata is not
 TOKEN = re.compile(r"[!-~]+")  # HTTP refuses anything else, with an error that quotes it
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -120,23 +119,14 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
     import httpx2  # the Hub's client uses it
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # it has it
 
-    from slipway.bounded_http import send_bounded
+    from slipway.bounded_http import send_within_host
 
-    for _ in range(MAX_REDIRECTS):
-        answer = await send_bounded(client, method, url, total_s=TOTAL_S)
-        following = answer.url.join(answer.headers.get("Location", ""))
-        if not answer.has_redirect_location or _origin(following) != _origin(answer.url):
-            break
-        url = str(following)
+    answer, _ = await send_within_host(client, method, url, total_s=TOTAL_S)
     request = httpx2.Request(method, str(answer.url))
     hf_raise_for_status(
         httpx2.Response(answer.status_code, headers=answer.headers.raw, content=_reasons(answer), request=request)
     )
     return answer
-
-
-def _origin(url: URL) -> tuple[str, bytes]:
-    return url.scheme, url.netloc
 
 
 def _reasons(answer: Response) -> bytes:

@@ -51,7 +51,7 @@ def within_limits(process: subprocess.Popen[str], limits: ExportLimits, folder: 
         while not ended.wait(LOOK_S) and process.poll() is None:
             watch.reason = judge_usage(measure(process.pid, folder), limits, disk)
             if watch.reason:
-                os.killpg(process.pid, signal.SIGKILL)
+                end_exporter(process)
                 return
 
     looking = threading.Thread(target=look, daemon=True)
@@ -61,6 +61,13 @@ def within_limits(process: subprocess.Popen[str], limits: ExportLimits, folder: 
     finally:
         ended.set()
         looking.join()
+
+
+def end_exporter(process: subprocess.Popen[str]) -> None:
+    """Kill the exporter and all processes that it started. Does nothing if it has ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def judge_usage(usage: Usage, limits: ExportLimits, disk: str) -> str | None:

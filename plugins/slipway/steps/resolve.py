@@ -56,7 +56,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     """
     model, file = path.stem, read_model_file(path)
     check_unshared(readable_files(path, file))
-    allowed = allowed_in_overlays(settings)
+    allowed, without_sandbox = allowed_in_overlays(settings), allowed_without_sandbox(settings)
     store = Store(settings.store)
     target = resolve_target(file.target, settings)
     base_image, repository = resolve_serving_image(file, settings), resolve_repository(model, file, settings)
@@ -94,7 +94,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             retention=Retention(**file.retention.model_dump()),
             export=ExportOptions(**file.export.model_dump(exclude={"limits"})),
             limits=ExportLimits(**file.export.limits.model_dump()),
-            without_sandbox=allowed_without_sandbox(settings),
+            without_sandbox=without_sandbox,
             cluster=file.target.gke.spec if file.target.gke else None,
             unschedulable_grace_s=file.target.unschedulable_grace_s,
             gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),

@@ -34,9 +34,7 @@ class Settings:
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
     serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
-    without_sandbox: str | None = (
-        None  # slipway_without_sandbox: archives and HDF5 also where the kernel has no sandbox
-    )
+    without_sandbox: str | None = None  # slipway_without_sandbox: export archives and HDF5 without a sandbox too
     overlay_kinds: str | None = None  # slipway_overlay_kinds: kinds that overlays may contain too
     overlay_service_accounts: str | None = None  # slipway_overlay_service_accounts: those that their pods may use
 

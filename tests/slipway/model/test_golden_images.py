@@ -3,8 +3,9 @@ from hashlib import sha256
 
 import pytest
 
+from slipway.bounded_http import MAX_REDIRECTS
 from slipway.errors import ExportError
-from slipway.model.golden_images import MAX_REDIRECTS, fetch_golden_image
+from slipway.model.golden_images import fetch_golden_image
 from slipway.paths import SERVED
 from slipway.release import GoldenRequest
 

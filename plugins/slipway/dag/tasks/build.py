@@ -41,7 +41,7 @@ class ExportOperator(StageOperator):
 
     def on_kill(self) -> None:
         """End the exporter with its task."""
-        from slipway.model.exporter import end_exporter
+        from slipway.model.limits import end_exporter
 
         if self._process is not None:
             end_exporter(self._process)
