@@ -23,8 +23,10 @@ def server(answer):
             """Log nothing."""
 
     running = start_server(Handler)
-    yield f"http://127.0.0.1:{running.server_port}"
-    stop_server(running)
+    try:
+        yield f"http://127.0.0.1:{running.server_port}"
+    finally:
+        stop_server(running)
 
 
 def send(body):
