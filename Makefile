@@ -57,19 +57,20 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	lane() { ("$$@") >"$$outputs/$${#others[@]}" 2>&1 & others+=($$!); }; \
 	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
-	longest="tests/e2e/test_story.py tests/e2e/test_workers.py tests/e2e/test_gate.py"; decisions=tests/e2e/test_decisions.py; \
+	longest=tests/e2e/test_story.py; short="tests/e2e/test_workers.py tests/e2e/test_gate.py"; decisions=tests/e2e/test_decisions.py; \
 	lane tests "tests of many runs in an Airflow of their own" "alongside" $$longest; \
 	lane tests "tests with Google, and others with an Airflow of their own" "(google or alongside) and not alone" tests/e2e \
-	    $$(printf -- '--ignore=%s ' $$longest); \
+	    $$(printf -- '--ignore=%s ' $$longest $$short); \
 	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
 	lane tests "tests of decisions in the stand's Airflow" "stand" $$decisions; \
 	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local \
 	    --ignore=$$decisions) || failed=1; \
+	(tests "tests of tasks and gates in an Airflow of their own" "alongside" $$short) || failed=1; \
 	for other in "$${others[@]}"; do wait $$other || failed=1; done; cat $$outputs/*; rm -r $$outputs; \
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
 test-slow:  ## run the tests that take minutes and seldom fail, on the stand
-	@$(STAND) up && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
+	@$(STAND) up --gke && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
 
 test-all:  ## run make test, the slow tests and the faults, one after another
 	@failed=0; for part in test test-slow test-faults; do \

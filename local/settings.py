@@ -87,8 +87,13 @@ class Settings:
 
     @property
     def home_kubeconfig(self) -> Path:
-        """The kubeconfig whose default namespace is that of this checkout."""
+        """The kubeconfig with full rights whose default namespace is that of this checkout."""
         return self.home / "kubeconfig"
+
+    @property
+    def airflow_kubeconfig(self) -> Path:
+        """The kubeconfig of Airflow's account, which has few rights, in the stand's own cluster."""
+        return self.home / "kubeconfig-airflow"
 
     @property
     def facts(self) -> Path:

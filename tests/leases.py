@@ -51,7 +51,7 @@ def holder_of(stand, place):
 @contextmanager
 def place_on(stand, monkeypatch):
     """The place of a Lease that only the test uses, in the stand's namespace; deleted afterwards."""
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["kubeconfig"]}}
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["airflow"]["kubeconfig"]}}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
     target = Target(conn_id="kubernetes_default", namespace=stand["namespace"])
     place = replace(PLACE, target=target, deployment=f"lease-{os.getpid()}")

@@ -34,11 +34,14 @@ THREATS = (  # asset, who might, what stops it, test
     ("the API server, and what was proven", "an overlay's token, account, or image by tag", "all are refused before the build", "slipway/kubernetes/test_policy.py::test_an_attack_is_refused_before_anything_is_built"),
     ("terminals, logs, records", "any text from outside with ESC or line ends", "one printable line", "slipway/test_hostile_messages.py::test_an_error_is_one_line"),
     ("the worker's memory and disk", "whoever writes to the store", "plain members only", "slipway/model/test_hostile_copies.py::test_any_members"),
+    ("the exporter's process", "damaged weights, images, labels, settings", "refused in one line within a second", "include/test_hostile_files.py::test_damaged_files"),
+    ("traffic to other addresses", "an overlay's Service", "`externalIPs` are refused", "slipway/kubernetes/test_policy.py::test_a_service_takes_no_traffic_of_other_addresses"),
     ("history and rollbacks", "whoever writes to the store", "damaged records are skipped", "slipway/records/test_hostile_records.py::test_any_damaged_record"),
     ("other repositories", "a registry that names odd tags", "OCI's form of tags and digests", "slipway/image/test_hostile_registry.py::test_any_answers"),
     ("the shell of whoever copies a command", "names in a cluster or a record", "quoted commands, and no shell of ours", "slipway/test_shell.py"),
     ("the Python environments", "a changed package index", "hashes, for the installer too", "local/builds/test_environments.py"),
     ("all of it", "known vulnerabilities of packages", "`make audit`", "local/commands/test_audit.py"),
+    ("the stand's cluster", "its Airflow, and what runs there", "an account with the rights of a run", "local/parts/test_access.py::test_airflow_is_no_administrator_of_the_cluster"),
     ("the machine of the stand", "its neighbours", "everything listens on loopback", "local/test_listening.py"),
 )  # fmt: skip
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +58,24 @@ class FlipChannels:
     """Change red, green, blue to blue, green, red."""
 
 
+MAX_SIDE = 8192  # pixels that a model may take; those of today take a few hundred
+SHOWN = 200  # characters of an error
+
 Step = Resize | ResizeShortestEdge | CenterCrop | Rescale | Normalise | FlipChannels
 
 
 def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
     """The steps of a 🤗 image processor, from its class name and its settings. Raises ExportRefused."""
+    try:
+        return _plan(processor, config)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # a setting is missing, or of another type
+        said = f"{type(error).__name__}: {error}"[:SHOWN]
+        raise ExportRefused(
+            f"preprocessor_config.json: its settings are invalid ({said}). Next: use a 🤗 image-classification checkpoint."
+        ) from error
+
+
+def _plan(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
     kind = processor.removesuffix("Fast")
     if kind not in {"ViTImageProcessor", "DeiTImageProcessor", "ConvNextImageProcessor", "MobileViTImageProcessor"}:
         raise ExportRefused(
@@ -74,7 +88,7 @@ def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
     if config.get("do_center_crop"):
         steps.append(_crop(config, steps[-1] if steps else None))
     if config.get("do_rescale"):
-        steps.append(Rescale(factor=float(config["rescale_factor"])))
+        steps.append(Rescale(factor=_finite(config["rescale_factor"])))
     if config.get("do_flip_channel_order"):
         steps.append(FlipChannels())
     if config.get("do_normalize"):
@@ -102,24 +116,24 @@ def _resize(config: dict[str, Any], kind: str) -> Step:
     if isinstance(size, int):
         size = {"height": size, "width": size}
     if {"height", "width"} <= set(size):
-        return Resize(height=int(size["height"]), width=int(size["width"]), filter=_filter(config))
+        return Resize(height=_side(size["height"]), width=_side(size["width"]), filter=_filter(config))
     if set(size) == {"shortest_edge"} and kind == "MobileViTImageProcessor":  # the other processors refuse it
-        return ResizeShortestEdge(edge=int(size["shortest_edge"]), filter=_filter(config))
+        return ResizeShortestEdge(edge=_side(size["shortest_edge"]), filter=_filter(config))
     raise ExportRefused(
-        f"preprocessor_config.json: size {size} is not supported. Next: use height and width; MobileViT takes shortest_edge too."
+        f"preprocessor_config.json: size {str(size)[:SHOWN]} is not supported. Next: use height and width; MobileViT takes shortest_edge too."
     )
 
 
 def _convnext_resize(config: dict[str, Any]) -> list[Step]:
     if "shortest_edge" not in config["size"]:
         raise ExportRefused(
-            f"preprocessor_config.json: size {config['size']} is not supported. Next: use shortest_edge, as ConvNeXt does."
+            f"preprocessor_config.json: size {str(config['size'])[:SHOWN]} is not supported. Next: use shortest_edge, as ConvNeXt does."
         )
-    edge = int(config["size"]["shortest_edge"])
+    edge = _side(config["size"]["shortest_edge"])
     if edge >= 384:  # noqa: PLR2004  # ConvNext's own rule: large inputs are not cropped
         return [Resize(height=edge, width=edge, filter=_filter(config))]
     return [
-        ResizeShortestEdge(edge=int(edge / config["crop_pct"]), filter=_filter(config)),
+        ResizeShortestEdge(edge=_side(edge / config["crop_pct"]), filter=_filter(config)),
         CenterCrop(height=edge, width=edge),
     ]
 
@@ -128,7 +142,7 @@ def _crop(config: dict[str, Any], before: Step | None) -> CenterCrop:
     size = config["crop_size"]
     if isinstance(size, int):
         size = {"height": size, "width": size}
-    crop = CenterCrop(height=int(size["height"]), width=int(size["width"]))
+    crop = CenterCrop(height=_side(size["height"]), width=_side(size["width"]))
     match before:
         case Resize(height=height, width=width):
             fits = crop.height <= height and crop.width <= width
@@ -152,7 +166,21 @@ def _channels(config: dict[str, Any], name: str) -> tuple[float, ...]:
         raise ExportRefused(
             f"preprocessor_config.json: {name} has {len(values)} values. Next: use a checkpoint for colour images."
         )
-    return tuple(float(value) for value in values)
+    return tuple(_finite(value) for value in values)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no finite number")
+    return number
+
+
+def _side(value: Any) -> int:
+    side = int(value)
+    if not 1 <= side <= MAX_SIDE:
+        raise ValueError(f"a side of {side} pixels")
+    return side
 
 
 def apply(steps: tuple[Step, ...], image: Any) -> Any:

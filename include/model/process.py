@@ -40,7 +40,12 @@ def end_with_stdin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def plain_line(text: str) -> str:
+    """The text in one line; what is not printable as Python writes it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+
+
 def exit_status(refused: ExportRefused) -> int:
     """Print why in one line on stderr; the exit status that says what kind of refusal it is."""
-    print(" ".join(str(refused).split()), file=sys.stderr)
+    print(plain_line(str(refused)), file=sys.stderr)
     return {SourceUnreachable: TRY_LATER, PromiseBroken: BAD_MODEL}.get(type(refused), 1)

@@ -57,8 +57,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except Exception as error:  # the same, and SafetensorError has no base class but Exception
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
     _refuse_missing_weights(folder, info)
-    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    labels = read_labels(config.id2label, where=f"{folder}/config.json")
     return Checkpoint(model=model, processor=processor, labels=labels, weights_hash=weights_hash(folder))
+
+
+def read_labels(id2label: dict[int, Any], *, where: str) -> tuple[str, ...]:
+    """The labels in the order of the model's outputs. Raises ExportRefused if there are none, or one is missing or no Unicode text."""
+    labels = [str(id2label.get(index)) for index in range(len(id2label))]
+    if not labels:
+        raise ExportRefused(f"{where}: id2label is empty. Next: use a 🤗 image-classification checkpoint.")
+    for index, label in enumerate(labels):
+        if index not in id2label:
+            raise ExportRefused(f"{where}: id2label has no label for output {index}. Next: number its labels from 0.")
+        if any("\ud800" <= char <= "\udfff" for char in label):  # half of a UTF-16 pair, which no other encoding has
+            raise ExportRefused(f"{where}: the label of output {index} is no Unicode text. Next: correct it.")
+    return tuple(labels)
 
 
 def _refuse_missing_weights(folder: Path, info: dict[str, Any]) -> None:

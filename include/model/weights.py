@@ -85,13 +85,17 @@ def refuse_other_files(file: Path) -> None:
             raise ExportRefused(
                 f"{file}: its {name!r} is stored in another file. Next: find out who made the checkpoint."
             )
-        if isinstance(item, h5py.Group) and item.id not in seen:
-            seen.append(item.id)
+        if isinstance(item, h5py.Group) and place(item) not in seen:
+            seen.add(place(item))
             for below in item:
                 check(item, below)
 
+    def place(group: Any) -> tuple[int, int]:
+        found = h5py.h5o.get_info(group.id)
+        return found.fileno, found.addr  # the same for each name of a group
+
     with h5py.File(file, "r") as opened:
-        seen = [opened.id]
+        seen = {place(opened)}
         for name in opened:
             check(opened, name)
 

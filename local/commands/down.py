@@ -9,7 +9,7 @@ from typing import Any
 
 from local.builds.environments import environment_path
 from local.errors import StandError
-from local.parts import checkout, engine, leftovers, shared
+from local.parts import access, checkout, engine, leftovers, shared
 from local.programs.locks import change_lock, command_lock, locked, locked_at_once, shared_lock
 from local.programs.shell import run
 from local.programs.supervision import shut_down
@@ -76,6 +76,8 @@ def _remove_namespace(settings: Settings, facts: Mapping[str, Any], note: Note) 
     ]
     name = facts["namespace"]
     try:
+        if facts["airflow"].get("kubeconfig", facts["kubeconfig"]) != facts["kubeconfig"]:
+            access.remove_access(kubectl, name)
         run([*kubectl, "delete", "namespace", name, "--ignore-not-found", "--wait=false"], timeout_s=30)
         run([*kubectl, "-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false"], timeout_s=30)
         run(

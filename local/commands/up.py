@@ -9,7 +9,7 @@ from pathlib import Path
 from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
 from local.errors import StandError
-from local.parts import airflow, checkout, cluster, google, hosts, serving_image, shared
+from local.parts import access, airflow, checkout, cluster, google, hosts, serving_image, shared
 from local.parts.airflow import AirflowInputs
 from local.parts.checkout import Slot, write_private
 from local.parts.serving_image import ServingImage
@@ -68,6 +68,7 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     with step("namespace") as note:
         _make_namespace(settings)
         if parts.own_cluster:
+            access.give_access(settings, _admin_kubectl(settings))
             start(checkout.supervisor(settings), "load-balancer")
         note(f"{settings.namespace}, addresses {slot.address_prefix}.0/24")
     if google.requested(settings):
@@ -86,13 +87,17 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
 def _connect_google(settings: Settings, slot: Slot) -> str:
     if settings.google:
         return f"Google's, project {settings.google.project}: what runs create there is billed"
-    admin: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
-    return google.start_emulator(settings, slot, [*admin, settings.kubeconfig or settings.admin_kubeconfig])
+    return google.start_emulator(settings, slot, _admin_kubectl(settings))
+
+
+def _admin_kubectl(settings: Settings) -> list[str | Path]:
+    kubectl = environment_path(settings, "dev") / "bin" / "kubectl"
+    return [kubectl, "--kubeconfig", settings.kubeconfig or settings.admin_kubeconfig]
 
 
 def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
     inputs = AirflowInputs(
-        kubeconfig=settings.home_kubeconfig,
+        kubeconfig=_kubeconfig_of_airflow(settings, parts),
         namespace=settings.namespace,
         docker_host=parts.docker_host,
         registry=f"{parts.registry}/{settings.namespace}",
@@ -112,19 +117,23 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
 
 def _make_namespace(settings: Settings) -> None:
     """Create the checkout's namespace, and a kubeconfig with this namespace as its default."""
-    source = settings.kubeconfig or settings.admin_kubeconfig
-    kubectl: list[str | Path] = [environment_path(settings, "dev") / "bin" / "kubectl", "--kubeconfig"]
+    kubectl = _admin_kubectl(settings)
     namespace = json.dumps(cluster.render_namespace(settings.namespace, settings.checkout))
     run(
-        [*kubectl, source, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"],
+        [*kubectl, "apply", "--server-side", "--field-manager=slipway-stand", "-f", "-"],
         stdin=namespace,
         timeout_s=60,
     )
     partial = settings.home / "kubeconfig.partial"
     partial.touch(mode=0o600)
-    shutil.copyfile(source, partial)
-    run([*kubectl, partial, "config", "set-context", "--current", f"--namespace={settings.namespace}"])
+    shutil.copyfile(kubectl[-1], partial)
+    run([*kubectl[:-1], partial, "config", "set-context", "--current", f"--namespace={settings.namespace}"])
     partial.rename(settings.home_kubeconfig)
+
+
+def _kubeconfig_of_airflow(settings: Settings, parts: Parts) -> Path:
+    """Airflow's own account in the stand's cluster. In the user's cluster it has the rights that SLIPWAY_KUBECONFIG gives."""
+    return settings.airflow_kubeconfig if parts.own_cluster else settings.home_kubeconfig
 
 
 def exporter_python(settings: Settings) -> Path:
@@ -141,6 +150,7 @@ def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingIma
         "docker_host": parts.docker_host,
         "airflow": {
             "url": f"http://127.0.0.1:{slot.airflow_port}",
+            "kubeconfig": str(_kubeconfig_of_airflow(settings, parts)),
             "user": airflow.ADMIN,
             "password_file": str(checkout.password_file(settings)),
             "environment_file": str(airflow.environment_file(settings)),

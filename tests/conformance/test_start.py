@@ -5,7 +5,7 @@ import pytest
 from tests.conformance.client import ask, metric, parsed
 from tests.conformance.servers import is_open, wait_until, wait_until_open
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 source = pytest.mark.source
 
 

@@ -16,7 +16,7 @@ GUIDE = "docs/your-own-model.md"
 BLOCK = re.compile(r"(?P<yours><!-- yours -->\n)?```(?P<kind>sh|text)\n(?P<text>.*?)```", re.DOTALL)
 LIMIT_S = 3600  # for all of the guide's blocks, on a busy machine too
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def yours(second, checkpoint):
         "CHECKPOINT": str(checkpoint),
         "PHOTO": str(PROJECT / "include" / "served" / "digits-vit" / "golden" / "seven.png"),
         "LABEL": "seven",
-        "KUBECONFIG": status["kubeconfig"],
+        "KUBECONFIG": status["airflow"]["kubeconfig"],
         "NAMESPACE": status["namespace"],
         "CLIENTS": "127.0.0.0/8",
         "ENGINE": status["docker_host"],

@@ -74,6 +74,7 @@ def labelled(stand, kubectl, engine, airflow_api):
         labels.unlink()
 
 
+@pytest.mark.slow
 def test_every_release_needs_a_persons_yes(labelled, airflow_api):
     """A release whose gate passed goes live after a person's yes, and the record says whose; a no leaves the live one as it is."""
     labelled.limit(PASSES, gate__approval="always", gate__ask_timeout_s=600)
@@ -108,6 +109,7 @@ def test_every_release_needs_a_persons_yes(labelled, airflow_api):
     assert labelled.live() == live["release_id"]
 
 
+@pytest.mark.slow
 def test_accuracy_decides(labelled, airflow_api):
     """Too low an accuracy fails the run; a person decides if chance can explain it; else the gate passes. It is judged anew each time."""
     live = labelled.live()

@@ -17,7 +17,7 @@ OBJECTS = "deployment,service,hpa,pdb"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 
 # alone: the approved list must not grow meanwhile, and other tests make previews in the same namespace.
-pytestmark = [pytest.mark.stand, pytest.mark.google, pytest.mark.alone]
+pytestmark = [pytest.mark.stand, pytest.mark.google, pytest.mark.alone, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

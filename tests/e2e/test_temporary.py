@@ -21,7 +21,7 @@ from local.google_project import read_google_project
 MODEL = "brief"
 EMULATED = ("slipway-stand", "us-central1-a", "brief")
 
-pytestmark = [pytest.mark.stand, pytest.mark.google]
+pytestmark = [pytest.mark.stand, pytest.mark.google, pytest.mark.slow]
 
 
 class Ran(NamedTuple):

@@ -24,7 +24,7 @@ def proxy(stand):
 @pytest.fixture(scope="module")
 def harness(released, proxy, stand, tmp_path_factory):
     """The harness, with a Kubernetes connection that leads through the proxy."""
-    config = yaml.safe_load(Path(stand["kubeconfig"]).read_text())
+    config = yaml.safe_load(Path(stand["airflow"]["kubeconfig"]).read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://{proxy.address}"
     kubeconfig = tmp_path_factory.mktemp("proxy") / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(config))

@@ -52,6 +52,12 @@ def memory_trial(model_python, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def fuzz_trial(model_python, tmp_path_factory):
+    """For each kind of damaged file: how many were accepted and refused, what went wrong, seconds and memory."""
+    return run_trial(model_python, "fuzz_trial.py", tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.fixture(scope="session")
 def hostile_models(model_python, digits_checkpoint, tmp_path_factory):
     """Models that do more than compute, or take data from elsewhere: their folder, and why each is refused."""
     folder = tmp_path_factory.mktemp("hostile")

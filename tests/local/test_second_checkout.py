@@ -10,7 +10,7 @@ from local.parts import shared
 from local.programs.supervision import pids
 from local.settings import settings_here
 
-pytestmark = pytest.mark.stand
+pytestmark = [pytest.mark.stand, pytest.mark.slow]
 
 
 def test_1_it_shares_no_namespace_port_database_or_address(stand, second):
@@ -26,7 +26,6 @@ def test_1_it_shares_no_namespace_port_database_or_address(stand, second):
         assert eventually(lambda: get(f"http://{there}/"))
 
 
-@pytest.mark.slow
 def test_2_both_demos_at_once_succeed(stand, second, demos):
     """Each checkout serves its own release."""
     for place in (stand, second.status):

@@ -95,6 +95,8 @@ def _problems(manifest: Manifest, allowed: Allowed) -> Iterator[str]:
     where = manifest_name(manifest)
     if kind == "Secret" and manifest.get("type") == TOKEN_SECRET:
         yield f"{where}: type is {TOKEN_SECRET}: the cluster would put a token into it. Next: remove it"
+    if kind == "Service" and _mapping(manifest.get("spec")).get("externalIPs"):
+        yield f"{where}: spec.externalIPs is set: the cluster's traffic to these addresses would go to it. Next: remove it"
     if kind == "ServiceAccount" and name not in allowed.service_accounts:
         yield f"{where}: {_other_account(name)}"
     for place, pod, notes in _pods(manifest):

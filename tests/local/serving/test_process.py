@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 SOON_S = 600  # a busy machine takes long to load TensorFlow and a model
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

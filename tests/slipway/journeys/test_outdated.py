@@ -386,7 +386,7 @@ def test_only_what_restricts_or_competes_is_deleted_before_the_gate():
 @pytest.mark.alongside
 def test_dropped_configmap_is_deleted_on_a_real_api_server(stand, overlay, release, export, pushed, monkeypatch):  # noqa: PLR0917
     """Apply keeps it. Once the release is proven, only this ConfigMap is deleted. The pods of this release never start."""
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["kubeconfig"]}}
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stand["airflow"]["kubeconfig"]}}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
     target, name = replace(release.target, namespace=stand["namespace"]), f"outdated-{os.getpid()}"
     release = replace(release, model=name)  # no selector of a live model matches its pods

@@ -152,7 +152,7 @@ def remove_images(docker_engine):
 def connection(stand, monkeypatch, tmp_path):
     """Sets Airflow's Variables and connections. `connection(host)` makes `mine`, with the login for this registry."""
     monkeypatch.setenv("HOME", str(tmp_path))  # ignore the Docker logins of the person who runs the tests
-    kubeconfig = {"kube_config_path": stand["kubeconfig"], "namespace": stand["namespace"]}
+    kubeconfig = {"kube_config_path": stand["airflow"]["kubeconfig"], "namespace": stand["namespace"]}
     for name, said in {
         "DOCKER_DEFAULT": {"conn_type": "docker", "host": stand["docker_host"]},
         "KUBERNETES_DEFAULT": {"conn_type": "kubernetes", "extra": kubeconfig},

@@ -132,6 +132,13 @@ def test_a_name_is_one_that_kubernetes_takes(name):
     assert len(said) < 300
 
 
+def test_a_service_takes_no_traffic_of_other_addresses():
+    """Every pod's and node's traffic to an external IP goes to the Service that names it (CVE-2020-8554)."""
+    check_policy([an_object("Service", spec={"type": "LoadBalancer"})], NOTHING)
+    said = refusal_of(an_object("Service", spec={"externalIPs": ["203.0.113.7"]}))
+    assert "service/mine: spec.externalIPs is set" in said
+
+
 def test_a_secret_that_the_cluster_fills_with_a_token_is_refused():
     """A pod could mount it; other Secrets are accepted."""
     check_policy([an_object("Secret", type="Opaque")], NOTHING)
