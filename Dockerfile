@@ -1,4 +1,4 @@
-# Airflow with Slipway, and the exporter's environment.
+# Airflow with Slipway, and the environments of the exporter and of the load test.
 #   docker build -t slipway-airflow .
 # Behind a proxy that re-signs certificates, pass the CA bundle: --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
 ARG BASE=apache/airflow:3.3.2-python3.11
@@ -15,6 +15,7 @@ USER ${AIRFLOW_UID}
 COPY local/builds/uv.txt /opt/slipway/uv.txt
 COPY requirements.txt /opt/slipway/airflow.txt
 COPY include/model/requirements.txt /opt/slipway/model.txt
+COPY include/load/requirements.txt /opt/slipway/load.txt
 
 # uv has its own environment, so that Airflow's has only the packages in its lock file.
 RUN --mount=type=secret,id=ca,mode=0444 \
@@ -25,6 +26,8 @@ RUN --mount=type=secret,id=ca,mode=0444 \
     && /opt/slipway/uv/bin/uv pip install --python "$(command -v python3)" --require-hashes -r /opt/slipway/airflow.txt \
     && /opt/slipway/uv/bin/uv venv --python "$(command -v python3)" /opt/slipway/model \
     && /opt/slipway/uv/bin/uv pip sync --compile-bytecode --python /opt/slipway/model/bin/python --require-hashes /opt/slipway/model.txt \
+    && /opt/slipway/uv/bin/uv venv --python "$(command -v python3)" /opt/slipway/load \
+    && /opt/slipway/uv/bin/uv pip sync --compile-bytecode --python /opt/slipway/load/bin/python --require-hashes /opt/slipway/load.txt \
     && rm -rf /opt/slipway/uv
 
 COPY --chown=${AIRFLOW_UID} dags /opt/airflow/dags

@@ -98,6 +98,7 @@ lock:  ## update the lock files from the short lists
 	for tool in uv audit; do $$compile local/builds/$$tool.in -o local/builds/$$tool.txt; done; \
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
+	$$compile include/load/requirements.in -o include/load/requirements.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
 

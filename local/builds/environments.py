@@ -29,6 +29,7 @@ class Environment:
 ENVIRONMENTS = {
     "audit": Environment(name="audit", lock="local/builds/audit.txt"),
     "dev": Environment(name="dev", lock="requirements-dev.txt"),
+    "load": Environment(name="load", lock="include/load/requirements.txt"),
     "model": Environment(name="model", lock="include/model/requirements.txt"),
     "serving": Environment(name="serving", lock="local/serving/requirements.txt"),
 }

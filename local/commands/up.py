@@ -81,6 +81,8 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
         google.share_layers(settings, image.reference)
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
+    with step("load environment") as note:
+        note(str(build_environment(settings, "load")))
     _start_airflow(settings, parts, slot, image)
 
 
@@ -103,6 +105,7 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
         registry=f"{parts.registry}/{settings.namespace}",
         serving_image=image.reference if image.stand_in or settings.serving_image else None,
         exporter_python=exporter_python(settings),
+        load_python=environment_path(settings, "load") / "bin" / "python",
     )
     script = airflow.write_launcher(settings, airflow.render_environment(settings, slot, inputs))
     _set_programs(settings, parts, slot, script=script)

@@ -53,6 +53,7 @@ class AirflowInputs:
     registry: str
     serving_image: str | None
     exporter_python: Path
+    load_python: Path
 
 
 def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) -> dict[str, str]:
@@ -97,6 +98,7 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW_VAR_SLIPWAY_STORE": store_uri(settings),
         "AIRFLOW_VAR_SLIPWAY_REGISTRY": inputs.registry,
         "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(inputs.exporter_python),
+        "AIRFLOW_VAR_SLIPWAY_LOAD_PYTHON": str(inputs.load_python),
     }
     if inputs.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = inputs.serving_image

@@ -39,6 +39,8 @@ SlipwayError
 ├── RolloutFailed             the Deployment did not become ready as applied
 ├── AddressMissing            the Service got no address in time
 ├── GateFailed                the release did not answer as promised
+├── LoadTestFailed            the release does not bear the load that the model file asks
+├── LoadTestUnfinished        the load test ended without figures
 └── RollbackFailed            the release that was rolled back to is not live again
 
 Every message says where, what and what next, in one line of printable characters.
@@ -243,6 +245,14 @@ class AddressMissing(SlipwayError):
 
 class GateFailed(SlipwayError):
     """The release answered wrong, or did not answer in time."""
+
+
+class LoadTestFailed(SlipwayError):
+    """The release does not bear the load that the model file asks, or answers wrongly under load."""
+
+
+class LoadTestUnfinished(SlipwayError):
+    """The load test's program ended without figures."""
 
 
 class RollbackFailed(SlipwayError):

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from slipway.errors import InputRefused
-from slipway.release import Release
+from slipway.release import LoadPlan, Release
 from slipway.target import GkeCluster, Target
 from slipway.verdict import Verdict
 
@@ -232,3 +232,30 @@ class Teardown:
     def services(self) -> tuple[str, ...]:
         """The names of the recorded Services."""
         return tuple(ref.name for ref in self.objects if ref.kind == "Service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTarget:
+    """A live release that is tested under load."""
+
+    model: str
+    run_id: str
+    release_id: str
+    version: int
+    rest: str  # a URL
+    grpc: str | None  # host:port
+    export: Export
+    plan: LoadPlan
+    store: str  # URI of the artifact store
+    before: str | None = None  # URI of the figures of the release before, for the same picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTest:
+    """What a load test found."""
+
+    uri: str  # the folder with the figures, the picture and Locust's report
+    release_id: str
+    version: int
+    reason: str  # the figures in one line
+    figures: JsonObject

@@ -51,6 +51,11 @@ def teardown_dag_id(model: str) -> str:
     return dag_id(model).replace("refresh_", "teardown_", 1)
 
 
+def load_test_dag_id(model: str) -> str:
+    """The DAG that tests a model's live release under load."""
+    return dag_id(model).replace("refresh_", "load_test_", 1)
+
+
 def asset_uri(model: str) -> str:
     """The Asset that a live and proven release of a model updates."""
     return f"x-slipway://served/{model}"
@@ -168,6 +173,21 @@ def rendered_key(model: str, digest: str) -> str:
 def manifests_key(model: str, release_id: str, digest: str) -> str:
     """The key of a release's manifests as they were applied."""
     return f"manifests/{model}/{release_id}-{short(digest)}.yaml"
+
+
+def loads_folder(model: str) -> str:
+    """The folder of a model's load tests, with a folder for each release."""
+    return f"loads/{model}"
+
+
+def load_folder(model: str, release_id: str) -> str:
+    """The folder of a release's load tests."""
+    return f"{loads_folder(model)}/{release_id}"
+
+
+def load_key(model: str, release_id: str, run_id: str, name: str) -> str:
+    """The key of a file of a load test."""
+    return f"{load_folder(model, release_id)}/{file_name(run_id)}/{name}"
 
 
 def labelled_set_key(model: str, digest: str) -> str:

@@ -142,6 +142,25 @@ class ExportLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """How a release is loaded, and what it must bear."""
+
+    rates_per_s: tuple[float, ...] = (1, 2, 4, 8)
+    closed_users: tuple[int, ...] = (4,)
+    step_s: int = 20
+    settle_s: int = 5
+    grpc_share: float = 0.5  # 0..1
+    p95_ms: float | None = None
+    least_per_s: float | None = None
+    images: str = "golden"  # or labelled, or a folder
+
+    @property
+    def steps(self) -> int:
+        """How many steps the test has."""
+        return len(self.rates_per_s) + len(self.closed_users)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """What one run deploys."""
 

@@ -10,6 +10,7 @@ from airflow.sdk import Param
 from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile
 from slipway.model.served import overlay_names
+from slipway.release import LoadPlan
 from slipway.steps.settings import RefreshParams
 
 FROM_FILE = "as the model file says"
@@ -78,6 +79,33 @@ def teardown_form() -> dict[str, Param]:
         ),
         **_break_lease(),
     }
+
+
+def load_test_form(plan: LoadPlan) -> dict[str, Param]:
+    """The Params of a load-test DAG."""
+    return {
+        "rates_per_s": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "number", "exclusiveMinimum": 0, "maximum": 2000},
+            title="Rates",
+            description=f"Requests a second, one step after another. Empty: {FROM_FILE} ({', '.join(f'{rate:g}' for rate in plan.rates_per_s)}).",
+        ),
+        "step_s": Param(
+            None,
+            type=["null", "integer"],
+            minimum=5,
+            maximum=900,
+            title="Seconds",
+            description=f"How long each step takes. Empty: {FROM_FILE} ({plan.step_s}).",
+        ),
+    }
+
+
+def read_load_test_form(params: dict[str, Any]) -> dict[str, Any]:
+    """What the form says instead of the model file. Raises InputRefused."""
+    refuse_unknown_params(params, {"rates_per_s", "step_s"})
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _break_lease() -> dict[str, Param]:

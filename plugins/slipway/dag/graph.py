@@ -19,6 +19,7 @@ from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.dag.tries import retries_of_a_wait
 from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
 from slipway.names import asset_uri
+from slipway.serving.load_program import DEFAULT_LOAD_PYTHON
 
 # Every task of a DAG, unless it says otherwise.
 RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
@@ -28,6 +29,8 @@ WAIT = retries_of_a_wait(5, delay_s=5)
 ROLLBACK = retries_of_a_wait(30, delay_s=10)
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
+
+LOAD_PYTHON = f"{{{{ var.value.get('slipway_load_python', '{DEFAULT_LOAD_PYTHON}') }}}}"
 
 
 def build_tasks() -> list[BaseOperator]:

@@ -14,6 +14,7 @@ from slipway.facts import (
     Export,
     Image,
     JsonObject,
+    LoadTarget,
     Plan,
     Previewed,
     Proof,
@@ -188,6 +189,11 @@ class Run:
         """The result of `export`; the live release's if that was skipped."""
         planned = None if self.action == "cases" else self._planned("export")
         return from_dict(Export, planned or self._needed(task_ids.EXPORT))
+
+    @property
+    def load_target(self) -> LoadTarget:
+        """The result of a load test's `choose`."""
+        return from_dict(LoadTarget, self._needed(task_ids.CHOOSE))
 
     @property
     def image(self) -> Image:

@@ -35,3 +35,5 @@ LOOK = "look"  # plans a teardown
 REMOVE_OBJECTS = "remove_objects"
 DELETE_CLUSTER = "delete_cluster"
 LEFTOVERS = "leftovers"
+
+LOAD_TEST = "load_test"

@@ -6,10 +6,7 @@ import errno
 import json
 import logging
 import os
-import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,10 @@ from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUn
 from slipway.model.content import file_hash
 from slipway.model.golden_images import fetch_golden_image
 from slipway.model.hub import hub_token
-from slipway.model.limits import end_exporter, within_limits
+from slipway.model.limits import within_limits
 from slipway.names import digest_of
 from slipway.paths import PROJECT
+from slipway.programs import Started, chosen_environment, program
 from slipway.release import ExportLimits, Release
 from slipway.scratch import scratch_full
 
@@ -41,8 +39,6 @@ NETWORK = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TI
 
 log = logging.getLogger(__name__)
 
-Started = Callable[[subprocess.Popen[str]], None]
-
 
 def exporter_hash(folder: Path = EXPORTER.parent) -> str:
     """sha256:… of the exporter's code and its locked requirements."""
@@ -62,7 +58,11 @@ def run_exporter(release: Release, source: dict[str, Any], *, python: str, scrat
     request.write_text(json.dumps(_request(release, source, scratch)), encoding="utf-8")
     if "kept" in source and not Path(source["kept"]).exists():
         token = hub_token(release.source.token_conn_id)
-        environment = {**_environment(*SHARED, *NETWORK), "HOME": str(work), **({"HF_TOKEN": token} if token else {})}
+        environment = {
+            **chosen_environment(*SHARED, *NETWORK),
+            "HOME": str(work),
+            **({"HF_TOKEN": token} if token else {}),
+        }
         _run(
             [python, str(FETCHER), "--request", str(request)],
             environment,
@@ -73,13 +73,8 @@ def run_exporter(release: Release, source: dict[str, Any], *, python: str, scrat
         )
     out = work / "out"
     command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
-    _run(command, {**_environment(*SHARED), "HOME": str(work)}, release.limits, work, "disk_mib", started)
+    _run(command, {**chosen_environment(*SHARED), "HOME": str(work)}, release.limits, work, "disk_mib", started)
     return out
-
-
-def _environment(*names: str) -> dict[str, str]:
-    """These variables of the worker's environment, and one that makes a program's lines appear at once."""
-    return {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in names if name in os.environ}}
 
 
 def _run(  # noqa: PLR0917 - one call of each kind, above
@@ -89,7 +84,7 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
     name, secret = Path(command[1]).name, environment.get("HF_TOKEN")
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     with (
-        _process([*command, "--end-with-stdin"], {**environment, "TMPDIR": str(folder)}, started) as process,
+        program(command, {**environment, "TMPDIR": str(folder)}, started, otherwise=_no_interpreter) as process,
         within_limits(process, limits, folder, disk) as watch,
     ):
         for line in process.stdout or ():
@@ -110,34 +105,11 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
     raise kind(f"exporter ended with status {process.returncode}: {reason}")
 
 
-@contextmanager
-def _process(command: list[str], environment: dict[str, str], started: Started) -> Iterator[subprocess.Popen[str]]:
-    """A program in its own process group, which ends with this block.
-
-    It also ends if this process is killed: its standard input is a pipe to which nothing is written, and it ends when the
-    pipe closes.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ExportError(
-            f"exporter's interpreter {command[0]}: {error.strerror}. "
-            "Next: set the Variable slipway_exporter_python to the python of an environment with include/model/requirements.txt"
-        ) from error
-    started(process)
-    try:
-        yield process
-    finally:
-        end_exporter(process)
+def _no_interpreter(error: OSError) -> ExportError:
+    return ExportError(
+        f"exporter's interpreter {error.filename}: {error.strerror}. "
+        "Next: set the Variable slipway_exporter_python to the python of an environment with include/model/requirements.txt"
+    )
 
 
 def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[str, Any]:

@@ -12,6 +12,24 @@ NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
 
+PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
+
+
+def check_schedule(schedule: str | None) -> str | None:
+    """The schedule. Raises ValueError if Airflow would refuse it."""
+    from croniter import CroniterBadDateError, croniter
+
+    if schedule is None or schedule in PRESETS:
+        return schedule
+    if not croniter.is_valid(schedule):
+        raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
+    try:
+        croniter(schedule).get_next()
+    except CroniterBadDateError as error:  # Airflow would raise it too, for all DAGs of the file
+        raise ValueError("is a time that never comes") from error
+    return schedule
+
+
 def without_login(url: str) -> str:
     """The URL. Raises ValueError if it has a login, or the key of a bucket: URLs are kept in records and logs."""
     if has_login(url):

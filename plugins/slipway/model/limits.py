@@ -7,7 +7,6 @@ what no limit of the kernel counts for one session: its processes and threads, a
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.programs import end_program
 from slipway.release import ExportLimits
 
 LOOK_S = 0.5
@@ -51,7 +51,7 @@ def within_limits(process: subprocess.Popen[str], limits: ExportLimits, folder: 
         while not ended.wait(LOOK_S) and process.poll() is None:
             watch.reason = judge_usage(measure(process.pid, folder), limits, disk)
             if watch.reason:
-                end_exporter(process)
+                end_program(process)
                 return
 
     looking = threading.Thread(target=look, daemon=True)
@@ -61,13 +61,6 @@ def within_limits(process: subprocess.Popen[str], limits: ExportLimits, folder: 
     finally:
         ended.set()
         looking.join()
-
-
-def end_exporter(process: subprocess.Popen[str]) -> None:
-    """Kill the exporter and all processes that it started. Does nothing if it has ended."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def judge_usage(usage: Usage, limits: ExportLimits, disk: str) -> str | None:

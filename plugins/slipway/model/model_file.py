@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Part, Seconds
+from slipway.model.field_types import Part, Seconds, check_schedule
 from slipway.model.gate_settings import GateSettings
 from slipway.model.hub import COMMIT
+from slipway.model.load_settings import LoadSettings
 from slipway.model.source_settings import HubSource, SourceSettings
 from slipway.model.target_settings import TargetSettings
 from slipway.release import ExportLimits, ExportOptions, Retention
 
 IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
-PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 DEFAULT_EXPORT = ExportOptions()
 DEFAULT_LIMITS = ExportLimits()
 DEFAULT_RETENTION = Retention()
@@ -131,6 +131,9 @@ class ModelFile(Part):
     image: ImageSettings = ImageSettings()
     target: TargetSettings = TargetSettings()
     gate: GateSettings
+    load_test: LoadSettings | None = Field(
+        default=None, description="Gives the model a DAG `load_test_NAME`. If left out: it has none."
+    )
     rollout_timeout_s: Seconds = Field(default=900, description="How long new pods may take to become ready.")
     address_timeout_s: Seconds = Field(
         default=600,
@@ -153,17 +156,19 @@ class ModelFile(Part):
     @field_validator("schedule")
     @classmethod
     def _airflow_accepts_it(cls, schedule: str | None) -> str | None:
-        from croniter import CroniterBadDateError, croniter
+        return check_schedule(schedule)
 
-        if schedule is None or schedule in PRESETS:
-            return schedule
-        if not croniter.is_valid(schedule):
-            raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
-        try:
-            croniter(schedule).get_next()
-        except CroniterBadDateError as error:  # Airflow would raise it too, for all DAGs of the file
-            raise ValueError("is a time that never comes") from error
-        return schedule
+    @model_validator(mode="after")
+    def _load_test_can_run(self) -> ModelFile:
+        if self.load_test is None:
+            return self
+        if is_temporary(self):
+            raise ValueError(
+                "load_test has no effect on a temporary cluster, which keeps nothing live: leave one of them out"
+            )
+        if self.load_test.images == "labelled" and self.gate.quality is None:
+            raise ValueError("load_test.images: labelled needs gate.quality")
+        return self
 
     @model_validator(mode="after")
     def _temporary_cluster_keeps_nothing(self) -> ModelFile:

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -113,6 +113,21 @@ def _messages(descriptors: bytes) -> Any:
     for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
         pool.Add(file)
     return pool
+
+
+def requests_with_images(descriptors: bytes, grpc_request: str, images: Sequence[str]) -> list[str]:
+    """Copies of a PredictRequest (base64) with other images (base64url), each as the only value of its only input."""
+    from google.protobuf import message_factory
+
+    found = _messages(descriptors).FindMessageTypeByName("tensorflow.serving.PredictRequest")
+    message: Any = message_factory.GetMessageClass(found)()
+    message.ParseFromString(base64.b64decode(grpc_request))
+    [name] = message.inputs
+    requests = []
+    for image in images:
+        message.inputs[name].string_val[:] = [image.encode()]
+        requests.append(base64.b64encode(message.SerializeToString(deterministic=True)).decode())
+    return requests
 
 
 def send_grpc_request(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcError:

@@ -49,7 +49,7 @@ def pin_labelled_set(
 
     Raises InputRefused, StoreError.
     """
-    images = tuple(_read_set(path, name))
+    images = read_labelled_set(path, name)
     facts = [to_dict(image) for image in images]
     digest = digest_of(facts)
     key = labelled_set_key(model, digest)
@@ -63,15 +63,32 @@ def read_images(bounds: QualityBounds) -> tuple[LabelledImage, ...]:
     return tuple(from_dict(LabelledImage, image) for image in read_json(bounds.uri)["images"])
 
 
-def _read_set(path: Path, name: str) -> Iterator[LabelledImage]:
+def read_labelled_set(path: Path, name: str) -> tuple[LabelledImage, ...]:
     """The images of the set `name` next to the model file at `path`. Raises InputRefused."""
+    place, where = _find(path, name, "gate.quality.set")
+    labels = _of_folder(place, where) if place.is_dir() else _of_table(place, where)
+    return tuple(_read(place if place.is_dir() else place.parent, labels, where))
+
+
+def read_image_folder(path: Path, name: str) -> tuple[LabelledImage, ...]:
+    """The images of the folder `name` next to the model file at `path`, without labels. Raises InputRefused."""
+    place, where = _find(path, name, "load_test.images")
+    files = [file for file in place.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return tuple(_read(place, {file.relative_to(place).as_posix(): "" for file in files}, where))
+
+
+def _find(path: Path, name: str, field: str) -> tuple[Path, str]:
+    """The place of a set, and how messages name it."""
     shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
-    where = f"{shown}: gate.quality.set: {name}"
+    where = f"{shown}: {field}: {name}"
     place = (path.parent / name).resolve()
     if not place.exists() or not place.is_relative_to(path.parent.resolve()):
         raise InputRefused(f"{where} does not exist next to the model file. Next: fix the path")
-    labels = _of_folder(place, where) if place.is_dir() else _of_table(place, where)
-    folder = place if place.is_dir() else place.parent
+    return place, where
+
+
+def _read(folder: Path, labels: dict[str, str], where: str) -> Iterator[LabelledImage]:
+    """The images with their labels, by their paths in the folder. Raises InputRefused."""
     if not labels or len(labels) > MAX_IMAGES:
         raise InputRefused(f"{where} has {len(labels)} images. Next: give it 1 to {MAX_IMAGES}")
     if missing := [image for image in labels if not (folder / image).is_file()]:

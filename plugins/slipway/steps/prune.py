@@ -21,6 +21,8 @@ from slipway.names import (
     breaks_folder,
     dag_id,
     digest_of,
+    load_folder,
+    loads_folder,
     order_key,
     record_key,
     rendered_key,
@@ -50,6 +52,7 @@ class Holdings:
     manifests: frozenset[str]
     rendered: frozenset[str] = frozenset()  # manifests as `resolve` rendered them
     quality: frozenset[str] = frozenset()  # labelled sets
+    loads: frozenset[str] = frozenset()  # ids of releases with load tests
     orders: frozenset[int] = frozenset()  # numbers that were given to records
     breaks: frozenset[str] = frozenset()  # notes of runs that broke a Lease
 
@@ -120,6 +123,7 @@ def plan_prune(
     ]
     keys += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
     keys += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
+    keys += [load_folder(model, name) for name in sorted(holdings.loads - releases)]
     old = [record for record in records if record["run_id"] not in ids]
     left = [record for record in records if record["run_id"] in ids]
     return PrunePlan(
@@ -238,6 +242,7 @@ def read_holdings(store: Store, model: str) -> Holdings:
         manifests=frozenset(store.names(f"manifests/{model}")),
         rendered=frozenset(store.names(f"rendered/{model}")),
         quality=frozenset(store.names(f"quality/{model}")),
+        loads=frozenset(store.names(loads_folder(model))),
         orders=read_orders(store, model),
         breaks=frozenset(store.names(breaks_folder(model))),
     )

@@ -268,3 +268,10 @@ def test_a_registry_without_digests_keeps_the_live_tag(release, store):
         prune(here, images=frozenset({live}))
     registry.stop()
     assert registry.deleted == ["old", old]
+
+
+def test_load_tests_of_kept_releases_are_kept(record_of):
+    """The others go with their releases."""
+    records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
+    holdings = replace(NOTHING_HELD, loads=frozenset({"r1", "r2", "r3"}))
+    assert plan(records, holdings).keys == ("loads/digits-vit/r1",)

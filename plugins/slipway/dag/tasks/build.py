@@ -41,10 +41,10 @@ class ExportOperator(StageOperator):
 
     def on_kill(self) -> None:
         """End the exporter with its task."""
-        from slipway.model.limits import end_exporter
+        from slipway.programs import end_program
 
         if self._process is not None:
-            end_exporter(self._process)
+            end_program(self._process)
 
     def _started(self, process: subprocess.Popen[str]) -> None:
         self._process = process

@@ -1,0 +1,71 @@
+"""One load-test DAG for each model file with `load_test`: how much load does the live release bear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, chain
+
+from slipway.dag import task_ids
+from slipway.dag.forms import load_test_form
+from slipway.dag.graph import LOAD_PYTHON
+from slipway.dag.tasks.load import ChooseLoadOperator, LoadTestOperator
+from slipway.errors import InputRefused
+from slipway.model.load_settings import LoadSettings
+from slipway.model.served import read_model_file, served_files
+from slipway.names import asset_uri, load_test_dag_id
+from slipway.steps.load_test import plan_of
+
+DOC = """
+### {model} under load
+
+**choose** finds the live release and its address. **load test** sends it requests at rates that rise step by step, then lets some users
+ask again as soon as they have an answer. It checks label, confidence and version of every answer. It keeps the figures, a picture
+and Locust's report with the release, in the artifact store below `loads/{model}/`.
+
+The load reaches whatever answers at the model's public address. It ends by itself after {seconds} seconds, and with its task.
+"""
+
+
+def load_test_dag(model: str, settings: LoadSettings) -> DAG:
+    """The DAG that tests a model's live release under load."""
+    plan = plan_of(settings, {})
+    with DAG(
+        load_test_dag_id(model),
+        description=f"How much load the live release of {model} bears.",
+        doc_md=DOC.format(model=model, seconds=plan.steps * plan.step_s),
+        schedule=_schedule(model, settings),
+        params=load_test_form(plan),
+        max_active_runs=1,
+        default_args={"retries": 0},  # a second test would find a server that the first one has warmed
+        tags=["slipway", "load test"],
+    ) as dag:
+        choose = ChooseLoadOperator(task_id=task_ids.CHOOSE, model=model)
+        test = LoadTestOperator(task_id=task_ids.LOAD_TEST, task_display_name="load test", load_python=LOAD_PYTHON)
+        chain(choose, test)
+    return dag
+
+
+def _schedule(model: str, settings: LoadSettings) -> Any:
+    """A schedule, the model's Asset, which each proven release updates, or both."""
+    released = [Asset(name=model, uri=asset_uri(model), group="slipway")]
+    if not settings.after_release:
+        return settings.schedule
+    if settings.schedule is None:
+        return released
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(settings.schedule, timezone="UTC"), assets=released)
+
+
+def settings_of(path: Path) -> LoadSettings | None:
+    """A model file's `load_test`; None if it has none, or is refused."""
+    try:
+        return read_model_file(path).load_test
+    except InputRefused:
+        return None
+
+
+for served in served_files():
+    if found := settings_of(served):
+        load_test = load_test_dag(served.stem, found)
+        globals()[load_test.dag_id] = load_test

@@ -1,0 +1,139 @@
+"""The load test's request: what is asked, of which address, how often and for how long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from load_errors import LoadRefused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request and the answer to it. The first answer of a server without load counts, if the request names none."""
+
+    name: str
+    rest_body: str
+    grpc_request: bytes  # a serialised tensorflow.serving.PredictRequest without version
+    labels: tuple[str, ...] = ()
+    confidence: float | None = None  # 0 to 1
+    tolerance: float = 0.01  # the largest allowed difference of the confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A model server's addresses, and the model and version that must answer."""
+
+    rest: str | None  # http://HOST:PORT
+    grpc: str | None  # HOST:PORT
+    model: str
+    version: int
+
+    @property
+    def path(self) -> str:
+        """The REST path: only this version answers there."""
+        return f"/v1/models/{self.model}/versions/{self.version}:predict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A part of the test: a constant rate, or a number of users each of which asks again as soon as it has an answer."""
+
+    kind: Literal["rate", "closed"]
+    users: int
+    seconds: float
+    settle_s: float  # the beginning, which is in no latency
+    rate_per_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As reports show it."""
+        return f"{self.rate_per_s:g}/s" if self.kind == "rate" else f"{self.users} users"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What the server must do at a rate for it to count as borne."""
+
+    p95_ms: float | None = None
+    least_share: float = 0.95  # of the asked rate that must be reached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The whole test."""
+
+    target: Target
+    questions: tuple[Question, ...]
+    descriptors: bytes  # a serialised FileDescriptorSet with TF Serving's messages
+    steps: tuple[Step, ...]
+    objective: Objective
+    grpc_share: float  # of the users, 0 to 1
+
+    @property
+    def seconds(self) -> float:
+        """How long all steps take."""
+        return sum(step.seconds for step in self.steps)
+
+
+USER_PER_S = 0.5  # requests of one user at a constant rate: an answer may take two seconds before the rate falls
+
+
+def rate_step(rate_per_s: float, *, seconds: float, settle_s: float) -> Step:
+    """A step of constant rate, with the users that it needs."""
+    users = max(1, round(rate_per_s / USER_PER_S))
+    return Step(kind="rate", users=users, seconds=seconds, settle_s=settle_s, rate_per_s=users * USER_PER_S)
+
+
+def closed_step(users: int, *, seconds: float, settle_s: float) -> Step:
+    """A step in which each user asks again at once."""
+    return Step(kind="closed", users=users, seconds=seconds, settle_s=settle_s)
+
+
+def read_request(path: Path) -> Request:
+    """Read a request. Raises LoadRefused."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        return _request(given)
+    except OSError as error:
+        raise LoadRefused(f"{path}: {error.strerror}. Next: name a file that exists.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoadRefused(f"{path}: {type(error).__name__}: {error}. Next: see the form in load.py --help.") from error
+
+
+def _request(given: dict[str, Any]) -> Request:
+    import base64
+
+    target = Target(**given["target"])
+    if not target.rest and not target.grpc:
+        raise ValueError("target has neither rest nor grpc")
+    questions = tuple(
+        Question(
+            name=str(one["name"]),
+            rest_body=str(one["rest_body"]),
+            grpc_request=base64.b64decode(one["grpc_request"]),
+            labels=tuple(one.get("labels") or ()),
+            confidence=one.get("confidence"),
+            tolerance=float(one.get("tolerance", 0.01)),
+        )
+        for one in given["questions"]
+    )
+    if not questions:
+        raise ValueError("no questions")
+    plan = given["plan"]
+    times = {"seconds": float(plan["step_s"]), "settle_s": float(plan["settle_s"])}
+    if not 0 <= times["settle_s"] < times["seconds"]:
+        raise ValueError("plan.settle_s is not below plan.step_s")
+    steps = [rate_step(float(rate), **times) for rate in plan["rates_per_s"]]
+    steps += [closed_step(int(users), **times) for users in plan["closed_users"]]
+    share = 1.0 if not target.rest else 0.0 if not target.grpc else float(given.get("grpc_share", 0.5))
+    return Request(
+        target=target,
+        questions=questions,
+        descriptors=base64.b64decode(given["descriptors"]),
+        steps=tuple(steps),
+        objective=Objective(**given.get("objective", {})),
+        grpc_share=share,
+    )

@@ -1,0 +1,187 @@
+"""What Locust runs: users that check every answer, the steps of the load, and the samples of all processes.
+
+`load.py` starts Locust with this file; the environment variable SLIPWAY_LOAD names the request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.experimental.gevent as grpc_gevent
+from answers import PREDICT, Messages, Wrong, check, read_grpc, read_rest
+from load_request import USER_PER_S, read_request
+from locust import LoadTestShape, User, events, task
+from locust.contrib.fasthttp import FastHttpUser
+from locust.runners import MasterRunner, WorkerRunner
+from locust.user.wait_time import constant_pacing
+from questions import prepared
+from samples import Sample
+
+grpc_gevent.init_gevent()
+
+REQUEST = read_request(Path(os.environ["SLIPWAY_LOAD"]))
+QUESTIONS = prepared(REQUEST)
+MESSAGES = Messages(REQUEST.descriptors) if REQUEST.target.grpc else None
+TIMEOUT_S = 20.0  # of one request
+STEP, SAMPLES = "slipway-step", "slipway-samples"  # names of the messages between Locust's processes
+PACING = constant_pacing(1 / USER_PER_S)
+
+
+class Now:
+    """The step that runs: the master says which, and each process notes when it heard of it."""
+
+    number = -1
+    began_s = 0.0
+    samples: list[Sample] = []  # noqa: RUF012 - one list for the process
+
+    @classmethod
+    def enter(cls, number: int) -> None:
+        """Begin a step."""
+        cls.number, cls.began_s = number, time.monotonic()
+
+    @classmethod
+    def keep(cls, number: int, began_s: float, ms: float, protocol: str, wrong: str) -> None:
+        """Keep a sample of the step in which its request began."""
+        cls.samples.append(Sample(number, began_s, ms, protocol, wrong))
+
+
+class Asking:
+    """What both kinds of users do: ask a question at random, check the answer, wait."""
+
+    def wait_time(self) -> float:
+        """Nothing in a closed loop; else as long as the user's share of the rate says."""
+        return 0.0 if Now.number >= 0 and REQUEST.steps[Now.number].kind == "closed" else float(PACING(self))
+
+    def measured(self, protocol: str, ask: Any) -> None:
+        """Ask, check, and keep the sample."""
+        place = random.randrange(len(QUESTIONS))  # noqa: S311 - which picture is sent
+        number, began = Now.number, time.monotonic()
+        offset, wrong = began - Now.began_s, ""
+        try:
+            size = ask(place)
+        except Wrong as error:
+            wrong, size = str(error), 0
+        ms = (time.monotonic() - began) * 1000
+        Now.keep(number, offset, ms, protocol, wrong)
+        self.environment.events.request.fire(  # type: ignore[attr-defined]
+            request_type=protocol,
+            name=REQUEST.steps[number].name if number >= 0 else "before",
+            response_time=ms,
+            response_length=size,
+            exception=Wrong(wrong) if wrong else None,
+            context={},
+        )
+
+
+class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
+    """Asks over REST, on a connection that it keeps."""
+
+    abstract = REQUEST.grpc_share >= 1
+    weight = round(100 * (1 - REQUEST.grpc_share))
+    host = REQUEST.target.rest or "http://127.0.0.1"
+    network_timeout = connection_timeout = TIMEOUT_S
+    max_redirects = max_retries = 0
+
+    @task
+    def ask(self) -> None:
+        """One question."""
+        self.measured("rest", self._ask)
+
+    def _ask(self, place: int) -> int:
+        question = QUESTIONS[place]
+        response = self.client.client.urlopen(
+            REQUEST.target.rest + REQUEST.target.path, method="POST", payload=question.rest_body
+        )
+        body = response.content
+        check(question, *read_rest(response.status_code, body))
+        return len(body)
+
+
+class GrpcUser(Asking, User):  # type: ignore[misc]
+    """Asks over gRPC, on a channel of its own."""
+
+    abstract = REQUEST.grpc_share <= 0
+    weight = round(100 * REQUEST.grpc_share)
+
+    def __init__(self, environment: Any) -> None:
+        """Open the channel. Without the option, channels of one process share a connection."""
+        super().__init__(environment)
+        self.channel = grpc.insecure_channel(REQUEST.target.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.call = self.channel.unary_unary(PREDICT, response_deserializer=MESSAGES.response.FromString)
+
+    def on_stop(self) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+    @task
+    def ask(self) -> None:
+        """One question."""
+        self.measured("grpc", self._ask)
+
+    def _ask(self, place: int) -> int:
+        question = QUESTIONS[place]
+        try:
+            response = self.call(MESSAGES.with_version(question, REQUEST.target.version), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise Wrong(f"gRPC {error.code().name}") from error
+        check(question, *read_grpc(response, REQUEST.target))
+        return int(response.ByteSize())
+
+
+class Steps(LoadTestShape):
+    """The steps one after another; the test ends after the last."""
+
+    def __init__(self) -> None:
+        """Begin with the first."""
+        super().__init__()
+        self.number = -1
+
+    def tick(self) -> tuple[int, float] | None:
+        """The users of the step that runs now, and how fast they begin."""
+        end_s, run_s = 0.0, self.get_run_time()
+        for number, step in enumerate(REQUEST.steps):
+            end_s += step.seconds
+            if run_s < end_s:
+                if number != self.number:
+                    self._enter(number)
+                return step.users, max(1.0, step.users / max(1.0, step.settle_s))
+        return None
+
+    def _enter(self, number: int) -> None:
+        self.number = number
+        Now.enter(number)
+        if isinstance(self.runner, MasterRunner):
+            self.runner.send_message(STEP, number)
+        print(f"step {number + 1} of {len(REQUEST.steps)}: {REQUEST.steps[number].name}", flush=True)
+
+
+@events.init.add_listener
+def connect(environment: Any, **_: Any) -> None:
+    """Send steps from the master to the workers, and samples back."""
+    if isinstance(environment.runner, WorkerRunner):
+        environment.runner.register_message(STEP, lambda msg, **_: Now.enter(int(msg.data)))
+
+
+@events.report_to_master.add_listener
+def send_samples(data: dict[str, Any], **_: Any) -> None:
+    """A worker's samples since its last report."""
+    data[SAMPLES], Now.samples = Now.samples, []
+
+
+@events.worker_report.add_listener
+def take_samples(data: dict[str, Any], **_: Any) -> None:
+    """On the master."""
+    Now.samples += [Sample(*one) for one in data.get(SAMPLES, [])]
+
+
+@events.quitting.add_listener
+def write_samples(environment: Any, **_: Any) -> None:
+    """Write all samples for load.py; a worker has sent its own."""
+    if not isinstance(environment.runner, WorkerRunner):
+        Path(os.environ["SLIPWAY_LOAD_SAMPLES"]).write_text(json.dumps(Now.samples))

@@ -1,0 +1,118 @@
+"""A load test: its request to the program in `include/load`, and what its figures are worth. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.facts import JsonObject
+from slipway.release import LoadPlan
+from slipway.serving.golden import GoldenCase
+from slipway.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request to send many times. Without an expected answer, the server's first one counts."""
+
+    name: str
+    rest_body: str
+    grpc_request: str  # base64 of a serialised PredictRequest without version
+    labels: tuple[str, ...] = ()
+    confidence: float | None = None  # 0..1
+    tolerance: float = 0.01
+
+
+def questions_of_cases(cases: Iterable[GoldenCase]) -> tuple[Question, ...]:
+    """The golden cases as questions; a case of an archive has no confidence, and the first answer's counts."""
+    found = []
+    for case in cases:
+        promise = {} if case.reference is None else {
+            "confidence": case.reference.confidence, "tolerance": case.reference.tolerance,
+        }  # fmt: skip
+        found.append(
+            Question(
+                name=case.name,
+                rest_body=case.rest_body,
+                grpc_request=case.grpc_request,
+                labels=(case.reference.label,) if case.reference else case.labels,
+                **promise,
+            )
+        )
+    return tuple(found)
+
+
+def render_load_request(
+    plan: LoadPlan,
+    questions: Sequence[Question],
+    *,
+    model: str,
+    version: int,
+    rest: str,
+    grpc: str | None,
+    descriptors: bytes,
+) -> JsonObject:
+    """What `include/load/load.py` reads."""
+    return {
+        "target": {"rest": rest, "grpc": grpc if plan.grpc_share else None, "model": model, "version": version},
+        "questions": [
+            {
+                "name": one.name,
+                "rest_body": one.rest_body,
+                "grpc_request": one.grpc_request,
+                "labels": list(one.labels),
+                "confidence": one.confidence,
+                "tolerance": one.tolerance,
+            }
+            for one in questions
+        ],
+        "descriptors": base64.b64encode(descriptors).decode(),
+        "plan": {
+            "rates_per_s": list(plan.rates_per_s),
+            "closed_users": list(plan.closed_users),
+            "step_s": plan.step_s,
+            "settle_s": plan.settle_s,
+        },
+        "objective": {"p95_ms": plan.p95_ms},
+        "grpc_share": plan.grpc_share,
+    }
+
+
+def judge_load(plan: LoadPlan, figures: JsonObject) -> Verdict:
+    """Whether the release bears what the model file asks; without `least_per_s` a test only measures, but wrong answers fail."""
+    wrong = {kind: count for step in figures["steps"] for kind, count in step["errors"].items() if kind in WRONG}
+    if wrong:
+        kinds = ", ".join(f"{count} times {kind}" for kind, count in wrong.items())
+        return Verdict.failed(f"load: {kinds}: the release answers wrongly under load")
+    best, least = figures["holds_up_to_per_s"], plan.least_per_s
+    said = describe_load(figures)
+    if least is not None and (best is None or best < least):
+        return Verdict.failed(f"load: {said}; the model file asks {least:g}/s")
+    return Verdict.passed(f"load: {said}")
+
+
+# Answers that no overload explains; the program's own words (include/load/answers.py).
+WRONG = frozenset({"wrong label", "wrong confidence", "another version", "no label and confidence in the answer"})
+
+
+def describe_load(figures: JsonObject) -> str:
+    """The figures in one line: up to which rate the objective holds, the latency there, and the most that was reached."""
+    steps, best = figures["steps"], figures["holds_up_to_per_s"]
+    objective = figures["objective"]["p95_ms"]
+    limit = f"p95 {objective:g} ms" if objective is not None else "no error"
+    if best is None:
+        said = f"the objective ({limit}) holds at no rate"
+    else:
+        at = next(step for step in steps if step["kind"] == "rate" and step["asked_per_s"] == best)
+        said = f"the objective ({limit}) holds up to {best:g}/s, with p95 {_ms(at['p95_ms'])}"
+    closed = [step for step in steps if step["kind"] == "closed" and not step["errors"]]
+    if closed:
+        most = max(closed, key=lambda step: float(step["reached_per_s"]))
+        said += f"; at most {most['reached_per_s']:g}/s with {most['users']} users, p95 {_ms(most['p95_ms'])}"
+    return said
+
+
+def _ms(value: Any) -> str:
+    return "not measured" if value is None else f"{value:g} ms"

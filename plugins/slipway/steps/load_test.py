@@ -1,0 +1,156 @@
+"""A load test of the live release: what is asked of which address, and where the figures are kept."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from slipway.errors import InputRefused, LoadTestFailed
+from slipway.facts import LoadTarget, LoadTest
+from slipway.kubernetes.address import find_service_url, service_grpc_address
+from slipway.kubernetes.api import read_object
+from slipway.model.load_settings import LoadSettings
+from slipway.model.served import read_model_file
+from slipway.names import load_folder, load_key
+from slipway.paths import SERVED
+from slipway.programs import Started
+from slipway.records.history import read_current_history, release_of_record
+from slipway.records.record import Record
+from slipway.records.store import Store, fetch_from_store, read_bytes, read_json
+from slipway.release import LoadPlan, Release
+from slipway.scratch import scratch_folder
+from slipway.serving.client import requests_with_images
+from slipway.serving.golden import cases_from
+from slipway.serving.labelled_set import read_image_folder, read_labelled_set
+from slipway.serving.load import Question, judge_load, questions_of_cases, render_load_request
+from slipway.serving.load_program import run_load_test
+from slipway.steps.location import target_now, target_of_model_file
+from slipway.steps.settings import Settings
+
+FIGURES = "load.json"
+
+log = logging.getLogger(__name__)
+
+
+def choose_load_target(model: str, settings: Settings, changes: dict[str, Any], *, run_id: str) -> LoadTarget:
+    """The live release and its address now. `changes` are what the form says instead of the model file.
+
+    Raises InputRefused, StoreError, ClusterUnreachable.
+    """
+    asked = read_model_file(SERVED / f"{model}.yaml").load_test
+    if asked is None:
+        raise InputRefused(f"include/served/{model}.yaml: has no load_test. Next: add it, see docs/load.md")
+    store = Store(settings.store)
+    history = read_current_history(store, model)
+    record = history.good
+    if record is None or not history.settled:
+        raise InputRefused(f"model {model}: no release is live and proven. Next: trigger its refresh")
+    target = target_now(record, target_of_model_file(model, settings))
+    release, export, _ = release_of_record(
+        record, run_id=run_id, store=store.uri, installation=record["release"].get("installation"), target=target
+    )
+    rest, grpc = _addresses(release)
+    return LoadTarget(
+        model=model,
+        run_id=run_id,
+        release_id=record["release_id"],
+        version=record["version"],
+        rest=rest,
+        grpc=grpc,
+        export=export,
+        plan=plan_of(asked, changes),
+        store=store.uri,
+        before=_test_before(store, history.proven(), record),
+    )
+
+
+def plan_of(asked: LoadSettings, changes: dict[str, Any]) -> LoadPlan:
+    """The plan of the model file, with what the form says instead. Raises InputRefused."""
+    try:
+        asked = LoadSettings.model_validate({**asked.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputRefused(
+            f"Param {'.'.join(map(str, first['loc'])) or 'rates_per_s'}: {first['msg']}. Next: correct it"
+        ) from error
+    return LoadPlan(**{name: getattr(asked, name) for name in LoadPlan.__dataclass_fields__})
+
+
+def _addresses(release: Release) -> tuple[str, str | None]:
+    """The live release's REST URL and gRPC address. Raises InputRefused if it has no address yet."""
+    verdict, url = find_service_url(release)
+    if url is None:
+        raise InputRefused(f"{verdict.reason}. Next: wait until it has one, and clear this task")
+    if release.address is not None:
+        return url, release.grpc_address
+    service = read_object(release.target, "Service", release.service)
+    return url, service_grpc_address(service) if service else None
+
+
+def _test_before(store: Store, proven: tuple[Record, ...], live: Record) -> str | None:
+    """The URI of the newest test of the release before the live one that has any, for the same picture."""
+    for record in proven:
+        if record["release_id"] != live["release_id"]:
+            tests = store.names(load_folder(live["model"], record["release_id"]))
+            if tests:
+                return store.uri_of(f"{load_folder(live['model'], record['release_id'])}/{tests[-1]}/{FIGURES}")
+    return None
+
+
+def run_test(target: LoadTarget, *, python: str, started: Started) -> LoadTest:
+    """Load the release and keep the figures. Raises LoadTestFailed, LoadTestUnfinished, StoreError."""
+    descriptors = read_bytes(target.export.descriptors_uri)
+    with scratch_folder("load") as scratch:
+        request = render_load_request(
+            target.plan,
+            _questions(target, descriptors),
+            model=target.model,
+            version=target.version,
+            rest=target.rest,
+            grpc=target.grpc,
+            descriptors=descriptors,
+        )
+        before = fetch_from_store(target.before, scratch / "before.json") if target.before else None
+        out, figures = run_load_test(request, python=python, scratch=scratch, started=started, before=before)
+        uri = _keep(target, out)
+    verdict = judge_load(target.plan, figures)
+    log.info("%s; kept at %s", verdict.reason, uri)
+    if verdict.outcome != "pass":
+        raise LoadTestFailed(f"{verdict.reason}. Next: look at {uri}/load.png and report.html")
+    return LoadTest(
+        uri=uri, release_id=target.release_id, version=target.version, reason=verdict.reason, figures=figures
+    )
+
+
+def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:
+    """The golden cases, or the images that the plan names instead, as requests like the first golden case's."""
+    golden = questions_of_cases(cases_from(read_json(target.export.golden_uri)))
+    if target.plan.images == "golden":
+        return golden
+    where = SERVED / f"{target.model}.yaml"
+    if target.plan.images == "labelled":
+        quality = read_model_file(where).gate.quality
+        if quality is None:
+            raise InputRefused(
+                f"{where.name}: load_test.images: labelled needs gate.quality. Next: give it, or use golden"
+            )
+        images = read_labelled_set(where, quality.set)
+    else:
+        images = read_image_folder(where, target.plan.images)
+    requests = requests_with_images(descriptors, golden[0].grpc_request, [image.data for image in images])
+    return tuple(
+        Question(name=image.name, rest_body=image.rest_body, grpc_request=request)
+        for image, request in zip(images, requests, strict=True)
+    )
+
+
+def _keep(target: LoadTarget, out: Path) -> str:
+    """Store the test's files with the release; the figures last, which mark it as complete."""
+    store = Store(target.store)
+    files = sorted(out.iterdir(), key=lambda file: file.name == FIGURES)
+    for file in files:
+        store.put_file(file, load_key(target.model, target.release_id, target.run_id, file.name))
+    return store.uri_of(load_key(target.model, target.release_id, target.run_id, ""))[:-1]

@@ -1,0 +1,46 @@
+"""The load-test DAGs, one for each model file with `load_test`."""
+
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import Asset
+
+from slipway.model.load_settings import LoadSettings
+
+
+@pytest.fixture
+def dag_of():
+    """Makes the DAG of these settings."""
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    file = Path(__file__).parents[2] / "dags" / "load_test.py"
+    spec = spec_from_file_location("load_test_dag", file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda **settings: module.load_test_dag("my-vit", LoadSettings(**settings))
+
+
+def test_it_chooses_and_tests(dag_of):
+    """Two tasks, never two tests of one model at once, and no second try: it would find a warm server."""
+    dag = dag_of()
+    assert [task.task_id for task in dag.topological_sort()] == ["choose", "load_test"]
+    assert (dag.dag_id, dag.max_active_runs, dag.get_task("load_test").retries) == ("load_test_my_vit", 1, 0)
+    assert dag.get_task("load_test").retry_delay >= timedelta()
+
+
+def test_by_hand_by_schedule_or_after_a_release(dag_of):
+    """Each alone, or schedule and release together."""
+    released = Asset(name="my-vit", uri="x-slipway://served/my-vit")
+    assert dag_of().schedule is None
+    assert dag_of(schedule="@daily").schedule == "@daily"
+    assert [asset.uri for asset in dag_of(after_release=True).schedule] == [released.uri]
+    both = dag_of(after_release=True, schedule="0 4 * * *").schedule
+    assert both.timetable.__class__.__name__ == "CronTriggerTimetable"
+
+
+def test_an_empty_form_is_valid(dag_of):
+    """It means what the model file says."""
+    dag = dag_of()
+    dag.params.validate()
+    assert {name: dag.params[name] for name in dag.params} == {"rates_per_s": None, "step_s": None}

@@ -1,0 +1,133 @@
+"""The load test's program on a small real server."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from small_server import start_server, stop_server
+
+LOADER = Path(__file__).parents[2] / "include" / "load"
+
+pytestmark = pytest.mark.model  # it needs an environment of its own
+PLAN = {"rates_per_s": [4], "closed_users": [2], "step_s": 5, "settle_s": 1}
+
+
+class Served(BaseHTTPRequestHandler):
+    """Answers as a model server does; `wrong` answers from now on are wrong."""
+
+    protocol_version = "HTTP/1.1"
+    wrong, asked, lock = 0, 0, threading.Lock()
+
+    def do_POST(self):
+        """One prediction."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with Served.lock:
+            Served.asked += 1
+            label = "8" if Served.asked > 10 and Served.wrong > 0 else "3"
+            Served.wrong -= label == "8"
+        body = json.dumps({"predictions": [{"label": label, "confidence": 0.9}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words):
+        """Nothing."""
+
+
+@pytest.fixture
+def server():
+    """The server; it counts what it was asked."""
+    Served.wrong = Served.asked = 0
+    started = start_server(Served)
+    yield started
+    stop_server(started)
+
+
+@pytest.fixture
+def command(load_python, server, tmp_path):
+    """The command that tests the server under load."""
+    request = {
+        "target": {"rest": f"http://127.0.0.1:{server.server_port}", "grpc": None, "model": "vit", "version": 3},
+        "questions": [{"name": "three", "rest_body": "{}", "grpc_request": "", "labels": ["3"]}],
+        "descriptors": "",
+        "plan": PLAN,
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    return [load_python, LOADER / "load.py", "--request", tmp_path / "request.json", "--out", tmp_path / "out"]
+
+
+def run(command, *words):
+    """Run the program to its end."""
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_test_ends_by_itself_and_leaves_its_figures(command, tmp_path, workers):
+    """In one process, or by a master and two workers: figures, a picture, Locust's report, and every sample."""
+    done = run(command, "--workers", str(workers))
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "out" / "load.json").read_text())
+    rate, closed = figures["steps"]
+    assert rate["errors"] == closed["errors"] == {}
+    assert rate["requests"] > 4
+    assert closed["reached_per_s"] > rate["reached_per_s"]
+    assert rate["p50_ms"] <= rate["p95_ms"] <= rate["p99_ms"]
+    assert "2 users: " in done.stdout
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names >= {"load.json", "load.png", "report.html", "locust_stats.csv", "samples.csv"}
+    assert (tmp_path / "out" / "load.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "out" / "samples.csv").read_text().splitlines()) > 10
+
+
+def test_a_wrong_answer_is_an_error(command, tmp_path):
+    """It is counted by its kind, and its step has no latency."""
+    Served.wrong = 3
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "out" / "load.json").read_text())
+    assert figures["errors"] == 3
+    assert "errors: 3 times wrong label" in done.stdout
+
+
+def test_refused_if_the_server_answers_wrongly_without_load(command, server, tmp_path):
+    """One line names the server and the question; there is no output."""
+    stop_server(server)
+    done = run(command)
+    assert (done.returncode, (tmp_path / "out").exists()) == (1, False)
+    [line] = done.stderr.splitlines()[-1:]
+    assert (
+        f"http://127.0.0.1:{server.server_port}: question three: no answer, before there was any load. Next: " in line
+    )
+
+
+def test_the_load_ends_with_whoever_started_it(command):
+    """If standard input ends, as when the task is killed, no request is sent any more."""
+    process = subprocess.Popen(
+        [*command, "--workers", "1", "--end-with-stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end_s = time.monotonic() + 300
+        while Served.asked < 5:
+            assert process.poll() is None
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        process.stdin.close()
+        process.wait(timeout=60)
+        time.sleep(1)
+        seen = Served.asked
+        time.sleep(2)
+        assert Served.asked == seen
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)

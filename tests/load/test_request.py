@@ -1,0 +1,97 @@
+"""The load test's request, and what is wrong with an answer."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from answers import Wrong, answered, check, read_grpc, read_rest
+from load_errors import LoadRefused
+from load_request import Question, Target, read_request
+
+GOOD = {
+    "target": {"rest": "http://127.0.0.1:1", "grpc": None, "model": "vit", "version": 3},
+    "questions": [{"name": "three", "rest_body": "{}", "grpc_request": "", "labels": ["3"]}],
+    "descriptors": "",
+    "plan": {"rates_per_s": [2, 5], "closed_users": [4], "step_s": 10, "settle_s": 2},
+}
+TARGET = Target(rest="http://127.0.0.1:1", grpc=None, model="vit", version=3)
+QUESTION = Question(name="three", rest_body="{}", grpc_request=b"")
+
+
+def read(tmp_path, **changes):
+    """Read the good request with these changes."""
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(GOOD | changes))
+    return read_request(file)
+
+
+def test_a_request_is_read(tmp_path):
+    """Rates become steps with users; without a gRPC address all users ask over REST."""
+    request = read(tmp_path)
+    assert [step.name for step in request.steps] == ["2/s", "5/s", "4 users"]
+    assert (request.seconds, request.grpc_share, request.target.path) == (30, 0, "/v1/models/vit/versions/3:predict")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": {"rest": None, "grpc": None, "model": "vit", "version": 3}},
+        {"questions": []},
+        {"plan": GOOD["plan"] | {"settle_s": 10}},
+        {"plan": {}},
+        {"target": {"where": "here"}},
+        {"questions": 3},
+    ],
+    ids=["no address", "no question", "nothing measured", "no plan", "another field", "no list"],
+)
+def test_refused_in_one_line(tmp_path, changes):
+    """The line names the file and what is wrong."""
+    with pytest.raises(LoadRefused, match=r"request\.json: \w+Error: .* Next: "):
+        read(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wrong"),
+    [
+        (0, None, "no answer"),
+        (503, "", "HTTP 503"),
+        (200, "not JSON", "no label and confidence in the answer"),
+        (200, '{"predictions": []}', "no label and confidence in the answer"),
+    ],
+)
+def test_an_answer_without_a_prediction(status, body, wrong):
+    """Each has a kind of its own, of which reports show the number."""
+    with pytest.raises(Wrong, match=f"^{wrong}$"):
+        read_rest(status, body)
+
+
+def test_a_prediction_is_read():
+    """Label and confidence of the first."""
+    assert read_rest(200, '{"predictions": [{"label": "3", "confidence": 0.9}]}') == ("3", 0.9)
+
+
+def response(version, *, floats=(0.5,)):
+    """A gRPC answer."""
+    return SimpleNamespace(
+        model_spec=SimpleNamespace(version=SimpleNamespace(value=version)),
+        outputs={
+            "label": SimpleNamespace(string_val=[b"3"]),
+            "confidence": SimpleNamespace(float_val=floats, tensor_content=b"\0\0\0\x3f"),
+        },
+    )
+
+
+def test_a_grpc_answer_names_its_version():
+    """An answer of another version is wrong, however right its label. The number has two encodings."""
+    assert read_grpc(response(3), TARGET) == read_grpc(response(3, floats=()), TARGET) == ("3", 0.5)
+    with pytest.raises(Wrong, match=r"^another version$"):
+        read_grpc(response(2), TARGET)
+
+
+def test_the_first_answer_counts_if_none_is_promised():
+    """Later answers must equal it."""
+    first = answered(QUESTION, "3", 0.9)
+    check(first, "3", 0.905)
+    for label, confidence, wrong in (("8", 0.9, "wrong label"), ("3", 0.8, "wrong confidence"), ("3", float("nan"), "wrong confidence")):  # fmt: skip
+        with pytest.raises(Wrong, match=f"^{wrong}$"):
+            check(first, label, confidence)

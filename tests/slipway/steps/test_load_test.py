@@ -1,0 +1,179 @@
+"""A load test of the live release: its target, its plan, and what is kept."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slipway.errors import InputRefused, LoadTestFailed, LoadTestUnfinished
+from slipway.facts import LoadTarget
+from slipway.model.load_settings import LoadSettings
+from slipway.names import load_folder
+from slipway.records.record import write_record
+from slipway.release import LoadPlan
+from slipway.serving import load_program
+from slipway.steps import load_test
+from slipway.steps.load_test import choose_load_target, plan_of, run_test
+from slipway.steps.settings import Settings
+
+SERVICE = {
+    "metadata": {"name": "tfs-server"},
+    "spec": {"ports": [{"name": "tf-serving-grpc", "port": 8500}, {"name": "tf-serving-restapi", "port": 8501}]},
+    "status": {"loadBalancer": {"ingress": [{"ip": "127.20.1.1"}]}},
+}
+PROGRAM = """
+import json, sys
+from pathlib import Path
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+request = json.loads(Path(words["--request"]).read_text())
+out = Path(words["--out"])
+out.mkdir()
+step = {"kind": "rate", "asked_per_s": 2, "users": 4, "reached_per_s": 2, "p95_ms": 10, "errors": {}}
+before = json.loads(Path(words["--before"]).read_text()) if "--before" in words else None
+figures = {"steps": [step], "holds_up_to_per_s": 2, "objective": request["objective"], "request": request, "before": before}
+(out / "load.json").write_text(json.dumps(figures))
+(out / "load.png").write_text("picture")
+print("step 1 of 1")
+"""
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path, store, connected, http_server, installation):  # noqa: PLR0917 - fixtures
+    """The model digits-vit with `load_test`, whose Service has an address; `served(**changes)` changes the settings."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    monkeypatch.setattr(load_test, "SERVED", folder)
+    monkeypatch.setattr("slipway.steps.location.SERVED", folder)
+    connected(http_server((200, json.dumps(SERVICE))))
+
+    def write(**changes):
+        golden = [{"name": "three", "image": "three.png", "label": "3"}]
+        file = {
+            "source": {"folder": "checkpoint"},
+            "gate": {"golden": golden},
+            "target": {"namespace": "shop"},
+            **changes,
+        }
+        (folder / "digits-vit.yaml").write_text(yaml.safe_dump(file))
+        return Settings(store=store.uri, registry=None, serving_image=None)
+
+    return write
+
+
+def target_of(settings, **changes):
+    """The target of a load test."""
+    return choose_load_target("digits-vit", settings, changes, run_id="test")
+
+
+def test_the_live_release_is_tested_at_its_address(served, store, record_of):
+    """REST and gRPC at the Service's address now, with the plan of the model file."""
+    write_record(store, record_of("good"))
+    target = target_of(served(load_test={"rates_per_s": [3], "p95_ms": 50}))
+    assert (target.rest, target.grpc, target.version) == ("http://127.20.1.1:8501", "127.20.1.1:8500", 7)
+    assert (target.plan.rates_per_s, target.plan.p95_ms, target.before) == ((3,), 50, None)
+
+
+@pytest.mark.parametrize(
+    ("records", "file", "said"),
+    [
+        ([], {"load_test": {}}, "no release is live and proven"),
+        ([("bad", "failed")], {"load_test": {}}, "no release is live and proven"),
+        ([("good", "live"), ("bad", "open")], {"load_test": {}}, "no release is live and proven"),
+        ([("good", "live")], {}, "has no load_test. Next: add it"),
+    ],
+    ids=["nothing", "only a failed one", "a run in between", "not in the model file"],
+)
+def test_refused_if_nothing_proven_serves(served, store, record_of, records, file, said):  # noqa: PLR0917
+    """What serves while a run changes it is not a release's figure."""
+    for minutes, (run_id, outcome) in enumerate(records):
+        write_record(store, record_of(run_id, outcome, minutes))
+    with pytest.raises(InputRefused, match=said):
+        target_of(served(**file))
+
+
+def test_the_form_changes_the_plan():
+    """Within what a model file may say."""
+    assert plan_of(LoadSettings(), {"rates_per_s": [5], "step_s": 10}) == LoadPlan(rates_per_s=(5,), step_s=10)
+    with pytest.raises(InputRefused, match=r"^Param rates_per_s: .*rising order\. Next: "):
+        plan_of(LoadSettings(), {"rates_per_s": [5, 1]})
+
+
+@pytest.fixture
+def target(export, store, case, tmp_path, monkeypatch):
+    """The target of a load test, and a program in place of Locust that answers at once."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    monkeypatch.setattr(load_program, "LOADER", program)
+    from dataclasses import asdict
+
+    golden = store.put_json({"cases": [asdict(case)]}, "golden.json")
+    (tmp_path / "descriptors").write_bytes(b"d")
+    descriptors = store.put_file(tmp_path / "descriptors", "descriptors.bin")
+    return LoadTarget(
+        model="digits-vit", run_id="test+1", release_id="r2", version=7, rest="http://127.0.0.1:1", grpc="127.0.0.1:2",
+        export=replace(export, golden_uri=golden, descriptors_uri=descriptors), plan=LoadPlan(rates_per_s=(2,), least_per_s=2), store=store.uri,
+    )  # fmt: skip
+
+
+def test_the_figures_are_kept_with_the_release(target, store, caplog):
+    """All files of the test; the result names their folder and says what the release bears."""
+    found = run_test(target, python=sys.executable, started=lambda _: None)
+    [run] = store.names(load_folder("digits-vit", "r2"))
+    assert found.uri == store.uri_of(f"{load_folder('digits-vit', 'r2')}/{run}")
+    assert store.names(f"loads/digits-vit/r2/{run}") == ["load.json", "load.png"]
+    assert found.reason == "load: the objective (no error) holds up to 2/s, with p95 10 ms"
+    assert found.figures["request"]["questions"][0]["labels"] == ["3"]
+
+
+def test_red_if_the_rate_does_not_hold(target, store):
+    """The figures are kept all the same, and the line says where."""
+    with pytest.raises(LoadTestFailed, match=r"the model file asks 4/s\. Next: look at file://.*/loads/digits-vit/r2/"):
+        run_test(
+            replace(target, plan=replace(target.plan, least_per_s=4)), python=sys.executable, started=lambda _: None
+        )
+    assert store.names(load_folder("digits-vit", "r2"))
+
+
+def test_the_release_before_is_in_the_picture(served, store, record_of, target):
+    """The newest test of another release that was proven live."""
+    write_record(store, record_of("first", release_id="r1"))
+    write_record(store, record_of("second", minutes=1, release_id="r2"))
+    store.put_json({"version": 6}, f"{load_folder('digits-vit', 'r1')}/a/load.json")
+    before = target_of(served(load_test={})).before
+    assert before == store.uri_of("loads/digits-vit/r1/a/load.json")
+    found = run_test(replace(target, before=before), python=sys.executable, started=lambda _: None)
+    assert found.figures["before"] == {"version": 6}
+
+
+def test_unfinished_if_the_program_fails(target, tmp_path):
+    """The program's last line is the reason; nothing is kept."""
+    (tmp_path / "program.py").write_text("import sys; print('the server is gone'); sys.exit(1)")
+    with pytest.raises(LoadTestUnfinished, match=r"^load test ended with status 1: the server is gone$"):
+        run_test(target, python=sys.executable, started=lambda _: None)
+
+
+def test_a_missing_interpreter_is_named(target):
+    """The line names the Variable."""
+    with pytest.raises(LoadTestUnfinished, match=r"/nowhere/python: No such file.* Next: set the Variable slipway_load_python"):  # fmt: skip
+        run_test(target, python="/nowhere/python", started=lambda _: None)
+
+
+def test_images_of_a_folder_are_asked_like_the_golden_cases(target, tmp_path, monkeypatch):
+    """Each becomes a request without a promised answer."""
+    monkeypatch.setattr(load_test, "SERVED", tmp_path)
+    monkeypatch.setattr(load_test, "requests_with_images", lambda _, __, images: [f"grpc {image}" for image in images])
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"a")
+    plan = replace(target.plan, images="pictures")
+    found = run_test(replace(target, plan=plan), python=sys.executable, started=lambda _: None)
+    [question] = found.figures["request"]["questions"]
+    assert (question["name"], question["labels"], question["grpc_request"]) == ("a.png", [], "grpc YQ==")
+    assert json.loads(question["rest_body"])["instances"] == ["YQ=="]
+
+
+def test_the_programs_place():
+    """The program ships with the package."""
+    assert Path(load_program.LOADER).is_file()
