@@ -58,7 +58,7 @@ def may(stand):
         ("get", "secrets", "-n", ELSEWHERE),
         ("create", "deployments.apps", "-n", ELSEWHERE),
         ("list", "pods", "--all-namespaces"),
-        ("get", "namespaces/default"),
+        ("get", "namespaces/default", "-n", "default"),
     ],
     ids=" ".join,
 )
