@@ -20,7 +20,6 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("apps", ("replicasets",), ("list",)),
     ("", ("pods/log",), ("get",)),
     ("", ("services/proxy",), ("create",)),
-    ("", ("namespaces",), ("get",)),  # its own, which preflight looks for in a GKE cluster
     ("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),
 )  # fmt: skip
 """API group, resources and verbs in the checkout's namespace. The tests' overlays contain no other kinds."""
@@ -30,7 +29,7 @@ CLUSTER_RULES: tuple[dict[str, list[str]], ...] = (
 )
 
 
-def render_role(namespace: str) -> dict[str, Any]:
+def _render_role(namespace: str) -> dict[str, Any]:
     """The Role with what a run uses in its namespace."""
     rules = [
         {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)} for group, resources, verbs in RULES
@@ -49,7 +48,7 @@ def render_access(namespace: str) -> dict[str, Any]:
     kinds = {"Role": {"name": ACCOUNT, "namespace": namespace}, "ClusterRole": {"name": namespace}}
     items: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": kinds["Role"]},
-        render_role(namespace),
+        _render_role(namespace),
         {
             "apiVersion": f"{RBAC}/v1",
             "kind": "ClusterRole",

@@ -10,7 +10,7 @@ from typing import Any
 from local import settings as at
 from local.builds.environments import environment_path
 from local.gke.names import PROJECT, REGISTRY_TOKENS
-from local.parts import access, cluster, shared
+from local.parts import cluster, shared
 from local.parts.checkout import Slot, supervisor
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, start
@@ -158,16 +158,17 @@ def share_layers(settings: Settings, serving_image: str) -> None:
 
 
 def render_binding(settings: Settings) -> str:
-    """The Role of the stand's Airflow in the checkout's namespace, and its binding to the emulator's account, as a List."""
-    role = access.render_role(settings.namespace)
-    binding = {
-        "apiVersion": role["apiVersion"],
-        "kind": "RoleBinding",
-        "metadata": {"name": f"{access.ACCOUNT}-gke", "namespace": settings.namespace},
-        "roleRef": {"apiGroup": access.RBAC, "kind": "Role", "name": access.ACCOUNT},
-        "subjects": [{"apiGroup": access.RBAC, "kind": "Group", "name": group(settings)}],
-    }
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [role, binding]})
+    """The RoleBinding of the emulator's account in the checkout's namespace."""
+    api = "rbac.authorization.k8s.io"
+    return json.dumps(
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "gke", "namespace": settings.namespace},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": api, "kind": "Group", "name": group(settings)}],
+        }
+    )
 
 
 def answers(slot: Slot) -> bool:

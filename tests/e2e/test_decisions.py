@@ -143,6 +143,7 @@ def test_accuracy_decides(labelled, airflow_api):
     assert ("approve" in record["verdicts"], labelled.live()) == (False, live)
 
 
+@pytest.mark.slow  # as the two before it, which leave the live release that it needs
 def test_schedule_tries_a_bad_release_once(labelled, airflow_api):
     """A scheduled run that meets a bad release fails; the next ones do nothing; once the cause is mended, the schedule releases again."""
     live, before = labelled.live(), len(labelled.records())

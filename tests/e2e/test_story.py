@@ -357,32 +357,7 @@ def test_10_what_exceeds_the_retention_is_pruned(story):
     assert story.live()["release"] == live["release_id"]
 
 
-def test_11_the_next_run_proves_what_a_killed_run_applied(story):
-    """A run that is killed after it wrote to the cluster leaves an open record; the next run proves the same release."""
-    killed = story.kill_after_apply()
-    assert (killed["outcome"], killed["version"]) == ("open", 2)
-    log, [record] = story.run(break_lease=True)  # nothing reports that the killed run has ended
-    assert plan_of(log)[0] == "everything"
-    assert (record["outcome"], record["release_id"]) == ("live", killed["release_id"])
-    assert record["lease"]["broke"].startswith(f"run {killed['run_id']} of refresh_story (installation ")
-    assert story.kubectl("get", "leases", "-l", "slipway/model=story", "-o", "name") == ""
-    assert story.live() == {"release": record["release_id"], "version": 2}
-
-
-def test_12_a_failed_run_rolls_back_what_a_killed_run_applied(story):
-    """If the next run fails before its own apply, it rolls back what the killed run applied; the good release passes its gate again."""
-    serving = story.live()
-    with story.broken_target_port():
-        killed = story.kill_after_apply()
-    with story.swapped_labels():
-        log, records = story.run(green=False, break_lease=True)
-    assert "PromiseBroken" in log
-    assert f"rollback: restore: release {killed['release_id']} of run {killed['run_id']} was not proven live" in log
-    assert [record["outcome"] for record in records if record["cause"] == "rollback"] == ["live"]
-    assert story.live() == serving
-
-
-def test_13_a_model_file_that_is_gone_leaves_an_orphan(story):
+def test_11_a_model_file_that_is_gone_leaves_an_orphan(story):
     """Another model's plan names the Deployment and the command that deletes it; after that command it names no orphan."""
     file = yaml.safe_load(story.file.read_text())
     file["target"]["deployment"] = "tfs-heir"

@@ -1,4 +1,4 @@
-"""Makes hostile models; conftest.py runs this in the exporter's environment. Its arguments: a checkpoint's folder, one for the output.
+"""Makes hostile models, and a good one with the most operations; conftest.py runs this in the exporter's environment. Its arguments: a checkpoint's folder, one for the output.
 
 Each SavedModel has the signature that clients use, and does something else besides. Prints why each is refused, by name, as JSON.
 """
@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 from errors import ExportRefused
 from operations import check_operations
+from request import Settings
+from served_graph import load_checkpoint, save_served_graph
 from weights import refuse_other_files
 
 SECRET = b"a secret of the worker"
@@ -109,6 +112,9 @@ def main() -> None:
         folder = root / f"h5-{'link' if link else 'storage'}"
         save_h5(checkpoint, folder, link=link)
         refusals[folder.name] = refusal(lambda file=folder / "tf_model.h5": refuse_other_files(file))
+    marking = root / "marking"
+    save_served_graph(load_checkpoint(checkpoint), marking, replace(Settings(), on_bad_image="mark"))
+    refusals["marking"] = refusal(lambda: check_operations(marking, where="here"))
     print(json.dumps(refusals))
 
 

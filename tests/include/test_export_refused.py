@@ -22,6 +22,7 @@ def test_broken_promise_is_refused(run_exporter, digits_request, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_invalid_golden_image_is_refused(run_exporter, digits_request, tmp_path):
     """A golden image that PIL cannot open is refused by name."""
     (tmp_path / "three.png").write_text("no image")

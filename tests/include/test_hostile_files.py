@@ -5,7 +5,7 @@ from hostile import LIMIT_KIB, LIMIT_S
 
 pytestmark = pytest.mark.model
 
-KINDS = {"safetensors": 300, "safetensors headers": 6, "HDF5": 300, "images": 500}
+KINDS = {"safetensors": 150, "safetensors headers": 6, "HDF5": 150, "images": 250}
 
 
 @pytest.mark.parametrize("kind", KINDS)

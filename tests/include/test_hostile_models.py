@@ -26,6 +26,12 @@ def test_model_only_computes_on_its_own_files(hostile_models, name):
     assert REFUSALS[name] in refusals[name]
 
 
+def test_graph_that_marks_bad_images_is_accepted(hostile_models):
+    """Only a data set can catch an error inside a graph: `on_bad_image: mark` needs its operations."""
+    _, refusals = hostile_models
+    assert refusals["marking"] is None
+
+
 def test_hostile_archive_is_refused_before_it_is_loaded(run_exporter, digits_request, hostile_models, tmp_path):
     """An archive whose graph writes a file is refused, and the file is not written."""
     folder, _ = hostile_models

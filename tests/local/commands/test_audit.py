@@ -55,6 +55,7 @@ def audited(tmp_path, monkeypatch):
         proxy.stop()
 
 
+@pytest.mark.slow
 def test_clean_lock_passes(audited):
     """A lock whose packages have no known vulnerability has nothing to look at."""
     assert audited({**PROBED, "clean==1.0": NONE}) == []
@@ -72,6 +73,7 @@ def test_skipped_package_fails(audited):
     assert line.startswith("requirements.txt: unknown 1.0: skipped, so nothing is known: Dependency not found on PyPI")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
@@ -90,6 +92,7 @@ def test_unreachable_advisories_are_an_error(audited, answers, why):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.slow
 def test_no_connection_is_an_error(audited):
     """Without any answer one line says so, not pip-audit's traceback."""
     with pytest.raises(StandError, match=r"^audit: advisories cannot be reached") as found:

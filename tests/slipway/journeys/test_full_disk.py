@@ -146,6 +146,7 @@ def test_worker_named_if_the_layer_has_no_space(temporary, store, release, resul
     assert files_of(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_worker_named_if_the_real_exporter_has_no_space(temporary, store, release, model_python):
     """TensorFlow's error for a full disk names neither folder nor remedy. Slipway's message names both."""

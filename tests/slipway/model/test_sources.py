@@ -56,6 +56,7 @@ def test_copy_is_used_if_the_store_has_one(release_of, store, digits_checkpoint,
     assert {"kind": "folder", "path": str(scratch / "source"), "allow": []} == fetch_source(release, store, scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fixtures)
     release_of, store, hub, digits_checkpoint, model_python, monkeypatch, caplog
@@ -75,6 +76,7 @@ def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fix
     assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.stand
 @pytest.mark.alongside
@@ -117,6 +119,7 @@ def archive_of(release_of, file, **changes):
     return release_of(**{"kind": "savedmodel", "location": file.as_uri(), "revision": f"sha256:{sha256}", **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_archive_is_exported_again_when_it_is_gone(release_of, store, archive, digits_export, model_python):
     """An archive's SavedModel is exported unchanged, and a copy of the archive is kept for a forced export."""
