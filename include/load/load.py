@@ -87,7 +87,7 @@ def run_locust(request: Request, options: argparse.Namespace, partial: Path) -> 
     if options.workers:
         port = str(free_port())
         at = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
-        head += ["--master", "--expect-workers", str(options.workers), *at]
+        head += ["--master", "--expect-workers", str(options.workers), "--expect-workers-max-wait", "60", *at]
     started: list[subprocess.Popen[str]] = []
     try:
         for number in range(options.workers):

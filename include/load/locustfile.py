@@ -29,6 +29,9 @@ REQUEST = read_request(Path(os.environ["SLIPWAY_LOAD"]))
 QUESTIONS = prepared(REQUEST)
 MESSAGES = Messages(REQUEST.descriptors) if REQUEST.target.grpc else None
 TIMEOUT_S = 20.0  # of one request
+MOST_REQUESTS = int(
+    os.environ.get("SLIPWAY_LOAD_REQUESTS", "1000000")
+)  # of a whole test, whose samples are kept in memory
 STEP, SAMPLES = "slipway-step", "slipway-samples"  # names of the messages between Locust's processes
 PACING = constant_pacing(1 / USER_PER_S)
 
@@ -145,6 +148,9 @@ class Steps(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """The users of the step that runs now, and how fast they begin."""
         end_s, run_s = 0.0, self.get_run_time()
+        if self.runner and self.runner.stats.num_requests >= MOST_REQUESTS:
+            print(f"the test ends early, after {MOST_REQUESTS} requests", flush=True)
+            return None
         for number, step in enumerate(REQUEST.steps):
             end_s += step.seconds
             if run_s < end_s:

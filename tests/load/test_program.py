@@ -63,9 +63,11 @@ def command(load_python, server, tmp_path):
     return [load_python, LOADER / "load.py", "--request", tmp_path / "request.json", "--out", tmp_path / "out"]
 
 
-def run(command, *words):
+def run(command, *words, **environment):
     """Run the program to its end."""
-    return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        [*command, *words], capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -94,6 +96,14 @@ def test_a_wrong_answer_is_an_error(command, tmp_path):
     figures = json.loads((tmp_path / "out" / "load.json").read_text())
     assert figures["errors"] == 3
     assert "errors: 3 times wrong label" in done.stdout
+
+
+def test_ends_early_after_so_many_requests(command, tmp_path):
+    """The number of requests is bounded too: a fast server could fill the worker's memory with samples."""
+    done = run(command, SLIPWAY_LOAD_REQUESTS="8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the test ends early, after 8 requests" in done.stdout
+    assert json.loads((tmp_path / "out" / "load.json").read_text())["steps"][1]["requests"] == 0
 
 
 def test_refused_if_the_server_answers_wrongly_without_load(command, server, tmp_path):
