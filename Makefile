@@ -5,6 +5,8 @@ MODEL ?= digits-vit
 PYTHON ?= python3
 STAND := $(PYTHON) -m local
 DEV = $$($(STAND) env dev)/bin
+# Hundreds of processes import the same modules: none compiles them again, even where Python is told to keep no bytecode.
+export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
@@ -43,7 +45,7 @@ check:  ## run lint, types and the tests that need no stand
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
 	$$dev/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (stand or model or faults or slow)"
 
-# Five lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
+# Six lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
 test:  ## start the stand, then run lint, types and every test except the slow ones and the faults
 	@stage() { local name=$$1 began=$$SECONDS; shift; echo "== $$name"; "$$@" || { echo "== $$name: FAILED after $$((SECONDS - began)) s"; exit 1; }; \
@@ -58,10 +60,12 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	lane stage types $$dev/mypy; \
 	stage imports env PYTHONPATH=plugins $$dev/lint-imports; \
 	longest=tests/e2e/test_story.py; short="tests/e2e/test_workers.py tests/e2e/test_gate.py"; decisions=tests/e2e/test_decisions.py; \
+	models="tests/include tests/conformance tests/local/serving"; \
 	lane tests "tests of many runs in an Airflow of their own" "alongside" $$longest; \
 	lane tests "tests with Google, and others with an Airflow of their own" "(google or alongside) and not alone" tests/e2e \
 	    $$(printf -- '--ignore=%s ' $$longest $$short); \
-	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e; \
+	lane tests "tests of the exporter and of model servers" "alongside or not stand" $$models; \
+	lane tests "tests that need no Airflow" "alongside or not stand" --ignore=tests/e2e $$(printf -- '--ignore=%s ' $$models); \
 	lane tests "tests of decisions in the stand's Airflow" "stand" $$decisions; \
 	(tests "tests in the stand's Airflow" "stand and not (alongside or alone or google)" tests/docs tests/e2e tests/local \
 	    --ignore=$$decisions) || failed=1; \

@@ -62,6 +62,7 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
     url = f"http://127.0.0.1:{slot.airflow_port}"
     database = f"{POSTGRES_USER}@/airflow?host={_socket_folder(settings)}"
     environment = {
+        "PYTHONDONTWRITEBYTECODE": "",  # each task is a process of its own, which would compile Slipway's modules again
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(settings.checkout / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.checkout / "plugins"),

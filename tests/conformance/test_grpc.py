@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.client import metric
 from tests.conformance.servers import wait_until
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 source = pytest.mark.source
 
 

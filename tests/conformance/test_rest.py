@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.cases import CASES, THE_STATUS
 from tests.conformance.client import METRIC, ask, metric, parsed, predict
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 source = pytest.mark.source
 
 

@@ -21,6 +21,7 @@ def inconclusive(stand, kubectl, engine, airflow_api):
         yield trial
 
 
+@pytest.mark.slow
 def test_no_answer_means_no(inconclusive, airflow_api, kubectl):
     """If nobody answers in time, the run fails before it applies anything, the preview is deleted, and the record says why."""
     run = Run(airflow_api, inconclusive.dag)

@@ -272,6 +272,7 @@ def test_red_with_one_report_of_all_that_is_missing(made, google):
     assert "CreateCluster" not in state["calls"]
 
 
+@pytest.mark.slow
 def test_red_with_googles_message_if_the_zone_has_no_machines_left(made, google):
     """A failed creation fails the run with Google's message; nothing is deleted."""
     google("POST", "/reset")

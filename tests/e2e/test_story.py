@@ -11,7 +11,6 @@ import struct
 import time
 import urllib.error
 import urllib.request
-import zlib
 from contextlib import contextmanager
 from threading import Thread
 from uuid import uuid4
@@ -209,25 +208,6 @@ def test_2_a_second_run_does_nothing(story):
     assert story.traces() == before
 
 
-def test_2_a_changed_gate_is_judged_again_without_a_build(story):
-    """After a change of a limit or of a golden image, the live image stays and is judged again. The next run has nothing to do."""
-    serving, engine, registry = story.live(), story.traces()["engine"], story.registry()
-    file = yaml.safe_load(story.file.read_text())
-    story.file.write_text(yaml.safe_dump({**file, "gate": {**file["gate"], "errors": 1000}}))
-    log, [record] = story.run()
-    assert plan_of(log) == ("gate", "the gate changed: errors from None to 1000")
-    assert not [words for words in BUILDS if words in log]
-    assert record["verdicts"]["gate"]["outcome"] == "pass"
-    picture = story.file.parent / story.model / "golden" / "three.png"
-    picture.write_bytes(with_comment(picture.read_bytes()))
-    log, [record] = story.run()
-    assert plan_of(log) == ("cases", "the golden cases changed")
-    assert [words for words in BUILDS if words in log] == ["exporter:"]
-    assert (record["outcome"], record["version"], record["release_id"]) == ("live", 1, serving["release"])
-    assert (story.live(), story.traces()["engine"], story.registry()) == (serving, engine, registry)
-    assert plan_of(story.run()[0])[0] == "nothing"
-
-
 def nudge(file, tensor):
     """Add 0.01 to the numbers of a tensor in a safetensors file, as a few more steps of training might."""
     data = bytearray(file.read_bytes())
@@ -236,13 +216,6 @@ def nudge(file, tensor):
     numbers = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end])
     data[begin:end] = struct.pack(f"<{len(numbers)}f", *(number + 0.01 for number in numbers))
     file.write_bytes(data)
-
-
-def with_comment(png):
-    """The same PNG image in other bytes: with a text chunk before the end."""
-    body = b"tEXtComment\x00another file"
-    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-    return png[:-12] + chunk + png[-12:]
 
 
 def test_3_a_changed_checkpoint_is_planned_then_released(story):

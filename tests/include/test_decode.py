@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 REASONS = {"PNG": "is broken or cut short", "WebP": ""}  # TensorFlow's WebP decoder reads zeros as pixels
 
