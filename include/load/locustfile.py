@@ -156,8 +156,13 @@ class Steps(LoadTestShape):
             if run_s < end_s:
                 if number != self.number:
                     self._enter(number)
-                return step.users, max(1.0, step.users / max(1.0, step.settle_s))
+                return step.users, self._users_per_s(number)
         return None
+
+    def _users_per_s(self, number: int) -> float:
+        """How fast users begin, or end: within half of the time that a step has to settle."""
+        before = REQUEST.steps[number - 1].users if number else 0
+        return max(1.0, 2 * abs(REQUEST.steps[number].users - before) / max(1.0, REQUEST.steps[number].settle_s))
 
     def _enter(self, number: int) -> None:
         self.number = number

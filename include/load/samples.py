@@ -29,7 +29,8 @@ def step_figures(step: Step, samples: Iterable[Sample], objective: Objective) ->
     """The figures of one step; its latencies are None if one of its answers was wrong or missing."""
     mine = list(samples)
     errors = Counter(sample.wrong for sample in mine if sample.wrong)
-    settled = [sample for sample in mine if sample.began_s >= step.settle_s]
+    # Locust looks once a second whether a step is over: what began after its end is in no figure either.
+    settled = [sample for sample in mine if step.settle_s <= sample.began_s < step.seconds]
     window_s = step.seconds - step.settle_s
     protocols = sorted({sample.protocol for sample in settled})
     figures: dict[str, Any] = {

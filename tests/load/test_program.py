@@ -15,7 +15,7 @@ from small_server import start_server, stop_server
 LOADER = Path(__file__).parents[2] / "include" / "load"
 
 pytestmark = pytest.mark.model  # it needs an environment of its own
-PLAN = {"rates_per_s": [4], "closed_users": [2], "step_s": 5, "settle_s": 1}
+PLAN = {"rates_per_s": [4], "closed_users": [2], "step_s": 5, "settle_s": 2}
 
 
 class Served(BaseHTTPRequestHandler):
@@ -80,6 +80,8 @@ def test_the_test_ends_by_itself_and_leaves_its_figures(command, tmp_path, worke
     assert rate["errors"] == closed["errors"] == {}
     assert rate["requests"] > 4
     assert closed["reached_per_s"] > rate["reached_per_s"]
+    # No more users than the step has: each waits for its answer.
+    assert closed["reached_per_s"] * closed["p50_ms"] / 1000 < 2 * closed["users"]
     assert rate["p50_ms"] <= rate["p95_ms"] <= rate["p99_ms"]
     assert "2 users: " in done.stdout
     names = {file.name for file in (tmp_path / "out").iterdir()}

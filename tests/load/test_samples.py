@@ -31,8 +31,8 @@ def test_a_rate_needs_users_for_slow_answers():
 
 
 def test_the_ramp_is_in_no_figure():
-    """What began before the step had settled counts neither for the rate nor for the latency."""
-    found = figures(samples(12) + samples(40, ms=900, began_s=1))
+    """What began before the step had settled, or after its end, counts neither for the rate nor for the latency."""
+    found = figures(samples(12) + samples(40, ms=900, began_s=1) + samples(40, ms=900, began_s=10))
     assert (found["requests"], found["reached_per_s"], found["p95_ms"], found["holds"]) == (12, 2.0, 50, True)
 
 
