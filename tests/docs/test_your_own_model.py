@@ -40,7 +40,7 @@ def yours(second, checkpoint):
         "CHECKPOINT": str(checkpoint),
         "PHOTO": str(PROJECT / "include" / "served" / "digits-vit" / "golden" / "seven.png"),
         "LABEL": "seven",
-        "KUBECONFIG": status["airflow"]["kubeconfig"],
+        "KUBECONFIG": status["kubeconfig"],
         "NAMESPACE": status["namespace"],
         "CLIENTS": "127.0.0.0/8",
         "ENGINE": status["docker_host"],
