@@ -28,6 +28,7 @@ grpc_gevent.init_gevent()
 REQUEST = read_request(Path(os.environ["SLIPWAY_LOAD"]))
 QUESTIONS = prepared(REQUEST)
 MESSAGES = Messages(REQUEST.descriptors) if REQUEST.target.grpc else None
+GRPC_REQUESTS = [MESSAGES.with_version(one, REQUEST.target.version) for one in QUESTIONS] if MESSAGES else []
 TIMEOUT_S = 20.0  # of one request
 MOST_REQUESTS = int(
     os.environ.get("SLIPWAY_LOAD_REQUESTS", "1000000")
@@ -130,7 +131,7 @@ class GrpcUser(Asking, User):  # type: ignore[misc]
     def _ask(self, place: int) -> int:
         question = QUESTIONS[place]
         try:
-            response = self.call(MESSAGES.with_version(question, REQUEST.target.version), timeout=TIMEOUT_S)
+            response = self.call(GRPC_REQUESTS[place], timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             raise Wrong(f"gRPC {error.code().name}") from error
         check(question, *read_grpc(response, REQUEST.target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 from answers import PREDICT, Messages, Wrong, answered, read_grpc, read_rest
 from load_errors import LoadRefused
@@ -26,13 +27,13 @@ def _prepared(request: Request, question: Question) -> Question:
     return question
 
 
-def _tried(request: Request, question: Question, ask: object) -> Question:
+def _tried(request: Request, question: Question, ask: Callable[[Request, Question], tuple[str, float]]) -> Question:
     said = ""
     for number in range(TRIES):
         if number:
             time.sleep(PAUSE_S)
         try:
-            return answered(question, *ask(request, question))  # type: ignore[operator]
+            return answered(question, *ask(request, question))
         except Wrong as wrong:
             said = str(wrong)
     address = request.target.rest or request.target.grpc

@@ -185,9 +185,9 @@ def load_folder(model: str, release_id: str) -> str:
     return f"{loads_folder(model)}/{release_id}"
 
 
-def load_key(model: str, release_id: str, run_id: str, name: str) -> str:
-    """The key of a file of a load test."""
-    return f"{load_folder(model, release_id)}/{file_name(run_id)}/{name}"
+def load_run_folder(model: str, release_id: str, run_id: str) -> str:
+    """The folder of one load test."""
+    return f"{load_folder(model, release_id)}/{file_name(run_id)}"
 
 
 def labelled_set_key(model: str, digest: str) -> str:

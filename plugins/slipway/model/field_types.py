@@ -10,16 +10,14 @@ from slipway.urls import has_login, query_of
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
-
-
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 
 
-def check_schedule(schedule: str | None) -> str | None:
+def check_schedule(schedule: str) -> str:
     """The schedule. Raises ValueError if Airflow would refuse it."""
     from croniter import CroniterBadDateError, croniter
 
-    if schedule is None or schedule in PRESETS:
+    if schedule in PRESETS:
         return schedule
     if not croniter.is_valid(schedule):
         raise ValueError(f"is neither a cron expression nor one of {', '.join(PRESETS)}")
@@ -55,6 +53,7 @@ Url = Annotated[
     AfterValidator(without_query),
 ]
 Seconds = Annotated[int, Field(ge=1, le=24 * 3600, json_schema_extra={"form": "seconds, up to a day"})]
+Schedule = Annotated[str, AfterValidator(check_schedule)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Part, Share, check_schedule
+from slipway.model.field_types import Part, Schedule, Share
 from slipway.release import LoadPlan
 
 DEFAULT_PLAN = LoadPlan()
@@ -49,7 +49,7 @@ class LoadSettings(Part):
         default=DEFAULT_PLAN.images,
         description="Which images are sent: `golden` for the golden cases, `labelled` for `gate.quality.set`, or else a folder of images, relative to the model file.",
     )
-    schedule: str | None = Field(
+    schedule: Schedule | None = Field(
         default=None, description="When it runs by itself: as the model file's `schedule`. If left out: only by hand."
     )
     after_release: bool = Field(
@@ -62,11 +62,6 @@ class LoadSettings(Part):
         if any(after <= before for before, after in pairwise(rates)):
             raise ValueError("is not in rising order")
         return rates
-
-    @field_validator("schedule")
-    @classmethod
-    def _airflow_accepts_it(cls, schedule: str | None) -> str | None:
-        return check_schedule(schedule)
 
     @field_validator("images")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Part, Seconds, check_schedule
+from slipway.model.field_types import Part, Schedule, Seconds
 from slipway.model.gate_settings import GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.load_settings import LoadSettings
@@ -144,7 +144,7 @@ class ModelFile(Part):
         description="What happens to a first release that fails, because it has no predecessor; `keep` leaves it for inspection.",
     )
     retention: RetentionSettings = RetentionSettings()
-    schedule: str | None = Field(
+    schedule: Schedule | None = Field(
         default=None,
         description='When it runs by itself: a cron expression, or a preset such as `"@weekly"`. If left out: only by hand.',
     )
@@ -152,11 +152,6 @@ class ModelFile(Part):
         default=None,
         description="Starts a run for each new commit on a Hub model's branch. If left out: only the schedule notices new revisions.",
     )
-
-    @field_validator("schedule")
-    @classmethod
-    def _airflow_accepts_it(cls, schedule: str | None) -> str | None:
-        return check_schedule(schedule)
 
     @model_validator(mode="after")
     def _load_test_can_run(self) -> ModelFile:

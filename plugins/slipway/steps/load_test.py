@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from slipway.errors import InputRefused, LoadTestFailed
 from slipway.facts import LoadTarget, LoadTest
-from slipway.kubernetes.address import find_service_url, service_grpc_address
+from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import read_object
 from slipway.model.load_settings import LoadSettings
 from slipway.model.served import read_model_file
-from slipway.names import load_folder, load_key
+from slipway.names import load_folder, load_run_folder
 from slipway.paths import SERVED
 from slipway.programs import Started
 from slipway.records.history import read_current_history, release_of_record
@@ -29,6 +29,7 @@ from slipway.serving.load import Question, judge_load, questions_of_cases, rende
 from slipway.serving.load_program import run_load_test
 from slipway.steps.location import target_now, target_of_model_file
 from slipway.steps.settings import Settings
+from slipway.steps.waits import fixed_address
 
 FIGURES = "load.json"
 
@@ -81,13 +82,13 @@ def plan_of(asked: LoadSettings, changes: dict[str, Any]) -> LoadPlan:
 
 def _addresses(release: Release) -> tuple[str, str | None]:
     """The live release's REST URL and gRPC address. Raises InputRefused if it has no address yet."""
-    verdict, url = find_service_url(release)
-    if url is None:
-        raise InputRefused(f"{verdict.reason}. Next: wait until it has one, and clear this task")
-    if release.address is not None:
-        return url, release.grpc_address
+    if fixed := fixed_address(release):
+        return str(fixed["url"]), fixed["grpc"]
     service = read_object(release.target, "Service", release.service)
-    return url, service_grpc_address(service) if service else None
+    verdict, url = judge_address(service, name=release.service, namespace=release.target.namespace)
+    if service is None or url is None:
+        raise InputRefused(f"{verdict.reason}. Next: wait until it has one, and clear this task")
+    return url, service_grpc_address(service)
 
 
 def _test_before(store: Store, proven: tuple[Record, ...], live: Record) -> str | None:
@@ -149,8 +150,8 @@ def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:
 
 def _keep(target: LoadTarget, out: Path) -> str:
     """Store the test's files with the release; the figures last, which mark it as complete."""
-    store = Store(target.store)
+    store, folder = Store(target.store), load_run_folder(target.model, target.release_id, target.run_id)
     files = sorted(out.iterdir(), key=lambda file: file.name == FIGURES)
     for file in files:
-        store.put_file(file, load_key(target.model, target.release_id, target.run_id, file.name))
-    return store.uri_of(load_key(target.model, target.release_id, target.run_id, ""))[:-1]
+        store.put_file(file, f"{folder}/{file.name}")
+    return store.uri_of(folder)
