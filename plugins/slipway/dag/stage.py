@@ -7,6 +7,7 @@ in the UI shows the order of the tasks and not their wiring. Constructors only a
 from __future__ import annotations
 
 import logging
+import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,3 +90,19 @@ class StageOperator(BaseOperator):
     @abstractmethod
     def make(self, run: Run) -> Any:
         """The fact."""
+
+
+class ProgramOperator(StageOperator):
+    """A stage that runs a program beside Airflow, which ends with its task."""
+
+    _process: subprocess.Popen[str] | None = None
+
+    def on_kill(self) -> None:
+        """End the program."""
+        from slipway.programs import end_program
+
+        if self._process is not None:
+            end_program(self._process)
+
+    def _started(self, process: subprocess.Popen[str]) -> None:
+        self._process = process

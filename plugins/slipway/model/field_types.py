@@ -42,6 +42,13 @@ def without_query(url: str) -> str:
     return url
 
 
+def without_scheme(path: str) -> str:
+    """The path. Raises ValueError if it is a URL."""
+    if "://" in path:
+        raise ValueError("is a URL, not a path relative to the model file")
+    return path
+
+
 # `form` tells people what the pattern tells pydantic; slipway.model.reference writes it into docs/model-file.md.
 Name = Annotated[
     str, Field(pattern=NAME_PATTERN, json_schema_extra={"form": "lower-case letters, digits and `-`, at most 40"})
@@ -54,6 +61,7 @@ Url = Annotated[
 ]
 Seconds = Annotated[int, Field(ge=1, le=24 * 3600, json_schema_extra={"form": "seconds, up to a day"})]
 Schedule = Annotated[str, AfterValidator(check_schedule)]
+RelativePath = Annotated[str, Field(min_length=1), AfterValidator(without_scheme)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Name, Part, Seconds, Sha256, Share, without_login
+from slipway.model.field_types import Name, Part, RelativePath, Seconds, Sha256, Share, without_login
 from slipway.release import Gate
 
 DEFAULT_GATE = Gate()
@@ -53,7 +53,7 @@ class GoldenImage(Part):
 class QualitySettings(Part):
     """A labelled set of images, and how many of them a release must classify correctly."""
 
-    set: Annotated[str, Field(min_length=1)] = Field(
+    set: RelativePath = Field(
         description="The set, relative to the model file: a folder with one folder of images per label, or a CSV file of `image,label` with the images' paths relative to it."
     )
     min_top1: Share | None = Field(
@@ -62,13 +62,6 @@ class QualitySettings(Part):
     max_drop: Share | None = Field(
         default=None, description="How far that share may be below the live release's on the same images."
     )
-
-    @field_validator("set")
-    @classmethod
-    def _is_a_path(cls, name: str) -> str:
-        if "://" in name:
-            raise ValueError("is a URL, not a path relative to the model file")
-        return name
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> QualitySettings:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from slipway.model.field_types import Part, Schedule, Share
+from slipway.model.field_types import Part, RelativePath, Schedule, Share
 from slipway.release import LoadPlan
 
 DEFAULT_PLAN = LoadPlan()
@@ -45,7 +45,7 @@ class LoadSettings(Part):
         default=DEFAULT_PLAN.least_per_s,
         description="The rate, one of `rates_per_s`, at which the objective must hold; else the run is red. If left out: the test only measures.",
     )
-    images: Annotated[str, Field(min_length=1)] = Field(
+    images: RelativePath = Field(
         default=DEFAULT_PLAN.images,
         description="Which images are sent: `golden` for the golden cases, `labelled` for `gate.quality.set`, or else a folder of images, relative to the model file.",
     )
@@ -62,13 +62,6 @@ class LoadSettings(Part):
         if any(after <= before for before, after in pairwise(rates)):
             raise ValueError("is not in rising order")
         return rates
-
-    @field_validator("images")
-    @classmethod
-    def _is_a_path(cls, images: str) -> str:
-        if "://" in images:
-            raise ValueError("is a URL, not golden, labelled or a path relative to the model file")
-        return images
 
     @model_validator(mode="after")
     def _it_can_run(self) -> LoadSettings:

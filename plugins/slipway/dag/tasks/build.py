@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from slipway.dag.run import Run
 from slipway.dag.run_lease import BUILD_S
-from slipway.dag.stage import GREEN, YELLOW, StageOperator
+from slipway.dag.stage import GREEN, YELLOW, ProgramOperator, StageOperator
 
 if TYPE_CHECKING:
     from slipway.facts import Export, Image, Proof, Pushed
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ExportOperator(StageOperator):
+class ExportOperator(ProgramOperator):
     """Exports a SavedModel with pre- and post-processing inside, and golden cases, in the exporter's own interpreter."""
 
     template_fields: Sequence[str] = ("exporter_python",)
@@ -29,7 +28,6 @@ class ExportOperator(StageOperator):
     def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.exporter_python = exporter_python
-        self._process: subprocess.Popen[str] | None = None
 
     def make(self, run: Run) -> Export:
         """The Export; if only golden cases are needed, the live Export with new ones."""
@@ -38,16 +36,6 @@ class ExportOperator(StageOperator):
         if run.action == "cases" and (live := run.plan.export):
             return renew_golden_cases(run.release, live, python=self.exporter_python, started=self._started)
         return run_export(run.release, python=self.exporter_python, started=self._started)
-
-    def on_kill(self) -> None:
-        """End the exporter with its task."""
-        from slipway.programs import end_program
-
-        if self._process is not None:
-            end_program(self._process)
-
-    def _started(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
 
 
 class BuildImageOperator(StageOperator):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from slipway.dag.run import Run
-from slipway.dag.stage import BLUE, GREEN, StageOperator
+from slipway.dag.stage import BLUE, GREEN, ProgramOperator, StageOperator
 
 if TYPE_CHECKING:
     from slipway.facts import LoadTarget, LoadTest
@@ -45,7 +44,7 @@ class ChooseLoadOperator(StageOperator):
         return target
 
 
-class LoadTestOperator(StageOperator):
+class LoadTestOperator(ProgramOperator):
     """Sends the live release steps of constant rate, then as many requests as it answers; checks every answer; keeps the figures."""
 
     template_fields: Sequence[str] = ("load_python",)
@@ -54,20 +53,9 @@ class LoadTestOperator(StageOperator):
     def __init__(self, *, load_python: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.load_python = load_python
-        self._process: subprocess.Popen[str] | None = None
 
     def make(self, run: Run) -> LoadTest:
         """The LoadTest."""
         from slipway.steps.load_test import run_test
 
         return run_test(run.load_target, python=self.load_python, started=self._started)
-
-    def on_kill(self) -> None:
-        """End the program with its task."""
-        from slipway.programs import end_program
-
-        if self._process is not None:
-            end_program(self._process)
-
-    def _started(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
