@@ -71,10 +71,11 @@ def deployments(stand, refused_image):
     broken = {"name": "model", "configMap": {"name": "ff-model"}}
     made = {
         "image-missing": {"image": f"{registry}/nothing/here@sha256:{'0' * 64}"},
-        "crash-loop": {"image": pause, "args": ["answer", "nowhere:x"]},
+        "crash-loop": {"image": pause, "args": ["answer", "nowhere:x"], "startupProbe": probe},
         "out-of-memory": {
             "image": serving,
             "command": ["python3", "-c", "bytearray(10**9)"],
+            "startupProbe": probe,  # without one, a pod counts as ready until it is killed
             "resources": {"limits": {"memory": "64Mi"}},
         },
         "bad-model": {
