@@ -35,7 +35,7 @@ needed. If the model file names a GKE cluster, **preflight** asks Google whether
 finds or creates it while the image is built.
 **export** writes the SavedModel; **build image**, **smoke test** and **push** ship it. **preview** runs it next to the live
 release, where no user's request reaches it, and the **preview gate** sends it the golden requests there (unless the model file
-says `strategy: rolling`). **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
+says `strategy: rolling`). **preview load** sends it as many requests as the model file's `gate.load` says. **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
 inconclusive.
 **apply** changes what is live, the **waits** watch it, the **gate** sends the golden requests to the public address, and
 **announce** updates the Asset. If the gate did not pass, **rollback** brings the last good release back. **remove preview** deletes
@@ -55,6 +55,7 @@ def refresh_dag(path: Path) -> DAG:
     temporary = file is not None and is_temporary(file)
     previewed = not temporary and (file is None or is_previewed(file))
     asks = file is not None and may_ask_person(file)  # after the first gate
+    loads = file is not None and file.gate.load is not None
     with DAG(
         dag_id(model),
         description=description,
@@ -69,7 +70,7 @@ def refresh_dag(path: Path) -> DAG:
         preflight = [PreflightOperator(task_id=task_ids.PREFLIGHT)] if on_gke else []
         cluster = cluster_tasks(temporary=temporary) if on_gke else []
         build = build_tasks()
-        preview = preview_tasks(asks=asks) if previewed else []
+        preview = preview_tasks(asks=asks, loads=loads) if previewed else []
         proof = proof_tasks(asks=asks and not previewed, temporary=temporary)
         announce = announce_task(model, temporary=temporary)
         if temporary:

@@ -6,6 +6,7 @@ REQUEST.json:
                   "labels": ["3"], "confidence": 0.98, "tolerance": 0.01}], the last three optional: else the server's first answer counts
    "descriptors": "base64 of a FileDescriptorSet with TF Serving's messages",
    "plan": {"rates_per_s": [5, 10, 20], "closed_users": [4], "step_s": 20, "settle_s": 5},
+   "beside": another target or null: needs "rounds" in the plan, in each of which every rate is asked of both, one after the other
    "objective": {"p95_ms": 200, "least_share": 0.95}, optional
    "grpc_share": 0.5}, optional: of the users
 
@@ -154,11 +155,13 @@ def describe(request: Request, samples: list[Sample], began: float) -> dict[str,
         step_figures(step, (one for one in samples if one.step == number), request.objective)
         for number, step in enumerate(request.steps)
     ]
+    other = request.targets[1:]
     return {
         "model": request.target.model,
         "version": request.target.version,
         "address": request.target.rest or request.target.grpc,
         "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+        "beside": {"address": other[0].rest or other[0].grpc, "version": other[0].version} if other else None,
         "questions": len(request.questions),
         "grpc_share": request.grpc_share,
         "objective": {"p95_ms": request.objective.p95_ms, "least_share": request.objective.least_share},

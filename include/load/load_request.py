@@ -1,9 +1,11 @@
-"""The load test's request: what is asked, of which address, how often and for how long."""
+"""The load test's request: what is asked, of which addresses, how often and for how long."""
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,9 @@ class Target:
         return f"/v1/models/{self.model}/versions/{self.version}:predict"
 
 
+PLACES = ("release", "beside")  # what figures call the targets
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A part of the test: a constant rate, or a number of users each of which asks again as soon as it has an answer."""
@@ -46,11 +51,19 @@ class Step:
     seconds: float
     settle_s: float  # the beginning, which is in no latency
     rate_per_s: float | None = None
+    at: int = 0  # which of the request's targets is asked
+    round: int = 0
 
     @property
     def name(self) -> str:
         """As reports show it."""
-        return f"{self.rate_per_s:g}/s" if self.kind == "rate" else f"{self.users} users"
+        name = f"{self.rate_per_s:g}/s" if self.rate_per_s is not None else f"{self.users} users"
+        return f"{name}, round {self.round}, {PLACES[self.at]}" if self.round else name
+
+    @property
+    def pace_s(self) -> float:
+        """How often each user asks at a constant rate; 0 in a closed loop."""
+        return self.users / self.rate_per_s if self.rate_per_s is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +78,7 @@ class Objective:
 class Request:
     """The whole test."""
 
-    target: Target
+    targets: tuple[Target, ...]  # the one that is tested, and another that is measured beside it
     questions: tuple[Question, ...]
     descriptors: bytes  # a serialised FileDescriptorSet with TF Serving's messages
     steps: tuple[Step, ...]
@@ -73,9 +86,20 @@ class Request:
     grpc_share: float  # of the users, 0 to 1
 
     @property
+    def target(self) -> Target:
+        """The one that is tested."""
+        return self.targets[0]
+
+    @property
     def seconds(self) -> float:
         """How long all steps take."""
         return sum(step.seconds for step in self.steps)
+
+    def questions_at(self, at: int) -> tuple[Question, ...]:
+        """The questions to a target. Only the one that is tested has promised answers."""
+        if at == 0:
+            return self.questions
+        return tuple(replace(question, labels=(), confidence=None) for question in self.questions)
 
 
 USER_PER_S = 0.5  # requests of one user at a constant rate: an answer may take two seconds before the rate falls
@@ -83,8 +107,8 @@ USER_PER_S = 0.5  # requests of one user at a constant rate: an answer may take 
 
 def rate_step(rate_per_s: float, *, seconds: float, settle_s: float) -> Step:
     """A step of constant rate, with the users that it needs."""
-    users = max(1, round(rate_per_s / USER_PER_S))
-    return Step(kind="rate", users=users, seconds=seconds, settle_s=settle_s, rate_per_s=users * USER_PER_S)
+    users = math.ceil(rate_per_s / USER_PER_S)
+    return Step(kind="rate", users=users, seconds=seconds, settle_s=settle_s, rate_per_s=rate_per_s)
 
 
 def closed_step(users: int, *, seconds: float, settle_s: float) -> Step:
@@ -104,11 +128,10 @@ def read_request(path: Path) -> Request:
 
 
 def _request(given: dict[str, Any]) -> Request:
-    import base64
-
-    target = Target(**given["target"])
-    if not target.rest and not target.grpc:
-        raise ValueError("target has neither rest nor grpc")
+    targets = tuple(Target(**one) for one in (given["target"], given.get("beside")) if one)
+    asked_over = {(bool(target.rest), bool(target.grpc)) for target in targets}
+    if (False, False) in asked_over or len(asked_over) > 1:
+        raise ValueError("target has neither rest nor grpc, or beside has not the same of them")
     questions = tuple(
         Question(
             name=str(one["name"]),
@@ -122,18 +145,35 @@ def _request(given: dict[str, Any]) -> Request:
     )
     if not questions:
         raise ValueError("no questions")
-    plan = given["plan"]
-    times = {"seconds": float(plan["step_s"]), "settle_s": float(plan["settle_s"])}
-    if not 0 <= times["settle_s"] < times["seconds"]:
-        raise ValueError("plan.settle_s is not below plan.step_s")
-    steps = [rate_step(float(rate), **times) for rate in plan["rates_per_s"]]
-    steps += [closed_step(int(users), **times) for users in plan["closed_users"]]
+    target = targets[0]
     share = 1.0 if not target.rest else 0.0 if not target.grpc else float(given.get("grpc_share", 0.5))
     return Request(
-        target=target,
+        targets=targets,
         questions=questions,
         descriptors=base64.b64decode(given["descriptors"]),
-        steps=tuple(steps),
+        steps=_steps(given["plan"], places=len(targets)),
         objective=Objective(**given.get("objective", {})),
         grpc_share=share,
     )
+
+
+def _steps(plan: dict[str, Any], *, places: int) -> tuple[Step, ...]:
+    """All steps. In rounds, each rate is asked of one target after the other; each round begins with another one."""
+    times = {"seconds": float(plan["step_s"]), "settle_s": float(plan["settle_s"])}
+    if not 0 <= times["settle_s"] < times["seconds"]:
+        raise ValueError("plan.settle_s is not below plan.step_s")
+    rates = [float(rate) for rate in plan["rates_per_s"]]
+    if any(rate <= 0 for rate in rates):
+        raise ValueError("plan.rates_per_s has a rate that is not above 0")
+    steps = [rate_step(rate, **times) for rate in rates]
+    if rounds := int(plan.get("rounds", 0)):
+        order = list(range(places))
+        return tuple(
+            replace(step, at=at, round=number + 1)
+            for step in steps
+            for number in range(rounds)
+            for at in (order if number % 2 == 0 else order[::-1])
+        )
+    if places > 1:
+        raise ValueError("beside needs plan.rounds")
+    return (*steps, *(closed_step(int(users), **times) for users in plan["closed_users"]))

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import grpc.experimental.gevent as grpc_gevent
 from answers import PREDICT, Messages, Wrong, check, read_grpc, read_rest
-from load_request import USER_PER_S, read_request
+from load_request import Step, read_request
 from locust import LoadTestShape, User, events, task
 from locust.contrib.fasthttp import FastHttpUser
 from locust.runners import MasterRunner, WorkerRunner
@@ -26,15 +26,19 @@ from samples import Sample
 grpc_gevent.init_gevent()
 
 REQUEST = read_request(Path(os.environ["SLIPWAY_LOAD"]))
-QUESTIONS = prepared(REQUEST)
+QUESTIONS = [prepared(REQUEST, at) for at in range(len(REQUEST.targets))]
 MESSAGES = Messages(REQUEST.descriptors) if REQUEST.target.grpc else None
-GRPC_REQUESTS = [MESSAGES.with_version(one, REQUEST.target.version) for one in QUESTIONS] if MESSAGES else []
+GRPC_REQUESTS = (
+    [[MESSAGES.with_version(one, target.version) for one in REQUEST.questions] for target in REQUEST.targets]
+    if MESSAGES
+    else []
+)
 TIMEOUT_S = 20.0  # of one request
 MOST_REQUESTS = int(
     os.environ.get("SLIPWAY_LOAD_REQUESTS", "1000000")
 )  # of a whole test, whose samples are kept in memory
 STEP, SAMPLES = "slipway-step", "slipway-samples"  # names of the messages between Locust's processes
-PACING = constant_pacing(1 / USER_PER_S)
+PACINGS = {step.pace_s: constant_pacing(step.pace_s) for step in REQUEST.steps}
 
 
 class Now:
@@ -50,6 +54,11 @@ class Now:
         cls.number, cls.began_s = number, time.monotonic()
 
     @classmethod
+    def step(cls) -> Step:
+        """The step that runs; the first one until it begins."""
+        return REQUEST.steps[max(cls.number, 0)]
+
+    @classmethod
     def keep(cls, number: int, began_s: float, ms: float, protocol: str, wrong: str) -> None:
         """Keep a sample of the step in which its request began."""
         cls.samples.append(Sample(number, began_s, ms, protocol, wrong))
@@ -60,15 +69,16 @@ class Asking:
 
     def wait_time(self) -> float:
         """Nothing in a closed loop; else as long as the user's share of the rate says."""
-        return 0.0 if Now.number >= 0 and REQUEST.steps[Now.number].kind == "closed" else float(PACING(self))
+        pace_s = Now.step().pace_s
+        return float(PACINGS[pace_s](self)) if pace_s else 0.0
 
     def measured(self, protocol: str, ask: Any) -> None:
         """Ask, check, and keep the sample."""
-        place = random.randrange(len(QUESTIONS))  # noqa: S311 - which picture is sent
-        number, began = Now.number, time.monotonic()
+        place = random.randrange(len(REQUEST.questions))  # noqa: S311 - which picture is sent
+        number, at, began = Now.number, Now.step().at, time.monotonic()
         offset, wrong = began - Now.began_s, ""
         try:
-            size = ask(place)
+            size = ask(at, place)
         except Wrong as error:
             wrong, size = str(error), 0
         ms = (time.monotonic() - began) * 1000
@@ -97,44 +107,46 @@ class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
         """One question."""
         self.measured("rest", self._ask)
 
-    def _ask(self, place: int) -> int:
-        question = QUESTIONS[place]
-        response = self.client.client.urlopen(
-            REQUEST.target.rest + REQUEST.target.path, method="POST", payload=question.rest_body
-        )
+    def _ask(self, at: int, place: int) -> int:
+        question, target = QUESTIONS[at][place], REQUEST.targets[at]
+        response = self.client.client.urlopen(f"{target.rest}{target.path}", method="POST", payload=question.rest_body)
         body = response.content
         check(question, *read_rest(response.status_code, body))
         return len(body)
 
 
 class GrpcUser(Asking, User):  # type: ignore[misc]
-    """Asks over gRPC, on a channel of its own."""
+    """Asks over gRPC, on a channel of its own to each target."""
 
     abstract = REQUEST.grpc_share <= 0
     weight = round(100 * REQUEST.grpc_share)
 
     def __init__(self, environment: Any) -> None:
-        """Open the channel. Without the option, channels of one process share a connection."""
+        """Open the channels. Without the option, channels of one process share a connection."""
         super().__init__(environment)
-        self.channel = grpc.insecure_channel(REQUEST.target.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
-        self.call = self.channel.unary_unary(PREDICT, response_deserializer=MESSAGES.response.FromString)
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        self.channels = [grpc.insecure_channel(target.grpc, options=alone) for target in REQUEST.targets]
+        self.calls = [
+            channel.unary_unary(PREDICT, response_deserializer=MESSAGES.response.FromString)
+            for channel in self.channels
+        ]
 
     def on_stop(self) -> None:
-        """Close the channel."""
-        self.channel.close()
+        """Close the channels."""
+        for channel in self.channels:
+            channel.close()
 
     @task
     def ask(self) -> None:
         """One question."""
         self.measured("grpc", self._ask)
 
-    def _ask(self, place: int) -> int:
-        question = QUESTIONS[place]
+    def _ask(self, at: int, place: int) -> int:
         try:
-            response = self.call(GRPC_REQUESTS[place], timeout=TIMEOUT_S)
+            response = self.calls[at](GRPC_REQUESTS[at][place], timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             raise Wrong(f"gRPC {error.code().name}") from error
-        check(question, *read_grpc(response, REQUEST.target))
+        check(QUESTIONS[at][place], *read_grpc(response, REQUEST.targets[at]))
         return int(response.ByteSize())
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from load_request import Objective, Step
+from load_request import PLACES, Objective, Step
 
 
 class Sample(NamedTuple):
@@ -36,9 +37,12 @@ def step_figures(step: Step, samples: Iterable[Sample], objective: Objective) ->
     figures: dict[str, Any] = {
         "kind": step.kind,
         "name": step.name,
+        "at": PLACES[step.at],
+        "round": step.round,
         "users": step.users,
         "asked_per_s": step.rate_per_s,
         "seconds": window_s,
+        "sent": len(mine),
         "requests": len(settled),
         "reached_per_s": round(len(settled) / window_s, 2),
         "errors": dict(sorted(errors.items())),
@@ -63,16 +67,20 @@ def holds(figures: dict[str, Any], objective: Objective) -> bool:
     """Whether a step met the objective: no error, the asked rate was reached, p95 is within its limit."""
     if figures["errors"] or figures["p95_ms"] is None:
         return False
-    if figures["asked_per_s"] and figures["reached_per_s"] < objective.least_share * figures["asked_per_s"]:
-        return False
+    if figures["asked_per_s"]:  # the window's edges may cut off one request
+        least = objective.least_share * figures["asked_per_s"] * figures["seconds"] - 1
+        if figures["requests"] < least:
+            return False
     return objective.p95_ms is None or figures["p95_ms"] <= objective.p95_ms
 
 
 def holds_up_to(steps: Iterable[dict[str, Any]]) -> float | None:
-    """The largest rate at which the objective held, as at every rate below it; None if it held at none."""
-    best = None
-    for step in sorted((one for one in steps if one["kind"] == "rate"), key=lambda one: one["asked_per_s"]):
-        if not step["holds"]:
-            break
-        best = step["asked_per_s"]
-    return best
+    """The largest rate at which the objective held, as at every rate below it; None if it held at none.
+
+    In rounds it must hold in each.
+    """
+    held: dict[float, bool] = {}
+    for step in steps:
+        if step["kind"] == "rate" and step["at"] == PLACES[0]:
+            held[step["asked_per_s"]] = held.get(step["asked_per_s"], True) and step["holds"]
+    return max(itertools.takewhile(held.__getitem__, sorted(held)), default=None)

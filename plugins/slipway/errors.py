@@ -254,6 +254,8 @@ class LoadTestFailed(SlipwayError):
 class LoadTestUnfinished(SlipwayError):
     """The load test's program ended without figures."""
 
+    worth_retrying = True
+
 
 class RollbackFailed(SlipwayError):
     """The release that was rolled back to is not live again."""

@@ -257,5 +257,4 @@ class LoadTest:
     uri: str  # the folder with the figures, the picture and Locust's report
     release_id: str
     version: int
-    reason: str  # the figures in one line
     figures: JsonObject

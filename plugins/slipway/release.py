@@ -73,6 +73,24 @@ class QualityBounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBounds:
+    """A constant rate that a release must bear at its preview, measured in rounds."""
+
+    rate_per_s: float
+    p95_ms: float | None = None
+    max_slowdown: float | None = None  # how far p95 may be above the live release's: 0.2 for 20 %
+    max_errors: float = 0  # share of the requests that may have no answer, 0..1
+    rounds: int = 5
+    step_s: int = 10  # of each release in each round
+    settle_s: int = 2  # the beginning of a step, which is in no figure
+
+    @property
+    def seconds(self) -> int:
+        """How long the rounds take."""
+        return self.rounds * self.step_s * (1 if self.max_slowdown is None else 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """What the gate sends besides the golden requests, and its limits; the defaults are the model file's."""
 
@@ -81,6 +99,7 @@ class Gate:
     latency_ms: int | None = None
     garbage: bool = True
     quality: QualityBounds | None = None
+    load: LoadBounds | None = None
     approval: Literal["when_inconclusive", "always"] = "when_inconclusive"
     on_inconclusive: Literal["ask", "fail"] = "ask"
     ask_timeout_s: int = 1800
@@ -97,6 +116,7 @@ class Gate:
             "set": quality and quality.digest,
             "min_top1": quality and quality.min_top1,
             "max_drop": quality and quality.max_drop,
+            "load": self.load and asdict(self.load),
         }
 
     @property
@@ -107,7 +127,7 @@ class Gate:
     @property
     def promises_only(self) -> Gate:
         """The gate of a rollback: golden cases and garbage only. The release was judged when it was new, and is needed now."""
-        return replace(self, latency_ms=None, quality=None)
+        return replace(self, latency_ms=None, quality=None, load=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

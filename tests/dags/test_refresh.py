@@ -16,6 +16,7 @@ from slipway.dag.run_lease import HOLDERS
 from slipway.dag.tasks.cluster import CreateClusterOperator
 from slipway.dag.tasks.deploy import RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator
+from slipway.dag.tasks.load import LoadGateOperator
 from slipway.dag.tasks.plan import ChooseOperator, PlanOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, RemoveObjectsOperator
@@ -125,6 +126,7 @@ def test_cluster_is_checked_if_nothing_is_built(bag):
     assert "create_cluster" not in plan.builds
 
 
+LOADED = GOOD.replace('label: "3"}]', 'label: "3"}], load: {rate_per_s: 5}')
 MAY_BE_INCONCLUSIVE = GOOD.replace('label: "3"}]', 'label: "3"}], latency_ms: 500')
 GATES = {
     "preview": ("", "preview_gate", "apply", "gate"),
@@ -155,6 +157,22 @@ def test_person_is_asked_for_every_release_before_it_is_applied(dags_of):
     assert dag.get_task("preview_gate").downstream_task_ids == {"approve"}
     assert "apply" in dag.get_task("approve").downstream_task_ids
     assert dag.get_task("approve").preview
+
+
+def test_a_preview_is_loaded_between_its_gate_and_the_approval(dags_of):
+    """Only where the model file has `gate.load`; a person may be asked about its result."""
+    dag = dags_of(loaded=LOADED)["loaded"]
+    dag.validate()
+    assert DagSerialization.to_dict(dag)
+    assert dag.get_task("preview_gate").downstream_task_ids == {"preview_load"}
+    assert dag.get_task("preview_load").downstream_task_ids == {"approve"}
+    assert "apply" in dag.get_task("approve").downstream_task_ids
+    assert dag.get_task("preview_load").trigger_rule.value == "all_success"  # without a preview there is none
+    assert "preview_load" in dag.get_task("plan").deploys
+    unasked = 'label: "3"}], load: {rate_per_s: 5}, on_inconclusive: fail'
+    dag = dags_of(unasked=GOOD.replace('label: "3"}]', unasked))["unasked"]
+    assert dag.get_task("preview_load").downstream_task_ids >= {"apply"}
+    assert not dag.get_task("preview_load").asks
 
 
 @pytest.mark.parametrize(
@@ -335,9 +353,9 @@ def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):
     """A run reads from these tasks' XCom whether it has held the Lease: no task that acquires it is missing."""
     acquiring = (
         PlanOperator, ChooseOperator, CreateClusterOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator,
-        DeleteClusterOperator, ApproveOperator,
+        DeleteClusterOperator, ApproveOperator, LoadGateOperator,
     )  # fmt: skip
-    dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE).values()]
+    dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE, loaded=LOADED).values()]
     tasks = [task for dag in dags for task in dag.tasks]
     holders = {task.task_id for task in tasks if isinstance(task, acquiring) or getattr(task, "writes_s", None)}
     assert holders == set(HOLDERS)

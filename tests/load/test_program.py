@@ -22,11 +22,12 @@ class Served(BaseHTTPRequestHandler):
     """Answers as a model server does; `wrong` answers from now on are wrong."""
 
     protocol_version = "HTTP/1.1"
-    wrong, asked, lock = 0, 0, threading.Lock()
+    wrong, asked, lock, versions = 0, 0, threading.Lock(), []
 
     def do_POST(self):
         """One prediction."""
         self.rfile.read(int(self.headers["Content-Length"]))
+        Served.versions.append(self.path.partition("/versions/")[2].partition(":")[0])
         with Served.lock:
             Served.asked += 1
             label = "8" if Served.asked > 10 and Served.wrong > 0 else "3"
@@ -45,6 +46,7 @@ class Served(BaseHTTPRequestHandler):
 def server():
     """The server; it counts what it was asked."""
     Served.wrong = Served.asked = 0
+    Served.versions = []
     started = start_server(Served)
     yield started
     stop_server(started)
@@ -98,6 +100,24 @@ def test_a_wrong_answer_is_an_error(command, tmp_path):
     figures = json.loads((tmp_path / "out" / "load.json").read_text())
     assert figures["errors"] == 3
     assert "errors: 3 times wrong label" in done.stdout
+
+
+def test_two_servers_are_asked_in_turns(command, server, tmp_path):
+    """Each round measures both, and only the release that is tested has promised answers."""
+    file = tmp_path / "request.json"
+    request = json.loads(file.read_text())
+    beside = request["target"] | {"version": 2}
+    plan = {"rates_per_s": [5], "closed_users": [], "step_s": 3, "settle_s": 1, "rounds": 3}
+    file.write_text(json.dumps(request | {"beside": beside, "plan": plan}))
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "out" / "load.json").read_text())
+    assert figures["beside"] == {"address": f"http://127.0.0.1:{server.server_port}", "version": 2}
+    assert [(step["round"], step["at"]) for step in figures["steps"]] == [
+        (1, "release"), (1, "beside"), (2, "beside"), (2, "release"), (3, "release"), (3, "beside"),
+    ]  # fmt: skip
+    assert all(step["requests"] and step["p95_ms"] and not step["errors"] for step in figures["steps"])
+    assert set(Served.versions) == {"2", "3"}
 
 
 def test_ends_early_after_so_many_requests(command, tmp_path):

@@ -32,6 +32,25 @@ def test_a_request_is_read(tmp_path):
     assert (request.seconds, request.grpc_share, request.target.path) == (30, 0, "/v1/models/vit/versions/3:predict")
 
 
+def test_rounds_alternate(tmp_path):
+    """Each round asks both targets, and begins with another one than the round before."""
+    beside = GOOD["target"] | {"rest": "http://127.0.0.1:2", "version": 2}
+    plan = GOOD["plan"] | {"rates_per_s": [2], "rounds": 3}
+    request = read(tmp_path, beside=beside, plan=plan)
+    assert [step.name for step in request.steps] == [
+        "2/s, round 1, release", "2/s, round 1, beside", "2/s, round 2, beside", "2/s, round 2, release",
+        "2/s, round 3, release", "2/s, round 3, beside",
+    ]  # fmt: skip
+    assert [target.version for target in request.targets] == [3, 2]
+
+
+def test_only_the_tested_release_has_promised_answers(tmp_path):
+    """The other one may be of an earlier revision, whose answers differ."""
+    plan = GOOD["plan"] | {"rounds": 3}
+    request = read(tmp_path, beside=GOOD["target"], plan=plan)
+    assert [request.questions_at(at)[0].labels for at in (0, 1)] == [("3",), ()]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -41,8 +60,21 @@ def test_a_request_is_read(tmp_path):
         {"plan": {}},
         {"target": {"where": "here"}},
         {"questions": 3},
+        {"plan": GOOD["plan"] | {"rates_per_s": [0]}},
+        {"beside": GOOD["target"]},
+        {"beside": GOOD["target"] | {"grpc": "127.0.0.1:2"}, "plan": GOOD["plan"] | {"rounds": 3}},
     ],
-    ids=["no address", "no question", "nothing measured", "no plan", "another field", "no list"],
+    ids=[
+        "no address",
+        "no question",
+        "nothing measured",
+        "no plan",
+        "another field",
+        "no list",
+        "no rate",
+        "beside without rounds",
+        "beside over gRPC too",
+    ],
 )
 def test_refused_in_one_line(tmp_path, changes):
     """The line names the file and what is wrong."""

@@ -63,12 +63,13 @@ def test_every_error_is_raised_somewhere(named, kind):
 
 
 def test_only_what_did_not_answer_is_tried_again():
-    """Only what did not answer, or is busy, may succeed a minute later."""
+    """Only what did not answer, is busy, or was interrupted may succeed a minute later."""
     unanswered = {
         "EngineUnreachable",
         "ClusterUnreachable",
         "GoogleUnreachable",
         "HubUnreachable",
+        "LoadTestUnfinished",
         "RegistryUnreachable",
         "SourceUnreachable",
         "TargetBusy",

@@ -12,6 +12,7 @@ from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOper
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator, PredictionSensor
+from slipway.dag.tasks.load import LoadGateOperator
 from slipway.dag.tasks.record import RecordOperator
 from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
@@ -51,8 +52,8 @@ def cluster_tasks(*, temporary: bool) -> list[BaseOperator]:
     return [ClaimClusterOperator(task_id=task_ids.CLAIM_CLUSTER, task_display_name="claim cluster"), create]
 
 
-def preview_tasks(*, asks: bool) -> list[BaseOperator]:
-    """Run the release next to the live one and gate it there; with `asks`, a person may be asked to approve it.
+def preview_tasks(*, asks: bool, loads: bool = False) -> list[BaseOperator]:
+    """Run the release next to the live one and gate it there; with `loads`, under load too; with `asks`, a person may be asked.
 
     If the preview is skipped, so is what waits for it. A skipped task before the preview does not skip it: a release that
     changed only manifests builds nothing.
@@ -63,7 +64,8 @@ def preview_tasks(*, asks: bool) -> list[BaseOperator]:
         PredictionSensor(
             task_id=task_ids.PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT
         ),
-        *_approval(task_ids.PREVIEW_GATE, asks=asks, preview=True),
+        *(_load_gate(asks=asks) if loads else ()),
+        *_approval(asks=asks, preview=True),
     ]
 
 
@@ -78,12 +80,17 @@ def proof_tasks(*, asks: bool, temporary: bool = False) -> list[BaseOperator]:
         RolloutSensor(task_id=task_ids.WAIT_FOR_ROLLOUT, task_display_name="wait for rollout", **WAIT),
         AddressSensor(task_id=task_ids.WAIT_FOR_ADDRESS, task_display_name="wait for address", **WAIT),
         PredictionSensor(task_id=task_ids.GATE, asks=asks, **WAIT),
-        *_approval(task_ids.GATE, asks=asks),
+        *_approval(asks=asks),
     ]
 
 
-def _approval(gate: str, *, asks: bool, preview: bool = False) -> list[BaseOperator]:
-    return [ApproveOperator(task_id=task_ids.APPROVE, gate_task_id=gate, preview=preview, **WAIT)] if asks else []
+def _load_gate(*, asks: bool) -> list[BaseOperator]:
+    name = "preview load"
+    return [LoadGateOperator(task_id=task_ids.PREVIEW_LOAD, task_display_name=name, load_python=LOAD_PYTHON, asks=asks)]
+
+
+def _approval(*, asks: bool, preview: bool = False) -> list[BaseOperator]:
+    return [ApproveOperator(task_id=task_ids.APPROVE, preview=preview, **WAIT)] if asks else []
 
 
 def announce_task(model: str, *, temporary: bool = False) -> BaseOperator:

@@ -23,7 +23,7 @@ from slipway.facts import (
     from_dict,
 )
 from slipway.release import Release
-from slipway.steps.outcome import does_verdict_count, is_run_proven
+from slipway.steps.outcome import does_verdict_count, is_run_proven, with_load_verdict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,6 +44,7 @@ CLEARING = "clearing"  # how often the run had been cleared when a task left its
 SUBJECTS = {
     task_ids.WAIT_FOR_PREVIEW: (task_ids.PREVIEW,),
     task_ids.PREVIEW_GATE: (task_ids.PREVIEW,),
+    task_ids.PREVIEW_LOAD: (task_ids.PREVIEW,),
     task_ids.APPROVE: (task_ids.PREVIEW, task_ids.APPLY),
     task_ids.WAIT_FOR_ROLLOUT: (task_ids.APPLY,),
     task_ids.WAIT_FOR_ADDRESS: (task_ids.APPLY,),
@@ -148,6 +149,12 @@ class Run:
     def only_plans(self) -> bool:
         """Whether a person asked only for the plan: then no task of the run writes anything, even if a task fails."""
         return bool(self.context.get("params", {}).get("plan_only"))
+
+    @property
+    def preview_verdict(self) -> JsonObject | None:
+        """The verdict of the preview's gate, together with that of its load test if it has one; None without the gate's."""
+        gate = self.verdict_of(task_ids.PREVIEW_GATE)
+        return with_load_verdict(gate, self.verdict_of(task_ids.PREVIEW_LOAD)) if gate else None
 
     @property
     def has_release(self) -> bool:

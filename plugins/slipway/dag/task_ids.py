@@ -18,6 +18,7 @@ PUSH = "push"
 PREVIEW = "preview"
 WAIT_FOR_PREVIEW = "wait_for_preview"
 PREVIEW_GATE = "preview_gate"
+PREVIEW_LOAD = "preview_load"
 APPROVE = "approve"
 
 APPLY = "apply"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slipway.bounded_http import EndlessAnswer
 from slipway.kubernetes.api import FORBIDDEN, UNAUTHORIZED, how_to_fix_refusal
@@ -14,6 +14,8 @@ from slipway.target import Target
 
 if TYPE_CHECKING:
     import aiohttp
+
+LATE = f"the API server: no complete answer within {ANSWER_TIMEOUT_S:g} s"
 
 
 async def send_to_service(target: Target, url: str, path: str, body: str | None = None) -> Answer:
@@ -28,6 +30,19 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
 
     from slipway.kubernetes.client import async_cluster_client
 
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), async_cluster_client(target) as client:
+            return await send_through(client, path, body)
+    except aiohttp.ClientError as error:  # some of aiohttp's are TimeoutErrors too
+        return no_answer(error)
+    except TimeoutError:
+        return no_answer(EndlessAnswer(LATE))
+
+
+async def send_through(client: Any, path: str, body: str | None = None) -> Answer:
+    """Send a request to a path of the API server on an open `kubernetes_asyncio` client, within a total time."""
+    import aiohttp
+
     # As JSON the client would encode the body again.
     headers = {
         "Accept": "application/json",
@@ -35,7 +50,7 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
         "Content-Type": "application/octet-stream",
     }
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S), async_cluster_client(target) as client:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
             response = await client.call_api(
                 path,
                 "GET" if body is None else "POST",
@@ -46,10 +61,10 @@ async def _ask_through(target: Target, path: str, body: str | None) -> Answer:
                 _request_timeout=REQUEST_TIMEOUT_S,
             )
             return read_proxy_answer(response.status, await _read_bounded(response))
-    except (aiohttp.ClientError, EndlessAnswer) as error:  # some of aiohttp's are TimeoutErrors too
+    except (aiohttp.ClientError, EndlessAnswer) as error:
         return no_answer(error)
     except TimeoutError:
-        return no_answer(EndlessAnswer(f"the API server: no complete answer within {ANSWER_TIMEOUT_S:g} s"))
+        return no_answer(EndlessAnswer(LATE))
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> str:

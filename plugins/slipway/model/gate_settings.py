@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from slipway.model.field_types import Name, Part, RelativePath, Seconds, Sha256, Share, without_login
-from slipway.release import Gate
+from slipway.release import Gate, LoadBounds
 
 DEFAULT_GATE = Gate()
+DEFAULT_LOAD = LoadBounds(rate_per_s=1)
+LEAST_REQUESTS = 10  # in a step whose 95th percentile is judged
 
 
 class GoldenImage(Part):
@@ -70,6 +72,46 @@ class QualitySettings(Part):
         return self
 
 
+class LoadGateSettings(Part):
+    """What a release must bear at its preview before it goes live, see [load.md](load.md#a-gate)."""
+
+    rate_per_s: Annotated[float, Field(gt=0, le=50)] = Field(
+        description="Requests a second that the preview must answer, over REST, through the API server."
+    )
+    p95_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        default=DEFAULT_LOAD.p95_ms,
+        description="Upper limit for the 95th percentile of the answer times at that rate, in milliseconds.",
+    )
+    max_slowdown: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=DEFAULT_LOAD.max_slowdown,
+        description="How far that percentile may be above the live release's, as a share: 0.2 for 20 %. Both are measured in turns, so **the live release gets the same load beside its users' requests**. If left out: not compared.",
+    )
+    max_errors: Share = Field(
+        default=DEFAULT_LOAD.max_errors, description="The share of the requests that may remain without an answer."
+    )
+    rounds: Annotated[int, Field(ge=3, le=20)] = Field(
+        default=DEFAULT_LOAD.rounds,
+        description="How often it is measured. The spread of the rounds decides whether a result is conclusive.",
+    )
+    step_s: Annotated[int, Field(ge=3, le=120)] = Field(
+        default=DEFAULT_LOAD.step_s, description="How long a release is loaded in each round, in seconds."
+    )
+    settle_s: Annotated[int, Field(ge=1, le=60)] = Field(
+        default=DEFAULT_LOAD.settle_s, description="How much of a step's beginning is in no figure, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_measured(self) -> LoadGateSettings:
+        if self.settle_s >= self.step_s:
+            raise ValueError("settle_s is not below step_s: nothing would be measured")
+        asked = self.rate_per_s * (self.step_s - self.settle_s)
+        if asked < LEAST_REQUESTS:
+            raise ValueError(
+                f"{asked:g} requests in a step are too few for a percentile: at least {LEAST_REQUESTS}, by a larger rate or a longer step"
+            )
+        return self
+
+
 class GateSettings(Part):
     """What must pass before a release counts as live."""
 
@@ -98,6 +140,9 @@ class GateSettings(Part):
     )
     quality: QualitySettings | None = Field(
         default=None, description="How much of a labelled set must be classified correctly. If left out: not tested."
+    )
+    load: LoadGateSettings | None = Field(
+        default=None, description="What the release must bear at its preview. If left out: no load is sent."
     )
     approval: Literal["when_inconclusive", "always"] = Field(
         default=DEFAULT_GATE.approval,

@@ -180,6 +180,14 @@ class ModelFile(Part):
         return self
 
     @model_validator(mode="after")
+    def _load_comes_before_users(self) -> ModelFile:
+        if self.gate.load is not None and not is_previewed(self):
+            raise ValueError(
+                "gate.load needs a preview, which target.strategy: rolling and a temporary cluster do not have: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _watch_can_see_changes(self) -> ModelFile:
         if self.watch is None:
             return self
@@ -205,5 +213,5 @@ def is_previewed(file: ModelFile) -> bool:
 def may_ask_person(file: ModelFile) -> bool:
     """Whether a person may be asked to approve a release."""
     gate = file.gate
-    may_be_inconclusive = gate.latency_ms is not None or gate.quality is not None
+    may_be_inconclusive = any(part is not None for part in (gate.latency_ms, gate.quality, gate.load))
     return gate.approval == "always" or (gate.on_inconclusive == "ask" and may_be_inconclusive)

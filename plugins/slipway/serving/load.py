@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +45,38 @@ def questions_of_cases(cases: Iterable[GoldenCase]) -> tuple[Question, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a model server is asked, and the version that must answer."""
+
+    version: int
+    rest: str  # http://HOST:PORT
+    grpc: str | None = None  # HOST:PORT
+
+
 def render_load_request(
     plan: LoadPlan,
     questions: Sequence[Question],
     *,
     model: str,
-    version: int,
-    rest: str,
-    grpc: str | None,
+    server: Server,
     descriptors: bytes,
+    beside: Server | None = None,
+    rounds: int = 0,
 ) -> JsonObject:
-    """What `include/load/load.py` reads."""
+    """What `include/load/load.py` reads. In rounds, it asks `server` and `beside` in turns."""
+
+    def target(one: Server) -> JsonObject:
+        return {
+            "rest": one.rest,
+            "grpc": one.grpc if plan.grpc_share else None,
+            "model": model,
+            "version": one.version,
+        }
+
     return {
-        "target": {"rest": rest, "grpc": grpc if plan.grpc_share else None, "model": model, "version": version},
+        "target": target(server),
+        "beside": target(beside) if beside else None,
         "questions": [
             {
                 "name": one.name,
@@ -74,6 +94,7 @@ def render_load_request(
             "closed_users": list(plan.closed_users),
             "step_s": plan.step_s,
             "settle_s": plan.settle_s,
+            "rounds": rounds,
         },
         "objective": {"p95_ms": plan.p95_ms},
         "grpc_share": plan.grpc_share,
@@ -82,10 +103,8 @@ def render_load_request(
 
 def judge_load(plan: LoadPlan, figures: JsonObject) -> Verdict:
     """Whether the release bears what the model file asks; without `least_per_s` a test only measures, but wrong answers fail."""
-    wrong = {kind: count for step in figures["steps"] for kind, count in step["errors"].items() if kind in WRONG}
-    if wrong:
-        kinds = ", ".join(f"{count} times {kind}" for kind, count in wrong.items())
-        return Verdict.failed(f"load: {kinds}: the release answers wrongly under load")
+    if wrong := wrong_answers(figures["steps"]):
+        return Verdict.failed(f"load: {count_kinds(wrong)}: the release answers wrongly under load")
     best, least = figures["holds_up_to_per_s"], plan.least_per_s
     said = describe_load(figures)
     if least is not None and (best is None or best < least):
@@ -95,6 +114,24 @@ def judge_load(plan: LoadPlan, figures: JsonObject) -> Verdict:
 
 # Answers that no overload explains; the program's own words (include/load/answers.py).
 WRONG = frozenset({"wrong label", "wrong confidence", "another version", "no label and confidence in the answer"})
+
+
+def wrong_answers(steps: Iterable[JsonObject]) -> Counter[str]:
+    """How many answers were wrong, by kind, without those that overload explains."""
+    return Counter({kind: count for kind, count in errors_of(steps).items() if kind in WRONG})
+
+
+def errors_of(steps: Iterable[JsonObject]) -> Counter[str]:
+    """How many requests had no right answer, by kind."""
+    found: Counter[str] = Counter()
+    for step in steps:
+        found.update(step["errors"])
+    return found
+
+
+def count_kinds(errors: Mapping[str, int]) -> str:
+    """Errors for messages: how often each kind."""
+    return ", ".join(f"{count} times {kind}" for kind, count in sorted(errors.items()))
 
 
 def describe_load(figures: JsonObject) -> str:

@@ -28,6 +28,8 @@ def list_findings(gate: Gate, verdict: JsonObject, live: JsonObject | None) -> l
     if gate.quality is not None and gate.quality.max_drop is None and quality:
         baseline = from_dict(Baseline, live) if live else None
         found.append(compare_accuracy(from_dict(Accuracy, quality), baseline))
+    if load := measured.get("load"):
+        found.append(f"load: each round is in {load['uri']}")
     return found
 
 
@@ -43,13 +45,12 @@ def explain_refusal(release: Release, verdict: JsonObject | None, refused: str, 
     return f"{result} {refused}. Next: {then}"
 
 
-def why_not_approved(release: Release, approval: JsonObject | None, *, known_good: bool) -> str | None:
+def why_not_approved(release: Release, approval: JsonObject | None) -> str | None:
     """Why a release must not be applied yet; None if it may.
 
-    `known_good`: it was proven live before, and only comes back. The state of the task `approve` does not count: a person may
-    have set it.
+    The state of the task `approve` does not count: a person may have set it.
     """
-    if release.gate.approval != "always" or known_good or (approval or {}).get("outcome") == "pass":
+    if release.gate.approval != "always" or (approval or {}).get("outcome") == "pass":
         return None
     return (
         f"model {release.model}: gate.approval is always, and nobody has approved this release in this run. "

@@ -25,7 +25,7 @@ from slipway.scratch import scratch_folder
 from slipway.serving.client import requests_with_images
 from slipway.serving.golden import cases_from
 from slipway.serving.labelled_set import read_image_folder, read_labelled_set
-from slipway.serving.load import Question, judge_load, questions_of_cases, render_load_request
+from slipway.serving.load import Question, Server, judge_load, questions_of_cases, render_load_request
 from slipway.serving.load_program import run_load_test
 from slipway.steps.location import target_now, target_of_model_file
 from slipway.steps.settings import Settings
@@ -109,21 +109,17 @@ def run_test(target: LoadTarget, *, python: str, started: Started) -> LoadTest:
             target.plan,
             _questions(target, descriptors),
             model=target.model,
-            version=target.version,
-            rest=target.rest,
-            grpc=target.grpc,
+            server=Server(version=target.version, rest=target.rest, grpc=target.grpc),
             descriptors=descriptors,
         )
         before = fetch_from_store(target.before, scratch / "before.json") if target.before else None
         out, figures = run_load_test(request, python=python, scratch=scratch, started=started, before=before)
-        uri = _keep(target, out)
+        uri = keep_load_test(target.store, load_run_folder(target.model, target.release_id, target.run_id), out)
     verdict = judge_load(target.plan, figures)
     log.info("%s; kept at %s", verdict.reason, uri)
     if verdict.outcome != "pass":
         raise LoadTestFailed(f"{verdict.reason}. Next: look at {uri}/load.png and report.html")
-    return LoadTest(
-        uri=uri, release_id=target.release_id, version=target.version, reason=verdict.reason, figures=figures
-    )
+    return LoadTest(uri=uri, release_id=target.release_id, version=target.version, figures=figures)
 
 
 def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:
@@ -148,9 +144,9 @@ def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:
     )
 
 
-def _keep(target: LoadTarget, out: Path) -> str:
-    """Store the test's files with the release; the figures last, which mark it as complete."""
-    store, folder = Store(target.store), load_run_folder(target.model, target.release_id, target.run_id)
+def keep_load_test(store_uri: str, folder: str, out: Path) -> str:
+    """Store the test's files in a folder of the store; the figures last, which mark it as complete. Returns its URI."""
+    store = Store(store_uri)
     files = sorted(out.iterdir(), key=lambda file: file.name == FIGURES)
     for file in files:
         store.put_file(file, f"{folder}/{file.name}")

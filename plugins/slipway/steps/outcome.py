@@ -15,6 +15,25 @@ def is_run_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof
     return proof_state == "success" and (decisive or {}).get("outcome") == "pass"
 
 
+def with_load_verdict(gate: JsonObject, load: JsonObject | None) -> JsonObject:
+    """The verdict of a preview's gate, together with that of its load test: a person decides on both at once."""
+    if load is None:
+        return gate
+    measured = {**(gate.get("measured") or {}), **(load.get("measured") or {})}
+    outcome = "inconclusive" if "inconclusive" in {gate["outcome"], load["outcome"]} else gate["outcome"]
+    return {**gate, "outcome": outcome, "reason": f"{gate['reason']}; {load['reason']}", "measured": measured}
+
+
+def why_load_not_judged(release: Release, load: JsonObject | None) -> str | None:
+    """Why a release must not be applied yet: the model file wants it loaded first, and this run has not; None if it may.
+
+    `load` is the verdict of the preview's load test. The state of that task does not count: a person may have set it.
+    """
+    if release.gate.load is None or (load or {}).get("outcome") in {"pass", "inconclusive"}:
+        return None
+    return f"model {release.model}: gate.load is set, and this run has no result of it. Next: clear preview_load"
+
+
 def does_verdict_count(verdict: JsonObject, *, release_id: str | None, made: int | None) -> bool:
     """Whether a verdict is about the release that the run has made, and not older than it.
 

@@ -26,7 +26,17 @@ from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
-from slipway.release import ExportLimits, ExportOptions, Gate, GoldenRequest, QualityBounds, Release, Retention, Source
+from slipway.release import (
+    ExportLimits,
+    ExportOptions,
+    Gate,
+    GoldenRequest,
+    LoadBounds,
+    QualityBounds,
+    Release,
+    Retention,
+    Source,
+)
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.steps.rendering import render_release
 from slipway.steps.settings import (
@@ -232,6 +242,7 @@ def resolve_gate(path: Path, asked: GateSettings, store: Store, *, keep: bool = 
         latency_ms=asked.latency_ms,
         garbage=asked.garbage,
         quality=_pin_quality(path, asked.quality, store, keep=keep) if asked.quality else None,
+        load=LoadBounds(**asked.load.model_dump()) if asked.load else None,
         approval=asked.approval,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,

@@ -6,7 +6,7 @@ import pytest
 
 from slipway.release import LoadPlan
 from slipway.serving.golden import GoldenCase, Reference
-from slipway.serving.load import judge_load, questions_of_cases, render_load_request
+from slipway.serving.load import Server, judge_load, questions_of_cases, render_load_request
 
 PLAN = LoadPlan(rates_per_s=(2, 4), closed_users=(4,), p95_ms=100, least_per_s=4)
 CASE = GoldenCase(
@@ -46,10 +46,15 @@ def test_without_a_reference_the_first_answer_counts():
 def test_the_request_has_what_the_program_reads():
     """Addresses, questions, steps and the objective."""
     asked = render_load_request(
-        PLAN, questions_of_cases([CASE]), model="vit", version=3, rest="http://a", grpc="a:1", descriptors=b"d"
+        PLAN,
+        questions_of_cases([CASE]),
+        model="vit",
+        server=Server(version=3, rest="http://a", grpc="a:1"),
+        descriptors=b"d",
     )
     assert asked["target"] == {"rest": "http://a", "grpc": "a:1", "model": "vit", "version": 3}
-    assert asked["plan"] == {"rates_per_s": [2, 4], "closed_users": [4], "step_s": 20, "settle_s": 5}
+    assert asked["beside"] is None
+    assert asked["plan"] == {"rates_per_s": [2, 4], "closed_users": [4], "step_s": 20, "settle_s": 5, "rounds": 0}
     assert (asked["objective"], base64.b64decode(asked["descriptors"])) == ({"p95_ms": 100}, b"d")
 
 

@@ -2,7 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.steps.outcome import describe_ended_run, is_run_proven, was_run_ended_by_hand, why_run_must_not_write
+from slipway.steps.outcome import (
+    describe_ended_run,
+    is_run_proven,
+    was_run_ended_by_hand,
+    why_run_must_not_write,
+    with_load_verdict,
+)
 
 PASSED, FAILED, INCONCLUSIVE = {"outcome": "pass"}, {"outcome": "fail"}, {"outcome": "inconclusive"}
 PROVEN = {
@@ -23,6 +29,25 @@ PROVEN = {
 def test_proven_only_by_a_pass_and_a_success(gate, approval, state, proven):
     """The gate's pass counts; if the gate is inconclusive, the approval's pass counts; a task state alone does not."""
     assert proven is is_run_proven(gate=gate, approval=approval, proof_state=state)
+
+
+TOGETHER = {
+    "no load": (PASSED, None, "pass"),
+    "both passed": (PASSED, PASSED, "pass"),
+    "the gate is inconclusive": (INCONCLUSIVE, PASSED, "inconclusive"),
+    "the load is inconclusive": (PASSED, INCONCLUSIVE, "inconclusive"),
+}
+
+
+@pytest.mark.parametrize(("gate", "load", "outcome"), TOGETHER.values(), ids=TOGETHER)
+def test_a_person_decides_on_gate_and_load_at_once(gate, load, outcome):
+    """One question with everything that was measured; nothing is lost of either."""
+    gate = {**gate, "reason": "3 of 3", "measured": {"latency_ms": 40}}
+    load = load and {**load, "reason": "load: 5/s", "measured": {"load": {"uri": "u"}}}
+    found = with_load_verdict(gate, load)
+    assert found["outcome"] == outcome
+    assert found["reason"] == ("3 of 3; load: 5/s" if load else "3 of 3")
+    assert found["measured"] == {"latency_ms": 40, **({"load": {"uri": "u"}} if load else {})}
 
 
 @pytest.mark.parametrize(

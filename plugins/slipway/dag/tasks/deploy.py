@@ -77,10 +77,10 @@ class ApplyOperator(TargetOperator):
     """Opens the record, and applies the manifests that `resolve` rendered, server-side: the one task that changes what is live."""
 
     def make(self, run: Run) -> Applied:
-        """What was Applied. Raises InputRefused if a person has to approve the release first."""
+        """What was Applied. Raises InputRefused if a person has to approve the release, or it has to be loaded, first."""
         from slipway.steps.deploy import deploy, redeploy
 
-        self._require_approval(run)
+        self._require_earlier_proofs(run)
         facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
         uri, digest = run.plan.manifests_uri, run.plan.manifests_hash
         if uri is None:
@@ -91,15 +91,22 @@ class ApplyOperator(TargetOperator):
         return applied
 
     @staticmethod
-    def _require_approval(run: Run) -> None:
+    def _require_earlier_proofs(run: Run) -> None:
         from slipway.steps.approval import why_not_approved
         from slipway.steps.location import located
+        from slipway.steps.outcome import why_load_not_judged
 
-        if run.release.gate.approval != "always":
+        gate = run.release.gate
+        if gate.approval != "always" and gate.load is None:
             return  # the records need not be read
-        known_good = _why_no_preview(run, located(run.release)) is not None
-        if reason := why_not_approved(run.release, run.verdict_of(task_ids.APPROVE), known_good=known_good):
-            raise InputRefused(reason)
+        if _why_no_preview(run, located(run.release)) is not None:
+            return  # it was proven live before, and only comes back
+        for reason in (
+            why_load_not_judged(run.release, run.verdict_of(task_ids.PREVIEW_LOAD)),
+            why_not_approved(run.release, run.verdict_of(task_ids.APPROVE)),
+        ):
+            if reason:
+                raise InputRefused(reason)
 
     @staticmethod
     def _check(run: Run) -> None:

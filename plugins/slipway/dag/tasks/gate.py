@@ -14,7 +14,7 @@ from slipway.dag.deferral import GRACE_S, Times, Wait
 from slipway.dag.run import Run
 from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import BLUE, reported_failures
-from slipway.dag.task_ids import APPROVE, PREVIEW, PREVIEW_GATE
+from slipway.dag.task_ids import APPROVE, GATE, PREVIEW, PREVIEW_GATE
 from slipway.dag.tasks.waits import WaitSensor
 from slipway.dag.tries import count_lost_try, note_deferral, note_resumption
 from slipway.errors import GateFailed, SlipwayError, one_line
@@ -149,16 +149,19 @@ class ApproveOperator(ApprovalOperator):
 
     ui_color = BLUE
 
-    def __init__(self, *, gate_task_id: str, preview: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, preview: bool = False, **kwargs: Any) -> None:
         super().__init__(subject="Is this release good enough?", fail_on_reject=True, **kwargs)
-        self.gate_task_id = gate_task_id
         self.preview = preview
+
+    def _verdict(self, run: Run) -> JsonObject | None:
+        """The verdict that a person decides on."""
+        return run.preview_verdict if self.preview else run.verdict_of(GATE)
 
     def execute(self, context: Context) -> Any:
         """Ask, with what the gate found."""
         run = Run(context)
         count_lost_try(self, context)
-        verdict = run.verdict_of(self.gate_task_id)
+        verdict = self._verdict(run)
         if verdict is None or not does_person_decide(run.release.gate, verdict):
             why = "the gate's result was conclusive" if verdict else "the gate left no result"
             log.info("approve: %s, nobody is asked", why)
@@ -211,8 +214,9 @@ class ApproveOperator(ApprovalOperator):
             refused, answered = f"Airflow could not ask: {one_line(error)}", False
         else:
             return Verdict.passed(f"{_name_of(event)} approved it at {event['responded_at']}")
-        gate = run.verdict_of(self.gate_task_id)
-        raise GateFailed(explain_refusal(run.release, gate, refused, answered=answered), blames_release=answered)
+        raise GateFailed(
+            explain_refusal(run.release, self._verdict(run), refused, answered=answered), blames_release=answered
+        )
 
 
 def _name_of(event: dict[str, Any]) -> str:

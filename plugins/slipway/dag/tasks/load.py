@@ -1,4 +1,4 @@
-"""The tasks that test the live release under load."""
+"""The tasks that put load on a release: on the live one to measure it, on a preview to judge it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from slipway.dag.deferral import GRACE_S
 from slipway.dag.run import Run
+from slipway.dag.run_lease import APPLY_S, renew_run_lease
 from slipway.dag.stage import BLUE, GREEN, ProgramOperator, StageOperator
 
 if TYPE_CHECKING:
     from slipway.facts import LoadTarget, LoadTest
+
+PROGRAM_S = 120  # the load test's program beyond its steps: start, questions before the load, reports
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +63,35 @@ class LoadTestOperator(ProgramOperator):
         from slipway.steps.load_test import run_test
 
         return run_test(run.load_target, python=self.load_python, started=self._started)
+
+
+class LoadGateOperator(ProgramOperator):
+    """Sends a preview a constant rate of requests, in turns with the live release if they are compared; judges and keeps the figures.
+
+    With `asks`, the next task asks a person if the result is inconclusive, unless the model file says that it fails.
+    """
+
+    template_fields: Sequence[str] = ("load_python",)
+    ui_color = BLUE
+
+    def __init__(self, *, load_python: str, asks: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.load_python = load_python
+        self.asks = asks
+
+    def make(self, run: Run) -> LoadTest:
+        """The LoadTest. Raises GateFailed, LoadTestUnfinished, LeaseLost, TargetBusy."""
+        from slipway.steps.load_gate import judge_preview_under_load, measured_of, require_load_passed
+
+        release, bounds = run.release, run.release.gate.load
+        assert bounds is not None  # noqa: S101 - the DAG has this task only then
+        renew_run_lease(run, bounds.seconds + PROGRAM_S + GRACE_S)
+        log.info("preview load: %d rounds, %d s in all, at %g/s", bounds.rounds, bounds.seconds, bounds.rate_per_s)
+        found = judge_preview_under_load(
+            release, run.export, run.pushed.release_id, python=self.load_python, started=self._started
+        )
+        renew_run_lease(run, APPLY_S)
+        log.info("preview load: %s", found.verdict)
+        require_load_passed(release, found, asks=self.asks)
+        run.report(found.verdict, measured=measured_of(found.test))
+        return found.test

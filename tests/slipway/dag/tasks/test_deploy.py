@@ -12,7 +12,7 @@ from slipway.facts import ObjectRef, Plan, to_dict
 from slipway.records.history import read_records
 from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
-from slipway.release import Gate
+from slipway.release import Gate, LoadBounds
 
 
 def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, release, export, pushed):
@@ -98,6 +98,32 @@ ANSWERS = {
     "rejected, and a person set the state of approve": ({"outcome": "fail"}, "everything", False),
     "a proven release comes back": (None, "restore", True),
 }
+LOADS = {
+    "not loaded, and a person set the state of preview_load": (None, "everything", False),
+    "loaded": ({"outcome": "pass"}, "everything", True),
+    "inconclusive, which approve has passed on": ({"outcome": "inconclusive"}, "everything", True),
+    "did not bear it": ({"outcome": "fail"}, "everything", False),
+    "a proven release comes back": (None, "restore", True),
+}
+
+
+@pytest.mark.parametrize(("load", "action", "goes_on"), LOADS.values(), ids=LOADS)
+def test_apply_writes_nothing_before_a_required_load(  # noqa: PLR0917
+    context_of, api_server, release, export, pushed, applied, leases, monkeypatch, load, action, goes_on
+):
+    """The verdict counts, not the state of `preview_load`; a rollback needs none."""
+    wrote = []
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, check: wrote.append(check) or applied)
+    asked = replace(release, strategy="preview", gate=Gate(load=LoadBounds(rate_per_s=5)))
+    context = context_of("apply", resolve=asked, plan=Plan(action=action, reasons=()), export=export, push=pushed)
+    if load:
+        context["ti"].facts["preview_load", "verdict"] = {"reason": "", **load}
+    refused = pytest.raises(
+        AirflowFailException, match=r"gate\.load is set, and this run has no result of it\. Next: clear preview_load"
+    )
+    with nullcontext() if goes_on else refused:
+        ApplyOperator(task_id="apply").execute(context)
+    assert bool(wrote) is goes_on
 
 
 @pytest.mark.parametrize(("approval", "action", "goes_on"), ANSWERS.values(), ids=ANSWERS)

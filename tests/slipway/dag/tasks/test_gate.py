@@ -31,7 +31,8 @@ def context(context_of, release, pushed):
         )
         found["task_instance"] = found["ti"]
         found["ti"].id = "0"
-        found["ti"].facts["gate", "verdict"] = {**verdict.to_dict(), "measured": measured}
+        for task in ("preview_gate", "gate"):
+            found["ti"].facts[task, "verdict"] = {**verdict.to_dict(), "measured": measured}
         return found
 
     return make
@@ -48,7 +49,7 @@ def asked(monkeypatch):
 
 def operator(**where):
     """The task."""
-    return ApproveOperator(task_id="approve", gate_task_id="gate", **where)
+    return ApproveOperator(task_id="approve", **where)
 
 
 def answer(option):
@@ -113,6 +114,21 @@ def test_question_says_what_each_answer_does(context, asked):
         with pytest.raises(TaskAwaitingInput):
             operator(preview=preview).execute(context(Verdict.inconclusive(REASON)))
         assert [part for part in words if part not in asked["body"]] == []
+
+
+def test_question_after_a_preview_shows_its_load_too(context, asked):
+    """One question for both: a load that is inconclusive is asked about although the gate passed."""
+    run = context(Verdict.passed("3 of 3"))
+    load = Verdict.inconclusive("load: p95 112 ms at 5/s, limit 100 ms").to_dict()
+    run["ti"].facts["preview_load", "verdict"] = {**load, "measured": {"load": {"uri": "file:///l/load.json"}}}
+    with pytest.raises(TaskAwaitingInput):
+        operator(preview=True).execute(run)
+    for words in (
+        "- 3 of 3\n",
+        "- load: p95 112 ms at 5/s, limit 100 ms\n",
+        "- load: each round is in file:///l/load.json",
+    ):
+        assert words in asked["body"]
 
 
 def test_every_release_is_asked_for_if_the_model_file_says_always(context, asked):

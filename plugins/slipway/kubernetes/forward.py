@@ -1,0 +1,84 @@
+"""Addresses on loopback that forward REST requests to Services through the API server, while a block runs.
+
+A program beside Airflow can then ask a server that has no address, and needs neither a login nor a cluster's certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from slipway.kubernetes.client import api_server_unreachable, async_cluster_client, kubernetes_connection_errors
+from slipway.kubernetes.proxy import send_through
+from slipway.target import Target
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+BAD_GATEWAY = 502  # the API server itself answered, or did not answer
+
+
+@contextmanager
+def forwarded(target: Target, paths: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """URLs on loopback, one for each of these paths of the API server. Raises ClusterUnreachable, InputRefused."""
+    started: SimpleQueue[tuple[str, ...] | BaseException] = SimpleQueue()
+    loop = asyncio.new_event_loop()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        async with _serving(target, paths) as urls:
+            started.put(urls)
+            await ended.wait()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve())
+        except BaseException as error:
+            started.put(error)
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=run, name="slipway-forward", daemon=True)
+    thread.start()
+    found = started.get()
+    if isinstance(found, BaseException):
+        thread.join()
+        if isinstance(found, TimeoutError):
+            raise api_server_unreachable(target, "its client", found) from found
+        with kubernetes_connection_errors(target.conn_id):
+            raise found
+    try:
+        yield found
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+
+
+@asynccontextmanager
+async def _serving(target: Target, paths: tuple[str, ...]) -> AsyncIterator[tuple[str, ...]]:
+    """Servers on loopback, each of which forwards to one path, on connections that all requests share."""
+    from aiohttp import web
+
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(async_cluster_client(target))
+        urls = []
+        for path in paths:
+            runner = web.ServerRunner(web.Server(partial(_forward, client, path), access_log=None))
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        yield tuple(urls)
+
+
+async def _forward(client: Any, path: str, request: web.BaseRequest) -> web.StreamResponse:
+    from aiohttp import web
+
+    answer = await send_through(client, path + request.path, (await request.read()).decode())
+    return web.Response(status=answer.status or BAD_GATEWAY, text=answer.body, content_type="application/json")

@@ -1,0 +1,135 @@
+"""The load gate: a preview bears a constant rate, judged by itself and beside the live release, before any user reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from slipway.errors import GateFailed
+from slipway.facts import Export, JsonObject, LoadTest
+from slipway.kubernetes.forward import forwarded
+from slipway.kubernetes.proxy import send_to_service
+from slipway.names import load_run_folder
+from slipway.programs import Started
+from slipway.records.history import read_history
+from slipway.records.store import Store, read_json
+from slipway.release import LoadBounds, LoadPlan, Release
+from slipway.scratch import scratch_folder
+from slipway.serving.gate import gate_goes_on, judge_all
+from slipway.serving.golden import OK, GoldenCase, cases_from
+from slipway.serving.load import Server, questions_of_cases, render_load_request, wrong_answers
+from slipway.serving.load_gate import judge_answers, judge_times, steps_of
+from slipway.serving.load_program import run_load_test
+from slipway.steps.load_test import FIGURES, keep_load_test
+from slipway.steps.location import located
+from slipway.verdict import Verdict
+
+NO_LIVE = Verdict.passed("load: there is no live release to compare with")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The live release to compare with: its version and its path through the API server; or why there is none."""
+
+    version: int = 0
+    path: str | None = None
+    without: Verdict = NO_LIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadJudgement:
+    """What the load gate found."""
+
+    verdict: Verdict
+    blames_release: bool  # if it does not pass
+    test: LoadTest
+
+
+def judge_preview_under_load(
+    release: Release, export: Export, release_id: str, *, python: str, started: Started
+) -> LoadJudgement:
+    """Load the preview, and the live release in turns with it if they are compared; keep the figures.
+
+    Raises LoadTestUnfinished, StoreError, and what the cluster's client raises.
+    """
+    bounds = release.gate.load
+    assert bounds is not None  # noqa: S101 - the caller has checked
+    cases = cases_from(read_json(export.golden_uri))
+    live = Live() if bounds.max_slowdown is None else find_live(release, cases[0])
+    paths = (release.preview.proxy_path, *((live.path,) if live.path else ()))
+    with scratch_folder("load") as scratch, forwarded(release.target, paths) as urls:
+        request = render_load_request(
+            plan_of_bounds(bounds),
+            questions_of_cases(cases),
+            model=release.model,
+            server=Server(version=export.version, rest=urls[0]),
+            beside=Server(version=live.version, rest=urls[1]) if live.path else None,
+            rounds=bounds.rounds,
+            descriptors=b"",
+        )
+        out, figures = run_load_test(request, python=python, scratch=scratch, started=started)
+        uri = keep_load_test(release.store, load_run_folder(release.model, release_id, release.run_id), out)
+    return _judge(
+        bounds, figures, live, LoadTest(uri=uri, release_id=release_id, version=export.version, figures=figures)
+    )
+
+
+def _judge(bounds: LoadBounds, figures: JsonObject, live: Live, test: LoadTest) -> LoadJudgement:
+    times = judge_times(bounds, figures, live.without)
+    verdict = judge_all([judge_answers(bounds, figures), *times])
+    wrong = wrong_answers(steps_of(figures, "release"))
+    blames = bool(wrong) or any(one.outcome == "fail" for one in times)
+    return LoadJudgement(verdict=verdict, blames_release=blames, test=test)
+
+
+def plan_of_bounds(bounds: LoadBounds) -> LoadPlan:
+    """The steps of the rounds."""
+    return LoadPlan(
+        rates_per_s=(bounds.rate_per_s,),
+        closed_users=(),
+        step_s=bounds.step_s,
+        settle_s=bounds.settle_s,
+        grpc_share=0,
+        p95_ms=bounds.p95_ms,
+    )
+
+
+def find_live(release: Release, case: GoldenCase) -> Live:
+    """The last good release at the target, if it answers through the API server now. Raises StoreError."""
+    history = read_history(Store(release.store), release.model).at(located(release).target, release.deployment)
+    if history.good is None:
+        return Live()
+    version, path = int(history.good["version"]), release.proxy_path
+    answer = asyncio.run(
+        send_to_service(release.target, path, f"{release.version_path(version)}:predict", case.rest_body)
+    )
+    if answer.status == OK:
+        return Live(version=version, path=path)
+    said = f"version {version} answered HTTP {answer.status}: {answer.body[:100]}"
+    return Live(without=Verdict.inconclusive(f"load: not compared with the live release: {said}"))
+
+
+def require_load_passed(release: Release, found: LoadJudgement, *, asks: bool) -> None:
+    """Raise GateFailed unless the run goes on: on a pass, or on an inconclusive result if a person is asked next."""
+    may_ask = asks and release.gate.on_inconclusive == "ask"
+    if gate_goes_on(found.verdict, asks=may_ask, approved=False):
+        return
+    enough = ", which is not enough" if found.verdict.outcome == "inconclusive" else ""
+    raise GateFailed(
+        f"preview of release {found.test.release_id}: {found.verdict.reason}{enough}. "
+        f"Next: look at {found.test.uri}/load.png; then mend the model, give it more CPU, or change gate.load",
+        blames_release=found.blames_release,
+        measured=measured_of(found.test),
+    )
+
+
+def measured_of(test: LoadTest) -> JsonObject:
+    """What the record keeps of a load test: where its files are, and the latencies of each round."""
+    rounds = [
+        {name: step[name] for name in ("round", "at", "reached_per_s", "p50_ms", "p95_ms", "errors")}
+        for step in test.figures["steps"]
+    ]
+    return {"load": {"uri": f"{test.uri}/{FIGURES}", "rounds": rounds}}
