@@ -1,0 +1,102 @@
+"""A model under load: previews next to the live release, of which a heavier one is stopped, and a load test. The tests run in order."""
+
+import json
+
+import pytest
+from test_story import Story, nudge, plan_of
+from trial_project import remove_images
+from wider import widen
+
+MODEL = "loaded"
+LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 4, "settle_s": 1}
+FILES = {"load.json", "load.png", "report.html", "samples.csv"}
+
+pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, surroundings, stand, kubectl, engine):
+    """A model whose previews are loaded; all that it made is removed afterwards."""
+    remove_images(engine, MODEL)
+    place = Story(
+        tmp_path_factory.mktemp(MODEL),
+        MODEL,
+        surroundings,
+        stand=stand,
+        kubectl=kubectl,
+        engine=engine,
+        target__strategy="preview",
+        gate__load=LOAD,
+        gate__on_inconclusive="fail",
+        load_test={"rates_per_s": [2, 4.2], "closed_users": [2], "step_s": 5, "settle_s": 1},
+    )
+    yield place
+    place.end()
+
+
+def rounds_of(record, at):
+    """What the record has of the rounds of one server."""
+    return [one for one in record["verdicts"]["preview_load"]["measured"]["load"]["rounds"] if one["at"] == at]
+
+
+def test_1_a_first_release_bears_its_load(story):
+    """It is loaded alone, as there is nothing to compare it with; figures and picture are kept with it."""
+    _, [record] = story.run()
+    found = record["verdicts"]["preview_load"]
+    assert (record["outcome"], found["outcome"]) == ("live", "pass")
+    assert "requests at 8/s, each answered correctly" in found["reason"]
+    assert "there is no live release to compare with" in found["reason"]
+    assert len(rounds_of(record, "release")) == LOAD["rounds"]
+    assert rounds_of(record, "beside") == []
+    [folder] = story.store.glob(f"loads/{MODEL}/{record['release_id']}/*")
+    assert {file.name for file in folder.iterdir()} >= FILES
+    assert plan_of(story.run()[0])[0] == "nothing"
+
+
+def test_2_a_release_that_is_as_fast_goes_live(story):
+    """Both releases are measured in turns, and every answer of both was right."""
+    nudge(story.checkpoint / "model.safetensors", "classifier/bias:0")
+    _, [record] = story.run()
+    found = record["verdicts"]["preview_load"]
+    assert (record["outcome"], found["outcome"]) == ("live", "pass")
+    assert "times the live release's, at most 2 times allowed" in found["reason"]
+    for at in ("release", "beside"):
+        assert [one["errors"] for one in rounds_of(record, at)] == [{}] * LOAD["rounds"]
+        assert all(one["p95_ms"] > 0 for one in rounds_of(record, at))
+
+
+def test_3_the_live_release_is_tested_under_load(story):
+    """Over REST and gRPC, at each rate and in a closed loop; figures and picture are kept with the release."""
+    serving, before = story.live(), story.traces()
+    log, records = story.run(f"load_test_{MODEL}")
+    assert "load: the objective (no error) holds up to 4.2/s, with p95 " in log
+    newest = max(
+        story.store.glob(f"loads/{MODEL}/{serving['release']}/*/load.json"), key=lambda file: file.stat().st_mtime
+    )
+    figures = json.loads(newest.read_text())
+    assert [step["name"] for step in figures["steps"]] == ["2/s", "4.2/s", "2 users"]
+    assert figures["version"] == serving["version"]
+    assert all(set(step["by_protocol"]) == {"grpc", "rest"} for step in figures["steps"])
+    assert {file.name for file in newest.parent.iterdir()} >= FILES
+    after = story.traces()
+    assert records == []
+    assert {part: after[part] for part in ("cluster", "engine", "registry")} == {
+        part: before[part] for part in ("cluster", "engine", "registry")
+    }
+
+
+def test_4_a_heavier_model_is_stopped(story):
+    """It gives the same answers, several times as slowly. Nothing live changes, and the release counts as bad."""
+    serving = story.live()
+    widen(story.checkpoint, 32768)
+    log, [record] = story.run(green=False)
+    found = record["verdicts"]["preview_load"]
+    assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
+    assert found["outcome"] == "fail", found
+    assert "times the live release's, at most 2 times allowed (95 % interval " in found["reason"]
+    assert "Next: look at file://" in log
+    assert (record["outcome"], record["bad"]["task"]) == ("failed", "preview_load")
+    assert (record["tasks"]["apply"], record["objects"]) == ("upstream_failed", [])
+    assert story.live() == serving
+    figures = json.loads(next(story.store.glob(f"loads/{MODEL}/{record['release_id']}/*/load.json")).read_text())
+    assert figures["beside"]["version"] == serving["version"]
