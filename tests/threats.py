@@ -24,6 +24,7 @@ THREATS = (  # asset, who might, what stops it, test
     ("a Google key", "a redirect of the token server", "no redirects", "slipway/test_bounded_requests.py::test_no_redirect_is_followed"),
     ("any connection's password", "a model file that names it in another field", "types of connections", "slipway/test_connections.py::test_refused_if_the_connection_is_of_another_type"),
     ("the Hub's token", "a redirect, a connection for another host", "the host of HF_ENDPOINT only", "slipway/model/test_hub.py::test_no_redirect_to_another_host_is_followed"),
+    ("a connection's password", "a model file that names it for a Prometheus", "it goes to the connection's own host only", "slipway/serving/test_prometheus.py::test_a_connection_without_a_host_or_of_another_type_is_refused"),
     ("a URL's signature or login", "readers of logs, XCom, records, images", "plain URLs; logins are refused", "slipway/journeys/test_canaries.py::test_no_canary_is_left_by_a_good_run"),
     ("the worker's network", "an overlay with a remote base", "rendering is offline", "slipway/kubernetes/test_overlay_files.py::test_a_base_elsewhere_is_refused_and_never_asked_for"),
     ("the worker's files", "an overlay's link or absolute path", "files below include/manifests only", "slipway/kubernetes/test_overlay_files.py::test_a_link_that_leaves_the_manifests_is_refused"),

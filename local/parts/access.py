@@ -20,6 +20,7 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("apps", ("replicasets",), ("list",)),
     ("", ("pods/log",), ("get",)),
     ("", ("services/proxy",), ("create",)),
+    ("", ("pods/proxy",), ("get",)),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),
 )  # fmt: skip
 """API group, resources and verbs in the checkout's namespace. The tests' overlays contain no other kinds."""

@@ -40,5 +40,5 @@ def stand_model(model, stand, kubectl, engine, airflow_api, **fields):
         yield SimpleNamespace(model=model, dag=dag, write=write, records=records)
     finally:
         path.unlink()
-        kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={model}", "--wait=false")
+        kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={model}", "--wait=false")
         remove_images(engine, model)

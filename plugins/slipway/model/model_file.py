@@ -166,6 +166,12 @@ class ModelFile(Part):
         return self
 
     @model_validator(mode="after")
+    def _baked_release_has_users(self) -> ModelFile:
+        if self.gate.bake is not None and is_temporary(self):
+            raise ValueError("gate.bake has no effect on a temporary cluster, which nobody uses: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _temporary_cluster_keeps_nothing(self) -> ModelFile:
         if self.target.gke is not None and self.target.gke.temporary and self.on_first_failure == "keep":
             raise ValueError("on_first_failure: keep has no effect on a temporary cluster: leave one of them out")

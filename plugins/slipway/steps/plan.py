@@ -257,7 +257,7 @@ def changed_promises(release: Release, good: Record) -> dict[str, str]:
     was = {"passes": then["gate_passes"], **from_dict(Gate, then.get("gate") or {}).limits}
     for name, value in {"passes": release.gate_passes, **release.gate.limits}.items():
         if value != was[name]:
-            shown = "" if name in {"set", "load"} else f" from {was[name]} to {value}"
+            shown = "" if name in {"set", "load", "bake"} else f" from {was[name]} to {value}"
             found[name] = f"the gate changed: {'quality.set' if name == 'set' else name}{shown}"
     return found
 
