@@ -17,10 +17,11 @@ from slipway.errors import InputRefused
 from slipway.facts import from_dict
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
+from slipway.model.bake_settings import BakeSettings
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
-from slipway.model.gate_settings import BakeSettings, GateSettings, GoldenImage, QualitySettings
+from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
 from slipway.model.hub import COMMIT, hub_commit
 from slipway.model.model_file import SERVING_IMAGE, ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
