@@ -71,6 +71,7 @@ class Request:
     steps: tuple[Step, ...]
     objective: Objective
     grpc_share: float  # of the users, 0 to 1
+    keep_s: float | None  # how long a user keeps its connection; None: to the end
 
     @property
     def seconds(self) -> float:
@@ -136,4 +137,5 @@ def _request(given: dict[str, Any]) -> Request:
         steps=tuple(steps),
         objective=Objective(**given.get("objective", {})),
         grpc_share=share,
+        keep_s=float(given["keep_s"]) if given.get("keep_s") is not None else None,
     )

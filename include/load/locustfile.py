@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
@@ -58,6 +59,12 @@ class Now:
 class Asking:
     """What both kinds of users do: ask a question at random, check the answer, wait."""
 
+    until_s = -math.inf  # when the connection is old enough to be closed
+
+    def connect(self) -> None:
+        """Begin a new connection."""
+        raise NotImplementedError
+
     def wait_time(self) -> float:
         """Nothing in a closed loop; else as long as the user's share of the rate says."""
         return 0.0 if Now.number >= 0 and REQUEST.steps[Now.number].kind == "closed" else float(PACING(self))
@@ -65,6 +72,9 @@ class Asking:
     def measured(self, protocol: str, ask: Any) -> None:
         """Ask, check, and keep the sample."""
         place = random.randrange(len(QUESTIONS))  # noqa: S311 - which picture is sent
+        if time.monotonic() >= self.until_s:
+            self.connect()
+            self.until_s = time.monotonic() + (math.inf if REQUEST.keep_s is None else REQUEST.keep_s)
         number, began = Now.number, time.monotonic()
         offset, wrong = began - Now.began_s, ""
         try:
@@ -84,13 +94,17 @@ class Asking:
 
 
 class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
-    """Asks over REST, on a connection that it keeps."""
+    """Asks over REST, on a connection that it keeps as long as the request says."""
 
     abstract = REQUEST.grpc_share >= 1
     weight = round(100 * (1 - REQUEST.grpc_share))
     host = REQUEST.target.rest or "http://127.0.0.1"
     network_timeout = connection_timeout = TIMEOUT_S
     max_redirects = max_retries = 0
+
+    def connect(self) -> None:
+        """Close the connection; the next question opens one."""
+        self.client.client.close()
 
     @task
     def ask(self) -> None:
@@ -108,20 +122,23 @@ class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
 
 
 class GrpcUser(Asking, User):  # type: ignore[misc]
-    """Asks over gRPC, on a channel of its own."""
+    """Asks over gRPC, on a channel of its own, which it keeps as long as the request says."""
 
     abstract = REQUEST.grpc_share <= 0
     weight = round(100 * REQUEST.grpc_share)
 
-    def __init__(self, environment: Any) -> None:
-        """Open the channel. Without the option, channels of one process share a connection."""
-        super().__init__(environment)
+    channel: grpc.Channel | None = None
+
+    def connect(self) -> None:
+        """Open a channel in place of the one before. Without the option, channels of one process share a connection."""
+        self.on_stop()
         self.channel = grpc.insecure_channel(REQUEST.target.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
         self.call = self.channel.unary_unary(PREDICT, response_deserializer=MESSAGES.response.FromString)
 
     def on_stop(self) -> None:
         """Close the channel."""
-        self.channel.close()
+        if self.channel is not None:
+            self.channel.close()
 
     @task
     def ask(self) -> None:
