@@ -128,10 +128,11 @@ def python_of(environment: str) -> Path:
 
 
 def base_arguments() -> list[str]:
-    """The server's arguments in the base Deployment."""
+    """The server's arguments in the base Deployment, as the kubelet gives them to it."""
     file = PROJECT / "include" / "manifests" / "base" / "deployment.yaml"
     [container] = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]["containers"]
-    return list(container["args"])
+    cpus = container["resources"]["requests"]["cpu"]
+    return [word.replace("$(CPUS)", cpus) for word in container["args"]]
 
 
 @contextmanager

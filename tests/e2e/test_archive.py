@@ -60,7 +60,7 @@ def test_archive_is_live_and_gated(released, archive):
 
 
 def test_requests_are_served_in_batches(released, kubectl):
-    """Both pods run with the overlay's batching parameters, and each of many requests at once gets its own answer."""
+    """Both pods run with the overlay's batching parameters and a thread for their CPU; each of many requests gets its own answer."""
 
     def deployment():
         return json.loads(kubectl("get", f"deployment/tfs-{MODEL}", "-o", "json"))
@@ -73,6 +73,10 @@ def test_requests_are_served_in_batches(released, kubectl):
     )
     kept = kubectl("exec", f"deployment/tfs-{MODEL}", "--", "cat", "/etc/tf-serving/batching.txt")
     assert kept == (PROJECT / "include" / "manifests" / "overlays" / "batching" / "batching.txt").read_text()
+
+    command = kubectl("exec", f"deployment/tfs-{MODEL}", "--", "cat", "/proc/1/cmdline").split("\0")
+    threads = ("--tensorflow_inter_op_parallelism=1", "--tensorflow_intra_op_parallelism=1")  # of 100m, rounded up
+    assert set(threads) <= set(command)
 
     def answer(name):
         picture = (PROJECT / "include" / "served" / "digits-vit" / "golden" / f"{name}.png").read_bytes()

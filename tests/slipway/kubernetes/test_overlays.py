@@ -76,6 +76,18 @@ def test_servers_have_a_page_of_metrics(release, overlay_name):
     assert f'prometheus_config {{ enable: true, path: "{PAGE}" }}' in objects["monitoring"]["data"][file].splitlines()
 
 
+@pytest.mark.parametrize("overlay_name", [None, "batching", "inter-op-4", "internal"])
+def test_threads_are_the_pods_cpus(release, overlay_name):
+    """TensorFlow gets as many threads as the pod requests CPUs; only the experiment has other inter-op threads."""
+    objects = rendered(replace(release, overlay=overlay_name))
+    [cpus] = [one for one in server_of(objects)["env"] if one["name"] == "CPUS"]
+    assert cpus["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+    inter_op = "4" if overlay_name == "inter-op-4" else "$(CPUS)"
+    found = arguments_of(objects)
+    assert found["tensorflow_inter_op_parallelism"] == inter_op
+    assert found["tensorflow_intra_op_parallelism"] == "$(CPUS)"
+
+
 def test_seed_overlay_has_the_seeds_numbers(release):
     """The overlay `seed` has the seed's threads, CPU and autoscaler; the seed sets no memory, so that is the base's."""
     objects = rendered(replace(release, overlay="seed"))
@@ -114,7 +126,7 @@ def test_batching_reads_a_config_map_of_its_own_deployment(release, name):
     assert folder == mount["mountPath"]
     numbers = [line for line in objects["ConfigMap"]["data"][file].splitlines() if not line.startswith("#")]
     assert numbers == [
-        "max_batch_size { value: 128 }",
+        "max_batch_size { value: 8 }",
         "batch_timeout_micros { value: 0 }",
         "max_enqueued_batches { value: 2 }",
         "num_batch_threads { value: 2 }",
@@ -125,7 +137,7 @@ def test_changed_batching_rolls_the_deployment(release, overlay):
     """Other parameters make another ConfigMap; its name is the only change of the pod template."""
     before = rendered(replace(release, overlay="batching"))
     file = overlay().parent / "batching" / "batching.txt"
-    file.write_text(file.read_text().replace("128", "64"))
+    file.write_text(file.read_text().replace("max_batch_size { value: 8 }", "max_batch_size { value: 64 }"))
     rendered_once.cache_clear()
     after = rendered(replace(release, overlay="batching"))
     name, changed = (objects["ConfigMap"]["metadata"]["name"] for objects in (before, after))
