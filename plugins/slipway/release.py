@@ -266,6 +266,7 @@ class Release:
     rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
     limits: ExportLimits = ExportLimits()
+    cpu_features: tuple[str, ...] = ()  # that the base image needs, as Node Feature Discovery names them
     without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
 
     @property

@@ -29,6 +29,11 @@ class ImageSettings(Part):
     """Where the image is built and where it is pushed."""
 
     base: str = Field(default=SERVING_IMAGE, description="The base image, which the model is copied into.")
+    cpu_features: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_]{2,30}$")], ...] = Field(
+        default=(),
+        max_length=20,
+        description="What the base image needs of the nodes' CPUs, in the words of Node Feature Discovery, such as `AVX512F`: see [base-image.md](base-image.md). `plan` compares the nodes' labels.",
+    )
     repository: str | None = Field(
         default=None,
         description="Where the image is pushed, without a tag. If left out: the Variable `slipway_registry`, `/` and the model's name.",

@@ -113,6 +113,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             unschedulable_grace_s=file.target.unschedulable_grace_s,
             gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
             grpc_address=file.target.grpc_address,
+            cpu_features=file.image.cpu_features,
             strategy="preview" if is_previewed(file) else "rolling",
             installation=_name_installation(params),
         ),
