@@ -4,6 +4,7 @@ import http.client
 
 import pytest
 
+from slipway.serving.metrics import PAGE, read_page
 from tests.conformance.cases import CASES, THE_STATUS
 from tests.conformance.client import METRIC, ask, metric, parsed, predict
 
@@ -120,6 +121,21 @@ def test_latency_has_33_exponential_bounds(sample, histogram):
     assert limits[-1] == "+Inf"
     assert f"# TYPE {METRIC}{histogram.partition('_bucket')[0]} histogram" in page
     assert f"# TYPE {METRIC}request_count counter" in page
+
+
+@source("util/prometheus_exporter.cc:65-142")
+def test_a_bake_reads_the_page(sample):
+    """Slipway's own reader finds a prediction, and a request for a version that is not there, on the whole page."""
+
+    def counts():
+        return read_page(ask(sample, "GET", PAGE)[2].decode(), "sample")
+
+    before = counts()
+    assert predict(sample, {"instances": [1.0]}, "sample")[0] == 200
+    ask(sample, "POST", "/v1/models/sample/versions/9:predict", b'{"instances": [1.0]}')
+    found = counts().minus(before)
+    assert (found.answered, found.errors, found.refused) == (1, 0, 1)
+    assert 0 < found.mean_ms <= found.p95_within_ms
 
 
 @source("servables/tensorflow/saved_model_warmup_util.cc:225-229")

@@ -107,6 +107,9 @@ def test_a_run_with_a_bake_is_proven_by_its_verdict(context_of, release, applied
     Run(context).report(Verdict.passed("watched"))
     assert Run(context).is_proven({"bake": "success"}, "bake") is True
     context["ti"].facts["apply", "return_value"]["release_id"] = "f" * 12
+    context["ti"].task_id = "gate"
+    Run(context).report(Verdict.passed("3 of 3"))
+    assert Run(context).is_proven({"gate": "success"}, "gate") is True
     assert Run(context).is_proven({"bake": "success"}, "bake") is False
 
 
