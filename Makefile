@@ -43,7 +43,7 @@ refresh:  ## run MODEL's DAG and follow it; FORCE=1 repeats every step
 check:  ## run lint, types and the tests that need no stand
 	@set -e; dev=$(DEV); \
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
-	$$dev/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (stand or model or faults or slow)"
+	$$dev/python -m pytest -q -n 3 --dist loadfile -m "not (stand or model or faults or slow)"
 
 # Six lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
