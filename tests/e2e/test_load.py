@@ -8,7 +8,7 @@ from trial_project import remove_images
 from wider import widen
 
 MODEL = "loaded"
-LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 4, "settle_s": 1}
+LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 5, "settle_s": 1}
 FILES = {"load.json", "load.png", "report.html", "samples.csv"}
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.slow]
@@ -88,7 +88,7 @@ def test_3_the_live_release_is_tested_under_load(story):
 def test_4_a_heavier_model_is_stopped(story):
     """It gives the same answers, several times as slowly. Nothing live changes, and the release counts as bad."""
     serving = story.live()
-    widen(story.checkpoint, 32768)
+    widen(story.checkpoint, 65536)
     log, [record] = story.run(green=False)
     found = record["verdicts"]["preview_load"]
     assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
