@@ -131,14 +131,15 @@ def variant_manifests(target: SweepTarget, variant: Variant, number: int, settin
     check_manifests(objects, beside, reference=pushed.reference)
     live = read_manifests(target.manifests_uri, target.manifests_hash)
     check_preview_apart(objects, list(live.objects), release)
-    return with_replicas(objects, rendered)
+    return with_replicas(objects, rendered, beside.deployment)
 
 
-def with_replicas(objects: list[Manifest], rendered: list[Manifest]) -> list[Manifest]:
+def with_replicas(objects: list[Manifest], rendered: list[Manifest], name: str) -> list[Manifest]:
     """The objects, with as many pods as the autoscaler that was rendered with them starts with: it is not applied itself."""
-    [replicas] = [
-        one["spec"].get("minReplicas", 1) for one in rendered if one["kind"] == "HorizontalPodAutoscaler"
-    ] or [1]
+    autoscalers = [
+        one for one in rendered if one["kind"] == "HorizontalPodAutoscaler" and one["metadata"]["name"] == name
+    ]
+    replicas = autoscalers[0]["spec"].get("minReplicas", 1) if autoscalers else 1
     return [
         {**one, "spec": {**one["spec"], "replicas": replicas}} if one["kind"] == "Deployment" else one
         for one in objects

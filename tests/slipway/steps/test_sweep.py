@@ -2,7 +2,9 @@
 
 import json
 import sys
+import time
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -216,6 +218,16 @@ def test_a_variant_is_loaded_through_the_api_server(target, program, api_server,
     assert request["plan"] == {"rates_per_s": [5, 5], "closed_users": [4, 4], "step_s": 5, "settle_s": 1, "rounds": 0}
     assert (turn.variant, turn.p95_ms, turn.most_per_s) == ("local", (40, 41), (5.0, 5.0))
     assert turn.why_no_cpu == "the cluster has no metrics-server"
+
+
+def test_the_cpu_of_a_variants_pods_is_read_while_it_is_loaded(target, program, api_server):
+    """From PodMetrics, if they lie within the closed loop, whose time is that of the program's lines."""
+    at = datetime.fromtimestamp(time.time() + 100, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    used = {"timestamp": at, "window": "15s", "containers": [{"usage": {"cpu": "500m"}}]}
+    api_server.pods = [{"kind": "PodMetricsList", "items": [used]}]
+    target = replace(target, plan=replace(PLAN, step_s=120))
+    turn = load_variant(target, OWN, 3, python=sys.executable, started=lambda _: None)
+    assert (turn.per_cpu_s, turn.why_no_cpu) == ((10.0,), None)
 
 
 def turns(**p95_ms):
