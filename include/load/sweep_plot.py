@@ -44,7 +44,7 @@ def draw_sweep(found: dict[str, Any], path: Path) -> None:
     if limit := found["objective"]["p95_ms"]:
         left.axvline(limit, color="#57606a", linewidth=1, linestyle=":")
     left.set_yticks(range(len(rows)), [row["variant"] for row in rows], fontsize=8)
-    left.invert_yaxis()
+    left.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     picture.suptitle(f"{found['model']}, version {found['version']}: the recommended variant is blue", fontsize=9)
     picture.tight_layout()
     picture.savefig(path, metadata={"Software": None})
