@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times lock audit docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures autoscale lock audit docs model-report
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -89,6 +89,12 @@ times:  ## measure runs task by task and update docs/times.md
 
 serving-times:  ## measure the first request after a start, and marking bad images, and update docs/model.md
 	@$(DEV)/python -m benchmarks.first_requests
+
+load-figures:  ## load digits-vit at rising rates, and update the figures and the picture in docs/load.md
+	@$(DEV)/python -m benchmarks.load_figures
+
+autoscale:  ## load a release until it has three pods, and update docs/autoscaler.json and docs/autoscaler.png
+	@$(STAND) up && SLIPWAY_TIMELINE=docs $(DEV)/python -m pytest -m slow tests/e2e/test_autoscaler.py -k three
 
 docs:  ## generate the model file's reference from its schema
 	@PYTHONPATH=plugins $(DEV)/python -m slipway.model.reference

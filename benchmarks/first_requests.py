@@ -132,7 +132,8 @@ def base_arguments() -> list[str]:
     file = PROJECT / "include" / "manifests" / "base" / "deployment.yaml"
     [container] = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]["containers"]
     cpus = container["resources"]["requests"]["cpu"]
-    return [word.replace("$(CPUS)", cpus) for word in container["args"]]
+    mounted = next(one["mountPath"] for one in container["volumeMounts"] if "monitoring" in one["mountPath"])
+    return [word.replace("$(CPUS)", cpus).replace(mounted, str(file.parent)) for word in container["args"]]
 
 
 @contextmanager

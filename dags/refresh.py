@@ -37,8 +37,9 @@ finds or creates it while the image is built.
 release, where no user's request reaches it, and the **preview gate** sends it the golden requests there (unless the model file
 says `strategy: rolling`). **preview load** sends it as many requests as the model file's `gate.load` says. **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
 inconclusive.
-**apply** changes what is live, the **waits** watch it, the **gate** sends the golden requests to the public address, and
-**announce** updates the Asset. If the gate did not pass, **rollback** brings the last good release back. **remove preview** deletes
+**apply** changes what is live, the **waits** watch it, the **gate** sends the golden requests to the public address,
+**bake** goes on doing so for some time and reads the servers' metrics, if the model file says so, and **announce** updates the Asset. If
+the gate or the bake did not pass, **rollback** brings the last good release back. **remove preview** deletes
 the preview and what a proven release no longer has, **record** writes down how the run went, and **prune** removes what the
 model file's `retention` no longer covers.
 A temporary GKE cluster is claimed first, and deleted whatever happened: **remove objects**, **delete cluster**, **leftovers**.
@@ -71,7 +72,8 @@ def refresh_dag(path: Path) -> DAG:
         cluster = cluster_tasks(temporary=temporary) if on_gke else []
         build = build_tasks()
         preview = preview_tasks(asks=asks, loads=loads) if previewed else []
-        proof = proof_tasks(asks=asks and not previewed, temporary=temporary)
+        bakes = file is not None and file.gate.bake is not None
+        proof = proof_tasks(asks=asks and not previewed, bakes=bakes, temporary=temporary)
         announce = announce_task(model, temporary=temporary)
         if temporary:
             closing = temporary_closing_tasks(setups=cluster, proof=proof[-1])

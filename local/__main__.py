@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also start an emulator of Google's side of GKE, until `down`; with SLIPWAY_GCP_PROJECT use the real one: docs/gke.md",
     )
+    raised.add_argument(
+        "--metrics", action="store_true", help="also start metrics-server, until `down`: the autoscalers then scale"
+    )
     shown = commands.add_parser("status", help="print where each part is")
     shown.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands.add_parser("doctor", help="check each part and name the next command for what is broken")
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
     from local.commands.up import bring_up  # commands load only what they need
 
-    bring_up(settings, with_gke=arguments.gke)
+    bring_up(settings, with_gke=arguments.gke, with_metrics=arguments.metrics)
     return 0
 
 

@@ -20,6 +20,7 @@ CONTROLLER_MANAGER_PORT = 28512
 SCHEDULER_PORT = 28513
 PROXY_HEALTH_PORT = 28514
 PROXY_METRICS_PORT = 28515
+METRICS_SERVER_PORT = 28516
 AIRFLOW_PORT = 28080  # plus the checkout's slot
 GKE_PORT = 28600  # plus the checkout's slot: the emulator of Google, gRPC and REST
 GKE_CONTROL_PORT = 28700  # plus the checkout's slot

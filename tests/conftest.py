@@ -54,6 +54,7 @@ pytest_plugins = [
     "fixtures.bucket",
     "fixtures.exporter",
     "fixtures.hub",
+    "fixtures.metrics",
     "fixtures.overlay",
     "fixtures.second_checkout",
     "fixtures.servers",

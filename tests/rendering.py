@@ -19,9 +19,13 @@ def rendered_once(release, _manifests):
 
 
 def rendered(release):
-    """The objects of a release by kind. Its graph marks bad images, which batching requires."""
+    """The objects of a release by kind; the base's ConfigMap as `monitoring`. Its graph marks bad images, which batching requires."""
     objects = rendered_once(replace(release, store="", export=MARKS), kustomize.MANIFESTS)
-    return {manifest["kind"]: deepcopy(manifest) for manifest in objects}
+    return {_key(manifest): deepcopy(manifest) for manifest in objects}
+
+
+def _key(manifest):
+    return "monitoring" if "-monitoring-" in manifest["metadata"]["name"] else manifest["kind"]
 
 
 def render(release):

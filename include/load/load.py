@@ -8,11 +8,13 @@ REQUEST.json:
    "plan": {"rates_per_s": [5, 10, 20], "closed_users": [4], "step_s": 20, "settle_s": 5},
    "beside": another target or null: needs "rounds" in the plan, in each of which every rate is asked of both, one after the other
    "objective": {"p95_ms": 200, "least_share": 0.95}, optional
-   "grpc_share": 0.5}, optional: of the users
+   "grpc_share": 0.5, optional: of the users
+   "keep_s": 5}, optional: a user opens a new connection after so many seconds, so that pods that are added get requests too
 
-OUT, only after the test: load.json, load.png, report.html and locust_*.csv (Locust's own), samples.csv.
+OUT, only after the test: load.json, load.png, report.html and locust_*.csv (Locust's own), samples.csv, request.json.
 Status 0: the test ran, whatever its figures. 1: refused, or Locust failed.
 It ends by itself after the last step, and at once when standard input ends (--end-with-stdin) or it is stopped.
+On several machines: one runs it with --listen HOST:PORT --workers N, the N others with --worker HOST:PORT and the same request.
 This program runs in its own environment, made from requirements.txt in this folder.
 """
 
@@ -22,6 +24,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +42,10 @@ from plot import draw
 from samples import Sample, holds_up_to, step_figures
 
 HERE = Path(__file__).parent
+LOCUST = [
+    sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--skip-log-setup", "--exit-code-on-error", "0",
+]  # fmt: skip
+ARRIVE_S = 120  # how long a master waits for its workers: a node may have to pull their image
 GRACE_S = 90.0  # beyond the steps: start, questions before the load, answers that are still awaited, reports
 
 
@@ -46,18 +53,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Test as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make; must not exist yet")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder to make; must not exist yet")
     parser.add_argument("--workers", type=int, default=0, help="processes that send requests; 0: this one does")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="start no workers; they run elsewhere and connect here")
+    parser.add_argument("--worker", metavar="HOST:PORT", help="only send requests, for the one that listens there")
+    parser.add_argument("--print-figures", action="store_true", help="print load.json as the last line")
     parser.add_argument("--before", type=Path, metavar="load.json", help="another test's figures, for the same picture")
     parser.add_argument("--end-with-stdin", action="store_true", help="end everything when standard input ends")
     options = parser.parse_args(arguments)
+    if options.out is None and not options.worker:
+        parser.error("--out is missing")
+    if options.listen and not options.workers:
+        parser.error("--listen needs --workers")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        figures = run(read_request(options.request), options)
+        request = read_request(options.request)
+        if options.worker:
+            os.execve(sys.executable, worker_command(options.worker), environment_of(options.request))  # noqa: S606
+        figures = run(request, options)
     except LoadRefused as refused:
         print(" ".join(str(refused).split()), file=sys.stderr)
         return 1
     print(summary(figures), flush=True)
+    if options.print_figures:
+        print(json.dumps(figures), flush=True)
     return 0
 
 
@@ -73,6 +92,7 @@ def run(request: Request, options: argparse.Namespace) -> dict[str, Any]:
         samples = run_locust(request, options, partial)
         figures = describe(request, samples, began)
         write(partial, request, figures, samples, before=options.before)
+        shutil.copyfile(options.request, partial / "request.json")
         partial.rename(options.out)
     return figures
 
@@ -80,20 +100,17 @@ def run(request: Request, options: argparse.Namespace) -> dict[str, Any]:
 def run_locust(request: Request, options: argparse.Namespace, partial: Path) -> list[Sample]:
     """Run Locust and its workers to their end. Raises LoadRefused with the last line that it printed on stderr."""
     samples = partial.parent / "samples.json"
-    environment = {**os.environ, "SLIPWAY_LOAD": str(options.request), "SLIPWAY_LOAD_SAMPLES": str(samples)}
-    environment["PYTHONPATH"] = str(HERE)
-    locust = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--skip-log-setup"]
-    head = [*locust, "--headless", "--stop-timeout", "20", "--exit-code-on-error", "0", "--only-summary"]
+    environment = {**environment_of(options.request), "SLIPWAY_LOAD_SAMPLES": str(samples)}
+    head = [*LOCUST, "--headless", "--stop-timeout", "20", "--only-summary"]
     head += ["--html", str(partial / "report.html"), "--csv", str(partial / "locust")]
+    listen = options.listen or f"127.0.0.1:{free_port()}"
     if options.workers:
-        port = str(free_port())
-        at = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
-        head += ["--master", "--expect-workers", str(options.workers), "--expect-workers-max-wait", "60", *at]
+        head += master_arguments(listen, options.workers)
     started: list[subprocess.Popen[str]] = []
     try:
-        for number in range(options.workers):
-            words = [*locust, "--worker", "--master-host", "127.0.0.1", "--master-port", port]
+        for number in range(0 if options.listen else options.workers):
             log = (partial.parent / f"worker-{number}").open("w")
+            words = worker_command(listen)
             started.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, text=True))
         process = subprocess.Popen(
             head, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, bufsize=1
@@ -102,17 +119,38 @@ def run_locust(request: Request, options: argparse.Namespace, partial: Path) -> 
         if options.end_with_stdin:
             threading.Thread(target=end_with_stdin, args=(started,), daemon=True).start()
         try:
-            _, said = process.communicate(timeout=request.seconds + GRACE_S)
+            grace_s = GRACE_S + (ARRIVE_S if options.workers else 0)
+            _, said = process.communicate(timeout=request.seconds + grace_s)
         except subprocess.TimeoutExpired as slow:
             raise LoadRefused(
-                f"the test did not end {GRACE_S:g} s after its steps. Next: look at the server and this machine."
+                f"the test did not end {grace_s:g} s after its steps. Next: look at the server and this machine."
             ) from slow
     finally:
         for process in started:
             end(process)
+    if "Gave up waiting for workers" in said:
+        raise LoadRefused(f"{listen}: not {options.workers} workers within {ARRIVE_S} s. Next: look at their output.")
     if process.returncode or not samples.exists():
         raise LoadRefused(last_line(said) or f"Locust ended with status {process.returncode}. Next: run it by hand.")
     return [Sample(*one) for one in json.loads(samples.read_text())]
+
+
+def environment_of(request: Path) -> dict[str, str]:
+    """The environment of each of Locust's processes."""
+    return {**os.environ, "SLIPWAY_LOAD": str(request), "PYTHONPATH": str(HERE)}
+
+
+def master_arguments(listen: str, workers: int) -> list[str]:
+    """Locust's arguments of a master that waits at HOST:PORT for so many workers."""
+    host, _, port = listen.rpartition(":")
+    waits = ["--expect-workers", str(workers), "--expect-workers-max-wait", str(ARRIVE_S)]
+    return ["--master", "--master-bind-host", host, "--master-bind-port", port, *waits]
+
+
+def worker_command(master: str) -> list[str]:
+    """A worker of the master that listens at HOST:PORT. It tries to connect for five minutes."""
+    host, _, port = master.rpartition(":")
+    return [*LOCUST, "--worker", "--master-host", host, "--master-port", port]
 
 
 def last_line(said: str) -> str:

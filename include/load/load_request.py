@@ -84,6 +84,7 @@ class Request:
     steps: tuple[Step, ...]
     objective: Objective
     grpc_share: float  # of the users, 0 to 1
+    keep_s: float | None  # how long a user keeps its connection; None: to the end
 
     @property
     def target(self) -> Target:
@@ -154,6 +155,7 @@ def _request(given: dict[str, Any]) -> Request:
         steps=_steps(given["plan"], places=len(targets)),
         objective=Objective(**given.get("objective", {})),
         grpc_share=share,
+        keep_s=float(given["keep_s"]) if given.get("keep_s") is not None else None,
     )
 
 

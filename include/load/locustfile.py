@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
@@ -67,6 +68,12 @@ class Now:
 class Asking:
     """What both kinds of users do: ask a question at random, check the answer, wait."""
 
+    until_s = -math.inf  # when the connection is old enough to be closed
+
+    def connect(self) -> None:
+        """Begin a new connection."""
+        raise NotImplementedError
+
     def wait_time(self) -> float:
         """Nothing in a closed loop; else as long as the user's share of the rate says."""
         pace_s = Now.step().pace_s
@@ -74,6 +81,9 @@ class Asking:
 
     def measured(self, protocol: str, ask: Any) -> None:
         """Ask, check, and keep the sample."""
+        if time.monotonic() >= self.until_s:
+            self.connect()
+            self.until_s = time.monotonic() + (math.inf if REQUEST.keep_s is None else REQUEST.keep_s)
         place = random.randrange(len(REQUEST.questions))  # noqa: S311 - which picture is sent
         number, at, began = Now.number, Now.step().at, time.monotonic()
         offset, wrong = began - Now.began_s, ""
@@ -94,13 +104,17 @@ class Asking:
 
 
 class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
-    """Asks over REST, on a connection that it keeps."""
+    """Asks over REST, on a connection that it keeps as long as the request says."""
 
     abstract = REQUEST.grpc_share >= 1
     weight = round(100 * (1 - REQUEST.grpc_share))
     host = REQUEST.target.rest or "http://127.0.0.1"
     network_timeout = connection_timeout = TIMEOUT_S
     max_redirects = max_retries = 0
+
+    def connect(self) -> None:
+        """Close the connection; the next question opens one."""
+        self.client.client.close()
 
     @task
     def ask(self) -> None:
@@ -116,16 +130,18 @@ class RestUser(Asking, FastHttpUser):  # type: ignore[misc]
 
 
 class GrpcUser(Asking, User):  # type: ignore[misc]
-    """Asks over gRPC, on a channel of its own to each target."""
+    """Asks over gRPC, on a channel of its own to each target, which it keeps as long as the request says."""
 
     abstract = REQUEST.grpc_share <= 0
     weight = round(100 * REQUEST.grpc_share)
 
-    def __init__(self, environment: Any) -> None:
-        """Open the channels. Without the option, channels of one process share a connection."""
-        super().__init__(environment)
+    channels: tuple[grpc.Channel, ...] = ()
+
+    def connect(self) -> None:
+        """Open channels in place of those before. Without the option, channels of one process share a connection."""
+        self.on_stop()
         alone = [("grpc.use_local_subchannel_pool", 1)]
-        self.channels = [grpc.insecure_channel(target.grpc, options=alone) for target in REQUEST.targets]
+        self.channels = tuple(grpc.insecure_channel(target.grpc, options=alone) for target in REQUEST.targets)
         self.calls = [
             channel.unary_unary(PREDICT, response_deserializer=MESSAGES.response.FromString)
             for channel in self.channels

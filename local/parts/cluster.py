@@ -18,6 +18,7 @@ from local.programs.supervision import Program
 from local.settings import Settings
 
 READY_S = 120
+METRICS_SERVER_HOST = "metrics-server.kube-system.svc"  # it serves with the API server's certificate (metrics.py)
 
 
 def pause_image(settings: Settings) -> str:
@@ -32,11 +33,12 @@ def folder(settings: Settings) -> Path:
 
 def kubectl(settings: Settings, *words: str, binary: Path, stdin: str | None = None) -> str:
     """The output of kubectl with full rights on the stand's own cluster."""
-    return run(
-        [binary / "kubernetes", "kubectl", "--kubeconfig", settings.admin_kubeconfig, *words],
-        stdin=stdin,
-        timeout_s=120,
-    )
+    return run([*kubectl_command(settings, binary), *words], stdin=stdin, timeout_s=120)
+
+
+def kubectl_command(settings: Settings, binary: Path) -> list[str | Path]:
+    """The first words of such a command."""
+    return [binary / "kubernetes", "kubectl", "--kubeconfig", settings.admin_kubeconfig]
 
 
 def render_kubeadm(settings: Settings) -> str:
@@ -52,7 +54,7 @@ kubernetesVersion: {at.KUBERNETES_VERSION}
 certificatesDir: {folder(settings)}/pki
 controlPlaneEndpoint: "127.0.0.1:{at.API_SERVER_PORT}"
 networking: {{podSubnet: {at.POD_RANGE}, serviceSubnet: {at.SERVICE_RANGE}, dnsDomain: cluster.local}}
-apiServer: {{certSANs: [127.0.0.1, localhost]}}
+apiServer: {{certSANs: [127.0.0.1, localhost, {METRICS_SERVER_HOST}]}}
 """
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import settings as at
-from local.builds.binary import build_binary
+from local.builds.binary import build_binary, build_metrics_server
 from local.builds.environments import environment_path
 from local.errors import StandError
-from local.parts import checkout, cluster, engine, leftovers
+from local.parts import checkout, cluster, engine, leftovers, metrics
 from local.programs.locks import change_lock, locked, locked_at_once, shared_lock
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, Supervisor, answers, set_programs, shut_down, start, states, stop
@@ -118,6 +118,15 @@ def _start_cluster(settings: Settings, binary: Path) -> None:
         start(supervisor(settings), *[program.name for program in cluster.programs(settings, binary)])
         cluster.wait_ready(settings, binary)
         note(f"{at.KUBERNETES_VERSION}, one node, https://127.0.0.1:{at.API_SERVER_PORT}")
+    if metrics.requested(settings):
+        start_metrics(settings, binary)
+
+
+def start_metrics(settings: Settings, binary: Path) -> None:
+    """Build and start metrics-server: from now on the autoscalers of all checkouts scale."""
+    with step("metrics-server") as note:
+        build_metrics_server(settings, note)
+        metrics.start_metrics(settings, supervisor(settings), cluster.kubectl_command(settings, binary))
 
 
 def _configure(settings: Settings, parts: Parts, binary: Path | None) -> None:
@@ -137,7 +146,7 @@ def _configure(settings: Settings, parts: Parts, binary: Path | None) -> None:
 def shared_programs(settings: Settings, binary: Path | None) -> list[Program]:
     """Every program of the shared supervisor. It starts only those that are needed."""
     first = [cluster.containerd_program(settings), registry_program(settings), engine_program(settings)]
-    return first + (cluster.programs(settings, binary) if binary else [])
+    return first + ([*cluster.programs(settings, binary), metrics.program(settings)] if binary else [])
 
 
 def registry_program(settings: Settings) -> Program:
@@ -202,7 +211,8 @@ def stop_shared(settings: Settings) -> None:
 
 def _stop_in_order(settings: Settings, ours: Supervisor) -> None:
     """Stop what starts containers first, then remove the containers, then stop containerd."""
-    stop(ours, "kube-proxy", "kubelet", "scheduler", "controller-manager", "api-server", "etcd", "registry", "dockerd")
+    kubernetes = ("kube-proxy", "kubelet", "scheduler", "controller-manager", "api-server", "etcd")
+    stop(ours, metrics.NAME, *kubernetes, "registry", "dockerd")
     if states(ours).get("containerd") == "RUNNING" and containerd_answers(settings):
         for namespace in ("k8s.io", "moby"):
             _remove_containers(settings, namespace)

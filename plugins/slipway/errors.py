@@ -39,6 +39,7 @@ SlipwayError
 ├── RolloutFailed             the Deployment did not become ready as applied
 ├── AddressMissing            the Service got no address in time
 ├── GateFailed                the release did not answer as promised
+├── BakeFailed                the release exceeded a limit while it was watched after its gate
 ├── LoadTestFailed            the release does not bear the load that the model file asks
 ├── LoadTestUnfinished        the load test ended without figures
 └── RollbackFailed            the release that was rolled back to is not live again
@@ -245,6 +246,10 @@ class AddressMissing(SlipwayError):
 
 class GateFailed(SlipwayError):
     """The release answered wrong, or did not answer in time."""
+
+
+class BakeFailed(SlipwayError):
+    """The release exceeded a limit, answered wrong, or could not be watched, after its gate had passed."""
 
 
 class LoadTestFailed(SlipwayError):

@@ -194,6 +194,15 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast a release has answered predictions since its servers started."""
+
+    release_id: str
+    answers: int
+    mean_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Balancer:
     """A Service of type LoadBalancer: identifies what Google made for it after it is deleted."""
 

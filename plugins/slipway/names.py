@@ -95,6 +95,11 @@ def proxy_path(namespace: str, service: str) -> str:
     return f"/api/v1/namespaces/{namespace}/services/{service}:{REST_PORT}/proxy"
 
 
+def pod_proxy_path(namespace: str, pod: str, port: int) -> str:
+    """The API server's path that forwards to a port of a pod."""
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy"
+
+
 # --- images and containers ---
 
 

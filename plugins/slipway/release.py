@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from string import Template
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +23,14 @@ from slipway.names import (
 from slipway.target import ClusterSpec, Target
 
 DEFAULT_UNSCHEDULABLE_GRACE_S = 300
+QUERY_NAMES = (
+    "namespace",
+    "deployment",
+    "model",
+    "version",
+    "release",
+    "window",
+)  # what `gate.bake.prometheus` fills in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +101,37 @@ class LoadBounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrometheusQueries:
+    """A Prometheus that is asked in place of the pods, and the queries; each gives one number."""
+
+    conn_id: str
+    errors: str | None = None  # a query for a share, 0..1
+    p95_ms: str | None = None
+
+    def filled(self, query: str, values: Mapping[str, object]) -> str:
+        """A query with the values of QUERY_NAMES; a `$` that begins no name stays, as in a pattern."""
+        return Template(query).safe_substitute(values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bake:
+    """How long a release is watched after its gate, and what it may not exceed; the defaults are the model file's."""
+
+    for_s: int = 600
+    every_s: int = 30
+    max_errors: float = 0.01  # 0..1, of the requests that the server could answer
+    max_refused: float | None = None  # 0..1, of all requests
+    p95_ms: float | None = None
+    max_slowdown: float | None = None  # how far the mean answer time may be above the release before's: 0.2 for 20 %
+    prometheus: PrometheusQueries | None = None
+
+    @property
+    def reads_pods(self) -> bool:
+        """Whether the metrics are those of the pods' own page."""
+        return self.prometheus is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """What the gate sends besides the golden requests, and its limits; the defaults are the model file's."""
 
@@ -100,6 +141,7 @@ class Gate:
     garbage: bool = True
     quality: QualityBounds | None = None
     load: LoadBounds | None = None
+    bake: Bake | None = None  # None: the release counts as good once its gate has passed
     approval: Literal["when_inconclusive", "always"] = "when_inconclusive"
     on_inconclusive: Literal["ask", "fail"] = "ask"
     ask_timeout_s: int = 1800
@@ -117,6 +159,7 @@ class Gate:
             "min_top1": quality and quality.min_top1,
             "max_drop": quality and quality.max_drop,
             "load": self.load and asdict(self.load),
+            "bake": self.bake and asdict(self.bake),
         }
 
     @property
@@ -125,9 +168,14 @@ class Gate:
         return self.quality is not None and (self.quality.max_drop is not None or self.approval == "always")
 
     @property
+    def reads_pods(self) -> bool:
+        """Whether the pods' own metrics are read."""
+        return self.bake is not None and self.bake.reads_pods
+
+    @property
     def promises_only(self) -> Gate:
         """The gate of a rollback: golden cases and garbage only. The release was judged when it was new, and is needed now."""
-        return replace(self, latency_ms=None, quality=None, load=None)
+        return replace(self, latency_ms=None, quality=None, load=None, bake=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +266,7 @@ class Release:
     rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
     limits: ExportLimits = ExportLimits()
+    cpu_features: tuple[str, ...] = ()  # that the base image needs, as Node Feature Discovery names them
     without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
 
     @property

@@ -4,6 +4,7 @@ import http.client
 
 import pytest
 
+from slipway.serving.metrics import PAGE, read_page
 from tests.conformance.cases import CASES, THE_STATUS
 from tests.conformance.client import METRIC, ask, metric, parsed, predict
 
@@ -90,18 +91,51 @@ def test_requests_are_counted_by_status(sample):
     assert metric(sample, "request_latency_count", name) == latency + 1
 
 
+@source("model_servers/http_server.cc:194-201")
+def test_probes_are_counted_apart_from_predictions(sample):
+    """A status request is a request of its model too. Its latency has no API: only that tells it from a prediction."""
+    labels = ('model_name="sample"', 'API=""', 'entrypoint="REST"')
+    counted = metric(sample, "request_count", 'model_name="sample"', '"OK"')
+    timed = metric(sample, "request_latency_count", *labels)
+    assert ask(sample, "GET", "/v1/models/sample/versions/7")[0] == 200
+    assert metric(sample, "request_count", 'model_name="sample"', '"OK"') == counted + 1
+    assert metric(sample, "request_latency_count", *labels) == timed + 1
+
+
 @source("servables/tensorflow/util.cc:65-89")
-def test_latency_has_33_exponential_bounds(sample):
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        'runtime_latency_bucket{model_name="sample",API="Predict",runtime="TF1"',
+        'request_latency_bucket{model_name="sample",API="predict",entrypoint="REST"',
+    ],
+)
+def test_latency_has_33_exponential_bounds(sample, histogram):
     """The bounds begin at 10 microseconds and grow by the factor 1.8. The last bucket has no bound."""
     assert predict(sample, {"instances": [1.0]}, "sample")[0] == 200
     page = ask(sample, "GET", "/monitoring/prometheus/metrics")[2].decode()
-    label = f'{METRIC}runtime_latency_bucket{{model_name="sample",API="Predict",runtime="TF1",le="'
+    label = f'{METRIC}{histogram},le="'
     limits = [line.removeprefix(label).partition('"')[0] for line in page.splitlines() if line.startswith(label)]
     assert len(limits) == 34
     assert limits[:3] == ["10", "18", "32.4"]
     assert limits[-1] == "+Inf"
-    assert f"# TYPE {METRIC}runtime_latency histogram" in page
+    assert f"# TYPE {METRIC}{histogram.partition('_bucket')[0]} histogram" in page
     assert f"# TYPE {METRIC}request_count counter" in page
+
+
+@source("util/prometheus_exporter.cc:65-142")
+def test_a_bake_reads_the_page(sample):
+    """Slipway's own reader finds a prediction, and a request for a version that is not there, on the whole page."""
+
+    def counts():
+        return read_page(ask(sample, "GET", PAGE)[2].decode(), "sample")
+
+    before = counts()
+    assert predict(sample, {"instances": [1.0]}, "sample")[0] == 200
+    ask(sample, "POST", "/v1/models/sample/versions/9:predict", b'{"instances": [1.0]}')
+    found = counts().minus(before)
+    assert (found.answered, found.errors, found.refused) == (1, 0, 1)
+    assert 0 < found.mean_ms <= found.p95_within_ms
 
 
 @source("servables/tensorflow/saved_model_warmup_util.cc:225-229")

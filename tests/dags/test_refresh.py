@@ -151,6 +151,31 @@ def test_person_is_asked_after_the_first_gate_if_it_may_be_inconclusive(dags_of,
     assert leaves == {"announce", "record", *(["delete_cluster"] if "gke" in target else [])}
 
 
+BAKED = GOOD.replace('label: "3"}]', 'label: "3"}], bake: {for_s: 60}')
+BAKES = {
+    "after the gate": (BAKED, "gate"),
+    "after the approval of a rolling update": (
+        BAKED.replace("bake:", "latency_ms: 500, bake:") + "target: {strategy: rolling}\n",
+        "approve",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "before"), BAKES.values(), ids=BAKES)
+def test_a_bake_is_what_proves_the_release(dags_of, text, before):
+    """It is the last task before the Asset is updated; rollback, removal and record go by it."""
+    dag = dags_of(baked=text)["baked"]
+    dag.validate()
+    assert DagSerialization.to_dict(dag)
+    assert dag.get_task(before).downstream_task_ids == {"bake"}
+    assert "announce" in dag.get_task("bake").downstream_task_ids
+    assert {task.proof_task_id for task in dag.tasks if hasattr(task, "proof_task_id")} == {"bake"}
+    assert "bake" in dag.get_task("plan").deploys
+    tis = [Ran(task.task_id, "success") for task in dag.tasks]
+    leaves = {leaf.task_id for leaf in DagRun(dag_id=dag.dag_id)._tis_for_dagrun_state(dag=dag, tis=tis)}
+    assert leaves == {"announce", "record"}
+
+
 def test_person_is_asked_for_every_release_before_it_is_applied(dags_of):
     """With `approval: always` the question is there although the gate is always conclusive."""
     dag = dags_of(asked=GOOD.replace('label: "3"}]', 'label: "3"}], approval: always'))["asked"]
@@ -355,7 +380,7 @@ def test_holders_are_all_tasks_that_acquire_the_lease(bag, dags_of):
         PlanOperator, ChooseOperator, CreateClusterOperator, WaitSensor, RollbackOperator, RemovePreviewOperator, RemoveObjectsOperator,
         DeleteClusterOperator, ApproveOperator, LoadGateOperator,
     )  # fmt: skip
-    dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE, loaded=LOADED).values()]
+    dags = [*bag.dags.values(), *dags_of(unsure=MAY_BE_INCONCLUSIVE, loaded=LOADED, baked=BAKED).values()]
     tasks = [task for dag in dags for task in dag.tasks]
     holders = {task.task_id for task in tasks if isinstance(task, acquiring) or getattr(task, "writes_s", None)}
     assert holders == set(HOLDERS)

@@ -54,5 +54,5 @@ def trial(tmp_path_factory, surroundings, kubectl, engine):
         workers.run(task_id)
     yield workers
     workers.warm.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", "slipway/model=trial", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", "slipway/model=trial", "--wait=false")
     remove_images(engine, "trial")

@@ -1,6 +1,7 @@
 """A model file of a test in the stand's Airflow, for the length of a `with` block."""
 
 import json
+import shutil
 import urllib.error
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ def stand_model(model, stand, kubectl, engine, airflow_api, **fields):
     """A model with a preview: its `dag`, its `records()`, oldest first, and `write(**changes)`, which changes its file."""
     path, dag = PROJECT / "include" / "served" / f"{model}.yaml", f"refresh_{model.replace('-', '_')}"
     own = {"target__deployment": f"tfs-{model}", "target__strategy": "preview", **fields}
-    kept = Path(stand["store"].removeprefix("file://")) / "records" / model
+    store = Path(stand["store"].removeprefix("file://"))
+    kept = store / "records" / model
     before = set(kept.glob("*.json"))
 
     def write(**changes):
@@ -40,5 +42,7 @@ def stand_model(model, stand, kubectl, engine, airflow_api, **fields):
         yield SimpleNamespace(model=model, dag=dag, write=write, records=records)
     finally:
         path.unlink()
-        kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={model}", "--wait=false")
+        kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={model}", "--wait=false")
         remove_images(engine, model)
+        for part in ("records", "order"):  # a later test's first release of this model is a first one again
+            shutil.rmtree(store / part / model, ignore_errors=True)

@@ -1,6 +1,7 @@
 """A preview next to the live release: only the API server reaches it, and it is deleted afterwards, whatever its gate's verdict."""
 
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -14,6 +15,7 @@ from test_story import Story, plan_of
 from trial_project import remove_images
 
 MODEL, LIVE, PREVIEW = "previewed", "tfs-previewed", "tfs-previewed-preview"
+OF_PREVIEW = re.compile(rf"/{LIVE}(-monitoring)?-preview")
 OWN = "deployment,replicaset,pod,service,endpointslice,hpa,pdb,configmap"
 POLL_S = 0.2
 OF_SERVICE = "kubernetes.io/service-name"
@@ -47,7 +49,7 @@ def objects(story, kinds, *words):
 
 def preview_objects(story):
     """The preview's objects of any kind, as kind/name."""
-    return [name for name in story.kubectl("get", OWN, "-o", "name").split() if f"/{PREVIEW}" in name]
+    return [name for name in story.kubectl("get", OWN, "-o", "name").split() if OF_PREVIEW.search(name)]
 
 
 def wait_until_gone(story):
@@ -180,7 +182,8 @@ def test_5_a_run_with_nothing_to_do_removes_a_killed_runs_preview(story):
     before = live_state(story)
     with story.broken_target_port():
         killed = story.kill_when(lambda: f"deployment.apps/{PREVIEW}" in preview_objects(story))
-    assert {ref["name"] for ref in killed["preview"]} == {PREVIEW}
+    assert sorted(ref["kind"] for ref in killed["preview"]) == ["ConfigMap", "Deployment", "Service"]
+    assert all(OF_PREVIEW.search(f"/{ref['name']}") for ref in killed["preview"])
     assert f"deployment.apps/{PREVIEW}" in preview_objects(story)
     log, records = story.run(break_lease=True)  # nothing reports that the killed run has ended
     assert (plan_of(log)[0], records) == ("nothing", [])

@@ -54,7 +54,7 @@ def test_the_record_says_how_it_went(record, stand):
     assert (record["schema"], record["outcome"]) == (1, "live")
     assert record["opened"] < record["closed"]
     assert {ref["kind"] for ref in record["objects"]} == {
-        "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget",
+        "ConfigMap", "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget",
     }  # fmt: skip
     assert {record["verdicts"][gate]["outcome"] for gate in ("preview_gate", "gate")} == {"pass"}
     assert record["preview"] == []

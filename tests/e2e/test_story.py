@@ -49,7 +49,9 @@ class Story:
     def end(self):
         """Remove all that it made; its pods may still drain."""
         self.airflow.end()
-        self.kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={self.model}", "--wait=false")
+        self.kubectl(
+            "delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={self.model}", "--wait=false"
+        )
         remove_images(self.engine, self.model)
 
     def run(self, dag=None, *, green=True, **conf):

@@ -91,7 +91,7 @@ def trial(where, tmp_path_factory, engine, kubectl):
 
     yield run
     airflow.end()
-    kubectl("delete", "deployment,service,hpa,pdb,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
+    kubectl("delete", "deployment,service,hpa,pdb,configmap,lease", "-l", f"slipway/model={MODEL}", "--wait=false")
     remove_images(engine, MODEL)
 
 

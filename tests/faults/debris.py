@@ -1,6 +1,7 @@
 """Finds what a run of a model has left behind on engine, disk, cluster, machine and registry."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -32,8 +33,8 @@ def _on_disk(harness):
 def _in_cluster(harness):
     """Objects other than those of the live release, and Leases that are held."""
     found = harness.get(KINDS, "-l", f"slipway/model={harness.model}")["items"]
-    live = f"tfs-{harness.model}"
-    others = [one for one in found if one["metadata"]["name"] != live and one["kind"] != "Lease"]
+    live = re.compile(rf"tfs-{harness.model}(-monitoring-(?!preview)\w+)?")
+    others = [one for one in found if not live.fullmatch(one["metadata"]["name"]) and one["kind"] != "Lease"]
     held = [one for one in found if one["kind"] == "Lease" and one["spec"].get("holderIdentity")]
     return [f"{one['kind']} {one['metadata']['name']}" for one in (*others, *held)]
 

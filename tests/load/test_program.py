@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -22,7 +23,13 @@ class Served(BaseHTTPRequestHandler):
     """Answers as a model server does; `wrong` answers from now on are wrong."""
 
     protocol_version = "HTTP/1.1"
-    wrong, asked, lock, versions = 0, 0, threading.Lock(), []
+    wrong, asked, connections, lock, versions = 0, 0, 0, threading.Lock(), []
+
+    def setup(self):
+        """A client has connected."""
+        super().setup()
+        with Served.lock:
+            Served.connections += 1
 
     def do_POST(self):
         """One prediction."""
@@ -45,7 +52,7 @@ class Served(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     """The server; it counts what it was asked."""
-    Served.wrong = Served.asked = 0
+    Served.wrong = Served.asked = Served.connections = 0
     Served.versions = []
     started = start_server(Served)
     yield started
@@ -90,6 +97,34 @@ def test_the_test_ends_by_itself_and_leaves_its_figures(command, tmp_path, worke
     assert names >= {"load.json", "load.png", "report.html", "locust_stats.csv", "samples.csv"}
     assert (tmp_path / "out" / "load.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "out" / "samples.csv").read_text().splitlines()) > 10
+
+
+def test_the_workers_may_run_elsewhere(command, tmp_path):
+    """A master that only listens, and two workers that are started apart from it; its last line has the figures."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+    worker = [*command[:4], "--worker", at]
+    with subprocess.Popen(worker, stderr=subprocess.DEVNULL) as first, subprocess.Popen(worker) as second:
+        done = run(command, "--listen", at, "--workers", "2", "--print-figures")
+        assert (first.wait(timeout=60), second.wait(timeout=60)) == (0, 0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "out" / "load.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == figures
+    assert figures["errors"] == 0
+    assert figures["steps"][0]["requests"] > 4
+
+
+@pytest.mark.parametrize("keep_s", [0, None])
+def test_a_user_closes_its_connection_after_so_many_seconds(command, tmp_path, keep_s):
+    """With `keep_s` 0 each request has a new connection; without it each user keeps one."""
+    request = json.loads((tmp_path / "request.json").read_text())
+    (tmp_path / "request.json").write_text(json.dumps({**request, "keep_s": keep_s}))
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Served.asked > 20
+    assert Served.connections == Served.asked if keep_s == 0 else Served.connections < 20
+    kept = json.loads((tmp_path / "out" / "request.json").read_text())
+    assert kept["keep_s"] == keep_s
 
 
 def test_a_wrong_answer_is_an_error(command, tmp_path):

@@ -30,6 +30,7 @@ def test_a_request_is_read(tmp_path):
     request = read(tmp_path)
     assert [step.name for step in request.steps] == ["2/s", "5/s", "4 users"]
     assert (request.seconds, request.grpc_share, request.target.path) == (30, 0, "/v1/models/vit/versions/3:predict")
+    assert (request.keep_s, read(tmp_path, keep_s=5).keep_s) == (None, 5)
 
 
 def test_rounds_alternate(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator
 
 from slipway.dag import task_ids
+from slipway.dag.tasks.bake import BakeSensor
 from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
@@ -69,8 +70,8 @@ def preview_tasks(*, asks: bool, loads: bool = False) -> list[BaseOperator]:
     ]
 
 
-def proof_tasks(*, asks: bool, temporary: bool = False) -> list[BaseOperator]:
-    """Apply the release, wait for it, and gate it at its public address.
+def proof_tasks(*, asks: bool, bakes: bool = False, temporary: bool = False) -> list[BaseOperator]:
+    """Apply the release, wait for it, and gate it at its public address; with `bakes`, watch it for some time after that.
 
     A skipped task before `apply` does not skip it; a failed one, such as the preview's gate, does. On a temporary cluster
     everything is built again, and Airflow wants the rule all_success after a setup.
@@ -81,6 +82,7 @@ def proof_tasks(*, asks: bool, temporary: bool = False) -> list[BaseOperator]:
         AddressSensor(task_id=task_ids.WAIT_FOR_ADDRESS, task_display_name="wait for address", **WAIT),
         PredictionSensor(task_id=task_ids.GATE, asks=asks, **WAIT),
         *_approval(asks=asks),
+        *([BakeSensor(task_id=task_ids.BAKE, **WAIT)] if bakes else []),
     ]
 
 

@@ -38,6 +38,7 @@ VERDICT = "verdict"
 RETURN_VALUE = "return_value"  # a task's result
 PLAN_AGAIN = "plan"  # the plan that create_cluster made again, with the clearing of the run
 GRPC = "grpc"  # host:port of gRPC, next to the URL that wait_for_address returns
+BEFORE = "before"  # how fast the release before was, next to what `apply` applied
 CLEARING = "clearing"  # how often the run had been cleared when a task left its result
 
 # What a task's verdict is about: the result of the first of these tasks that has one. For all other tasks: of FIRST.
@@ -49,6 +50,7 @@ SUBJECTS = {
     task_ids.WAIT_FOR_ROLLOUT: (task_ids.APPLY,),
     task_ids.WAIT_FOR_ADDRESS: (task_ids.APPLY,),
     task_ids.GATE: (task_ids.APPLY,),
+    task_ids.BAKE: (task_ids.APPLY,),
 }
 FIRST = (task_ids.RESOLVE, task_ids.CHOOSE, task_ids.LOOK)
 
@@ -131,6 +133,8 @@ class Run:
         return is_run_proven(
             gate=self.verdict_of(task_ids.GATE),
             approval=self.verdict_of(task_ids.APPROVE),
+            bake=self.verdict_of(task_ids.BAKE),
+            baked=proof_task_id == task_ids.BAKE,
             proof_state=states.get(proof_task_id),
         )
 

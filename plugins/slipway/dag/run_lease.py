@@ -25,7 +25,7 @@ LEASE = "lease"  # XCom's key for what a task says of the Lease that it acquired
 HOLDERS = (  # the tasks that may be the first to hold the Lease, the likeliest first
     task_ids.PLAN, task_ids.CHOOSE, task_ids.CREATE_CLUSTER, task_ids.PREVIEW, task_ids.APPLY, task_ids.REMOVE_OBJECTS,
     task_ids.DELETE_CLUSTER, task_ids.ROLLBACK, task_ids.REMOVE_PREVIEW, task_ids.GATE, task_ids.WAIT_FOR_ROLLOUT,
-    task_ids.WAIT_FOR_ADDRESS,
+    task_ids.WAIT_FOR_ADDRESS, task_ids.BAKE,
     task_ids.WAIT_FOR_PREVIEW, task_ids.PREVIEW_GATE, task_ids.PREVIEW_LOAD, task_ids.APPROVE,
 )  # fmt: skip
 BUILD_S = 3600  # an export, a build, a smoke test or a push, each of them

@@ -25,6 +25,7 @@ APPLY = "apply"
 WAIT_FOR_ROLLOUT = "wait_for_rollout"
 WAIT_FOR_ADDRESS = "wait_for_address"
 GATE = "gate"
+BAKE = "bake"
 ANNOUNCE = "announce"
 
 ROLLBACK = "rollback"

@@ -25,7 +25,7 @@ REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # for nodes' accounts, and pods that act as accounts
 
 NAMESPACE_VERBS = ("get", "create")  # the run creates it if it is missing, and deletes none
-SERVICE_PROXY = "container.services.proxy"
+SERVICE_PROXY, POD_PROXY = "container.services.proxy", "container.pods.proxy"
 
 
 def judge_google_project(project: str, answer: GoogleAnswer) -> Finding:
@@ -96,6 +96,7 @@ def plan_permissions(
     ready: bool,
     delete: bool = False,
     preview: bool = False,
+    metrics: bool = False,
 ) -> dict[str, str]:
     """The permissions on the project that a run needs, each with its role. `dropped` are kinds of objects that it only prunes.
 
@@ -119,7 +120,7 @@ def plan_permissions(
             "container.replicaSets.list",
             *(f"container.leases.{verb}" for verb in LEASE_VERBS),
         ]
-        needed += [SERVICE_PROXY] if preview else []
+        needed += [*([SERVICE_PROXY] if preview else ()), *([POD_PROXY] if metrics else ())]
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 

@@ -111,7 +111,13 @@ def _inspect_project(
     yield from judge_google_apis(project, apis, enabled)
     previews = release.strategy == "preview"
     needed = plan_permissions(
-        kinds, dropped=dropped, create=create, ready=ready, delete=release.temporary, preview=previews
+        kinds,
+        dropped=dropped,
+        create=create,
+        ready=ready,
+        delete=release.temporary,
+        preview=previews,
+        metrics=release.gate.reads_pods,
     )
     yield from _inspect_permissions(google, project, needed)
 

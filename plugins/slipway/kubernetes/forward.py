@@ -1,18 +1,21 @@
 """Addresses on loopback that forward REST requests to Services through the API server, while a block runs.
 
-A program beside Airflow can then ask a server that has no address, and needs neither a login nor a cluster's certificates.
+A program beside Airflow can then ask a server that has no address, and needs neither a login nor a cluster's certificates. Every
+process on the worker can reach these addresses. So each forwards only POST requests, to one path of one Service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from slipway.kubernetes.api import NOT_FOUND
 from slipway.kubernetes.client import api_server_unreachable, async_cluster_client, kubernetes_connection_errors
 from slipway.kubernetes.proxy import send_through
 from slipway.target import Target
@@ -23,15 +26,23 @@ if TYPE_CHECKING:
 BAD_GATEWAY = 502  # the API server itself answered, or did not answer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What an address forwards: a Service's path at the API server, and the one path below it that may be asked."""
+
+    service: str
+    path: str
+
+
 @contextmanager
-def forwarded(target: Target, paths: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """URLs on loopback, one for each of these paths of the API server. Raises ClusterUnreachable, InputRefused."""
+def forwarded(target: Target, routes: Sequence[Route]) -> Iterator[tuple[str, ...]]:
+    """URLs on loopback, one for each route. Raises ClusterUnreachable, InputRefused."""
     started: SimpleQueue[tuple[str, ...] | BaseException] = SimpleQueue()
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with _serving(target, paths) as urls:
+        async with _serving(target, routes) as urls:
             started.put(urls)
             await ended.wait()
 
@@ -60,15 +71,15 @@ def forwarded(target: Target, paths: tuple[str, ...]) -> Iterator[tuple[str, ...
 
 
 @asynccontextmanager
-async def _serving(target: Target, paths: tuple[str, ...]) -> AsyncIterator[tuple[str, ...]]:
-    """Servers on loopback, each of which forwards to one path, on connections that all requests share."""
+async def _serving(target: Target, routes: Sequence[Route]) -> AsyncIterator[tuple[str, ...]]:
+    """Servers on loopback, one for each route, on connections that all requests share."""
     from aiohttp import web
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(async_cluster_client(target))
         urls = []
-        for path in paths:
-            runner = web.ServerRunner(web.Server(partial(_forward, client, path), access_log=None))
+        for route in routes:
+            runner = web.ServerRunner(web.Server(partial(_forward, client, route), access_log=None))
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -77,8 +88,10 @@ async def _serving(target: Target, paths: tuple[str, ...]) -> AsyncIterator[tupl
         yield tuple(urls)
 
 
-async def _forward(client: Any, path: str, request: web.BaseRequest) -> web.StreamResponse:
+async def _forward(client: Any, route: Route, request: web.BaseRequest) -> web.StreamResponse:
     from aiohttp import web
 
-    answer = await send_through(client, path + request.path, (await request.read()).decode())
+    if (request.method, request.path) != ("POST", route.path):
+        return web.Response(status=NOT_FOUND)
+    answer = await send_through(client, route.service + route.path, (await request.read()).decode())
     return web.Response(status=answer.status or BAD_GATEWAY, text=answer.body, content_type="application/json")

@@ -14,6 +14,9 @@ from slipway.release import Release
 from slipway.serving.batching import batches_requests, largest_batch
 
 BASE_NAME = "tfs-server"  # the name of the base's objects; the model file may rename them
+MONITORING_FLAG = "--monitoring_config_file"
+MONITORING_FILE = "/etc/tf-monitoring/monitoring.txt"  # where the base mounts it
+MONITORING_SUFFIX = "-monitoring"  # of the base's ConfigMap with the monitoring file
 BASE_IMAGE = "tensorflow/serving"
 # What a release is rendered with before it has an image; `fill_manifests` puts the real values in their place.
 BLANK_IMAGE = f"{BASE_IMAGE}@sha256:{'0' * 64}"
@@ -62,15 +65,16 @@ def render_kustomization(
             {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
         ],
         "patches": [
-            _rename_patch(release.deployment),
+            _rename_patch(BASE_NAME, release.deployment),
+            _rename_patch(f"{BASE_NAME}{MONITORING_SUFFIX}", f"{release.deployment}{MONITORING_SUFFIX}"),
             _probe_patch(release, int(version)),
         ],
     }
 
 
-def _rename_patch(name: str) -> JsonObject:
+def _rename_patch(base_name: str, name: str) -> JsonObject:
     operation = {"op": "replace", "path": "/metadata/name", "value": name}
-    return {"target": {"name": BASE_NAME}, "patch": yaml.safe_dump([operation]), "options": {"allowNameChange": True}}
+    return {"target": {"name": base_name}, "patch": yaml.safe_dump([operation]), "options": {"allowNameChange": True}}
 
 
 def _probe_patch(release: Release, version: int) -> JsonObject:
@@ -130,6 +134,7 @@ def check_manifests(objects: list[Manifest], release: Release, *, reference: str
         _check_namespace(manifest, release)
     _check_deployment(deployments[0], release, reference=reference)
     _check_batching(deployments[0], objects, release)
+    _check_metrics(deployments[0], release)
     if not any(o["kind"] == "Service" and o["metadata"]["name"] == release.service for o in objects):
         raise ManifestError(f"overlay {release.overlay}: renders no Service {release.service}. Next: keep the base's")
 
@@ -182,6 +187,18 @@ def _check_batching(deployment: Manifest, objects: list[Manifest], release: Rele
             f"overlay {release.overlay}: {manifest_name(deployment)} joins at most {limit} images (max_batch_size), and the export's "
             f"warmup asks for {asked} at once: the server would not start. "
             f"Next: raise max_batch_size to {asked}, or set export.warmup_batches to numbers up to {limit}"
+        )
+
+
+def _check_metrics(deployment: Manifest, release: Release) -> None:
+    """A bake that reads the pods' metrics requires a server that has them; an overlay's `args` replace those of the base."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    [server] = [one for one in containers if one["name"] == CONTAINER]
+    words = [*server.get("command", ()), *server.get("args", ())]
+    if release.gate.reads_pods and not any(MONITORING_FLAG in word for word in words):
+        raise ManifestError(
+            f"overlay {release.overlay}: {manifest_name(deployment)} has no {MONITORING_FLAG}, and gate.bake reads the servers' metrics. "
+            f"Next: add {MONITORING_FLAG}={MONITORING_FILE} to the overlay's args, or give gate.bake.prometheus"
         )
 
 

@@ -1,4 +1,4 @@
-"""Sends predict requests through the API server's Service proxy."""
+"""Sends requests to model servers through the API server's proxies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATE = f"the API server: no complete answer within {ANSWER_TIMEOUT_S:g} s"
 
 
 async def send_to_service(target: Target, url: str, path: str, body: str | None = None) -> Answer:
-    """Send a request; through the Service proxy of the target's API server if the URL has no host."""
+    """Send a request; through the target's API server if the URL has no host: then it is the path of a Service's or a pod's proxy."""
     return await (
         _ask_through(target, url + path, body) if url.startswith("/") else send_request_async(url, path, body)
     )
@@ -98,5 +98,15 @@ def how_to_allow_proxy(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests on."""
     if denied == UNAUTHORIZED:
         return how_to_fix_refusal(target, denied, "")
-    rights = f"a Role with the verb create on services/proxy in namespace {target.namespace}"
-    return f"give connection {target.conn_id} {rights}, or set target.strategy to rolling"
+    return f"{_role(target, 'create on services/proxy')}, or set target.strategy to rolling"
+
+
+def how_to_allow_pod_proxy(target: Target, denied: int) -> str:
+    """What a person does so that the API server passes the requests for the pods' metrics on."""
+    if denied == UNAUTHORIZED:
+        return how_to_fix_refusal(target, denied, "")
+    return f"{_role(target, 'get on pods/proxy')}, or leave gate.bake out of the model file"
+
+
+def _role(target: Target, verb: str) -> str:
+    return f"give connection {target.conn_id} a Role with the verb {verb} in namespace {target.namespace}"

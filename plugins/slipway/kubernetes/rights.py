@@ -40,6 +40,7 @@ def plan_rights(
     *,
     dropped: Iterable[tuple[str, str]] = (),
     preview: bool = False,
+    metrics: bool = False,
     finds_namespace: bool = False,
     creates_namespace: bool = False,
 ) -> tuple[Right, ...]:
@@ -47,7 +48,7 @@ def plan_rights(
 
     Each object may be deleted: a preview always is, an object that an overlay no longer has is pruned, and a first release that
     fails is removed. `dropped` are kinds of objects that the run only prunes. A preview also needs requests through the API
-    server's Service proxy.
+    server's Service proxy, a bake that reads the pods' `metrics` through its pod proxy.
     """
     applied = _resources(kinds)
     pruned = [one for one in _resources(dropped) if one not in applied]
@@ -57,6 +58,7 @@ def plan_rights(
         Right(group="", resource="pods", verb="list"),
         Right(group="apps", resource="replicasets", verb="list"),
         *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
+        *([Right(group="", resource="pods/proxy", verb="get")] if metrics else ()),
         *([Right(group="", resource="namespaces", verb="get")] if finds_namespace else ()),
         *([Right(group="", resource="namespaces", verb="create")] if creates_namespace else ()),
         *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
@@ -122,6 +124,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
         kinds_of_objects(objects),
         dropped=kinds_of_refs(before),
         preview=release.strategy == "preview",
+        metrics=release.gate.reads_pods,
         finds_namespace=target.gke is not None and target.namespace != EVERY_CLUSTERS_NAMESPACE,
         creates_namespace=creates,
     )

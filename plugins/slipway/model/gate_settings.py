@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from slipway.model.bake_settings import BakeSettings
 from slipway.model.field_types import Name, Part, RelativePath, Seconds, Sha256, Share, without_login
 from slipway.release import Gate, LoadBounds
 
@@ -143,6 +144,10 @@ class GateSettings(Part):
     )
     load: LoadGateSettings | None = Field(
         default=None, description="What the release must bear at its preview. If left out: no load is sent."
+    )
+    bake: BakeSettings | None = Field(
+        default=None,
+        description="Watches a release after its gate before it counts as good. If left out: it counts as good at once.",
     )
     approval: Literal["when_inconclusive", "always"] = Field(
         default=DEFAULT_GATE.approval,

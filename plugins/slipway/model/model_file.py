@@ -30,6 +30,11 @@ class ImageSettings(Part):
     """Where the image is built and where it is pushed."""
 
     base: str = Field(default=SERVING_IMAGE, description="The base image, which the model is copied into.")
+    cpu_features: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_]{2,30}$")], ...] = Field(
+        default=(),
+        max_length=20,
+        description="What the base image needs of the nodes' CPUs, in the words of Node Feature Discovery, such as `AVX512F`: see [base-image.md](base-image.md). `plan` compares the nodes' labels.",
+    )
     repository: str | None = Field(
         default=None,
         description="Where the image is pushed, without a tag. If left out: the Variable `slipway_registry`, `/` and the model's name.",
@@ -181,6 +186,12 @@ class ModelFile(Part):
             raise ValueError(
                 "sweep has nothing to compare with target.overlay: give sweep.overlays, sweep.grid or both"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _baked_release_has_users(self) -> ModelFile:
+        if self.gate.bake is not None and is_temporary(self):
+            raise ValueError("gate.bake has no effect on a temporary cluster, which nobody uses: leave one of them out")
         return self
 
     @model_validator(mode="after")

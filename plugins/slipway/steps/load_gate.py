@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slipway.errors import GateFailed
 from slipway.facts import Export, JsonObject, LoadTest
-from slipway.kubernetes.forward import forwarded
+from slipway.kubernetes.forward import Route, forwarded
 from slipway.kubernetes.proxy import send_to_service
 from slipway.names import load_run_folder
 from slipway.programs import Started
@@ -59,8 +59,10 @@ def judge_preview_under_load(
     assert bounds is not None  # noqa: S101 - the caller has checked
     cases = cases_from(read_json(export.golden_uri))
     live = Live() if bounds.max_slowdown is None else find_live(release, cases[0])
-    paths = (release.preview.proxy_path, *((live.path,) if live.path else ()))
-    with scratch_folder("load") as scratch, forwarded(release.target, paths) as urls:
+    routes = [predict_route(release, release.preview.proxy_path, export.version)]
+    if live.path:
+        routes.append(predict_route(release, live.path, live.version))
+    with scratch_folder("load") as scratch, forwarded(release.target, routes) as urls:
         request = render_load_request(
             plan_of_bounds(bounds),
             questions_of_cases(cases),
@@ -83,6 +85,11 @@ def _judge(bounds: LoadBounds, figures: JsonObject, live: Live, test: LoadTest) 
     wrong = wrong_answers(steps_of(figures, "release"))
     blames = bool(wrong) or any(one.outcome == "fail" for one in times)
     return LoadJudgement(verdict=verdict, blames_release=blames, test=test)
+
+
+def predict_route(release: Release, service: str, version: int) -> Route:
+    """The one path of a release's Service that a load asks; `service` is the Service's path at the API server."""
+    return Route(service=service, path=f"{release.version_path(version)}:predict")
 
 
 def plan_of_bounds(bounds: LoadBounds) -> LoadPlan:

@@ -6,13 +6,20 @@ from slipway.facts import JsonObject
 from slipway.release import Release
 
 
-def is_run_proven(*, gate: JsonObject | None, approval: JsonObject | None, proof_state: str | None) -> bool:
-    """Whether the gate passed, or a person approved its inconclusive result.
+def is_run_proven(
+    *,
+    gate: JsonObject | None,
+    approval: JsonObject | None,
+    proof_state: str | None,
+    bake: JsonObject | None = None,
+    baked: bool = False,
+) -> bool:
+    """Whether the gate passed, or a person approved its inconclusive result; and whether the bake passed, if there is one.
 
     `proof_state` is the state of the last of these tasks. A state alone proves nothing: a person may have set it.
     """
-    decisive = approval if (gate or {}).get("outcome") == "inconclusive" else gate
-    return proof_state == "success" and (decisive or {}).get("outcome") == "pass"
+    decisive = [approval if (gate or {}).get("outcome") == "inconclusive" else gate, *([bake] if baked else [])]
+    return proof_state == "success" and all((one or {}).get("outcome") == "pass" for one in decisive)
 
 
 def with_load_verdict(gate: JsonObject, load: JsonObject | None) -> JsonObject:

@@ -17,6 +17,7 @@ from slipway.facts import Action, Baseline, Export, ObjectRef, Plan, Pushed, fro
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.address import find_service_url
 from slipway.kubernetes.apply import Trial, dry_run_plan, plan_apply
+from slipway.kubernetes.cpu_features import inspect_cpu_features
 from slipway.kubernetes.identity import identify_cluster
 from slipway.kubernetes.manifests import BLANK_IMAGE, BLANK_VERSION, Manifest
 from slipway.kubernetes.rendered import live_manifests
@@ -119,6 +120,8 @@ def observe(release: Release, *, by_hand: bool, held: bool) -> Observation:
     objects = _planned_manifests(release, good)
     if release.target.gke is None and not held:  # a GKE target's preflight has asked already
         check_rights(release, objects, history.objects)
+    if not held:
+        check_nodes(release, objects)
     trials = dry_run_plan(release, plan_apply(objects, history.objects))
     health = check_live_release(release, good) if good else Verdict.failed("there is none")
     return Observation(history=history, health=health, trials=tuple(trials), bad=bad, orphans=orphans)
@@ -257,7 +260,7 @@ def changed_promises(release: Release, good: Record) -> dict[str, str]:
     was = {"passes": then["gate_passes"], **from_dict(Gate, then.get("gate") or {}).limits}
     for name, value in {"passes": release.gate_passes, **release.gate.limits}.items():
         if value != was[name]:
-            shown = "" if name in {"set", "load"} else f" from {was[name]} to {value}"
+            shown = "" if name in {"set", "load", "bake"} else f" from {was[name]} to {value}"
             found[name] = f"the gate changed: {'quality.set' if name == 'set' else name}{shown}"
     return found
 
@@ -278,6 +281,14 @@ def plan_reuse(release: Release, good: Record) -> tuple[Export, Pushed]:
 def check_rights(release: Release, objects: list[Manifest], before: tuple[ObjectRef, ...]) -> None:
     """Check every right in the namespace that the run needs. Raises PreflightFailed with all that are missing."""
     findings = inspect_rights(release, objects, before)
+    for finding in findings:
+        log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
+    require_nothing_missing(f"connection {release.target.conn_id}", findings)
+
+
+def check_nodes(release: Release, objects: list[Manifest]) -> None:
+    """Check that the nodes' CPUs have what the base image needs, as far as is known. Raises PreflightFailed."""
+    findings = inspect_cpu_features(release, objects)
     for finding in findings:
         log.log(logging.INFO if finding.outcome == "ok" else logging.WARNING, "plan: %s", finding)
     require_nothing_missing(f"connection {release.target.conn_id}", findings)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
+from slipway.facts import from_dict
 from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
+from slipway.model.bake_settings import BakeSettings
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
@@ -27,6 +29,7 @@ from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import (
+    Bake,
     ExportLimits,
     ExportOptions,
     Gate,
@@ -38,6 +41,7 @@ from slipway.release import (
     Source,
 )
 from slipway.serving.labelled_set import pin_labelled_set
+from slipway.serving.prometheus import find_prometheus
 from slipway.steps.rendering import render_release
 from slipway.steps.settings import (
     RefreshParams,
@@ -109,6 +113,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             unschedulable_grace_s=file.target.unschedulable_grace_s,
             gate=resolve_gate(path, file.gate, store, keep=not params.plan_only),
             grpc_address=file.target.grpc_address,
+            cpu_features=file.image.cpu_features,
             strategy="preview" if is_previewed(file) else "rolling",
             installation=_name_installation(params),
         ),
@@ -243,10 +248,18 @@ def resolve_gate(path: Path, asked: GateSettings, store: Store, *, keep: bool = 
         garbage=asked.garbage,
         quality=_pin_quality(path, asked.quality, store, keep=keep) if asked.quality else None,
         load=LoadBounds(**asked.load.model_dump()) if asked.load else None,
+        bake=_resolve_bake(asked.bake) if asked.bake else None,
         approval=asked.approval,
         on_inconclusive=asked.on_inconclusive,
         ask_timeout_s=asked.ask_timeout_s,
     )
+
+
+def _resolve_bake(asked: BakeSettings) -> Bake:
+    """The bake's rules; the connection of its Prometheus exists. Raises InputRefused."""
+    if asked.prometheus is not None:
+        find_prometheus(asked.prometheus.conn_id)
+    return from_dict(Bake, asked.model_dump())
 
 
 def _pin_quality(path: Path, asked: QualitySettings, store: Store, *, keep: bool) -> QualityBounds:

@@ -45,6 +45,7 @@ from slipway.serving.load import Server, questions_of_cases, render_load_request
 from slipway.serving.load_program import draw_sweep, run_load_test
 from slipway.serving.sweep import describe_sweep, judge_sweep, load_plan_of_turn, measured_turn, render_table
 from slipway.steps.deploy import read_manifests
+from slipway.steps.load_gate import predict_route
 from slipway.steps.load_test import keep_load_test, live_history
 from slipway.steps.location import target_now, target_of_model_file
 from slipway.steps.preview import apply_beside, check_preview_apart, plan_preview, remove_previews
@@ -155,7 +156,8 @@ def load_variant(target: SweepTarget, variant: Variant, number: int, *, python: 
     """Load a variant that runs, read its CPU meanwhile, and keep the figures. Raises LoadTestUnfinished, StoreError."""
     release, plan = target.release, target.plan
     cases = cases_from(read_json(target.export.golden_uri))
-    path, labels = release.beside(sweep_suffix(number)).proxy_path, labels_of_turn(release, number)
+    service, labels = release.beside(sweep_suffix(number)).proxy_path, labels_of_turn(release, number)
+    route = predict_route(release, service, target.pushed.version)
     began_s: list[float] = []
 
     def heard(line: str) -> None:
@@ -164,7 +166,7 @@ def load_variant(target: SweepTarget, variant: Variant, number: int, *, python: 
 
     with (
         scratch_folder("sweep") as scratch,
-        forwarded(release.target, (path,)) as urls,
+        forwarded(release.target, (route,)) as urls,
         watched_usage(release.target, labels) as watch,
     ):
         request = render_load_request(

@@ -62,6 +62,9 @@ def test_every_package_of_a_lock_has_a_hash(lock):
 
 
 def test_no_installer_is_named_without_a_hash():
-    """Neither the stand nor the Dockerfile has pip install a package by version alone."""
-    texts = [(PROJECT / name).read_text() for name in ("Dockerfile", "local/builds/environments.py")]
+    """Neither the stand nor a Dockerfile has pip install a package by version alone."""
+    texts = [
+        (PROJECT / name).read_text()
+        for name in ("Dockerfile", "include/load/Dockerfile", "local/builds/environments.py")
+    ]
     assert not [found for text in texts for found in re.findall(r"\w+==\S+", text)]

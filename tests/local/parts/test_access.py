@@ -25,7 +25,7 @@ def test_the_role_has_what_a_run_of_the_shipped_overlays_uses():
     kinds = {(one["apiVersion"].rpartition("/")[0], one["kind"]) for one in objects}
     assert {kind for _, kind in kinds} >= {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     given = {(group, resource, verb) for group, resources, verbs in RULES for resource in resources for verb in verbs}
-    used = plan_rights({*kinds, ("", "ConfigMap")}, preview=True)
+    used = plan_rights({*kinds, ("", "ConfigMap")}, preview=True, metrics=True)
     assert {(right.group, right.resource, right.verb) for right in used} <= given
 
 
@@ -71,7 +71,12 @@ def test_airflow_is_no_administrator_of_the_cluster(may, words):
 @pytest.mark.alongside
 @pytest.mark.parametrize(
     "words",
-    [("patch", "deployments.apps"), ("list", "nodes"), ("get", f"namespaces/{ELSEWHERE}")],
+    [
+        ("patch", "deployments.apps"),
+        ("get", "pods", "--subresource=proxy"),
+        ("list", "nodes"),
+        ("get", f"namespaces/{ELSEWHERE}"),
+    ],
     ids=" ".join,
 )
 def test_airflow_has_its_rights(may, words):

@@ -44,7 +44,7 @@ def test_kubeadm_reads_two_documents():
     node, cluster = yaml.safe_load_all(render_kubeadm(SETTINGS))
     assert node["nodeRegistration"] == {"name": "slipway", "criSocket": "unix:///run/slipway/containerd.sock"}
     assert (cluster["kubernetesVersion"], cluster["controlPlaneEndpoint"]) == ("v1.34.4", "127.0.0.1:28443")
-    assert cluster["apiServer"]["certSANs"] == ["127.0.0.1", "localhost"]
+    assert cluster["apiServer"]["certSANs"] == ["127.0.0.1", "localhost", "metrics-server.kube-system.svc"]
 
 
 def test_kubelet_runs_on_any_cgroup_version():

@@ -98,6 +98,21 @@ def test_only_a_verdict_on_what_the_run_has_made_proves_it(context_of, release, 
     assert Run(context).is_proven({"gate": "success"}, "gate") is proven
 
 
+def test_a_run_with_a_bake_is_proven_by_its_verdict(context_of, release, applied):
+    """The state of `bake` alone proves nothing, nor does a verdict on what was applied before."""
+    context = context_of("gate", resolve=release, apply=applied)
+    Run(context).report(Verdict.passed("3 of 3"))
+    assert Run(context).is_proven({"bake": "success"}, "bake") is False
+    context["ti"].task_id = "bake"
+    Run(context).report(Verdict.passed("watched"))
+    assert Run(context).is_proven({"bake": "success"}, "bake") is True
+    context["ti"].facts["apply", "return_value"]["release_id"] = "f" * 12
+    context["ti"].task_id = "gate"
+    Run(context).report(Verdict.passed("3 of 3"))
+    assert Run(context).is_proven({"gate": "success"}, "gate") is True
+    assert Run(context).is_proven({"bake": "success"}, "bake") is False
+
+
 def test_verdict_on_another_release_does_not_count(context_of, release, applied):
     """The gate's verdict names the release that was applied at that time."""
     context = context_of("gate", resolve=release, apply=applied)

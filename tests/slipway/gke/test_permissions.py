@@ -91,3 +91,9 @@ def test_previews_need_the_services_proxy_permission():
     """With a preview the run reaches Services through the API server's proxy; without one it does not."""
     assert "container.services.proxy" in plan_permissions(KINDS, create=True, ready=False, preview=True)
     assert "container.services.proxy" not in plan_permissions(KINDS, create=True, ready=False)
+
+
+def test_a_bake_needs_the_pods_proxy():
+    """IAM's name for it, without a cluster that could be asked."""
+    assert "container.pods.proxy" in plan_permissions(KINDS, create=True, ready=False, metrics=True)
+    assert "container.pods.proxy" not in plan_permissions(KINDS, create=True, ready=False)

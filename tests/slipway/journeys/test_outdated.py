@@ -163,26 +163,36 @@ def writes_of(api_server, apply):
 
 
 def objects_of(release):
-    """The ConfigMaps that a run's record lists."""
+    """The overlay's ConfigMaps that a run's record lists."""
     record = read_record(Store(release.store), release.model, release.run_id)
-    return [one["name"] for one in record["objects"] if one["kind"] == "ConfigMap"]
+    return [one["name"] for one in record["objects"] if one["kind"] == "ConfigMap" and is_setting(one["name"])]
+
+
+def settings_in(api_server):
+    """The overlay's ConfigMaps in the cluster. The base's own is the same in both releases."""
+    return list(filter(is_setting, api_server.names("ConfigMap")))
+
+
+def is_setting(name):
+    """Whether a ConfigMap is of the overlay."""
+    return name.startswith("settings-")
 
 
 def test_apply_deletes_nothing(api_server, releases):
     """An old pod that starts again before the gate has passed mounts its ConfigMap."""
-    [before] = api_server.names("ConfigMap")
+    [before] = settings_in(api_server)
     releases.apply_second()
-    assert before in api_server.names("ConfigMap")
-    assert len(api_server.names("ConfigMap")) == 2
+    assert before in settings_in(api_server)
+    assert len(settings_in(api_server)) == 2
     assert not [write for write in api_server.writes if write.startswith("DELETE")]
 
 
 def test_deleted_under_the_lease_once_the_release_is_proven(api_server, releases, clean_up, leases):
     """The record then lists only what was applied."""
-    [before] = api_server.names("ConfigMap")
+    [before] = settings_in(api_server)
     applied = releases.apply_second()
     assert clean_up(releases.second, applied) == [f"configmap/{before}"]
-    assert api_server.names("ConfigMap") == objects_of(releases.second) != [before]
+    assert settings_in(api_server) == objects_of(releases.second) != [before]
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 600)]
     assert clean_up(releases.second, applied) == []
 
@@ -192,7 +202,7 @@ def test_kept_if_the_release_is_not_proven(api_server, releases, clean_up, lease
     """A gate without a verdict was set to success by a person."""
     applied = releases.apply_second()
     assert clean_up(releases.second, applied, gate=gate) == []
-    assert len(api_server.names("ConfigMap")) == len(objects_of(releases.second)) == 2
+    assert len(settings_in(api_server)) == len(objects_of(releases.second)) == 2
     assert leases.asked == []
 
 
@@ -202,16 +212,16 @@ def test_kept_without_the_lease(api_server, releases, clean_up, leases):
     leases.answers.append(LeaseLost("this run no longer holds the lease"))
     with pytest.raises(Exception, match="LeaseLost"):
         clean_up(releases.second, applied)
-    assert len(api_server.names("ConfigMap")) == len(objects_of(releases.second)) == 2
+    assert len(settings_in(api_server)) == len(objects_of(releases.second)) == 2
 
 
 def test_kept_without_the_models_label(api_server, releases, clean_up, caplog):
     """It belongs to somebody else now: the log names it, and no later run plans its deletion."""
-    [before] = api_server.names("ConfigMap")
+    [before] = settings_in(api_server)
     applied = releases.apply_second()
     api_server.find("ConfigMap", before)["metadata"]["labels"][LABEL_MODEL] = "another"
     assert clean_up(releases.second, applied) == []
-    assert before in api_server.names("ConfigMap")
+    assert before in settings_in(api_server)
     assert before not in objects_of(releases.second)
     assert f"configmap/{before} is kept: it no longer belongs to model digits-vit" in caplog.text
 
@@ -278,7 +288,7 @@ def roll_back():
 @only_added
 def test_rollback_deletes_what_the_failed_release_added_before_its_own_gate(api_server, blocking, rolling_back, leases):
     """A NetworkPolicy of the failed release would block the gate of the good one. What the good release mounts is still there."""
-    [good] = api_server.names("ConfigMap")
+    [good] = settings_in(api_server)
     blocking.apply_second()
     release, applied = blocking.bring_first_back()
     assert blocks(api_server) == ["closed", "double"]
@@ -287,7 +297,7 @@ def test_rollback_deletes_what_the_failed_release_added_before_its_own_gate(api_
         roll_back().rolled_out(context, ROLLED_OUT)
     assert deferral.value.method_name == "addressed"
     assert blocks(api_server) == []
-    assert api_server.names("ConfigMap") == objects_of(release) == [good]
+    assert settings_in(api_server) == objects_of(release) == [good]
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", limit_s) for limit_s in (600, 660)]
     roll_back().gated(context, {**PASSED, "found": None})
     assert read_record(Store(release.store), release.model, release.run_id)["outcome"] == "live"
@@ -314,7 +324,7 @@ def test_rollback_deletes_nothing_without_the_lease(api_server, releases, rollin
     leases.answers.append(LeaseLost("this run no longer holds the lease"))
     with pytest.raises(AirflowSkipException):
         roll_back().rolled_out(context, ROLLED_OUT)
-    assert len(api_server.names("ConfigMap")) == 2
+    assert len(settings_in(api_server)) == 2
 
 
 @pytest.fixture
@@ -338,10 +348,10 @@ def test_what_blocks_is_deleted_before_the_gate(api_server, blocking, rollout, c
     assert blocks(api_server) == ["closed", "double"]
     assert rollout(release, applied) == ROLLED_OUT["reason"]
     assert blocks(api_server) == []
-    assert len(api_server.names("ConfigMap")) == len(objects_of(release)) == 2
+    assert len(settings_in(api_server)) == len(objects_of(release)) == 2
     assert leases.asked == [("slipway-tfs-server", "refresh_digits_vit", 600)] * 2
     assert [ref.split("/")[0] for ref in clean_up(release, applied)] == ["configmap"]
-    assert api_server.names("ConfigMap") == objects_of(release)
+    assert settings_in(api_server) == objects_of(release)
 
 
 @only_dropped

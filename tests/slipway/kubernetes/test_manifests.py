@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,15 @@ from rendering import MARKS, REFERENCE, render, rendered, server_of
 from slipway.errors import ManifestError
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import KIND_ORDER, apply_rank, check_manifests, manifest_name, manifests_to_yaml
+from slipway.release import Bake, Gate, PrometheusQueries
 
 SELECTOR = {"app": "tfs-server", "slipway/model": "digits-vit"}
 ALL_LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef"}
+
+
+def unhashed(name):
+    """An object's name without the hash that a generated one ends in."""
+    return re.sub(r"(?<=-monitoring)-\w+$", "", name)
 
 
 def patch(**spec):
@@ -25,7 +32,8 @@ def pod_patch(**spec):
 def test_objects_in_the_order_in_which_they_are_applied(release):
     """An object comes after what it needs; the HPA comes after the Deployment."""
     objects = render_manifests(release, reference=REFERENCE, version=7, release_id="abcdefabcdef")
-    assert [manifest_name(manifest) for manifest in objects] == [
+    assert [unhashed(manifest_name(manifest)) for manifest in objects] == [
+        "configmap/tfs-server-monitoring",
         "service/tfs-server",
         "poddisruptionbudget/tfs-server",
         "deployment/tfs-server",
@@ -58,7 +66,12 @@ def test_labels_of_objects_and_pods_name_version_and_release(release):
 def test_renaming_the_deployment_renames_its_objects(release):
     """The model file's name replaces the base's everywhere, in references too."""
     objects = rendered(replace(release, deployment="tfs-digits"))
-    assert {manifest["metadata"]["name"] for manifest in objects.values()} == {"tfs-digits"}
+    names = {unhashed(manifest["metadata"]["name"]) for manifest in objects.values()}
+    assert names == {"tfs-digits", "tfs-digits-monitoring"}
+    [volume] = [
+        one for one in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if one["name"] == "monitoring"
+    ]
+    assert volume["configMap"]["name"] == objects["monitoring"]["metadata"]["name"]
     assert objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"] == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -71,6 +84,19 @@ def test_probes_ask_for_the_released_version(release, probe):
     """Only the server of this version answers its probes."""
     expected = {"path": "/v1/models/digits-vit/versions/7", "port": "restapi"}
     assert expected == server_of(rendered(release))[probe]["httpGet"]
+
+
+def test_a_bake_is_refused_without_a_page_of_metrics(release, overlay):
+    """An overlay's own `args` replace those of the base. A Prometheus may know the servers in another way."""
+    overlay(pod_patch(containers=[{"name": "tfs-k8s", "args": ["--tensorflow_inter_op_parallelism=4"]}]))
+    baked = replace(release, overlay="mine", gate=Gate(bake=Bake()))
+    refused = r"^overlay mine: deployment/tfs-server has no --monitoring_config_file, .* Next: add --monitoring_config_file=/etc/"
+    with pytest.raises(ManifestError, match=refused):
+        render(baked)
+    assert render(replace(release, overlay="mine"))
+    asks = Bake(prometheus=PrometheusQueries(conn_id="p", errors="e"))
+    assert render(replace(baked, gate=Gate(bake=asks)))
+    assert render(replace(baked, overlay=None))
 
 
 def test_batching_is_refused_unless_bad_images_are_marked(release):
@@ -178,12 +204,12 @@ def test_refused_if_an_overlay_changes_what_slipway_sets(release, overlay, chang
 
 def test_refused_if_another_namespace_is_set(release):
     """An object of another namespace is refused with its name and the field."""
-    objects = list(rendered(release).values())
-    objects[0]["metadata"]["namespace"] = "other"
+    objects = rendered(release)
+    objects["Service"]["metadata"]["namespace"] = "other"
     with pytest.raises(
         ManifestError, match=r"^service/tfs-server: metadata\.namespace is other, the target is shop\. Next: "
     ):
-        check_manifests(objects, release, reference=REFERENCE)
+        check_manifests(list(objects.values()), release, reference=REFERENCE)
 
 
 def test_refused_if_the_selector_lacks_the_model(release):

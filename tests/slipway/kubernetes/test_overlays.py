@@ -6,6 +6,7 @@ from rendering import arguments_of, rendered, rendered_once, server_of
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
+from slipway.serving.metrics import PAGE
 
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
@@ -62,6 +63,19 @@ def test_deployment_serves_without_a_gap(release, overlay_name):
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
 
 
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_servers_have_a_page_of_metrics(release, overlay_name):
+    """The monitoring file is mounted where the flag looks for it; the page is where a bake looks for it."""
+    objects = rendered(replace(release, overlay=overlay_name, deployment="tfs-digits"))
+    folder, file = arguments_of(objects)["monitoring_config_file"].rsplit("/", 1)
+    [mount] = [one for one in server_of(objects)["volumeMounts"] if one["mountPath"] == folder]
+    pods = objects["Deployment"]["spec"]["template"]["spec"]
+    [volume] = [one for one in pods["volumes"] if one["name"] == mount["name"]]
+    assert mount["readOnly"] is True
+    assert volume["configMap"]["name"] == objects["monitoring"]["metadata"]["name"]
+    assert f'prometheus_config {{ enable: true, path: "{PAGE}" }}' in objects["monitoring"]["data"][file].splitlines()
+
+
 @pytest.mark.parametrize("overlay_name", [None, "batching", "inter-op-4", "internal"])
 def test_threads_are_the_pods_cpus(release, overlay_name):
     """TensorFlow gets as many threads as the pod requests CPUs; only the experiment has other inter-op threads."""
@@ -81,6 +95,7 @@ def test_seed_overlay_has_the_seeds_numbers(release):
         "tensorflow_inter_op_parallelism": "2",
         "tensorflow_intra_op_parallelism": "8",
         "max_num_load_retries": "0",
+        "monitoring_config_file": "/etc/tf-monitoring/monitoring.txt",
     }
     assert server_of(objects)["resources"] == {
         "requests": {"cpu": "800m", "memory": "2Gi"},

@@ -6,6 +6,7 @@ import pytest
 import slipway
 from slipway.facts import ObjectRef
 from slipway.kubernetes.rights import APPLY_VERBS, Right, judge_rights, kinds_of_objects, kinds_of_refs, plan_rights
+from slipway.release import Bake, Gate, PrometheusQueries
 from slipway.verdict import Finding
 
 KINDS = (("", "Service"), ("apps", "Deployment"))
@@ -40,6 +41,14 @@ def test_previews_need_the_services_proxy():
     """A preview is reached through the Services' proxy; without previews that right is not needed."""
     more = set(plan_rights(KINDS, preview=True)) - set(plan_rights(KINDS))
     assert {str(right) for right in more if right.needed} == {"create services/proxy"}
+
+
+def test_a_bake_needs_the_pods_proxy():
+    """The servers' metrics are read through it; without a bake, or with a Prometheus, that right is not needed."""
+    more = set(plan_rights(KINDS, metrics=True)) - set(plan_rights(KINDS))
+    assert {str(right) for right in more if right.needed} == {"get pods/proxy"}
+    queries = PrometheusQueries(conn_id="p", errors="e")
+    assert [Gate(bake=bake).reads_pods for bake in (Bake(), Bake(prometheus=queries), None)] == [True, False, False]
 
 
 @pytest.mark.parametrize("preview", [False, True])

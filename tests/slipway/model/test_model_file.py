@@ -40,6 +40,11 @@ def gate(**rules):
     return {**SMALLEST, "gate": {"golden": [GOLDEN], **rules}}
 
 
+def prometheus(queries, **rules):
+    """A model file with a bake that asks a Prometheus."""
+    return gate(bake={"prometheus": {"conn_id": "prom", **queries}, **rules})
+
+
 SOURCES = [
     {"folder": "checkpoint"},
     {"hub": "google/vit-base-patch16-224"},
@@ -57,6 +62,13 @@ def test_source_is_one_of_three_kinds(source):
     assert (
         source.items() <= parse_model_file({**SMALLEST, "source": source}, where="m.yaml").source.model_dump().items()
     )
+
+
+def test_bake_with_a_prometheus():
+    """The queries may use every placeholder, and a `$` of a pattern."""
+    query = 'a{n="$namespace",d="$deployment",m="$model",v="$version",r="$release",p=~"x$"}[$window] + $$'
+    bake = parse_model_file(prometheus({"errors": query, "p95_ms": "b"}, p95_ms=5), where="m.yaml").gate.bake
+    assert (bake.prometheus.errors, bake.prometheus.p95_ms, bake.p95_ms) == (query, "b", 5.0)
 
 
 REFUSALS = {
@@ -105,6 +117,19 @@ REFUSALS = {
     "labelled set without a limit": (gate(quality={"set": "q"}), "gate.quality: has no limit"),
     "labelled set without a path": (gate(quality={"min_top1": 0.9}), "gate.quality.set: "),
     "labelled set with a share above one": (gate(quality={"set": "q", "min_top1": 90}), "gate.quality.min_top1: "),
+    "bake of a moment": (gate(bake={"for_s": 1}), "gate.bake.for_s: "),
+    "bake with one look": (gate(bake={"for_s": 60, "every_s": 61}), "gate.bake: every_s is more than for_s"),
+    "bake with a share above one": (gate(bake={"max_errors": 5}), "gate.bake.max_errors: "),
+    "bake that must be faster": (gate(bake={"max_slowdown": -0.5}), "gate.bake.max_slowdown: "),
+    "bake of an unknown limit": (gate(bake={"p99_ms": 5}), "gate.bake.p99_ms: "),
+    "bake on a temporary cluster": ({**gate(bake={}), "target": {"gke": {"temporary": True}}}, "the file: gate.bake has no effect on a temporary cluster"),
+    "Prometheus without a query": (prometheus({}), "gate.bake.prometheus: has no query"),
+    "Prometheus with an unknown placeholder": (prometheus({"errors": "a{ns='$ns'}"}), "gate.bake.prometheus.errors: has the placeholder $ns, but only $namespace, "),
+    "Prometheus without a limit": (prometheus({"p95_ms": "a"}), "gate.bake: prometheus.p95_ms has no limit"),
+    "Prometheus without the query of a limit": (prometheus({"errors": "a"}, p95_ms=5), "gate.bake: p95_ms needs prometheus.p95_ms"),
+    "Prometheus without the query of a share": (prometheus({"p95_ms": "a"}, p95_ms=5, max_errors=0), "gate.bake: max_errors needs prometheus.errors"),
+    "Prometheus and a comparison": (prometheus({"errors": "a"}, max_slowdown=2), "gate.bake: max_slowdown is judged by the pods' own pages"),
+    "Prometheus and refused requests": (prometheus({"errors": "a"}, max_refused=0), "gate.bake: max_refused is judged by the pods'"),
     "inconclusive that is neither": (gate(on_inconclusive="pass"), "gate.on_inconclusive: "),
     "approval that is neither": (gate(approval="never"), "gate.approval: "),
     "approval of what fails": (gate(approval="when_inconclusive", on_inconclusive="fail"), "gate: approval: when_inconclusive has no effect with on_inconclusive: fail"),

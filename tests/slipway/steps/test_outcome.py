@@ -50,6 +50,20 @@ def test_a_person_decides_on_gate_and_load_at_once(gate, load, outcome):
     assert found["measured"] == {"latency_ms": 40, **({"load": {"uri": "u"}} if load else {})}
 
 
+BAKED = {
+    "it passed": (PASSED, PASSED, True),
+    "it failed": (PASSED, FAILED, False),
+    "it left no verdict, because a person set its state": (PASSED, None, False),
+    "it passed, and the gate did not": (FAILED, PASSED, False),
+}
+
+
+@pytest.mark.parametrize(("gate", "bake", "proven"), BAKED.values(), ids=BAKED)
+def test_a_bake_must_pass_too(gate, bake, proven):
+    """In a run with a bake the release is proven only after it."""
+    assert proven is is_run_proven(gate=gate, approval=None, proof_state="success", bake=bake, baked=True)
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [

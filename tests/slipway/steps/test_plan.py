@@ -7,7 +7,7 @@ from observations import CHANGED, observed
 from slipway.facts import Accuracy, Baseline, Export, Plan, Pushed, to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.records.history import History, release_of_record
-from slipway.release import Gate, LoadBounds, QualityBounds
+from slipway.release import Bake, Gate, LoadBounds, QualityBounds
 from slipway.serving.accuracy import judge_accuracy
 from slipway.steps.plan import Observation, diff_trial, make_plan, plan_again, plan_refresh
 from slipway.verdict import Verdict
@@ -69,6 +69,7 @@ PROMISES = {
     "fewer errors": ({"gate": {"errors": 2}}, "gate", "the gate changed: errors from None to 2"),
     "no garbage": ({"gate": {"garbage": False}}, "gate", "the gate changed: garbage from True to False"),
     "a load": ({"gate": {"load": LoadBounds(rate_per_s=5)}}, "gate", "the gate changed: load"),
+    "a bake": ({"gate": {"bake": Bake(for_s=60)}}, "gate", "the gate changed: bake"),
     "more rounds": ({"release": {"gate_passes": 5}}, "gate", "the gate changed: passes from 3 to 5"),
     "more time": ({"release": {"gate_timeout_s": 5}}, "nothing", "nothing changed, and the live release is healthy"),
     "who is asked": ({"gate": {"on_inconclusive": "fail", "approval": "always"}}, "nothing", "nothing changed, and the live release is healthy"),

@@ -1,4 +1,5 @@
 import logging
+import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
@@ -25,6 +26,7 @@ from slipway.steps.rendering import render_release
 from slipway.target import Target
 
 OF = {"reference": f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}", "version": 7, "release_id": "abcdefabcdef"}
+PREFIXES = (r"shop-vit-monitoring-preview-\w+$", r"shop-vit-preview-\w+$")
 MARKS = ExportOptions(on_bad_image="mark")
 SELECTOR = {"app": "tfs-server-preview", "slipway/model": "digits-vit"}
 LABELS = {**SELECTOR, "slipway/version": "7", "slipway/release": "abcdefabcdef-preview"}
@@ -71,8 +73,8 @@ def test_no_live_selector_matches_the_preview(release, overlay):
 
 def test_preview_has_its_own_deployment_and_service(preview):
     """It has one pod, no autoscaler, no budget, no external address; all objects have the model's label."""
-    assert set(preview) == {"Deployment", "Service"}
-    assert {manifest["metadata"]["name"] for manifest in preview.values()} == {"tfs-server-preview"}
+    assert set(preview) == {"ConfigMap", "Deployment", "Service"}
+    assert {preview[kind]["metadata"]["name"] for kind in ("Deployment", "Service")} == {"tfs-server-preview"}
     assert "replicas" not in preview["Deployment"]["spec"]  # the default is one
     assert preview["Deployment"]["spec"]["selector"] == {"matchLabels": SELECTOR}
     assert labels_of(preview) == LABELS
@@ -89,13 +91,16 @@ def test_preview_has_its_own_deployment_and_service(preview):
 
 @pytest.mark.parametrize("overlay", [None, "local", "seed", "internal"])
 def test_preview_has_the_same_pods_as_the_live_release(release, overlay):
-    """The pods differ only in their labels, the Deployment also in its name and selector."""
+    """The pods differ only in their labels and the name of their ConfigMap, the Deployment also in its name and selector."""
     release = replace(release, overlay=overlay)
     preview, live = (
         next(one for one in objects if one["kind"] == "Deployment")
         for objects in (previewed(release), render_manifests(release, **OF))
     )
-    assert preview["spec"]["template"]["spec"] == live["spec"]["template"]["spec"]
+    pods = preview["spec"]["template"]["spec"]
+    [volume] = [one for one in pods["volumes"] if one["name"] == "monitoring"]
+    volume["configMap"]["name"] = volume["configMap"]["name"].replace("-preview", "")
+    assert pods == live["spec"]["template"]["spec"]
     assert {**preview["spec"], "selector": None, "template": None} == {
         **live["spec"],
         "selector": None,
@@ -104,14 +109,16 @@ def test_preview_has_the_same_pods_as_the_live_release(release, overlay):
 
 
 def test_preview_mounts_its_own_configmap(release):
-    """The ConfigMap has another name, so that the live one is not changed."""
+    """Its ConfigMaps, the base's and the overlay's, have other names, so that the live ones are not changed."""
     release = replace(release, overlay="batching", export=MARKS, deployment="shop-vit")
-    (config, _, deployment) = previewed(release)
-    [volume] = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "batching"]
-    assert config["kind"] == "ConfigMap"
-    assert config["metadata"]["name"].startswith("shop-vit-preview-")
-    assert volume["configMap"] == {"name": config["metadata"]["name"]}
-    assert config["metadata"]["name"] not in {one["metadata"]["name"] for one in render_manifests(release, **OF)}
+    (*configs, _, deployment) = previewed(release)
+    names = [config["metadata"]["name"] for config in configs if config["kind"] == "ConfigMap"]
+    mounted = [
+        one["configMap"]["name"] for one in deployment["spec"]["template"]["spec"]["volumes"] if "configMap" in one
+    ]
+    assert sorted(mounted) == sorted(names)
+    assert all(re.match(prefix, name) for prefix, name in zip(PREFIXES, sorted(names), strict=True))
+    assert not set(names) & {one["metadata"]["name"] for one in render_manifests(release, **OF)}
 
 
 def test_preview_requests_no_load_balancer(release):

@@ -11,7 +11,7 @@ from slipway.model.content import content_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
 from slipway.paths import SERVED
-from slipway.release import Gate, GoldenRequest, Source
+from slipway.release import Bake, Gate, GoldenRequest, PrometheusQueries, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
 from slipway.steps.resolve import (
@@ -192,6 +192,19 @@ def test_gate_is_the_model_files_and_its_set_is_stored(tmp_path, store):
     assert gate == Gate(quality=gate.quality, **rules)
     assert [image.name for image in read_images(gate.quality)] == ["3/a.png"]
     assert resolve_gate(tmp_path / "m.yaml", GateSettings(golden=[case]), store) == Gate()
+
+
+def test_bake_is_the_model_files_and_its_prometheus_exists(tmp_path, store, monkeypatch):
+    """A connection that is missing, or of another type, is refused before anything is built."""
+    case = {"name": "three", "image": "x", "label": "3"}
+    asked = {"for_s": 60, "p95_ms": 5, "prometheus": {"conn_id": "prom", "errors": "a", "p95_ms": "b"}}
+    settings = GateSettings(golden=[case], bake=asked)
+    with pytest.raises(InputRefused, match=r"^connection prom: no such connection\. Next: "):
+        resolve_gate(tmp_path / "m.yaml", settings, store)
+    monkeypatch.setenv("AIRFLOW_CONN_PROM", '{"conn_type": "http", "host": "prom.example.com"}')
+    queries = PrometheusQueries(conn_id="prom", errors="a", p95_ms="b")
+    assert resolve_gate(tmp_path / "m.yaml", settings, store).bake == Bake(for_s=60, p95_ms=5.0, prometheus=queries)
+    assert resolve_gate(tmp_path / "m.yaml", GateSettings(golden=[case], bake={}), store).bake == Bake()
 
 
 def test_golden_image_by_url_is_not_fetched():

@@ -12,11 +12,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.dag import task_ids
-from slipway.dag.run import Run
+from slipway.dag.run import BEFORE, Run
 from slipway.dag.run_lease import APPLY_S, acquire_run_lease, leases_of_run, return_own_run_lease
 from slipway.dag.stage import GREEN, GREY, RED, StageOperator, reported_failures, skip_if_run_only_plans
 from slipway.errors import InputRefused
-from slipway.facts import JsonObject
+from slipway.facts import JsonObject, to_dict
 from slipway.steps.outcome import why_run_must_not_write
 from slipway.verdict import Verdict
 
@@ -81,6 +81,7 @@ class ApplyOperator(TargetOperator):
         from slipway.steps.deploy import deploy, redeploy
 
         self._require_earlier_proofs(run)
+        self._measure_before(run)
         facts, check = (run.release, run.export, run.pushed), partial(self._check, run)
         uri, digest = run.plan.manifests_uri, run.plan.manifests_hash
         if uri is None:
@@ -107,6 +108,17 @@ class ApplyOperator(TargetOperator):
         ):
             if reason:
                 raise InputRefused(reason)
+
+    @staticmethod
+    def _measure_before(run: Run) -> None:
+        """Leave how fast the release is that this one replaces, if the bake compares them."""
+        from slipway.steps.bake import measure_before
+
+        bake = run.release.gate.bake
+        if bake is None or bake.max_slowdown is None or run.action == "restore":
+            return
+        if before := measure_before(run.release, run.pushed.release_id):
+            run.leave(BEFORE, to_dict(before))
 
     @staticmethod
     def _check(run: Run) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from metric_pods import MetricPod
 
 from slipway.dag import run_lease
 from slipway.dag.run import Run
@@ -12,7 +13,7 @@ from slipway.facts import ObjectRef, Plan, to_dict
 from slipway.records.history import read_records
 from slipway.records.record import new_record, record_with_preview, utc_now, write_record
 from slipway.records.store import Store
-from slipway.release import Gate, LoadBounds
+from slipway.release import Bake, Gate, LoadBounds
 
 
 def test_preview_is_skipped_if_the_strategy_is_rolling(context_of, api_server, release, export, pushed):
@@ -90,6 +91,49 @@ def test_apply_writes_nothing_if_a_person_ended_the_run(  # noqa: PLR0917
     with pytest.raises(AirflowFailException, match="somebody ended the run; nothing was written"):
         ApplyOperator(task_id="apply").execute(context)
     assert wrote == []
+
+
+COMPARED = {
+    "the release before": (Bake(max_slowdown=2), "everything", "0" * 12, 20.0),
+    "no comparison asked for": (Bake(), "everything", "0" * 12, None),
+    "no bake": (None, "everything", "0" * 12, None),
+    "the same release": (Bake(max_slowdown=2), "gate", "abcdefabcdef", None),
+    "no release before": (Bake(max_slowdown=2), "everything", None, None),
+    "a proven release comes back": (Bake(max_slowdown=2), "restore", "0" * 12, None),
+}
+
+
+@pytest.mark.parametrize(("bake", "action", "live", "mean_ms"), COMPARED.values(), ids=COMPARED)
+def test_apply_measures_what_it_replaces(  # noqa: PLR0917
+    context_of, metric_cluster, release, export, pushed, applied, leases, monkeypatch, bake, action, live, mean_ms
+):
+    """How fast the release is that serves until then, if the bake compares them: afterwards its pods are gone."""
+    pods = [MetricPod("a", "0" * 12), MetricPod("b", "0" * 12), MetricPod("c")]
+    pods[0].count(10, 20)
+    pods[1].count(30)
+    pods[2].count(1000)
+    metric_cluster(*pods).live = live
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, **_: applied)
+    plan = Plan(action=action, reasons=())
+    baked = replace(release, gate=Gate(bake=bake))
+    context = context_of("apply", resolve=baked, plan=plan, export=export, push=pushed)
+    ApplyOperator(task_id="apply").execute(context)
+    expected = mean_ms and {"release_id": "0" * 12, "answers": 3, "mean_ms": mean_ms}
+    assert Run(context).result_of("apply", key="before") == expected
+
+
+def test_apply_goes_on_if_what_it_replaces_cannot_be_measured(  # noqa: PLR0917
+    context_of, metric_cluster, release, export, pushed, applied, leases, monkeypatch, caplog
+):
+    """The bake then says that nothing is compared."""
+    cluster = metric_cluster(MetricPod("a", "0" * 12))
+    cluster.live, cluster.denied = "0" * 12, (404, "no such page")
+    monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, **_: applied)
+    baked, plan = replace(release, gate=Gate(bake=Bake(max_slowdown=2))), Plan(action="everything", reasons=())
+    context = context_of("apply", resolve=baked, plan=plan, export=export, push=pushed)
+    ApplyOperator(task_id="apply").execute(context)
+    assert Run(context).result_of("apply", key="before") is None
+    assert "the metrics of the release before could not be read: pod/a: " in caplog.text
 
 
 ANSWERS = {

@@ -39,10 +39,23 @@ def test_record_is_closed_with_the_runs_outcome(context_of, release, store, stat
     assert [record["outcome"] for record in read_records(store, release.model).records] == [outcome]
 
 
+def test_record_says_why_a_bake_failed(context_of, release, store):
+    """The gate had passed. The release is not live; its record has what was measured, and that it is bad."""
+    slow = {"outcome": "fail", "reason": "BakeFailed: too slow", "bad": True, "measured": {"rounds": 9}}
+    states = {"gate": "success", "bake": "failed", "announce": "upstream_failed"}
+    context = run_of(context_of, release, states, {"gate": PASSED, "bake": slow})
+    assert RecordOperator(task_id="record", proof_task_id="bake").execute(context)
+    [record] = read_records(store, release.model).records
+    assert (record["outcome"], record["bad"]) == ("failed", {"task": "bake", "reason": "BakeFailed: too slow"})
+    assert record["verdicts"]["bake"]["measured"] == {"rounds": 9}
+
+
 ENDED = {
     "during the rollout": ({"gate": "skipped", "announce": "skipped"}, {}),
     "during the gate": ({"gate": "success", "announce": "skipped"}, {}),
     "by marking the gate a success": ({"gate": "success", "announce": "success"}, {}),
+    "during the bake": ({"gate": "success", "bake": "skipped", "announce": "skipped"}, {"gate": PASSED}),
+    "by marking the bake a success": ({"gate": "success", "bake": "success", "announce": "success"}, {"gate": PASSED}),
     "during the approval": ({"gate": "success", "approve": "success", "announce": "skipped"}, {"gate": INCONCLUSIVE}),
 }
 
@@ -52,8 +65,9 @@ def test_run_is_red_if_a_person_ended_it(context_of, release, store, states, ver
     """A task that a person marked a success left no verdict: the release is not proven."""
     context = run_of(context_of, release, {"rollback": "success", **states}, verdicts)
     context["ti"].facts["rollback", "return_value"] = {"action": "restore"}
+    proof = next(task for task in ("bake", "approve", "gate") if task in states)
     with pytest.raises(AirflowFailException, match="before its release was proven; the release before it serves again"):
-        RecordOperator(task_id="record", proof_task_id="approve" if "approve" in states else "gate").execute(context)
+        RecordOperator(task_id="record", proof_task_id=proof).execute(context)
     assert [record["outcome"] for record in read_records(store, release.model).records] == ["failed"]
 
 

@@ -54,7 +54,7 @@ async def test_gate_passes_after_three_rounds(gate, http_server, case):
 
 async def test_an_endless_answer_does_not_outlast_the_deadline(gate, mean_server, monkeypatch):
     """A poll with slow answers ends soon after the gate's deadline, although each answer has a limit of a minute."""
-    monkeypatch.setattr("slipway.dag.triggers.gate.OVERTIME_S", 0.1)
+    monkeypatch.setattr("slipway.dag.triggers.golden.OVERTIME_S", 0.1)
     (event,) = await events_of(gate(mean_server.url, deadline=time.time() + 0.3))
     assert (event["outcome"], event["late"]) == ("fail", True)
     assert event["reason"].startswith("time is up: ")

@@ -4,6 +4,7 @@ import pytest
 from airflow.sdk.module_loading import import_string
 from trigger_events import FAR, events_of
 
+from slipway.dag.triggers.bake import BakeTrigger
 from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
@@ -95,6 +96,16 @@ TRIGGERS = {
         "no_grpc": "",
         "descriptors_uri": "file:///store/descriptors.bin",
         "baseline": None,
+    },
+    BakeTrigger: {
+        "url": "http://x:8501",
+        "version": 7,
+        "golden_uri": "file:///store/golden.json",
+        "grpc": "x:8500",
+        "no_grpc": "",
+        "descriptors_uri": "file:///store/descriptors.bin",
+        "release_id": "abcdefabcdef",
+        "before": {"release_id": "0" * 12, "answers": 100, "mean_ms": 9.5},
     },
 }
 

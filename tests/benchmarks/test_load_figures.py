@@ -1,0 +1,40 @@
+"""The table of a load test's figures."""
+
+import base64
+import json
+
+from benchmarks.load_figures import cell, load_request, render
+
+STEP = {"name": "5/s", "reached_per_s": 5.0, "p50_ms": 10.0, "p95_ms": 20.5, "p99_ms": 30.0, "errors": {}}
+
+
+def test_a_row_for_each_step_and_a_column_for_each_server():
+    """With the errors of a step in place of its latencies, and up to which rate the objective held."""
+    bad = {**STEP, "errors": {"HTTP 503": 2}, "p50_ms": None, "p95_ms": None, "p99_ms": None}
+    found = [
+        ("1 thread", {"steps": [bad], "holds_up_to_per_s": None}),
+        ("2 threads", {"steps": [STEP], "holds_up_to_per_s": 5}),
+    ]
+    said, _, head, _, row, _, held = render(found, "this machine").splitlines()
+    assert said.startswith("The stand-in, not TensorFlow Serving, ")
+    assert head == "| step | 1 thread: reached/s, p50, p95, p99 ms | 2 threads: reached/s, p50, p95, p99 ms |"
+    assert row == "| 5/s | 5, errors: 2 HTTP 503 | 5, 10, 20.5, 30 |"
+    assert held.endswith("held with 1 thread up to 0/s, with 2 threads up to 5/s.")
+    assert cell(STEP) == "5, 10, 20.5, 30"
+
+
+def test_the_golden_cases_of_an_export_are_asked(tmp_path):
+    """With their labels, to the server that is named."""
+    for name in ("three", "seven", "eight"):
+        (tmp_path / "golden" / name).mkdir(parents=True)
+        (tmp_path / "golden" / name / "rest.json").write_text("{}")
+        (tmp_path / "golden" / name / "grpc.bin").write_bytes(b"g")
+    (tmp_path / "descriptors.bin").write_bytes(b"d")
+    request = load_request(tmp_path, {"rest": "http://a", "grpc": None, "model": "m", "version": 1})
+    assert [(one["name"], one["labels"]) for one in request["questions"]] == [
+        ("three", ["3"]),
+        ("seven", ["7"]),
+        ("eight", ["8"]),
+    ]
+    assert (request["target"]["rest"], base64.b64decode(request["descriptors"])) == ("http://a", b"d")
+    assert json.dumps(request)
