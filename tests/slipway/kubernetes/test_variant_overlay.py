@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from rendering import MARKS, REFERENCE, arguments_of, server_of
+from rendering import MARKS, REFERENCE, arguments_of, by_kind, server_of
 
-from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import build_manifests, render_manifests
 from slipway.kubernetes.variant_overlay import arguments_of_variant, render_variant
 from slipway.variants import Variant
@@ -38,7 +37,7 @@ def objects_of(release):
     def render(variant):
         asked = replace(release, overlay=variant.overlay, export=MARKS)
         text = render_variant(variant, asked, build_manifests(asked, **OF))
-        return {one["kind"]: one for one in build_manifests(asked, **OF, variant=text)}, text
+        return build_manifests(asked, **OF, variant=text), text
 
     return render
 
@@ -48,26 +47,27 @@ def test_unchanged_overlay_renders_the_same(release, objects_of, overlay):
     """A variant that is only an overlay has nothing of its own."""
     objects, text = objects_of(Variant(overlay=overlay))
     asked = replace(release, overlay=overlay, export=MARKS)
-    assert list(objects.values()) == render_manifests(asked, **OF)
+    assert objects == render_manifests(asked, **OF)
     assert yaml.safe_load(text).keys() == {"apiVersion", "kind", "resources"}
 
 
 def test_threads_and_pods(release, objects_of):
     """The server's other arguments stay; the autoscaler begins with these pods and keeps its limit if that is larger."""
-    objects, _ = objects_of(Variant(overlay="local", replicas=2, inter_op=2, intra_op=1))
+    objects = by_kind(objects_of(Variant(overlay="local", replicas=2, inter_op=2, intra_op=1))[0])
     assert server_of(objects)["args"] == [
         "--tensorflow_inter_op_parallelism=2", "--tensorflow_intra_op_parallelism=1", "--max_num_load_retries=0",
+        "--monitoring_config_file=/etc/tf-monitoring/monitoring.txt",
     ]  # fmt: skip
     spec = objects["HorizontalPodAutoscaler"]["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 3)
-    spec = objects_of(Variant(overlay=None, replicas=5))[0]["HorizontalPodAutoscaler"]["spec"]
+    spec = by_kind(objects_of(Variant(overlay=None, replicas=5))[0])["HorizontalPodAutoscaler"]["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (5, 5)
 
 
 @pytest.mark.parametrize("overlay", ["local", "batching"])
 def test_batches(objects_of, overlay):
     """The server reads the file where it is mounted, also if the overlay has another one already."""
-    objects, _ = objects_of(Variant(overlay=overlay, max_batch_size=16))
+    objects = by_kind(objects_of(Variant(overlay=overlay, max_batch_size=16))[0])
     [volume] = [
         one for one in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if one["name"] == "batching"
     ]
@@ -83,6 +83,5 @@ def test_text_is_an_overlay_of_the_project(release, objects_of, overlay):
     objects, text = objects_of(variant)
     (overlay() / "kustomization.yaml").write_text(text)
     saved = build_manifests(replace(release, overlay="mine", export=MARKS), **OF)
-    assert saved == list(objects.values())
-    assert kustomize.MANIFESTS.name == "manifests"
+    assert saved == objects
     assert text.startswith("# local, 2 pods, 1 intra-op, batches of 8\n# To use it: save this as ")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 import yaml
-from rendering import MARKS
+from rendering import MARKS, by_kind
 
 from slipway.errors import InputRefused, LoadTestUnfinished, ManifestError
 from slipway.facts import SweepTarget, Turn
@@ -73,11 +73,6 @@ def target(release, export, pushed, store, case):
     )  # fmt: skip
 
 
-def by_kind(objects):
-    """Objects by kind."""
-    return {one["kind"]: one for one in objects}
-
-
 def pods_of(objects):
     """The labels of a Deployment's pods."""
     return by_kind(objects)["Deployment"]["spec"]["template"]["metadata"]["labels"]
@@ -86,8 +81,9 @@ def pods_of(objects):
 def test_a_variant_has_names_of_its_own(target, settings):
     """A Deployment, with the pods that the autoscaler starts with, and a Service inside the cluster; nothing else."""
     objects = by_kind(variant_manifests(target, TWO, 3, settings))
-    assert objects.keys() == {"Deployment", "Service"}
-    assert {one["metadata"]["name"] for one in objects.values()} == {"tfs-server-sweep-3"}
+    assert objects.keys() == {"Deployment", "Service", "monitoring"}
+    assert {objects[kind]["metadata"]["name"] for kind in ("Deployment", "Service")} == {"tfs-server-sweep-3"}
+    assert objects["monitoring"]["metadata"]["name"].startswith("tfs-server-monitoring-sweep-3-")
     assert objects["Service"]["spec"]["type"] == "ClusterIP"
     assert objects["Deployment"]["spec"]["replicas"] == 2
     assert by_kind(variant_manifests(target, OWN, 3, settings))["Deployment"]["spec"]["replicas"] == 1
@@ -152,12 +148,13 @@ def test_a_variant_is_recorded_before_it_is_written(started, store, api_server):
 
     def check():
         [record] = read_records(store, "digits-vit").records
-        recorded.append((record["cause"], [ref["name"] for ref in record["preview"]], list(api_server.writes)))
+        recorded.append((record["cause"], [ref["kind"] for ref in record["preview"]], list(api_server.writes)))
 
     previewed = started(3, check)
-    assert recorded == [("sweep", ["tfs-server-sweep-3"] * 2, [])]
+    assert recorded == [("sweep", ["ConfigMap", "Service", "Deployment"], [])]
     assert (previewed.release_id, previewed.generation) == ("abcdefabcdef-sweep-3", 1)
-    assert api_server.writes == [
+    assert api_server.writes[0].startswith("PATCH /api/v1/namespaces/shop/configmaps/tfs-server-monitoring-sweep-3-")
+    assert api_server.writes[1:] == [
         "PATCH /api/v1/namespaces/shop/services/tfs-server-sweep-3",
         "PATCH /apis/apps/v1/namespaces/shop/deployments/tfs-server-sweep-3",
     ]
