@@ -67,7 +67,7 @@ def measured_turn(
         reached_per_s=tuple(step["reached_per_s"] for step in at_rate),
         most_per_s=tuple(step["reached_per_s"] for step in closed),
         per_cpu_s=per_cpu_s,
-        why_no_cpu=None if per_cpu_s else why_no_cpu or "no measurement of the CPU lies within the closed loop",
+        why_no_cpu=None if per_cpu_s else why_no_cpu or "the closed loop was too short for a measurement of the CPU",
         errors=dict(errors_of(steps)),
     )
 

@@ -162,7 +162,7 @@ def test_a_turn_keeps_what_each_round_measured():
     ("why_no_cpu", "said"),
     [
         ("the cluster has no metrics-server", "the cluster has no metrics-server"),
-        (None, "no measurement of the CPU lies within the closed loop"),
+        (None, "the closed loop was too short for a measurement of the CPU"),
     ],
 )
 def test_a_turn_says_why_its_cpu_is_unknown(why_no_cpu, said):
