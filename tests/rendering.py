@@ -21,11 +21,12 @@ def rendered_once(release, _manifests):
 def rendered(release):
     """The objects of a release by kind; the base's ConfigMap as `monitoring`. Its graph marks bad images, which batching requires."""
     objects = rendered_once(replace(release, store="", export=MARKS), kustomize.MANIFESTS)
-    return {_key(manifest): deepcopy(manifest) for manifest in objects}
+    return deepcopy(by_kind(objects))
 
 
-def _key(manifest):
-    return "monitoring" if "-monitoring-" in manifest["metadata"]["name"] else manifest["kind"]
+def by_kind(objects):
+    """Objects by kind; the base's ConfigMap as `monitoring`."""
+    return {"monitoring" if "-monitoring-" in one["metadata"]["name"] else one["kind"]: one for one in objects}
 
 
 def render(release):

@@ -22,6 +22,7 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("services/proxy",), ("create",)),
     ("", ("pods/proxy",), ("get",)),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),
+    ("metrics.k8s.io", ("pods",), ("list",)),  # what a sweep's pods use, if metrics-server runs
 )  # fmt: skip
 """API group, resources and verbs in the checkout's namespace. The tests' overlays contain no other kinds."""
 CLUSTER_RULES: tuple[dict[str, list[str]], ...] = (

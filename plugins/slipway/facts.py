@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from slipway.errors import InputRefused
 from slipway.release import LoadPlan, Release
 from slipway.target import GkeCluster, Target
+from slipway.variants import SweepPlan
 from slipway.verdict import Verdict
 
 T = TypeVar("T")
@@ -266,4 +267,43 @@ class LoadTest:
     uri: str  # the folder with the figures, the picture and Locust's report
     release_id: str
     version: int
+    figures: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTarget:
+    """A live release whose variants are compared."""
+
+    release: Release
+    export: Export
+    pushed: Pushed
+    manifests_uri: str  # as the live release was applied
+    manifests_hash: str | None
+    plan: SweepPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What was measured of a variant once: in each round, or why nothing was."""
+
+    variant: str
+    number: int
+    why_not: str | None = None  # why it was not measured: it does not fit, or is refused
+    uri: str | None = None  # the folder with the figures
+    p95_ms: tuple[float, ...] = ()  # at the rate, of the rounds without an error
+    reached_per_s: tuple[float, ...] = ()  # at the rate
+    most_per_s: tuple[float, ...] = ()  # in the closed loop
+    per_cpu_s: tuple[
+        float, ...
+    ] = ()  # requests per CPU second in the closed loop, for each measurement of the pods' CPU
+    why_no_cpu: str | None = None
+    errors: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What a sweep found."""
+
+    uri: str  # the folder with the table, the picture and the overlay
+    variant: str | None  # None: no variant holds the objective
     figures: JsonObject

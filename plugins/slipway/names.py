@@ -14,6 +14,7 @@ LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
 FIELD_MANAGER = "slipway"
 PREVIEW_SUFFIX = "-preview"
+SWEEP_SUFFIX = "-sweep-"  # and the number of the turn
 
 # GKE clusters; Google's labels take no slash
 CLUSTER_LABEL_STORE = "slipway-store"  # the Slipway that made the cluster, by its artifact store
@@ -56,6 +57,11 @@ def load_test_dag_id(model: str) -> str:
     return dag_id(model).replace("refresh_", "load_test_", 1)
 
 
+def sweep_dag_id(model: str) -> str:
+    """The DAG that compares variants of a model's live release."""
+    return dag_id(model).replace("refresh_", "sweep_", 1)
+
+
 def asset_uri(model: str) -> str:
     """The Asset that a live and proven release of a model updates."""
     return f"x-slipway://served/{model}"
@@ -72,6 +78,11 @@ def upstream_uri(model: str) -> str:
 def preview_name(name: str) -> str:
     """The name of an object's preview; also the label value of a release's preview, which tells its pods from the live ones."""
     return f"{name}{PREVIEW_SUFFIX}"
+
+
+def sweep_suffix(turn: int) -> str:
+    """What the names of the objects of a sweep's turn end in."""
+    return f"{SWEEP_SUFFIX}{turn}"
 
 
 def lease_name(deployment: str) -> str:
@@ -193,6 +204,21 @@ def load_folder(model: str, release_id: str) -> str:
 def load_run_folder(model: str, release_id: str, run_id: str) -> str:
     """The folder of one load test."""
     return f"{load_folder(model, release_id)}/{file_name(run_id)}"
+
+
+def sweeps_folder(model: str) -> str:
+    """The folder of a model's sweeps, with a folder for each release."""
+    return f"sweeps/{model}"
+
+
+def sweep_folder(model: str, release_id: str) -> str:
+    """The folder of a release's sweeps."""
+    return f"{sweeps_folder(model)}/{release_id}"
+
+
+def sweep_run_folder(model: str, release_id: str, run_id: str) -> str:
+    """The folder of one sweep."""
+    return f"{sweep_folder(model, release_id)}/{file_name(run_id)}"
 
 
 def labelled_set_key(model: str, digest: str) -> str:

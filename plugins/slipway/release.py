@@ -304,7 +304,11 @@ class Release:
     @property
     def preview(self) -> Release:
         """The same release as it first runs next to the live one, under its own name."""
-        return replace(self, deployment=names.preview_name(self.deployment))
+        return self.beside(names.PREVIEW_SUFFIX)
+
+    def beside(self, suffix: str) -> Release:
+        """The same release next to the live one, under a name with this suffix."""
+        return replace(self, deployment=f"{self.deployment}{suffix}")
 
     @property
     def proxy_path(self) -> str:

@@ -63,10 +63,10 @@ class Story:
         new = [record for name, record in self.records().items() if name not in before]
         return log, sorted(new, key=lambda record: record["opened"])
 
-    def kill_when(self, seen):
-        """Kill a refresh with SIGKILL as soon as `seen()` is true; its record."""
+    def kill_when(self, seen, dag=None):
+        """Kill a run of a DAG, by default the refresh, with SIGKILL as soon as `seen()` is true; its record."""
         before, kill = set(self.records()), self.root / f"kill-{uuid4().hex[:6]}"
-        words, how = ("dags", "test", f"refresh_{self.model}"), {"began": kill, "kill_after_s": 0}
+        words, how = ("dags", "test", dag or f"refresh_{self.model}"), {"began": kill, "kill_after_s": 0}
         run = Thread(target=self.airflow.command, args=words, kwargs=how)
         run.start()
         try:

@@ -108,6 +108,17 @@ def read_load_test_form(params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
+def sweep_form() -> dict[str, Param]:
+    """The Params of a sweep DAG."""
+    return _break_lease()
+
+
+def read_sweep_form(params: dict[str, Any]) -> None:
+    """Refuse what a sweep's form does not have. Raises InputRefused."""
+    refuse_unknown_params(params, {"break_lease"})
+    _switch(params, "break_lease")
+
+
 def _break_lease() -> dict[str, Param]:
     """The Param of every run that writes to a target."""
     return {

@@ -65,6 +65,11 @@ class Run:
         """The result of a task, or what it left under another key; None if it left nothing."""
         return self.context["ti"].xcom_pull(task_ids=task_id, key=key)
 
+    def results_of(self, task_id: str) -> list[Any]:
+        """The results of a task's mapped instances, without those that left none."""
+        found = self.context["ti"].xcom_pull(task_ids=[task_id], key=RETURN_VALUE)
+        return [one for one in found if one is not None]
+
     def leave(self, key: str, value: Any) -> None:
         """Leave a value of this task in XCom, next to its result."""
         self.context["ti"].xcom_push(key=key, value=value)
@@ -144,6 +149,11 @@ class Run:
         return str(self.context["ti"].dag_id)
 
     @property
+    def map_index(self) -> int:
+        """The number of this task among its mapped instances."""
+        return int(self.context["ti"].map_index or 0)
+
+    @property
     def by_hand(self) -> bool:
         """Whether a person or another program triggered the run, not its schedule or an Asset."""
         run_type = self.context["dag_run"].run_type
@@ -174,7 +184,7 @@ class Run:
     @property
     def resolved(self) -> Release:
         """The release of `resolve`."""
-        return from_dict(Release, self._needed(task_ids.RESOLVE))
+        return from_dict(Release, self.needed(task_ids.RESOLVE))
 
     @property
     def teardown(self) -> Teardown:
@@ -187,7 +197,7 @@ class Run:
     @property
     def plan(self) -> Plan:
         """The plan of `plan` or `choose`; the plan of `create_cluster` if `plan` could not reach the cluster."""
-        return from_dict(Plan, self._current_plan or self._needed(task_ids.PLAN))
+        return from_dict(Plan, self._current_plan or self.needed(task_ids.PLAN))
 
     @property
     def action(self) -> str | None:
@@ -199,42 +209,42 @@ class Run:
     def export(self) -> Export:
         """The result of `export`; the live release's if that was skipped."""
         planned = None if self.action == "cases" else self._planned("export")
-        return from_dict(Export, planned or self._needed(task_ids.EXPORT))
+        return from_dict(Export, planned or self.needed(task_ids.EXPORT))
 
     @property
     def load_target(self) -> LoadTarget:
         """The result of a load test's `choose`."""
-        return from_dict(LoadTarget, self._needed(task_ids.CHOOSE))
+        return from_dict(LoadTarget, self.needed(task_ids.CHOOSE))
 
     @property
     def image(self) -> Image:
         """The result of `build_image`."""
-        return from_dict(Image, self._needed(task_ids.BUILD_IMAGE))
+        return from_dict(Image, self.needed(task_ids.BUILD_IMAGE))
 
     @property
     def proof(self) -> Proof:
         """The result of `smoke_test`."""
-        return from_dict(Proof, self._needed(task_ids.SMOKE_TEST))
+        return from_dict(Proof, self.needed(task_ids.SMOKE_TEST))
 
     @property
     def pushed(self) -> Pushed:
         """The result of `push`; the live release's if that was skipped."""
-        return from_dict(Pushed, self._planned("pushed") or self._needed(task_ids.PUSH))
+        return from_dict(Pushed, self._planned("pushed") or self.needed(task_ids.PUSH))
 
     @property
     def applied(self) -> Applied:
         """The result of `apply`."""
-        return from_dict(Applied, self._needed(task_ids.APPLY))
+        return from_dict(Applied, self.needed(task_ids.APPLY))
 
     @property
     def previewed(self) -> Previewed:
         """The result of `preview`."""
-        return from_dict(Previewed, self._needed(task_ids.PREVIEW))
+        return from_dict(Previewed, self.needed(task_ids.PREVIEW))
 
     @property
     def address(self) -> str:
         """The URL of the REST port, from `wait_for_address`."""
-        return str(self._needed(task_ids.WAIT_FOR_ADDRESS))
+        return str(self.needed(task_ids.WAIT_FOR_ADDRESS))
 
     @property
     def grpc_address(self) -> str | None:
@@ -248,7 +258,8 @@ class Run:
         found: JsonObject | None = self._planned("baseline")
         return found
 
-    def _needed(self, task_id: str) -> Any:
+    def needed(self, task_id: str) -> Any:
+        """The result of a task. Raises InputRefused if it left none."""
         fact = self.result_of(task_id)
         if fact is None:
             raise InputRefused(f"task {task_id}: left nothing in this run. Next: clear {task_id}")

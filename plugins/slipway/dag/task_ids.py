@@ -39,3 +39,7 @@ DELETE_CLUSTER = "delete_cluster"
 LEFTOVERS = "leftovers"
 
 LOAD_TEST = "load_test"
+
+MEASURE = "measure"  # each turn of a sweep
+RECOMMEND = "recommend"
+END_SWEEP = "end_sweep"

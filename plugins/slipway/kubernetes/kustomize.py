@@ -26,6 +26,7 @@ from slipway.release import Release
 from slipway.scratch import scratch_folder
 
 MANIFESTS = PROJECT / "include" / "manifests"
+VARIANT = Path("overlays") / "slipway-variant"  # the folder of a variant's kustomization in that copy
 COPIED = Path("manifests")  # the folder of the overlay's files that kustomize reads, in the scratch folder
 KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
 RENDER_TIMEOUT_S = 60
@@ -53,14 +54,18 @@ def render_manifests(
 
 
 def build_manifests(
-    release: Release, *, reference: str, version: int, release_id: str, preview: bool = False
+    release: Release, *, reference: str, version: int, release_id: str, suffix: str = "", variant: str | None = None
 ) -> list[Manifest]:
     """What kustomize renders offline, unchecked, in the order of an apply.
+
+    With a suffix, the objects run next to the live ones. A variant is the text of a kustomization on the release's overlay.
 
     Raises ManifestError for an overlay that is not all in `include/manifests`, or with kustomize's message.
     """
     overlay = overlay_folder(release.overlay)
-    files = read_overlay(overlay, MANIFESTS)
+    files, top = read_overlay(overlay, MANIFESTS), overlay.resolve().relative_to(MANIFESTS.resolve())
+    if variant is not None:
+        files, top = {**files, VARIANT / "kustomization.yaml": variant.encode()}, VARIANT
     with scratch_folder("render") as scratch:
         folder = scratch.resolve()
         for place, content in files.items():
@@ -69,11 +74,11 @@ def build_manifests(
             copy.write_bytes(content)
         kustomization = render_kustomization(
             release,
-            resources=f"./{COPIED / overlay.resolve().relative_to(MANIFESTS.resolve())}",
+            resources=f"./{COPIED / top}",
             reference=reference,
             version=version,
             release_id=release_id,
-            preview=preview,
+            suffix=suffix,
         )
         (folder / "kustomization.yaml").write_text(manifests_to_yaml([kustomization]), encoding="utf-8")
         return sorted(_kustomize(folder, overlay), key=apply_rank)

@@ -9,7 +9,7 @@ import yaml
 
 from slipway.errors import ManifestError
 from slipway.facts import JsonObject
-from slipway.names import PREVIEW_SUFFIX, preview_name
+from slipway.names import preview_name
 from slipway.release import Release
 from slipway.serving.batching import batches_requests, largest_batch
 
@@ -44,24 +44,24 @@ QuotingDumper.add_implicit_resolver(
 
 
 def render_kustomization(
-    release: Release, *, resources: str, reference: str, version: int | str, release_id: str, preview: bool = False
+    release: Release, *, resources: str, reference: str, version: int | str, release_id: str, suffix: str = ""
 ) -> JsonObject:
-    """The kustomization that makes this release's objects, or its preview's, from an overlay.
+    """The kustomization that makes this release's objects, or with a suffix those next to the live ones, from an overlay.
 
     `resources` is the overlay's folder relative to the kustomization, `reference` the image as NAME@sha256:….
-    The names of a preview's objects have a suffix, and its pods have labels that no live selector matches.
+    The names of objects next to the live ones have the suffix, and their pods have labels that no live selector matches.
     """
     name, digest = reference.split("@", 1)
-    preview_labels = {"app": preview_name(BASE_NAME)} if preview else {}
+    own_labels = {"app": f"{BASE_NAME}{suffix}"} if suffix else {}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [resources],
         "namespace": release.target.namespace,
-        "nameSuffix": PREVIEW_SUFFIX if preview else "",
+        "nameSuffix": suffix,
         "images": [{"name": BASE_IMAGE, "newName": name, "digest": digest}],
         "labels": [
-            {"pairs": {**release.selector_labels, **preview_labels}, "includeSelectors": True},
+            {"pairs": {**release.selector_labels, **own_labels}, "includeSelectors": True},
             {"pairs": release.object_labels(version, release_id), "includeTemplates": True},
         ],
         "patches": [

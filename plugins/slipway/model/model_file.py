@@ -15,6 +15,7 @@ from slipway.model.gate_settings import GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.load_settings import LoadSettings
 from slipway.model.source_settings import HubSource, SourceSettings
+from slipway.model.sweep_settings import SweepSettings, sweep_plan
 from slipway.model.target_settings import TargetSettings
 from slipway.release import ExportLimits, ExportOptions, Retention
 
@@ -139,6 +140,9 @@ class ModelFile(Part):
     load_test: LoadSettings | None = Field(
         default=None, description="Gives the model a DAG `load_test_NAME`. If left out: it has none."
     )
+    sweep: SweepSettings | None = Field(
+        default=None, description="Gives the model a DAG `sweep_NAME`. If left out: it has none."
+    )
     rollout_timeout_s: Seconds = Field(default=900, description="How long new pods may take to become ready.")
     address_timeout_s: Seconds = Field(
         default=600,
@@ -168,6 +172,20 @@ class ModelFile(Part):
             )
         if self.load_test.images == "labelled" and self.gate.quality is None:
             raise ValueError("load_test.images: labelled needs gate.quality")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_can_compare(self) -> ModelFile:
+        if self.sweep is None:
+            return self
+        if is_temporary(self):
+            raise ValueError(
+                "sweep has no effect on a temporary cluster, which keeps nothing live: leave one of them out"
+            )
+        if len(sweep_plan(self.sweep, self.target.overlay).variants) == 1:
+            raise ValueError(
+                "sweep has nothing to compare with target.overlay: give sweep.overlays, sweep.grid or both"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,8 +14,9 @@ from slipway.errors import InputRefused, one_line, plain_line
 from slipway.model.field_types import NAME_PATTERN
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary
 from slipway.model.strict_yaml import MAX_BYTES, load_strict
+from slipway.model.sweep_settings import sweep_plan
 from slipway.model.target_settings import TargetSettings
-from slipway.names import preview_name, printable
+from slipway.names import preview_name, printable, sweep_suffix
 from slipway.paths import OVERLAYS, PROJECT, SERVED
 from slipway.urls import hide_secrets
 
@@ -106,7 +107,12 @@ def check_unshared(files: dict[str, ModelFile]) -> None:
 def _written(file: ModelFile) -> list[str]:
     """The names of the Deployments that runs of a model file write."""
     live = file.target.deployment
-    return [live, preview_name(live)] if is_previewed(file) else [live]
+    turns = sweep_plan(file.sweep, file.target.overlay).turns if file.sweep else ()
+    return [
+        live,
+        *([preview_name(live)] if is_previewed(file) else ()),
+        *(f"{live}{sweep_suffix(turn)}" for turn in range(len(turns))),
+    ]
 
 
 def _check_temporary(files: dict[str, ModelFile]) -> None:

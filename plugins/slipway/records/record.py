@@ -45,7 +45,7 @@ OPTIONAL_FIELDS: dict[str, type | UnionType] = {  # a record of an earlier Slipw
 
 # proven: the gate passed on a temporary cluster; gone: torn down; retired: its artifacts are being pruned
 RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
-Cause = Literal["refresh", "rollback", "teardown"]
+Cause = Literal["refresh", "rollback", "teardown", "sweep"]
 Record = dict[str, Any]
 RUN_FIELDS = frozenset(
     {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid"}

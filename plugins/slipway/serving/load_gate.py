@@ -106,5 +106,5 @@ def _within(
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean of at least three values, and its 95 % interval by Student's t."""
     average = mean(values)
-    half = T[len(values) - 1] * stdev(values) / math.sqrt(len(values))
+    half = T[min(len(values) - 1, max(T))] * stdev(values) / math.sqrt(len(values))
     return average, average - half, average + half

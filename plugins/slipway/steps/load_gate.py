@@ -59,9 +59,9 @@ def judge_preview_under_load(
     assert bounds is not None  # noqa: S101 - the caller has checked
     cases = cases_from(read_json(export.golden_uri))
     live = Live() if bounds.max_slowdown is None else find_live(release, cases[0])
-    routes = [_route(release, release.preview.proxy_path, export.version)]
+    routes = [predict_route(release, release.preview.proxy_path, export.version)]
     if live.path:
-        routes.append(_route(release, live.path, live.version))
+        routes.append(predict_route(release, live.path, live.version))
     with scratch_folder("load") as scratch, forwarded(release.target, routes) as urls:
         request = render_load_request(
             plan_of_bounds(bounds),
@@ -87,7 +87,8 @@ def _judge(bounds: LoadBounds, figures: JsonObject, live: Live, test: LoadTest) 
     return LoadJudgement(verdict=verdict, blames_release=blames, test=test)
 
 
-def _route(release: Release, service: str, version: int) -> Route:
+def predict_route(release: Release, service: str, version: int) -> Route:
+    """The one path of a release's Service that a load asks; `service` is the Service's path at the API server."""
     return Route(service=service, path=f"{release.version_path(version)}:predict")
 
 

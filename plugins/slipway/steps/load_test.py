@@ -17,7 +17,7 @@ from slipway.model.served import read_model_file
 from slipway.names import load_folder, load_run_folder
 from slipway.paths import SERVED
 from slipway.programs import Started
-from slipway.records.history import read_current_history, release_of_record
+from slipway.records.history import History, read_current_history, release_of_record
 from slipway.records.record import Record
 from slipway.records.store import Store, fetch_from_store, read_bytes, read_json
 from slipway.release import LoadPlan, Release
@@ -45,10 +45,9 @@ def choose_load_target(model: str, settings: Settings, changes: dict[str, Any], 
     if asked is None:
         raise InputRefused(f"include/served/{model}.yaml: has no load_test. Next: add it, see docs/load.md")
     store = Store(settings.store)
-    history = read_current_history(store, model)
+    history = live_history(store, model)
     record = history.good
-    if record is None or not history.settled:
-        raise InputRefused(f"model {model}: no release is live and proven. Next: trigger its refresh")
+    assert record is not None  # noqa: S101 - a live release has a record
     target = target_now(record, target_of_model_file(model, settings))
     release, export, _ = release_of_record(
         record, run_id=run_id, store=store.uri, installation=record["release"].get("installation"), target=target
@@ -66,6 +65,14 @@ def choose_load_target(model: str, settings: Settings, changes: dict[str, Any], 
         store=store.uri,
         before=_test_before(store, history.proven(), record),
     )
+
+
+def live_history(store: Store, model: str) -> History:
+    """The history at the target where a proven release of the model serves now. Raises InputRefused if none does, StoreError."""
+    history = read_current_history(store, model)
+    if history.good is None or not history.settled:
+        raise InputRefused(f"model {model}: no release is live and proven. Next: trigger its refresh")
+    return history
 
 
 def plan_of(asked: LoadSettings, changes: dict[str, Any]) -> LoadPlan:

@@ -11,7 +11,7 @@ from slipway.gke.idle_clusters import find_idle_clusters
 from slipway.kubernetes.api import read_object
 from slipway.kubernetes.identity import identify_cluster
 from slipway.model.served import served_files
-from slipway.names import LABEL_MODEL, preview_name
+from slipway.names import LABEL_MODEL
 from slipway.records.history import (
     History,
     is_of_another_airflow,
@@ -64,10 +64,10 @@ def _report_record(release: Release, record: Record, why: str) -> Iterator[str]:
     """A line for the live objects of a record, and one for a preview that a killed run left."""
     if record["model"] == release.model and _is_where_release_goes(record, release):
         return
-    target, deployment = place_of_record(record)
+    (target, deployment), previews = place_of_record(record), preview_objects_of_record(record)
     for name, refs in (
         (deployment, History((record,)).objects),
-        (preview_name(deployment), preview_objects_of_record(record)),
+        *((ref.name, previews) for ref in previews if ref.kind == "Deployment"),
     ):
         if refs and (line := _report(record, target, name, refs, why)):
             yield line

@@ -27,9 +27,9 @@ from slipway.kubernetes.manifests import (
     manifest_name,
 )
 from slipway.kubernetes.rendered import live_manifests, read_preview
-from slipway.names import preview_name
+from slipway.names import PREVIEW_SUFFIX, preview_name
 from slipway.records.history import History, place_of_record, preview_objects_of_record, records_with_previews
-from slipway.records.record import Record, begin_record, record_with_preview, write_record
+from slipway.records.record import Cause, Record, begin_record, record_with_preview, write_record
 from slipway.records.store import Store
 from slipway.release import Release
 
@@ -51,7 +51,7 @@ def render_preview(release: Release, live: list[Manifest]) -> list[Manifest]:
             reference=BLANK_IMAGE,
             version=BLANK_VERSION,
             release_id=preview_name(BLANK_RELEASE_ID),
-            preview=True,
+            suffix=PREVIEW_SUFFIX,
         ),
         release.preview,
     )
@@ -138,15 +138,31 @@ def start_preview(release: Release, export: Export, pushed: Pushed, *, check: Ch
     The run's record lists the objects before the first one is written, so that a later run removes what a killed run left.
     Raises ManifestError, ApplyError, StoreError.
     """
-    store, named = Store(release.store), preview_name(pushed.release_id)
     release = replace(release, target=identify_cluster(release.target))
     objects = preview_manifests(release, pushed)
-    refs = tuple(map(object_ref_of, objects))
-    record = begin_record(store, release, cause="refresh")
+    return apply_beside(release, PREVIEW_SUFFIX, objects, export=export, pushed=pushed, cause="refresh", check=check)
+
+
+def apply_beside(
+    release: Release,
+    suffix: str,
+    objects: list[Manifest],
+    *,
+    export: Export,
+    pushed: Pushed,
+    cause: Cause,
+    check: Check,
+) -> Previewed:
+    """Apply the objects of a preview whose names end in `suffix`, after the run's record lists them.
+
+    Raises ApplyError, StoreError.
+    """
+    store, refs = Store(release.store), tuple(map(object_ref_of, objects))
+    record = begin_record(store, release, cause=cause)
     write_record(store, record_with_preview(record, export=export, pushed=pushed, objects=refs))
-    uid, generation = apply_plan(release.preview, plan_apply(objects, ()), check=check)
+    uid, generation = apply_plan(release.beside(suffix), plan_apply(objects, ()), check=check)
     return Previewed(
-        release_id=named,
+        release_id=f"{pushed.release_id}{suffix}",
         reference=pushed.reference,
         version=pushed.version,
         objects=refs,

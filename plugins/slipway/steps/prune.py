@@ -28,6 +28,9 @@ from slipway.names import (
     rendered_key,
     repository_of,
     rollback_dag_id,
+    sweep_dag_id,
+    sweep_folder,
+    sweeps_folder,
     teardown_dag_id,
 )
 from slipway.records.history import History, is_judged_record, place_of_record, preview_objects_of_record, read_records
@@ -53,6 +56,7 @@ class Holdings:
     rendered: frozenset[str] = frozenset()  # manifests as `resolve` rendered them
     quality: frozenset[str] = frozenset()  # labelled sets
     loads: frozenset[str] = frozenset()  # ids of releases with load tests
+    sweeps: frozenset[str] = frozenset()  # ids of releases with sweeps
     orders: frozenset[int] = frozenset()  # numbers that were given to records
     breaks: frozenset[str] = frozenset()  # notes of runs that broke a Lease
 
@@ -124,6 +128,7 @@ def plan_prune(
     keys += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
     keys += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
     keys += [load_folder(model, name) for name in sorted(holdings.loads - releases)]
+    keys += [sweep_folder(model, name) for name in sorted(holdings.sweeps - releases)]
     old = [record for record in records if record["run_id"] not in ids]
     left = [record for record in records if record["run_id"] in ids]
     return PrunePlan(
@@ -179,7 +184,7 @@ def _order_keys(left: list[Record], holdings: Holdings, model: str) -> list[str]
 
 def _break_keys(old: list[Record], holdings: Holdings, model: str) -> list[str]:
     """The notes of the runs whose records are deleted. A note without a record may be of a run that has none yet."""
-    dags = (dag_id(model), rollback_dag_id(model), teardown_dag_id(model))
+    dags = (dag_id(model), rollback_dag_id(model), teardown_dag_id(model), sweep_dag_id(model))
     holders = [
         Holder(installation=installation, dag_id=dag, run_id=record["run_id"]).identity
         for record in old
@@ -243,6 +248,7 @@ def read_holdings(store: Store, model: str) -> Holdings:
         rendered=frozenset(store.names(f"rendered/{model}")),
         quality=frozenset(store.names(f"quality/{model}")),
         loads=frozenset(store.names(loads_folder(model))),
+        sweeps=frozenset(store.names(sweeps_folder(model))),
         orders=read_orders(store, model),
         breaks=frozenset(store.names(breaks_folder(model))),
     )

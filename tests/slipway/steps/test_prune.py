@@ -275,3 +275,5 @@ def test_load_tests_of_kept_releases_are_kept(record_of):
     records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
     holdings = replace(NOTHING_HELD, loads=frozenset({"r1", "r2", "r3"}))
     assert plan(records, holdings).keys == ("loads/digits-vit/r1",)
+    holdings = replace(NOTHING_HELD, sweeps=frozenset({"r1", "r2", "r3"}))
+    assert plan(records, holdings).keys == ("sweeps/digits-vit/r1",)

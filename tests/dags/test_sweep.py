@@ -1,0 +1,62 @@
+"""The sweep DAGs, one for each model file with `sweep`."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from slipway.model.sweep_settings import SweepSettings, sweep_plan
+
+FILE = Path(__file__).parents[2] / "dags" / "sweep.py"
+
+
+@pytest.fixture
+def made():
+    """The DAG file as a module."""
+    spec = spec_from_file_location("sweep_dag", FILE)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def dag(made):
+    """The DAG of a sweep over two overlays."""
+    return made.sweep_dag("my-vit", sweep_plan(SweepSettings(overlays=["seed"], rate_per_s=4), "local"))
+
+
+def test_each_turn_is_a_mapped_task_and_they_run_one_at_a_time(dag):
+    """In the plan's order, each shown by its variant's name, and none tried again: it would be measured at another time."""
+    assert [task.task_id for task in dag.topological_sort()] == ["choose", "measure", "recommend", "end_sweep"]
+    measure = dag.get_task("measure")
+    assert measure.expand_input.value == {"variant": ["local", "seed", "seed", "local"]}
+    assert (measure.max_active_tis_per_dagrun, measure.map_index_template, measure.retries) == (
+        1,
+        "{{ task.variant }}",
+        0,
+    )
+    assert (dag.dag_id, dag.max_active_runs, dag.schedule) == ("sweep_my_vit", 1, None)
+
+
+def test_a_turn_that_failed_does_not_cost_the_others(dag):
+    """They are compared once all have ended, and what is left is deleted whatever happened."""
+    assert dag.get_task("recommend").trigger_rule == "all_done_min_one_success"
+    end = dag.get_task("end_sweep")
+    assert end.is_teardown
+    assert not end.on_failure_fail_dagrun
+
+
+def test_an_empty_form_is_valid(dag):
+    """A sweep holds the target's Lease, so that it can be broken."""
+    dag.params.validate()
+    assert {name: dag.params[name] for name in dag.params} == {"break_lease": False}
+
+
+def test_only_a_model_file_with_a_sweep_has_the_dag(made, tmp_path):
+    """A file that is refused has none, and stops no other DAG of the file."""
+    file = tmp_path / "x.yaml"
+    golden = "gate: {golden: [{name: three, image: three.png, label: '3'}]}\n"
+    plain = f"source: {{folder: checkpoint}}\n{golden}"
+    for text, has in ((plain, False), (f"{plain}sweep: {{rate_per_s: 4, overlays: [seed]}}\n", True), ("x: [", False)):
+        file.write_text(text)
+        assert (made.plan_of(file) is not None) is has
