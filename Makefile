@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures autoscale lock audit docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures autoscale lock audit docs model-report bench-model
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -101,6 +101,9 @@ docs:  ## generate the model file's reference from its schema
 
 model-report:  ## compare the exported graph with 🤗, and update the figures in docs/model.md
 	@$$($(STAND) env model)/bin/python include/model/report.py docs/model.md
+
+bench-model:  ## compare the served graph's speed with the seed's export, and update docs/model.md
+	@PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.graph_speed
 
 lock:  ## update the lock files from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
