@@ -1,6 +1,7 @@
 """A model under load: previews next to the live release, of which a heavier one is stopped, and a load test. The tests run in order."""
 
 import json
+from pathlib import Path
 
 import pytest
 from test_story import Story, nudge, plan_of
@@ -98,5 +99,5 @@ def test_4_a_heavier_model_is_stopped(story):
     assert (record["outcome"], record["bad"]["task"]) == ("failed", "preview_load")
     assert (record["tasks"]["apply"], record["objects"]) == ("upstream_failed", [])
     assert story.live() == serving
-    figures = json.loads(next(story.store.glob(f"loads/{MODEL}/{record['release_id']}/*/load.json")).read_text())
+    figures = json.loads(Path(found["measured"]["load"]["uri"].removeprefix("file://")).read_text())
     assert figures["beside"]["version"] == serving["version"]
