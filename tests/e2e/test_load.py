@@ -9,7 +9,7 @@ from trial_project import remove_images
 from wider import widen
 
 MODEL = "loaded"
-LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 5, "settle_s": 1}
+LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 8, "settle_s": 1}
 FILES = {"load.json", "load.png", "report.html", "samples.csv"}
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.slow]
