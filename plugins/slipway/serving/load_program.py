@@ -47,10 +47,10 @@ def run_load_test(
     return out, figures
 
 
-def draw_sweep(figures: Path, picture: Path, *, python: str, started: Started) -> None:
+def draw_sweep(figures: Path, picture: Path, *, python: str, scratch: Path, started: Started) -> None:
     """Draw a sweep's figures. Raises LoadTestUnfinished."""
     command = [python, str(SWEEP_PLOT), "--figures", str(figures), "--out", str(picture)]
-    _run(command, picture.parent, started, lambda _: None)
+    _run(command, scratch, started, lambda _: None)
 
 
 def _run(command: list[str], scratch: Path, started: Started, heard: Callable[[str], None]) -> None:

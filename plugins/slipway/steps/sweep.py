@@ -245,7 +245,7 @@ def recommend(target: SweepTarget, turns: list[Turn], *, python: str, started: S
         }
         (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         (out / TABLE).write_text(f"{table}\n\n{describe_sweep(found)}\n", encoding="utf-8")
-        draw_sweep(out / FIGURES, out / PICTURE, python=python, started=started)
+        draw_sweep(out / FIGURES, out / PICTURE, python=python, scratch=scratch, started=started)
         chosen = next((one for one in plan.variants if one.name == found["recommended"]), None)
         if chosen is not None:
             (out / OVERLAY).write_text(render_overlay(release, chosen), encoding="utf-8")

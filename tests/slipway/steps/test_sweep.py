@@ -54,6 +54,12 @@ steps = [{"kind": kind, "reached_per_s": 5.0, "p95_ms": 40 + at, "errors": {}} f
 (out / "load.json").write_text(json.dumps({"steps": steps, "request": request}))
 """
 
+DRAW = """
+import os, sys
+os.mkdir(os.path.join(os.environ["HOME"], ".cache"))  # as matplotlib does
+open(sys.argv[sys.argv.index("--out") + 1], "w").write("picture")
+"""
+
 
 @pytest.fixture
 def settings(store):
@@ -199,7 +205,7 @@ def program(monkeypatch, tmp_path):
     """A program in place of Locust, and of the one that draws."""
     load, draw = tmp_path / "program.py", tmp_path / "draw.py"
     load.write_text(PROGRAM)
-    draw.write_text("import sys; open(sys.argv[sys.argv.index('--out') + 1], 'w').write('picture')")
+    draw.write_text(DRAW)
     monkeypatch.setattr(load_program, "LOADER", load)
     monkeypatch.setattr(load_program, "SWEEP_PLOT", draw)
 
