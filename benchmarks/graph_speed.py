@@ -75,8 +75,8 @@ class Machine:
     """What the processor does with one number of threads."""
 
     threads: int
-    gflop_per_s: float  # of a large product
-    prepare_ms: float  # to decode and resize an image
+    gflop_per_s: float  # of a large product, for a second of one processor
+    prepare_ms: float  # of a processor, to decode and resize an image
 
 
 class Worker:
@@ -147,20 +147,20 @@ def run_graph(folder: Path, threads: int) -> Callable[[int], dict[str, Any]]:
 
 
 def multiply(_folder: Path, _threads: int) -> Callable[[int], dict[str, Any]]:
-    """The rate of a large product of float32 matrices."""
+    """The rate of a large product of float32 matrices, for a second of one processor."""
     import tensorflow as tf
 
     left, right = (tf.random.stateless_normal([SQUARE, SQUARE], [7, seed]) for seed in (1, 2))
-    return lambda _batch: {"gflop_per_s": 2 * SQUARE**3 / timed(lambda: tf.matmul(left, right).numpy())[0] / 1e6}
+    return lambda _batch: {"gflop_per_s": 2 * SQUARE**3 / timed(lambda: tf.matmul(left, right).numpy())[1] / 1e6}
 
 
 def prepare(folder: Path, _threads: int) -> Callable[[int], dict[str, Any]]:
-    """The time to decode and resize an image in the graph."""
+    """The processor's time to decode and resize an image in the graph."""
     from request import Settings
     from served_graph import ImageReader, load_checkpoint
 
     reader, image = ImageReader(load_checkpoint(folder), Settings()), photo()
-    return lambda _batch: {"ms": timed(lambda: [reader.prepare(image) for _ in range(PREPARED)])[0] / PREPARED}
+    return lambda _batch: {"ms": timed(lambda: [reader.prepare(image) for _ in range(PREPARED)])[1] / PREPARED}
 
 
 def photo() -> bytes:
@@ -280,9 +280,9 @@ def render(series: Sequence[Series], machines: Sequence[Machine], where: str) ->
         whole, read = (products_gflop(last_whole=whole) / found.gflop_per_s * 1000 for whole in (True, False))
         threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
         lines += [
-            f"With {threads}, a product of two matrices of {SQUARE} x {SQUARE} runs at {found.gflop_per_s:.0f} GFLOP/s. At that rate all",
-            f"products of an image take {whole:.0f} ms, and those that its answer depends on {read:.0f} ms. Decode and resize take",
-            f"{found.prepare_ms:.1f} ms, {share(series, found):.1%} of the model.",
+            f"With {threads}, a product of two matrices of {SQUARE} x {SQUARE} runs at {found.gflop_per_s:.0f} GFLOP for a second of one",
+            f"processor. At that rate all products of an image take {whole:.0f} ms, and those that its answer depends on {read:.0f} ms. Decode",
+            f"and resize take {found.prepare_ms:.1f} ms of a processor, {share(series, found):.1%} of the model.",
         ]
     return "\n".join(lines)
 
@@ -299,9 +299,9 @@ def processor_name() -> str:
 
 
 def share(series: Sequence[Series], found: Machine) -> float:
-    """The share of decode and resize in the served graph's time for one image."""
+    """The share of decode and resize in the served graph's CPU time for one image, as a part of the model's."""
     (served,) = [one for one in series if (one.graph, one.threads, one.batch) == (SERVED, found.threads, 1)]
-    return found.prepare_ms / (statistics.median(served.ms) - found.prepare_ms)
+    return found.prepare_ms / (statistics.median(served.cpu_ms) - found.prepare_ms)
 
 
 def main(words: Sequence[str]) -> int:
