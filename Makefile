@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures autoscale lock audit docs model-report
+.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures autoscale lock audit docs model-report bench-model
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -43,7 +43,7 @@ refresh:  ## run MODEL's DAG and follow it; FORCE=1 repeats every step
 check:  ## run lint, types and the tests that need no stand
 	@set -e; dev=$(DEV); \
 	$$dev/ruff check . && $$dev/ruff format --check . && $$dev/mypy && PYTHONPATH=plugins $$dev/lint-imports && \
-	$$dev/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (stand or model or faults or slow)"
+	$$dev/python -m pytest -q -n 3 --dist loadfile -m "not (stand or model or faults or slow)"
 
 # Six lanes at once, on two cores: tests on the stand mostly wait. --gke from the start: to add it later restarts Airflow.
 # bash makes background commands ignore Ctrl-C; --default-signal makes pytest react to it.
@@ -101,6 +101,9 @@ docs:  ## generate the model file's reference from its schema
 
 model-report:  ## compare the exported graph with 🤗, and update the figures in docs/model.md
 	@$$($(STAND) env model)/bin/python include/model/report.py docs/model.md
+
+bench-model:  ## compare the served graph's speed with the seed's export, and update docs/model.md
+	@PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.graph_speed
 
 lock:  ## update the lock files from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +104,7 @@ class Request:
         return tuple(replace(question, labels=(), confidence=None) for question in self.questions)
 
 
+START_S = 1.0  # Locust takes that long to begin with its first users
 USER_PER_S = 0.5  # requests of one user at a constant rate: an answer may take two seconds before the rate falls
 
 
@@ -170,7 +172,7 @@ def _steps(plan: dict[str, Any], *, places: int) -> tuple[Step, ...]:
     steps = [rate_step(rate, **times) for rate in rates]
     if rounds := int(plan.get("rounds", 0)):
         order = list(range(places))
-        return tuple(
+        return _begun(
             replace(step, at=at, round=number + 1)
             for step in steps
             for number in range(rounds)
@@ -178,4 +180,11 @@ def _steps(plan: dict[str, Any], *, places: int) -> tuple[Step, ...]:
         )
     if places > 1:
         raise ValueError("beside needs plan.rounds")
-    return (*steps, *(closed_step(int(users), **times) for users in plan["closed_users"]))
+    return _begun([*steps, *(closed_step(int(users), **times) for users in plan["closed_users"])])
+
+
+def _begun(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """The steps, of which the first one settles longer: until each of its users has asked."""
+    first, *others = steps
+    longer_s = START_S + first.pace_s
+    return (replace(first, seconds=first.seconds + longer_s, settle_s=first.settle_s + longer_s), *others)

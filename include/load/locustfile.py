@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gevent
 import grpc
 import grpc.experimental.gevent as grpc_gevent
 from answers import PREDICT, Messages, Wrong, check, read_grpc, read_rest
@@ -20,7 +22,7 @@ from load_request import Step, read_request
 from locust import LoadTestShape, User, events, task
 from locust.contrib.fasthttp import FastHttpUser
 from locust.runners import MasterRunner, WorkerRunner
-from locust.user.wait_time import constant_pacing
+from pacing import Pace
 from questions import prepared
 from samples import Sample
 
@@ -39,7 +41,7 @@ MOST_REQUESTS = int(
     os.environ.get("SLIPWAY_LOAD_REQUESTS", "1000000")
 )  # of a whole test, whose samples are kept in memory
 STEP, SAMPLES = "slipway-step", "slipway-samples"  # names of the messages between Locust's processes
-PACINGS = {step.pace_s: constant_pacing(step.pace_s) for step in REQUEST.steps}
+NUMBERS, SHIFT = itertools.count(), random.random()  # noqa: S311 - of this process's users
 
 
 class Now:
@@ -69,6 +71,7 @@ class Asking:
     """What both kinds of users do: ask a question at random, check the answer, wait."""
 
     until_s = -math.inf  # when the connection is old enough to be closed
+    pace: Pace | None = None
 
     def connect(self) -> None:
         """Begin a new connection."""
@@ -76,8 +79,12 @@ class Asking:
 
     def wait_time(self) -> float:
         """Nothing in a closed loop; else as long as the user's share of the rate says."""
-        pace_s = Now.step().pace_s
-        return float(PACINGS[pace_s](self)) if pace_s else 0.0
+        self.pace = self.pace or Pace(next(NUMBERS), SHIFT)
+        return self.pace.wait_s(Now.step().pace_s, time.monotonic())
+
+    def on_start(self) -> None:
+        """Do not ask at the same time as all others."""
+        gevent.sleep(self.wait_time())
 
     def measured(self, protocol: str, ask: Any) -> None:
         """Ask, check, and keep the sample."""

@@ -91,6 +91,7 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "class", card["class"]
         yield "labels", f"{card['labels']}"
         yield "parameters", f"{card['parameters']:,}"
+        yield "graph", card["graph"]
         yield "preprocessing", "; ".join(card["preprocessing"])
     yield "SavedModel", f"{card['bytes']:,} bytes"
     for name, value in card["settings"].items():

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ from sources import check_archive, check_checkpoint, find_savedmodel, is_old, pl
 if TYPE_CHECKING:
     from served_graph import Checkpoint
 
-EXPORTER = "2.2.0"  # increased when the same checkpoint gives other bytes
+EXPORTER = "2.3.0"  # increased when the same checkpoint gives other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 
@@ -152,14 +152,15 @@ def check_sandbox(request: Request, opened: Path, sandbox: Sandbox) -> None:
 
 
 def export_checkpoint(folder: Path, savedmodel: Path, settings: Settings) -> Checkpoint:
-    """Load a checkpoint and save its served graph."""
+    """Load a checkpoint and save its served graph. Returns it with how that graph was made."""
     from served_graph import load_checkpoint, save_served_graph
 
     with step("loading the checkpoint"):
         checkpoint = load_checkpoint(folder)
     with step("saving the SavedModel"):
-        save_served_graph(checkpoint, savedmodel, settings)
-    return checkpoint
+        graph = save_served_graph(checkpoint, savedmodel, settings)
+    print(f"the model's graph: {graph}", flush=True)
+    return replace(checkpoint, graph=graph)
 
 
 def warm_up(request: Request, savedmodel: Path) -> None:
@@ -217,6 +218,7 @@ def describe_model(checkpoint: Checkpoint | None, settings: Settings) -> dict[st
             "checkpoint": None,
             "labels": None,
             "parameters": None,
+            "graph": None,
             "preprocessing": [],
             "settings": {},
         }
@@ -227,6 +229,7 @@ def describe_model(checkpoint: Checkpoint | None, settings: Settings) -> dict[st
         "checkpoint": checkpoint.weights_hash,
         "labels": len(checkpoint.labels),
         "parameters": int(sum(weight.shape.num_elements() for weight in checkpoint.model.weights)),
+        "graph": checkpoint.graph,
         "preprocessing": [str(step) for step in ImageReader(checkpoint, settings).steps],
         "settings": asdict(settings),
     }

@@ -191,6 +191,8 @@ def render(columns: dict[str, list[Deviation]], digits: dict[str, Any], card: di
         f"On the {digits['cmyk']['images']} files in CMYK: {digits['cmyk']['labels_equal']} labels equal, {digits['cmyk']['ties']} ties.",
         f"Largest difference: {digits['cmyk']['largest_difference']:.5f}; mean: {digits['cmyk']['mean_difference']:.5f}.",
         "",
+        f"**Graph.** ViT-B/16's is {card['graph']}.",
+        "",
         f"**Cost.** An export of ViT-B/16 ({card['parameters']:,} parameters, random weights, {card['bytes']:,} bytes of",
         f"SavedModel) took {measured['seconds']:.0f} s and at most {measured['peak_rss_bytes'] / 2**30:.2f} GiB of memory:",
         "",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from slipway.serving.golden import cases_from
-from slipway.serving.load import questions_of_cases, render_load_request
+from slipway.serving.load import Server, questions_of_cases, render_load_request
 
 
 def load_request(record, plan, host, **more):
@@ -15,9 +15,7 @@ def load_request(record, plan, host, **more):
         plan,
         questions_of_cases(cases_from(json.loads(golden))),
         model=record["model"],
-        version=record["version"],
-        rest=f"http://{host}:8501",
-        grpc=f"{host}:8500",
+        server=Server(version=record["version"], rest=f"http://{host}:8501", grpc=f"{host}:8500"),
         descriptors=descriptors,
     )
     return {**request, **more}

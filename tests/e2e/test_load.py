@@ -1,6 +1,7 @@
 """A model under load: previews next to the live release, of which a heavier one is stopped, and a load test. The tests run in order."""
 
 import json
+from pathlib import Path
 
 import pytest
 from test_story import Story, nudge, plan_of
@@ -8,7 +9,7 @@ from trial_project import remove_images
 from wider import widen
 
 MODEL = "loaded"
-LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 4, "settle_s": 1}
+LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 8, "settle_s": 1}
 FILES = {"load.json", "load.png", "report.html", "samples.csv"}
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.slow]
@@ -88,7 +89,7 @@ def test_3_the_live_release_is_tested_under_load(story):
 def test_4_a_heavier_model_is_stopped(story):
     """It gives the same answers, several times as slowly. Nothing live changes, and the release counts as bad."""
     serving = story.live()
-    widen(story.checkpoint, 32768)
+    widen(story.checkpoint, 65536)
     log, [record] = story.run(green=False)
     found = record["verdicts"]["preview_load"]
     assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
@@ -98,5 +99,5 @@ def test_4_a_heavier_model_is_stopped(story):
     assert (record["outcome"], record["bad"]["task"]) == ("failed", "preview_load")
     assert (record["tasks"]["apply"], record["objects"]) == ("upstream_failed", [])
     assert story.live() == serving
-    figures = json.loads(next(story.store.glob(f"loads/{MODEL}/{record['release_id']}/*/load.json")).read_text())
+    figures = json.loads(Path(found["measured"]["load"]["uri"].removeprefix("file://")).read_text())
     assert figures["beside"]["version"] == serving["version"]

@@ -85,8 +85,8 @@ class Timeline:
             for event in sorted(found, key=lambda event: event.last_timestamp)
         ]
 
-    def writers_of_replicas(self):
-        """Who owns the Deployment's number of pods, by the API server's own account."""
+    def owners_of_replicas(self):
+        """Who owns the Deployment's number of pods. The autoscaler owns nothing: the API server keeps no owner of a scale."""
         fields = self.deployment().metadata.managed_fields
         return {one.manager for one in fields if "f:replicas" in one.fields_v1.get("f:spec", {})}
 

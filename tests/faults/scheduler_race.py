@@ -45,6 +45,11 @@ class Seen:
         """The state of each task."""
         return dict(self._ask("select task_id, state from task_instance"))
 
+    def title(self, task):
+        """The title of the executor's process while it runs a task; afterwards the executor has queued its result."""
+        [found] = [found for name, found in self._ask("select task_id, id from task_instance") if name == task]
+        return f"airflow worker -- LocalExecutor: {found}".encode()
+
 
 def stands_database():
     """A connection to the database of the stand's Airflow."""
@@ -66,7 +71,10 @@ def lose_deferrals(path, ask, *, times, only=None):
         while seen.run() not in ENDED:
             for task, state in seen.tasks().items():
                 if state == "running" and lost[task] < times and (only is None or task in only):
-                    lost[task] += _lose_one(stopped, lambda task=task: seen.tasks()[task], lambda: approve(path, ask))
+                    title = seen.title(task)
+                    lost[task] += _lose_one(
+                        stopped, title, lambda task=task: seen.tasks()[task], lambda: approve(path, ask)
+                    )
                 elif state == "awaiting_input" and lost[task] >= times:
                     approve(path, ask)
             time.sleep(POLL_S)
@@ -83,11 +91,22 @@ def approve(path, ask):
     ask(f"{path}/taskInstances/approve/-1/hitlDetails", "PATCH", {"chosen_options": ["Approve"], "params_input": {}})
 
 
-def _lose_one(stopped, state, answer):
+def runs(title):
+    """Whether a process has this title."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "cmdline").read_bytes().rstrip(b"\0 ") == title:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _lose_one(stopped, title, state, answer):
     """Stop the scheduler until a running task has ended or was resumed; whether the scheduler then took it for a failure.
 
     It is stopped where it sleeps between two loops: each loop first queues the resumed task, and only then reads that the executor
-    has ended it.
+    has ended it. So the executor must have queued that end (its process has no longer this `title`) before the task is resumed.
     """
     while Path(f"/proc/{stopped}/wchan").read_text() != IDLE:
         time.sleep(POLL_S)
@@ -99,7 +118,11 @@ def _lose_one(stopped, state, answer):
             time.sleep(POLL_S)
             before, seen = seen, state()
             if seen == "awaiting_input" != before:
+                while runs(title):
+                    time.sleep(POLL_S)
                 answer()
+        while runs(title):
+            time.sleep(POLL_S)
     finally:
         os.kill(stopped, signal.SIGCONT)
     while seen in {"scheduled", "queued"}:

@@ -46,6 +46,12 @@ def checkpoint_trial(model_python, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def faster_trial(model_python):
+    """For each graph: how it was written anew, how far its answers are from the traced one's, and its products."""
+    return run_trial(model_python, "faster_trial.py")
+
+
+@pytest.fixture(scope="session")
 def memory_trial(model_python, tmp_path_factory):
     """For each large file: why it is not decoded, and by how many times its size the peak memory grew."""
     return run_trial(model_python, "memory_trial.py", tmp_path_factory.mktemp("large"))

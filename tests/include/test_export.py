@@ -78,6 +78,7 @@ def test_card_describes_the_export(digits_export):
     card = json.loads((digits_export / "card" / "card.json").read_text())
     assert (card["class"], card["labels"], card["settings"]["top_k"]) == ("TFViTForImageClassification", 10, 5)
     assert card["parameters"] == 181_194
+    assert card["graph"].startswith("written anew: ")
     assert list(card["signatures"]) == ["raw_bytes", "serving_default", "top_k"]
     assert card["signatures"]["top_k"]["outputs"]["scores"] == {"dtype": "DT_FLOAT", "shape": [-1, 5]}
     parity = card["parity"]

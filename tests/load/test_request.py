@@ -29,7 +29,14 @@ def test_a_request_is_read(tmp_path):
     """Rates become steps with users; without a gRPC address all users ask over REST."""
     request = read(tmp_path)
     assert [step.name for step in request.steps] == ["2/s", "5/s", "4 users"]
-    assert (request.seconds, request.grpc_share, request.target.path) == (30, 0, "/v1/models/vit/versions/3:predict")
+    assert (request.grpc_share, request.target.path) == (0, "/v1/models/vit/versions/3:predict")
+
+
+def test_the_first_step_begins_before_it_is_measured(tmp_path):
+    """Its users begin one after another. Every step is measured for the same time."""
+    request = read(tmp_path)
+    assert [(step.seconds, step.settle_s) for step in request.steps] == [(13, 5), (10, 2), (10, 2)]
+    assert request.seconds == 33
     assert (request.keep_s, read(tmp_path, keep_s=5).keep_s) == (None, 5)
 
 
