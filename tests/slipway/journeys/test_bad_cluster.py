@@ -130,7 +130,7 @@ def stranger(stand, planned, kubeconfig):
 
 def test_refused_if_the_user_has_no_rights(stand, planned, stranger):
     """One line names all missing rights, the connection, and where to look."""
-    rights = "get services, create services, patch services, .*patch deployments.apps, .*list pods"
+    rights = "get configmaps, create configmaps, patch configmaps, .*patch deployments.apps, .*list pods"
     where = rf"connection tried: no right in namespace {stand['namespace']} to {rights}"
     then = refused(PreflightFailed, where, planned, stranger)
     assert then.startswith(f"kubectl -n {stand['namespace']} auth can-i --list as connection tried; ")
