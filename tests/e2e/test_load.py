@@ -89,7 +89,7 @@ def test_3_the_live_release_is_tested_under_load(story):
 def test_4_a_heavier_model_is_stopped(story):
     """It gives the same answers, several times as slowly. Nothing live changes, and the release counts as bad."""
     serving = story.live()
-    widen(story.checkpoint, 65536)
+    widen(story.checkpoint, 131072)
     log, [record] = story.run(green=False)
     found = record["verdicts"]["preview_load"]
     assert record["verdicts"]["preview_gate"]["outcome"] == "pass"
