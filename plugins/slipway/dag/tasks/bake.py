@@ -10,10 +10,11 @@ from slipway.dag.deferral import Times, Wait
 from slipway.dag.run import BEFORE, Run
 from slipway.dag.stage import BLUE, reported_failures
 from slipway.dag.task_ids import APPLY
+from slipway.dag.tasks.gate import GoldenWait
 from slipway.dag.tasks.waits import WaitSensor
 from slipway.errors import BakeFailed, SlipwayError
-from slipway.facts import Export, JsonObject, to_dict
-from slipway.release import Bake, Release
+from slipway.facts import JsonObject
+from slipway.release import Bake
 from slipway.steps.bake import closing_s, explain_bake, why_no_bake
 from slipway.steps.waits import why_no_grpc
 from slipway.verdict import Verdict
@@ -27,16 +28,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BakeWait(Wait):
+class BakeWait(GoldenWait):
     """Watches a release for as long as the model file says."""
 
-    release: Release
     bake: Bake
     release_id: str
-    export: Export
-    url: str  # of the REST port
-    grpc: str | None  # host:port
-    no_grpc: str  # why `grpc` is None
     before: JsonObject | None  # how fast the release before was
     poll_s: float
     look_s = 0.0  # the trigger looks from the beginning: what the servers count is the difference to its first look
@@ -50,18 +46,7 @@ class BakeWait(Wait):
         """Sends the golden requests, and reads the metrics."""
         from slipway.dag.triggers.bake import BakeTrigger
 
-        return BakeTrigger(
-            release=to_dict(self.release),
-            release_id=self.release_id,
-            url=self.url,
-            version=self.export.version,
-            golden_uri=self.export.golden_uri,
-            grpc=self.grpc,
-            no_grpc=self.no_grpc,
-            descriptors_uri=self.export.descriptors_uri,
-            before=self.before,
-            **times,
-        )
+        return BakeTrigger(**self.asked(), release_id=self.release_id, before=self.before, **times)
 
     def failure(self, event: JsonObject) -> SlipwayError:
         """What was beyond its limit, and the next step. Missing answers and unread metrics do not blame the release."""

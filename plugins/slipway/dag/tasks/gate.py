@@ -44,14 +44,32 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateWait(Wait):
-    """Sends the golden requests to one version until the gate's rules have decided."""
+class GoldenWait(Wait):
+    """A wait whose trigger sends the golden requests to one version."""
 
     release: Release  # with the limits to apply
     export: Export
     url: str  # of the REST port; a path means the API server's proxy
     grpc: str | None  # host:port
     no_grpc: str  # why `grpc` is None
+
+    def asked(self) -> JsonObject:
+        """The trigger's arguments that say what is asked, and where."""
+        return {
+            "release": to_dict(self.release),
+            "url": self.url,
+            "version": self.export.version,
+            "golden_uri": self.export.golden_uri,
+            "grpc": self.grpc,
+            "no_grpc": self.no_grpc,
+            "descriptors_uri": self.export.descriptors_uri,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateWait(GoldenWait):
+    """Sends the golden requests to one version until the gate's rules have decided."""
+
     baseline: JsonObject | None = None  # how the live release classifies the labelled set
     poll_s = 1.0
 
@@ -64,17 +82,7 @@ class GateWait(Wait):
         """Sends the golden requests."""
         from slipway.dag.triggers.gate import PredictionTrigger
 
-        return PredictionTrigger(
-            release=to_dict(self.release),
-            url=self.url,
-            version=self.export.version,
-            golden_uri=self.export.golden_uri,
-            grpc=self.grpc,
-            no_grpc=self.no_grpc,
-            descriptors_uri=self.export.descriptors_uri,
-            baseline=self.baseline,
-            **times,
-        )
+        return PredictionTrigger(**self.asked(), baseline=self.baseline, **times)
 
     def failure(self, event: JsonObject) -> SlipwayError:
         """What was asked, promised and answered, and the next command; with what was measured."""
