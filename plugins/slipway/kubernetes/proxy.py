@@ -96,17 +96,16 @@ def read_proxy_answer(status: int, body: str) -> Answer:
 
 def how_to_allow_proxy(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests on."""
-    if denied == UNAUTHORIZED:
-        return how_to_fix_refusal(target, denied, "")
-    return f"{_role(target, 'create on services/proxy')}, or set target.strategy to rolling"
+    return _how_to_allow(target, denied, "create on services/proxy", otherwise="set target.strategy to rolling")
 
 
 def how_to_allow_pod_proxy(target: Target, denied: int) -> str:
     """What a person does so that the API server passes the requests for the pods' metrics on."""
+    return _how_to_allow(target, denied, "get on pods/proxy", otherwise="leave gate.bake out of the model file")
+
+
+def _how_to_allow(target: Target, denied: int, verb: str, *, otherwise: str) -> str:
     if denied == UNAUTHORIZED:
         return how_to_fix_refusal(target, denied, "")
-    return f"{_role(target, 'get on pods/proxy')}, or leave gate.bake out of the model file"
-
-
-def _role(target: Target, verb: str) -> str:
-    return f"give connection {target.conn_id} a Role with the verb {verb} in namespace {target.namespace}"
+    role = f"a Role with the verb {verb} in namespace {target.namespace}"
+    return f"give connection {target.conn_id} {role}, or {otherwise}"
