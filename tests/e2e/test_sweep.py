@@ -14,9 +14,9 @@ SWEEP = {
     "grid": {"intra_op": [1]},
     "rate_per_s": 4,
     "closed_users": 2,
-    "passes": 2,
-    "rounds": 2,
-    "step_s": 14,
+    "passes": 1,
+    "rounds": 3,
+    "step_s": 9,
     "settle_s": 2,
 }
 FITTING = ["local", "seed", "local, 1 intra-op"]
