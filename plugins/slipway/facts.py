@@ -268,6 +268,7 @@ class LoadTest:
     release_id: str
     version: int
     figures: JsonObject
+    said: str | None = None  # what a load test comes to, in one line; a gate reports its verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

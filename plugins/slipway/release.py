@@ -226,7 +226,9 @@ class LoadPlan:
     def steps(self) -> int:
         """How many steps the test has."""
         return len(self.rates_per_s) + len(self.closed_users)
+    left_out_per_s: float | None = None  # the model file's least_per_s, if the form's rates do not have it
 
+    keep_s: int | None = None  # how long a user keeps its connection; None: to the end
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:

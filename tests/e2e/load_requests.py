@@ -7,18 +7,17 @@ from slipway.serving.golden import cases_from
 from slipway.serving.load import Server, questions_of_cases, render_load_request
 
 
-def load_request(record, plan, host, **more):
-    """The request that loads the record's release at this host; `more` are fields beside Slipway's own."""
+def load_request(record, plan, host):
+    """The request that loads the record's release at this host."""
     export = record["export"]
     golden, descriptors = (local_file(export[name]).read_bytes() for name in ("golden_uri", "descriptors_uri"))
-    request = render_load_request(
+    return render_load_request(
         plan,
         questions_of_cases(cases_from(json.loads(golden))),
         model=record["model"],
         server=Server(version=record["version"], rest=f"http://{host}:8501", grpc=f"{host}:8500"),
         descriptors=descriptors,
     )
-    return {**request, **more}
 
 
 def local_file(uri):

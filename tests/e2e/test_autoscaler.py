@@ -26,8 +26,8 @@ PROJECT = Path(__file__).parents[2]
 MODEL = "autoscaled"
 TARGET_PERCENT = 40  # of 100m a pod: 40 requests a second take about 200m, one takes 10m
 CALM_M = 30
-PLAN = LoadPlan(rates_per_s=(40, 1), closed_users=(), step_s=120, settle_s=10)
-KEEP_S = 5  # a connection ends before its pod's drain of 10 s does, and pods that are added get some
+# A connection ends before its pod's drain of 10 s does, and pods that are added get some.
+PLAN = LoadPlan(rates_per_s=(40, 1), closed_users=(), step_s=120, settle_s=10, keep_s=5)
 DRAIN = {"preStop": {"exec": {"command": ["sleep", "10"]}}}
 SCALED_S = 300  # metrics take two rounds of 15 s, the autoscaler looks every 15 s, the pods start in seconds
 SHORT = ("new connections", "kept 8 s")
@@ -112,7 +112,7 @@ def keep(seen, folder):
 def test_1_one_pod_becomes_three_and_one_again(scaled, tmp_path):
     """Under load the autoscaler adds two pods, after it it removes them; no request fails, and only it writes the number."""
     host = urlsplit(scaled.address()).hostname
-    request = load_request(scaled.released, PLAN, host, keep_s=KEEP_S)
+    request = load_request(scaled.released, PLAN, host)
     wait_for_pods(watched(scaled), 1)
     with watched(scaled) as timeline:
         out = load(request, tmp_path)

@@ -37,13 +37,17 @@ class LoadSettings(Part):
         default=DEFAULT_PLAN.grpc_share,
         description="The share of the users that ask over gRPC, from 0 to 1; the others ask over REST.",
     )
+    keep_s: Annotated[int, Field(ge=1, le=LONGEST_S)] | None = Field(
+        default=DEFAULT_PLAN.keep_s,
+        description="After how many seconds a user opens a new connection, so that pods which the autoscaler adds get requests too. The time that this takes is in the latencies. If left out: it keeps its connection to the end.",
+    )
     p95_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
         default=DEFAULT_PLAN.p95_ms,
         description="The objective: the largest 95th percentile of the answer times at which a rate counts as held. If left out: only errors and the rate count.",
     )
     least_per_s: Rate | None = Field(
         default=DEFAULT_PLAN.least_per_s,
-        description="The rate, one of `rates_per_s`, at which the objective must hold; else the run is red. If left out: the test only measures.",
+        description="The rate, one of `rates_per_s`, at which the objective must hold; else the run is red. If left out, or if the form names rates without it: the test only measures.",
     )
     images: RelativePath = Field(
         default=DEFAULT_PLAN.images,

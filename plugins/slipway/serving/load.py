@@ -98,6 +98,7 @@ def render_load_request(
         },
         "objective": {"p95_ms": plan.p95_ms},
         "grpc_share": plan.grpc_share,
+        "keep_s": plan.keep_s,
     }
 
 
@@ -109,7 +110,14 @@ def judge_load(plan: LoadPlan, figures: JsonObject) -> Verdict:
     said = describe_load(figures)
     if least is not None and (best is None or best < least):
         return Verdict.failed(f"load: {said}; the model file asks {least:g}/s")
+    if plan.left_out_per_s is not None:
+        said += f"; {describe_left_out(plan.left_out_per_s)}"
     return Verdict.passed(f"load: {said}")
+
+
+def describe_left_out(least_per_s: float) -> str:
+    """Why a run with rates of its own is not judged."""
+    return f"only measured: the model file's least_per_s, {least_per_s:g}/s, is none of the form's rates"
 
 
 # Answers that no overload explains; the program's own words (include/load/answers.py).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,21 @@ def live_history(store: Store, model: str) -> History:
 
 
 def plan_of(asked: LoadSettings, changes: dict[str, Any]) -> LoadPlan:
-    """The plan of the model file, with what the form says instead. Raises InputRefused."""
+    """The plan of the model file, with what the form says instead. Raises InputRefused.
+
+    The model file's `least_per_s` counts only if it is one of the form's rates.
+    """
+    least = asked.least_per_s
     try:
-        asked = LoadSettings.model_validate({**asked.model_dump(), **changes})
+        asked = LoadSettings.model_validate({**asked.model_dump(), **changes, "least_per_s": None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputRefused(
             f"Param {'.'.join(map(str, first['loc'])) or 'rates_per_s'}: {first['msg']}. Next: correct it"
         ) from error
-    return LoadPlan(**{name: getattr(asked, name) for name in LoadPlan.__dataclass_fields__})
+    names = LoadPlan.__dataclass_fields__.keys() & LoadSettings.model_fields.keys()
+    plan = LoadPlan(**{name: getattr(asked, name) for name in names})
+    return replace(plan, least_per_s=least) if least in asked.rates_per_s else replace(plan, left_out_per_s=least)
 
 
 def _addresses(release: Release) -> tuple[str, str | None]:
@@ -126,7 +133,7 @@ def run_test(target: LoadTarget, *, python: str, started: Started) -> LoadTest:
     log.info("%s; kept at %s", verdict.reason, uri)
     if verdict.outcome != "pass":
         raise LoadTestFailed(f"{verdict.reason}. Next: look at {uri}/load.png and report.html")
-    return LoadTest(uri=uri, release_id=target.release_id, version=target.version, figures=figures)
+    return LoadTest(uri=uri, release_id=target.release_id, version=target.version, figures=figures, said=verdict.reason)
 
 
 def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:

@@ -25,6 +25,7 @@ def test_all_has_a_default():
         ({"rates_per_s": [5000]}, "less than or equal to 2000"),
         ({"rates_per_s": [0]}, "greater than 0"),
         ({"closed_users": [0]}, "greater than or equal to 1"),
+        ({"keep_s": 0}, "greater than or equal to 1"),
     ],
 )
 def test_refused(given, said):

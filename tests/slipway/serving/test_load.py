@@ -55,6 +55,7 @@ def test_the_request_has_what_the_program_reads():
     assert asked["target"] == {"rest": "http://a", "grpc": "a:1", "model": "vit", "version": 3}
     assert asked["beside"] is None
     assert asked["plan"] == {"rates_per_s": [2, 4], "closed_users": [4], "step_s": 20, "settle_s": 5, "rounds": 0}
+    assert (asked["grpc_share"], asked["keep_s"]) == (0.5, None)
     assert (asked["objective"], base64.b64decode(asked["descriptors"])) == ({"p95_ms": 100}, b"d")
 
 
@@ -81,6 +82,15 @@ def test_only_measures_if_no_rate_is_asked():
 
     overloaded = figures(step(), step(rate=4, p95=None, **{"HTTP 503": 3}), best=2)
     assert judge_load(replace(PLAN, least_per_s=None), overloaded).outcome == "pass"
+
+
+def test_says_that_the_forms_rates_leave_the_objective_out():
+    """A person who names other rates wants figures; the line says that nothing was judged."""
+    from dataclasses import replace
+
+    verdict = judge_load(replace(PLAN, least_per_s=None, left_out_per_s=8), figures(step(), best=2))
+    said = "only measured: the model file's least_per_s, 8/s, is none of the form's rates"
+    assert (verdict.outcome, verdict.reason.rsplit("; ", 1)[1]) == ("pass", said)
 
 
 @pytest.mark.parametrize("kind", ["wrong label", "wrong confidence", "another version"])

@@ -101,6 +101,15 @@ def test_the_form_changes_the_plan():
         plan_of(LoadSettings(), {"rates_per_s": [5, 1]})
 
 
+@pytest.mark.parametrize(
+    ("rates", "least", "left_out"), [([4, 8], 4, None), ([5, 6], None, 4), ([], None, 4), (None, 4, None)]
+)
+def test_the_model_files_least_rate_counts_if_it_is_among_the_forms(rates, least, left_out):
+    """With other rates the run only measures; without any, it is judged as the model file says."""
+    plan = plan_of(LoadSettings(least_per_s=4, keep_s=30), {} if rates is None else {"rates_per_s": rates})
+    assert (plan.least_per_s, plan.left_out_per_s, plan.keep_s) == (least, left_out, 30)
+
+
 @pytest.fixture
 def target(export, store, case, tmp_path, monkeypatch):
     """The target of a load test, and a program in place of Locust that answers at once."""
@@ -124,7 +133,8 @@ def test_the_figures_are_kept_with_the_release(target, store, caplog):
     [run] = store.names(load_folder("digits-vit", "r2"))
     assert found.uri == store.uri_of(f"{load_folder('digits-vit', 'r2')}/{run}")
     assert store.names(f"loads/digits-vit/r2/{run}") == ["load.json", "load.png"]
-    assert "load: the objective (no error) holds up to 2/s, with p95 10 ms; kept at" in caplog.text
+    assert found.said == "load: the objective (no error) holds up to 2/s, with p95 10 ms"
+    assert f"{found.said}; kept at" in caplog.text
     assert found.figures["request"]["questions"][0]["labels"] == ["3"]
 
 

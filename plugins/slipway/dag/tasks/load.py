@@ -31,6 +31,7 @@ class ChooseLoadOperator(StageOperator):
     def make(self, run: Run) -> LoadTarget:
         """The LoadTarget."""
         from slipway.dag.forms import read_load_test_form
+        from slipway.serving.load import describe_left_out
         from slipway.steps.load_test import choose_load_target
         from slipway.steps.settings import read_settings
 
@@ -45,6 +46,8 @@ class ChooseLoadOperator(StageOperator):
             target.plan.steps,
             target.plan.step_s,
         )
+        if target.plan.left_out_per_s is not None:
+            log.info("choose: %s", describe_left_out(target.plan.left_out_per_s))
         return target
 
 
