@@ -50,7 +50,8 @@ def sweep_dag(model: str, plan: SweepPlan) -> DAG:
         measure = MeasureVariantOperator.partial(
             task_id=task_ids.MEASURE,
             load_python=LOAD_PYTHON,
-            max_active_tis_per_dagrun=1,  # two at once would share the processors
+            # Two at once would share the processors. Airflow queues the instances of a mapped task by map index: in the order of the turns.
+            max_active_tis_per_dagrun=1,
             map_index_template="{{ task.variant }}",
         ).expand(variant=[variant.name for variant in plan.turns])
         recommend = RecommendOperator(

@@ -4,6 +4,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from scheduling import Scheduled
 
 from slipway.model.sweep_settings import SweepSettings, sweep_plan
 
@@ -36,6 +37,20 @@ def test_each_turn_is_a_mapped_task_and_they_run_one_at_a_time(dag):
         0,
     )
     assert (dag.dag_id, dag.max_active_runs, dag.schedule) == ("sweep_my_vit", 1, None)
+
+
+def test_airflows_scheduler_queues_the_turns_one_at_a_time_and_in_their_order(dag):
+    """By map index, whatever the order of the rows in its database; a turn that failed stops none."""
+    scheduled = Scheduled(dag)
+    scheduled.turn_around("measure")
+    queued = []
+    while now := scheduled.queue():
+        queued.append(now)
+        assert scheduled.queue() == []  # none beside it
+        for task, number in now:
+            scheduled.end(task, number, "failed" if number == 1 else "success")
+    turns = [[("measure", number)] for number in range(4)]
+    assert queued == [[("choose", -1)], *turns, [("recommend", -1)], [("end_sweep", -1)]]
 
 
 def test_a_turn_that_failed_does_not_cost_the_others(dag):
