@@ -34,6 +34,7 @@ THREATS = (  # asset, who might, what stops it, test
     ("the node", "an overlay's privileged pod", "Pod Security `restricted`", "slipway/kubernetes/test_policy.py::test_a_pod_with_power_over_the_node_or_the_cluster_is_refused"),
     ("the API server, and what was proven", "an overlay's token, account, or image by tag", "all are refused before the build", "slipway/kubernetes/test_policy.py::test_an_attack_is_refused_before_anything_is_built"),
     ("the login of Slipway's connection", "another process on the worker, while a preview is loaded", "one path of one Service is forwarded", "slipway/kubernetes/test_forward.py::test_another_path_is_not_forwarded"),
+    ("the pods' gRPC port", "another process on the worker, while a preview is loaded over gRPC", "the address is on loopback and ends with the load", "slipway/kubernetes/test_port_forward.py::test_it_ends_with_its_block"),
     ("terminals, logs, records", "any text from outside with ESC or line ends", "one printable line", "slipway/test_hostile_messages.py::test_an_error_is_one_line"),
     ("the worker's memory and disk", "whoever writes to the store", "plain members only", "slipway/model/test_hostile_copies.py::test_any_members"),
     ("the exporter's process", "damaged weights, images, labels, settings", "refused in one line within a second", "include/test_hostile_files.py::test_damaged_files"),

@@ -21,6 +21,7 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods/log",), ("get",)),
     ("", ("services/proxy",), ("create",)),
     ("", ("pods/proxy",), ("get",)),
+    ("", ("pods/portforward",), ("get", "create")),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),
     ("metrics.k8s.io", ("pods",), ("list",)),  # what a sweep's pods use, if metrics-server runs
 )  # fmt: skip

@@ -25,6 +25,7 @@ CLUSTER_LABEL_RUN = "slipway-run"  # the run that made it
 MODELS_FOLDER = "/models"  # its MODEL_BASE_PATH
 SERVING_SIGNATURE = "serving_default"
 REST_PORT = 8501  # of every Service
+GRPC_PORT = 8500  # of every server
 
 SHORT = 12  # characters of a hash that a person can tell apart
 LONGEST_MODEL = 40  # characters of a model's name

@@ -90,6 +90,7 @@ class LoadBounds:
     p95_ms: float | None = None
     max_slowdown: float | None = None  # how far p95 may be above the live release's: 0.2 for 20 %
     max_errors: float = 0  # share of the requests that may have no answer, 0..1
+    grpc_share: float = 0  # of the users, 0..1
     rounds: int = 5
     step_s: int = 10  # of each release in each round
     settle_s: int = 2  # the beginning of a step, which is in no figure
@@ -173,6 +174,11 @@ class Gate:
         return self.bake is not None and self.bake.reads_pods
 
     @property
+    def forwards_grpc(self) -> bool:
+        """Whether pods are asked over gRPC without the model's address: through a port-forward."""
+        return self.load is not None and self.load.grpc_share > 0
+
+    @property
     def promises_only(self) -> Gate:
         """The gate of a rollback: golden cases and garbage only. The release was judged when it was new, and is needed now."""
         return replace(self, latency_ms=None, quality=None, load=None, bake=None)
@@ -220,15 +226,15 @@ class LoadPlan:
     grpc_share: float = 0.5  # 0..1
     p95_ms: float | None = None
     least_per_s: float | None = None
+    left_out_per_s: float | None = None  # the model file's least_per_s, if the form's rates do not have it
     images: str = "golden"  # or labelled, or a folder
+    keep_s: int | None = None  # how long a user keeps its connection; None: to the end
 
     @property
     def steps(self) -> int:
         """How many steps the test has."""
         return len(self.rates_per_s) + len(self.closed_users)
-    left_out_per_s: float | None = None  # the model file's least_per_s, if the form's rates do not have it
 
-    keep_s: int | None = None  # how long a user keeps its connection; None: to the end
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:

@@ -9,7 +9,7 @@ from trial_project import remove_images
 from wider import widen
 
 MODEL = "loaded"
-LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "rounds": 5, "step_s": 8, "settle_s": 1}
+LOAD = {"rate_per_s": 8, "max_slowdown": 1.0, "grpc_share": 0.5, "rounds": 5, "step_s": 8, "settle_s": 1}
 FILES = {"load.json", "load.png", "report.html", "samples.csv"}
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.slow]
@@ -55,7 +55,7 @@ def test_1_a_first_release_bears_its_load(story):
 
 
 def test_2_a_release_that_is_as_fast_goes_live(story):
-    """Both releases are measured in turns, and every answer of both was right."""
+    """Both releases are measured in turns, over REST and gRPC, and every answer of both was right."""
     nudge(story.checkpoint / "model.safetensors", "classifier/bias:0")
     _, [record] = story.run()
     found = record["verdicts"]["preview_load"]
@@ -64,6 +64,8 @@ def test_2_a_release_that_is_as_fast_goes_live(story):
     for at in ("release", "beside"):
         assert [one["errors"] for one in rounds_of(record, at)] == [{}] * LOAD["rounds"]
         assert all(one["p95_ms"] > 0 for one in rounds_of(record, at))
+    figures = json.loads(Path(found["measured"]["load"]["uri"].removeprefix("file://")).read_text())
+    assert all(set(step["by_protocol"]) == {"grpc", "rest"} for step in figures["steps"])
 
 
 def test_3_the_live_release_is_tested_under_load(story):

@@ -25,7 +25,11 @@ REGISTRY_API = "artifactregistry.googleapis.com"
 IAM_APIS = ("iam.googleapis.com", "iamcredentials.googleapis.com")  # for nodes' accounts, and pods that act as accounts
 
 NAMESPACE_VERBS = ("get", "create")  # the run creates it if it is missing, and deletes none
-SERVICE_PROXY, POD_PROXY = "container.services.proxy", "container.pods.proxy"
+SERVICE_PROXY, POD_PROXY, PORT_FORWARD = (
+    "container.services.proxy",
+    "container.pods.proxy",
+    "container.pods.portForward",
+)
 
 
 def judge_google_project(project: str, answer: GoogleAnswer) -> Finding:
@@ -97,6 +101,7 @@ def plan_permissions(
     delete: bool = False,
     preview: bool = False,
     metrics: bool = False,
+    forwards: bool = False,
 ) -> dict[str, str]:
     """The permissions on the project that a run needs, each with its role. `dropped` are kinds of objects that it only prunes.
 
@@ -121,6 +126,7 @@ def plan_permissions(
             *(f"container.leases.{verb}" for verb in LEASE_VERBS),
         ]
         needed += [*([SERVICE_PROXY] if preview else ()), *([POD_PROXY] if metrics else ())]
+        needed += [PORT_FORWARD] if forwards else []
     return {**dict.fromkeys(needed, CONTAINER_ADMIN), **({ACT_AS: ACCOUNT_USER} if create else {})}
 
 

@@ -1,13 +1,15 @@
-"""Addresses on loopback that forward REST requests to Services through the API server, while a block runs.
+"""Addresses on loopback that forward REST requests to Services, and gRPC to pods, through the API server, while a block runs.
 
 A program beside Airflow can then ask a server that has no address, and needs neither a login nor a cluster's certificates. Every
-process on the worker can reach these addresses. So each forwards only POST requests, to one path of one Service.
+process on the worker can reach these addresses. So each forwards only POST requests, to one path of one Service, or connections to
+one port of a release's pods.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.kubernetes.api import NOT_FOUND
 from slipway.kubernetes.client import api_server_unreachable, async_cluster_client, kubernetes_connection_errors
+from slipway.kubernetes.port_forward import PodRoute, serving_pods
 from slipway.kubernetes.proxy import send_through
 from slipway.target import Target
 
@@ -34,16 +37,24 @@ class Route:
     path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forwarding:
+    """Addresses that forward, and what was lost on the way."""
+
+    addresses: tuple[str, ...]  # one for each route: a URL, or HOST:PORT for pods
+    lost: Counter[str]  # how many connections to pods ended from the other side, by reason
+
+
 @contextmanager
-def forwarded(target: Target, routes: Sequence[Route]) -> Iterator[tuple[str, ...]]:
-    """URLs on loopback, one for each route. Raises ClusterUnreachable, InputRefused."""
-    started: SimpleQueue[tuple[str, ...] | BaseException] = SimpleQueue()
+def forwarded(target: Target, routes: Sequence[Route | PodRoute]) -> Iterator[Forwarding]:
+    """An address on loopback for each route. Raises ClusterUnreachable, InputRefused; for pods also ApplyRefused, LoadTestUnfinished."""
+    started: SimpleQueue[Forwarding | BaseException] = SimpleQueue()
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with _serving(target, routes) as urls:
-            started.put(urls)
+        async with _serving(target, routes) as forwarding:
+            started.put(forwarding)
             await ended.wait()
 
     def run() -> None:
@@ -71,21 +82,32 @@ def forwarded(target: Target, routes: Sequence[Route]) -> Iterator[tuple[str, ..
 
 
 @asynccontextmanager
-async def _serving(target: Target, routes: Sequence[Route]) -> AsyncIterator[tuple[str, ...]]:
-    """Servers on loopback, one for each route, on connections that all requests share."""
-    from aiohttp import web
-
+async def _serving(target: Target, routes: Sequence[Route | PodRoute]) -> AsyncIterator[Forwarding]:
+    """Servers on loopback, one for each route. All requests over REST share connections."""
+    lost: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(async_cluster_client(target))
-        urls = []
-        for route in routes:
-            runner = web.ServerRunner(web.Server(partial(_forward, client, route), access_log=None))
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        yield tuple(urls)
+        addresses = [
+            await stack.enter_async_context(
+                serving_pods(client, target, route, lost) if isinstance(route, PodRoute) else _requests(client, route)
+            )
+            for route in routes
+        ]
+        yield Forwarding(addresses=tuple(addresses), lost=lost)
+
+
+@asynccontextmanager
+async def _requests(client: Any, route: Route) -> AsyncIterator[str]:
+    """The URL of a server that forwards requests."""
+    from aiohttp import web
+
+    runner = web.ServerRunner(web.Server(partial(_forward, client, route), access_log=None))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def _forward(client: Any, route: Route, request: web.BaseRequest) -> web.StreamResponse:

@@ -19,6 +19,7 @@ from slipway.verdict import Finding
 APPLY_VERBS = {"get": "get", "create": "create", "patch": "update", "delete": "delete"}  # Kubernetes' verb, and IAM's
 PRUNE_VERBS = ("get", "delete")
 LEASE_VERBS = ("get", "create", "update", "delete")
+FORWARD_VERBS = ("get", "create")  # a websocket begins with GET; newer API servers also ask for create
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ def plan_rights(
     dropped: Iterable[tuple[str, str]] = (),
     preview: bool = False,
     metrics: bool = False,
+    forwards: bool = False,
     finds_namespace: bool = False,
     creates_namespace: bool = False,
 ) -> tuple[Right, ...]:
@@ -48,7 +50,7 @@ def plan_rights(
 
     Each object may be deleted: a preview always is, an object that an overlay no longer has is pruned, and a first release that
     fails is removed. `dropped` are kinds of objects that the run only prunes. A preview also needs requests through the API
-    server's Service proxy, a bake that reads the pods' `metrics` through its pod proxy.
+    server's Service proxy, a bake that reads the pods' `metrics` through its pod proxy. A load over gRPC `forwards` ports of pods.
     """
     applied = _resources(kinds)
     pruned = [one for one in _resources(dropped) if one not in applied]
@@ -59,6 +61,7 @@ def plan_rights(
         Right(group="apps", resource="replicasets", verb="list"),
         *([Right(group="", resource="services/proxy", verb="create")] if preview else ()),
         *([Right(group="", resource="pods/proxy", verb="get")] if metrics else ()),
+        *(Right(group="", resource="pods/portforward", verb=verb) for verb in FORWARD_VERBS if forwards),
         *([Right(group="", resource="namespaces", verb="get")] if finds_namespace else ()),
         *([Right(group="", resource="namespaces", verb="create")] if creates_namespace else ()),
         *(Right(group="coordination.k8s.io", resource="leases", verb=verb) for verb in LEASE_VERBS),
@@ -125,6 +128,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
         dropped=kinds_of_refs(before),
         preview=release.strategy == "preview",
         metrics=release.gate.reads_pods,
+        forwards=release.gate.forwards_grpc,
         finds_namespace=target.gke is not None and target.namespace != EVERY_CLUSTERS_NAMESPACE,
         creates_namespace=creates,
     )

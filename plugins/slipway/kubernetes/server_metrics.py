@@ -10,7 +10,7 @@ from slipway.facts import JsonObject
 from slipway.kubernetes.api import list_pods_async
 from slipway.kubernetes.manifests import CONTAINER
 from slipway.kubernetes.proxy import how_to_allow_pod_proxy, send_to_service
-from slipway.names import LABEL_MODEL, LABEL_RELEASE, REST_PORT, pod_proxy_path
+from slipway.names import GRPC_PORT, LABEL_MODEL, LABEL_RELEASE, REST_PORT, pod_proxy_path
 from slipway.serving.evaluation import AT_ONCE, gather_few
 from slipway.serving.golden import OK
 from slipway.serving.metrics import PAGE, PodLook, read_page
@@ -29,7 +29,8 @@ class ServerPod:
     uid: str
     restarts: int
     ready: bool
-    port: int
+    rest_port: int
+    grpc_port: int
 
 
 async def look_at_servers(target: Target, model: str, release_id: str) -> list[PodLook]:
@@ -48,21 +49,21 @@ def server_pod(pod: JsonObject) -> ServerPod | None:
         return None
     statuses = pod.get("status", {}).get("containerStatuses") or ()
     status: JsonObject = next((one for one in statuses if one["name"] == CONTAINER), {})
-    ports = containers[CONTAINER].get("ports") or ()
-    named = [one["containerPort"] for one in ports if one.get("name") == "restapi"]
+    ports = {one.get("name"): one["containerPort"] for one in containers[CONTAINER].get("ports") or ()}
     return ServerPod(
         name=pod["metadata"]["name"],
         uid=pod["metadata"]["uid"],
         restarts=status.get("restartCount") or 0,
         ready=bool(status.get("ready")) and not pod["metadata"].get("deletionTimestamp"),
-        port=named[0] if named else REST_PORT,
+        rest_port=ports.get("restapi", REST_PORT),
+        grpc_port=ports.get("grpc", GRPC_PORT),
     )
 
 
 async def _look_at(target: Target, model: str, pod: ServerPod) -> PodLook:
     counts = None
     if pod.ready:
-        answer = await send_to_service(target, pod_proxy_path(target.namespace, pod.name, pod.port), PAGE)
+        answer = await send_to_service(target, pod_proxy_path(target.namespace, pod.name, pod.rest_port), PAGE)
         if answer.denied:
             raise MetricsUnread(f"{answer.body}. Next: {how_to_allow_pod_proxy(target, answer.denied)}")
         if answer.status != OK:

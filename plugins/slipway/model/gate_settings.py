@@ -77,7 +77,7 @@ class LoadGateSettings(Part):
     """What a release must bear at its preview before it goes live, see [load.md](load.md#a-gate)."""
 
     rate_per_s: Annotated[float, Field(gt=0, le=50)] = Field(
-        description="Requests a second that the preview must answer, over REST, through the API server."
+        description="Requests a second that the preview must answer, through the API server."
     )
     p95_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
         default=DEFAULT_LOAD.p95_ms,
@@ -89,6 +89,10 @@ class LoadGateSettings(Part):
     )
     max_errors: Share = Field(
         default=DEFAULT_LOAD.max_errors, description="The share of the requests that may remain without an answer."
+    )
+    grpc_share: Share = Field(
+        default=DEFAULT_LOAD.grpc_share,
+        description="The share of the users that ask over gRPC, from 0 to 1, through port-forwards to the pods, which need `get` and `create` on `pods/portforward`.",
     )
     rounds: Annotated[int, Field(ge=3, le=20)] = Field(
         default=DEFAULT_LOAD.rounds,

@@ -6,7 +6,7 @@ A limit that is exceeded fails the release only if the spread of the rounds cann
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 
 from slipway.facts import JsonObject
@@ -22,8 +22,11 @@ T = dict(zip(range(2, 20), (
 ), strict=True))  # fmt: skip
 
 
-def judge_answers(bounds: LoadBounds, figures: JsonObject) -> Verdict:
-    """Whether the release's answers were right, and no more were missing than allowed."""
+def judge_answers(bounds: LoadBounds, figures: JsonObject, lost: Mapping[str, int]) -> Verdict:
+    """Whether the release's answers were right, and no more were missing than allowed.
+
+    `lost` says how many connections were lost on the way to the servers, by reason: that may be why answers are missing.
+    """
     steps = steps_of(figures, "release")
     if wrong := wrong_answers(steps):
         return Verdict.failed(f"load: {count_kinds(wrong)}: the release answers wrongly under load")
@@ -32,6 +35,8 @@ def judge_answers(bounds: LoadBounds, figures: JsonObject) -> Verdict:
     if not errors:
         return Verdict.passed(f"{said}, each answered correctly")
     said += f", {count_kinds(errors)}, a share of {bounds.max_errors:g} allowed"
+    if lost:
+        said += f" (lost on the way: {count_kinds(lost)})"
     return Verdict.failed(said) if errors.total() > bounds.max_errors * sent else Verdict.passed(said)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slipway.errors import GateFailed
 from slipway.facts import Export, JsonObject, LoadTest
 from slipway.kubernetes.forward import Route, forwarded
+from slipway.kubernetes.port_forward import PodRoute
 from slipway.kubernetes.proxy import send_to_service
-from slipway.names import load_run_folder
+from slipway.names import LABEL_MODEL, LABEL_RELEASE, load_run_folder, preview_name
 from slipway.programs import Started
 from slipway.records.history import read_history
-from slipway.records.store import Store, read_json
+from slipway.records.store import Store, read_bytes, read_json
 from slipway.release import LoadBounds, LoadPlan, Release
 from slipway.scratch import scratch_folder
 from slipway.serving.gate import gate_goes_on, judge_all
@@ -32,9 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """The live release to compare with: its version and its path through the API server; or why there is none."""
+    """The live release to compare with: its version, its id and its path through the API server; or why there is none."""
 
     version: int = 0
+    release_id: str = ""
     path: str | None = None
     without: Verdict = NO_LIVE
 
@@ -60,31 +63,48 @@ def judge_preview_under_load(
     cases = cases_from(read_json(export.golden_uri))
     live = Live() if bounds.max_slowdown is None else find_live(release, cases[0])
     routes = [predict_route(release, release.preview.proxy_path, export.version)]
+    pods = [_pods_of(release.model, preview_name(release_id))]
     if live.path:
         routes.append(predict_route(release, live.path, live.version))
-    with scratch_folder("load") as scratch, forwarded(release.target, routes) as urls:
+        pods.append(_pods_of(release.model, live.release_id))
+    asked = [*routes, *(pods if bounds.grpc_share else ())]
+    with scratch_folder("load") as scratch, forwarded(release.target, asked) as forwarding:
+        servers = servers_at((export.version, live.version)[: len(routes)], forwarding.addresses)
         request = render_load_request(
             plan_of_bounds(bounds),
             questions_of_cases(cases),
             model=release.model,
-            server=Server(version=export.version, rest=urls[0]),
-            beside=Server(version=live.version, rest=urls[1]) if live.path else None,
+            server=servers[0],
+            beside=servers[1] if live.path else None,
             rounds=bounds.rounds,
-            descriptors=b"",
+            descriptors=read_bytes(export.descriptors_uri) if bounds.grpc_share else b"",
         )
         out, figures = run_load_test(request, python=python, scratch=scratch, started=started)
         uri = keep_load_test(release.store, load_run_folder(release.model, release_id, release.run_id), out)
-    return _judge(
-        bounds, figures, live, LoadTest(uri=uri, release_id=release_id, version=export.version, figures=figures)
-    )
+    test = LoadTest(uri=uri, release_id=release_id, version=export.version, figures=figures)
+    return _judge(bounds, live, test, forwarding.lost)
 
 
-def _judge(bounds: LoadBounds, figures: JsonObject, live: Live, test: LoadTest) -> LoadJudgement:
+def _judge(bounds: LoadBounds, live: Live, test: LoadTest, lost: Mapping[str, int]) -> LoadJudgement:
+    figures = test.figures
     times = judge_times(bounds, figures, live.without)
-    verdict = judge_all([judge_answers(bounds, figures), *times])
+    verdict = judge_all([judge_answers(bounds, figures, lost), *times])
     wrong = wrong_answers(steps_of(figures, "release"))
     blames = bool(wrong) or any(one.outcome == "fail" for one in times)
     return LoadJudgement(verdict=verdict, blames_release=blames, test=test)
+
+
+def servers_at(versions: Sequence[int], addresses: Sequence[str]) -> list[Server]:
+    """The servers of these versions: first their addresses for REST, then those for gRPC, if there are any."""
+    rest, grpc = addresses[: len(versions)], addresses[len(versions) :]
+    return [
+        Server(version=version, rest=url, grpc=grpc[place] if grpc else None)
+        for place, (version, url) in enumerate(zip(versions, rest, strict=True))
+    ]
+
+
+def _pods_of(model: str, release_id: str) -> PodRoute:
+    return PodRoute(labels={LABEL_MODEL: model, LABEL_RELEASE: release_id})
 
 
 def predict_route(release: Release, service: str, version: int) -> Route:
@@ -99,7 +119,7 @@ def plan_of_bounds(bounds: LoadBounds) -> LoadPlan:
         closed_users=(),
         step_s=bounds.step_s,
         settle_s=bounds.settle_s,
-        grpc_share=0,
+        grpc_share=bounds.grpc_share,
         p95_ms=bounds.p95_ms,
     )
 
@@ -114,7 +134,7 @@ def find_live(release: Release, case: GoldenCase) -> Live:
         send_to_service(release.target, path, f"{release.version_path(version)}:predict", case.rest_body)
     )
     if answer.status == OK:
-        return Live(version=version, path=path)
+        return Live(version=version, release_id=history.good["release_id"], path=path)
     said = f"version {version} answered HTTP {answer.status}: {answer.body[:100]}"
     return Live(without=Verdict.inconclusive(f"load: not compared with the live release: {said}"))
 

@@ -166,14 +166,14 @@ def load_variant(target: SweepTarget, variant: Variant, number: int, *, python: 
 
     with (
         scratch_folder("sweep") as scratch,
-        forwarded(release.target, (route,)) as urls,
+        forwarded(release.target, (route,)) as forwarding,
         watched_usage(release.target, labels) as watch,
     ):
         request = render_load_request(
             load_plan_of_turn(plan),
             questions_of_cases(cases),
             model=release.model,
-            server=Server(version=target.pushed.version, rest=urls[0]),
+            server=Server(version=target.pushed.version, rest=forwarding.addresses[0]),
             descriptors=b"",
         )
         out, figures = run_load_test(request, python=python, scratch=scratch, started=started, heard=heard)

@@ -25,7 +25,7 @@ def test_the_role_has_what_a_run_of_the_shipped_overlays_uses():
     kinds = {(one["apiVersion"].rpartition("/")[0], one["kind"]) for one in objects}
     assert {kind for _, kind in kinds} >= {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     given = {(group, resource, verb) for group, resources, verbs in RULES for resource in resources for verb in verbs}
-    used = plan_rights({*kinds, ("", "ConfigMap")}, preview=True, metrics=True)
+    used = plan_rights({*kinds, ("", "ConfigMap")}, preview=True, metrics=True, forwards=True)
     assert {(right.group, right.resource, right.verb) for right in used} <= given
 
 

@@ -97,3 +97,9 @@ def test_a_bake_needs_the_pods_proxy():
     """IAM's name for it, without a cluster that could be asked."""
     assert "container.pods.proxy" in plan_permissions(KINDS, create=True, ready=False, metrics=True)
     assert "container.pods.proxy" not in plan_permissions(KINDS, create=True, ready=False)
+
+
+def test_a_load_over_grpc_needs_the_port_forward():
+    """IAM's name for it."""
+    assert "container.pods.portForward" in plan_permissions(KINDS, create=True, ready=False, forwards=True)
+    assert "container.pods.portForward" not in plan_permissions(KINDS, create=True, ready=False)

@@ -32,7 +32,8 @@ def test_each_address_forwards_to_its_service(release, http_server, connected):
     """Path and body arrive unchanged below the Service's path; the answer comes back."""
     server = http_server((200, '{"predictions": []}'))
     connected(server)
-    with forwarded(release.target, ROUTES) as urls:
+    with forwarded(release.target, ROUTES) as forwarding:
+        urls = forwarding.addresses
         assert post(f"{urls[0]}{PATH}", '{"instances":["ü"]}') == (200, '{"predictions": []}')
         post(f"{urls[1]}{PATH}")
     assert [(seen.path, seen.body) for seen in server.seen] == [
@@ -55,7 +56,8 @@ def test_another_path_is_not_forwarded(release, http_server, connected, path):
     """Another process on the worker could otherwise use the run's login for more than a prediction."""
     server = http_server((200, "{}"))
     connected(server)
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         raw = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
         raw.request("POST", path, "{}")
         assert raw.getresponse().status == 404
@@ -67,7 +69,8 @@ def test_only_post_is_forwarded(release, http_server, connected):
     """Nothing is read or deleted through it."""
     server = http_server((200, "{}"))
     connected(server)
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         for method in ("GET", "DELETE", "PUT"):
             raw = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
             raw.request(method, PATH)
@@ -79,7 +82,8 @@ def test_only_post_is_forwarded(release, http_server, connected):
 def test_it_listens_on_loopback_and_ends_with_its_block(release, http_server, connected):
     """Nobody else can ask through the run's login, and nobody can after the block."""
     connected(http_server((200, "{}")))
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         address = urlsplit(url)
         assert address.hostname == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):
@@ -90,21 +94,24 @@ def test_what_the_api_server_says_itself_is_a_bad_gateway(release, http_server, 
     """So that a report does not count it as an answer of the model server."""
     said = {"kind": "Status", "apiVersion": "v1", "message": "no endpoints available"}
     connected(http_server((503, json.dumps(said))))
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         assert post(url + PATH) == (502, "the API server: HTTP 503: no endpoints available")
 
 
 def test_the_models_own_status_comes_through(release, http_server, connected):
     """A refusal under load is the model server's."""
     connected(http_server((429, "busy")))
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         assert post(url + PATH) == (429, "busy")
 
 
 def test_an_api_server_that_is_gone_is_a_bad_gateway(release, closed_url, connected):
     """The test goes on and counts it."""
     connected(SimpleNamespace(url=closed_url))
-    with forwarded(release.target, ROUTES[:1]) as (url,):
+    with forwarded(release.target, ROUTES[:1]) as forwarding:
+        (url,) = forwarding.addresses
         assert post(url + PATH)[0] == 502
 
 

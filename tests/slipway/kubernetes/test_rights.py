@@ -6,7 +6,7 @@ import pytest
 import slipway
 from slipway.facts import ObjectRef
 from slipway.kubernetes.rights import APPLY_VERBS, Right, judge_rights, kinds_of_objects, kinds_of_refs, plan_rights
-from slipway.release import Bake, Gate, PrometheusQueries
+from slipway.release import Bake, Gate, LoadBounds, PrometheusQueries
 from slipway.verdict import Finding
 
 KINDS = (("", "Service"), ("apps", "Deployment"))
@@ -49,6 +49,14 @@ def test_a_bake_needs_the_pods_proxy():
     assert {str(right) for right in more if right.needed} == {"get pods/proxy"}
     queries = PrometheusQueries(conn_id="p", errors="e")
     assert [Gate(bake=bake).reads_pods for bake in (Bake(), Bake(prometheus=queries), None)] == [True, False, False]
+
+
+def test_a_load_over_grpc_forwards_ports_of_pods():
+    """Only then: an API server asks for the verb of the websocket's GET, and a newer one also for `create`."""
+    more = set(plan_rights(KINDS, forwards=True)) - set(plan_rights(KINDS))
+    assert {str(right) for right in more if right.needed} == {"get pods/portforward", "create pods/portforward"}
+    loads = (LoadBounds(rate_per_s=1, grpc_share=0.5), LoadBounds(rate_per_s=1), None)
+    assert [Gate(load=load).forwards_grpc for load in loads] == [True, False, False]
 
 
 @pytest.mark.parametrize("preview", [False, True])

@@ -26,7 +26,7 @@ def rounds(times_ms, *, at="release", reached=5.0, errors=None):
 def judge(times_ms, beside=(), *, bounds=BOUNDS, **how):
     """The verdict on these rounds."""
     figures = {"steps": [*rounds(times_ms, **how), *rounds(beside, at="beside")]}
-    return judge_all([judge_answers(bounds, figures), *judge_times(bounds, figures, NO_LIVE)])
+    return judge_all([judge_answers(bounds, figures, {}), *judge_times(bounds, figures, NO_LIVE)])
 
 
 def test_passes_within_all_limits():
@@ -100,8 +100,16 @@ def test_answers(kind, case):
     """A wrong answer fails whatever share of errors is allowed: no overload explains it."""
     allowed, outcome, words = case
     bounds = LoadBounds(rate_per_s=5, max_errors=allowed)
-    verdict = judge_answers(bounds, {"steps": rounds(EVEN, errors={kind: 1})})
+    verdict = judge_answers(bounds, {"steps": rounds(EVEN, errors={kind: 1})}, {})
     assert (verdict.outcome, words in verdict.reason) == (outcome, True), verdict.reason
+
+
+def test_what_was_lost_on_the_way_is_beside_the_missing_answers():
+    """It may be why they are missing; without a missing answer it does not matter."""
+    lost = {"pod/a: the websocket failed": 2}
+    missing = judge_answers(BOUNDS, {"steps": rounds(EVEN, errors={"gRPC UNAVAILABLE": 1})}, lost)
+    assert missing.reason.endswith(" allowed (lost on the way: 2 times pod/a: the websocket failed)")
+    assert "lost" not in judge_answers(BOUNDS, {"steps": rounds(EVEN)}, lost).reason
 
 
 @pytest.mark.parametrize(("reached", "outcome"), [(4.7, "pass"), (4.0, "fail")])

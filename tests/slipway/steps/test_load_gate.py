@@ -1,10 +1,13 @@
 """The load gate: what is asked of the preview and of the live release, and what is kept."""
 
+import base64
 import json
 import sys
 from dataclasses import asdict, replace
+from urllib.parse import urlsplit
 
 import pytest
+from forwarding_pods import ForwardingCluster, described
 
 from slipway.errors import GateFailed, LoadTestUnfinished
 from slipway.names import load_run_folder
@@ -27,6 +30,8 @@ for at, target in (("release", request["target"]), ("beside", request["beside"])
         continue
     url = f"{target['rest']}/v1/models/{target['model']}/versions/{target['version']}:predict"
     urllib.request.urlopen(urllib.request.Request(url, data=b"{}"), timeout=20).read()
+    if target["grpc"]:
+        urllib.request.urlopen(f"http://{target['grpc']}/{at}", timeout=20).read()
     p95 = P95[at]
     steps += [{"at": at, "round": number + 1, "sent": 50, "requests": 40, "seconds": 8, "reached_per_s": 5.0, "p50_ms": 1,
                "p95_ms": p95 + number % 2, "errors": {}} for number in range(request["plan"]["rounds"])]
@@ -48,13 +53,15 @@ def loaded(monkeypatch, tmp_path, store, export, case, http_server, connected, r
     server = http_server((200, json.dumps({**namespace, "predictions": []})))
     connected(server)
     golden = store.put_json({"cases": [asdict(case)]}, "golden.json")
+    (tmp_path / "descriptors").write_bytes(b"descriptors")
+    descriptors = store.put_file(tmp_path / "descriptors", "descriptors.bin")
 
     def load(bounds=BOUNDS, **p95_ms):
         program = tmp_path / "program.py"
         program.write_text(f"P95 = {p95_ms}\n{PROGRAM}")
         monkeypatch.setattr(load_program, "LOADER", program)
         asked = replace(release, gate=Gate(load=bounds))
-        made = replace(export, golden_uri=golden, version=8)
+        made = replace(export, golden_uri=golden, descriptors_uri=descriptors, version=8)
         return judge_preview_under_load(asked, made, "r2", python=sys.executable, started=lambda _: None)
 
     load.server, load.release = server, replace(release, gate=Gate(load=BOUNDS))
@@ -91,6 +98,25 @@ def test_without_a_comparison_the_live_release_gets_no_load(loaded, store, recor
     write_record(store, record_of("good"))
     loaded(LoadBounds(rate_per_s=5), release=90)
     assert [path.partition(":")[0] for path in services_asked(loaded.server)] == ["tfs-server-preview"]
+
+
+def test_over_grpc_the_pods_of_both_releases_are_asked(loaded, store, record_of, connected, http_server):
+    """Each through a port-forward; the program gets loopback addresses, and TF Serving's messages."""
+    write_record(store, record_of("good", release_id="r1"))
+    server = http_server((200, "{}"))
+    port = urlsplit(server.url).port
+    cluster = ForwardingCluster(
+        described("new", port, release_id="r2-preview"), described("old", port, release_id="r1")
+    )
+    connected(cluster)
+    found = loaded(replace(BOUNDS, grpc_share=0.5), release=90, beside=80)
+    cluster.stop()
+    assert found.verdict.outcome == "pass", found.verdict
+    assert [seen.path for seen in server.seen] == ["/release", "/beside"]
+    assert cluster.forwarded == ["new", "old"] * 2  # once before the load, to see whether it may
+    request = found.test.figures["request"]
+    assert all(request[at]["grpc"].startswith("127.0.0.1:") for at in ("target", "beside"))
+    assert (request["grpc_share"], base64.b64decode(request["descriptors"])) == (0.5, b"descriptors")
 
 
 def test_a_first_release_has_nothing_to_compare_with(loaded):
