@@ -13,6 +13,7 @@ from slipway.gke.preflight import artifact_repository, inspect_gke_target
 from slipway.kubernetes import client
 from slipway.model.target_settings import GkeSettings
 from slipway.records.record import write_record
+from slipway.release import LoadBounds
 from slipway.steps.rendering import render_release
 from slipway.target import GkeCluster, Target
 
@@ -206,6 +207,15 @@ def test_what_only_the_last_release_had_needs_rights(google, asked, store, recor
     monkeypatch.setattr("slipway.gke.preflight.inspect_rights", lambda *arguments: seen.append(arguments[2:]) or [])
     inspect_gke_target(asked)
     assert seen == [((INGRESS,),)]
+
+
+def test_a_load_over_grpc_needs_the_permission_of_a_port_forward(google, asked):
+    """Without a cluster the project is asked; without a share of gRPC the permission is not needed."""
+    google.project.missing = ["container.pods.portForward"]
+    assert outcomes(inspect_gke_target(asked)) == []
+    over_grpc = replace(asked, gate=replace(asked.gate, load=LoadBounds(rate_per_s=1, grpc_share=0.5)))
+    [(outcome, words)] = outcomes(inspect_gke_target(over_grpc))
+    assert (outcome, words.partition(" on ")[0]) == ("missing", "no permission container.pods.portForward")
 
 
 def test_quota_is_not_checked_if_autopilot(google, asked):

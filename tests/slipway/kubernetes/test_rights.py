@@ -1,11 +1,21 @@
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import slipway
 from slipway.facts import ObjectRef
-from slipway.kubernetes.rights import APPLY_VERBS, Right, judge_rights, kinds_of_objects, kinds_of_refs, plan_rights
+from slipway.kubernetes.rights import (
+    APPLY_VERBS,
+    Right,
+    inspect_rights,
+    judge_rights,
+    kinds_of_objects,
+    kinds_of_refs,
+    plan_rights,
+)
 from slipway.release import Bake, Gate, LoadBounds, PrometheusQueries
 from slipway.verdict import Finding
 
@@ -57,6 +67,17 @@ def test_a_load_over_grpc_forwards_ports_of_pods():
     assert {str(right) for right in more if right.needed} == {"get pods/portforward", "create pods/portforward"}
     loads = (LoadBounds(rate_per_s=1, grpc_share=0.5), LoadBounds(rate_per_s=1), None)
     assert [Gate(load=load).forwards_grpc for load in loads] == [True, False, False]
+
+
+def test_the_connection_is_asked_about_port_forwards_if_the_model_file_needs_them(release, http_server, connected):
+    """One access review for each verb, and none without a share of gRPC."""
+    server = http_server((200, json.dumps({"metadata": {"uid": "u"}, "spec": {}, "status": {"allowed": True}})))
+    connected(server)
+    for share, verbs in ((0, []), (0.5, ["get", "create"])):
+        del server.seen[:]
+        inspect_rights(replace(release, gate=Gate(load=LoadBounds(rate_per_s=1, grpc_share=share))), [])
+        reviews = [json.loads(seen.body)["spec"]["resourceAttributes"] for seen in server.seen if seen.method == "POST"]
+        assert [one["verb"] for one in reviews if one.get("subresource") == "portforward"] == verbs
 
 
 @pytest.mark.parametrize("preview", [False, True])
