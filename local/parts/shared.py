@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import settings as at
-from local.builds.binary import build_binary, build_metrics_server
+from local.builds.binary import build_binary, build_program
 from local.builds.environments import environment_path
 from local.errors import StandError
 from local.parts import checkout, cluster, engine, leftovers, metrics
@@ -125,7 +125,7 @@ def _start_cluster(settings: Settings, binary: Path) -> None:
 def start_metrics(settings: Settings, binary: Path) -> None:
     """Build and start metrics-server: from now on the autoscalers of all checkouts scale."""
     with step("metrics-server") as note:
-        build_metrics_server(settings, note)
+        build_program(settings, metrics.NAME, note)
         metrics.start_metrics(settings, supervisor(settings), cluster.kubectl_command(settings, binary))
 
 

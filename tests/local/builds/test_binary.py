@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from local.builds.binary import metrics_server_path, sources_id, stamp_flags
+from local.builds.binary import program_path, sources_id, stamp_flags
 from local.settings import read_settings
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -19,7 +19,7 @@ def test_other_sources_are_built_again(tmp_path):
 
 def test_the_path_of_metrics_server_is_known_before_it_is_built():
     """The supervisor is configured with it, and only `up --metrics` builds it."""
-    path = metrics_server_path(read_settings({"SLIPWAY_CACHE": "/cache"}, CHECKOUT))
+    path = program_path(read_settings({"SLIPWAY_CACHE": "/cache"}, CHECKOUT), "metrics-server")
     assert path == Path(f"/cache/metrics-server-{sources_id(CHECKOUT / 'local' / 'metrics-server')}/metrics-server")
 
 
