@@ -113,6 +113,7 @@ lock:  ## update the lock files from the short lists
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile include/load/requirements.in -o include/load/requirements.txt; \
+	$$compile include/onnx_server/requirements.in -o include/onnx_server/requirements.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
 

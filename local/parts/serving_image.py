@@ -105,8 +105,7 @@ def has_image(host: str, reference: str) -> bool:
 
 def program_id(settings: Settings) -> str:
     """The hash of all inputs of the stand-in."""
-    folder = settings.checkout / "local" / "serving"
-    parts = [where.encode() + path.read_bytes() for where, path in program_files(folder).items()]
+    parts = [where.encode() + path.read_bytes() for where, path in program_files(settings.checkout).items()]
     return content_id(packages_id(settings).encode() + b"".join(parts) + LABEL_TEXT.encode())
 
 
@@ -121,14 +120,21 @@ def base_id() -> str:
     return content_id(f"{DEBIAN} {DEBIAN_PACKAGES}".encode())
 
 
-def program_files(folder: Path) -> dict[str, Path]:
+def program_files(checkout: Path) -> dict[str, Path]:
     """The server's files by their path in the image. Program and entrypoint have the paths of the real image."""
-    modules = sorted((folder / "model_server").glob("*.py"))
+    folder = checkout / "local" / "serving"
+    packages = (folder / "model_server", checkout / "include" / "onnx_server" / "serving_protocol")
     return {
         "usr/bin/tensorflow_model_server": folder / "tensorflow_model_server.py",
         "usr/bin/tf_serving_entrypoint.sh": folder / "tf_serving_entrypoint.sh",
-        **{f"{SITE_PACKAGES[1:]}/model_server/{path.name}": path for path in modules},
+        **{f"{SITE_PACKAGES[1:]}/{place}": path for package in packages for place, path in package_files(package)},
     }
+
+
+def package_files(package: Path) -> list[tuple[str, Path]]:
+    """The files of a Python package, each with its place among the packages."""
+    kinds = (".py", ".bin")  # no caches of bytecode, which differ between machines
+    return [(f"{package.name}/{path.name}", path) for path in sorted(package.iterdir()) if path.suffix in kinds]
 
 
 def build_stand_in(settings: Settings, host: str, reference: str, note: Note) -> None:
@@ -137,9 +143,9 @@ def build_stand_in(settings: Settings, host: str, reference: str, note: Note) ->
         note("in the engine already")
         return
     packages = _build_packages(settings, host)
-    container = _create(host, packages, _compile(f"{SITE_PACKAGES}/model_server"))
+    container = _create(host, packages, _compile(f"{SITE_PACKAGES}/model_server", f"{SITE_PACKAGES}/serving_protocol"))
     try:
-        _put(host, container, "/", _program_layer(settings.checkout / "local" / "serving"))
+        _put(host, container, "/", _program_layer(settings.checkout))
         _run(host, container)
         _commit(host, container, reference, stand_in_config())
     finally:
@@ -204,19 +210,19 @@ def _build_packages(settings: Settings, host: str) -> str:
     return image
 
 
-def _compile(folder: str) -> dict[str, object]:
-    """A container's configuration that compiles a folder's modules to bytecode, since a pod's file system is read-only."""
-    return {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", folder]}
+def _compile(*folders: str) -> dict[str, object]:
+    """A container's configuration that compiles folders' modules to bytecode, since a pod's file system is read-only."""
+    return {"Cmd": ["python3", "-m", "compileall", "-q", "-j", "2", *folders]}
 
 
-def _program_layer(folder: Path) -> Iterator[bytes]:
+def _program_layer(checkout: Path) -> Iterator[bytes]:
     """The server's files and an empty folder for models, as a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         models = tarfile.TarInfo("models")
         models.type, models.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(models)
-        for where, path in program_files(folder).items():
+        for where, path in program_files(checkout).items():
             content = path.read_bytes()
             entry = tarfile.TarInfo(where)
             entry.size, entry.mode = len(content), 0o755

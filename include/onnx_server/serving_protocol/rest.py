@@ -3,23 +3,23 @@
 Requests and responses follow model_servers/http_rest_api_handler.cc and http_rest_api_util.cc (2.20.0).
 """
 
-import asyncio
+import contextlib
 import re
 import socket
-import threading
 import time
 import urllib.parse
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 import uvicorn
 from google.protobuf import json_format
-from tensorflow_serving.apis import get_model_metadata_pb2
 
 from . import metrics
 from .json_tensors import answer_of, inputs_of, parse_body, written
-from .models import Versions
+from .messages import STATE_NAMES, SignatureDefMap
+from .versions import Versions
 from .words import CODE_NAMES, HTTP_STATUS, ServingError, invalid, log
 
 MODEL = r"(?P<name>[^/:]+)"
@@ -32,17 +32,20 @@ LARGEST_UNPACKED = 100 * 1024 * 1024  # bytes of a decompressed gzip body
 IDLE_S = 600  # an idle kept-alive connection is closed after this
 
 Answer = tuple[int, str, bytes]
+# Runs a prediction outside of the event loop, until the deadline by time.monotonic() if there is one. Raises ServingError.
+Execute = Callable[[Callable[[], bytes], float | None], Awaitable[bytes]]
 
 
 class Rest:
-    """Answers requests, each in a thread of a bounded pool."""
+    """Answers requests: predictions wherever `execute` runs them, everything else at once."""
 
-    def __init__(self, versions: Versions, *, threads: int, timeout_ms: int, metrics_path: str | None) -> None:
-        """Serve these versions; serve metrics only if they have a path."""
+    def __init__(self, versions: Versions, execute: Execute, *, timeout_ms: int, metrics_path: str | None) -> None:
+        """Serve these versions; serve metrics only if they have a path. A prediction takes at most `timeout_ms`, if not 0."""
         self._versions = versions
-        self._timeout_ms = max(timeout_ms, 0)
+        self._execute = execute
+        self._timeout_s = max(timeout_ms, 0) / 1000
         self._metrics_path = metrics_path
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
+        self.is_leaving = False  # a server that is about to end is no longer ready, and closes its connections
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one HTTP request of ASGI."""
@@ -50,30 +53,37 @@ class Rest:
         target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
         encoding = b"".join(value for name, value in scope["headers"] if name == b"content-encoding")
         body = await _received(receive)
-        status, kind, data = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._answer, scope["method"], target, unpacked(body) if b"gzip" in encoding else body
-        )
+        status, kind, data = await self._answer(scope["method"], target, body, is_packed=b"gzip" in encoding)
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(data))]
+        if self.is_leaving:
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": data})
 
-    def _answer(self, method: str, target: str, body: bytes) -> Answer:
+    async def _answer(self, method: str, target: str, body: bytes, *, is_packed: bool) -> Answer:
         if self._metrics_path and target.partition("?")[0] == self._metrics_path:
             if target != self._metrics_path:
                 return 400, "text/plain", f"Unexpected path: {target}. Should be {self._metrics_path}".encode()
             return 200, "text/plain", metrics.page()
         if not SERVED.fullmatch(target):
             return 404, "text/html", b"<html><head><title>404 Not Found</title></head><body></body></html>"
-        return self._api_answer(method, target, body)
-
-    def _api_answer(self, method: str, target: str, body: bytes) -> Answer:
         began = time.monotonic()
         match = (STATUS if method == "GET" else PREDICTION).fullmatch(target) if method in {"GET", "POST"} else None
         model = urllib.parse.unquote(match["name"] or "") if match else ""
         verb = match["verb"] if match and method == "POST" else ""
         code = "OK"
         try:
-            data = self._dispatch(method, target, match, model, body)
+            data: bytes
+            if match is None:
+                _refuse_malformed(method, target)
+            elif method == "GET":
+                data = self._describe(_asked(match), metadata=match["metadata"] == "metadata")
+            elif verb == "predict":
+                deadline_s = began + self._timeout_s if self._timeout_s else None
+                predict = partial(self._predict, _asked(match), body, is_packed=is_packed, deadline_s=deadline_s)
+                data = await self._execute(predict, deadline_s)
+            else:
+                _refuse_verb(method, target, verb)
             metrics.REQUEST_LATENCY.add((time.monotonic() - began) * 1e6, model, verb, "REST")
         except ServingError as error:
             code, data = error.code, written({"error": error.message})
@@ -83,33 +93,51 @@ class Rest:
         metrics.REQUESTS.add(model, code)
         return HTTP_STATUS[code], "application/json", data
 
-    def _dispatch(self, method: str, target: str, match: re.Match[str] | None, model: str, body: bytes) -> bytes:
-        if match is None:
-            raise invalid(f"Malformed request: {method} {target}")
-        version = _version(match["version"])
-        label = urllib.parse.unquote(match["label"] or "")
-        if method == "POST" and match["verb"] == "predict":
-            return self._predict(model, version, label, body)
-        if method == "POST" and match["verb"] in {"classify", "regress"}:
-            raise ServingError("UNIMPLEMENTED", f"{match['verb']} is not imitated by this stand-in: only predict is")
-        if method == "POST":
-            raise invalid(f"Malformed request: {method} {target}")
-        if not model:
+    def _describe(self, asked: "Asked", *, metadata: bool) -> bytes:
+        if not asked.model:
             raise invalid("Missing model name in request.")
-        if match["metadata"] == "metadata":
-            return written(metadata(self._versions, model, version, label))
-        return written(status(self._versions, model, version))
+        if metadata:
+            return written(metadata_of(self._versions, asked))
+        if self.is_leaving:
+            raise ServingError("UNAVAILABLE", "The server is about to end.")
+        return written(status_of(self._versions, asked))
 
-    def _predict(self, name: str, version: int | None, label: str, body: bytes) -> bytes:
-        request = parse_body(body)
-        model = self._versions.find(name, version, label)
+    def _predict(self, asked: "Asked", body: bytes, *, is_packed: bool, deadline_s: float | None) -> bytes:
+        request = parse_body(unpacked(body) if is_packed else body)
+        model = self._versions.find(asked.model, asked.version, asked.label)
         signature_name = request.get("signature_name", "")
         try:
             signature = model.signature(signature_name)
         except ServingError as error:
             raise invalid(f'Serving signature name: "{signature_name}" not found in signature def') from error
-        outputs = model.predict(signature_name, inputs_of(request, signature), timeout_ms=self._timeout_ms)
+        outputs = model.predict(signature_name, inputs_of(request, signature), deadline_s=deadline_s)
         return answer_of(outputs, rows="instances" in request)
+
+
+def _refuse_malformed(method: str, target: str) -> NoReturn:
+    raise invalid(f"Malformed request: {method} {target}")
+
+
+def _refuse_verb(method: str, target: str, verb: str) -> NoReturn:
+    if verb not in {"classify", "regress"}:  # the verbs are lower case, unlike the rest of the path
+        _refuse_malformed(method, target)
+    raise ServingError("UNIMPLEMENTED", f"{verb} is not supported here: only predict is")
+
+
+class Asked(NamedTuple):
+    """Which model a request is about."""
+
+    model: str
+    version: int | None
+    label: str
+
+
+def _asked(match: re.Match[str]) -> Asked:
+    text = match["version"]
+    if text is not None and int(text) > LARGEST_VERSION:
+        raise invalid(f"Failed to convert version: {text} to numeric.")
+    version = int(text) if text is not None else None
+    return Asked(urllib.parse.unquote(match["name"] or ""), version, urllib.parse.unquote(match["label"] or ""))
 
 
 async def _received(receive: Any) -> bytes:
@@ -131,35 +159,27 @@ def unpacked(body: bytes) -> bytes:
     return content if unpacker.eof else b""
 
 
-def _version(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if int(text) > LARGEST_VERSION:
-        raise invalid(f"Failed to convert version: {text} to numeric.")
-    return int(text)
-
-
-def status(versions: Versions, name: str, version: int | None) -> dict[str, Any]:
+def status_of(versions: Versions, asked: Asked) -> dict[str, Any]:
     """The body of a status response: all versions, or the requested one. A label selects nothing."""
     return {
         "model_version_status": [
             {
                 "version": str(entry.version),
-                "state": type(entry).State.Name(entry.state),
+                "state": STATE_NAMES[entry.state],
                 "status": {
                     "error_code": CODE_NAMES[entry.status.error_code],
                     "error_message": entry.status.error_message,
                 },
             }
-            for entry in versions.status(name, version).model_version_status
+            for entry in versions.status(asked.model, asked.version).model_version_status
         ]
     }
 
 
-def metadata(versions: Versions, name: str, version: int | None, label: str) -> dict[str, Any]:
+def metadata_of(versions: Versions, asked: Asked) -> dict[str, Any]:
     """The body of a metadata response: the model's name and version, and its signatures."""
-    model = versions.find(name, version, label)
-    signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=model.signatures)
+    model = versions.find(asked.model, asked.version, asked.label)
+    signatures = SignatureDefMap(signature_def=model.signatures)
     return {
         "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
         "metadata": {
@@ -170,24 +190,33 @@ def metadata(versions: Versions, name: str, version: int | None, label: str) -> 
     }
 
 
-def start_rest(app: Rest, port: int) -> None:
-    """Listen in a thread. If the port is in use, the server runs without REST, as the real one does."""
+class _Server(uvicorn.Server):
+    """Leaves the signals to the program."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture nothing."""
+        yield
+
+
+def rest_server(app: Rest) -> uvicorn.Server:
+    """The HTTP server of the application. Whoever runs it gives it its socket."""
+    config = uvicorn.Config(
+        app, loop="asyncio", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=IDLE_S,
+    )  # fmt: skip
+    return _Server(config)
+
+
+def listening(port: int) -> socket.socket | None:
+    """A socket of the port on all interfaces, since clients reach a pod by its own address; None if the port is in use.
+
+    The server then runs without REST, as the real one does.
+    """
     try:
-        listening = _listening(port)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+        return socket.create_server(("0.0.0.0", port), backlog=1024)  # noqa: S104
     except OSError as error:
         log(f"Failed to start HTTP Server at localhost:{port}: {error}. Next: choose a free one with --rest_api_port.")
-        return
-    config = uvicorn.Config(
-        app, loop="asyncio", http="h11", ws="none", lifespan="off", interface="asgi3", log_config=None,
-        access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=IDLE_S,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    threading.Thread(target=server.run, args=([listening],), name="rest-loop", daemon=True).start()
-    log(f"Exporting HTTP/REST API at:localhost:{port} ...")
-
-
-def _listening(port: int) -> socket.socket:
-    """A socket on all interfaces, since clients reach a pod by its own address."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
-    return socket.create_server(("0.0.0.0", port), backlog=1024)  # noqa: S104
+        return None
