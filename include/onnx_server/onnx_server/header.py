@@ -62,7 +62,8 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _png(data: bytes) -> Header:
-    return Header(PNG, number(data, 20, 4, "big"), number(data, 16, 4, "big"))
+    height, width = (int.from_bytes(data[at : at + 4].ljust(4, b"\0"), "big", signed=True) for at in (20, 16))
+    return Header(PNG, height, width)  # negative ones are invalid, as in the graph
 
 
 def _gif(data: bytes) -> Header:

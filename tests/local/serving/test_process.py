@@ -97,7 +97,7 @@ def test_server_waits_for_a_version_with_closed_ports(start_stand_in, digits_exp
     assert is_answering(server)
     log = server.log.read_text()
     assert "Successfully loaded servable version digits-vit 12" in log
-    assert "accepted but not imitated: --enable_profiler" in log
+    assert "accepted without effect: --enable_profiler" in log
 
 
 def test_largest_version_is_served(stand_in):
