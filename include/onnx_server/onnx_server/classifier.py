@@ -23,6 +23,7 @@ from .session import Session
 
 MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
 BASE64, RAW, TOP_K = "serving_default", "raw_bytes", "top_k"
+AT_ONCE = 32  # images of a request that are in memory as pixels: a large request takes no more than that
 INPUTS = {BASE64: "string_input", RAW: "image_bytes", TOP_K: "image_bytes"}
 
 # From the pixels of a batch to the probabilities, until the deadline by time.monotonic().
@@ -50,24 +51,28 @@ class Classifier:
     ) -> list[np.ndarray]:
         """The outputs with these names. Raises ServingError."""
         files = _texts(INPUTS[signature], inputs)
-        pixels, reasons = self._read(files, is_base64=signature == BASE64, deadline_s=deadline_s)
-        good = [place for place, reason in enumerate(reasons) if not reason]
         chances = np.zeros((len(files), len(self._labels)), np.float32)
-        if good:
-            chances[good] = self._run_pixels(pixels if len(good) == len(files) else pixels[good], deadline_s)
+        reasons = [""] * len(files)
+        for first in range(0, len(files), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            pixels = self._read(files[part], first, reasons, is_base64=signature == BASE64, deadline_s=deadline_s)
+            good = [place for place in range(len(pixels)) if not reasons[first + place]]
+            if good:
+                chances[part][good] = self._run_pixels(pixels if len(good) == len(pixels) else pixels[good], deadline_s)
         outputs = self._best(chances) if signature == TOP_K else self._single(chances)
         for place, reason in enumerate(reasons):
             if reason:
                 _mark(outputs, place, reason)
         return [outputs[name] for name in names]
 
-    def _read(self, files: list[bytes], *, is_base64: bool, deadline_s: float | None) -> tuple[np.ndarray, list[str]]:
-        """The pixels of all files, and for each an empty text or why it has no answer.
+    def _read(
+        self, files: list[bytes], first: int, reasons: list[str], *, is_base64: bool, deadline_s: float | None
+    ) -> np.ndarray:
+        """The pixels of these files. `first` is the place of the first one; `reasons` gets why one has no answer.
 
         If bad images are not marked, the first one is INVALID_ARGUMENT for the whole request.
         """
         pixels = np.empty((len(files), *self.shape), np.float32)
-        reasons = [""] * len(files)
         for place, file in enumerate(files):
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise too_late()
@@ -76,9 +81,9 @@ class Classifier:
                 self._preprocess.apply(image, pixels[place])
             except BadImage as bad:
                 if not self._description.marks_bad_images:
-                    raise invalid(f"image {place + 1} {bad}") from bad
-                reasons[place] = str(bad)
-        return pixels, reasons
+                    raise invalid(f"image {first + place + 1} {bad}") from bad
+                reasons[first + place] = str(bad)
+        return pixels
 
     def _single(self, chances: np.ndarray) -> dict[str, np.ndarray]:
         return {"label": self._labels[chances.argmax(axis=1)], "confidence": chances.max(axis=1)}

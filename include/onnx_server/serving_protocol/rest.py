@@ -3,6 +3,7 @@
 Requests and responses follow model_servers/http_rest_api_handler.cc and http_rest_api_util.cc (2.20.0).
 """
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -87,6 +88,10 @@ class Rest:
             metrics.REQUEST_LATENCY.add((time.monotonic() - began) * 1e6, model, verb, "REST")
         except ServingError as error:
             code, data = error.code, written({"error": error.message})
+        except asyncio.CancelledError:
+            if not self.is_leaving:
+                raise
+            code, data = "UNAVAILABLE", written({"error": "The server ended before the request was answered."})
         except Exception as error:
             log(f"{method} {target}: {type(error).__name__}: {error}")
             code, data = "INTERNAL", written({"error": f"{type(error).__name__}: {error}"})
