@@ -76,6 +76,8 @@ def render_table(status: Mapping[str, Any]) -> str:
         ("artifact store", status["store"]),
         ("exporter", status["exporter_python"]),
     ]
+    if onnx := status.get("onnx_serving_image"):
+        rows.append(("ONNX server", onnx))
     rows += [
         (f"model {name}", f"{where['rest']}  grpc {where['grpc']}")
         for name, where in sorted(status["endpoints"].items())

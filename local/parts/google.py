@@ -183,7 +183,9 @@ def answers(slot: Slot) -> bool:
         connection.close()
 
 
-def render_environment(settings: Settings, slot: Slot, serving_image: str | None) -> dict[str, str]:
+def render_environment(
+    settings: Settings, slot: Slot, serving_image: str | None, onnx_serving_image: str
+) -> dict[str, str]:
     """The variables that make the unmodified provider use the emulator: universe, key, and certificate authorities."""
     where = folder(settings)
     bundle = str(where / "bundle.pem")
@@ -207,6 +209,7 @@ def render_environment(settings: Settings, slot: Slot, serving_image: str | None
     if has_token_registry(settings):
         environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"] = f"{token_registry(slot)}/{settings.namespace}"
         environment["AIRFLOW_VAR_SLIPWAY_REGISTRY_CONN_ID"] = "google_cloud_default"
+        environment["AIRFLOW_VAR_SLIPWAY_ONNX_SERVING_IMAGE"] = in_token_registry(slot, onnx_serving_image)
         if serving_image:
             environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = in_token_registry(slot, serving_image)
     return environment
