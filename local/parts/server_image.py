@@ -13,7 +13,7 @@ import sys
 import tarfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from local.builds.environments import build_uv, content_id
@@ -45,8 +45,10 @@ class ServerImage:
     not_run: tuple[str, ...] = ()  # folders of packages that the server does not need
     packages: tuple[str, ...] = ()  # folders that become packages in the image
     programs: Mapping[str, str]  # paths in the image, and the files that are put there
+    entrypoint: str  # its path in the image
     environment: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""  # root if empty
+    labels: Mapping[str, str]
 
     def files(self, checkout: Path) -> dict[str, Path]:
         """The program's files, by their path in the image."""
@@ -58,11 +60,12 @@ class ServerImage:
         return found
 
     def config(self) -> dict[str, object]:
-        """The image's configuration: that of TensorFlow Serving's image, and labels."""
+        """The image's configuration: that of TensorFlow Serving's image, with another entrypoint and labels."""
         return {
-            "Entrypoint": ["/usr/bin/tf_serving_entrypoint.sh"],
+            "Entrypoint": [self.entrypoint],
             "Env": [PATH, "MODEL_BASE_PATH=/models", "MODEL_NAME=model", *self.environment],
             "ExposedPorts": {"8500/tcp": {}, "8501/tcp": {}},
+            "User": self.user,
             "Labels": dict(self.labels),
         }
 

@@ -29,14 +29,21 @@ STAND_IN = ServerImage(
         "/usr/bin/tensorflow_model_server": "local/serving/tensorflow_model_server.py",
         "/usr/bin/tf_serving_entrypoint.sh": "local/serving/tf_serving_entrypoint.sh",
     },
+    entrypoint="/usr/bin/tf_serving_entrypoint.sh",
     labels={"slipway.stand-in": "a stand-in for tensorflow/serving, built from local/serving"},
 )
-ONNX_SERVER = ServerImage(
+ONNX_SERVER = ServerImage(  # as include/onnx_server/Dockerfile makes it
     name="onnx-server",
     lock="include/onnx_server/requirements.txt",
     packages=("include/onnx_server/onnx_server", PROTOCOL),
-    programs={},
-    labels={"slipway.runtime": "onnxruntime"},  # as include/onnx_server/Dockerfile
+    programs={
+        "/usr/local/bin/onnx_model_server": "include/onnx_server/onnx_model_server.py",
+        "/usr/local/bin/onnx_serving_entrypoint.sh": "include/onnx_server/onnx_serving_entrypoint.sh",
+    },
+    entrypoint="/usr/local/bin/onnx_serving_entrypoint.sh",
+    environment=("PYTHONDONTWRITEBYTECODE=1",),
+    user="1000",
+    labels={"slipway.runtime": "onnxruntime"},
 )
 
 
