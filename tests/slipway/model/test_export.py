@@ -110,6 +110,14 @@ PARITY = {"images": 32, "labels_equal": 32, "largest_difference": 0.00001, "larg
 CARD = {"parity": PARITY, "parameters": 181_194, "bytes": 2_000_000, "measured": {"seconds": 5}}
 
 
+def test_model_is_taken_from_the_folder_of_its_runtime(release, store, results):
+    """Each exporter names its model's folder; what is in it is opaque, and has the same number for the same content."""
+    before = keep_export(release, results, store)
+    (results / "savedmodel").rename(results / "model")
+    kept = keep_export(replace(release, runtime="onnxruntime"), results, store)
+    assert (kept.version, kept.content_hash) == (before.version, before.content_hash)
+
+
 def test_kept_export_can_be_read_by_its_uris(release, store, results, tmp_path):
     """All results of the exporter are in the store under their version, the golden requests unchanged."""
     kept = keep_export(release, results, store)
