@@ -88,7 +88,9 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     if google.emulated(settings):
         google.share_layers(settings, image.reference)
     if serving_image.onnx_requested(settings):
-        serving_image.provide_onnx(settings, parts)
+        onnx = serving_image.provide_onnx(settings, parts)
+        if google.emulated(settings):
+            google.share_layers(settings, onnx)
         with step("ONNX environment") as note:
             note(str(build_environment(settings, "onnx")))
     with step("model environment") as note:

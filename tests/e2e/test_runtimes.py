@@ -125,6 +125,25 @@ def test_1_a_model_changes_to_onnx_runtime(harness):
 
 
 @pytest.mark.alongside
+@pytest.mark.parametrize(
+    ("runtime", "base", "said"),
+    [
+        ("onnxruntime", "serving_image", "says tensorflow, and serving.runtime is onnxruntime"),
+        ("tensorflow", "onnx_serving_image", "says onnxruntime, and serving.runtime is tensorflow"),
+    ],
+)
+def test_1b_a_base_image_of_the_other_runtime_is_refused(harness, runtime, base, said):
+    """`resolve` says so in one line, before anything is exported."""
+    before = harness.serves()
+    with harness.changed(serving__runtime=runtime, image__base=harness.stand[base]):
+        run = harness.run(green=None)
+    assert not run.green
+    assert f"its label slipway.runtime {said}. Next: " in run.log
+    assert "exporter:" not in run.log
+    assert harness.serves() == before
+
+
+@pytest.mark.alongside
 def test_2_and_back_to_tensorflow(harness):
     """The export is found in the store, under the version that it had: nothing is exported again."""
     choose(harness, "tensorflow")

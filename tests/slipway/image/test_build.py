@@ -7,6 +7,7 @@ from slipway.facts import Card
 from slipway.image.build import (
     IMAGE_LABEL_BUILD,
     Owner,
+    build_image,
     ensure_image,
     image_build_key,
     plan_image_changes,
@@ -63,6 +64,13 @@ def test_base_of_another_runtime_is_refused(labels, runtime, variable):
         InputRefused, match=rf"^base image r/base@sha256:1: its label slipway\.runtime says .*{variable}"
     ):
         check_base(engine, "r/base@sha256:1", RUNTIMES[runtime])
+
+
+def test_no_image_is_made_on_a_base_of_another_runtime(release, export):
+    """The engine that builds may be another than the one that `resolve` asked, which did not have the image."""
+    engine = EngineWith("sha256:a", labels={"slipway.runtime": "onnxruntime"})
+    with pytest.raises(InputRefused, match=r"^base image tensorflow/serving@sha256:2+: .*Next: "):
+        build_image(engine, release, export)
 
 
 def test_changes_set_only_the_model_and_labels(release, export):
