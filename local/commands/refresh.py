@@ -19,7 +19,7 @@ PARSED_S = 900  # the DAG processor finds a new file within seconds; on a busy m
 POLL_S = 1
 ANSWER_S = 300
 LOG_LINES = 12
-ONNX = re.compile(r"\bruntime:\s*onnxruntime\b")  # in a model file
+ONNX = re.compile(r"^[^#\n]*\bruntime:\s*onnxruntime\b", re.MULTILINE)  # in a model file, not in a comment
 ENDED = frozenset({"success", "failed"})
 INVALID_PARAM = re.compile(
     r"Invalid input for param (?P<name>\w+): (?P<words>.*)"

@@ -28,7 +28,7 @@ def test_model_of_onnx_runtime_needs_a_stand_that_has_it(model, is_prepared):
     text = (SERVED / f"{model}.yaml").read_text()
     require_server(model, text, {"onnx_serving_image": "127.0.0.1:28500/slipway/onnx-server:1"})
     if is_prepared:
-        require_server(model, text, {"onnx_serving_image": None})
+        require_server(model, f"{text}# serving: {{runtime: onnxruntime}}\n", {"onnx_serving_image": None})
         return
     with pytest.raises(StandError, match=r"^model digits-onnx: .*Next: python3 -m local up --onnx$"):
         require_server(model, text, {"onnx_serving_image": None})
