@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report bench-model
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report bench-model
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -24,6 +24,11 @@ demo-gke:  ## the same on a GKE cluster that the run creates, against an emulato
 	@$(STAND) up --gke
 	@$(STAND) refresh digits-vit-gke $(if $(FORCE),--force)
 	@$(STAND) look digits-vit-gke
+
+demo-onnx:  ## the digits on ONNX Runtime; the first time builds its server's image and the exporter's six gigabytes
+	@$(STAND) up --onnx
+	@$(STAND) refresh digits-onnx $(if $(FORCE),--force)
+	@$(STAND) look digits-onnx
 
 up:  ## start engine, registry, cluster and Airflow on this machine
 	@$(STAND) up
@@ -75,7 +80,7 @@ test:  ## start the stand, then run lint, types and every test except the slow o
 	(tests "tests that need the stand alone" "alone" tests/e2e tests/local) || failed=1; exit $$failed
 
 test-slow:  ## run the tests that take minutes and seldom fail, on the stand
-	@$(STAND) up --gke && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
+	@$(STAND) up --gke --onnx && $(DEV)/python -m pytest --durations=15 -m "slow and not faults"
 
 test-all:  ## run make test, the slow tests and the faults, one after another
 	@failed=0; for part in test test-slow test-faults; do \
@@ -116,7 +121,9 @@ lock:  ## update the lock files from the short lists
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile include/load/requirements.in -o include/load/requirements.txt; \
+	$$compile include/onnx_server/requirements.in -o include/onnx_server/requirements.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
+	$$compile --override include/onnx_model/overrides.txt include/onnx_model/requirements.in -o include/onnx_model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
 
 audit:  ## check the lock files for known vulnerabilities; fails if a package was skipped

@@ -33,7 +33,7 @@ DOC = """
 **resolve** pins the revision and the base image. **plan** finds out what has changed since the live release and skips what is not
 needed. If the model file names a GKE cluster, **preflight** asks Google whether the run can do its work, and **create cluster**
 finds or creates it while the image is built.
-**export** writes the SavedModel; **build image**, **smoke test** and **push** ship it. **preview** runs it next to the live
+**export** writes the model that is served; **build image**, **smoke test** and **push** ship it. **preview** runs it next to the live
 release, where no user's request reaches it, and the **preview gate** sends it the golden requests there (unless the model file
 says `strategy: rolling`). **preview load** sends it as many requests as the model file's `gate.load` says. **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
 inconclusive.

@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     raised.add_argument(
         "--metrics", action="store_true", help="also start metrics-server, until `down`: the autoscalers then scale"
     )
+    raised.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also build what models with `serving.runtime: onnxruntime` need: a server's image, and six gigabytes for the exporter",
+    )
     shown = commands.add_parser("status", help="print where each part is")
     shown.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands.add_parser("doctor", help="check each part and name the next command for what is broken")
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
     from local.commands.up import bring_up  # commands load only what they need
 
-    bring_up(settings, with_gke=arguments.gke, with_metrics=arguments.metrics)
+    bring_up(settings, with_gke=arguments.gke, with_metrics=arguments.metrics, with_onnx=arguments.onnx)
     return 0
 
 

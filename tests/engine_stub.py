@@ -37,7 +37,9 @@ class EngineStub:
                     )
                 if self.path.endswith("/_ping"):
                     return self.answer("OK")
-                return self.answer({"ApiVersion": "1.44", "MinAPIVersion": "1.24", "Descriptor": {"digest": DIGEST}})
+                return self.answer(
+                    {"ApiVersion": "1.44", "MinAPIVersion": "1.24", "Descriptor": {"digest": DIGEST}, "Config": {}}
+                )
 
             do_HEAD = do_GET  # noqa: N815 - the names are http.server's
 

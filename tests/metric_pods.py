@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from small_server import start_server, stop_server
 
-from local.serving.model_server.metrics import LATENCY_US, Counter, Sampler
+from serving_protocol.metrics import LATENCY_US, Counter, Sampler
 
 MODEL = "digits-vit"
 PREDICTED = json.dumps({"predictions": [{"label": "3", "confidence": 0.95}]})

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SIGNATURE = "serving_default"
+from golden import SIGNATURE
+
 SERVICES = (
     "tensorflow_serving/apis/prediction_service.proto",
     "tensorflow_serving/apis/model_service.proto",
@@ -41,8 +42,8 @@ def write_warmup(savedmodel: Path, requests: Sequence[Any]) -> None:
             writer.write(log.SerializeToString(deterministic=True))
 
 
-def descriptors() -> bytes:
-    """A serialised FileDescriptorSet for Predict and GetModelStatus: services included, dependencies first."""
+def descriptors(*names: str) -> bytes:
+    """A serialised FileDescriptorSet of these files, by default those of Predict and GetModelStatus: dependencies first."""
     from google.protobuf import descriptor_pb2, descriptor_pool
 
     _load_services()
@@ -57,20 +58,20 @@ def descriptors() -> bytes:
             add(dependency)
         file.CopyToProto(files.file.add())
 
-    for name in SERVICES:
+    for name in names or SERVICES:
         add(descriptor_pool.Default().FindFileByName(name))
     return files.SerializeToString(deterministic=True)
 
 
 def _load_services() -> None:
-    """Register the two service files in protobuf's pool.
+    """Register the two services and the warmup records in protobuf's pool.
 
     Their generated modules register the files and then set an attribute that is read-only in current protobuf.
     That error is ignored: the files are registered by then.
     """
     import importlib
 
-    for module in ("prediction_service_pb2", "model_service_pb2"):
+    for module in ("prediction_service_pb2", "model_service_pb2", "prediction_log_pb2"):
         try:
             importlib.import_module(f"tensorflow_serving.apis.{module}")
         except AttributeError as error:

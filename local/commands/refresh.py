@@ -19,6 +19,7 @@ PARSED_S = 900  # the DAG processor finds a new file within seconds; on a busy m
 POLL_S = 1
 ANSWER_S = 300
 LOG_LINES = 12
+ONNX = re.compile(r"^[^#\n]*\bruntime:\s*onnxruntime\b", re.MULTILINE)  # in a model file, not in a comment
 ENDED = frozenset({"success", "failed"})
 INVALID_PARAM = re.compile(
     r"Invalid input for param (?P<name>\w+): (?P<words>.*)"
@@ -108,8 +109,10 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
     """Run the model's DAG and follow it. Returns 0 only if the run succeeded."""
     status = read_status(settings)
     conf = parse_params(params, force=force)
-    if not (settings.checkout / "include" / "served" / f"{model}.yaml").exists():
+    file = settings.checkout / "include" / "served" / f"{model}.yaml"
+    if not file.exists():
         raise StandError(f"model {model}: no file include/served/{model}.yaml. Next: name one of {_models(settings)}")
+    require_server(model, file.read_text(), status)
     api, dag = log_in(status), dag_id(model)
     _wait_known(api, dag)
     api.call("PATCH", f"/api/v2/dags/{dag}?update_mask=is_paused", {"is_paused": False})
@@ -124,6 +127,14 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
         )
         raise
     return 0 if state == "success" else 1
+
+
+def require_server(model: str, text: str, status: Mapping[str, Any]) -> None:
+    """Raise StandError if the model file is for ONNX Runtime, and the stand has not prepared it."""
+    if ONNX.search(text) and not status.get("onnx_serving_image"):
+        raise StandError(
+            f"model {model}: the stand has no server of ONNX Runtime yet. Next: python3 -m local up --onnx"
+        )
 
 
 def _models(settings: Settings) -> str:

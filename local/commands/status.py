@@ -1,6 +1,7 @@
 """`status`, `look` and `doctor`: where each part of the stand is and whether it works."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from local.programs.shell import run
 from local.programs.supervision import RUNNING, answers, states
 from local.settings import Settings
 
+GOLDEN = re.compile(r"\bimage: ([\w./-]+\.png)")  # of a model file
 NOT_UP = "the stand of this checkout is not up. Next: python3 -m local up"
 
 
@@ -76,6 +78,8 @@ def render_table(status: Mapping[str, Any]) -> str:
         ("artifact store", status["store"]),
         ("exporter", status["exporter_python"]),
     ]
+    if onnx := status.get("onnx_serving_image"):
+        rows.append(("ONNX server", onnx))
     rows += [
         (f"model {name}", f"{where['rest']}  grpc {where['grpc']}")
         for name, where in sorted(status["endpoints"].items())
@@ -102,7 +106,8 @@ def render_look(status: Mapping[str, Any], model: str, checkout_folder: Path) ->
     ]
     if where is None:
         return "\n".join([*lines, f"{model}   has no address. Next: make refresh MODEL={model}"])
-    images = sorted((checkout_folder / "include" / "served" / model).rglob("golden/*.png"))
+    served = checkout_folder / "include" / "served"
+    images = [served / found for found in GOLDEN.findall((served / f"{model}.yaml").read_text())]
     lines += [f"{model}  {where['rest']}/v1/models/{model}  grpc {where['grpc']}"]
     if images:
         body = f"""printf '{{"instances":["%s"]}}' "$(base64 -w0 {images[0]} | tr '+/' '-_')" """

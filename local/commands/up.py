@@ -21,7 +21,9 @@ from local.progress import say, step
 from local.settings import Settings
 
 
-def bring_up(settings: Settings, *, with_gke: bool = False, with_metrics: bool = False) -> None:
+def bring_up(
+    settings: Settings, *, with_gke: bool = False, with_metrics: bool = False, with_onnx: bool = False
+) -> None:
     """Start what does not run yet. It can be repeated, also after an `up` that was killed. The flags hold until `down`."""
     if os.geteuid() != 0:
         raise StandError(
@@ -38,6 +40,8 @@ def bring_up(settings: Settings, *, with_gke: bool = False, with_metrics: bool =
                 google.folder(settings).mkdir(mode=0o700, exist_ok=True)
             if with_metrics:
                 metrics.request(settings)
+            if with_onnx:
+                serving_image.request_onnx(settings)
             if google.emulated(settings):
                 hosts.add_names(google.HOSTS)
             shared.start_shared(settings, parts)
@@ -83,6 +87,12 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     _write_facts(settings, parts, slot, image)
     if google.emulated(settings):
         google.share_layers(settings, image.reference)
+    if serving_image.onnx_requested(settings):
+        onnx = serving_image.provide_onnx(settings, parts)
+        if google.emulated(settings):
+            google.share_layers(settings, onnx)
+        with step("ONNX environment") as note:
+            note(str(build_environment(settings, "onnx")))
     with step("model environment") as note:
         note(str(build_environment(settings, "model")))
     with step("load environment") as note:
@@ -108,7 +118,9 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
         docker_host=parts.docker_host,
         registry=f"{parts.registry}/{settings.namespace}",
         serving_image=image.reference if image.stand_in or settings.serving_image else None,
+        onnx_serving_image=serving_image.onnx_reference(settings, parts),
         exporter_python=exporter_python(settings),
+        onnx_exporter_python=exporter_python(settings, "onnx"),
         load_python=environment_path(settings, "load") / "bin" / "python",
     )
     script = airflow.write_launcher(settings, airflow.render_environment(settings, slot, inputs))
@@ -143,13 +155,14 @@ def _kubeconfig_of_airflow(settings: Settings, parts: Parts) -> Path:
     return settings.airflow_kubeconfig if parts.own_cluster else settings.home_kubeconfig
 
 
-def exporter_python(settings: Settings) -> Path:
-    """The interpreter of the exporter's environment."""
-    return environment_path(settings, "model") / "bin" / "python"
+def exporter_python(settings: Settings, environment: str = "model") -> Path:
+    """The interpreter of an exporter's environment."""
+    return environment_path(settings, environment) / "bin" / "python"
 
 
 def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
     """Write what `status` reads."""
+    with_onnx = serving_image.onnx_requested(settings)
     facts = {
         "kubeconfig": str(settings.home_kubeconfig),
         "namespace": settings.namespace,
@@ -163,6 +176,7 @@ def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingIma
             "environment_file": str(airflow.environment_file(settings)),
         },
         "serving_image": image.reference,
+        "onnx_serving_image": serving_image.onnx_reference(settings, parts) if with_onnx else None,
         "stand_ins": [image.stand_in] if image.stand_in else [],
         "store": airflow.store_uri(settings),
         "exporter_python": str(exporter_python(settings)),

@@ -52,7 +52,9 @@ class AirflowInputs:
     docker_host: str
     registry: str
     serving_image: str | None
+    onnx_serving_image: str  # which exists once `up --onnx` has run, and so does its exporter's interpreter
     exporter_python: Path
+    onnx_exporter_python: Path
     load_python: Path
 
 
@@ -99,12 +101,14 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW_VAR_SLIPWAY_STORE": store_uri(settings),
         "AIRFLOW_VAR_SLIPWAY_REGISTRY": inputs.registry,
         "AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON": str(inputs.exporter_python),
+        "AIRFLOW_VAR_SLIPWAY_ONNX_EXPORTER_PYTHON": str(inputs.onnx_exporter_python),
+        "AIRFLOW_VAR_SLIPWAY_ONNX_SERVING_IMAGE": inputs.onnx_serving_image,
         "AIRFLOW_VAR_SLIPWAY_LOAD_PYTHON": str(inputs.load_python),
     }
     if inputs.serving_image:
         environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = inputs.serving_image
     if google.emulated(settings):
-        return environment | google.render_environment(settings, slot, inputs.serving_image)
+        return environment | google.render_environment(settings, slot, inputs.serving_image, inputs.onnx_serving_image)
     if google.requested(settings) and settings.google:
         return settings.google.environment(environment)
     return environment

@@ -144,17 +144,19 @@ def in_token_registry(slot: Slot, image: str) -> str:
 
 
 def share_layers(settings: Settings, serving_image: str) -> None:
-    """Link the serving image's layers into the repository of every model, as a cross-repository mount does.
+    """Link a serving image's layers into the repository of every model, as a cross-repository mount does.
 
     The engine has not pushed these layers to the registry with tokens yet, so it cannot ask for a mount. Without the
     links a model's first push sends a gigabyte that the registry already has.
     """
     blobs = settings.cache / "registry" / "docker" / "registry" / "v2" / "repositories"
     name = serving_image.partition("/")[2].rpartition(":")[0]
+    layers = list((blobs / name / "_layers" / "sha256").glob("*")) if has_token_registry(settings) else []
     for model in (settings.checkout / "include" / "served").glob("*.yaml"):
-        links = blobs / settings.namespace / model.stem / "_layers"
-        if has_token_registry(settings) and (blobs / name / "_layers").is_dir() and not links.exists():
-            shutil.copytree(blobs / name / "_layers", links)
+        links = blobs / settings.namespace / model.stem / "_layers" / "sha256"
+        for layer in layers:
+            if not (links / layer.name).exists():
+                shutil.copytree(layer, links / layer.name)
 
 
 def render_binding(settings: Settings) -> str:
@@ -183,7 +185,9 @@ def answers(slot: Slot) -> bool:
         connection.close()
 
 
-def render_environment(settings: Settings, slot: Slot, serving_image: str | None) -> dict[str, str]:
+def render_environment(
+    settings: Settings, slot: Slot, serving_image: str | None, onnx_serving_image: str
+) -> dict[str, str]:
     """The variables that make the unmodified provider use the emulator: universe, key, and certificate authorities."""
     where = folder(settings)
     bundle = str(where / "bundle.pem")
@@ -207,6 +211,7 @@ def render_environment(settings: Settings, slot: Slot, serving_image: str | None
     if has_token_registry(settings):
         environment["AIRFLOW_VAR_SLIPWAY_REGISTRY"] = f"{token_registry(slot)}/{settings.namespace}"
         environment["AIRFLOW_VAR_SLIPWAY_REGISTRY_CONN_ID"] = "google_cloud_default"
+        environment["AIRFLOW_VAR_SLIPWAY_ONNX_SERVING_IMAGE"] = in_token_registry(slot, onnx_serving_image)
         if serving_image:
             environment["AIRFLOW_VAR_SLIPWAY_SERVING_IMAGE"] = in_token_registry(slot, serving_image)
     return environment

@@ -54,7 +54,7 @@ class Card:
     digest: str  # sha256:… of the card without what every export measures again
     parity: str  # how close the exported graph is to 🤗, in one line
     parameters: int | None  # None for a SavedModel archive
-    size: int  # of the SavedModel, in bytes
+    size: int  # of the served model's files, in bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,10 @@ class Export:
     """What the exporter left in the artifact store."""
 
     version: int  # numbers the content: equal content, equal number
-    content_hash: str  # sha256:… of the SavedModel folder
-    model_uri: str  # a tar of the SavedModel with fixed times, ready to become an image layer
+    content_hash: str  # sha256:… of the served model's folder
+    model_uri: str  # a tar of that folder with fixed times, ready to become an image layer
     golden_uri: str  # JSON: the golden cases with their requests
-    descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services
+    descriptors_uri: str  # FileDescriptorSet for TF Serving's gRPC services, which both runtimes have
     report_uri: str  # the exporter's own report
     card: Card | None = None  # None in the exports of an earlier Slipway
     sandbox: str | None = None  # what held the exporter; None in the exports of an earlier Slipway

@@ -5,5 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-SERVED = PROJECT / "include" / "served"
-OVERLAYS = PROJECT / "include" / "manifests" / "overlays"
+INCLUDE = PROJECT / "include"
+SERVED = INCLUDE / "served"
+OVERLAYS = INCLUDE / "manifests" / "overlays"

@@ -20,9 +20,11 @@ from slipway.names import (
     LABEL_RELEASE,
     LABEL_VERSION,
 )
+from slipway.runtimes import RUNTIMES, Precision, Runtime, RuntimeName
 from slipway.target import ClusterSpec, Target
 
 DEFAULT_UNSCHEDULABLE_GRACE_S = 300
+FIRST_RUNTIME = {"runtime": "tensorflow", "precision": "float32"}  # of a recorded release that does not say
 QUERY_NAMES = (
     "namespace",
     "deployment",
@@ -276,13 +278,26 @@ class Release:
     limits: ExportLimits = ExportLimits()
     cpu_features: tuple[str, ...] = ()  # that the base image needs, as Node Feature Discovery names them
     without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
+    runtime: RuntimeName = "tensorflow"  # a record of an earlier Slipway has neither this nor `precision`
+    precision: Precision = "float32"  # of the exported weights
 
     @property
     def fingerprint(self) -> str:
         """sha256:… of everything that decides what is served, known before anything is built."""
-        return names.digest_of(
-            [self.source.revision, self.exporter, asdict(self.export), self.base_digest, self.manifests_hash]
-        )
+        inputs = [self.source.revision, self.exporter, asdict(self.export), self.base_digest, self.manifests_hash]
+        return names.digest_of([*inputs, *self.runtime_inputs])
+
+    @property
+    def runtime_inputs(self) -> list[dict[str, str]]:
+        """What the runtime adds to what is hashed: nothing for TensorFlow, whose releases are older than the choice."""
+        if self.runtime == "tensorflow":
+            return []
+        return [{"runtime": self.runtime, "precision": self.precision}]
+
+    @property
+    def served_by(self) -> Runtime:
+        """The runtime."""
+        return RUNTIMES[self.runtime]
 
     @property
     def base_reference(self) -> str:
@@ -336,7 +351,7 @@ class Release:
         return f"{self.repository}@{digest}"
 
     def version_folder(self, version: int) -> str:
-        """The folder in the image; TF Serving reports its number as the version."""
+        """The folder in the image; the server reports its number as the version."""
         return names.version_folder(self.model, version)
 
     def version_path(self, version: int) -> str:

@@ -92,7 +92,7 @@ def scratch_full(folder: Path) -> ScratchFull:
     """The error of a temporary folder on a full disk."""
     return ScratchFull(
         f"temporary folder {folder}: {disk_is_full(folder)}. Next: free space there, or set the worker's TMPDIR to a larger disk; "
-        "it holds the checkpoint, the SavedModel and its archive at once. Then clear the task"
+        "it holds the checkpoint, the exported model and its archive at once. Then clear the task"
     )
 
 

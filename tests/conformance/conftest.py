@@ -13,19 +13,49 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tests.conformance.servers import IMAGE, IN_IMAGE, start_container, start_process, wait_until_open
+from tests.conformance.numpy_models import write_models
+from tests.conformance.servers import (
+    IMAGE,
+    IN_IMAGE,
+    NOT_ONNX,
+    ONNX,
+    PROGRAMS,
+    PROJECT,
+    SERVERS,
+    STAND_IN,
+    start_container,
+    start_process,
+    wait_until_open,
+)
+
+DESCRIPTORS = PROJECT / "include" / "onnx_server" / "serving_protocol" / "descriptors.bin"
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def kind(request):
+    """Which server the cases run against."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def applies(request):
+    """A case that does not apply to the ONNX server must fail there, or the list of them is wrong."""
+    if ONNX in request.node.name:
+        for words, reason in NOT_ONNX.items():
+            if words in request.node.name:
+                request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture(scope="session")
-def root(model_python, tmp_path_factory):
+def root(kind, request, tmp_path_factory):
     """The suite's folder: models that can be served and models that cannot, and configuration files."""
     folder = tmp_path_factory.mktemp("conformance")
-    subprocess.run(
-        [model_python, Path(__file__).with_name("savedmodels.py"), folder],
-        check=True,
-        capture_output=True,
-        timeout=1200,
-    )
+    if kind == ONNX:
+        write_models(folder)
+    else:
+        python = request.getfixturevalue("model_python")
+        command = [python, Path(__file__).with_name("savedmodels.py"), folder]
+        subprocess.run(command, check=True, capture_output=True, timeout=1200)
     (folder / "monitoring.txt").write_text("prometheus_config { enable: true }\n")
     (folder / "batching.txt").write_text(
         "max_batch_size { value: 2 }\nbatch_timeout_micros { value: 30000000 }\n"
@@ -36,7 +66,7 @@ def root(model_python, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start(root, request, tmp_path_factory):
+def start(kind, root, request, tmp_path_factory):
     """Starts a server of a model. In flags, `{root}` is the suite's folder as the server sees it."""
     started = []
 
@@ -45,8 +75,9 @@ def start(root, request, tmp_path_factory):
         if IMAGE:
             server = start_container(root, model, given)
         else:
-            python = request.getfixturevalue("serving_python")
-            server = start_process(python, root, tmp_path_factory.mktemp("server") / "log", model, given)
+            python = request.getfixturevalue({STAND_IN: "serving_python", ONNX: "onnx_server_python"}[kind])
+            log = tmp_path_factory.mktemp("server") / "log"
+            server = start_process((python, PROGRAMS[kind]), root, log, model, given)
         started.append(server)
         return server
 
@@ -107,10 +138,10 @@ def complete(root):
 
 
 @pytest.fixture(scope="session")
-def message(root):
+def message():
     """Makes a message of a type from keyword arguments."""
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString((root / "descriptors.bin").read_bytes()).file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
         pool.Add(file)
 
     def make(name, **fields):

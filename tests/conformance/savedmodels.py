@@ -1,7 +1,7 @@
 """Writes the SavedModels that the conformance suite serves. Run it with the exporter's Python: savedmodels.py FOLDER.
 
 `sample/7` has a signature for each kind of case, and two warmup records. The folder also gets models that cannot be
-served, and the descriptors of the messages that the suite uses.
+served.
 """
 
 import shutil
@@ -9,13 +9,7 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf import descriptor_pb2
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    predict_pb2,
-    prediction_log_pb2,
-)
+from tensorflow_serving.apis import prediction_log_pb2
 
 FLOATS = tf.TensorSpec([None], tf.float32, name="x")
 
@@ -135,22 +129,5 @@ def save_models(root: Path) -> None:
         (root / name / "1" / "saved_model.pb").write_bytes(b"no model")
 
 
-def save_descriptors(file: Path) -> None:
-    """Write the descriptors of the APIs' messages, for a client that has only protobuf."""
-    found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-
-    def add(descriptor):
-        for below in descriptor.dependencies:
-            add(below)
-        if descriptor.name not in found:
-            found[descriptor.name] = descriptor_pb2.FileDescriptorProto()
-            descriptor.CopyToProto(found[descriptor.name])
-
-    for module in (predict_pb2, get_model_metadata_pb2, get_model_status_pb2):
-        add(module.DESCRIPTOR)
-    file.write_bytes(descriptor_pb2.FileDescriptorSet(file=found.values()).SerializeToString())
-
-
 if __name__ == "__main__":
     save_models(Path(sys.argv[1]))
-    save_descriptors(Path(sys.argv[1]) / "descriptors.bin")

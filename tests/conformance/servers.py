@@ -1,6 +1,6 @@
-"""The servers of the conformance suite: the stand-in as a process, or an image on a Docker engine.
+"""The servers of the conformance suite: the stand-in and the ONNX server as processes, or an image on a Docker engine.
 
-With SLIPWAY_CONFORMANCE_IMAGE the same cases run against that image (DOCKER_HOST names the engine): the real
+With SLIPWAY_CONFORMANCE_IMAGE the same cases run against that image instead (DOCKER_HOST names the engine): the real
 `tensorflow/serving:2.20.0`, or the stand-in's own.
 """
 
@@ -16,11 +16,23 @@ PROJECT = Path(__file__).parents[2]
 IMAGE = os.environ.get("SLIPWAY_CONFORMANCE_IMAGE")
 LIMIT_S = 120
 IN_IMAGE = Path("/models")  # the suite's folder in a container
+STAND_IN, ONNX = "stand-in", "onnx"
+SERVERS = ["image"] if IMAGE else [STAND_IN, ONNX]
+PROGRAMS = {
+    STAND_IN: PROJECT / "local" / "serving" / "tensorflow_model_server.py",
+    ONNX: PROJECT / "tests" / "conformance" / "numpy_models.py",
+}
+
+# What TensorFlow Serving does and the ONNX server does not: by the name of a test, or a part of its parameters. Each must fail.
+NOT_ONNX = {
+    "test_metadata_has_every_signature": "the signature __saved_model_init_op is a SavedModel's",
+    'runtime_latency_bucket{model_name="sample",API="Predict",runtime="TF1"': "the runtime is ONNX, not TF1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """The stand-in as a process of this machine. It sees the suite's folder at its own path."""
+    """A server as a process of this machine. It sees the suite's folder at its own path."""
 
     popen: subprocess.Popen
     log_file: Path
@@ -65,11 +77,11 @@ class Container:
         self.container.remove(force=True)
 
 
-def start_process(python, root, log_file, model, flags):
-    """The stand-in with these flags on free ports."""
+def start_process(program, root, log_file, model, flags):
+    """A program (its interpreter and its path) with these flags on free ports."""
     rest, grpc = free_port(), free_port()
     command = [
-        python, PROJECT / "local" / "serving" / "tensorflow_model_server.py", f"--port={grpc}", f"--rest_api_port={rest}",
+        *program, f"--port={grpc}", f"--rest_api_port={rest}",
         f"--model_name={model}", f"--model_base_path={root / model}", *flags,
     ]  # fmt: skip
     with log_file.open("w") as file:

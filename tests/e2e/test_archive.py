@@ -13,7 +13,7 @@ from dag_run import until
 from test_story import Story
 from trial_project import PROJECT, overlay_with_resources, remove_images
 
-from local.serving.model_server.metrics import PATH
+from serving_protocol.metrics import PATH
 from slipway.records.store import read_json
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytest.mark.slow]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.parts.serving_image import debian_base
+from local.parts.server_image import debian_base
 from local.settings import settings_here
 
 PROJECT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import yaml
 from load_requests import load_request
 from test_dockerfile import docker
 
-from local.parts.serving_image import debian_base
+from local.parts.server_image import debian_base
 from local.settings import settings_here
 from slipway.release import LoadPlan
 

@@ -17,9 +17,9 @@ GRPC_CLIENT = """
 import sys, base64, json
 import grpc, tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-address, image = sys.argv[1], open(sys.argv[2], "rb").read()
+address, image, model = sys.argv[1], open(sys.argv[2], "rb").read(), sys.argv[3]
 request = predict_pb2.PredictRequest()
-request.model_spec.name = "digits-vit"
+request.model_spec.name = model
 request.model_spec.signature_name = "serving_default"
 request.inputs["string_input"].CopyFrom(tf.make_tensor_proto([base64.urlsafe_b64encode(image).decode()]))
 answer = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(address)).Predict(request, timeout=600)
@@ -95,7 +95,7 @@ def test_curl_with_the_seeds_request_is_answered(refreshed, stand, name, label):
     """The seed's request, web-safe base64 in `instances`, brings label and confidence."""
     image = base64.urlsafe_b64encode((GOLDEN / f"{name}.png").read_bytes()).decode()
     body = json.dumps({"signature_name": "serving_default", "instances": [image]})
-    rest = from_status(stand)["rest"]
+    rest = from_status()["rest"]
     done = subprocess.run(
         ["curl", "-sS", "--fail", "-d", "@-", f"{rest}/v1/models/digits-vit:predict"],
         input=body, capture_output=True, text=True, check=True, timeout=600,
@@ -108,7 +108,7 @@ def test_curl_with_the_seeds_request_is_answered(refreshed, stand, name, label):
 def test_tensorflows_own_grpc_client_is_answered(refreshed, record, stand):
     """`tensorflow-serving-api`'s client gets the same answer, and the version that is live."""
     done = subprocess.run(
-        [stand["exporter_python"], "-c", GRPC_CLIENT, from_status(stand)["grpc"], str(GOLDEN / "three.png")],
+        [stand["exporter_python"], "-c", GRPC_CLIENT, from_status()["grpc"], str(GOLDEN / "three.png"), "digits-vit"],
         capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -118,14 +118,14 @@ def test_tensorflows_own_grpc_client_is_answered(refreshed, record, stand):
 
 def test_a_wrong_version_is_not_found(refreshed, stand):
     """`/versions/N` is 404 for another version: an answer proves which version gave it."""
-    request = urllib.request.Request(f"{from_status(stand)['rest']}/v1/models/digits-vit/versions/999999")
+    request = urllib.request.Request(f"{from_status()['rest']}/v1/models/digits-vit/versions/999999")
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=300)
     assert refused.value.code == 404
 
 
-def from_status(stand):
-    """The model's endpoints as `status` names them now."""
+def from_status(model="digits-vit"):
+    """A model's endpoints as `status` names them now."""
     done = subprocess.run(
         ["python3", "-m", "local", "status", "--json"],
         capture_output=True,
@@ -134,7 +134,7 @@ def from_status(stand):
         cwd=PROJECT,
         timeout=600,
     )
-    return json.loads(done.stdout)["endpoints"]["digits-vit"]
+    return json.loads(done.stdout)["endpoints"][model]
 
 
 PARAMS = {

@@ -56,7 +56,9 @@ def main(project, dag_id, task_id, run_id, facts_file):
     dag_file = dag_id.partition("_")[0]  # each kind of DAG has a file of its name
     task = getattr(import_module(dag_file), dag_id).get_task(task_id)
     if task_id == "export":
-        task.exporter_python = os.environ["AIRFLOW_VAR_SLIPWAY_EXPORTER_PYTHON"]
+        prefix = "AIRFLOW_VAR_SLIPWAY"
+        pythons = {"tensorflow": f"{prefix}_EXPORTER_PYTHON", "onnxruntime": f"{prefix}_ONNX_EXPORTER_PYTHON"}
+        task.exporter_pythons = {runtime: os.environ.get(name) for runtime, name in pythons.items()}
     context = {
         "params": facts.get("params", {}),
         "run_id": run_id,

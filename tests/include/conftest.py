@@ -17,10 +17,10 @@ EXPORTER = HERE.parents[1] / "include" / "model"
 sys.path += [str(EXPORTER), str(HERE)]
 
 
-def run_trial(model_python, script, *arguments):
-    """Run a script of this folder in the exporter's environment. Returns the JSON that it prints."""
+def run_trial(model_python, script, *arguments, path=()):
+    """Run a script of this folder in the exporter's environment, with further folders of modules. Returns the JSON that it prints."""
     settings = {
-        "PYTHONPATH": str(EXPORTER),
+        "PYTHONPATH": os.pathsep.join(map(str, (EXPORTER, *path))),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_USE_LEGACY_KERAS": "1",

@@ -6,7 +6,8 @@ import pytest
 from slipway.facts import from_dict, to_dict
 from slipway.model.target_settings import TargetSettings
 from slipway.names import asset_uri, dag_id, digest_of, file_name, repository_of, short
-from slipway.release import Release, Source
+from slipway.release import FIRST_RUNTIME, Release, Source
+from slipway.runtimes import TENSORFLOW
 from slipway.target import Target
 
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # Kubernetes
@@ -71,6 +72,7 @@ DECIDES = {
     "exporter": {"exporter": "sha256:other"},
     "base image's digest": {"base_digest": f"sha256:{'3' * 64}"},
     "manifests": {"manifests_hash": "sha256:other"},
+    "runtime": {"runtime": "onnxruntime"},
 }
 
 
@@ -80,6 +82,24 @@ def test_fingerprint_changes_with_what_is_served(release, change):
     other = replace(release, **change)
     assert other.fingerprint != release.fingerprint
     assert other.release_id("sha256:d") != release.release_id("sha256:d")
+
+
+def test_fingerprint_of_tensorflow_is_as_before_there_were_runtimes(release):
+    """Releases that are live keep their ids. The value was computed before the second runtime."""
+    assert release.fingerprint == "sha256:c3fe2f16c59d80d6ecb2db03ae803c468d8c89b332573697913c93fed0909a0e"
+
+
+def test_fingerprint_changes_with_the_precision(release):
+    """Weights that are stored in another way answer otherwise."""
+    onnx = replace(release, runtime="onnxruntime")
+    assert replace(onnx, precision="float16_weights").fingerprint != onnx.fingerprint
+
+
+def test_an_older_release_is_of_tensorflow(release):
+    """A record that was written before there were runtimes is read as what it was."""
+    before = {name: value for name, value in to_dict(release).items() if name not in FIRST_RUNTIME}
+    found = from_dict(Release, before)
+    assert (found.served_by, found.precision, found.fingerprint) == (TENSORFLOW, "float32", release.fingerprint)
 
 
 KEEPS = {

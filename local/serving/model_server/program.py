@@ -4,21 +4,28 @@ The package runs in its own image, in the environment of requirements.txt. It se
 APIs, flags, answers and error codes of the real server. README.md says what it imitates and what it does not.
 """
 
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from .flags import Flags, parse_flags
+from serving_protocol.flags import Flags, parse_flags
+from serving_protocol.words import START_FAILED, ServingError, log, name_program
+
 from .lean_tensorflow import skip_public_api
-from .words import START_FAILED, ServingError, log
 
 if TYPE_CHECKING:
-    from .models import Versions
-    from .rest import Rest
+    from serving_protocol.versions import Versions
+
+NAME = "stand-in for tensorflow/serving"
 
 
 def main(arguments: list[str]) -> None:
     """Serve without end. Ends the process with status 255 if the first version cannot be served."""
+    name_program(NAME)
     log("this is not tensorflow/serving; it takes the place of that image if it cannot be pulled")
-    flags = parse_flags(arguments)
+    flags = parse_flags(arguments, Flags)
     try:
         serve(flags)
     except ServingError as error:
@@ -30,8 +37,7 @@ def serve(flags: Flags) -> None:
     """Load the first version, open the ports, and poll for newer versions."""
     skip_public_api()
     # Imported here: TensorFlow and gRPC take seconds, which a refused flag need not wait for.
-    from .grpc_api import start_grpc
-    from .rest import start_rest
+    from .grpc_server import start_grpc
 
     versions = versions_of(flags)
     versions.load_first()
@@ -39,17 +45,19 @@ def serve(flags: Flags) -> None:
     if flags.rest_api_port == flags.port:
         log("--rest_api_port is the gRPC port: skipped exporting HTTP/REST API")
     elif flags.rest_api_port:
-        start_rest(rest_of(flags, versions), flags.rest_api_port)
+        start_rest(flags, versions)
     versions.watch()
     grpc_server.wait_for_termination()
 
 
 def versions_of(flags: Flags) -> "Versions":
     """The versions of the model. Each is loaded and warmed up according to the flags."""
-    from .batching import Batcher, parameters_of
-    from .configs import read_batching
-    from .models import Found, Model, Versions
-    from .tensorflow_runtime import Session
+    from serving_protocol.batching import Batcher, parameters_of
+    from serving_protocol.configs import read_batching
+    from serving_protocol.models import Model
+    from serving_protocol.versions import Found, Versions
+
+    from .tensorflow_runtime import Session, signature_runner
     from .warmup import warm_up
 
     batcher = Batcher(parameters_of(read_batching(flags.batching_parameters_file))) if flags.enable_batching else None
@@ -61,7 +69,8 @@ def versions_of(flags: Flags) -> "Versions":
             inter_op_threads=flags.inter_op_threads,
             intra_op_threads=flags.intra_op_threads,
         )
-        model = Model(flags.model_name, found.version, session, batcher)
+        run = signature_runner(session, batcher.wrap(session.run) if batcher else session.run)
+        model = Model(flags.model_name, found.version, session.signatures, run, runtime="TF1")
         if flags.enable_model_warmup:
             warm_up(model, found, flags.num_request_iterations_for_warmup)
         return model
@@ -69,16 +78,19 @@ def versions_of(flags: Flags) -> "Versions":
     return Versions(flags, load)
 
 
-def rest_of(flags: Flags, versions: "Versions") -> "Rest":
-    """The REST application, configured by the flags."""
-    from .configs import read_monitoring
-    from .metrics import PATH
-    from .rest import Rest
+def start_rest(flags: Flags, versions: "Versions") -> None:
+    """Serve REST in a thread, each prediction in one of a bounded pool."""
+    from serving_protocol.configs import metrics_path
+    from serving_protocol.rest import Rest, listening, rest_server
 
-    prometheus = read_monitoring(flags.monitoring_config_file).prometheus_config
-    return Rest(
-        versions,
-        threads=max(flags.rest_api_num_threads, 1),
-        timeout_ms=flags.rest_api_timeout_in_ms,
-        metrics_path=(prometheus.path or PATH) if prometheus.enable else None,
-    )
+    pool = ThreadPoolExecutor(max(flags.rest_api_num_threads, 1), thread_name_prefix="rest")
+
+    async def execute(predict: Callable[[], bytes], _: float | None) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(pool, predict)
+
+    path = metrics_path(flags.monitoring_config_file)
+    app = Rest(versions, execute, timeout_ms=flags.rest_api_timeout_in_ms, metrics_path=path)
+    opened = listening(flags.rest_api_port)
+    if opened:
+        threading.Thread(target=rest_server(app).run, args=([opened],), name="rest-loop", daemon=True).start()
+        log(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")

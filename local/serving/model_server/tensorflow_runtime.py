@@ -1,38 +1,30 @@
 """TensorFlow's session and SavedModel loader. No other module imports TensorFlow itself."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.client import session as tf_session
-from tensorflow.python.framework import dtypes, errors, ops, tensor_util
+from tensorflow.python.framework import dtypes, errors, ops
 from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow.python.platform import tf_logging
 from tensorflow.python.saved_model import loader_impl
 
-from .words import CODE_NAMES, ServingError, invalid
+from serving_protocol.batching import Run
+from serving_protocol.messages import SignatureDef
+from serving_protocol.models import RunSignature
+from serving_protocol.tensors import ElementType, support
+from serving_protocol.words import CODE_NAMES, ServingError, invalid, too_late
 
 tf_logging.set_verbosity(tf_logging.ERROR)
 
-DIMENSIONS = 32  # of a tensor: TensorFlow allows 254, but crashes on an array of more than 32
+LONGEST_TIMEOUT_MS = 2**31 - 1
 
-# The field of a TensorProto that has the values of each type (AsProtoField: one field of values, never tensor_content).
-VALUE_FIELDS = {
-    "float32": "float_val",
-    "float64": "double_val",
-    "int32": "int_val",
-    "int16": "int_val",
-    "int8": "int_val",
-    "uint16": "int_val",
-    "uint8": "int_val",
-    "uint32": "uint32_val",
-    "uint64": "uint64_val",
-    "int64": "int64_val",
-    "bool": "bool_val",
-    "string": "string_val",
-}
+# NumPy itself has no bfloat16: TensorFlow's tensors of that type are read like those of float16.
+support(ElementType(number=14, name="bfloat16", array_type=dtypes.bfloat16.as_numpy_dtype, field="half_val"))
 
 
 class Session:
@@ -51,10 +43,17 @@ class Session:
             raise _as_serving_error(error) from error
         except Exception as error:
             raise ServingError("UNKNOWN", f"{type(error).__name__}: {error}") from error
-        self.signatures: dict[str, Any] = dict(loaded.signature_def)
+        self.signatures: dict[str, Any] = {
+            name: SignatureDef.FromString(found.SerializeToString()) for name, found in loaded.signature_def.items()
+        }
 
-    def run(self, feeds: dict[str, np.ndarray], fetches: list[str], timeout_ms: int) -> list[np.ndarray]:
+    def run(self, feeds: dict[str, np.ndarray], fetches: list[str], deadline_s: float | None) -> list[np.ndarray]:
         """The tensors with these names, in order. Only TensorFlow itself converts or checks the inputs."""
+        timeout_ms = 0  # no limit
+        if deadline_s is not None:
+            timeout_ms = min(int((deadline_s - time.monotonic()) * 1000), LONGEST_TIMEOUT_MS)
+            if timeout_ms < 1:
+                raise too_late()
         inputs = {self._output(name): value for name, value in feeds.items()}
         outputs = [self._output(name) for name in fetches]
         options = config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
@@ -73,35 +72,21 @@ class Session:
         return self._session.graph.get_tensor_by_name(name)._as_tf_output()  # the type that _call_tf_sessionrun takes
 
 
+def signature_runner(session: Session, run: Run) -> RunSignature:
+    """Runs signatures through `run`, which takes the tensors' own names."""
+
+    def run_signature(
+        signature_name: str, inputs: dict[str, np.ndarray], names: list[str], deadline_s: float | None
+    ) -> Sequence[np.ndarray]:
+        signature = session.signatures[signature_name]
+        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+        return run(feeds, [signature.outputs[name].name for name in names], deadline_s)
+
+    return run_signature
+
+
 def _as_serving_error(error: Any) -> ServingError:
     return ServingError(CODE_NAMES.get(error.error_code, "UNKNOWN"), error.message)
-
-
-def array_of(alias: str, proto: Any) -> np.ndarray:
-    """The values of a TensorProto."""
-    if len(proto.tensor_shape.dim) > DIMENSIONS:
-        raise invalid(f"tensor parsing error: {alias}: more than {DIMENSIONS} dimensions")
-    try:
-        return np.asarray(tensor_util.MakeNdarray(proto))
-    except (TypeError, ValueError) as error:
-        raise invalid(f"tensor parsing error: {alias}") from error
-
-
-def fill_proto(proto: Any, value: np.ndarray) -> None:
-    """Write an array into a TensorProto as `Tensor::AsProtoField` does."""
-    dtype = dtypes.string if value.dtype.kind in "OSU" else dtypes.as_dtype(value.dtype)
-    if dtype.name not in VALUE_FIELDS:
-        proto.CopyFrom(tensor_util.make_tensor_proto(value))
-        return
-    proto.dtype = dtype.as_datatype_enum
-    for size in value.shape:
-        proto.tensor_shape.dim.add(size=size)
-    getattr(proto, VALUE_FIELDS[dtype.name]).extend(value.reshape(-1).tolist())
-
-
-def type_of(info: Any) -> Any:
-    """The type of a tensor in a signature."""
-    return dtypes.as_dtype(info.dtype)
 
 
 def read_records(path: str) -> Iterator[bytes]:

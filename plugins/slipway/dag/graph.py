@@ -19,8 +19,8 @@ from slipway.dag.tasks.rollback import RollbackOperator
 from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator, RemoveObjectsOperator
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.dag.tries import retries_of_a_wait
-from slipway.model.exporter import DEFAULT_EXPORTER_PYTHON
 from slipway.names import asset_uri
+from slipway.runtimes import RUNTIMES
 from slipway.serving.load_program import DEFAULT_LOAD_PYTHON
 
 # Every task of a DAG, unless it says otherwise.
@@ -30,15 +30,17 @@ WAIT = retries_of_a_wait(5, delay_s=5)
 # An API server that restarts must not prevent a rollback: every error is retried, for at least five minutes.
 ROLLBACK = retries_of_a_wait(30, delay_s=10)
 # Jinja, so that a worker's own setting is read where the exporter runs.
-EXPORTER_PYTHON = f"{{{{ var.value.get('slipway_exporter_python', '{DEFAULT_EXPORTER_PYTHON}') }}}}"
-
+EXPORTER_PYTHONS = {
+    name: f"{{{{ var.value.get('{runtime.python_variable}', '{runtime.default_python}') }}}}"
+    for name, runtime in RUNTIMES.items()
+}
 LOAD_PYTHON = f"{{{{ var.value.get('slipway_load_python', '{DEFAULT_LOAD_PYTHON}') }}}}"
 
 
 def build_tasks() -> list[BaseOperator]:
     """Export the model, build its image, test it, push it."""
     return [
-        ExportOperator(task_id=task_ids.EXPORT, exporter_python=EXPORTER_PYTHON),
+        ExportOperator(task_id=task_ids.EXPORT, exporter_pythons=EXPORTER_PYTHONS),
         BuildImageOperator(task_id=task_ids.BUILD_IMAGE, task_display_name="build image"),
         SmokeTestOperator(task_id=task_ids.SMOKE_TEST, task_display_name="smoke test"),
         PushOperator(task_id=task_ids.PUSH),

@@ -16,11 +16,12 @@ from slipway import __version__
 from slipway.errors import ImageBuildFailed
 from slipway.facts import Export, Image
 from slipway.image.docker_errors import engine_words, image_build_failed
-from slipway.image.engine import log_in, throwaway_container
+from slipway.image.engine import judge_base, log_in, throwaway_container
 from slipway.image.registry_login import find_login
 from slipway.names import digest_of, former_store_id
 from slipway.records.store import Store, fetch_from_store
 from slipway.release import Release
+from slipway.runtimes import IMAGE_LABEL_RUNTIME
 from slipway.scratch import scratch_folder
 
 IMAGE_LABEL_TITLE = "org.opencontainers.image.title"  # the model's name
@@ -45,7 +46,9 @@ def image_build_key(release: Release, export: Export) -> str:
 
 def plan_image_labels(release: Release, export: Export) -> dict[str, str]:
     """The image's labels: those of the OCI, and Slipway's own."""
-    card = export.card
+    card, runtime = export.card, {}
+    if release.runtime_inputs:
+        runtime = {IMAGE_LABEL_RUNTIME: release.runtime, "slipway.precision": release.precision}
     return {
         IMAGE_LABEL_TITLE: release.model,
         "org.opencontainers.image.source": release.source.url,
@@ -57,6 +60,7 @@ def plan_image_labels(release: Release, export: Export) -> dict[str, str]:
         "slipway.exporter": release.exporter,
         "slipway.package": __version__,
         IMAGE_LABEL_STORE: release.store_id,
+        **runtime,
         **({"slipway.card": card.digest, "slipway.parity": card.parity} if card else {}),
     }
 
@@ -143,6 +147,7 @@ def build_image(client: Any, release: Release, export: Export) -> Image:
     try:
         ensure_base(client, release)
         base = client.inspect_image(release.base_reference)
+        judge_base(release.base_reference, base["Config"].get("Labels") or {}, release.served_by)
         with throwaway_container(client, release.build_container, image=release.base_reference) as container:
             _copy_model(client, container, export)
             done = client.commit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlparse
@@ -20,6 +20,7 @@ from slipway.image.docker_errors import (
 )
 from slipway.image.registry_login import Login
 from slipway.release import Release
+from slipway.runtimes import IMAGE_LABEL_RUNTIME, Runtime, runtime_of_image
 
 ENGINE_TIMEOUT_S = 600  # the commit of a large layer is one request
 REMOVAL_TIMEOUT_S, REMOVAL_POLL_S = 60, 0.5
@@ -122,6 +123,24 @@ def resolve_base(client: Any, reference: str, login: Login | None = None) -> str
                 log.warning("base image %s: no digest from the registry; the engine has %s", reference, known)
                 return str(known.split("@", 1)[1])
         raise base_image_unresolved(reference, error, login) from error
+
+
+def check_base(client: Any, reference: str, runtime: Runtime) -> None:
+    """Check that a base image (by digest) is one of this runtime, if the engine has the image already. Raises InputRefused."""
+    from docker.errors import ImageNotFound
+
+    with suppress(ImageNotFound):
+        judge_base(reference, client.inspect_image(reference)["Config"].get("Labels") or {}, runtime)
+
+
+def judge_base(reference: str, labels: Mapping[str, str], runtime: Runtime) -> None:
+    """Raise InputRefused if an image with these labels is one of another runtime."""
+    found = runtime_of_image(labels)
+    if found != runtime.name:
+        raise InputRefused(
+            f"base image {reference}: its label {IMAGE_LABEL_RUNTIME} says {found}, and serving.runtime is {runtime.name}. "
+            f"Next: name {runtime.image_source} in image.base or in the Variable {runtime.image_variable}, or change serving.runtime"
+        )
 
 
 def engine_host(release: Release) -> str:

@@ -176,7 +176,7 @@ def _check_batching(deployment: Manifest, objects: list[Manifest], release: Rele
     """What a server that batches requests requires of the export; an archive's graph and warmup are unknown."""
     if release.source.kind == "savedmodel" or not batches_requests(deployment):
         return
-    if release.export.on_bad_image != "mark":
+    if release.served_by.decodes_in_batch and release.export.on_bad_image != "mark":
         raise ManifestError(
             f"overlay {release.overlay}: {manifest_name(deployment)} has --enable_batching, and one bad image would fail every "
             "request that is joined with it. Next: set export.on_bad_image to mark, or use another overlay"

@@ -31,8 +31,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
-def write_model_layer(saved_model: Path, inside: str, layer: Path) -> None:
-    """Write a tar of the SavedModel at its path in the image; equal byte for byte if the content is equal.
+def write_model_layer(model: Path, inside: str, layer: Path) -> None:
+    """Write a tar of the served model at its path in the image; equal byte for byte if the content is equal.
 
     Every parent folder has its own entry. Otherwise the engine would create the folders, with the current time.
     """
@@ -40,7 +40,7 @@ def write_model_layer(saved_model: Path, inside: str, layer: Path) -> None:
     with tarfile.open(layer, "w", format=tarfile.USTAR_FORMAT) as tar:
         for depth in range(1, len(parts) + 1):
             tar.addfile(_entry("/".join(parts[:depth]), folder=True))
-        _add_content(tar, saved_model, f"{'/'.join(parts)}/")
+        _add_content(tar, model, f"{'/'.join(parts)}/")
 
 
 def pack_folder(folder: Path, place: Path) -> Path:

@@ -1,6 +1,6 @@
-"""The export: a SavedModel, its version, and the golden cases that it promises to answer.
+"""The export: a served model, its version, and the golden cases that it promises to answer.
 
-TensorFlow runs only in the exporter's own process (`include/model`); this module handles its files and their hashes.
+The model is opened only in the exporter's own process; this module handles its files and their hashes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def renew_golden_cases(
 ) -> Export:
     """The live export with the release's golden cases, made by the exporter or found in the store.
 
-    Only the golden cases are stored, under the live version. The SavedModel's warmup requests contain the golden images too, so
+    Only the golden cases are stored, under the live version. The model's warmup requests contain the golden images too, so
     a new image changes the content, but not the model's answers. Raises as `run_export` does.
     """
     store, known = Store(release.store), _inputs_key(release)
@@ -115,18 +115,19 @@ def export_inputs_hash(release: Release) -> str:
     """sha256:… of everything that determines the exporter's results. The connection that reads the source does not."""
     source = release.source
     identity = {"kind": source.kind, "location": source.location, "revision": source.revision, "allow": source.allow}
-    return digest_of([identity, release.exporter, asdict(release.export), [asdict(case) for case in release.golden]])
+    cases = [asdict(case) for case in release.golden]
+    return digest_of([identity, release.exporter, asdict(release.export), cases, *release.runtime_inputs])
 
 
 def keep_export(release: Release, out: Path, store: Store) -> Export:
     """Put the exporter's results in `out` into the store, under the version of their content."""
-    saved_model = out / "savedmodel"
-    content = content_hash(saved_model)
+    model = out / release.served_by.model_folder
+    content = content_hash(model)
     version = claim_version(store, release.model, content)
     prefix = _prefix(release, version)
     with scratch_folder("layer") as scratch:
         layer = scratch / "model.tar"
-        write_model_layer(saved_model, release.version_folder(version), layer)
+        write_model_layer(model, release.version_folder(version), layer)
         model_uri = store.put_file(layer, f"{prefix}/model.tar")
     log.info("export: version %d, content %s", version, content)
     return Export(

@@ -1,4 +1,4 @@
-"""Runs the exporter, a program with its own Python environment (`include/model`)."""
+"""Runs a runtime's exporter, a program with its own Python environment (`include/model`, `include/onnx_model`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 from collections import deque
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ from slipway.model.golden_images import fetch_golden_image
 from slipway.model.hub import hub_token
 from slipway.model.limits import within_limits
 from slipway.names import digest_of
-from slipway.paths import PROJECT
+from slipway.paths import INCLUDE
 from slipway.programs import Started, chosen_environment, program
-from slipway.release import ExportLimits, Release
+from slipway.release import Release
+from slipway.runtimes import Runtime
 from slipway.scratch import scratch_full
 
-EXPORTER = PROJECT / "include" / "model" / "export.py"
-FETCHER = EXPORTER.with_name("fetch.py")
-DEFAULT_EXPORTER_PYTHON = "/opt/slipway/model/bin/python"  # where the Dockerfile installs it
+FETCHER = INCLUDE / "model" / "fetch.py"  # of every runtime
+CODE = frozenset({".py", ".txt", ".bin"})  # programs, locks, and protobuf descriptors
 TRY_LATER = 75  # the exit status if the source did not respond
 BAD_MODEL = 65  # the exit status if the model broke a promise
 NO_SPACE = os.strerror(errno.ENOSPC)
-NO_MEMORY = ("std::bad_alloc", "MemoryError", "ResourceExhaustedError", os.strerror(errno.ENOMEM))
+NO_MEMORY = (
+    "std::bad_alloc",
+    "MemoryError",
+    "ResourceExhaustedError",
+    "Failed to allocate memory",
+    os.strerror(errno.ENOMEM),
+)
 LAST_LINES = 20  # of a program's output, kept for its error message
 # All that a program gets of the worker's environment, which has Airflow's secrets. fetch.py also gets what leads it through a network.
 SHARED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS",
@@ -40,17 +47,16 @@ NETWORK = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TI
 log = logging.getLogger(__name__)
 
 
-def exporter_hash(folder: Path = EXPORTER.parent) -> str:
+def exporter_hash(runtime: Runtime) -> str:
     """sha256:… of the exporter's code and its locked requirements."""
-    return digest_of(
-        {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.suffix in {".py", ".txt"}}
-    )
+    files = [path for folder in runtime.code for path in folder.rglob("*") if path.suffix in CODE]
+    return digest_of({os.path.relpath(path, runtime.exporter.parent): file_hash(path) for path in files})
 
 
 def run_exporter(release: Release, source: dict[str, Any], *, python: str, scratch: Path, started: Started) -> Path:
     """Run the exporter, log its output, and return the folder with its results.
 
-    Its two programs run one after the other: fetch.py, with network and token, opens no model; export.py, shut in, opens it.
+    Its two programs run one after the other: the first, with network and token, opens no model; the second, shut in, opens it.
     Raises ExportError with the program's last line, ExportOverLimit, ScratchFull, InputRefused.
     """
     request, work = scratch / "request.json", scratch / "work"  # the model may write to `work`, and nowhere else
@@ -66,25 +72,26 @@ def run_exporter(release: Release, source: dict[str, Any], *, python: str, scrat
         _run(
             [python, str(FETCHER), "--request", str(request)],
             environment,
-            release.limits,
+            release,
             scratch,
             "download_mib",
             started,
         )
     out = work / "out"
-    command = [python, str(EXPORTER), "--request", str(request), "--out", str(out)]
-    _run(command, {**chosen_environment(*SHARED), "HOME": str(work)}, release.limits, work, "disk_mib", started)
+    command = [python, str(release.served_by.exporter), "--request", str(request), "--out", str(out)]
+    _run(command, {**chosen_environment(*SHARED), "HOME": str(work)}, release, work, "disk_mib", started)
     return out
 
 
 def _run(  # noqa: PLR0917 - one call of each kind, above
-    command: list[str], environment: dict[str, str], limits: ExportLimits, folder: Path, disk: str, started: Started
+    command: list[str], environment: dict[str, str], release: Release, folder: Path, disk: str, started: Started
 ) -> None:
     """Run one of the exporter's programs to its end, and log its output. Raises as `run_exporter`."""
-    name, secret = Path(command[1]).name, environment.get("HF_TOKEN")
+    name, secret, limits = Path(command[1]).name, environment.get("HF_TOKEN"), release.limits
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
+    absent = partial(_no_interpreter, release.served_by)
     with (
-        program(command, {**environment, "TMPDIR": str(folder)}, started, otherwise=_no_interpreter) as process,
+        program(command, {**environment, "TMPDIR": str(folder)}, started, otherwise=absent) as process,
         within_limits(process, limits, folder, disk) as watch,
     ):
         for line in process.stdout or ():
@@ -105,10 +112,10 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
     raise kind(f"exporter ended with status {process.returncode}: {reason}")
 
 
-def _no_interpreter(error: OSError) -> ExportError:
+def _no_interpreter(runtime: Runtime, error: OSError) -> ExportError:
     return ExportError(
         f"exporter's interpreter {error.filename}: {error.strerror}. "
-        "Next: set the Variable slipway_exporter_python to the python of an environment with include/model/requirements.txt"
+        f"Next: set the Variable {runtime.python_variable} to the python of an environment with {runtime.lock}"
     )
 
 
@@ -121,12 +128,13 @@ def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[st
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )
+    precision = {"precision": release.precision} if release.served_by.has_precision else {}
     origin = {"location": f"{release.source.kind} {release.source.url}", "revision": release.source.revision}
     return {
         "model": release.model,
         "source": source,
         "golden": golden,
-        "settings": asdict(release.export),
+        "settings": {**asdict(release.export), **precision},
         "limits": {name: value for name, value in asdict(release.limits).items() if name != "processes"},
         "without_sandbox": release.without_sandbox,
         "origin": origin,

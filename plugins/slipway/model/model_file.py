@@ -14,22 +14,35 @@ from slipway.model.field_types import Part, Schedule, Seconds
 from slipway.model.gate_settings import GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.load_settings import LoadSettings
-from slipway.model.source_settings import HubSource, SourceSettings
+from slipway.model.source_settings import ArchiveSource, HubSource, SourceSettings
 from slipway.model.sweep_settings import SweepSettings, sweep_plan
 from slipway.model.target_settings import TargetSettings
+from slipway.names import repository_of
 from slipway.release import ExportLimits, ExportOptions, Retention
+from slipway.runtimes import RUNTIMES, TENSORFLOW, Precision, RuntimeName
 
 IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
-SERVING_IMAGE = "tensorflow/serving:2.20.0"
 DEFAULT_EXPORT = ExportOptions()
 DEFAULT_LIMITS = ExportLimits()
 DEFAULT_RETENTION = Retention()
 
 
+class ServingSettings(Part):
+    """What answers the requests."""
+
+    runtime: RuntimeName = Field(
+        default="tensorflow",
+        description="`tensorflow`: TensorFlow Serving with an exported SavedModel. `onnxruntime`: Slipway's own server with an ONNX file, exported from the checkpoint's PyTorch class. [runtimes.md](runtimes.md) says which to choose.",
+    )
+
+
 class ImageSettings(Part):
     """Where the image is built and where it is pushed."""
 
-    base: str = Field(default=SERVING_IMAGE, description="The base image, which the model is copied into.")
+    base: str | None = Field(
+        default=None,
+        description=f"The base image, which the model is copied into. If left out: `{TENSORFLOW.serving_image}`, or with `serving.runtime: onnxruntime` the Variable `{RUNTIMES['onnxruntime'].image_variable}`.",
+    )
     cpu_features: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_]{2,30}$")], ...] = Field(
         default=(),
         max_length=20,
@@ -50,8 +63,8 @@ class ImageSettings(Part):
 
     @field_validator("base")
     @classmethod
-    def _is_an_image(cls, base: str) -> str:
-        if not IMAGE.fullmatch(base):
+    def _is_an_image(cls, base: str | None) -> str | None:
+        if base is not None and not IMAGE.fullmatch(base):
             raise ValueError("is not an image. Write it as HOST[:PORT]/PATH:TAG, without https:// and without a login")
         return base
 
@@ -78,7 +91,12 @@ class LimitSettings(Part):
 
 
 class ExportSettings(Part):
-    """What the served graph accepts and returns, which has no effect on a SavedModel archive, and what an export may use."""
+    """What the served model accepts and returns, which has no effect on a SavedModel archive, and what an export may use."""
+
+    precision: Precision = Field(
+        default="float32",
+        description="How the weights are stored; only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` answers faster and less exactly: it needs `gate.quality`.",
+    )
 
     top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=DEFAULT_EXPORT.top_k,
@@ -133,6 +151,7 @@ class ModelFile(Part):
 
     description: str = Field(default="", description="The text that people see in the Airflow UI.")
     source: SourceSettings = Field(description="Where the model comes from.")
+    serving: ServingSettings = ServingSettings()
     export: ExportSettings = ExportSettings()
     image: ImageSettings = ImageSettings()
     target: TargetSettings = TargetSettings()
@@ -161,6 +180,27 @@ class ModelFile(Part):
         default=None,
         description="Starts a run for each new commit on a Hub model's branch. If left out: only the schedule notices new revisions.",
     )
+
+    @model_validator(mode="after")
+    def _runtime_can_serve(self) -> ModelFile:
+        runtime, precision, base = RUNTIMES[self.serving.runtime], self.export.precision, self.image.base
+        if isinstance(self.source, ArchiveSource) and not runtime.serves_saved_models:
+            raise ValueError(
+                f"source.savedmodel is a model of TensorFlow, which serving.runtime: {runtime.name} cannot serve: "
+                "give its checkpoint as source.folder or source.hub, or leave serving.runtime out"
+            )
+        if precision not in runtime.precisions:
+            raise ValueError(
+                f"export.precision: {precision} needs serving.runtime: onnxruntime: give that, or leave export.precision out"
+            )
+        if precision == "int8" and self.gate.quality is None:
+            raise ValueError("export.precision: int8 needs gate.quality, which shows what it costs in accuracy")
+        if base is not None and runtime is not TENSORFLOW and is_tensorflow_serving(base):
+            raise ValueError(
+                f"image.base: {base} is TensorFlow Serving, and serving.runtime is {runtime.name}: "
+                f"name {runtime.image_source}, or leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _load_test_can_run(self) -> ModelFile:
@@ -227,6 +267,11 @@ class ModelFile(Part):
         if self.schedule in {"@once", "@continuous"}:
             raise ValueError(f"watch needs a cron expression or no schedule, not {self.schedule}")
         return self
+
+
+def is_tensorflow_serving(base: str) -> bool:
+    """Whether a base image is TensorFlow Serving's own or a mirror of it, by its name."""
+    return f"/{repository_of(base)}".endswith("/tensorflow/serving")
 
 
 def is_temporary(file: ModelFile) -> bool:

@@ -15,7 +15,7 @@ from slipway.errors import plain_line
 from slipway.facts import Export, ObjectRef, Pushed, to_dict
 from slipway.names import order_folder, order_key, record_key, records_folder
 from slipway.records.store import Store, read_bytes
-from slipway.release import Release
+from slipway.release import FIRST_RUNTIME, Release
 from slipway.strict_json import load_json
 
 SCHEMA = 1
@@ -316,7 +316,8 @@ def record_is_about(record: Record, release: Release) -> bool:
 
 def release_identity(release: Mapping[str, Any]) -> Any:
     """The fields that make a release another one, in JSON's types, to compare with a record."""
-    return plain_json({name: value for name, value in release.items() if name not in RUN_FIELDS})
+    known = {**FIRST_RUNTIME, **release}
+    return plain_json({name: value for name, value in known.items() if name not in RUN_FIELDS})
 
 
 def plain_json(value: Any) -> Any:

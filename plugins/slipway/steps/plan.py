@@ -27,7 +27,7 @@ from slipway.names import dag_id, short
 from slipway.records.history import History, find_bad_record, read_records, release_of_record
 from slipway.records.record import Record, plain_json
 from slipway.records.store import Store
-from slipway.release import Gate, GoldenRequest, QualityBounds, Release
+from slipway.release import FIRST_RUNTIME, Gate, GoldenRequest, QualityBounds, Release
 from slipway.serving.accuracy import recorded_baseline
 from slipway.serving.evaluation import evaluate_live
 from slipway.steps.health import check_live_release
@@ -236,8 +236,10 @@ def _problems(seen: Observation) -> list[str]:
 
 def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
     """What has changed since a recorded release, among everything that determines the image."""
-    now, then = to_dict(release), good["release"]
+    now, then = to_dict(release), {**FIRST_RUNTIME, **good["release"]}
     watched = {
+        "runtime": "the runtime",
+        "precision": "the precision",
         "source": "the source",
         "exporter": "the exporter",
         "export": "the export settings",
@@ -323,4 +325,6 @@ def _lines(state: dict[str, Any] | None) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return short(str(value.get("revision", "")))
-    return short(value) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return short(value) if value.startswith("sha256:") else value

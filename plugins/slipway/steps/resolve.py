@@ -15,7 +15,7 @@ from pathlib import Path
 from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.facts import from_dict
-from slipway.image.engine import check_registry, engine_at, log_in, resolve_base
+from slipway.image.engine import check_base, check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import find_login, is_artifact_registry
 from slipway.model.bake_settings import BakeSettings
 from slipway.model.bucket import bucket_hash
@@ -23,9 +23,10 @@ from slipway.model.content import content_hash
 from slipway.model.exporter import exporter_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage, QualitySettings
 from slipway.model.hub import COMMIT, hub_commit
-from slipway.model.model_file import SERVING_IMAGE, ModelFile, is_previewed
+from slipway.model.model_file import ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
+from slipway.names import repository_of
 from slipway.paths import PROJECT, SERVED
 from slipway.records.store import Store
 from slipway.release import (
@@ -40,6 +41,7 @@ from slipway.release import (
     Retention,
     Source,
 )
+from slipway.runtimes import RUNTIMES
 from slipway.serving.labelled_set import pin_labelled_set
 from slipway.serving.prometheus import find_prometheus
 from slipway.steps.rendering import render_release
@@ -73,19 +75,23 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     allowed, without_sandbox = allowed_in_overlays(settings), allowed_without_sandbox(settings)
     store = Store(settings.store)
     target = resolve_target(file.target, settings)
-    base_image, repository = resolve_serving_image(file, settings), resolve_repository(model, file, settings)
+    runtime = RUNTIMES[file.serving.runtime]
+    base_image, repository = resolve_serving_image(model, file, settings), resolve_repository(model, file, settings)
     registry_conn_id = resolve_registry_connection(file, repository, target, settings)
     login = find_login(registry_conn_id, repository, base_image)
     with engine_at(file.image.engine_conn_id) as client:
         log_in(client, login)
         base_digest = resolve_base(client, base_image, login)
+        check_base(client, f"{repository_of(base_image)}@{base_digest}", runtime)
         check_registry(client, repository, login)
     return render_release(
         Release(
             model=model,
             run_id=run_id,
             source=resolve_source(file, params.revision, is_kept=lambda source: store.exists(source.kept_key(model))),
-            exporter=exporter_hash(),
+            exporter=exporter_hash(runtime),
+            runtime=runtime.name,
+            precision=file.export.precision,
             base_image=base_image,
             base_digest=base_digest,
             repository=repository,
@@ -106,7 +112,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
-            export=ExportOptions(**file.export.model_dump(exclude={"limits"})),
+            export=ExportOptions(**file.export.model_dump(exclude={"limits", "precision"})),
             limits=ExportLimits(**file.export.limits.model_dump()),
             without_sandbox=without_sandbox,
             cluster=file.target.gke.spec if file.target.gke else None,
@@ -122,12 +128,22 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     )
 
 
-def resolve_serving_image(file: ModelFile, settings: Settings) -> str:
-    """The base image: the Variable's if the model file has the default, else the model file's."""
-    if settings.serving_image and file.image.base == SERVING_IMAGE:
-        log.info("resolve: the Variable slipway_serving_image replaces %s by %s", SERVING_IMAGE, settings.serving_image)
-        return settings.serving_image
-    return file.image.base
+def resolve_serving_image(model: str, file: ModelFile, settings: Settings) -> str:
+    """The base image: the model file's; if that has the runtime's default, the Variable's.
+
+    Raises InputRefused if the runtime has no published image, and neither names one.
+    """
+    runtime = RUNTIMES[file.serving.runtime]
+    asked, named = file.image.base or runtime.serving_image, settings.serving_images.get(runtime.name)
+    if named and asked == runtime.serving_image:
+        log.info("resolve: the base image is that of the Variable %s: %s", runtime.image_variable, named)
+        return named
+    if asked is None:
+        raise InputRefused(
+            f"include/served/{model}.yaml: image.base: not given, and the Variable {runtime.image_variable} is not set. "
+            f"Next: set one to an image for serving.runtime: {runtime.name}: {runtime.image_source}"
+        )
+    return asked
 
 
 def resolve_repository(model: str, file: ModelFile, settings: Settings) -> str:

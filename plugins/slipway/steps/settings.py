@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from slipway.connections import check_bucket_connection
@@ -15,6 +16,7 @@ from slipway.kubernetes.policy import OBJECT_NAME, Allowed
 from slipway.model.model_file import IMAGE
 from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
+from slipway.runtimes import RUNTIMES, Runtime, RuntimeName
 from slipway.target import GkeCluster, Target
 from slipway.urls import has_login
 
@@ -33,7 +35,8 @@ class Settings:
     registry: str | None  # slipway_registry: prefix of image repositories
     registry_conn_id: str | None = None  # slipway_registry_conn_id: the connection that logs in there
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
-    serving_image: str | None  # slipway_serving_image: instead of tensorflow/serving, such as a mirror or a stand-in
+    # slipway_serving_image, slipway_onnx_serving_image: in place of a runtime's published image, such as a mirror or a stand-in
+    serving_images: Mapping[RuntimeName, str] = field(default_factory=dict)
     without_sandbox: str | None = None  # slipway_without_sandbox: export archives and HDF5 without a sandbox too
     overlay_kinds: str | None = None  # slipway_overlay_kinds: kinds that overlays may contain too
     overlay_service_accounts: str | None = None  # slipway_overlay_service_accounts: those that their pods may use
@@ -56,11 +59,6 @@ def read_settings() -> Settings:
             "Next: name an Airflow connection, as gs://google_cloud_default@BUCKET/slipway"
         )
     check_bucket_connection(store)
-    serving_image = Variable.get("slipway_serving_image", default=None)
-    if serving_image and not IMAGE.fullmatch(serving_image):
-        raise InputRefused(
-            "Variable slipway_serving_image: is not an image. Next: write HOST[:PORT]/PATH:TAG, without https:// and without a login"
-        )
     return Settings(
         store=store,
         registry=Variable.get("slipway_registry", default=None),
@@ -69,8 +67,20 @@ def read_settings() -> Settings:
         without_sandbox=Variable.get("slipway_without_sandbox", default=None),
         overlay_kinds=Variable.get("slipway_overlay_kinds", default=None),
         overlay_service_accounts=Variable.get("slipway_overlay_service_accounts", default=None),
-        serving_image=serving_image,
+        serving_images={name: image for name, runtime in RUNTIMES.items() if (image := _serving_image(runtime))},
     )
+
+
+def _serving_image(runtime: Runtime) -> str | None:
+    """The image that a Variable names for a runtime. Raises InputRefused."""
+    from airflow.sdk import Variable
+
+    image = Variable.get(runtime.image_variable, default=None)
+    if image and not IMAGE.fullmatch(image):
+        raise InputRefused(
+            f"Variable {runtime.image_variable}: is not an image. Next: write HOST[:PORT]/PATH:TAG, without https:// and without a login"
+        )
+    return str(image) if image else None
 
 
 def allowed_in_overlays(settings: Settings) -> Allowed:

@@ -65,6 +65,11 @@ def test_no_installer_is_named_without_a_hash():
     """Neither the stand nor a Dockerfile has pip install a package by version alone."""
     texts = [
         (PROJECT / name).read_text()
-        for name in ("Dockerfile", "include/load/Dockerfile", "local/builds/environments.py")
+        for name in (
+            "Dockerfile",
+            "include/load/Dockerfile",
+            "include/onnx_server/Dockerfile",
+            "local/builds/environments.py",
+        )
     ]
     assert not [found for text in texts for found in re.findall(r"\w+==\S+", text)]

@@ -6,10 +6,11 @@ import pytest
 from airflow.sdk import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
-from local.commands.refresh import dag_id, explain, parse_params, plan_changes, render_log
+from local.commands.refresh import dag_id, explain, parse_params, plan_changes, render_log, require_server
 from local.errors import StandError
 from slipway.dag.forms import refresh_form
 from slipway.model.served import overlay_names
+from slipway.paths import SERVED
 
 
 def test_params_are_read_as_json_if_they_are_json():
@@ -19,6 +20,18 @@ def test_params_are_read_as_json_if_they_are_json():
         "min_confidence": 0.9,
         "overlay": "local",
     }
+
+
+@pytest.mark.parametrize(("model", "is_prepared"), [("digits-onnx", False), ("digits-vit", True)])
+def test_model_of_onnx_runtime_needs_a_stand_that_has_it(model, is_prepared):
+    """Otherwise its run would fail minutes later, where the base image or the exporter is missing."""
+    text = (SERVED / f"{model}.yaml").read_text()
+    require_server(model, text, {"onnx_serving_image": "127.0.0.1:28500/slipway/onnx-server:1"})
+    if is_prepared:
+        require_server(model, f"{text}# serving: {{runtime: onnxruntime}}\n", {"onnx_serving_image": None})
+        return
+    with pytest.raises(StandError, match=r"^model digits-onnx: .*Next: python3 -m local up --onnx$"):
+        require_server(model, text, {"onnx_serving_image": None})
 
 
 @pytest.mark.parametrize("word", ["revision", "=x"])

@@ -49,6 +49,14 @@ def test_look_names_pages_login_and_a_request():
     assert "http://127.20.1.1:8511/v1/models/digits-vit:predict" in text
 
 
+def test_look_shows_an_image_that_the_model_file_names():
+    """Several models may share a folder of images."""
+    where = {**STATUS, "endpoints": {"digits-onnx": ENDPOINTS["digits-vit"]}}
+    text = render_look(where, "digits-onnx", Path(__file__).parents[3])
+    assert "served/digits-vit/golden/three.png" in text
+    assert "/v1/models/digits-onnx:predict" in text
+
+
 def test_look_names_the_next_command_if_nothing_is_served():
     """For a model without an address the text names `make refresh`."""
     assert "Next: make refresh MODEL=other" in render_look(STATUS, "other", Path("/nowhere"))

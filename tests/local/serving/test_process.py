@@ -47,7 +47,7 @@ def test_unsupported_flag_ends_the_server(start_stand_in, base):
     """If ignoring a flag would change answers, the server ends and names the flag."""
     server = start_stand_in(f"--model_base_path={base}", "--model_config_file=/models.config")
     assert server.process.wait(timeout=SOON_S) == 255
-    assert "--model_config_file is not imitated" in server.log.read_text()
+    assert "--model_config_file is not supported" in server.log.read_text()
 
 
 def test_base_path_is_required(start_stand_in):
@@ -97,7 +97,7 @@ def test_server_waits_for_a_version_with_closed_ports(start_stand_in, digits_exp
     assert is_answering(server)
     log = server.log.read_text()
     assert "Successfully loaded servable version digits-vit 12" in log
-    assert "accepted but not imitated: --enable_profiler" in log
+    assert "accepted without effect: --enable_profiler" in log
 
 
 def test_largest_version_is_served(stand_in):

@@ -2,15 +2,19 @@ from dataclasses import replace
 
 import pytest
 
+from slipway.errors import InputRefused
 from slipway.facts import Card
 from slipway.image.build import (
     IMAGE_LABEL_BUILD,
     Owner,
+    build_image,
     ensure_image,
     image_build_key,
     plan_image_changes,
     plan_image_labels,
 )
+from slipway.image.engine import check_base
+from slipway.runtimes import RUNTIMES
 
 
 def test_labels_name_where_the_image_comes_from(release, export):
@@ -32,6 +36,41 @@ def test_labels_name_the_model_card(release, export):
     labels = plan_image_labels(release, replace(export, card=card))
     assert (labels["slipway.card"], labels["slipway.parity"]) == ("sha256:0", "32 of 32 labels equal")
     assert not {"slipway.card", "slipway.parity"} & set(plan_image_labels(release, export))
+
+
+def test_labels_name_the_runtime_of_all_but_the_first(release, export):
+    """Images of TensorFlow have the labels that they had before, so that an engine finds them again."""
+    assert not any(name in {"slipway.runtime", "slipway.precision"} for name in plan_image_labels(release, export))
+    labels = plan_image_labels(replace(release, runtime="onnxruntime", precision="int8"), export)
+    assert (labels["slipway.runtime"], labels["slipway.precision"]) == ("onnxruntime", "int8")
+
+
+BASES = {
+    "TensorFlow Serving": (None, "tensorflow", None),
+    "ONNX Runtime": ({"slipway.runtime": "onnxruntime"}, "onnxruntime", None),
+    "TensorFlow Serving for ONNX Runtime": ({}, "onnxruntime", "onnx_serving_image"),
+    "ONNX Runtime for TensorFlow": ({"slipway.runtime": "onnxruntime"}, "tensorflow", "slipway_serving_image"),
+}
+
+
+@pytest.mark.parametrize(("labels", "runtime", "variable"), BASES.values(), ids=BASES)
+def test_base_of_another_runtime_is_refused(labels, runtime, variable):
+    """The server's image says its runtime, so a model never starts in a server that cannot read it."""
+    engine = EngineWith("sha256:a", labels=labels)
+    if variable is None:
+        check_base(engine, "r/base@sha256:1", RUNTIMES[runtime])
+        return
+    with pytest.raises(
+        InputRefused, match=rf"^base image r/base@sha256:1: its label slipway\.runtime says .*{variable}"
+    ):
+        check_base(engine, "r/base@sha256:1", RUNTIMES[runtime])
+
+
+def test_no_image_is_made_on_a_base_of_another_runtime(release, export):
+    """The engine that builds may be another than the one that `resolve` asked, which did not have the image."""
+    engine = EngineWith("sha256:a", labels={"slipway.runtime": "onnxruntime"})
+    with pytest.raises(InputRefused, match=r"^base image tensorflow/serving@sha256:2+: .*Next: "):
+        build_image(engine, release, export)
 
 
 def test_changes_set_only_the_model_and_labels(release, export):
@@ -95,16 +134,17 @@ def test_image_is_removed_only_if_it_is_certainly_ours(title, label, recorded, o
 class EngineWith:
     """An engine that has one image of every build key."""
 
-    def __init__(self, image_id):
-        self.image_id, self.tags = image_id, []
+    def __init__(self, image_id, *, labels=None):
+        self.image_id, self.labels, self.tags = image_id, labels, []
 
     def images(self, **_):
         """The image, whatever is asked."""
         return [{"Id": self.image_id}]
 
     def inspect_image(self, _):
-        """Its layers."""
-        return {"Id": self.image_id, "RootFS": {"Layers": ["sha256:base", "sha256:model"]}}
+        """Its layers and labels."""
+        layers = ["sha256:base", "sha256:model"]
+        return {"Id": self.image_id, "RootFS": {"Layers": layers}, "Config": {"Labels": self.labels}}
 
     def tag(self, _, repository, tag, **__):
         """Remember the tag."""

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from canaries import Canaries
 from engine_stub import EngineStub
+from exporter_programs import replace_program
 from hub_stub import REPO
 from registry_stub import RegistryStub
 
@@ -92,10 +93,10 @@ def planted(monkeypatch, tmp_path, api_server, hub, http_server, digits_checkpoi
     served.mkdir()
     (served / "vit.yaml").write_text(yaml.safe_dump(file))
     monkeypatch.setattr("slipway.model.full_urls.SERVED", served)
-    for name, text in {"FETCHER": FETCHER.format(seen=str(tmp_path / "seen.json")), "EXPORTER": EXPORTER}.items():
-        program = tmp_path / f"{name.lower()}.py"
+    for name, text in {"fetcher": FETCHER.format(seen=str(tmp_path / "seen.json")), "exporter": EXPORTER}.items():
+        program = tmp_path / f"{name}.py"
         program.write_text(text)
-        monkeypatch.setattr(f"slipway.model.exporter.{name}", program)
+        replace_program(monkeypatch, name, program)
     yield SimpleNamespace(
         canaries=canaries, engine=engine, hub=hub, registry=registry, pictures=pictures, path=served / "vit.yaml", file=file,
         password=password, token=token, store=tmp_path / "store", seen=tmp_path / "seen.json", query=query, golden=golden,

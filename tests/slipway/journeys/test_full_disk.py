@@ -13,6 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from exporter_programs import replace_program
 
 from slipway.errors import ImageBuildFailed, ScratchFull, StoreError
 from slipway.facts import Export
@@ -125,14 +126,14 @@ except OSError as error:
 """
 
 
-@pytest.mark.parametrize("program", ["FETCHER", "EXPORTER"])
+@pytest.mark.parametrize("program", ["fetcher", "exporter"])
 def test_worker_named_if_the_exporter_has_no_space(temporary, store, release, monkeypatch, tmp_path, program):  # noqa: PLR0917 - fixtures
     """The message names the full temporary folder, whatever the program blames. The folder and the store are empty afterwards."""
     folder = temporary(1024)
     (tmp_path / "program.py").write_text(WRITE)
-    monkeypatch.setattr(f"slipway.model.exporter.{program}", tmp_path / "program.py")
+    replace_program(monkeypatch, program, tmp_path / "program.py")
     source = Source(kind="hub", location="me/vit", revision="a" * 40)
-    if program == "EXPORTER":
+    if program == "exporter":
         source = replace(release.source, revision=content_hash(SERVED / release.source.location))
     refused(ScratchFull, folder, run_export, replace(release, source=source), python=sys.executable)
     assert files_of(folder) == []

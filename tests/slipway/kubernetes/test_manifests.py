@@ -99,6 +99,12 @@ def test_a_bake_is_refused_without_a_page_of_metrics(release, overlay):
     assert render(replace(baked, overlay=None))
 
 
+def test_batching_of_onnx_runtime_needs_no_marks(release):
+    """Its server decodes images before it joins them: a bad one fails only its own request."""
+    objects = render(replace(release, overlay="batching", runtime="onnxruntime"))
+    assert "Deployment" in {manifest["kind"] for manifest in objects}
+
+
 def test_batching_is_refused_unless_bad_images_are_marked(release):
     """One bad image would fail every request that is joined with it, so the graph must mark it."""
     with pytest.raises(ManifestError, match=r"overlay batching: deployment/tfs-server has --enable_batching.* Next: "):

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from exporter_programs import replace_program
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def exporter(monkeypatch, tmp_path):
     """Replaces the exporter's two programs by small ones: `exporter(source)`, `exporter(source, fetcher=source)`."""
 
     def write(source, *, fetcher=FETCHER):
-        for name, text in {"EXPORTER": source, "FETCHER": fetcher}.items():
-            program = tmp_path / f"{name.lower()}.py"
+        for name, text in {"exporter": source, "fetcher": fetcher}.items():
+            program = tmp_path / f"{name}.py"
             program.write_text(text)
-            monkeypatch.setattr(f"slipway.model.exporter.{name}", program)
+            replace_program(monkeypatch, name, program)
 
     return write
 

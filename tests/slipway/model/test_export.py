@@ -110,6 +110,14 @@ PARITY = {"images": 32, "labels_equal": 32, "largest_difference": 0.00001, "larg
 CARD = {"parity": PARITY, "parameters": 181_194, "bytes": 2_000_000, "measured": {"seconds": 5}}
 
 
+def test_model_is_taken_from_the_folder_of_its_runtime(release, store, results):
+    """Each exporter names its model's folder; what is in it is opaque, and has the same number for the same content."""
+    before = keep_export(release, results, store)
+    (results / "savedmodel").rename(results / "model")
+    kept = keep_export(replace(release, runtime="onnxruntime"), results, store)
+    assert (kept.version, kept.content_hash) == (before.version, before.content_hash)
+
+
 def test_kept_export_can_be_read_by_its_uris(release, store, results, tmp_path):
     """All results of the exporter are in the store under their version, the golden requests unchanged."""
     kept = keep_export(release, results, store)
@@ -196,6 +204,7 @@ INPUTS = {
     "golden picture": lambda release: replace(release, golden=(replace(release.golden[0], sha256="b" * 64),)),
     "settings": lambda release: replace(release, export=replace(release.export, max_side=100)),
     "no golden": lambda release: replace(release, golden=()),
+    "runtime": lambda release: replace(release, runtime="onnxruntime"),
 }
 
 
@@ -203,6 +212,18 @@ INPUTS = {
 def test_exported_again_if_its_inputs_changed(release, change):
     """An export is reused only for the same source, exporter, settings and golden cases."""
     assert export_inputs_hash(release) != export_inputs_hash(change(release))
+
+
+def test_exported_again_if_the_precision_changed(release):
+    """The same checkpoint in another precision is another model."""
+    onnx = replace(release, runtime="onnxruntime")
+    assert export_inputs_hash(onnx) != export_inputs_hash(replace(onnx, precision="float16_weights"))
+
+
+def test_exports_of_tensorflow_are_found_as_before_there_were_runtimes(release):
+    """Nothing is exported again after an upgrade. The value was computed before the second runtime."""
+    known = "sha256:6b3dc6ebdba25aee9c473f0141a552cbdac0cffbbed1c52b68e56fc7921685c0"
+    assert export_inputs_hash(release) == known
 
 
 def test_export_is_reused_by_other_runs(release):

@@ -7,6 +7,7 @@ from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUn
 from slipway.model.export import run_export
 from slipway.model.exporter import exporter_hash
 from slipway.release import ExportLimits
+from slipway.runtimes import TENSORFLOW
 
 
 def test_refused_with_the_exporters_last_line(archive_release, exporter):
@@ -109,19 +110,64 @@ def test_refused_if_the_exporter_prints_nothing(archive_release, exporter):
         run_export(archive_release, python=sys.executable)
 
 
-def test_refused_if_there_is_no_interpreter(archive_release):
-    """The message for a missing interpreter names the Variable that sets it."""
-    with pytest.raises(ExportError, match=r"/nowhere/python: .*Next: set the Variable slipway_exporter_python"):
-        run_export(archive_release, python="/nowhere/python")
+@pytest.mark.parametrize(
+    ("runtime", "then"),
+    [
+        ("tensorflow", "slipway_exporter_python to the python of an environment with include/model/"),
+        ("onnxruntime", "slipway_onnx_exporter_python to the python of an environment with include/onnx_model/"),
+    ],
+)
+def test_refused_if_there_is_no_interpreter(archive_release, runtime, then):
+    """The message for a missing interpreter names the Variable that sets the runtime's."""
+    with pytest.raises(ExportError, match=rf"/nowhere/python: .*Next: set the Variable {then}requirements\.txt$"):
+        run_export(replace(archive_release, runtime=runtime), python="/nowhere/python")
 
 
-def test_exporter_hash_changes_with_code_and_lock(tmp_path):
-    """The hash covers the exporter's code and its locked requirements, but not other files."""
+@pytest.fixture
+def code(tmp_path):
+    """An exporter of two files: the runtime."""
     (tmp_path / "export.py").write_text("a")
     (tmp_path / "requirements.txt").write_text("b")
-    known = exporter_hash(tmp_path)
+    return replace(TENSORFLOW, exporter=tmp_path / "export.py", code=(tmp_path,))
+
+
+def test_exporter_hash_changes_with_code_and_lock(code, tmp_path):
+    """The hash covers the exporter's code and its locked requirements, but not other files."""
+    known = exporter_hash(code)
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "notes.md").write_text("c")
-    assert known == exporter_hash(tmp_path)
+    assert known == exporter_hash(code)
     (tmp_path / "requirements.txt").write_text("c")
-    assert known != exporter_hash(tmp_path)
+    assert known != exporter_hash(code)
+
+
+def test_exporter_hash_of_tensorflow_is_as_before_there_were_runtimes(code):
+    """Another way to hash the same files would export every model again. The value was computed before the second runtime."""
+    assert exporter_hash(code) == "sha256:1db443d61d9262a2ed51d69fafd795471c821d511845800a9ff9f62810e2ee82"
+
+
+def test_exporter_hash_covers_every_folder_that_the_exporter_imports_from(code, tmp_path):
+    """Two files of one name in two folders both count, and so do those of a package in a folder."""
+    known = {exporter_hash(code)}
+    shared = tmp_path.with_name(f"{tmp_path.name}-shared")
+    (shared / "package").mkdir(parents=True)
+    both = replace(code, code=(tmp_path, shared))
+    for place in (shared / "requirements.txt", shared / "package" / "decode.py"):
+        place.write_text("a")
+        known.add(exporter_hash(both))
+    assert len(known) == 3
+
+
+PRINT_REQUEST = "import json, sys; print('settings', json.load(open(sys.argv[2]))['settings'], flush=True); sys.exit(1)"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "told"), [("tensorflow", False), ("onnxruntime", True)], ids=["TensorFlow", "ONNX Runtime"]
+)
+def test_precision_is_told_only_where_there_is_a_choice(archive_release, exporter, caplog, runtime, told):
+    """TensorFlow's exporter refuses settings that it does not know."""
+    caplog.set_level("INFO")
+    exporter(PRINT_REQUEST)
+    with pytest.raises(ExportError):
+        run_export(replace(archive_release, runtime=runtime, precision="float32"), python=sys.executable)
+    assert ("'precision': 'float32'" in caplog.text) is told

@@ -28,7 +28,7 @@ def golden(**changes):
 def test_defaults_if_only_source_and_gate_are_given():
     """A model file needs only source and gate."""
     file = parse_model_file(SMALLEST, where="m.yaml")
-    assert file.image.base == "tensorflow/serving:2.20.0"
+    assert (file.serving.runtime, file.export.precision, file.image.base) == ("tensorflow", "float32", None)
     assert file.target.deployment == "tfs-server"
     assert file.target.overlay is None
     assert file.schedule is None
@@ -71,6 +71,19 @@ def test_bake_with_a_prometheus():
     assert (bake.prometheus.errors, bake.prometheus.p95_ms, bake.p95_ms) == (query, "b", 5.0)
 
 
+def onnx(**fields):
+    """The smallest model file of ONNX Runtime, with these fields."""
+    return {**SMALLEST, "serving": {"runtime": "onnxruntime"}, **fields}
+
+
+def test_precision_of_onnx_runtime_is_a_choice():
+    """Float16 weights need nothing else; int8 needs a labelled set."""
+    quality = gate(quality={"set": "q", "min_top1": 0.9})["gate"]
+    for precision, fields in (("float16_weights", {}), ("int8", {"gate": quality})):
+        file = parse_model_file(onnx(export={"precision": precision}, **fields), where="m.yaml")
+        assert (file.serving.runtime, file.export.precision) == ("onnxruntime", precision)
+
+
 REFUSALS = {
     "not fields": (["source"], "has no fields"),
     "empty": (None, "has no fields"),
@@ -101,6 +114,12 @@ REFUSALS = {
     "archive without sha256": ({**SMALLEST, "source": {"savedmodel": "https://x/m"}}, "source.sha256: "),
     "archive by a path": ({**SMALLEST, "source": {"savedmodel": "/m", "sha256": HASH}}, "source.savedmodel: "),
     "archive with a short sha256": ({**SMALLEST, "source": {"savedmodel": "https://x/m", "sha256": "abc"}}, "source.sha256: "),
+    "runtime that nobody knows": ({**SMALLEST, "serving": {"runtime": "torch"}}, "serving.runtime: "),
+    "precision that nobody knows": ({**SMALLEST, "export": {"precision": "float16"}}, "export.precision: "),
+    "precision of TensorFlow": ({**SMALLEST, "export": {"precision": "float16_weights"}}, "the file: export.precision: float16_weights needs serving.runtime: onnxruntime"),
+    "int8 without a labelled set": (onnx(export={"precision": "int8"}), "the file: export.precision: int8 needs gate.quality"),
+    "archive on ONNX Runtime": (onnx(source={"savedmodel": "https://x/m", "sha256": HASH}), "the file: source.savedmodel is a model of TensorFlow, which serving.runtime: onnxruntime cannot serve"),
+    "TensorFlow Serving for ONNX Runtime": (onnx(image={"base": "mirror:5000/tensorflow/serving:2.20.0"}), "the file: image.base: mirror:5000/tensorflow/serving:2.20.0 is TensorFlow Serving, and serving.runtime is onnxruntime"),
     "no golden case": ({**SMALLEST, "gate": {"golden": []}}, "gate.golden: "),
     "golden is text": ({**SMALLEST, "gate": {"golden": "three.png"}}, "gate.golden: "),
     "two golden cases of one name": ({**SMALLEST, "gate": {"golden": [GOLDEN, GOLDEN]}}, "gate: golden cases need different names"),

@@ -16,6 +16,7 @@ from slipway.model.exporter import exporter_hash
 from slipway.model.sources import fetch_source
 from slipway.records.store import Store, read_json
 from slipway.release import GoldenRequest, Source
+from slipway.runtimes import TENSORFLOW
 
 LABELS = {"three": "3", "seven": "7", "eight": "8"}
 GOLDEN = tuple(
@@ -29,7 +30,7 @@ def release_of(release):
     """Makes a release of digits-vit from this source."""
 
     def make(**source):
-        return replace(release, source=Source(**source), exporter=exporter_hash(), golden=GOLDEN)
+        return replace(release, source=Source(**source), exporter=exporter_hash(TENSORFLOW), golden=GOLDEN)
 
     return make
 

@@ -16,7 +16,7 @@ from slipway.records.history import (
     read_history,
 )
 from slipway.records.record import write_record
-from slipway.release import Retention
+from slipway.release import FIRST_RUNTIME, Retention
 from slipway.target import Target
 
 SERVICE = ObjectRef(api_version="v1", kind="Service", name="tfs-server", namespace="shop")
@@ -164,6 +164,15 @@ def test_bad_only_if_exactly_this_release_was_blamed(record_of, release):
     assert found["run_id"] == "r1"
     for change in ({"manifests_hash": "sha256:9"}, {"gate_passes": 1}, {"golden": ()}, {"rollout_timeout_s": 9}):
         assert find_bad_record([{**record_of("r1", "failed"), "bad": BAD}], replace(release, **change)) is None
+
+
+def test_bad_release_of_an_earlier_slipway_is_recognised(record_of, release):
+    """Its record has no runtime. The schedule does not try that release again after an upgrade."""
+    record = {**record_of("r1", "failed"), "bad": BAD}
+    for field in FIRST_RUNTIME:
+        del record["release"][field]
+    assert find_bad_record([record], release)["run_id"] == "r1"
+    assert find_bad_record([record], replace(release, runtime="onnxruntime")) is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import yaml
 from metric_pods import MODEL, MetricPod
 from small_server import start_server, stop_server
 
-from local.serving.model_server.metrics import PATH
+from serving_protocol.metrics import PATH
 from slipway.model.bake_settings import BakeSettings
 from slipway.release import Bake, Gate, PrometheusQueries
 from slipway.serving.bake import Asked, Look, Watch, judge_look

@@ -58,7 +58,7 @@ def served(monkeypatch, tmp_path, store, connected, http_server, installation): 
             **changes,
         }
         (folder / "digits-vit.yaml").write_text(yaml.safe_dump(file))
-        return Settings(store=store.uri, registry=None, serving_image=None)
+        return Settings(store=store.uri, registry=None)
 
     return write
 

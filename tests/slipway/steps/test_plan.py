@@ -7,9 +7,9 @@ from observations import CHANGED, observed
 from slipway.facts import Accuracy, Baseline, Export, Plan, Pushed, to_dict
 from slipway.kubernetes.apply import Trial
 from slipway.records.history import History, release_of_record
-from slipway.release import Bake, Gate, LoadBounds, QualityBounds
+from slipway.release import FIRST_RUNTIME, Bake, Gate, LoadBounds, QualityBounds
 from slipway.serving.accuracy import judge_accuracy
-from slipway.steps.plan import Observation, diff_trial, make_plan, plan_again, plan_refresh
+from slipway.steps.plan import Observation, changed_inputs, diff_trial, make_plan, plan_again, plan_refresh
 from slipway.verdict import Verdict
 
 
@@ -42,7 +42,12 @@ CHANGES = {
     "exporter": (lambda _: {"exporter": "sha256:" + "9" * 64}, "the exporter changed from "),
     "base image": (lambda _: {"base_digest": "sha256:" + "9" * 64}, "the base image changed from "),
     "export settings": (lambda r: {"export": replace(r.export, top_k=3)}, "the export settings changed"),
-    "repository": (lambda _: {"repository": "elsewhere/digits-vit"}, "the image's repository changed from "),
+    "repository": (
+        lambda _: {"repository": "elsewhere/digits-vit"},
+        "the image's repository changed from 127.0.0.1:5000/shop/digits-vit to elsewhere/digits-vit",
+    ),
+    "runtime": (lambda _: {"runtime": "onnxruntime"}, "the runtime changed from tensorflow to onnxruntime"),
+    "precision": (lambda _: {"precision": "float16_weights"}, "the precision changed from float32 to float16_weights"),
 }
 
 
@@ -53,6 +58,17 @@ def test_everything_if_an_input_of_the_image_changed(release, history, change, r
     assert plan.action == "everything"
     assert len(plan.reasons) == 1
     assert plan.reasons[0].startswith(reason)
+
+
+def test_nothing_changed_since_a_release_of_an_earlier_slipway(release, record_of):
+    """Its record has neither runtime nor precision: it was TensorFlow in float32."""
+    record = record_of("r0")
+    for field in FIRST_RUNTIME:
+        del record["release"][field]
+    assert changed_inputs(release, record) == ()
+    assert changed_inputs(replace(release, runtime="onnxruntime"), record) == (
+        "the runtime changed from tensorflow to onnxruntime",
+    )
 
 
 SET = QualityBounds(uri="u", digest="sha256:5", min_top1=0.9, max_drop=0.02)

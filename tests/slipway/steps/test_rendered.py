@@ -34,9 +34,14 @@ def resolved(installation, monkeypatch, tmp_path, store):
     path = tmp_path / "digits-vit.yaml"
     path.write_text(FILE)
     monkeypatch.setattr(resolve_module, "engine_at", lambda _conn_id: nullcontext())
-    for function, result in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
+    for function, result in {
+        "log_in": None,
+        "resolve_base": f"sha256:{'2' * 64}",
+        "check_base": None,
+        "check_registry": None,
+    }.items():
         monkeypatch.setattr(resolve_module, function, lambda *_arguments, result=result: result)
-    settings = Settings(store=store.uri, registry="127.0.0.1:5000/shop", serving_image=None)
+    settings = Settings(store=store.uri, registry="127.0.0.1:5000/shop")
     return lambda run_id="now", **variables: resolve_module.resolve(
         path, RefreshParams(), replace(settings, **variables), run_id=run_id
     )

@@ -29,21 +29,23 @@ CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256:
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 
 
-def file_of(*, source=None, **image):
-    """A model file with this source and image."""
-    return parse_model_file(
-        {"source": source or {"folder": "digits-vit/checkpoint"}, "gate": GOLDEN, "image": image}, where="m.yaml"
-    )
+def file_of(*, source=None, runtime="tensorflow", **image):
+    """A model file with this source, runtime and image."""
+    source = source or {"folder": "digits-vit/checkpoint"}
+    fields = {"source": source, "gate": GOLDEN, "serving": {"runtime": runtime}, "image": image}
+    return parse_model_file(fields, where="m.yaml")
 
 
-def settings(*, registry="registry.example.com/shop", serving_image=None):
+def settings(*, registry="registry.example.com/shop", **serving_images):
     """Settings of an Airflow."""
-    return Settings(store="file:///store", registry=registry, serving_image=serving_image)
+    named = {name: image for name, image in serving_images.items() if image}
+    return Settings(store="file:///store", registry=registry, serving_images=named)
 
 
 SERVING = [
     ({}, None, "tensorflow/serving:2.20.0"),
     ({}, "mirror/serving:2.20.0", "mirror/serving:2.20.0"),
+    ({"base": "tensorflow/serving:2.20.0"}, "mirror/serving:2.20.0", "mirror/serving:2.20.0"),
     ({"base": "mine/serving:1"}, "mirror/serving:2.20.0", "mine/serving:1"),
     ({"base": "mine/serving:1"}, None, "mine/serving:1"),
 ]
@@ -52,7 +54,28 @@ SERVING = [
 @pytest.mark.parametrize(("image", "variable", "base"), SERVING)
 def test_serving_image_is_the_variables_if_the_model_file_has_the_default(image, variable, base):
     """The Variable does not replace a base that the model file names."""
-    assert base == resolve_serving_image(file_of(**image), settings(serving_image=variable))
+    given = settings(tensorflow=variable, onnxruntime="other/onnx:1")
+    assert base == resolve_serving_image("m", file_of(**image), given)
+
+
+@pytest.mark.parametrize(
+    ("image", "base"), [({}, "mirror/onnx:1"), ({"base": "mine/onnx:1"}, "mine/onnx:1")], ids=["Variable", "model file"]
+)
+def test_serving_image_of_onnx_runtime_has_its_own_variable(image, base):
+    """The Variable of TensorFlow Serving's image says nothing about the other runtime."""
+    file = file_of(runtime="onnxruntime", **image)
+    given = settings(tensorflow="mirror/serving:2.20.0", onnxruntime="mirror/onnx:1")
+    assert base == resolve_serving_image("m", file, given)
+
+
+def test_refused_if_nothing_names_a_serving_image_of_onnx_runtime():
+    """Nobody publishes one. The error says where to name it, and what it is made from."""
+    said = (
+        r"^include/served/m\.yaml: image\.base: not given, and the Variable slipway_onnx_serving_image is not set\. "
+        r"Next: set one to an image for serving\.runtime: onnxruntime: one built with include/onnx_server/Dockerfile$"
+    )
+    with pytest.raises(InputRefused, match=said):
+        resolve_serving_image("m", file_of(runtime="onnxruntime"), settings(tensorflow="mirror/serving:2.20.0"))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +254,12 @@ def test_release_names_its_airflow(monkeypatch, tmp_path, google, store, target)
         f"source: {{savedmodel: 'https://example.com/m.tar.gz', sha256: '{'1' * 64}'}}\ntarget: {target}\n" + CASE
     )
     monkeypatch.setattr(resolve_module, "engine_at", lambda _conn_id: nullcontext())
-    for function, result in {"log_in": None, "resolve_base": f"sha256:{'2' * 64}", "check_registry": None}.items():
+    for function, result in {
+        "log_in": None,
+        "resolve_base": f"sha256:{'2' * 64}",
+        "check_base": None,
+        "check_registry": None,
+    }.items():
         monkeypatch.setattr(resolve_module, function, lambda *_arguments, result=result: result)
     given = replace(settings(), store=store.uri, namespace="shop")
     assert resolve_module.resolve(path, RefreshParams(), given, run_id="r").installation == "here"
@@ -272,6 +300,6 @@ def test_registry_connection_comes_from_the_model_file_the_variable_or_the_targe
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps({"conn_type": "kubernetes", "extra": {"namespace": "n"}}))  # fmt: skip
     fields = {"source": {"folder": "x"}, "gate": GOLDEN, "image": image, "target": {"namespace": "shop", **target}}
     file = parse_model_file(fields, where="x.yaml")
-    given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable, serving_image=None)  # fmt: skip
+    given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable)  # fmt: skip
     repository = image.get("repository") or ARTIFACT_REGISTRY
     assert resolve_registry_connection(file, repository, resolve_target(file.target, given), given) == chosen

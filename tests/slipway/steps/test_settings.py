@@ -17,7 +17,7 @@ from slipway.steps.settings import (
 )
 from slipway.target import GkeCluster, Target
 
-SETTINGS = Settings(store="file:///store", registry="r", serving_image=None)
+SETTINGS = Settings(store="file:///store", registry="r")
 CLUSTER = GkeCluster(project="shop", location="europe-west4", name="big")
 
 NAMESPACES = {
@@ -45,7 +45,14 @@ def test_refused_if_the_google_connection_is_missing():
 @pytest.fixture
 def variables(monkeypatch):
     """Sets Airflow Variables by environment, as a deployment may."""
-    for name in ("STORE", "REGISTRY", "SERVING_IMAGE", "OVERLAY_KINDS", "OVERLAY_SERVICE_ACCOUNTS"):
+    for name in (
+        "STORE",
+        "REGISTRY",
+        "SERVING_IMAGE",
+        "ONNX_SERVING_IMAGE",
+        "OVERLAY_KINDS",
+        "OVERLAY_SERVICE_ACCOUNTS",
+    ):
         monkeypatch.delenv(f"AIRFLOW_VAR_SLIPWAY_{name}", raising=False)
 
     def set_(**values):
@@ -60,12 +67,14 @@ def test_settings_are_read_from_variables(variables):
     given = {
         "store": "gs://bucket/slipway",
         "registry": "r/x",
-        "serving_image": "mirror/serving:1",
         "overlay_kinds": "Job.batch",
         "overlay_service_accounts": "reader",
     }
     variables(**given)
     assert Settings(**given) == read_settings()
+    variables(serving_image="mirror/serving:1", onnx_serving_image="mirror/onnx:1")
+    images = {"tensorflow": "mirror/serving:1", "onnxruntime": "mirror/onnx:1"}
+    assert Settings(**given, serving_images=images) == read_settings()
 
 
 def test_variables_add_to_what_an_overlay_may_contain():
@@ -89,6 +98,7 @@ SECRETS = {
     "store with a query": ("store", "gs://bucket/slipway?pass-word"),
     "serving image": ("serving_image", "me:pass-word@mirror/serving:1"),
     "serving image by URL": ("serving_image", "https://me:pass-word@mirror/serving:1"),
+    "serving image of ONNX Runtime": ("onnx_serving_image", "me:pass-word@mirror/onnx:1"),
 }
 
 

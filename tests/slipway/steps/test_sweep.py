@@ -64,7 +64,7 @@ open(sys.argv[sys.argv.index("--out") + 1], "w").write("picture")
 @pytest.fixture
 def settings(store):
     """The settings of an Airflow without Variables for overlays."""
-    return Settings(store=store.uri, registry=None, serving_image=None)
+    return Settings(store=store.uri, registry=None)
 
 
 @pytest.fixture

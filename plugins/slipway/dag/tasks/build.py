@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -14,28 +14,30 @@ from slipway.dag.stage import GREEN, YELLOW, ProgramOperator, StageOperator
 
 if TYPE_CHECKING:
     from slipway.facts import Export, Image, Proof, Pushed
+    from slipway.runtimes import RuntimeName
 
 log = logging.getLogger(__name__)
 
 
 class ExportOperator(ProgramOperator):
-    """Exports a SavedModel with pre- and post-processing inside, and golden cases, in the exporter's own interpreter."""
+    """Exports the served model with pre- and post-processing, and golden cases, in the exporter's own interpreter."""
 
-    template_fields: Sequence[str] = ("exporter_python",)
+    template_fields: Sequence[str] = ("exporter_pythons",)
     ui_color = GREEN
     keeps_s = BUILD_S
 
-    def __init__(self, *, exporter_python: str, **kwargs: Any) -> None:
+    def __init__(self, *, exporter_pythons: Mapping[RuntimeName, str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.exporter_python = exporter_python
+        self.exporter_pythons = exporter_pythons  # by runtime
 
     def make(self, run: Run) -> Export:
         """The Export; if only golden cases are needed, the live Export with new ones."""
         from slipway.model.export import renew_golden_cases, run_export
 
+        release, python = run.release, self.exporter_pythons[run.release.runtime]
         if run.action == "cases" and (live := run.plan.export):
-            return renew_golden_cases(run.release, live, python=self.exporter_python, started=self._started)
-        return run_export(run.release, python=self.exporter_python, started=self._started)
+            return renew_golden_cases(release, live, python=python, started=self._started)
+        return run_export(release, python=python, started=self._started)
 
 
 class BuildImageOperator(StageOperator):

@@ -112,7 +112,7 @@ def test_the_last_task_deletes_what_is_left_and_returns_the_lease(  # noqa: PLR0
     """Also what a turn left that was killed; the sweep's record goes with it."""
     returned = []
     monkeypatch.setattr(run_lease, "return_lease", lambda place, _holder: returned.append(place.name) or True)
-    start_variant(target, OWN, 0, Settings(store=store.uri, registry=None, serving_image=None), check=lambda: None)
+    start_variant(target, OWN, 0, Settings(store=store.uri, registry=None), check=lambda: None)
     context = context_of("choose", choose=target)
     run_lease.acquire_run_lease(Run(context), 60)
     context["ti"].task_id = "end_sweep"

@@ -1,4 +1,4 @@
-"""The versions of the one model: finds them in the base path, loads them and runs them."""
+"""The versions of the one model: finds them in the base path, loads them, and knows which one is served."""
 
 import threading
 import time
@@ -7,17 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
-
-from . import metrics
-from .batching import Batcher
 from .flags import Flags
-from .tensorflow_runtime import Session, array_of, fill_proto
+from .messages import STATES, GetModelStatusResponse
+from .models import Model
 from .words import CODE_NUMBERS, ServingError, invalid, log
-
-DEFAULT_SIGNATURE = "serving_default"
-STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,76 +27,6 @@ def largest_version(base_path: Path) -> Found | None:
         return None
     found = [Found(version=int(entry.name), folder=entry) for entry in base_path.iterdir() if entry.name.isdecimal()]
     return max(found, key=lambda one: one.version, default=None)
-
-
-class Model:
-    """One loaded version. `predict` may be called from many threads."""
-
-    def __init__(self, name: str, version: int, session: Session, batcher: Batcher | None) -> None:
-        """Run this session, through the batcher if there is one."""
-        self.name = name
-        self.version = version
-        self.signatures = session.signatures
-        self._run = batcher.wrap(session.run) if batcher else session.run
-
-    def signature(self, name: str) -> Any:
-        """The SignatureDef of this name; "" means serving_default."""
-        wanted = name or DEFAULT_SIGNATURE
-        if wanted not in self.signatures:
-            raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{wanted}" not found.')
-        return self.signatures[wanted]
-
-    def predict(
-        self, signature_name: str, inputs: dict[str, np.ndarray], wanted: tuple[str, ...] = (), *, timeout_ms: int = 0
-    ) -> dict[str, np.ndarray]:
-        """All outputs, or those in `wanted`, by name. A timeout of 0 means no limit."""
-        signature = self.signature(signature_name)
-        _check_names(inputs, wanted, signature)
-        names = list(wanted or signature.outputs)
-        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
-        began = time.monotonic()
-        answers = self._run(feeds, [signature.outputs[name].name for name in names], timeout_ms)
-        metrics.RUNTIME_LATENCY.add((time.monotonic() - began) * 1e6, self.name, "Predict", "TF1")
-        return dict(zip(names, answers, strict=True))
-
-    def answer(self, request: Any, *, timeout_ms: int = 0) -> Any:
-        """The PredictResponse to a PredictRequest. It names the version that answered."""
-        signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        self.signature(signature_name)
-        inputs = {name: array_of(name, proto) for name, proto in request.inputs.items()}
-        outputs = self.predict(signature_name, inputs, tuple(request.output_filter), timeout_ms=timeout_ms)
-        response = predict_pb2.PredictResponse()
-        for name, value in outputs.items():
-            fill_proto(response.outputs[name], np.asarray(value))
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = signature_name
-        response.model_spec.version.value = self.version
-        return response
-
-
-def _check_names(inputs: dict[str, np.ndarray], wanted: tuple[str, ...], signature: Any) -> None:
-    """Raise ServingError for inputs and outputs that the signature does not have (2.20.0 predict_util.cc:51-150)."""
-    given, expected = set(inputs), set(signature.inputs)
-    if len(given) != len(expected):
-        raise invalid(
-            f"input size does not match signature: {len(given)}!={len(expected)} len({{{_join(given)}}}) != "
-            f"len({{{_join(expected)}}}). Sent extra: {{{_join(given - expected)}}}. "
-            f"Missing but required: {{{_join(expected - given)}}}."
-        )
-    if given != expected:
-        raise invalid(f"Signature input alias: {_join(expected - given)} not found in request")
-    for name in wanted:
-        if name not in signature.outputs:
-            expected = set(signature.outputs)
-            raise invalid(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{{_join(expected)}}}."
-            )
-        if wanted.count(name) > 1:
-            raise invalid(f"duplicate output tensor alias: {name}")
-
-
-def _join(names: set[str]) -> str:
-    return ",".join(sorted(names))
 
 
 class Versions:
@@ -197,10 +120,10 @@ class Versions:
         if not wanted:
             which = "any versions" if version is None else f"version {version}"
             raise ServingError("NOT_FOUND", f"Could not find {which} of model {name}")
-        response = get_model_status_pb2.GetModelStatusResponse()
+        response = GetModelStatusResponse()
         for one in wanted:
             state, error = states[one]
-            entry = response.model_version_status.add(version=one, state=STATES.Value(state))
+            entry = response.model_version_status.add(version=one, state=STATES[state].number)
             if error:
                 entry.status.error_code = CODE_NUMBERS[error.code]
                 entry.status.error_message = error.message

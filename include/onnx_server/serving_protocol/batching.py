@@ -18,8 +18,7 @@ from .flags import refuse
 from .words import ServingError, invalid
 
 Feeds = dict[str, np.ndarray]
-Run = Callable[[Feeds, list[str], int], Sequence[np.ndarray]]
-FOREVER_MS = 2**31 // 1000  # the real server's "no timeout" inside a batch
+Run = Callable[[Feeds, list[str], float | None], Sequence[np.ndarray]]  # with the deadline by time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +34,9 @@ class Parameters:
 
 
 def parameters_of(message: Any) -> Parameters:
-    """The parameters in the file's message. Ends the process if one of them is not imitated."""
+    """The parameters in the file's message. Ends the process if one of them is not supported."""
     if message.pad_variable_length_inputs or message.enable_large_batch_splitting.value:
-        refuse("pad_variable_length_inputs and enable_large_batch_splitting are not imitated")
+        refuse("pad_variable_length_inputs and enable_large_batch_splitting are not supported")
     given: dict[str, Any] = {
         name: getattr(message, name).value
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "thread_pool_name")
@@ -54,7 +53,7 @@ class Task:
 
     feeds: Feeds
     size: int
-    timeout_ms: int
+    deadline_s: float | None
     enqueued_s: float
     answer: Future[list[np.ndarray]] = field(default_factory=Future)
 
@@ -101,8 +100,8 @@ class Batcher:
                 f"last entry was {allowed[-1]}; expected {largest}"
             )
 
-        def batched(feeds: Feeds, fetches: list[str], timeout_ms: int) -> list[np.ndarray]:
-            task = Task(feeds=feeds, size=rows_of(feeds), timeout_ms=timeout_ms, enqueued_s=time.monotonic())
+        def batched(feeds: Feeds, fetches: list[str], deadline_s: float | None) -> list[np.ndarray]:
+            task = Task(feeds=feeds, size=rows_of(feeds), deadline_s=deadline_s, enqueued_s=time.monotonic())
             ordered = sorted(set(fetches))
             self._enqueue((run, tuple(sorted(feeds)), tuple(ordered)), Queue(run=run, fetches=ordered), task)
             answers = dict(zip(ordered, task.answer.result(), strict=True))
@@ -180,16 +179,15 @@ def _process(queue: Queue, batch: Batch, parameters: Parameters) -> None:
 
 
 def _run(queue: Queue, batch: Batch, parameters: Parameters) -> list[list[np.ndarray]]:
-    left_ms = [
-        (task.timeout_ms or FOREVER_MS) - int((time.monotonic() - task.enqueued_s) * 1000) for task in batch.tasks
-    ]
-    if max(left_ms) <= 0:
+    deadlines = [task.deadline_s for task in batch.tasks if task.deadline_s is not None]
+    latest = max(deadlines) if len(deadlines) == len(batch.tasks) else None
+    if latest is not None and latest <= time.monotonic():
         raise ServingError("RESOURCE_EXHAUSTED", "Run() timeout exceeded while waiting in batching queue")
     padding = (
         min((size for size in parameters.allowed_batch_sizes if size >= batch.size), default=batch.size) - batch.size
     )
     feeds = {name: _merged(name, batch, padding) for name in batch.tasks[0].feeds}
-    outputs = queue.run(feeds, queue.fetches, max(left_ms))
+    outputs = queue.run(feeds, queue.fetches, latest)
     metrics.BATCHED_RUNS.add()
     for output in outputs:
         if not np.ndim(output):

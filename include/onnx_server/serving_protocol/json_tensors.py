@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensorflow_runtime import DIMENSIONS, type_of
+from .tensors import DIMENSIONS, type_of
 from .words import ServingError, invalid
 
 INTEGERS = {"int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"}
@@ -197,8 +197,7 @@ def _decoded(value: dict[str, Any]) -> bytes:
 
 
 def _array(name: str, leaves: list[Any], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    kind = object if dtype.name == "string" else dtype.as_numpy_dtype
-    array = np.empty(len(leaves), dtype=kind)
+    array = np.empty(len(leaves), dtype=dtype.array_type)
     try:
         array[:] = leaves
     except (OverflowError, ValueError) as error:

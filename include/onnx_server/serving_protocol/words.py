@@ -1,10 +1,9 @@
-"""The server's log, its errors and their codes."""
+"""A server's log, its errors and their codes."""
 
 import sys
 
 import grpc
 
-NAME = "stand-in for tensorflow/serving"
 START_FAILED = 255  # the real server's exit(-1)
 
 # gRPC's codes as HTTP statuses (tensorflow/serving@2.20.0 model_servers/http_server.cc:46-87).
@@ -48,6 +47,19 @@ def invalid(message: str) -> ServingError:
     return ServingError("INVALID_ARGUMENT", message)
 
 
+def too_late() -> ServingError:
+    """The error of a request whose time limit passed before it was answered."""
+    return ServingError("DEADLINE_EXCEEDED", "the request's time limit passed before it was answered")
+
+
+_program: list[str] = []
+
+
+def name_program(name: str) -> None:
+    """Set the name that begins each line of the log."""
+    _program[:] = [name]
+
+
 def log(line: str) -> None:
     """Write one line to stderr."""
-    print(f"{NAME}: {line}", file=sys.stderr, flush=True)
+    print(*(f"{name}:" for name in _program), line, file=sys.stderr, flush=True)

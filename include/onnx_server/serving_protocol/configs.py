@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from .flags import refuse
+from .metrics import PATH
 
 Kind = descriptor_pb2.FieldDescriptorProto
 INT64, BOOL, TEXT = (f".google.protobuf.{name}Value" for name in ("Int64", "Bool", "String"))
@@ -20,9 +21,10 @@ def read_batching(path: str) -> Any:
     return _read(path, "BatchingParameters")
 
 
-def read_monitoring(path: str) -> Any:
-    """The MonitoringConfig in the file; "" gives the defaults, which are no metrics."""
-    return _read(path, "MonitoringConfig")
+def metrics_path(path: str) -> str | None:
+    """The path of the metrics page, from the monitoring file; None if they are not served, as by default."""
+    prometheus = _read(path, "MonitoringConfig").prometheus_config
+    return (prometheus.path or PATH) if prometheus.enable else None
 
 
 def _read(path: str, name: str) -> Any:
@@ -35,7 +37,7 @@ def _read(path: str, name: str) -> Any:
 
 def _pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto(
-        name="stand_in_configs.proto",
+        name="configs.proto",
         package="tensorflow.serving",
         syntax="proto3",
         dependency=[wrappers_pb2.DESCRIPTOR.name],

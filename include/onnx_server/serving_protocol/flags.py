@@ -3,14 +3,14 @@
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .words import START_FAILED, log
 
 THREADS = 4 * len(os.sched_getaffinity(0))
 
-# Flags of the real server that have no effect here. The log names each one that is set.
-NOT_IMITATED = frozenset({
+# Flags of TensorFlow Serving that have no effect here. The log names each one that is set.
+WITHOUT_EFFECT = frozenset({
     "allow_version_labels_for_unavailable_models",
     "enable_grpc_healthcheck_service",
     "enable_profiler",
@@ -71,38 +71,40 @@ class Flags:
 
     @property
     def inter_op_threads(self) -> int:
-        """The number of operations that run at the same time; 0 means TensorFlow's default."""
+        """The number of operations that run at the same time; 0 means the runtime's default."""
         return self.tensorflow_inter_op_parallelism or self.tensorflow_session_parallelism
 
     @property
     def intra_op_threads(self) -> int:
-        """The number of threads of one operation; 0 means TensorFlow's default."""
+        """The number of threads of one operation; 0 means the runtime's default."""
         return self.tensorflow_intra_op_parallelism or self.tensorflow_session_parallelism
 
 
-KINDS = {field.name: type(field.default) for field in dataclasses.fields(Flags)}
+F = TypeVar("F", bound=Flags)
 
 
-def parse_flags(arguments: list[str]) -> Flags:
+def parse_flags(arguments: list[str], kind: type[F]) -> F:
     """The parsed flags. As in the real server, an unknown flag is logged and ignored, and a bad value ends the process."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(kind)}
     if arguments[:1] == ["--help"]:
-        refuse("flags: " + ", ".join(f"--{name}" for name in sorted(KINDS)))
+        refuse("flags: " + ", ".join(f"--{name}" for name in sorted(kinds)))
     given: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or (name not in KINDS and name not in NOT_IMITATED | REFUSED):
+        if not argument.startswith("--") or (name not in kinds and name not in WITHOUT_EFFECT | REFUSED):
             log(f"unknown argument: {argument}")
         elif name in REFUSED:
-            refuse(f"--{name} is not imitated")
-        elif name in NOT_IMITATED:
-            log(f"accepted but not imitated: --{name}")
+            refuse(f"--{name} is not supported")
+        elif name in WITHOUT_EFFECT:
+            log(f"accepted without effect: --{name}")
         else:
-            given[name] = _value(name, text if equals else None)
-    return _checked(Flags(**given))
+            given[name] = _value(name, kinds[name], text if equals else None)
+    flags = kind(**given)
+    _check(flags)
+    return flags
 
 
-def _value(name: str, text: str | None) -> int | bool | str:
-    kind = KINDS[name]
+def _value(name: str, kind: type, text: str | None) -> int | bool | str:
     words = {"true": True, "1": True, "false": False, "0": False}
     if kind is bool and (text is None or text.lower() in words):
         return True if text is None else words[text.lower()]
@@ -114,8 +116,8 @@ def _value(name: str, text: str | None) -> int | bool | str:
         refuse(f"couldn't interpret value {text} for flag {name}")
 
 
-def _checked(flags: Flags) -> Flags:
-    """The flags. Ends the process if they contradict each other (2.20.0 server.cc:183-262)."""
+def _check(flags: Flags) -> None:
+    """End the process if the flags contradict each other (2.20.0 server.cc:183-262)."""
     if not flags.model_base_path:
         refuse("--model_base_path is required")
     if not flags.port:
@@ -129,10 +131,9 @@ def _checked(flags: Flags) -> Flags:
     )
     if session > 0 and inter > 0 and intra > 0:
         refuse("--tensorflow_session_parallelism replaces the other two parallelism flags: set it or them")
-    return flags
 
 
 def refuse(reason: str) -> NoReturn:
     """Log the reason and end the process before it serves."""
-    log(f"command line: {reason}. Next: --help lists the flags of tensorflow_model_server that are known here.")
+    log(f"command line: {reason}. Next: --help lists the flags that have an effect here.")
     raise SystemExit(START_FAILED)

@@ -1,0 +1,76 @@
+"""The gRPC server, in the event loop: predictions are answered by the workers, everything else at once."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from serving_protocol.grpc_api import METHODS, OPTIONS, Service, count, deadline_of, handlers, open_port
+from serving_protocol.versions import Versions
+from serving_protocol.words import ServingError, log
+
+from .workers import Workers
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class GrpcServer:
+    """The server with its health service."""
+
+    def __init__(self, versions: Versions, workers: Workers, port: int) -> None:
+        """Open the port. Ends the process if it is in use."""
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._server.add_generic_rpc_handlers(handlers(_calls(Service(versions), workers)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        open_port(self._server, port)
+        self._port = port
+
+    async def start(self) -> None:
+        """Answer calls."""
+        for service in ("", *sorted({service for service, _ in METHODS})):
+            await self._health.set(service, SERVING)
+        await self._server.start()
+        log(f"Running gRPC ModelServer at 0.0.0.0:{self._port} ...")
+
+    async def leave(self) -> None:
+        """Tell the clients that ask for the health that the server is about to end."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, limit_s: float) -> None:
+        """Refuse new calls and wait for the others."""
+        await self._server.stop(limit_s)
+
+
+def _calls(service: Service, workers: Workers) -> dict[str, Callable[..., Any]]:
+    async def predict(request: Any, context: Any) -> Any:
+        began = time.monotonic()
+        try:
+            deadline_s = deadline_of(context)
+            response = await workers.run(lambda: service.predict(request, deadline_s), deadline_s)
+        except ServingError as error:
+            count(request, error.code, began)
+            await context.abort(grpc.StatusCode[error.code], error.message)
+        except asyncio.CancelledError:  # gRPC cancels a call at its deadline, and if the caller is gone
+            count(request, "CANCELLED" if context.time_remaining() else "DEADLINE_EXCEEDED", began)
+            raise
+        count(request, "OK", began)
+        return response
+
+    def described(answer: Callable[[Any], Any]) -> Callable[..., Any]:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                return answer(request)
+            except ServingError as error:
+                await context.abort(grpc.StatusCode[error.code], error.message)
+
+        return call
+
+    return {
+        "Predict": predict,
+        "GetModelMetadata": described(service.metadata),
+        "GetModelStatus": described(service.status),
+    }
