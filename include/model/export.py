@@ -51,7 +51,7 @@ from sources import check_archive, check_checkpoint, find_savedmodel, is_old, pl
 if TYPE_CHECKING:
     from served_graph import Checkpoint
 
-EXPORTER = "2.3.0"  # increased when the same checkpoint gives other bytes
+EXPORTER = "2.3.1"  # increased when the same checkpoint gives other bytes
 STAGES: dict[str, float] = {}  # seconds by step; this program exports once
 
 
