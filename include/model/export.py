@@ -39,7 +39,7 @@ class TensorFlow:
     """Exports with 🤗's TensorFlow classes, as a SavedModel."""
 
     name = "TensorFlow"
-    exporter = "2.3.0"
+    exporter = "2.3.1"
     content = "SavedModel"
     folder = "savedmodel"
     code = (Path(__file__).parent,)

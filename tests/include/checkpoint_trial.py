@@ -6,6 +6,7 @@ under `bad-images` the answers to bad images with each setting of `on_bad_image`
 """
 
 import base64
+import ctypes
 import json
 import sys
 from dataclasses import replace
@@ -162,6 +163,21 @@ def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
     }
 
 
+def without_xla(names: list[str], root: Path, data: bytes) -> dict[str, object]:
+    """The answers of exported graphs where TensorFlow refuses to compile with XLA, as TensorFlow Serving does by default.
+
+    The refusal lasts until the process ends. One image alone is a size that nothing has been compiled for.
+    """
+    ctypes.CDLL(str(Path(tf.__file__).with_name("libtensorflow_cc.so.2")))._ZN10tensorflow21DisableXlaCompilationEv()
+    answers: dict[str, object] = {}
+    for name in names:
+        try:
+            answers[name] = shown(ExportedGraph(exported(root / name)).call("top_k", [data]))
+        except tf.errors.InternalError as error:
+            answers[name] = error.message
+    return answers
+
+
 def references(folder: Path, files: list[bytes]) -> list[object]:
     """🤗's probabilities for each image with the weights in that folder."""
     checkpoint = load_checkpoint(folder)
@@ -279,6 +295,7 @@ def main() -> None:
     double = tf.Module()
     double.run = tf.function(lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     tf.saved_model.save(double, str(root / "other-signature"), signatures=double.run)
+    results["without-xla"] = without_xla(["vit", "deit", "swin", "convnext", "mobilevit"], root, files[0])
     print(json.dumps(results), file=out)
 
 

@@ -24,6 +24,15 @@ def test_probabilities_are_those_of_the_checkpoint(checkpoint_trial, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_graph_runs_where_xla_is_refused(checkpoint_trial, kind):
+    """TensorFlow Serving refuses to compile with XLA unless a flag allows it: every graph answers there, and the same."""
+    first = {name: values[0] for name, values in checkpoint_trial[kind]["top_k"].items()}
+    found = checkpoint_trial["without-xla"][kind]
+    assert found["labels"] == [first["labels"]]
+    assert found["scores"] == [pytest.approx(first["scores"], abs=1e-5)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_signatures_agree(checkpoint_trial, kind):
     """All signatures give the same answers, with the labels of `id2label`."""
     trial = checkpoint_trial[kind]
