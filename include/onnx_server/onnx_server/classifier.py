@@ -24,6 +24,9 @@ from .session import Session
 MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
 BASE64, RAW, TOP_K = "serving_default", "raw_bytes", "top_k"
 AT_ONCE = 32  # images of a request that are in memory as pixels: a large request takes no more than that
+# Images in one run. More gain nothing and take more memory: ViT-B/16's processor time for 8 images, one thread, in runs of 1, 2, 4 and
+# 8, was 1939, 2004, 2077 and 2186 ms; digits-vit's 1.6, 1.2, 1.0 and 0.9 ms.
+IN_A_RUN = 4
 INPUTS = {BASE64: "string_input", RAW: "image_bytes", TOP_K: "image_bytes"}
 
 # From the pixels of a batch to the probabilities, until the deadline by time.monotonic().
@@ -139,9 +142,12 @@ def load_classifier(folder: Path, *, threads: int, joined: Callable[[Description
     session = Session(folder, threads=threads)
 
     def run(pixels: np.ndarray, deadline_s: float | None) -> np.ndarray:
-        if deadline_s is not None and time.monotonic() > deadline_s:
-            raise too_late()
-        return session.run(pixels)
+        found = []
+        for first in range(0, len(pixels), IN_A_RUN):
+            if deadline_s is not None and time.monotonic() > deadline_s:
+                raise too_late()
+            found.append(session.run(pixels[first : first + IN_A_RUN]))
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     try:
         classifier = Classifier(description, joined(description, run))

@@ -13,6 +13,7 @@ from serving_protocol.words import invalid
 from .classifier import RunPixels, load_classifier
 from .description import Description, ModelRefused
 from .flags import ServerFlags
+from .memory import give_back
 from .session import INPUT, OUTPUT
 from .warmup import warm_up
 
@@ -33,6 +34,7 @@ class Loader:
     def __call__(self, found: Found) -> Model:
         """The model in this folder, warmed up. Raises ServingError."""
         model = self.model_in(found)
+        give_back()
         warm_up(model, found, self._flags)
         return model
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .window import resized_window
+
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
@@ -16,6 +18,7 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 MAX_SIDE = 8192  # pixels that a model may take
+LARGEST = 1 << 24  # pixels of a resized image, four bytes each; of a larger one only the part that is kept is computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +138,8 @@ class Preprocess:
 
     def apply(self, image: Image.Image, out: np.ndarray) -> None:
         """Run all steps on an RGB image; write float32 (3, height, width) into `out`."""
-        for step in self._of_image:
-            image = _resized(step, image)
+        for step, following in zip(self._of_image, (*self._of_image[1:], None), strict=True):
+            image = _resized(step, image, following)
         pixels = np.asarray(image)
         for place, channel in enumerate(self._channels):
             np.take(self._tables[place], pixels[..., channel], out=out[place])
@@ -160,7 +163,7 @@ def _tables(steps: tuple[Step, ...]) -> tuple[np.ndarray, list[int]]:
     return np.ascontiguousarray(values, dtype=np.float32), channels
 
 
-def _resized(step: Step, image: Image.Image) -> Image.Image:
+def _resized(step: Step, image: Image.Image, following: Step | None) -> Image.Image:
     width, height = image.size
     match step:
         case Resize():
@@ -168,6 +171,9 @@ def _resized(step: Step, image: Image.Image) -> Image.Image:
         case ResizeShortestEdge():
             shorter = min(width, height)
             size = (step.edge * width // shorter, step.edge * height // shorter)
+            if isinstance(following, CenterCrop) and math.prod(size) > LARGEST:
+                window = resized_window(np.asarray(image), size[::-1], (following.height, following.width), step.filter)
+                return Image.fromarray(window)  # the crop then keeps all of it
             return image.resize(size, FILTERS[step.filter])
         case CenterCrop():
             left, top = (width - step.width) // 2, (height - step.height) // 2

@@ -17,6 +17,7 @@ from serving_protocol.words import START_FAILED, ServingError, log, name_program
 from .flags import QUEUED_PER_THREAD, ServerFlags
 from .grpc_server import GrpcServer
 from .loader import Loader
+from .memory import share_one_heap
 from .workers import Workers
 
 NAME = "onnx_model_server"
@@ -26,6 +27,7 @@ SWITCH_S = 0.0005  # a thread that computes gives way to the event loop after th
 def main(arguments: list[str]) -> None:
     """Serve until SIGTERM. Ends the process with status 255 if the first version cannot be served."""
     name_program(NAME)
+    share_one_heap()
     flags = parse_flags(arguments, ServerFlags)
     serve(flags, Loader(flags))
 

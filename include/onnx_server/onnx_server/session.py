@@ -23,6 +23,8 @@ class Session:
         options.intra_op_num_threads = threads
         # A thread that waits for work by spinning takes the processor from the threads that decode images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The arena keeps the most memory that any run has taken: 160 MB more for ViT-B/16 after one batch of eight. It saves no time.
+        options.enable_cpu_mem_arena = False
         try:
             self._session = onnxruntime.InferenceSession(
                 folder / FILE, sess_options=options, providers=["CPUExecutionProvider"]

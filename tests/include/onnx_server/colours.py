@@ -38,14 +38,15 @@ def write_model(folder, **changes):
     return version
 
 
-def png(colour, side=20):
-    """A PNG file of one colour, by its name."""
+def png(colour, width=20, height=None):
+    """A PNG file of one colour, by its name; without a height it is square."""
+    height = height or width
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    rows = (b"\0" + bytes(COLOURS[colour]) * side) * side
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(COLOURS[colour]) * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

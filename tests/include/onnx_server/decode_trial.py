@@ -2,7 +2,8 @@
 
 Prints one JSON object. `bad`: for each bad image what both say. `damaged`: for each kind of file how often they agree.
 `pixels`: for each good image how far the server's upright pixels are from PIL's. `inputs`: for each processor and image how far
-the server's input of the model is from 🤗's, in float32 values that differ.
+the server's input of the model is from 🤗's, in float32 values that differ. `windows`: the same for the part of a resized image
+that the server computes alone, compared with PIL's whole.
 """
 
 import json
@@ -13,17 +14,23 @@ import tensorflow as tf
 from checkpoint_trial import bad_images
 from decode import Limits, read_base64, read_image
 from fuzz_trial import damaged
+from PIL import Image
 from preprocess import plan_preprocess
 from preprocess_trial import images, processors
 from reference_pixels import prepare, upright_pixels
 from sample_images import encoded, scene
 
 from onnx_server import decode as server
-from onnx_server.preprocess import Preprocess, step_of
+from onnx_server.preprocess import FILTERS, Preprocess, step_of
+from onnx_server.window import resized_window
 
 LIMITS = {"max_file_bytes": 200_000, "max_side": 2000}
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 DAMAGED = 120  # of each kind
+WINDOWS = (  # an image's height and width, its shorter side after the resize, the crop
+    (1, 40, 32, 28), (40, 1, 32, 32), (3, 500, 64, 60), (500, 3, 64, 64), (300, 200, 64, 48), (200, 300, 64, 48), (37, 41, 64, 64),
+    (700, 20, 30, 30), (20, 700, 30, 25), (64, 64, 64, 64), (90, 64, 64, 64), (1000, 900, 50, 44),
+)  # fmt: skip
 TEXTS = (
     b"", b"aGk", b"aGk=", b"aGk==", b"aGVsbG8=", b"aGVsbG8", b"aGVs", b"a", b"ab", b"ab=", b"ab==", b"_-8=", b"+/8=", b"a=Gk",
     b"aGk=aGk=", b"aGk ", b"\xff\xff", b"====", b"=", b"a GVs", b"aGVsbG8=\n",
@@ -95,6 +102,20 @@ def written(step: object) -> dict[str, object]:
     }
 
 
+def windows() -> dict[str, int]:
+    """How many values of a resized image's central part differ from those of PIL's whole image."""
+    found, chance = {}, np.random.default_rng(18)
+    for height, width, edge, crop in WINDOWS:
+        image = Image.fromarray(chance.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        size = (edge * height // min(height, width), edge * width // min(height, width))
+        top, left = ((side - crop) // 2 for side in size)
+        for name, number in FILTERS.items():
+            whole = image.resize(size[::-1], number).crop((left, top, left + crop, top + crop))
+            part = resized_window(np.asarray(image), size, (crop, crop), name)
+            found[f"{height} x {width} to {edge}, {crop}, {name}"] = int((part != np.asarray(whole)).sum())
+    return found
+
+
 def main() -> None:
     """Read all files."""
     files = [(f"{image.kind}: {image.name}", image.data) for image in images()]
@@ -108,6 +129,7 @@ def main() -> None:
                 name: int(np.abs(np.asarray(server.read_image(data, wide)).astype(int) - upright_pixels(data)).max())
                 for name, data in files
             },
+            "windows": windows(),
             "inputs": {name: inputs(name, files) for name in processors()},
         })
     )  # fmt: skip

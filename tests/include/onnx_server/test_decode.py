@@ -41,3 +41,9 @@ def test_input_of_the_model_is_that_of_the_processor(decode_trial):
     assert len(decode_trial["inputs"]) == 12
     wrong = {(name, image) for name, found in decode_trial["inputs"].items() for image, count in found.items() if count}
     assert wrong == set()
+
+
+def test_part_of_a_resized_image_is_that_of_the_whole(decode_trial):
+    """Every filter, larger and smaller, tall and wide: all values are equal to PIL's."""
+    assert len(decode_trial["windows"]) == 72
+    assert {name: count for name, count in decode_trial["windows"].items() if count} == {}

@@ -244,6 +244,27 @@ def test_requests_are_joined_if_the_model_says_so(start):
     assert metric(server, runs) == 1
 
 
+def test_narrow_image_takes_little_memory(start):
+    """Of an image of 4,000 x 1 pixels whose shorter side becomes 256, only the part that the crop keeps is computed, not a gigabyte."""
+    steps = [
+        {"kind": "resize_shortest_edge", "edge": 256, "filter": "bicubic"},
+        {"kind": "center_crop", "height": 8, "width": 8},
+    ]
+    server = start(steps=steps)
+    wait_until_open(server)
+    predict(server, rows("red"), "colours")
+    before = peak_kib(server)
+    status, body = predict(server, raw(png("blue", 4000, 1)), "colours")
+    assert (status, body["predictions"][0]["label"]) == (200, "blue")
+    assert peak_kib(server) - before < 100 * 1024
+
+
+def peak_kib(server):
+    """The most memory that the process has had."""
+    lines = Path(f"/proc/{server.popen.pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
 def threads_of(server):
     """How many threads the process has."""
     return len(list(Path(f"/proc/{server.popen.pid}/task").iterdir()))
