@@ -115,6 +115,7 @@ lock:  ## update the lock files from the short lists
 	$$compile include/load/requirements.in -o include/load/requirements.txt; \
 	$$compile include/onnx_server/requirements.in -o include/onnx_server/requirements.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
+	$$compile --override include/onnx_model/overrides.txt include/onnx_model/requirements.in -o include/onnx_model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt
 
 audit:  ## check the lock files for known vulnerabilities; fails if a package was skipped

@@ -93,7 +93,7 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "parameters", f"{card['parameters']:,}"
         yield "graph", card["graph"]
         yield "preprocessing", "; ".join(card["preprocessing"])
-    yield "SavedModel", f"{card['bytes']:,} bytes"
+    yield card["content"], f"{card['bytes']:,} bytes"
     for name, value in card["settings"].items():
         yield name, f"{value}"
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from errors import ExportRefused
-from grpc_files import SIGNATURE, predict_request
-from reference_pixels import is_cmyk, prepare, upright_pixels
+from reference_pixels import upright_pixels
 from request import GoldenImage
+from toolchain import Checkpoint, Served
 
-if TYPE_CHECKING:
-    from served_graph import Checkpoint
+SIGNATURE = "serving_default"  # the one that golden cases ask
 
 # How far the served confidence may be from 🤗's own. The pixels are equal to the last bit (docs/model.md). What differs
 # between CPUs is the order in which float32 values are added: under 0.00001 on the machine that exports. A wrong resize
@@ -86,14 +84,13 @@ def reference_probabilities(checkpoint: Checkpoint, data: bytes) -> Any:
     """🤗's own probabilities for a file: opened by PIL, then the checkpoint's processor and model."""
     import numpy as np
 
-    pixels = prepare(checkpoint.processor, upright_pixels(data))
-    logits = checkpoint.model(pixel_values=pixels, training=False).logits.numpy()[0]
+    logits = checkpoint.logits(checkpoint.prepare(upright_pixels(data)))
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 
 
-def reference_answer(checkpoint: Checkpoint, case: GoldenImage) -> Reference:
-    """🤗's answer to a case."""
+def reference_answer(checkpoint: Checkpoint, case: GoldenImage, *, is_approximate: bool) -> Reference:
+    """🤗's answer to a case, with more tolerance if the served model decodes this kind of file only approximately."""
     image = read_image(case)
     try:
         probabilities = reference_probabilities(checkpoint, image)
@@ -102,50 +99,29 @@ def reference_answer(checkpoint: Checkpoint, case: GoldenImage) -> Reference:
             f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF, BMP or WebP image."
         ) from error
     best = int(probabilities.argmax())
-    tolerance = CMYK_TOLERANCE if is_cmyk(image) else TOLERANCE
+    tolerance = CMYK_TOLERANCE if is_approximate else TOLERANCE
     return Reference(label=checkpoint.labels[best], confidence=float(probabilities[best]), tolerance=tolerance)
 
 
-class ExportedGraph:
-    """The written SavedModel, loaded again to check its answers."""
-
-    def __init__(self, folder: Path) -> None:
-        """Load the SavedModel in that folder."""
-        import tensorflow as tf
-
-        self._tf = tf
-        self._loaded = tf.saved_model.load(str(folder))
-        self.signatures = self._loaded.signatures
-        self.input_name: str = self._input(SIGNATURE)
-
-    def _input(self, signature: str) -> str:
-        return next(iter(self.signatures[signature].structured_input_signature[1]))
-
-    def call(self, signature: str, files: Sequence[str | bytes]) -> dict[str, Any]:
-        """A signature's outputs for these files, as arrays. Raises tf.errors.OpError."""
-        outputs = self.signatures[signature](**{self._input(signature): self._tf.constant(list(files))})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    def ask(self, case: GoldenImage, image: bytes) -> Answer:
-        """The graph's answer to one image. Raises ExportRefused."""
-        try:
-            outputs = self.call(SIGNATURE, [web_safe(image)])
-        except self._tf.errors.OpError as error:
-            raise ExportRefused(
-                f"golden case {case.name}: {case.image}: the exported graph refuses it "
-                f"({error.message.splitlines()[0]}). Next: give it a JPEG, PNG, GIF, BMP or WebP image."
-            ) from error
-        label, confidence = outputs["label"].reshape(-1)[0], outputs["confidence"].reshape(-1)[0]
-        return Answer(label=label.decode(), confidence=float(confidence))
+def ask(graph: Served, case: GoldenImage, image: bytes) -> Answer:
+    """The written model's answer to one image. Raises ExportRefused."""
+    try:
+        outputs = graph.call(SIGNATURE, [web_safe(image)])
+    except graph.refusals as error:
+        raise ExportRefused(
+            f"golden case {case.name}: {case.image}: the exported graph refuses it ({graph.reason(error)}). "
+            "Next: give it a JPEG, PNG, GIF, BMP or WebP image."
+        ) from error
+    label, confidence = outputs["label"].reshape(-1)[0], outputs["confidence"].reshape(-1)[0]
+    return Answer(label=label.decode(), confidence=float(confidence))
 
 
-def write_case(folder: Path, model: str, input_name: str, case: GoldenImage, reference: Reference | None) -> None:
-    """Write a case's folder: the REST body, the gRPC request and the promised answers."""
+def write_case(folder: Path, predict: Any, case: GoldenImage, reference: Reference | None) -> None:
+    """Write a case's folder: the REST body, the gRPC request (a PredictRequest) and the promised answers."""
     image = read_image(case)
     folder.mkdir(parents=True)
     (folder / "rest.json").write_text(rest_body(image), encoding="utf-8")
-    request = predict_request(model, input_name, [web_safe(image)])
-    (folder / "grpc.bin").write_bytes(request.SerializeToString(deterministic=True))
+    (folder / "grpc.bin").write_bytes(predict.SerializeToString(deterministic=True))
     facts = {
         "name": case.name,
         "label": case.label,

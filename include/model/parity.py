@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from golden import Answer, ExportedGraph, reference_probabilities
-from preprocess import Normalise, Rescale, Step
-from reference_pixels import is_cmyk, prepare, upright_pixels
+from golden import Answer, reference_probabilities
+from processor import Normalise, Rescale, Step
+from reference_pixels import upright_pixels
 from sample_images import SampleImage
-
-if TYPE_CHECKING:
-    from served_graph import Checkpoint, ImageReader
+from toolchain import Checkpoint, Reader, Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,27 +64,23 @@ class Comparison:
         return tuple(math.inf if math.isnan(value) else value for value in (self.difference, self.levels))
 
 
-def compare(
-    checkpoint: Checkpoint, reader: ImageReader, graph: ExportedGraph, images: Iterable[SampleImage]
-) -> list[Comparison]:
+def compare(checkpoint: Checkpoint, reader: Reader, graph: Served, images: Iterable[SampleImage]) -> list[Comparison]:
     """Compare graph and 🤗 on every image."""
     level = one_level(reader.steps)
     return [_compare(checkpoint, graph, image, reader, level) for image in images]
 
 
-def _compare(
-    checkpoint: Checkpoint, graph: ExportedGraph, image: SampleImage, reader: ImageReader, level: Any
-) -> Comparison:
+def _compare(checkpoint: Checkpoint, graph: Served, image: SampleImage, reader: Reader, level: Any) -> Comparison:
     import numpy as np
 
-    ours = reader.prepare(image.data)[0].numpy()
-    theirs = prepare(checkpoint.processor, upright_pixels(image.data))[0]
+    ours = reader.pixels(image.data)
+    theirs = checkpoint.prepare(upright_pixels(image.data))[0]
     outputs = graph.call("top_k", [image.data])
     labels, scores = [label.decode() for label in outputs["labels"][0]], outputs["scores"][0]
     expected = reference_probabilities(checkpoint, image.data)
     ranked = np.sort(expected)[::-1][: len(scores)]
     best = int(expected.argmax())
-    difference, cmyk = float(np.abs(scores - ranked).max()), is_cmyk(image.data)
+    difference, cmyk = float(np.abs(scores - ranked).max()), graph.is_approximate(image.data)
     near = CMYK_BOUNDS.difference if cmyk else 2 * difference
     other = max((expected[place] for place, label in enumerate(checkpoint.labels) if label == labels[0]), default=0.0)
     return Comparison(
@@ -106,8 +100,8 @@ def one_level(steps: Sequence[Step]) -> Any:
     import numpy as np
 
     factor = next((step.factor for step in steps if isinstance(step, Rescale)), 1.0)
-    std = next((step.std for step in steps if isinstance(step, Normalise)), (1.0, 1.0, 1.0))
-    return factor / np.array(std)[:, None, None]
+    std = np.prod([step.std for step in steps if isinstance(step, Normalise)] or [(1.0, 1.0, 1.0)], axis=0)
+    return factor / std[:, None, None]
 
 
 def judge_parity(comparisons: Sequence[Comparison]) -> str | None:

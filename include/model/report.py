@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import export_checkpoint, quiet
-from golden import ExportedGraph, web_safe
+from export import TensorFlow
+from exporting import export_checkpoint
+from golden import web_safe
 from parity import compare, judge_parity, one_level, summary
 from reference_pixels import is_cmyk, prepare, upright_pixels
 from reproducible import fix_hash_seed
 from request import Settings
 from sample_images import SampleImage, report_set
+from savedmodel import ExportedGraph
 
 BEGIN = "<!-- written by `make model-report`, which replaces all text between these marks -->"
 END = "<!-- end of make model-report -->"
@@ -68,7 +70,8 @@ def _deviations(processor: Any, seen: Iterable[tuple[SampleImage, Any]]) -> list
     import numpy as np
     import tensorflow as tf
     from decode import Limits, read_image
-    from preprocess import apply, plan_preprocess
+    from preprocess import apply
+    from processor import plan_preprocess
 
     steps, defaults = plan_preprocess(type(processor).__name__, processor.to_dict()), Settings()
     limits = Limits(max_file_bytes=defaults.max_file_bytes, max_side=defaults.max_side)
@@ -109,11 +112,10 @@ def render_different(columns: dict[str, list[Deviation]]) -> Iterator[str]:
 
 def measure_digits(images: Sequence[SampleImage], scratch: Path) -> tuple[dict[str, Any], ExportedGraph]:
     """Compare digits-vit's SavedModel with 🤗 on every image; exits if a difference exceeds the bounds."""
-    from served_graph import ImageReader
-
-    checkpoint = export_checkpoint(SERVED / "checkpoint", scratch / "digits-vit", Settings())
-    graph = ExportedGraph(scratch / "digits-vit")
-    found = compare(checkpoint, ImageReader(checkpoint, Settings()), graph, images)
+    toolchain, saved = TensorFlow(), scratch / "digits-vit"
+    checkpoint = export_checkpoint(SERVED / "checkpoint", saved, Settings(), toolchain)
+    graph = ExportedGraph(saved)
+    found = compare(checkpoint, toolchain.reader(checkpoint, Settings()), graph, images)
     if problem := judge_parity(found):
         raise SystemExit(problem)
     return summary(found), graph
@@ -217,7 +219,7 @@ def main() -> None:
     parser.add_argument("--make-vit-base", type=Path, metavar="FOLDER", help="write a random ViT-B/16 there, and exit")
     options = parser.parse_args()
     fix_hash_seed()
-    quiet()
+    TensorFlow().quiet()
     if options.make_vit_base:
         return make_vit_base(options.make_vit_base)
     images = report_set()

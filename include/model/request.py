@@ -16,6 +16,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+PRECISIONS = ("float32", "float16_weights", "int8")
 LOADABLE = frozenset({"h5"})  # old formats of weights that a request may allow
 
 
@@ -70,6 +71,7 @@ class Settings:
     max_side: int = 8192  # pixels
     on_bad_image: str = "refuse"  # refuse the whole request, or "mark" the bad image in its label
     warmup_batches: tuple[int, ...] = (1, 4)  # images in each warmup request: one, as most clients send, and a few
+    precision: str = "float32"  # of the weights and the arithmetic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,10 @@ def _settings(raw: Any) -> Settings:
         )
     if fields.get("on_bad_image", "refuse") not in {"refuse", "mark"}:
         raise ExportRefused(f"settings.on_bad_image: {fields['on_bad_image']!r} is unknown. Next: use refuse or mark.")
+    if fields.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise ExportRefused(
+            f"settings.precision: {fields['precision']!r} is unknown. Next: use one of {', '.join(PRECISIONS)}."
+        )
     return Settings(**{**fields, "warmup_batches": tuple(batches)})
 
 

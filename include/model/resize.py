@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# PIL's resampling filters by number, and each filter's radius in source pixels at full size.
-FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# Each filter's radius in source pixels at full size.
 SUPPORT = {"lanczos": 3.0, "bilinear": 1.0, "bicubic": 2.0, "box": 0.5, "hamming": 1.0}
 PRECISION_BITS = 22  # 32 bits, minus 8 for a pixel and 2 for sums
 

@@ -9,30 +9,21 @@ top_k            image_bytes, files as they are                labels, scores: t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from decode import Limits, read_base64, read_image
 from errors import ExportRefused
 from faster_graph import faster
-from preprocess import Step, apply, plan_preprocess
+from preprocess import apply, plan
+from processor import output_size
+from reference_pixels import prepare
 from reproducible import normalise
 from request import Settings
+from toolchain import Checkpoint, read_labels
 from weights import load_model, weights_hash
 
 MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A loaded 🤗 model and its own (slow, PIL) image processor."""
-
-    model: Any
-    processor: Any
-    labels: tuple[str, ...]
-    weights_hash: str  # sha256:… of the weights' files
-    graph: str | None = None  # how its served graph was made, if it was
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -60,20 +51,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
     _refuse_missing_weights(folder, info)
     labels = read_labels(config.id2label, where=f"{folder}/config.json")
-    return Checkpoint(model=model, processor=processor, labels=labels, weights_hash=weights_hash(folder))
-
-
-def read_labels(id2label: dict[int, Any], *, where: str) -> tuple[str, ...]:
-    """The labels in the order of the model's outputs. Raises ExportRefused if there are none, or one is missing or no Unicode text."""
-    labels = [str(id2label.get(index)) for index in range(len(id2label))]
-    if not labels:
-        raise ExportRefused(f"{where}: id2label is empty. Next: use a 🤗 image-classification checkpoint.")
-    for index, label in enumerate(labels):
-        if index not in id2label:
-            raise ExportRefused(f"{where}: id2label has no label for output {index}. Next: number its labels from 0.")
-        if any("\ud800" <= char <= "\udfff" for char in label):  # half of a UTF-16 pair, which no other encoding has
-            raise ExportRefused(f"{where}: the label of output {index} is no Unicode text. Next: correct it.")
-    return tuple(labels)
+    return Checkpoint(
+        model=model,
+        processor=processor,
+        labels=labels,
+        weights_hash=weights_hash(folder),
+        parameters=int(sum(weight.shape.num_elements() for weight in model.weights)),
+        prepare=lambda pixels: prepare(processor, pixels),
+        logits=lambda prepared: model(pixel_values=prepared, training=False).logits.numpy()[0],
+    )
 
 
 def _refuse_missing_weights(folder: Path, info: dict[str, Any]) -> None:
@@ -152,12 +138,16 @@ class ImageReader:
         """Plan the steps. Raises ExportRefused if the graph cannot do one of them."""
         import tensorflow as tf
 
-        self.steps = plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
-        self.shape = (3, *_output_size(self.steps))
+        self.steps = plan(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
+        self.shape = (3, *output_size(self.steps))
         self._limits = Limits(max_file_bytes=settings.max_file_bytes, max_side=settings.max_side)
         self._marks = settings.on_bad_image == "mark"
         # A separate function, so that it is in the graph only once for all signatures.
         self.prepare = tf.function(self._prepare, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+    def pixels(self, data: bytes) -> Any:
+        """The model's input for one file, as an array."""
+        return self.prepare(data)[0].numpy()
 
     def read(self, files: Any, *, base64: bool) -> tuple[Any, Any]:
         """The pixels of a batch, and for each image an empty text or why it has no answer.
@@ -193,9 +183,3 @@ class ImageReader:
         data, why = read_base64(text)
         pixels, why_not = self.prepare(data)
         return pixels, tf.where(why == "", why_not, why)
-
-
-def _output_size(steps: tuple[Step, ...]) -> tuple[int, int]:
-    """The height and width after all steps."""
-    sized = [step for step in steps if hasattr(step, "height")]
-    return sized[-1].height, sized[-1].width

@@ -15,7 +15,7 @@ from local.settings import Settings
 
 UV_LOCK = "local/builds/uv.txt"
 WHEELS = Path("/usr/share/python-wheels")  # where Debian's package python3-pip-whl puts pip
-BUILD_S = 1800  # the model environment downloads about a gigabyte
+BUILD_S = 3600  # the onnx environment downloads about three gigabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,7 @@ ENVIRONMENTS = {
     "dev": Environment(name="dev", lock="requirements-dev.txt"),
     "load": Environment(name="load", lock="include/load/requirements.txt"),
     "model": Environment(name="model", lock="include/model/requirements.txt"),
+    "onnx": Environment(name="onnx", lock="include/onnx_model/requirements.txt"),
     "onnx-server": Environment(name="onnx-server", lock="include/onnx_server/requirements.txt"),
     "serving": Environment(name="serving", lock="local/serving/requirements.txt"),
 }

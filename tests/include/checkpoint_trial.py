@@ -15,12 +15,14 @@ import numpy as np
 import tensorflow as tf
 import transformers
 from errors import ExportRefused, PromiseBroken
-from export import export_checkpoint, prove_parity
-from golden import ExportedGraph, reference_answer, reference_probabilities
+from export import TensorFlow
+from exporting import export_checkpoint, prove_parity
+from golden import reference_answer, reference_probabilities
 from PIL import Image
 from request import Folder, GoldenImage, Request, Settings
 from safetensors.numpy import load_file, save_file
 from sample_images import cmyk, encoded, scene
+from savedmodel import ExportedGraph
 from served_graph import load_checkpoint
 from sklearn.datasets import load_sample_image
 from transformers import (
@@ -147,7 +149,7 @@ def exported(folder: Path) -> Path:
 def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
     """The answers of every signature and of 🤗 to all images at once, or the refusal."""
     try:
-        checkpoint = export_checkpoint(folder, exported(folder), SETTINGS)
+        checkpoint = export_checkpoint(folder, exported(folder), SETTINGS, TensorFlow())
     except ExportRefused as refused:
         return {"refused": str(refused)}
     graph = ExportedGraph(exported(folder))
@@ -214,7 +216,7 @@ def answer_bad_images(folder: Path) -> dict[str, object]:
     """For each `on_bad_image`: the answers to each bad image between two good ones, and to broken base64."""
     good, answers = encoded(scene(90, 60), "JPEG"), {}
     marking = folder.with_name("marking")
-    export_checkpoint(folder, marking, replace(SETTINGS, on_bad_image="mark"))
+    export_checkpoint(folder, marking, replace(SETTINGS, on_bad_image="mark"), TensorFlow())
     for way, savedmodel in {"refuse": exported(folder), "mark": marking}.items():
         graph = ExportedGraph(savedmodel)
 
@@ -245,7 +247,7 @@ def judged(checkpoint: object, folder: Path) -> str:
     """The message of an export of this checkpoint that has written another's graph."""
     request = Request(model="vit", source=Folder(path=folder), golden=(), settings=SETTINGS)
     try:
-        prove_parity(request, checkpoint, ExportedGraph(exported(folder)))
+        prove_parity(request, checkpoint, ExportedGraph(exported(folder)), TensorFlow())
     except PromiseBroken as broken:
         return str(broken)
     return "nothing is wrong"
@@ -253,12 +255,13 @@ def judged(checkpoint: object, folder: Path) -> str:
 
 def tolerances(folder: Path) -> list[float]:
     """How far the served confidence may be from 🤗's own on a golden image in RGB, and on one in CMYK."""
-    checkpoint, image = load_checkpoint(folder), folder / "golden.jpg"
+    checkpoint, image, graph = load_checkpoint(folder), folder / "golden.jpg", ExportedGraph(exported(folder))
     case = GoldenImage(name="scene", image=image, label="dog", min_confidence=0)
     found = []
     for picture in (scene(90, 60), cmyk(scene(90, 60))):
         picture.save(image)
-        found.append(reference_answer(checkpoint, case).tolerance)
+        is_approximate = graph.is_approximate(image.read_bytes())
+        found.append(reference_answer(checkpoint, case, is_approximate=is_approximate).tolerance)
     return found
 
 

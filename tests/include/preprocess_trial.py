@@ -10,7 +10,8 @@ import tensorflow as tf
 from decode import Limits, read_image
 from parity import one_level
 from PIL import Image
-from preprocess import apply, plan_preprocess
+from preprocess import apply
+from processor import plan_preprocess
 from reference_pixels import prepare, upright_pixels
 from sample_images import SampleImage, at_many_sizes, built_in, encoded, kinds_of, rotated
 from sklearn.datasets import load_sample_image

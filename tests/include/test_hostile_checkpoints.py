@@ -8,10 +8,10 @@ from errors import ExportRefused
 from hostile import NASTY, assert_plain, bounded, json_values, mutated, scalars, texts
 from hypothesis import given
 from hypothesis import strategies as st
-from preprocess import plan_preprocess
 from process import exit_status
-from served_graph import read_labels
+from processor import plan_preprocess
 from sources import read_shards
+from toolchain import read_labels
 
 PROCESSOR = {
     "do_resize": True,
@@ -33,6 +33,9 @@ KINDS = {
     "DeiTImageProcessor": PROCESSOR,
     "ConvNextImageProcessor": CONVNEXT,
     "MobileViTImageProcessor": PROCESSOR | {"size": {"shortest_edge": 256}},
+    "LevitImageProcessor": PROCESSOR | {"size": {"shortest_edge": 224}},
+    "PoolFormerImageProcessor": PROCESSOR | {"size": {"shortest_edge": 224}},
+    "EfficientNetImageProcessor": PROCESSOR | {"rescale_offset": True, "include_top": True},
 }
 
 

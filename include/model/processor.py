@@ -1,0 +1,263 @@
+"""The steps of a 🤗 image processor, from pixels to the model's input: read from the processor's config.
+
+Whoever serves the model runs them: preprocess.py in TensorFlow's graph, include/onnx_server with Pillow and NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from errors import ExportRefused
+
+# PIL's resampling filters by number.
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """Resize to exactly height x width pixels, whatever the aspect ratio."""
+
+    height: int
+    width: int
+    filter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeShortestEdge:
+    """Resize the shorter side to `edge` pixels and keep the aspect ratio."""
+
+    edge: int
+    filter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CenterCrop:
+    """Keep the central height x width pixels."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """Multiply each value by a factor."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """Add a number to each value."""
+
+    offset: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalise:
+    """Subtract each channel's mean and divide by its standard deviation."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipChannels:
+    """Change red, green, blue to blue, green, red."""
+
+
+MAX_SIDE = 8192  # pixels that a model may take; those of today take a few hundred
+SHOWN = 200  # characters of an error
+
+Step = Resize | ResizeShortestEdge | CenterCrop | Rescale | Shift | Normalise | FlipChannels
+
+# By how a processor resizes; the rest is the same for all.
+SQUARE = {"ViT", "DeiT"}  # to a height and width
+EITHER = {
+    "Beit",
+    "Bit",
+    "CLIP",
+    "EfficientNet",
+    "MobileNetV1",
+    "MobileNetV2",
+    "Pvt",
+    "Segformer",
+    "Siglip",
+}  # or the shorter edge
+WITH_SHORTEST_EDGE = {*EITHER, "MobileViT"}
+OWN = {"ConvNext", "Levit", "PoolFormer"}
+ELSEWHERE = {
+    "Donut": "it pads to the size of a page",
+    "ImageGPT": "it outputs numbers of colours instead of pixels",
+    "PPLCNet": "it rounds sizes in a way of its own",
+    "Perceiver": "it crops before it resizes",
+    "Siglip2": "it cuts images into a varying number of patches",
+    "TextNet": "it outputs images of different sizes, which cannot share a batch",
+}
+
+
+def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
+    """The steps of a 🤗 image processor, from its class name and its settings. Raises ExportRefused."""
+    try:
+        return _plan(processor, config)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # a setting is missing, or of another type
+        said = f"{type(error).__name__}: {error}"[:SHOWN]
+        raise ExportRefused(
+            f"preprocessor_config.json: its settings are invalid ({said}). Next: use a 🤗 image-classification checkpoint."
+        ) from error
+
+
+def output_size(steps: Sequence[Step]) -> tuple[int, int]:
+    """The height and width after all steps."""
+    sized = [step for step in steps if isinstance(step, Resize | CenterCrop)]
+    return sized[-1].height, sized[-1].width
+
+
+def _plan(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
+    kind = processor.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
+    if kind not in SQUARE | WITH_SHORTEST_EDGE | OWN:
+        why = f": {ELSEWHERE[kind]}" if kind in ELSEWHERE else ""
+        raise ExportRefused(
+            f"preprocessor_config.json: the image processor {processor} is not supported{why}. "
+            f"Next: use a checkpoint with one of these image processors: {', '.join(sorted(SQUARE | WITH_SHORTEST_EDGE | OWN))}."
+        )
+    steps: list[Step] = []
+    if config.get("do_resize"):
+        steps += _resize(config, kind)
+    if config.get("do_center_crop"):
+        steps.append(_crop(config, steps[-1] if steps else None))
+    if config.get("do_rescale"):
+        steps.append(Rescale(factor=_finite(config["rescale_factor"])))
+        if config.get("rescale_offset"):  # EfficientNet's
+            steps.append(Shift(offset=-1.0))
+    if config.get("do_flip_channel_order"):
+        steps.append(FlipChannels())
+    if config.get("do_normalize"):
+        steps.append(Normalise(mean=_channels(config, "image_mean"), std=_channels(config, "image_std")))
+    if config.get("include_top"):  # EfficientNet's
+        steps.append(Normalise(mean=(0.0, 0.0, 0.0), std=_channels(config, "image_std")))
+    if not any(isinstance(step, Resize | CenterCrop) for step in steps):
+        raise ExportRefused(
+            "preprocessor_config.json: neither do_resize to a height and width nor do_center_crop: images of "
+            "different sizes cannot share a batch. Next: use a checkpoint whose processor outputs one size."
+        )
+    return tuple(steps)
+
+
+def _filter(config: dict[str, Any]) -> str:
+    number = int(config["resample"])
+    if number not in FILTERS:
+        raise ExportRefused(
+            f"preprocessor_config.json: resample {number} is not supported. "
+            f"Next: use one of PIL's: {', '.join(f'{known} ({name})' for known, name in FILTERS.items())}."
+        )
+    return FILTERS[number]
+
+
+def _resize(config: dict[str, Any], kind: str) -> list[Step]:
+    match kind:
+        case "ConvNext":
+            return _convnext_resize(config)
+        case "Levit":
+            return [_levit_resize(config)]
+        case "PoolFormer":
+            return [_poolformer_resize(config)]
+        case _:
+            return [_plain_resize(config, _size(config), shortest=kind in WITH_SHORTEST_EDGE)]
+
+
+def _size(config: dict[str, Any]) -> dict[str, Any]:
+    """The size without the fields that are not set."""
+    size = config["size"]
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    return {name: size[name] for name in sorted(size) if size[name]}
+
+
+def _plain_resize(config: dict[str, Any], size: dict[str, Any], *, shortest: bool) -> Step:
+    if {"height", "width"} <= set(size):
+        return Resize(height=_side(size["height"]), width=_side(size["width"]), filter=_filter(config))
+    if set(size) == {"shortest_edge"} and shortest:  # the other processors refuse it
+        return ResizeShortestEdge(edge=_side(size["shortest_edge"]), filter=_filter(config))
+    raise _refused_size(config, "height and width; MobileViT and others take shortest_edge too")
+
+
+def _refused_size(config: dict[str, Any], next_step: str) -> ExportRefused:
+    return ExportRefused(
+        f"preprocessor_config.json: size {str(config['size'])[:SHOWN]} is not supported. Next: use {next_step}."
+    )
+
+
+def _convnext_resize(config: dict[str, Any]) -> list[Step]:
+    if "shortest_edge" not in _size(config):
+        raise _refused_size(config, "shortest_edge, as ConvNeXt does")
+    edge = _side(config["size"]["shortest_edge"])
+    if edge >= 384:  # noqa: PLR2004  # ConvNext's own rule: large inputs are not cropped
+        return [Resize(height=edge, width=edge, filter=_filter(config))]
+    return [
+        ResizeShortestEdge(edge=_side(edge / config["crop_pct"]), filter=_filter(config)),
+        CenterCrop(height=edge, width=edge),
+    ]
+
+
+def _levit_resize(config: dict[str, Any]) -> Step:
+    size = _size(config)
+    if "shortest_edge" in size:  # LeViT's own rule
+        size = {"shortest_edge": (256 / 224) * size["shortest_edge"]}
+    return _plain_resize(config, size, shortest=True)
+
+
+def _poolformer_resize(config: dict[str, Any]) -> Step:
+    size, share = _size(config), config.get("crop_pct")
+    if share is not None:  # PoolFormer's own rule: a square is a shorter edge
+        if "height" in size and size["height"] == size["width"]:
+            size = {"shortest_edge": size["height"]}
+        size = {name: side / share for name, side in size.items()}
+    return _plain_resize(config, size, shortest=True)
+
+
+def _crop(config: dict[str, Any], before: Step | None) -> CenterCrop:
+    size = config["crop_size"]
+    if isinstance(size, int):
+        size = {"height": size, "width": size}
+    crop = CenterCrop(height=_side(size["height"]), width=_side(size["width"]))
+    match before:
+        case Resize(height=height, width=width):
+            fits = crop.height <= height and crop.width <= width
+        case ResizeShortestEdge(edge=edge):
+            fits = max(crop.height, crop.width) <= edge
+        case _:
+            fits = False
+    if not fits:
+        raise ExportRefused(
+            f"preprocessor_config.json: crop_size {crop.height}x{crop.width} is larger than the resized image. "
+            "Next: use a checkpoint whose crop fits into the resized image."
+        )
+    return crop
+
+
+def _channels(config: dict[str, Any], name: str) -> tuple[float, ...]:
+    values = config[name]
+    if isinstance(values, int | float):
+        values = [values] * 3
+    if len(values) != 3:  # noqa: PLR2004
+        raise ExportRefused(
+            f"preprocessor_config.json: {name} has {len(values)} values. Next: use a checkpoint for colour images."
+        )
+    return tuple(_finite(value) for value in values)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no finite number")
+    return number
+
+
+def _side(value: Any) -> int:
+    side = int(value)
+    if not 1 <= side <= MAX_SIDE:
+        raise ValueError(f"a side of {side} pixels")
+    return side

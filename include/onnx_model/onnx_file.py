@@ -1,0 +1,112 @@
+"""Writes what the server serves: the graph from pixels to probabilities, and beside it how to read an image."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from errors import ExportRefused
+from processor import Step, output_size, plan_preprocess
+from request import Settings
+from toolchain import Checkpoint
+
+FORMAT = 1  # of model.json
+OPSET = 23  # the first with a fused attention
+BATCH = 2  # of the traced example: with one image, the tracer would take the batch for a constant
+MOST_BYTES = 2 << 30  # of a protobuf message; larger weights lie beside it
+MODEL, WEIGHTS, DESCRIPTION = "model.onnx", "model.onnx.data", "model.json"
+
+
+def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
+    """Write the folder. Returns in one line how the graph was made."""
+    steps = plan(checkpoint)
+    folder.mkdir(parents=True)
+    count = write_graph(checkpoint.model, output_size(steps), folder)
+    (folder / DESCRIPTION).write_text(render_description(checkpoint, steps, settings), encoding="utf-8")
+    return f"torch.export, ONNX opset {OPSET}, {count} nodes"
+
+
+def plan(checkpoint: Checkpoint) -> tuple[Step, ...]:
+    """The steps of a checkpoint's processor. Raises ExportRefused."""
+    return plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
+
+
+def render_description(checkpoint: Checkpoint, steps: tuple[Step, ...], settings: Settings) -> str:
+    """The text of model.json."""
+    described = {
+        "format": FORMAT,
+        "labels": list(checkpoint.labels),
+        "top_k": min(settings.top_k, len(checkpoint.labels)),
+        "max_file_bytes": settings.max_file_bytes,
+        "max_side": settings.max_side,
+        "on_bad_image": settings.on_bad_image,
+        "processor": type(checkpoint.processor).__name__,
+        "steps": [describe_step(step) for step in steps],
+        "precision": settings.precision,
+        "opset": OPSET,
+        "batching": None,
+    }
+    return json.dumps(described, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def describe_step(step: Step) -> dict[str, Any]:
+    """A step as model.json has it: its fields, and its kind in lower case with underscores."""
+    return {"kind": re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower(), **asdict(step)}
+
+
+def write_graph(model: Any, size: tuple[int, int], folder: Path) -> int:
+    """Export the model for images of this height and width. Returns the number of nodes. Raises ExportRefused."""
+    import torch
+
+    class Probabilities(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(self.model(pixel_values=pixel_values).logits, dim=-1)
+
+    try:
+        program = torch.onnx.export(
+            Probabilities().eval(),
+            (torch.zeros(BATCH, 3, *size),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixel_values"],
+            output_names=["probabilities"],
+            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    except Exception as error:  # the exporter wraps whatever the model raises
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ExportRefused(
+            f"{type(model).__name__}: PyTorch cannot export it to ONNX ({reason}). Next: use a model of another type."
+        ) from error
+    return write_normalised(program.model, folder)
+
+
+def write_normalised(model: Any, folder: Path) -> int:
+    """Write the graph without what differs from machine to machine: stack traces and paths. Returns the number of nodes."""
+    import onnx_ir as ir
+
+    model.metadata_props.clear()
+    model.doc_string = None
+    graphs = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for node in ir.traversal.RecursiveGraphIterator(getattr(graph, "graph", graph)):
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, folder / MODEL, external_data=WEIGHTS if size >= MOST_BYTES else None)
+    return sum(1 for _ in model.graph)

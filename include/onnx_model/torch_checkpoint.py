@@ -1,0 +1,113 @@
+"""Loads a checkpoint with 🤗's PyTorch class, and nothing but its own weights.
+
+transformers fills weights that a checkpoint lacks with random numbers, and only reports it. Such a model would pass every
+comparison with itself, so each difference between the checkpoint and the class is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from errors import ExportRefused
+from reference_pixels import prepare
+from sources import is_old
+from tensorflow_layout import read_weights
+from toolchain import Checkpoint, read_labels
+from weights import safetensors_files, saved_by, weights_hash
+
+ONLY = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
+KINDS = ("missing_keys", "mismatched_keys", "unexpected_keys")
+SHOWN = 3  # names of weights in a message
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Load the model and processor of a checkpoint folder. Raises ExportRefused if it cannot be served."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+    if is_old(folder):
+        raise ExportRefused(
+            f"source: {folder}: its weights are in HDF5, which only TensorFlow's classes read. Next: save it with safetensors."
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, **ONLY)
+        processor = AutoImageProcessor.from_pretrained(folder, backend=backend(folder), **ONLY)
+    except Exception as error:  # 🤗 raises a dozen types of errors for invalid files
+        raise ExportRefused(
+            f"{folder}: {_first_line(error)} Next: use a 🤗 image-classification checkpoint."
+        ) from error
+    if type(config) not in AutoModelForImageClassification._model_mapping:
+        raise ExportRefused(
+            f"{folder}/config.json: model type {config.model_type!r} has no class for image classification in this transformers. "
+            "Next: use e.g. a ViT, Swin, ConvNeXt, BEiT or DINOv2 checkpoint."
+        )
+    model = load_model(folder, config)
+    return Checkpoint(
+        model=model,
+        processor=processor,
+        labels=read_labels(config.id2label, where=f"{folder}/config.json"),
+        weights_hash=weights_hash(folder),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        prepare=lambda pixels: prepare(processor, pixels),
+        logits=lambda prepared: _logits(model, prepared),
+    )
+
+
+def backend(folder: Path) -> str:
+    """The library that the processor named in the checkpoint computes with: torchvision for those called fast, else PIL."""
+    named = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")).get(
+        "image_processor_type", ""
+    )
+    return "torchvision" if str(named).endswith("Fast") else "pil"
+
+
+def load_model(folder: Path, config: Any) -> Any:
+    """The model in float32 with the folder's weights. Raises ExportRefused if one is missing, does not fit or is left over."""
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    files = safetensors_files(folder)
+    turned = saved_by(files[0]) == "tf"
+    given = {"state_dict": read_weights(files)} if turned else {"use_safetensors": True}
+    try:
+        with torch.device("meta"):  # makes no weights
+            kind = type(AutoModelForImageClassification.from_config(config))
+        model, info = kind.from_pretrained(
+            None if turned else folder, config=config, dtype=torch.float32, output_loading_info=True, **given, **ONLY
+        )
+    except Exception as error:  # the same, and SafetensorError has no base class but Exception
+        raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
+    refuse_other_weights(folder, info, type(model).__name__)
+    return model.eval()
+
+
+def refuse_other_weights(folder: Path, info: dict[str, Any], model: str) -> None:
+    """Refuse a checkpoint whose weights are not exactly the model's. Raises ExportRefused with their names."""
+    for kind in KINDS:
+        keys = sorted(key if isinstance(key, str) else str(key[0]) for key in info.get(kind) or ())
+        if keys:
+            shown = ", ".join(keys[:SHOWN]) + (", …" if len(keys) > SHOWN else "")
+            what = {
+                "missing_keys": "missing",
+                "mismatched_keys": "of another shape",
+                "unexpected_keys": f"none of {model}'s",
+            }
+            raise ExportRefused(
+                f"{folder}: {len(keys)} weights are {what[kind]} ({shown}). "
+                "Next: use a checkpoint that was trained for image classification."
+            )
+    for error in info.get("error_msgs") or ():
+        raise ExportRefused(f"{folder}: {error} Next: check its weights.")
+
+
+def _logits(model: Any, prepared: Any) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return model(pixel_values=torch.from_numpy(prepared)).logits[0].numpy()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."
