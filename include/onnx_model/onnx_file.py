@@ -12,26 +12,52 @@ from errors import ExportRefused
 from processor import Step, output_size, plan_preprocess
 from request import Settings
 from toolchain import Checkpoint
+from torch_checkpoint import logits_of
 
 FORMAT = 1  # of model.json
 OPSET = 23  # the first with a fused attention
 BATCH = 2  # of the traced example: with one image, the tracer would take the batch for a constant
 MOST_BYTES = 2 << 30  # of a protobuf message; larger weights lie beside it
+SHOWN = 200  # characters of an error
 MODEL, WEIGHTS, DESCRIPTION = "model.onnx", "model.onnx.data", "model.json"
 
 
 def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
     """Write the folder. Returns in one line how the graph was made."""
     steps = plan(checkpoint)
+    refuse_other_outputs(checkpoint, output_size(steps))
     folder.mkdir(parents=True)
-    count = write_graph(checkpoint.model, output_size(steps), folder)
+    how = write_graph(checkpoint.model, output_size(steps), folder)
     (folder / DESCRIPTION).write_text(render_description(checkpoint, steps, settings), encoding="utf-8")
-    return f"torch.export, ONNX opset {OPSET}, {count} nodes"
+    return how
+
+
+def refuse_other_outputs(checkpoint: Checkpoint, size: tuple[int, int]) -> None:
+    """Refuse a model that does not take images of this size, or has not one output for each label. Raises ExportRefused."""
+    import numpy as np
+
+    try:
+        outputs = len(checkpoint.logits(np.zeros((1, 3, *size), np.float32)))
+    except Exception as error:  # whatever the model raises
+        reason = " ".join(str(error).split())[:SHOWN]
+        raise ExportRefused(
+            f"config.json: the model does not take the {size[0]} x {size[1]} pixels of its image processor ({reason}). "
+            "Next: use the checkpoint's own preprocessor_config.json."
+        ) from error
+    if outputs != len(checkpoint.labels):
+        raise ExportRefused(
+            f"config.json: id2label has {len(checkpoint.labels)} labels, and the model {outputs} outputs. Next: correct id2label."
+        )
 
 
 def plan(checkpoint: Checkpoint) -> tuple[Step, ...]:
     """The steps of a checkpoint's processor. Raises ExportRefused."""
-    return plan_preprocess(type(checkpoint.processor).__name__, checkpoint.processor.to_dict())
+    return plan_of(checkpoint.processor)
+
+
+def plan_of(processor: Any) -> tuple[Step, ...]:
+    """The steps of a 🤗 image processor. Raises ExportRefused."""
+    return plan_preprocess(type(processor).__name__, processor.to_dict())
 
 
 def render_description(checkpoint: Checkpoint, steps: tuple[Step, ...], settings: Settings) -> str:
@@ -57,8 +83,28 @@ def describe_step(step: Step) -> dict[str, Any]:
     return {"kind": re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower(), **asdict(step)}
 
 
-def write_graph(model: Any, size: tuple[int, int], folder: Path) -> int:
-    """Export the model for images of this height and width. Returns the number of nodes. Raises ExportRefused."""
+def write_graph(model: Any, size: tuple[int, int], folder: Path) -> str:
+    """Export the model for images of this height and width. Returns how, in one line. Raises ExportRefused."""
+    try:
+        return f"torch.export, ONNX opset {OPSET}, {write_normalised(traced(model, size), folder)} nodes"
+    except Exception as error:  # the exporter wraps whatever the model raises
+        failure = error
+    chosen = getattr(model.config, "_attn_implementation", None)
+    try:
+        model.set_attn_implementation("eager")  # plain products, where a fused attention cannot be exported
+        count = write_normalised(traced(model, size), folder)
+    except Exception:
+        reason = " ".join(str(failure.__cause__ or failure).split())[:SHOWN]
+        raise ExportRefused(
+            f"{type(model).__name__}: PyTorch cannot export it to ONNX ({reason}). Next: use a model of another type."
+        ) from failure
+    finally:
+        model.set_attn_implementation(chosen)  # 🤗's own answers are those of its own choice
+    return f"torch.export, ONNX opset {OPSET}, {count} nodes, attention as plain products"
+
+
+def traced(model: Any, size: tuple[int, int]) -> Any:
+    """The model with its softmax as an ONNX program, for any number of images."""
     import torch
 
     class Probabilities(torch.nn.Module):
@@ -67,25 +113,19 @@ def write_graph(model: Any, size: tuple[int, int], folder: Path) -> int:
             self.model = model
 
         def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-            return torch.softmax(self.model(pixel_values=pixel_values).logits, dim=-1)
+            return torch.softmax(logits_of(self.model(pixel_values=pixel_values)), dim=-1)
 
-    try:
-        program = torch.onnx.export(
-            Probabilities().eval(),
-            (torch.zeros(BATCH, 3, *size),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["pixel_values"],
-            output_names=["probabilities"],
-            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
-    except Exception as error:  # the exporter wraps whatever the model raises
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ExportRefused(
-            f"{type(model).__name__}: PyTorch cannot export it to ONNX ({reason}). Next: use a model of another type."
-        ) from error
-    return write_normalised(program.model, folder)
+    program = torch.onnx.export(
+        Probabilities().eval(),
+        (torch.zeros(BATCH, 3, *size),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["pixel_values"],
+        output_names=["probabilities"],
+        dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    return program.model
 
 
 def write_normalised(model: Any, folder: Path) -> int:

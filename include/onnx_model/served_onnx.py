@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from onnx_file import describe_step
+from processor import Step
+from request import Settings
+
 from onnx_server.classifier import INPUTS, load_classifier
 from onnx_server.decode import Limits, read_image
 from onnx_server.preprocess import Preprocess, step_of
-from processor import Step
-from request import Settings
 from serving_protocol.messages import PredictRequest
 from serving_protocol.tensors import TYPES, fill_proto
 from serving_protocol.words import ServingError

@@ -19,6 +19,12 @@ from weights import safetensors_files, saved_by, weights_hash
 
 ONLY = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
 KINDS = ("missing_keys", "mismatched_keys", "unexpected_keys")
+# Families of 🤗's that classify images, but not from pixels alone.
+OTHER_INPUTS = {
+    "imagegpt": "takes the numbers of colours instead of pixels",
+    "shieldgemma2": "takes text beside the image",
+    "siglip2": "takes a varying number of patches of an image",
+}
 SHOWN = 3  # names of weights in a message
 
 
@@ -37,11 +43,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise ExportRefused(
             f"{folder}: {_first_line(error)} Next: use a 🤗 image-classification checkpoint."
         ) from error
-    if type(config) not in AutoModelForImageClassification._model_mapping:
+    found = AutoModelForImageClassification._model_mapping.get(type(config), None)
+    if found is None:
         raise ExportRefused(
             f"{folder}/config.json: model type {config.model_type!r} has no class for image classification in this transformers. "
             "Next: use e.g. a ViT, Swin, ConvNeXt, BEiT or DINOv2 checkpoint."
         )
+    if isinstance(found, tuple) and not config.architectures:
+        names = " or ".join(kind.__name__ for kind in found)
+        raise ExportRefused(f"{folder}/config.json: it has no architectures. Next: let it name {names}.")
+    refuse_other_inputs(config.model_type, where=f"{folder}/config.json")
     model = load_model(folder, config)
     return Checkpoint(
         model=model,
@@ -52,6 +63,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         prepare=lambda pixels: prepare(processor, pixels),
         logits=lambda prepared: _logits(model, prepared),
     )
+
+
+def refuse_other_inputs(model_type: str, *, where: str) -> None:
+    """Refuse a model type that needs anything but pixels. Raises ExportRefused."""
+    if model_type in OTHER_INPUTS:
+        raise ExportRefused(
+            f"{where}: model type {model_type!r} {OTHER_INPUTS[model_type]}. Next: use e.g. a ViT, Swin, ConvNeXt, BEiT or DINOv2 checkpoint."
+        )
 
 
 def backend(folder: Path) -> str:
@@ -105,7 +124,12 @@ def _logits(model: Any, prepared: Any) -> Any:
     import torch
 
     with torch.inference_mode():
-        return model(pixel_values=torch.from_numpy(prepared)).logits[0].numpy()
+        return logits_of(model(pixel_values=torch.from_numpy(prepared)))[0].numpy()
+
+
+def logits_of(output: Any) -> Any:
+    """The logits in a model's output; PP-LCNet's class calls them its last hidden state."""
+    return output.logits if "logits" in output else output.last_hidden_state
 
 
 def _first_line(error: Exception) -> str:

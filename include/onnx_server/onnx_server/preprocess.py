@@ -54,6 +54,13 @@ class Rescale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """Add a number to each value."""
+
+    offset: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normalise:
     """Subtract each channel's mean and divide by its standard deviation."""
 
@@ -67,13 +74,14 @@ class FlipChannels:
 
 
 OfImages = Resize | ResizeShortestEdge | CenterCrop
-OfValues = Rescale | Normalise | FlipChannels
+OfValues = Rescale | Shift | Normalise | FlipChannels
 Step = OfImages | OfValues
 KINDS: dict[str, type[Any]] = {
     "resize": Resize,
     "resize_shortest_edge": ResizeShortestEdge,
     "center_crop": CenterCrop,
     "rescale": Rescale,
+    "shift": Shift,
     "normalise": Normalise,
     "flip_channels": FlipChannels,
 }
@@ -145,6 +153,8 @@ def _tables(steps: tuple[Step, ...]) -> tuple[np.ndarray, list[int]]:
         match step:
             case Rescale():
                 values = (values.astype(np.float64) * step.factor).astype(np.float32)  # in 64 bits first, as 🤗 does
+            case Shift():
+                values = values.astype(np.float32) + np.float32(step.offset)
             case Normalise():
                 mean, std = (np.array(numbers, np.float32)[:, None] for numbers in (step.mean, step.std))
                 values = (values.astype(np.float32) - mean) / std
