@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import ExportRefused
@@ -93,6 +93,7 @@ class FlipChannels:
     """Change red, green, blue to blue, green, red."""
 
 
+TORCHVISION = {"bilinear", "bicubic", "lanczos"}  # the filters that it has for images of 8 bits
 MAX_SIDE = 8192  # pixels that a model may take; those of today take a few hundred
 SHOWN = 200  # characters of an error
 
@@ -123,15 +124,32 @@ ELSEWHERE = {
 }
 
 
-def plan_preprocess(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
-    """The steps of a 🤗 image processor, from its class name and its settings. Raises ExportRefused."""
+def plan_preprocess(processor: str, config: dict[str, Any], library: str = "pil") -> tuple[Step, ...]:
+    """The steps of a 🤗 image processor, from its class name, its settings and the library that resizes: pil or torchvision.
+
+    Raises ExportRefused.
+    """
     try:
-        return _plan(processor, config)
+        steps = _plan(processor, config)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # a setting is missing, or of another type
         said = f"{type(error).__name__}: {error}"[:SHOWN]
         raise ExportRefused(
             f"preprocessor_config.json: its settings are invalid ({said}). Next: use a 🤗 image-classification checkpoint."
         ) from error
+
+    return tuple(map(_on_torchvision, steps)) if library == "torchvision" else steps
+
+
+def _on_torchvision(step: Step) -> Step:
+    """A step with torchvision's filter, whose weights have other roundings than PIL's."""
+    if not isinstance(step, Resizes):
+        return step
+    if step.filter not in TORCHVISION:
+        raise ExportRefused(
+            f"preprocessor_config.json: resample {step.filter} is not supported for a fast image processor. "
+            f"Next: use one of {', '.join(sorted(TORCHVISION))}, or the slow one."
+        )
+    return replace(step, filter=f"torchvision_{step.filter}")
 
 
 def output_size(steps: Sequence[Step]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .torchvision_resize import NAMES, torchvision_resize
 from .window import resized_window
 
 FILTERS = {
@@ -17,6 +18,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+TORCHVISION = {f"torchvision_{name}": name for name in NAMES}
 MAX_SIDE = 8192  # pixels that a model may take
 LARGEST = (
     1 << 24
@@ -139,7 +141,7 @@ def step_of(written: Any) -> Step:
 
 def _is_valid(name: str, value: Any) -> bool:
     if name == "filter":
-        return value in FILTERS
+        return value in FILTERS or value in TORCHVISION
     if name in {"height", "width", "edge", "multiple"}:
         return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SIDE
     if name.endswith("_share"):
@@ -183,10 +185,17 @@ class Preprocess:
                 image = image.crop(_box(step, image.size))
                 continue
             size, following = _target(step, image.size), self._crop_after[step]
-            if following is None or size[0] * size[1] <= LARGEST:
+            if step.filter in FILTERS and (following is None or math.prod(size) <= LARGEST):
                 image = image.resize(size, FILTERS[step.filter])
-            else:
-                image = Image.fromarray(resized_window(np.asarray(image), size, _box(following, size), step.filter))
+                continue
+            box = (0, 0, *size) if following is None else _box(following, size)
+            resize, name = (
+                (resized_window, step.filter)
+                if step.filter in FILTERS
+                else (torchvision_resize, TORCHVISION[step.filter])
+            )
+            image = Image.fromarray(resize(np.asarray(image), size, box, name))
+            if following is not None:
                 next(steps)  # the crop, which is done
         pixels = np.asarray(image)
         for place, channel in enumerate(self._channels):

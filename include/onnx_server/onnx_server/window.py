@@ -10,10 +10,11 @@ import math
 import numpy as np
 
 SUPPORT = {"lanczos": 3.0, "bilinear": 1.0, "bicubic": 2.0, "box": 0.5, "hamming": 1.0}
+Box = tuple[int, int, int, int]  # left, upper, right and lower edge
 PRECISION_BITS = 22  # 32 bits, minus 8 for a pixel and 2 for sums
 
 
-def resized_window(pixels: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int], name: str) -> np.ndarray:
+def resized_window(pixels: np.ndarray, size: tuple[int, int], box: Box, name: str) -> np.ndarray:
     """Of uint8 (height, width, 3), resized to this width and height, the part in a box: left, upper, right and lower edge."""
     height, width = pixels.shape[:2]
     # Since version 13 PIL resizes the height first if it loses more than twice as many pixels as the width.
