@@ -11,7 +11,7 @@ from typing import Any
 from errors import ExportRefused
 from reference_pixels import upright_pixels
 from request import GoldenImage
-from toolchain import Checkpoint, Served
+from toolchain import Checkpoint, NoReference, Served
 
 SIGNATURE = "serving_default"  # the one that golden cases ask
 
@@ -94,7 +94,7 @@ def reference_answer(checkpoint: Checkpoint, case: GoldenImage, *, is_approximat
     image = read_image(case)
     try:
         probabilities = reference_probabilities(checkpoint, image)
-    except OSError as error:
+    except (OSError, NoReference) as error:
         raise ExportRefused(
             f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF, BMP or WebP image."
         ) from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from golden import Answer, reference_probabilities
-from processor import Normalise, Rescale, Step
+from processor import FlipChannels, Normalise, Rescale, Step
 from reference_pixels import upright_pixels
 from sample_images import SampleImage
-from toolchain import Checkpoint, Reader, Served
+from toolchain import Checkpoint, NoReference, Reader, Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +66,19 @@ class Comparison:
 
 
 def compare(checkpoint: Checkpoint, reader: Reader, graph: Served, images: Iterable[SampleImage]) -> list[Comparison]:
-    """Compare graph and 🤗 on every image."""
-    level = one_level(reader.steps)
-    return [_compare(checkpoint, graph, image, reader, level) for image in images]
+    """Compare graph and 🤗 on every image that 🤗 itself can prepare."""
+    level, found = one_level(reader.steps), []
+    for image in images:
+        with contextlib.suppress(NoReference):
+            found.append(_compare(checkpoint, graph, image, reader, level))
+    return found
 
 
 def _compare(checkpoint: Checkpoint, graph: Served, image: SampleImage, reader: Reader, level: Any) -> Comparison:
     import numpy as np
 
-    ours = reader.pixels(image.data)
     theirs = checkpoint.prepare(upright_pixels(image.data))[0]
+    ours = reader.pixels(image.data)
     outputs = graph.call("top_k", [image.data])
     labels, scores = [label.decode() for label in outputs["labels"][0]], outputs["scores"][0]
     expected = reference_probabilities(checkpoint, image.data)
@@ -99,9 +103,16 @@ def one_level(steps: Sequence[Step]) -> Any:
     """The size of one level of 0 to 255 after the steps, per channel: (3, 1, 1)."""
     import numpy as np
 
-    factor = next((step.factor for step in steps if isinstance(step, Rescale)), 1.0)
-    std = np.prod([step.std for step in steps if isinstance(step, Normalise)] or [(1.0, 1.0, 1.0)], axis=0)
-    return factor / std[:, None, None]
+    level: Any = np.ones(3)
+    for step in steps:
+        match step:
+            case Rescale():
+                level = level * step.factor
+            case Normalise():
+                level = level / step.std
+            case FlipChannels():
+                level = level[::-1]
+    return level[:, None, None]
 
 
 def judge_parity(comparisons: Sequence[Comparison]) -> str | None:

@@ -68,12 +68,22 @@ def check_checkpoint(folder: Path, allow: frozenset[str]) -> Path:
         raise ExportRefused(f"source: no folder {folder}. Next: fix its path.")
     there = {entry.name for entry in folder.iterdir()}
     for name in CONFIGS:
-        if name not in there:
+        if name not in there and not (name == CONFIGS[1] and is_timm(folder)):
             raise ExportRefused(f"source: {folder} has no {name}. Next: use a complete 🤗 checkpoint.")
     first = weights_file(there, where=f"source: {folder}", allow=allow)
     if first.endswith(".index.json"):
         check_shards(folder / first)
     return folder
+
+
+def is_timm(folder: Path) -> bool:
+    """Whether it is a checkpoint of timm, which has the settings of its images in its config.json."""
+    file = folder / CONFIGS[0]
+    try:
+        found = json.loads(file.read_bytes()) if file.stat().st_size <= MAX_INDEX_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "pretrained_cfg" in found
 
 
 def is_old(folder: Path) -> bool:

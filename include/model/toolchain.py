@@ -15,6 +15,10 @@ from processor import Step
 from request import Settings
 
 
+class NoReference(Exception):
+    """🤗's own processor refuses an image."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A loaded 🤗 model and its own image processor."""

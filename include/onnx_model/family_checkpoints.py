@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reference_pixels import prepare, upright_pixels
+from reference_pixels import upright_pixels
 from sample_images import SampleImage, encoded
-from torch_checkpoint import logits_of
+from torch_checkpoint import logits_of, prepared
 
 LABELS = 7
 SEED = 11
@@ -116,7 +116,12 @@ FAMILIES = {
     "textnet": Family(
         processor="TextNet", side=64, config={"stem_out_channels": 8, "hidden_sizes": [8, 8, 16, 16, 16], "image_size": [64, 64]}
     ),
-    "timm_wrapper": Family(processor="TimmWrapper", side=64, config={"architecture": "resnet18"}),
+    "timm_wrapper": Family(
+        processor="TimmWrapper",
+        side=64,
+        config={"architecture": "resnet18", "do_pooling": True, "pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 0.875,
+                "interpolation": "bicubic", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
+    ),
     "vit": Family(processor="ViT", side=32, config=VIT),
     "vit_msn": Family(processor="ViT", side=32, config=VIT),
 }  # fmt: skip
@@ -133,6 +138,12 @@ def processor_settings(name: str, side: int) -> dict[str, Any]:
         "PoolFormer": {**shorter, "crop_pct": 0.9},
         **dict.fromkeys(("Bit", "CLIP", "MobileNetV1", "MobileNetV2", "MobileViT"), cropped),
         "DeiT": {"size": {"height": larger, "width": larger}, "crop_size": square},
+        "TimmWrapper": {
+            "pretrained_cfg": {"input_size": (3, side, side), "crop_pct": 0.875, "interpolation": "bicubic"}
+        },
+        "Perceiver": {"size": square, "crop_size": {"height": larger, "width": larger}},
+        "PPLCNet": {"resize_short": larger, "crop_size": square},
+        "TextNet": {"size": {"shortest_edge": side}},
         "EfficientNet": {"size": square, "rescale_factor": 1 / 127.5, "rescale_offset": True},
     }.get(name, {"size": square})
 
@@ -176,7 +187,9 @@ def spread_logits(model: Any, processor: Any) -> None:
     import numpy as np
     import torch
 
-    pixels = torch.from_numpy(np.concatenate([prepare(processor, upright_pixels(image.data)) for image in colourful()]))
+    pixels = torch.from_numpy(
+        np.concatenate([prepared(processor, upright_pixels(image.data)) for image in colourful()])
+    )
     with torch.no_grad():
         for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]:
             layer.reset_running_stats()
@@ -197,13 +210,16 @@ def spread_logits(model: Any, processor: Any) -> None:
 
 
 def colourful() -> list[SampleImage]:
-    """Images with large areas of different colours."""
+    """Images with large areas of different colours, and noise."""
     import numpy as np
     from PIL import Image
 
-    source = np.random.default_rng(SEED)
-    areas = [Image.fromarray(source.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(IMAGES)]
-    return [
-        SampleImage("PNG", f"colours {number}", encoded(area.resize((200, 150), Image.Resampling.BICUBIC), "PNG"))
-        for number, area in enumerate(areas)
-    ]
+    source, found = np.random.default_rng(SEED), []
+    for number in range(IMAGES):
+        areas = Image.fromarray(source.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize(
+            (200, 150), Image.Resampling.BICUBIC
+        )
+        noisy = np.asarray(areas) + source.integers(-60, 61, (150, 200, 3))
+        image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+        found.append(SampleImage("PNG", f"colours {number}", encoded(image, "PNG")))
+    return found

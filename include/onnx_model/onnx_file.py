@@ -57,7 +57,7 @@ def plan(checkpoint: Checkpoint) -> tuple[Step, ...]:
 
 def plan_of(processor: Any) -> tuple[Step, ...]:
     """The steps of a 🤗 image processor. Raises ExportRefused."""
-    return plan_preprocess(type(processor).__name__, processor.to_dict())
+    return plan_preprocess(type(processor).__name__, processor.to_dict(), getattr(processor, "backend", "pil"))
 
 
 def render_description(checkpoint: Checkpoint, steps: tuple[Step, ...], settings: Settings) -> str:

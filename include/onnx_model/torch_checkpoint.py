@@ -12,9 +12,9 @@ from typing import Any
 
 from errors import ExportRefused
 from reference_pixels import prepare
-from sources import is_old
+from sources import is_old, is_timm
 from tensorflow_layout import read_weights
-from toolchain import Checkpoint, read_labels
+from toolchain import Checkpoint, NoReference, read_labels
 from weights import safetensors_files, saved_by, weights_hash
 
 ONLY = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
@@ -30,7 +30,7 @@ SHOWN = 3  # names of weights in a message
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Load the model and processor of a checkpoint folder. Raises ExportRefused if it cannot be served."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoConfig, AutoModelForImageClassification
 
     if is_old(folder):
         raise ExportRefused(
@@ -38,7 +38,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         config = AutoConfig.from_pretrained(folder, **ONLY)
-        processor = AutoImageProcessor.from_pretrained(folder, backend=backend(folder), **ONLY)
+        processor = load_processor(folder)
     except Exception as error:  # 🤗 raises a dozen types of errors for invalid files
         raise ExportRefused(
             f"{folder}: {_first_line(error)} Next: use a 🤗 image-classification checkpoint."
@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         labels=read_labels(config.id2label, where=f"{folder}/config.json"),
         weights_hash=weights_hash(folder),
         parameters=sum(weight.numel() for weight in model.parameters()),
-        prepare=lambda pixels: prepare(processor, pixels),
+        prepare=lambda pixels: prepared(processor, pixels),
         logits=lambda prepared: _logits(model, prepared),
     )
 
@@ -73,12 +73,33 @@ def refuse_other_inputs(model_type: str, *, where: str) -> None:
         )
 
 
-def backend(folder: Path) -> str:
-    """The library that the processor named in the checkpoint computes with: torchvision for those called fast, else PIL."""
+def prepared(processor: Any, pixels: Any) -> Any:
+    """The output of a processor for uint8 pixels (height, width, 3), float32 (1, 3, height, width). Raises NoReference."""
+    from PIL import Image
+
+    try:
+        if type(processor).__name__ == "TimmWrapperImageProcessor":  # takes neither arrays nor words about them
+            return processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"].numpy()
+        return prepare(processor, pixels.copy())  # PyTorch wants pixels that it could write to
+    except (
+        Exception
+    ) as error:  # whatever a processor raises, e.g. Perceiver's for an image of which its crop leaves nothing
+        raise NoReference(_first_line(error)) from error
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor that the checkpoint names: its class on torchvision if it is called fast, else the one on PIL."""
+    from transformers import AutoImageProcessor
+    from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+    if is_timm(folder):
+        return TimmWrapperImageProcessor.from_pretrained(folder, **ONLY)
     named = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")).get(
         "image_processor_type", ""
     )
-    return "torchvision" if str(named).endswith("Fast") else "pil"
+    return AutoImageProcessor.from_pretrained(
+        folder, backend="torchvision" if str(named).endswith("Fast") else "pil", **ONLY
+    )
 
 
 def load_model(folder: Path, config: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .torchvision_resize import NAMES, torchvision_resize
 from .window import resized_window
 
 FILTERS = {
@@ -17,8 +18,11 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+TORCHVISION = {f"torchvision_{name}": name for name in NAMES}
 MAX_SIDE = 8192  # pixels that a model may take
-LARGEST = 1 << 24  # pixels of a resized image, four bytes each; of a larger one only the part that is kept is computed
+LARGEST = (
+    1 << 24
+)  # of a resized image that is then cropped; of a larger one only the part that the crop keeps is computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +43,36 @@ class ResizeShortestEdge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeShortestEdgeRounded:
+    """The same, with both sides rounded to the nearest pixel and up to a multiple."""
+
+    edge: int
+    multiple: int
+    filter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop:
     """Keep the central height x width pixels."""
 
     height: int
     width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CenterCropRounded:
+    """The same; where the middle is between two pixels, at the even one of them."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CenterCropShare:
+    """Keep a central part, whose height and width are these shares of the image's shorter side, at most 1."""
+
+    height_share: float
+    width_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +102,18 @@ class FlipChannels:
     """Change red, green, blue to blue, green, red."""
 
 
-OfImages = Resize | ResizeShortestEdge | CenterCrop
+Resizes = Resize | ResizeShortestEdge | ResizeShortestEdgeRounded
+Crops = CenterCrop | CenterCropRounded | CenterCropShare
+OfImages = Resizes | Crops
 OfValues = Rescale | Shift | Normalise | FlipChannels
 Step = OfImages | OfValues
 KINDS: dict[str, type[Any]] = {
     "resize": Resize,
     "resize_shortest_edge": ResizeShortestEdge,
+    "resize_shortest_edge_rounded": ResizeShortestEdgeRounded,
     "center_crop": CenterCrop,
+    "center_crop_rounded": CenterCropRounded,
+    "center_crop_share": CenterCropShare,
     "rescale": Rescale,
     "shift": Shift,
     "normalise": Normalise,
@@ -107,9 +141,11 @@ def step_of(written: Any) -> Step:
 
 def _is_valid(name: str, value: Any) -> bool:
     if name == "filter":
-        return value in FILTERS
-    if name in {"height", "width", "edge"}:
+        return value in FILTERS or value in TORCHVISION
+    if name in {"height", "width", "edge", "multiple"}:
         return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SIDE
+    if name.endswith("_share"):
+        return isinstance(value, int | float) and 0 < value <= 1
     numbers = value if name in {"mean", "std"} and isinstance(value, tuple) else (value,)
     good = all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
     return good and len(numbers) == (3 if name in {"mean", "std"} else 1) and not (name == "std" and 0 in numbers)
@@ -130,16 +166,37 @@ class Preprocess:
         of_values = steps[len(self._of_image) :]
         if any(isinstance(step, OfImages) for step in of_values):
             raise ValueError("a step that changes the size comes after one that changes values")
-        sized = [step for step in self._of_image if isinstance(step, Resize | CenterCrop)]
+        sized = [step for step in self._of_image if isinstance(step, Resize | CenterCrop | CenterCropRounded)]
         if not sized:
             raise ValueError("no step gives all images one size")
         self.height, self.width = sized[-1].height, sized[-1].width
+        following = (*self._of_image[1:], None)
+        self._crop_after = {
+            step: after if isinstance(after, Crops) else None
+            for step, after in zip(self._of_image, following, strict=True)
+        }
         self._tables, self._channels = _tables(of_values)
 
     def apply(self, image: Image.Image, out: np.ndarray) -> None:
         """Run all steps on an RGB image; write float32 (3, height, width) into `out`."""
-        for step, following in zip(self._of_image, (*self._of_image[1:], None), strict=True):
-            image = _resized(step, image, following)
+        steps = iter(self._of_image)
+        for step in steps:
+            if isinstance(step, Crops):
+                image = image.crop(_box(step, image.size))
+                continue
+            size, following = _target(step, image.size), self._crop_after[step]
+            if step.filter in FILTERS and (following is None or math.prod(size) <= LARGEST):
+                image = image.resize(size, FILTERS[step.filter])
+                continue
+            box = (0, 0, *size) if following is None else _box(following, size)
+            resize, name = (
+                (resized_window, step.filter)
+                if step.filter in FILTERS
+                else (torchvision_resize, TORCHVISION[step.filter])
+            )
+            image = Image.fromarray(resize(np.asarray(image), size, box, name))
+            if following is not None:
+                next(steps)  # the crop, which is done
         pixels = np.asarray(image)
         for place, channel in enumerate(self._channels):
             np.take(self._tables[place], pixels[..., channel], out=out[place])
@@ -163,20 +220,28 @@ def _tables(steps: tuple[Step, ...]) -> tuple[np.ndarray, list[int]]:
     return np.ascontiguousarray(values, dtype=np.float32), channels
 
 
-def _resized(step: Step, image: Image.Image, following: Step | None) -> Image.Image:
-    width, height = image.size
+def _target(step: Resizes, size: tuple[int, int]) -> tuple[int, int]:
+    """The width and height that an image of this width and height is resized to."""
     match step:
         case Resize():
-            return image.resize((step.width, step.height), FILTERS[step.filter])
+            return step.width, step.height
         case ResizeShortestEdge():
-            shorter = min(width, height)
-            size = (step.edge * width // shorter, step.edge * height // shorter)
-            if isinstance(following, CenterCrop) and math.prod(size) > LARGEST:
-                window = resized_window(np.asarray(image), size[::-1], (following.height, following.width), step.filter)
-                return Image.fromarray(window)  # the crop then keeps all of it
-            return image.resize(size, FILTERS[step.filter])
-        case CenterCrop():
-            left, top = (width - step.width) // 2, (height - step.height) // 2
-            return image.crop((left, top, left + step.width, top + step.height))
+            return step.edge * size[0] // min(size), step.edge * size[1] // min(size)
+        case ResizeShortestEdgeRounded():
+            scale = step.edge / min(size)
+            width, height = (math.ceil(round(side * scale) / step.multiple) * step.multiple for side in size)
+            return width, height
+
+
+def _box(step: Crops, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The left, upper, right and lower edge of the part that a crop keeps of an image of this width and height."""
+    match step:
+        case CenterCropShare():
+            width, height = (int(share * min(size)) for share in (step.width_share, step.height_share))
         case _:
-            raise AssertionError(step)
+            width, height = step.width, step.height
+    if isinstance(step, CenterCropRounded):
+        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    else:
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height

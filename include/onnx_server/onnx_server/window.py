@@ -1,4 +1,4 @@
-"""The central part of a resized image, as PIL computes it, without the rest of it.
+"""A part of a resized image, as PIL computes it, without the rest of it.
 
 For an image of 1 x 8,192 pixels, whose shorter side becomes 256, PIL would make an image of 2 GB, of which the crop keeps little.
 PIL computes with integers: each weight times 2²², rounded. It resizes one axis after the other and rounds to whole levels from 0
@@ -10,29 +10,31 @@ import math
 import numpy as np
 
 SUPPORT = {"lanczos": 3.0, "bilinear": 1.0, "bicubic": 2.0, "box": 0.5, "hamming": 1.0}
+Box = tuple[int, int, int, int]  # left, upper, right and lower edge
 PRECISION_BITS = 22  # 32 bits, minus 8 for a pixel and 2 for sums
 
 
-def resized_window(pixels: np.ndarray, size: tuple[int, int], window: tuple[int, int], name: str) -> np.ndarray:
-    """The central `window` of uint8 (height, width, 3), resized to `size`. Both are (height, width)."""
+def resized_window(pixels: np.ndarray, size: tuple[int, int], box: Box, name: str) -> np.ndarray:
+    """Of uint8 (height, width, 3), resized to this width and height, the part in a box: left, upper, right and lower edge."""
     height, width = pixels.shape[:2]
     # Since version 13 PIL resizes the height first if it loses more than twice as many pixels as the width.
-    height_first = size[0] < height and height - size[0] > 2 * (width - size[1])
+    height_first = size[1] < height and height - size[1] > 2 * (width - size[0])
     one_axis = _nearest if name == "nearest" else _weighted
     for axis in (0, 1) if height_first else (1, 0):
         turned = np.swapaxes(pixels, 0, axis)
-        pixels = np.swapaxes(one_axis(turned, size[axis], window[axis], name), 0, axis)
+        kept = range(box[1 - axis], box[3 - axis])
+        pixels = np.swapaxes(one_axis(turned, size[1 - axis], kept, name), 0, axis)
     return pixels
 
 
-def _weighted(image: np.ndarray, size: int, count: int, name: str) -> np.ndarray:
-    """Resample the first axis to `size` rows and return the central `count`."""
-    if image.shape[0] == size == count:
+def _weighted(image: np.ndarray, size: int, kept: range, name: str) -> np.ndarray:
+    """Resample the first axis to `size` rows and return those that are kept."""
+    if image.shape[0] == size == len(kept):
         return image
-    found = np.empty((count, *image.shape[1:]), np.uint8)
+    found = np.empty((len(kept), *image.shape[1:]), np.uint8)
     scale = image.shape[0] / size
-    for row in range(count):
-        first, weights = _weights(image.shape[0], ((size - count) // 2 + row + 0.5) * scale, scale, name)
+    for row, place in enumerate(kept):
+        first, weights = _weights(image.shape[0], (place + 0.5) * scale, scale, name)
         total = np.tensordot(weights, image[first : first + len(weights)].astype(np.int64), axes=1)
         found[row] = np.clip((total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS, 0, 255)
     return found
@@ -74,8 +76,8 @@ def _sinc(x: float) -> float:
     return math.sin(math.pi * x) / (math.pi * x) if x else 1.0
 
 
-def _nearest(image: np.ndarray, size: int, count: int, _: str) -> np.ndarray:
+def _nearest(image: np.ndarray, size: int, kept: range, _: str) -> np.ndarray:
     """Resample the first axis by nearest neighbour. Like PIL, add the steps one by one, so that ties agree."""
-    scale, start = image.shape[0] / size, (size - count) // 2
-    steps = np.cumsum(np.concatenate([[scale * 0.5], np.full(start + count - 1, scale)]))
-    return np.asarray(image[np.minimum(steps.astype(np.int64), image.shape[0] - 1)[start:]])
+    scale = image.shape[0] / size
+    steps = np.cumsum(np.concatenate([[scale * 0.5], np.full(kept.stop - 1, scale)]))
+    return np.asarray(image[np.minimum(steps.astype(np.int64), image.shape[0] - 1)[kept.start :]])

@@ -110,8 +110,9 @@ def windows() -> dict[str, int]:
         size = (edge * height // min(height, width), edge * width // min(height, width))
         top, left = ((side - crop) // 2 for side in size)
         for name, number in FILTERS.items():
-            whole = image.resize(size[::-1], number).crop((left, top, left + crop, top + crop))
-            part = resized_window(np.asarray(image), size, (crop, crop), name)
+            box = (left, top, left + crop, top + crop)
+            whole = image.resize(size[::-1], number).crop(box)
+            part = resized_window(np.asarray(image), size[::-1], box, name)
             found[f"{height} x {width} to {edge}, {crop}, {name}"] = int((part != np.asarray(whole)).sum())
     return found
 
