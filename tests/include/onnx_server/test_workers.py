@@ -1,9 +1,13 @@
 """A pool of threads with a bounded queue."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
+from functools import partial
 
+import numpy as np
 import pytest
 
 from onnx_server.workers import Workers
@@ -65,6 +69,26 @@ async def test_work_of_a_caller_that_is_gone_is_not_begun(busy):
     release.set()
     await asyncio.gather(first, *tasks)
     assert (gone.cancelled(), ran) == (True, [])
+
+
+async def abandoned(workers):
+    """What a cancelled call held, as a weak reference."""
+    images = np.zeros(8)
+    gone = await begun(workers.run(partial(np.sum, images), None))
+    gone.cancel()
+    await asyncio.wait([gone])
+    return weakref.ref(images)
+
+
+async def test_cancelled_work_keeps_no_memory(busy):
+    """What a request holds is free as soon as its caller is gone, and not when its turn would have come."""
+    workers, release, hold = busy
+    first = await begun(hold())
+    held = await abandoned(workers)
+    gc.collect()
+    assert held() is None
+    release.set()
+    await first
 
 
 async def test_error_of_the_work_is_its_callers(busy):
