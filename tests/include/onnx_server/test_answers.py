@@ -81,6 +81,13 @@ def test_marked_image_does_not_affect_others(marking):
     assert body["predictions"] == [{"label": "!bad image: is not in web-safe base64", "confidence": 0.0}]
 
 
+def test_late_bad_image_is_marked_in_its_place(marking):
+    """Also in the second part of a large request."""
+    status, body = predict(marking, raw(*[png("red")] * 40, b"", png("blue")), "colours")
+    assert status == 200
+    assert [answer["label"] for answer in body["predictions"]] == [*["red"] * 40, "!bad image: is empty", "blue"]
+
+
 def test_top_k_marks_bad_images(marking):
     """The mark is the first label; all scores are 0."""
     status, body = predict(marking, raw(b"hello", png("red"), signature="top_k"), "colours")
