@@ -157,6 +157,23 @@ def test_request_ends_at_its_limit(start):
     assert refused_code(server, 0.001) == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_call_is_counted_by_the_reason_of_its_end(start):
+    """A caller that gives up early has CANCELLED its call; one whose deadline passes has not been answered in time."""
+    server = start("--tensorflow_intra_op_parallelism=1", "--rest_api_timeout_in_ms=0")
+    wait_until_open(server)
+    request = PredictRequest()
+    request.model_spec.name = "colours"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, grpc.insecure_channel(server.grpc) as channel:
+        busy = kept_busy(server, pool, 30)
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        gone, late = (call.future(request.SerializeToString(), timeout=limit_s) for limit_s in (600, 0.5))
+        assert late.exception(timeout=60).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        gone.cancel()
+        for code in ("CANCELLED", "DEADLINE_EXCEEDED"):
+            wait_until(lambda code=code: metric(server, "request_count", f'"{code}"') == 1, server)
+        assert busy.result()[0] == 200
+
+
 def send(server, body):
     """Send a request on a connection of its own, and return it without its answer."""
     connection = http.client.HTTPConnection(*server.rest, timeout=60)
