@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report bench-model
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report onnx-families bench-model
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -110,6 +110,9 @@ docs:  ## generate the model file's reference from its schema
 
 model-report:  ## compare the exported graph with 🤗, and update the figures in docs/model.md
 	@$$($(STAND) env model)/bin/python include/model/report.py docs/model.md
+
+onnx-families:  ## export a tiny model of every family for ONNX Runtime, and update the table in docs/runtimes.md
+	@PYTHONPATH=include/model:include/onnx_server $$($(STAND) env onnx)/bin/python include/onnx_model/families.py docs/runtimes.md
 
 bench-model:  ## compare the served graph's speed with the seed's export, and update docs/model.md
 	@PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.graph_speed

@@ -1,7 +1,7 @@
 """Export a 🤗 vision model from its PyTorch class as an ONNX model for include/onnx_server, with golden cases.
 
 REQUEST.json is that of include/model/export.py (its --help has the shape), with one more setting:
-  "settings": {"precision": "float32"}, optional
+  "settings": {"precision": "float32" or "float16_weights"}, optional: how the weights are stored
 A SavedModel archive and weights in HDF5 are refused: there is no PyTorch class to export.
 
 OUT, only after success: model/{model.onnx,model.json,warmup/0001.bin,…}, golden/<name>/{rest.json,grpc.bin,case.json},
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PRECISIONS = ("float32", "float16_weights")
 SHARED, SERVER = HERE.parent / "model", HERE.parent / "onnx_server"
 sys.path += [str(SHARED), str(SERVER)]
 
@@ -63,8 +64,10 @@ class OnnxRuntime:
 
     def refuse_settings(self, settings: Settings) -> None:
         """Refuse a precision that this program does not write yet."""
-        if settings.precision != "float32":
-            raise ExportRefused(f"settings.precision: {settings.precision} is not supported. Next: use float32.")
+        if settings.precision not in PRECISIONS:
+            raise ExportRefused(
+                f"settings.precision: {settings.precision} is not supported. Next: use {' or '.join(PRECISIONS)}."
+            )
 
     def take_archive(self, found: Path, saved: Path, *, where: str) -> None:  # noqa: ARG002
         """Refuse it: a SavedModel runs on TensorFlow only."""

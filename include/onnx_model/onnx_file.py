@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ExportRefused
+from half_weights import halve_weights
 from processor import Step, output_size, plan_preprocess
 from request import Settings
 from toolchain import Checkpoint
@@ -27,9 +28,12 @@ def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
     steps = plan(checkpoint)
     refuse_other_outputs(checkpoint, output_size(steps))
     folder.mkdir(parents=True)
-    how = write_graph(checkpoint.model, output_size(steps), folder)
+    graph, how = export_graph(checkpoint.model, output_size(steps))
+    if settings.precision == "float16_weights":
+        how += f", {halve_weights(graph)} weights stored in 16 bits"
+    count = write_normalised(graph, folder)
     (folder / DESCRIPTION).write_text(render_description(checkpoint, steps, settings), encoding="utf-8")
-    return how
+    return f"torch.export, ONNX opset {OPSET}, {count} nodes{how}"
 
 
 def refuse_other_outputs(checkpoint: Checkpoint, size: tuple[int, int]) -> None:
@@ -83,16 +87,16 @@ def describe_step(step: Step) -> dict[str, Any]:
     return {"kind": re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower(), **asdict(step)}
 
 
-def write_graph(model: Any, size: tuple[int, int], folder: Path) -> str:
-    """Export the model for images of this height and width. Returns how, in one line. Raises ExportRefused."""
+def export_graph(model: Any, size: tuple[int, int]) -> tuple[Any, str]:
+    """The model's graph for images of this height and width, and what is special about it. Raises ExportRefused."""
     try:
-        return f"torch.export, ONNX opset {OPSET}, {write_normalised(traced(model, size), folder)} nodes"
+        return traced(model, size), ""
     except Exception as error:  # the exporter wraps whatever the model raises
         failure = error
     chosen = getattr(model.config, "_attn_implementation", None)
     try:
-        model.set_attn_implementation("eager")  # plain products, where a fused attention cannot be exported
-        count = write_normalised(traced(model, size), folder)
+        model.set_attn_implementation("eager")
+        return traced(model, size), ", attention as plain products"
     except Exception:
         reason = " ".join(str(failure.__cause__ or failure).split())[:SHOWN]
         raise ExportRefused(
@@ -100,7 +104,6 @@ def write_graph(model: Any, size: tuple[int, int], folder: Path) -> str:
         ) from failure
     finally:
         model.set_attn_implementation(chosen)  # 🤗's own answers are those of its own choice
-    return f"torch.export, ONNX opset {OPSET}, {count} nodes, attention as plain products"
 
 
 def traced(model: Any, size: tuple[int, int]) -> Any:

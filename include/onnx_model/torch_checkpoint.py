@@ -107,10 +107,10 @@ def load_model(folder: Path, config: Any) -> Any:
     import torch
     from transformers import AutoModelForImageClassification
 
-    files = safetensors_files(folder)
-    turned = saved_by(files[0]) == "tf"
-    given = {"state_dict": read_weights(files)} if turned else {"use_safetensors": True}
     try:
+        files = safetensors_files(folder)
+        turned = saved_by(files[0]) == "tf"
+        given = {"state_dict": read_weights(files)} if turned else {"use_safetensors": True}
         with torch.device("meta"):  # makes no weights
             kind = type(AutoModelForImageClassification.from_config(config))
         model, info = kind.from_pretrained(
