@@ -20,9 +20,7 @@ FILTERS = {
 }
 TORCHVISION = {f"torchvision_{name}": name for name in NAMES}
 MAX_SIDE = 8192  # pixels that a model may take
-LARGEST = (
-    1 << 24
-)  # of a resized image that is then cropped; of a larger one only the part that the crop keeps is computed
+LARGEST = 1 << 24  # pixels of a resized image, four bytes each; of a larger one only the part that is kept is computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
