@@ -18,6 +18,8 @@ from toolchain import Checkpoint, NoReference, read_labels
 from weights import safetensors_files, saved_by, weights_hash
 
 ONLY = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
+PROCESSOR = "preprocessor_config.json"
+OLD_NAME = "FeatureExtractor"  # what image processors were called
 KINDS = ("missing_keys", "mismatched_keys", "unexpected_keys")
 # Families of 🤗's that classify images, but not from pixels alone.
 OTHER_INPUTS = {
@@ -89,17 +91,18 @@ def prepared(processor: Any, pixels: Any) -> Any:
 
 def load_processor(folder: Path) -> Any:
     """The processor that the checkpoint names: its class on torchvision if it is called fast, else the one on PIL."""
-    from transformers import AutoImageProcessor
+    import transformers
     from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
     if is_timm(folder):
         return TimmWrapperImageProcessor.from_pretrained(folder, **ONLY)
-    named = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")).get(
-        "image_processor_type", ""
-    )
-    return AutoImageProcessor.from_pretrained(
-        folder, backend="torchvision" if str(named).endswith("Fast") else "pil", **ONLY
-    )
+    named = str(json.loads((folder / PROCESSOR).read_text(encoding="utf-8")).get("image_processor_type", ""))
+    if named.endswith(OLD_NAME):  # transformers 5 knows such a name only under feature_extractor_type
+        kind = getattr(transformers, f"{named.removesuffix(OLD_NAME)}ImageProcessorPil", None)
+        if kind is not None:
+            return kind.from_pretrained(folder, **ONLY)
+    library = "torchvision" if named.endswith("Fast") else "pil"
+    return transformers.AutoImageProcessor.from_pretrained(folder, backend=library, **ONLY)
 
 
 def load_model(folder: Path, config: Any) -> Any:

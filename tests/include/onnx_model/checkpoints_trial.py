@@ -17,10 +17,10 @@ from errors import ExportRefused
 from export_onnx import OnnxRuntime
 from exporting import enter_sandbox, export
 from family_checkpoints import make_checkpoint
-from onnx_file import save_model
+from onnx_file import plan_of, save_model
 from request import Folder, GoldenImage, Request, Settings
 from safetensors.numpy import load_file, save_file
-from torch_checkpoint import load_checkpoint
+from torch_checkpoint import load_checkpoint, load_processor
 
 HEAD = "classifier.weight"
 
@@ -79,6 +79,13 @@ def refusal(folder: Path) -> str | None:
     except ExportRefused as refused:
         return str(refused).replace(str(folder), "here")
     return None
+
+
+def old_name(good: Path, folder: Path) -> bool:
+    """Whether a processor under the name that they once had is the same one."""
+    shutil.copytree(good, folder)
+    change_json(folder / "preprocessor_config.json", image_processor_type="ViTFeatureExtractor")
+    return plan_of(load_processor(folder)) == plan_of(load_processor(good))
 
 
 def in_pytorchs_layout(digits: Path, folder: Path) -> float:
@@ -149,6 +156,7 @@ def main() -> None:
         {
             "refused": found,
             "good": refusal(good),
+            "old name": old_name(good, root / "old"),
             "layouts": in_pytorchs_layout(digits, root / "pytorch"),
             "left": left_to_do(digits, root / "shut-in"),
         },

@@ -36,6 +36,11 @@ def test_every_spoilt_checkpoint_is_tested(checkpoints_trial):
     assert checkpoints_trial["good"] is None
 
 
+def test_old_name_of_a_processor_is_known(checkpoints_trial):
+    """Google's ViT names its processor ViTFeatureExtractor."""
+    assert checkpoints_trial["old name"]
+
+
 def test_tensorflows_layout_is_pytorchs(checkpoints_trial):
     """The digits' weights, which TensorFlow saved, give the answers that they give when PyTorch has saved them again."""
     assert checkpoints_trial["layouts"] == 0
