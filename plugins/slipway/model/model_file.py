@@ -95,7 +95,7 @@ class ExportSettings(Part):
 
     precision: Precision = Field(
         default="float32",
-        description="How the weights are stored; only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` answers faster and less exactly: it needs `gate.quality`.",
+        description="How the weights are stored; only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` needs `gate.quality`, and is not there yet: the exporter refuses it.",
     )
 
     top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
