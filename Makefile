@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report onnx-families bench-model
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report onnx-families bench-model bench-runtimes
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -117,6 +117,9 @@ onnx-families:  ## export a tiny model of every family for ONNX Runtime, and upd
 bench-model:  ## compare the served graph's speed with the seed's export, and update docs/model.md
 	@PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.graph_speed
 
+bench-runtimes:  ## compare TensorFlow and ONNX Runtime, in process and through the servers, and update docs/runtimes.md
+	@$(DEV)/python -m benchmarks.runtimes
+
 lock:  ## update the lock files from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
 	compile="$$uv pip compile --quiet --python-version 3.11 --generate-hashes"; \
@@ -125,6 +128,7 @@ lock:  ## update the lock files from the short lists
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile include/load/requirements.in -o include/load/requirements.txt; \
 	$$compile include/onnx_server/requirements.in -o include/onnx_server/requirements.txt; \
+	$$compile benchmarks/openvino.in -c include/onnx_server/requirements.txt -o benchmarks/openvino.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \
 	$$compile --override include/onnx_model/overrides.txt include/onnx_model/requirements.in -o include/onnx_model/requirements.txt; \
 	$$compile --override include/model/overrides.txt --override local/serving/overrides.txt local/serving/requirements.in -o local/serving/requirements.txt

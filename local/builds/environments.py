@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "model": Environment(name="model", lock="include/model/requirements.txt"),
     "onnx": Environment(name="onnx", lock="include/onnx_model/requirements.txt"),
     "onnx-server": Environment(name="onnx-server", lock="include/onnx_server/requirements.txt"),
+    "openvino": Environment(name="openvino", lock="benchmarks/openvino.txt"),
     "serving": Environment(name="serving", lock="local/serving/requirements.txt"),
 }
 
