@@ -11,6 +11,7 @@ from typing import Any
 from errors import ExportRefused
 from half_weights import halve_weights
 from processor import Step, output_size, plan_preprocess
+from read_token import read_one_token
 from request import Settings
 from toolchain import Checkpoint
 from torch_checkpoint import logits_of
@@ -29,6 +30,8 @@ def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
     refuse_other_outputs(checkpoint, output_size(steps))
     folder.mkdir(parents=True)
     graph, how = export_graph(checkpoint.model, output_size(steps))
+    if narrowed := read_one_token(graph):
+        how += f", {narrowed} operations only for the token that is read"
     if settings.precision == "float16_weights":
         how += f", {halve_weights(graph)} weights stored in 16 bits"
     count = write_normalised(graph, folder)
