@@ -74,6 +74,7 @@ def render_card(card: dict[str, Any]) -> str:
             *_table(("image", "case", "promised", "exported graph", "🤗"), _answers(card["golden"])),
         ],
         ["## Parity with 🤗", "", *_parity(card["parity"])],
+        *([["## int8 against float32", "", *_int8(card["int8"])]] if "int8" in card else []),
         ["## Toolchain and cost", "", *_table(("what", "value"), _toolchain(card))],
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -133,6 +134,16 @@ def _parity(parity: dict[str, Any] | None) -> list[str]:
     ]
     rows = ((kind, f"{levels:g}") for kind, levels in parity["levels_by_kind"].items())
     return [*lines, "", *_table(("kind of file", "largest difference of a pixel, in levels"), rows)]
+
+
+def _int8(int8: dict[str, Any]) -> list[str]:
+    said = (
+        f"On {int8['images']} images of the labelled set, which it was not calibrated with ({int8['calibration_images']} others): "
+        f"{int8['labels_changed']} labels changed; {int8['correct_float32']} classified correctly in float32, {int8['correct_int8']} in int8; "
+        f"largest difference of a confidence {int8['largest_difference']:.4f}. Measured on the machine that exported. "
+        "The figures of the parity are those of the float32 graph that it was made from."
+    )
+    return [said]
 
 
 def _toolchain(card: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -89,6 +89,10 @@ class TensorFlow:
 
         return save_served_graph(checkpoint, saved, settings)
 
+    def quantise(self, saved: Path, calibration: Sequence[Any]) -> None:  # noqa: ARG002
+        """Refuse it: TensorFlow's graph stays in float32."""
+        raise ExportRefused(f"{saved}: int8 is only for the runtime onnxruntime. Next: use float32.")
+
     def check(self, saved: Path, *, where: str) -> None:
         """Refuse operations that do more than compute."""
         from operations import check_operations

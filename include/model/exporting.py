@@ -23,7 +23,17 @@ from typing import Any
 
 from card import GoldenFact, write_card
 from errors import ExportRefused, PromiseBroken
-from golden import SIGNATURE, ask, judge_case, read_image, reference_answer, web_safe, write_case
+from golden import (
+    INT8_TOLERANCE,
+    SIGNATURE,
+    ask,
+    judge_case,
+    read_image,
+    reference_answer,
+    web_safe,
+    write_case,
+)
+from labelled import choose_calibration, classify, compare_answers, read_labelled
 from process import MIB, end_with_stdin, exit_status, limit
 from reproducible import fix_hash_seed
 from request import Archive, Folder, Request, Settings, read_request
@@ -57,16 +67,21 @@ def export(request: Request, out: Path, sandbox: Sandbox, toolchain: Toolchain) 
         toolchain.load()
     saved = out / toolchain.folder
     checkpoint: Checkpoint | None = None
+    parity: dict[str, Any] | None = None
+    int8: dict[str, Any] | None = None
     if isinstance(request.source, Archive):
         with step(f"taking the {toolchain.content}"):
             toolchain.take_archive(opened, saved, where=plain_url(request.source.url))
     else:
         checkpoint = export_checkpoint(opened, saved, request.settings, toolchain)
         toolchain.check(saved, where=f"{opened}: its exported graph")
+        if request.labelled:
+            parity, int8 = reduce_to_int8(request, checkpoint, saved, toolchain)
         warm_up(request, saved, toolchain)
     shutil.rmtree(scratch)
     graph, golden = write_golden(request, checkpoint, out, toolchain)
-    parity = prove_parity(request, checkpoint, graph, toolchain) if checkpoint else None
+    if checkpoint and parity is None:
+        parity = prove_parity(request, checkpoint, graph, toolchain)
     signatures = toolchain.signatures(saved)
     facts = {
         "model": request.model,
@@ -75,6 +90,7 @@ def export(request: Request, out: Path, sandbox: Sandbox, toolchain: Toolchain) 
         "exporter": toolchain.exporter,
         "signature": signatures["serving_default"],
         "labels": list(checkpoint.labels) if checkpoint else None,
+        **({"int8": int8["labels"]} if int8 else {}),
     }
     measured = {
         "seconds": round(time.monotonic() - began, 1),
@@ -89,6 +105,7 @@ def export(request: Request, out: Path, sandbox: Sandbox, toolchain: Toolchain) 
         "bytes": sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()),
         "signatures": signatures,
         "parity": parity,
+        **({"int8": int8["summary"]} if int8 else {}),
         "toolchain": packages(toolchain),
         "measured": {**measured, "stages": dict(STAGES)},
     }
@@ -138,6 +155,38 @@ def export_checkpoint(folder: Path, saved: Path, settings: Settings, toolchain: 
         graph = toolchain.save(checkpoint, saved, settings)
     print(f"the model's graph: {graph}", flush=True)
     return replace(checkpoint, graph=graph)
+
+
+def reduce_to_int8(
+    request: Request, checkpoint: Checkpoint, saved: Path, toolchain: Toolchain
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Prove the float32 graph, and let it compute in int8. Returns the parity in float32, and what int8 changed.
+
+    Labels are by the names of the images that are judged: those that int8 was not calibrated with.
+    """
+    images, graph = read_labelled(request.labelled), toolchain.open(saved)
+    parity = prove_parity(request, checkpoint, graph, toolchain)
+    with step(f"classifying {len(images)} labelled images in float32"):
+        before = classify(graph, images)
+    del graph
+    chosen = choose_calibration(images, before) if request.settings.calibration == "labelled" else ()
+    with step(f"quantising to int8, calibrated with {len(chosen)} images"):
+        reader = toolchain.reader(checkpoint, request.settings)
+        toolchain.quantise(saved, [reader.pixels(image.file) for image in chosen])
+    judged = [image for image in images if image not in chosen]
+    with step(f"classifying {len(judged)} labelled images in int8"):
+        after = classify(toolchain.open(saved), judged)
+    figures = compare_answers(judged, len(chosen), before, after)
+    print(
+        f"int8: {figures['labels_changed']} of {figures['images']} labels changed, {figures['correct_int8']} correct "
+        f"(in float32 {figures['correct_float32']}), confidences at most {figures['largest_difference']:.4f} apart",
+        flush=True,
+    )
+    labels = {
+        name: {image.name: answer and answer.label for image in judged for answer in [answers[image.name]]}
+        for name, answers in (("float32", before), ("int8", after))
+    }
+    return parity, {"labels": labels, "summary": figures}
 
 
 def warm_up(request: Request, saved: Path, toolchain: Toolchain) -> None:
@@ -230,6 +279,8 @@ def write_golden(
             reference = (
                 reference_answer(checkpoint, case, is_approximate=graph.is_approximate(image)) if checkpoint else None
             )
+            if reference and request.settings.precision == "int8":
+                reference = replace(reference, tolerance=INT8_TOLERANCE)
             answer = ask(graph, case, image)
             if problem := judge_case(case, answer, reference):
                 raise PromiseBroken(f"{problem}. Next: fix the golden case, or find out what the model learned.")
@@ -298,4 +349,5 @@ def enter_sandbox(request: Request, out: Path, toolchain: Toolchain) -> Sandbox:
     given = source.path if isinstance(source, Folder) else source.kept
     os.environ["TMPDIR"] = os.environ["HOME"] = str(out.parent)
     limit(request.limits, file_mib=request.limits.disk_mib)
-    return shut_in(read=[given, *toolchain.code, *(case.image for case in request.golden)], write=[out.parent])
+    files = [given, *(case.image for case in request.golden), *([request.labelled] if request.labelled else [])]
+    return shut_in(read=[*files, *toolchain.code], write=[out.parent])

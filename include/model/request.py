@@ -17,6 +17,7 @@ _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 PRECISIONS = ("float32", "float16_weights", "int8")
+CALIBRATIONS = ("none", "labelled")
 LOADABLE = frozenset({"h5"})  # old formats of weights that a request may allow
 
 
@@ -72,6 +73,7 @@ class Settings:
     on_bad_image: str = "refuse"  # refuse the whole request, or "mark" the bad image in its label
     warmup_batches: tuple[int, ...] = (1, 4)  # images in each warmup request: one, as most clients send, and a few
     precision: str = "float32"  # of the weights and the arithmetic
+    calibration: str = "none"  # of int8: what its scales are fixed with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ class Request:
     settings: Settings = Settings()
     origin: Origin | None = None
     limits: Limits = Limits()
+    labelled: Path | None = None  # the labelled set that int8 is measured on
     without_sandbox: bool = False  # archives and old formats are also opened where the kernel has no sandbox
 
 
@@ -121,7 +124,7 @@ def read_request(path: Path) -> Request:
 
 def parse_request(raw: Any) -> Request:
     """Read the request from a JSON value. Raises ExportRefused."""
-    optional = {"settings", "origin", "limits", "without_sandbox"}
+    optional = {"settings", "origin", "limits", "without_sandbox", "labelled"}
     fields = _fields(raw, "the request", required={"model", "source", "golden"}, optional=optional)
     if not isinstance(fields.get("without_sandbox", False), bool):
         raise ExportRefused("without_sandbox: is neither true nor false. Next: fix it.")
@@ -133,11 +136,17 @@ def parse_request(raw: Any) -> Request:
     for name in names:
         if names.count(name) > 1:
             raise ExportRefused(f"golden: two cases are named {name!r}. Next: give each its own name.")
+    settings = _settings(fields.get("settings", {}))
+    if (settings.precision == "int8") != ("labelled" in fields):
+        raise ExportRefused(
+            "labelled: int8 needs a labelled set, and no other precision has use for one. Next: give both or neither."
+        )
     return Request(
         model=_text(fields, "model", _NAME),
         source=_source(fields["source"]),
         golden=images,
-        settings=_settings(fields.get("settings", {})),
+        settings=settings,
+        labelled=Path(_text(fields, "labelled")) if "labelled" in fields else None,
         origin=_origin(fields["origin"]) if "origin" in fields else None,
         limits=_limits(fields.get("limits", {})),
         without_sandbox=fields.get("without_sandbox", False),
@@ -172,6 +181,10 @@ def _settings(raw: Any) -> Settings:
     if fields.get("precision", PRECISIONS[0]) not in PRECISIONS:
         raise ExportRefused(
             f"settings.precision: {fields['precision']!r} is unknown. Next: use one of {', '.join(PRECISIONS)}."
+        )
+    if fields.get("calibration", CALIBRATIONS[0]) not in CALIBRATIONS:
+        raise ExportRefused(
+            f"settings.calibration: {fields['calibration']!r} is unknown. Next: use {' or '.join(CALIBRATIONS)}."
         )
     return Settings(**{**fields, "warmup_batches": tuple(batches)})
 

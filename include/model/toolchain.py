@@ -91,6 +91,9 @@ class Toolchain(Protocol):
     def save(self, checkpoint: Checkpoint, saved: Path, settings: Settings) -> str:
         """Write the served model. Returns in one line how its graph was made."""
 
+    def quantise(self, saved: Path, calibration: Sequence[Any]) -> None:
+        """Let the written model compute its products in int8, calibrated on these inputs if there are any. Raises ExportRefused."""
+
     def check(self, saved: Path, *, where: str) -> None:
         """Refuse a written model that does more than compute. Raises ExportRefused."""
 

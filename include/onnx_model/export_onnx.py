@@ -1,7 +1,8 @@
 """Export a 🤗 vision model from its PyTorch class as an ONNX model for include/onnx_server, with golden cases.
 
-REQUEST.json is that of include/model/export.py (its --help has the shape), with one more setting:
-  "settings": {"precision": "float32" or "float16_weights"}, optional: how the weights are stored
+REQUEST.json is that of include/model/export.py (its --help has the shape), with two more settings and one more file:
+  "settings": {"precision": "float32", "float16_weights" or "int8", "calibration": "none" or "labelled"}, optional
+  "labelled": "a file with {"images": [{"name": "…", "label": "…", "data": "the image file in web-safe base64"}]}", for int8
 A SavedModel archive and weights in HDF5 are refused: there is no PyTorch class to export.
 
 OUT, only after success: model/{model.onnx,model.json,warmup/0001.bin,…}, golden/<name>/{rest.json,grpc.bin,case.json},
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PRECISIONS = ("float32", "float16_weights")
 SHARED, SERVER = HERE.parent / "model", HERE.parent / "onnx_server"
 sys.path += [str(SHARED), str(SERVER)]
 
@@ -63,11 +63,7 @@ class OnnxRuntime:
         return {name: version(name) for name in ("onnxruntime", "torch", "transformers")}
 
     def refuse_settings(self, settings: Settings) -> None:
-        """Refuse a precision that this program does not write yet."""
-        if settings.precision not in PRECISIONS:
-            raise ExportRefused(
-                f"settings.precision: {settings.precision} is not supported. Next: use {' or '.join(PRECISIONS)}."
-            )
+        """Nothing to refuse: this program writes every precision."""
 
     def take_archive(self, found: Path, saved: Path, *, where: str) -> None:  # noqa: ARG002
         """Refuse it: a SavedModel runs on TensorFlow only."""
@@ -87,6 +83,12 @@ class OnnxRuntime:
         from onnx_file import save_model
 
         return save_model(checkpoint, saved, settings)
+
+    def quantise(self, saved: Path, calibration: Sequence[Any]) -> None:
+        """Let the written model compute its products in int8."""
+        from onnx_file import save_quantised
+
+        save_quantised(saved, calibration)
 
     def check(self, saved: Path, *, where: str) -> None:
         """Nothing more to check: 🤗's class made the graph, and ONNX Runtime's operations only compute."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from errors import ExportRefused
-from half_weights import halve_weights
+from precision import quantise, store_as_float16
 from processor import Step, output_size, plan_preprocess
 from read_token import read_one_token
 from request import Settings
@@ -33,7 +34,8 @@ def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
     if narrowed := read_one_token(graph):
         how += f", {narrowed} operations only for the token that is read"
     if settings.precision == "float16_weights":
-        how += f", {halve_weights(graph)} weights stored in 16 bits"
+        store_as_float16(graph)
+        how += ", weights stored as float16"
     count = write_normalised(graph, folder)
     (folder / DESCRIPTION).write_text(render_description(checkpoint, steps, settings), encoding="utf-8")
     return f"torch.export, ONNX opset {OPSET}, {count} nodes{how}"
@@ -88,6 +90,13 @@ def render_description(checkpoint: Checkpoint, steps: tuple[Step, ...], settings
 def describe_step(step: Step) -> dict[str, Any]:
     """A step as model.json has it: its fields, and its kind in lower case with underscores."""
     return {"kind": re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower(), **asdict(step)}
+
+
+def save_quantised(folder: Path, calibration: Iterable[Any]) -> None:
+    """Replace a folder's graph by one with products in int8. Raises ExportRefused."""
+    model = quantise(folder / MODEL, calibration)
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    write_normalised(model, folder)
 
 
 def export_graph(model: Any, size: tuple[int, int]) -> tuple[Any, str]:

@@ -100,12 +100,14 @@ def test_same_checkpoint_gives_same_model(onnx_python, run_onnx_exporter, digits
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"settings": {"precision": "int8"}}, "settings.precision: int8 is not supported. Next: "),
+        ({"settings": {"precision": "int8"}}, "labelled: int8 needs a labelled set"),
+        ({"labelled": "/x"}, "no other precision has use for one. Next: "),
+        ({"settings": {"calibration": "all"}}, "settings.calibration: 'all' is unknown. Next: use none or labelled."),
         ({"settings": {"precision": "float8"}}, "settings.precision: 'float8' is unknown. Next: use one of float32,"),
     ],
 )
 def test_request_is_refused(run_onnx_exporter, digits_request, tmp_path, changes, expected):
-    """A precision that is not written is refused before the model is opened."""
+    """Settings that are unknown, or do not fit together, are refused before the model is opened."""
     out = tmp_path / "out"
     assert_refused(run_onnx_exporter({**digits_request, **changes}, out), out, expected)
 
