@@ -69,6 +69,7 @@ class Export:
     report_uri: str  # the exporter's own report
     card: Card | None = None  # None in the exports of an earlier Slipway
     sandbox: str | None = None  # what held the exporter; None in the exports of an earlier Slipway
+    int8_uri: str | None = None  # JSON: labels in float32 and in int8, by image; None if the model is not in int8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,21 @@ class Accuracy:
     def __str__(self) -> str:
         """For messages."""
         return f"{self.correct} of {self.images} images classified correctly ({self.correct / self.images:.4f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Change:
+    """What int8 changes against the same model in float32, on the images of a labelled set that it was not calibrated with."""
+
+    images: int
+    changed: tuple[str, ...]  # the names of the images with another label
+    lost: tuple[str, ...]  # of those classified correctly in float32 only
+    won: tuple[str, ...]  # of those classified correctly in int8 only
+
+    def __str__(self) -> str:
+        """For messages."""
+        net = len(self.won) - len(self.lost)
+        return f"{len(self.changed)} of {self.images} labels changed against float32, {abs(net)} {'more' if net > 0 else 'fewer'} correct"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,12 @@ from slipway.names import (
     LABEL_RELEASE,
     LABEL_VERSION,
 )
-from slipway.runtimes import RUNTIMES, Precision, Runtime, RuntimeName
+from slipway.runtimes import RUNTIMES, Calibration, Precision, Runtime, RuntimeName
 from slipway.target import ClusterSpec, Target
 
 DEFAULT_UNSCHEDULABLE_GRACE_S = 300
-FIRST_RUNTIME = {"runtime": "tensorflow", "precision": "float32"}  # of a recorded release that does not say
+# Of a recorded release that does not say.
+FIRST_RUNTIME = {"runtime": "tensorflow", "precision": "float32", "calibration": "none"}
 QUERY_NAMES = (
     "namespace",
     "deployment",
@@ -82,6 +83,9 @@ class QualityBounds:
     digest: str  # sha256:… of images and labels
     min_top1: float | None  # 0..1
     max_drop: float | None  # 0..1, from the live release's share
+    # Of an int8 model, against its float32 graph; a record of an earlier Slipway has neither.
+    int8_max_changed: float = 0.02  # 0..1, of the labels
+    int8_max_drop: float = 0.01  # 0..1, of the share classified correctly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +165,8 @@ class Gate:
             "set": quality and quality.digest,
             "min_top1": quality and quality.min_top1,
             "max_drop": quality and quality.max_drop,
+            "int8_max_changed": quality and quality.int8_max_changed,
+            "int8_max_drop": quality and quality.int8_max_drop,
             "load": self.load and asdict(self.load),
             "bake": self.bake and asdict(self.bake),
         }
@@ -280,6 +286,7 @@ class Release:
     without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
     runtime: RuntimeName = "tensorflow"  # a record of an earlier Slipway has neither this nor `precision`
     precision: Precision = "float32"  # of the exported weights
+    calibration: Calibration = "none"  # of int8
 
     @property
     def fingerprint(self) -> str:
@@ -292,7 +299,12 @@ class Release:
         """What the runtime adds to what is hashed: nothing for TensorFlow, whose releases are older than the choice."""
         if self.runtime == "tensorflow":
             return []
-        return [{"runtime": self.runtime, "precision": self.precision}]
+        inputs = {"runtime": self.runtime, "precision": self.precision}
+        if (
+            self.precision == "int8" and self.gate.quality is not None
+        ):  # it is measured on the set, and may be calibrated with it
+            inputs |= {"calibration": self.calibration, "set": self.gate.quality.digest}
+        return [inputs]
 
     @property
     def served_by(self) -> Runtime:

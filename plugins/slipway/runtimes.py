@@ -14,6 +14,7 @@ from slipway.paths import INCLUDE
 
 RuntimeName = Literal["tensorflow", "onnxruntime"]
 Precision = Literal["float32", "float16_weights", "int8"]
+Calibration = Literal["none", "labelled"]
 IMAGE_LABEL_RUNTIME = "slipway.runtime"  # of a server's image; TensorFlow Serving's has no such label
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from slipway.errors import ExportError
+from slipway.errors import ExportError, PromiseBroken
 from slipway.facts import Card, Export, from_dict, to_dict
 from slipway.model.content import content_hash, write_model_layer
 from slipway.model.exporter import run_exporter
@@ -22,6 +22,7 @@ from slipway.names import digest_of, short
 from slipway.records.store import Store, read_json
 from slipway.release import Release
 from slipway.scratch import scratch_folder
+from slipway.serving.accuracy import find_int8_change, judge_int8, wilson_interval
 from slipway.serving.golden import GoldenCase, Reference
 from slipway.serving.labelled_set import read_images
 from slipway.strict_json import load_json
@@ -44,11 +45,13 @@ def run_export(
         log.info("export: found in the store, for the same source, exporter and golden cases: %s", store.uri_of(known))
         export = from_dict(Export, store.read_json(known))
         check_golden_labels(release, export)
+        check_int8(release, export)
         return export
     with scratch_folder("export") as scratch:
         export = keep_export(release, _export(release, store, scratch, python, started), store)
     store.put_json(to_dict(export), known)
     check_golden_labels(release, export)
+    check_int8(release, export)
     if export.card:
         log.info("export: model card %s: %s", export.card.uri, export.card.parity)
     return export
@@ -111,6 +114,23 @@ def check_golden_labels(release: Release, export: Export) -> None:
         )
 
 
+def check_int8(release: Release, export: Export) -> None:
+    """Refuse an int8 model that is beyond its bounds already where it was exported; within chance, the gate decides.
+
+    Raises PromiseBroken, StoreError.
+    """
+    if export.int8_uri is None or release.gate.quality is None:
+        return
+    labels, bounds = read_json(export.int8_uri), release.gate.quality
+    change = find_int8_change(read_images(bounds), labels["float32"], labels["int8"])
+    for verdict in judge_int8(bounds, change):
+        log.info("export: %s", verdict.reason)
+        if verdict.outcome == "fail":
+            raise PromiseBroken(
+                f"{verdict.reason}. Next: use float16_weights, another export.calibration, or a larger gate.quality.int8_max_changed and int8_max_drop"
+            )
+
+
 def export_inputs_hash(release: Release) -> str:
     """sha256:… of everything that determines the exporter's results. The connection that reads the source does not."""
     source = release.source
@@ -130,6 +150,7 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         write_model_layer(model, release.version_folder(version), layer)
         model_uri = store.put_file(layer, f"{prefix}/model.tar")
     log.info("export: version %d, content %s", version, content)
+    report = load_json((out / "export.json").read_text(encoding="utf-8"))
     return Export(
         version=version,
         content_hash=content,
@@ -138,7 +159,8 @@ def keep_export(release: Release, out: Path, store: Store) -> Export:
         descriptors_uri=store.put_file(out / "descriptors.bin", f"{prefix}/descriptors.bin"),
         report_uri=store.put_file(out / "export.json", f"{prefix}/export.json"),
         card=_keep_card(out / "card", store, prefix),
-        sandbox=str(load_json((out / "export.json").read_text(encoding="utf-8"))["sandbox"]),
+        sandbox=str(report["sandbox"]),
+        int8_uri=_keep_int8(report["int8"], store, prefix) if "int8" in report else None,
     )
 
 
@@ -157,6 +179,11 @@ def _keep_golden(golden: dict[str, Any], store: Store, prefix: str) -> str:
     return store.put_json(golden, f"{prefix}/golden-{short(digest_of(golden))}.json")
 
 
+def _keep_int8(labels: dict[str, Any], store: Store, prefix: str) -> str:
+    """Put the labels in float32 and int8 into the store, by their content: another labelled set gives others. Returns their URI."""
+    return store.put_json(labels, f"{prefix}/int8-{short(digest_of(labels))}.json")
+
+
 def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
     """Put the model card and its pictures into the store. Another card of the same version gets a folder of its own."""
     card = load_json((folder / "card.json").read_text(encoding="utf-8"))
@@ -168,19 +195,29 @@ def _keep_card(folder: Path, store: Store, prefix: str) -> Card:
     return Card(
         uri=uris["README.md"],
         digest=digest,
-        parity=describe_parity(card["parity"]),
+        parity=describe_parity(card["parity"], card.get("int8")),
         parameters=card["parameters"],
         size=card["bytes"],
     )
 
 
-def describe_parity(parity: dict[str, Any] | None) -> str:
+def describe_parity(parity: dict[str, Any] | None, int8: dict[str, Any] | None = None) -> str:
     """The card's parity figures in one line. The image's labels have this line, so changing it changes every image."""
     if parity is None:
         return "not known: a SavedModel archive has no checkpoint"
     return (
         f"{parity['labels_equal']} of {parity['images']} labels equal, probabilities at most "
         f"{parity['largest_difference']:.5f} apart, pixels at most {parity['largest_levels']:g} levels"
+        f"{_describe_int8(int8) if int8 else ''}"
+    )
+
+
+def _describe_int8(int8: dict[str, Any]) -> str:
+    """What int8 changed where it was exported, with the gate's interval."""
+    lower, upper = wilson_interval(int8["labels_changed"], int8["images"])
+    return (
+        f"; all that in float32: int8 changes {int8['labels_changed']} of {int8['images']} labels (95 % interval {lower:.4f} to {upper:.4f}), "
+        f"{int8['correct_int8']} correct instead of {int8['correct_float32']}"
     )
 
 

@@ -20,6 +20,7 @@ from slipway.model.limits import within_limits
 from slipway.names import digest_of
 from slipway.paths import INCLUDE
 from slipway.programs import Started, chosen_environment, program
+from slipway.records.store import read_bytes
 from slipway.release import Release
 from slipway.runtimes import Runtime
 from slipway.scratch import scratch_full
@@ -128,14 +129,24 @@ def _request(release: Release, source: dict[str, Any], scratch: Path) -> dict[st
         golden.append(
             {"name": case.name, "image": str(image), "label": case.label, "min_confidence": case.min_confidence}
         )
-    precision = {"precision": release.precision} if release.served_by.has_precision else {}
+    told = {"precision": release.precision, "calibration": release.calibration}
     origin = {"location": f"{release.source.kind} {release.source.url}", "revision": release.source.revision}
     return {
         "model": release.model,
         "source": source,
         "golden": golden,
-        "settings": {**asdict(release.export), **precision},
+        "settings": {**asdict(release.export), **(told if release.served_by.has_precision else {})},
+        **_labelled_set(release, scratch),
         "limits": {name: value for name, value in asdict(release.limits).items() if name != "processes"},
         "without_sandbox": release.without_sandbox,
         "origin": origin,
     }
+
+
+def _labelled_set(release: Release, scratch: Path) -> dict[str, Any]:
+    """The labelled set for int8, copied from the store to this worker. Raises StoreError."""
+    if release.precision != "int8" or release.gate.quality is None:
+        return {}
+    file = scratch / "labelled.json"
+    file.write_bytes(read_bytes(release.gate.quality.uri))
+    return {"labelled": str(file)}

@@ -8,10 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from slipway.model.bake_settings import BakeSettings
 from slipway.model.field_types import Name, Part, RelativePath, Seconds, Sha256, Share, without_login
-from slipway.release import Gate, LoadBounds
+from slipway.release import Gate, LoadBounds, QualityBounds
 
 DEFAULT_GATE = Gate()
 DEFAULT_LOAD = LoadBounds(rate_per_s=1)
+DEFAULT_QUALITY = QualityBounds(uri="", digest="", min_top1=None, max_drop=None)
+INT8_LIMITS = frozenset({"int8_max_changed", "int8_max_drop"})
 LEAST_REQUESTS = 10  # in a step whose 95th percentile is judged
 
 
@@ -64,6 +66,14 @@ class QualitySettings(Part):
     )
     max_drop: Share | None = Field(
         default=None, description="How far that share may be below the live release's on the same images."
+    )
+    int8_max_changed: Share = Field(
+        default=DEFAULT_QUALITY.int8_max_changed,
+        description="With `export.precision: int8`: how many of the labels may differ from those of the same model in float32, as a share.",
+    )
+    int8_max_drop: Share = Field(
+        default=DEFAULT_QUALITY.int8_max_drop,
+        description="With `export.precision: int8`: how far the share classified correctly may be below that of the same model in float32.",
     )
 
     @model_validator(mode="after")

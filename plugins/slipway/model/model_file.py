@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from slipway.model.field_types import Part, Schedule, Seconds
-from slipway.model.gate_settings import GateSettings
+from slipway.model.gate_settings import INT8_LIMITS, GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.load_settings import LoadSettings
 from slipway.model.source_settings import ArchiveSource, HubSource, SourceSettings
@@ -19,7 +19,7 @@ from slipway.model.sweep_settings import SweepSettings, sweep_plan
 from slipway.model.target_settings import TargetSettings
 from slipway.names import repository_of
 from slipway.release import ExportLimits, ExportOptions, Retention
-from slipway.runtimes import RUNTIMES, TENSORFLOW, Precision, RuntimeName
+from slipway.runtimes import RUNTIMES, TENSORFLOW, Calibration, Precision, RuntimeName
 
 IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
 DEFAULT_EXPORT = ExportOptions()
@@ -95,9 +95,12 @@ class ExportSettings(Part):
 
     precision: Precision = Field(
         default="float32",
-        description="How the weights are stored; only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` needs `gate.quality`, and is not there yet: the exporter refuses it.",
+        description="How the weights are stored, see [runtimes.md](runtimes.md#precision); only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` answers faster and less exactly: it needs `gate.quality`.",
     )
-
+    calibration: Calibration = Field(
+        default="none",
+        description="With `precision: int8`: `none`, or `labelled` to fix the scales with a part of `gate.quality.set`, which is then not judged.",
+    )
     top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=DEFAULT_EXPORT.top_k,
         description="How many labels the signature `top_k` returns; all if the model has fewer.",
@@ -195,6 +198,13 @@ class ModelFile(Part):
             )
         if precision == "int8" and self.gate.quality is None:
             raise ValueError("export.precision: int8 needs gate.quality, which shows what it costs in accuracy")
+        if precision != "int8" and "calibration" in self.export.model_fields_set:
+            raise ValueError("export.calibration has no effect without export.precision: int8: leave one of them out")
+        quality = self.gate.quality
+        if precision != "int8" and quality is not None and (unused := sorted(INT8_LIMITS & quality.model_fields_set)):
+            raise ValueError(
+                f"gate.quality.{unused[0]} has no effect without export.precision: int8: leave one of them out"
+            )
         if base is not None and runtime is not TENSORFLOW and is_tensorflow_serving(base):
             raise ValueError(
                 f"image.base: {base} is TensorFlow Serving, and serving.runtime is {runtime.name}: "

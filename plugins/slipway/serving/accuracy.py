@@ -6,10 +6,10 @@ An accuracy below its limit is inconclusive if chance alone can explain it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipway.facts import Accuracy, Baseline, from_dict
+from slipway.facts import Accuracy, Baseline, Int8Change, from_dict
 from slipway.release import QualityBounds
 from slipway.serving.golden import OK, Answer
 from slipway.serving.labelled_set import LabelledImage
@@ -20,13 +20,13 @@ Z = 1.959964  # of the normal distribution, for a 95 % interval
 MAX_NAMED = 3  # images that a message names
 
 
-def is_correct(image: LabelledImage, answer: Answer) -> bool:
-    """Whether the answer's first label is the image's label; a refusal is not correct."""
+def answered_label(answer: Answer) -> str | None:
+    """The answer's first label; None if it is a refusal, or has none."""
     try:
         label = load_json(answer.body)["predictions"][0]["label"] if answer.status == OK else None
     except (ValueError, KeyError, IndexError, TypeError):
-        return False
-    return bool(label == image.label)
+        return None
+    return label if isinstance(label, str) else None
 
 
 def judge_accuracy(bounds: QualityBounds, accuracy: Accuracy, live: Baseline | None) -> list[Verdict]:
@@ -71,6 +71,51 @@ def judge_drop(accuracy: Accuracy, live: Baseline | None, max_drop: float) -> Ve
     lower, _ = paired_difference_interval(len(lost), len(won), accuracy.images)
     said = f"{said}, lower 95 % bound of the drop {lower:.4f}{_named(lost)}"
     return Verdict.failed(said) if lower > max_drop else Verdict.inconclusive(said)
+
+
+def find_int8_change(
+    images: Sequence[LabelledImage], float32: Mapping[str, str | None], int8: Mapping[str, str | None]
+) -> Int8Change:
+    """What differs between the labels in float32 and in int8, on the images that `float32` has labels of."""
+    judged = [image for image in images if image.name in float32]
+    right = {image.name: (float32[image.name] == image.label, int8.get(image.name) == image.label) for image in judged}
+    return Int8Change(
+        images=len(judged),
+        changed=tuple(image.name for image in judged if float32[image.name] != int8.get(image.name)),
+        lost=tuple(name for name, correct in right.items() if correct == (True, False)),
+        won=tuple(name for name, correct in right.items() if correct == (False, True)),
+    )
+
+
+def judge_int8(bounds: QualityBounds, change: Int8Change) -> list[Verdict]:
+    """Whether int8 changes at most `int8_max_changed` of the labels, and loses at most `int8_max_drop` of the correct ones.
+
+    Beyond a bound, the release fails if the lower bound of the interval is beyond it too; otherwise the verdict is inconclusive.
+    """
+    lower, _ = wilson_interval(len(change.changed), change.images)
+    least, _ = paired_difference_interval(len(change.lost), len(change.won), change.images)
+    return [
+        _judge_share(
+            f"int8: {change}, at most {bounds.int8_max_changed:g} of the labels may change",
+            len(change.changed) / change.images,
+            bounds.int8_max_changed,
+            f"lower 95 % bound {lower:.4f}{_named(change.changed)}",
+            lower,
+        ),
+        _judge_share(
+            f"int8: {len(change.lost)} correct labels lost, {len(change.won)} won, a drop of at most {bounds.int8_max_drop:g} allowed",
+            (len(change.lost) - len(change.won)) / change.images,
+            bounds.int8_max_drop,
+            f"lower 95 % bound of the drop {least:.4f}{_named(change.lost)}",
+            least,
+        ),
+    ]
+
+
+def _judge_share(said: str, share: float, most: float, why: str, lower: float) -> Verdict:
+    if share <= most:
+        return Verdict.passed(said)
+    return Verdict.failed(f"{said}, {why}") if lower > most else Verdict.inconclusive(f"{said}, {why}")
 
 
 def compare_accuracy(accuracy: Accuracy, live: Baseline | None) -> str:

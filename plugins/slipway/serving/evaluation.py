@@ -12,7 +12,7 @@ from slipway.errors import SlipwayError
 from slipway.facts import Accuracy, Baseline
 from slipway.records.record import Record
 from slipway.release import QualityBounds, Release
-from slipway.serving.accuracy import is_correct
+from slipway.serving.accuracy import answered_label
 from slipway.serving.client import send_request_async
 from slipway.serving.golden import Answer, is_unavailable
 from slipway.serving.labelled_set import LabelledImage, read_images
@@ -35,25 +35,26 @@ class Evaluation:
     def __init__(self, bounds: QualityBounds, images: Sequence[LabelledImage]) -> None:
         self.bounds = bounds
         self.images = images
-        self.results: dict[str, bool] = {}  # whether it was classified correctly, by the image's name
+        self.labels: dict[str, str | None] = {}  # the answer's, by the image's name; None: it was refused
 
     async def send_next(self, send: Send) -> Verdict:
         """Send some of the images that have no answer yet; pass once all have one."""
-        left = [image for image in self.images if image.name not in self.results][:IMAGES_PER_POLL]
+        left = [image for image in self.images if image.name not in self.labels][:IMAGES_PER_POLL]
         answers = await gather_few([partial(send, image.rest_body) for image in left], at_once=AT_ONCE)
         for image, answer in zip(left, answers, strict=True):
             if not is_unavailable(answer):
-                self.results[image.name] = is_correct(image, answer)
+                self.labels[image.name] = answered_label(answer)
         missing = [answer for answer in answers if is_unavailable(answer)]
-        said = f"quality: {len(self.results)} of {len(self.images)} images have an answer"
-        if len(self.results) == len(self.images):
+        said = f"quality: {len(self.labels)} of {len(self.images)} images have an answer"
+        if len(self.labels) == len(self.images):
             return Verdict.passed(said)
         return Verdict.wait(f"{said}; HTTP {missing[0].status}: {missing[0].body[:100]}" if missing else said)
 
     @property
     def accuracy(self) -> Accuracy:
         """The accuracy over all images of the set."""
-        wrong = tuple(sorted(name for name, correct in self.results.items() if not correct))
+        labels = self.labels
+        wrong = tuple(sorted(one.name for one in self.images if one.name in labels and labels[one.name] != one.label))
         return Accuracy(digest=self.bounds.digest, images=len(self.images), wrong=wrong)
 
 

@@ -240,6 +240,7 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
     watched = {
         "runtime": "the runtime",
         "precision": "the precision",
+        "calibration": "the calibration",
         "source": "the source",
         "exporter": "the exporter",
         "export": "the export settings",
@@ -251,6 +252,8 @@ def changed_inputs(release: Release, good: Record) -> tuple[str, ...]:
         if plain_json(now[field]) != plain_json(then.get(field)):  # a record of an earlier Slipway lacks newer fields
             was, is_ = (_shown(value.get(field)) for value in (then, now))
             found.append(f"{words} changed{f' from {was} to {is_}' if was else ''}")
+    if release.precision == then["precision"] == "int8" and release.gate.limits["set"] != _gate_of(good).limits["set"]:
+        found.append("the labelled set changed, on which int8 is measured")
     return tuple(found)
 
 
@@ -259,12 +262,17 @@ def changed_promises(release: Release, good: Record) -> dict[str, str]:
     then, found = good["release"], {}
     if plain_json(_as_recorded(release.golden, then.get("golden", ()))) != plain_json(then.get("golden", ())):
         found["golden"] = "the golden cases changed"
-    was = {"passes": then["gate_passes"], **from_dict(Gate, then.get("gate") or {}).limits}
+    was = {"passes": then["gate_passes"], **_gate_of(good).limits}
     for name, value in {"passes": release.gate_passes, **release.gate.limits}.items():
         if value != was[name]:
             shown = "" if name in {"set", "load", "bake"} else f" from {was[name]} to {value}"
             found[name] = f"the gate changed: {'quality.set' if name == 'set' else name}{shown}"
     return found
+
+
+def _gate_of(record: Record) -> Gate:
+    """The gate of a record's release; one of an earlier Slipway has none."""
+    return from_dict(Gate, record["release"].get("gate") or {})
 
 
 def _as_recorded(golden: Sequence[GoldenRequest], then: Sequence[Any]) -> list[Any]:

@@ -92,6 +92,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             exporter=exporter_hash(runtime),
             runtime=runtime.name,
             precision=file.export.precision,
+            calibration=file.export.calibration,
             base_image=base_image,
             base_digest=base_digest,
             repository=repository,
@@ -112,7 +113,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
-            export=ExportOptions(**file.export.model_dump(exclude={"limits", "precision"})),
+            export=ExportOptions(**file.export.model_dump(exclude={"limits", "precision", "calibration"})),
             limits=ExportLimits(**file.export.limits.model_dump()),
             without_sandbox=without_sandbox,
             cluster=file.target.gke.spec if file.target.gke else None,
@@ -280,7 +281,8 @@ def _resolve_bake(asked: BakeSettings) -> Bake:
 
 def _pin_quality(path: Path, asked: QualitySettings, store: Store, *, keep: bool) -> QualityBounds:
     limits = {"min_top1": asked.min_top1, "max_drop": asked.max_drop}
-    return pin_labelled_set(path, asked.set, store, path.stem, **limits, keep=keep)
+    pinned = pin_labelled_set(path, asked.set, store, path.stem, **limits, keep=keep)
+    return replace(pinned, int8_max_changed=asked.int8_max_changed, int8_max_drop=asked.int8_max_drop)
 
 
 def readable_files(path: Path, file: ModelFile) -> dict[str, ModelFile]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.errors import ExportError
+from slipway.errors import ExportError, PromiseBroken
 from slipway.model.content import content_hash
 from slipway.model.export import (
     check_golden_labels,
@@ -158,6 +158,63 @@ def test_card_is_the_same_if_only_measurements_differ(release, store, results):
     assert other.card.uri != first.card.uri
 
 
+def quality_of(store, images):
+    """The bounds of a labelled set with so many threes in the store."""
+    found = [{"name": f"3/{n:03}.png", "label": "3", "data": "aQ=="} for n in range(images)]
+    uri = store.put_json({"images": found}, "quality.json")
+    return Gate(quality=QualityBounds(uri=uri, digest="sha256:5", min_top1=0.9, max_drop=None))
+
+
+def with_int8(results, images, changed):
+    """The exporter's results of an int8 model that gives so many images another label."""
+    names = [f"3/{n:03}.png" for n in range(images)]
+    labels = {
+        "float32": dict.fromkeys(names, "3"),
+        "int8": dict.fromkeys(names, "3") | dict.fromkeys(names[:changed], "8"),
+    }
+    (results / "export.json").write_text(json.dumps({"sandbox": "none", "int8": labels}))
+    figures = {"images": images, "calibration_images": 0, "labels_changed": changed, "correct_float32": images,
+               "correct_int8": images - changed, "largest_difference": 0.05}  # fmt: skip
+    (results / "card" / "card.json").write_text(json.dumps({**CARD, "int8": figures}))
+    return labels
+
+
+def test_labels_of_int8_are_kept_by_their_content(release, store, results):
+    """The gate needs the labels in float32. Another labelled set gives others, beside those of an earlier release."""
+    assert keep_export(release, results, store).int8_uri is None
+    labels = with_int8(results, 80, 1)
+    kept = keep_export(release, results, store)
+    assert read_json(kept.int8_uri) == labels
+    with_int8(results, 40, 1)
+    assert keep_export(release, results, store).int8_uri != kept.int8_uri
+    assert read_json(kept.int8_uri) == labels
+
+
+def test_card_says_what_int8_changed(release, store, results):
+    """The line of the card, which the image's labels have, has the figures with their interval."""
+    with_int8(results, 80, 1)
+    assert keep_export(release, results, store).card.parity.endswith(
+        "; all that in float32: int8 changes 1 of 80 labels (95 % interval 0.0022 to 0.0675), 79 correct instead of 80"
+    )
+
+
+def test_int8_beyond_its_bounds_is_refused_where_it_is_exported(archive_release, store, exporter, results):
+    """It is refused if chance cannot explain it, each time; otherwise the gate decides, on the CPUs that serve."""
+    asked = replace(archive_release, gate=quality_of(store, 80))
+    exporter(COPY.format(left=str(results)))
+    with_int8(results, 80, 3)
+    assert run_export(asked, python=sys.executable).int8_uri is not None
+    with_int8(results, 80, 30)
+    asked = replace(asked, golden=())
+    for _ in range(2):
+        with pytest.raises(
+            PromiseBroken, match=r"^int8: 30 of 80 labels changed against float32, 30 fewer correct.*Next: use float16"
+        ) as refused:
+            run_export(asked, python=sys.executable)
+        assert refused.value.blames_release
+        exporter("raise SystemExit('not to be run')")
+
+
 COPY = """
 import json, shutil, sys
 request = json.load(open(sys.argv[2]))
@@ -218,6 +275,22 @@ def test_exported_again_if_the_precision_changed(release):
     """The same checkpoint in another precision is another model."""
     onnx = replace(release, runtime="onnxruntime")
     assert export_inputs_hash(onnx) != export_inputs_hash(replace(onnx, precision="float16_weights"))
+
+
+def test_int8_is_exported_again_if_its_set_or_calibration_changed(release, store):
+    """It is measured on the labelled set, and may be calibrated with it. The bounds change nothing in it."""
+    int8 = replace(release, runtime="onnxruntime", precision="int8", gate=quality_of(store, 8))
+    quality = int8.gate.quality
+
+    def with_quality(**changed):
+        return replace(int8, gate=replace(int8.gate, quality=replace(quality, **changed)))
+
+    known = export_inputs_hash(int8)
+    assert known != export_inputs_hash(with_quality(digest="sha256:6"))
+    assert known != export_inputs_hash(replace(int8, calibration="labelled"))
+    assert known == export_inputs_hash(with_quality(int8_max_changed=0.5, min_top1=0.5))
+    float32 = replace(int8, precision="float32")
+    assert export_inputs_hash(float32) == export_inputs_hash(replace(float32, gate=Gate()))
 
 
 def test_exports_of_tensorflow_are_found_as_before_there_were_runtimes(release):

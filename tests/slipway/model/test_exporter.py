@@ -6,7 +6,7 @@ import pytest
 from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
 from slipway.model.export import run_export
 from slipway.model.exporter import exporter_hash
-from slipway.release import ExportLimits
+from slipway.release import ExportLimits, Gate, QualityBounds
 from slipway.runtimes import TENSORFLOW
 
 
@@ -156,6 +156,23 @@ def test_exporter_hash_covers_every_folder_that_the_exporter_imports_from(code, 
         place.write_text("a")
         known.add(exporter_hash(both))
     assert len(known) == 3
+
+
+PRINT_SET = "import json, sys; print(open(json.load(open(sys.argv[2]))['labelled']).read(), flush=True); sys.exit(1)"
+
+
+def test_exporter_of_int8_gets_the_labelled_set(archive_release, store, exporter, caplog):
+    """It gets the store's copy, as a file on this worker; another precision gets none."""
+    caplog.set_level("INFO")
+    exporter(PRINT_SET)
+    uri = store.put_json({"images": [{"name": "3/a.png", "label": "3", "data": "aQ=="}]}, "quality.json")
+    quality = QualityBounds(uri=uri, digest="sha256:5", min_top1=0.9, max_drop=None)
+    int8 = replace(archive_release, runtime="onnxruntime", precision="int8", gate=Gate(quality=quality))
+    with pytest.raises(ExportError):
+        run_export(int8, python=sys.executable)
+    assert "3/a.png" in caplog.text
+    with pytest.raises(ExportError, match="KeyError: 'labelled'"):
+        run_export(replace(int8, precision="float16_weights"), python=sys.executable)
 
 
 PRINT_REQUEST = "import json, sys; print('settings', json.load(open(sys.argv[2]))['settings'], flush=True); sys.exit(1)"

@@ -84,6 +84,19 @@ def test_precision_of_onnx_runtime_is_a_choice():
         assert (file.serving.runtime, file.export.precision) == ("onnxruntime", precision)
 
 
+def test_int8_has_bounds_of_its_own():
+    """How many labels may change, and how many correct ones may be lost, against float32."""
+    quality = gate(quality={"set": "q", "min_top1": 0.9, "int8_max_changed": 0.1})["gate"]
+    file = parse_model_file(onnx(export={"precision": "int8", "calibration": "labelled"}, gate=quality), where="m.yaml")
+    bounds = file.gate.quality
+    assert (file.export.calibration, bounds.int8_max_changed, bounds.int8_max_drop) == ("labelled", 0.1, 0.01)
+
+
+def gate_only(**rules):
+    """The gate of the smallest model file, with these settings."""
+    return {"gate": gate(**rules)["gate"]}
+
+
 REFUSALS = {
     "not fields": (["source"], "has no fields"),
     "empty": (None, "has no fields"),
@@ -118,6 +131,10 @@ REFUSALS = {
     "precision that nobody knows": ({**SMALLEST, "export": {"precision": "float16"}}, "export.precision: "),
     "precision of TensorFlow": ({**SMALLEST, "export": {"precision": "float16_weights"}}, "the file: export.precision: float16_weights needs serving.runtime: onnxruntime"),
     "int8 without a labelled set": (onnx(export={"precision": "int8"}), "the file: export.precision: int8 needs gate.quality"),
+    "calibration without int8": (onnx(export={"calibration": "none"}), "the file: export.calibration has no effect without export.precision: int8"),
+    "calibration that nobody knows": (onnx(export={"precision": "int8", "calibration": "all"}), "export.calibration: "),
+    "int8's bound without int8": (onnx(**gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_drop": 0})), "the file: gate.quality.int8_max_drop has no effect without export.precision: int8"),
+    "int8's bound above 1": (onnx(export={"precision": "int8"}, **gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_changed": 2})), "gate.quality.int8_max_changed: "),
     "archive on ONNX Runtime": (onnx(source={"savedmodel": "https://x/m", "sha256": HASH}), "the file: source.savedmodel is a model of TensorFlow, which serving.runtime: onnxruntime cannot serve"),
     "TensorFlow Serving for ONNX Runtime": (onnx(image={"base": "mirror:5000/tensorflow/serving:2.20.0"}), "the file: image.base: mirror:5000/tensorflow/serving:2.20.0 is TensorFlow Serving, and serving.runtime is onnxruntime"),
     "no golden case": ({**SMALLEST, "gate": {"golden": []}}, "gate.golden: "),

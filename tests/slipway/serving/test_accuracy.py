@@ -3,13 +3,15 @@ import math
 
 import pytest
 
-from slipway.facts import Accuracy, Baseline
+from slipway.facts import Accuracy, Baseline, Int8Change
 from slipway.release import QualityBounds
 from slipway.serving.accuracy import (
     accuracy_of_record,
-    is_correct,
+    answered_label,
+    find_int8_change,
     judge_accuracy,
     judge_drop,
+    judge_int8,
     judge_minimum,
     paired_difference_interval,
     recorded_baseline,
@@ -103,17 +105,22 @@ def test_only_the_model_files_limits_are_judged():
 
 IMAGE = LabelledImage(name="3/a.png", label="3", data="aW1hZ2U=")
 ANSWERS = {
-    "correct": (200, {"predictions": [{"label": "3", "confidence": 0.4}]}, True),
-    "wrong": (200, {"predictions": [{"label": "8", "confidence": 0.9}]}, False),
-    "refused": (400, {"error": "no image"}, False),
-    "malformed": (200, {"predictions": [3]}, False),
+    "a label": (200, {"predictions": [{"label": "3", "confidence": 0.4}]}, "3"),
+    "another": (200, {"predictions": [{"label": "8", "confidence": 0.9}]}, "8"),
+    "refused": (400, {"error": "no image"}, None),
+    "malformed": (200, {"predictions": [3]}, None),
+    "no text": (200, {"predictions": [{"label": 3}]}, None),
 }
 
 
-@pytest.mark.parametrize(("status", "body", "correct"), ANSWERS.values(), ids=ANSWERS)
-def test_correct_depends_on_the_label_alone(status, body, correct):
-    """The confidence does not matter; a refused image is classified wrong."""
-    assert correct is is_correct(IMAGE, Answer(status=status, body=json.dumps(body)))
+@pytest.mark.parametrize(("status", "body", "label"), ANSWERS.values(), ids=ANSWERS)
+def test_only_the_label_of_an_answer_counts(status, body, label):
+    """The confidence does not matter; a refused image has no label."""
+    assert label == answered_label(Answer(status=status, body=json.dumps(body)))
+
+
+def test_images_are_sent_as_golden_cases_are():
+    """A labelled image is one instance of the same signature."""
     assert json.loads(IMAGE.rest_body) == {"signature_name": "serving_default", "instances": ["aW1hZ2U="]}
 
 
@@ -149,3 +156,56 @@ def test_accuracy_is_read_from_a_record():
     assert accuracy_of_record(record, "sha256:5") == Accuracy(digest="sha256:5", images=2, wrong=("a",))
     assert accuracy_of_record(record, "sha256:6") is None
     assert accuracy_of_record({"verdicts": {"gate": {"outcome": "pass"}}}, "sha256:5") is None
+
+
+def change(images, *, lost=0, won=0, other=0):
+    """What int8 changes on so many images; `other` labels changed from one wrong label to another."""
+    names = [f"{n:04}.png" for n in range(lost + won + other)]
+    return Int8Change(
+        images=images, changed=tuple(names), lost=tuple(names[:lost]), won=tuple(names[lost : lost + won])
+    )
+
+
+INT8 = {
+    "nothing changed": (100, {}, ["pass", "pass"]),
+    "as many as allowed": (100, {"other": 2}, ["pass", "pass"]),
+    "one too many": (100, {"other": 3}, ["inconclusive", "pass"]),
+    "far too many": (100, {"other": 20}, ["fail", "pass"]),
+    "a few too many of many": (1000, {"other": 40}, ["fail", "pass"]),
+    "as many won as lost": (100, {"lost": 1, "won": 1}, ["pass", "pass"]),
+    "more lost than allowed": (100, {"lost": 2}, ["pass", "inconclusive"]),
+    "far more lost": (1000, {"lost": 40}, ["fail", "fail"]),
+}
+
+
+@pytest.mark.parametrize(("images", "changed", "outcomes"), INT8.values(), ids=INT8)
+def test_int8_is_held_to_its_own_bounds(images, changed, outcomes):
+    """The share of labels changed, and the drop of the share classified correctly: each fails only if chance cannot explain it."""
+    bounds = QualityBounds(uri="u", digest="sha256:5", min_top1=None, max_drop=None)
+    assert outcomes == [verdict.outcome for verdict in judge_int8(bounds, change(images, **changed))]
+
+
+def test_int8_message_has_figures_bounds_and_images():
+    """Both verdicts say what was found, what is allowed, and name some images."""
+    bounds = QualityBounds(uri="u", digest="sha256:5", min_top1=None, max_drop=None, int8_max_drop=0.05)
+    changed, dropped = judge_int8(bounds, change(100, lost=20, won=1, other=1))
+    assert changed.reason == (
+        "int8: 22 of 100 labels changed against float32, 19 fewer correct, at most 0.02 of the labels may change, "
+        "lower 95 % bound 0.1500; such as 0000.png, 0001.png, 0002.png and 19 more"
+    )
+    assert dropped.reason == (
+        "int8: 20 correct labels lost, 1 won, a drop of at most 0.05 allowed, lower 95 % bound of the drop 0.1015; "
+        "such as 0000.png, 0001.png, 0002.png and 17 more"
+    )
+
+
+def test_int8_is_compared_on_the_images_that_were_not_calibrated_with():
+    """Only images with a label in float32 count. A label that int8 does not give is a changed one."""
+    images = [
+        LabelledImage(name=name, label="3", data="") for name in ("calibration", "same", "lost", "won", "refused")
+    ]
+    float32 = {"same": "3", "lost": "3", "won": "8", "refused": None}
+    int8 = {"calibration": "8", "same": "3", "lost": "8", "won": "3", "refused": None}
+    found = find_int8_change(images, float32, int8)
+    assert found == Int8Change(images=4, changed=("lost", "won"), lost=("lost",), won=("won",))
+    assert "refused" in find_int8_change(images, float32, {**int8, "refused": "3"}).changed

@@ -51,6 +51,19 @@ CHANGES = {
 }
 
 
+def test_everything_if_the_labelled_set_of_int8_changed(release, record_of):
+    """int8 is measured on the set when it is exported. A set of another precision only changes the gate."""
+    int8 = replace(release, runtime="onnxruntime", precision="int8", gate=Gate(quality=SET))
+    history = History(({**record_of("r0"), "release": to_dict(int8)},))
+    other = replace(int8, gate=Gate(quality=replace(SET, digest="sha256:6")))
+    plan = plan_refresh(other, observed(history))
+    assert plan.action == "everything"
+    assert plan.reasons[0] == "the labelled set changed, on which int8 is measured"
+    bounds = replace(int8, gate=Gate(quality=replace(SET, int8_max_changed=0.05)))
+    plan = plan_refresh(bounds, observed(history))
+    assert (plan.action, plan.reasons) == ("gate", ("the gate changed: int8_max_changed from 0.02 to 0.05",))
+
+
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
 def test_everything_if_an_input_of_the_image_changed(release, history, change, reason):
     """The reason names the input."""

@@ -82,7 +82,7 @@ class GateWait(GoldenWait):
         """Sends the golden requests."""
         from slipway.dag.triggers.gate import PredictionTrigger
 
-        return PredictionTrigger(**self.asked(), baseline=self.baseline, **times)
+        return PredictionTrigger(**self.asked(), baseline=self.baseline, int8_uri=self.export.int8_uri, **times)
 
     def failure(self, event: JsonObject) -> SlipwayError:
         """What was asked, promised and answered, and the next command; with what was measured."""

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from slipway.dag.triggers.golden import GoldenTrigger
-from slipway.facts import Baseline, JsonObject, from_dict, to_dict
+from slipway.facts import Baseline, Int8Change, JsonObject, from_dict, to_dict
 from slipway.kubernetes.proxy import how_to_allow_proxy
 from slipway.kubernetes.stuck import APART_S
+from slipway.records.store import read_json
 from slipway.release import Release
-from slipway.serving.accuracy import judge_accuracy
+from slipway.serving.accuracy import find_int8_change, judge_accuracy, judge_int8
 from slipway.serving.evaluation import AT_ONCE, Evaluation
 from slipway.serving.gate import GateState, judge_all, judge_gate, percentile
 from slipway.serving.labelled_set import read_images
@@ -28,17 +29,24 @@ class PredictionTrigger(GoldenTrigger):
 
     clock = staticmethod(time.monotonic)
 
-    def __init__(self, *, baseline: JsonObject | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, baseline: JsonObject | None = None, int8_uri: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.baseline = baseline
+        self.int8_uri = int8_uri  # of the export's labels, if the model is in int8
         self._state = GateState()
         self._passed: Verdict | None = None  # the result of the rounds
         self._evaluation: Evaluation | None = None
+        self._float32: JsonObject = {}  # labels of the same model in float32, by image
+        self._int8: Int8Change | None = None
         self._denied_since_s: float | None = None
 
     def serialize(self) -> tuple[str, JsonObject]:
         """For Airflow's database. The rounds so far are not kept: a restarted trigger begins again."""
-        return "slipway.dag.triggers.gate.PredictionTrigger", {**self._arguments(), "baseline": self.baseline}
+        return "slipway.dag.triggers.gate.PredictionTrigger", {
+            **self._arguments(),
+            "baseline": self.baseline,
+            "int8_uri": self.int8_uri,
+        }
 
     async def poll_release(self, release: Release) -> Verdict:
         """One round of requests; once enough rounds have passed, some images of the labelled set."""
@@ -77,7 +85,8 @@ class PredictionTrigger(GoldenTrigger):
         times_ms = self._state.times_ms
         return {
             "latency_ms": round(percentile(times_ms)) if times_ms else None,
-            "quality": to_dict(self._evaluation.accuracy) if self._evaluation and self._evaluation.results else None,
+            "quality": to_dict(self._evaluation.accuracy) if self._evaluation and self._evaluation.labels else None,
+            **({"int8": to_dict(self._int8)} if self._int8 else {}),
         }
 
     async def _evaluate(self, release: Release, passed: Verdict) -> Verdict:
@@ -85,8 +94,14 @@ class PredictionTrigger(GoldenTrigger):
         assert bounds is not None  # noqa: S101 - the caller has checked
         if self._evaluation is None:
             self._evaluation = Evaluation(bounds, await asyncio.to_thread(read_images, bounds))
+            if self.int8_uri:
+                self._float32 = (await asyncio.to_thread(read_json, self.int8_uri))["float32"]
         verdict = await self._evaluation.send_next(partial(self._ask, release))
         if verdict.outcome == "wait":
             return verdict
         live = from_dict(Baseline, self.baseline) if self.baseline else None
-        return judge_all([passed, *judge_accuracy(bounds, self._evaluation.accuracy, live)])
+        verdicts = [passed, *judge_accuracy(bounds, self._evaluation.accuracy, live)]
+        if self.int8_uri:
+            self._int8 = find_int8_change(self._evaluation.images, self._float32, self._evaluation.labels)
+            verdicts += judge_int8(bounds, self._int8)
+        return judge_all(verdicts)

@@ -25,7 +25,7 @@ def gate(release, store, case):
     """Makes the gate's trigger for a URL, with one golden case in the store; it sends no garbage by default."""
     uri = store.put_json({"cases": [to_dict(case)]}, "golden.json")
 
-    def make(url, deadline=FAR, *, baseline=None, **rules):
+    def make(url, deadline=FAR, *, baseline=None, int8_uri=None, **rules):
         judged = replace(release, gate=Gate(**{"garbage": False, **rules}))
         return PredictionTrigger(
             release=to_dict(judged),
@@ -35,6 +35,7 @@ def gate(release, store, case):
             version=7,
             golden_uri=uri,
             baseline=baseline,
+            int8_uri=int8_uri,
         )
 
     return make
@@ -251,3 +252,25 @@ async def test_labelled_set_is_sent_after_the_rounds_passed(gate, bounds_of, htt
     assert len(server.seen) == 3 + 80 + 1
     assert len(event["found"]["quality"]["wrong"]) == wrong
     assert {seen.path for seen in server.seen} == {"/v1/models/digits-vit/versions/7:predict"}
+
+
+INT8 = {"as in float32": (0, "pass"), "within chance": (3, "inconclusive"), "another model": (30, "fail")}
+
+
+@pytest.mark.parametrize("kind", INT8)
+async def test_int8_is_compared_with_the_exports_labels_in_float32(gate, store, bounds_of, http_server, kind):
+    """The served labels count, on the CPU that serves, and not those that the exporter found in int8; the event has what changed."""
+    changed, outcome = INT8[kind]
+    names = [f"3/{n:03}.png" for n in range(80)]
+    uri = store.put_json({"float32": dict.fromkeys(names, "3"), "int8": dict.fromkeys(names, "8")}, "int8.json")
+    server = http_server(*[predictions()] * 3, *[predictions("8")] * changed, predictions())
+    (event,) = await events_of(gate(server.url, quality=bounds_of(80, min_top1=0), int8_uri=uri))
+    assert event["outcome"] == outcome
+    assert f"int8: {changed} of 80 labels changed against float32" in event["reason"]
+    assert (event["found"]["int8"]["images"], len(event["found"]["int8"]["lost"])) == (80, changed)
+
+
+async def test_restarted_trigger_still_compares_int8(gate, store):
+    """What Airflow's database keeps of the trigger includes where the labels are."""
+    _, arguments = gate("http://x", int8_uri="file:///int8.json").serialize()
+    assert PredictionTrigger(**arguments).int8_uri == "file:///int8.json"
