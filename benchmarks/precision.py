@@ -1,0 +1,177 @@
+"""Measure what each `export.precision` costs and changes: `make onnx-precision`.
+
+digits-vit is exported in each precision by the second exporter, with the held-out digits as its labelled set; a ViT-B/16 with random weights,
+whose answers mean nothing, shows the sizes of a large model. Each file is then loaded by the server's own code, in a process of its own with
+one thread. The figures go into docs/runtimes.md.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.own_stand import PROJECT
+from benchmarks.refresh_times import machine, place
+
+PAGE = PROJECT / "docs" / "runtimes.md"
+BEGIN, END = (
+    "<!-- written by `make onnx-precision`, which replaces all text between these marks -->",
+    "<!-- end of make onnx-precision -->",
+)
+SERVED = PROJECT / "include" / "served" / "digits-vit"
+EXPORTER = PROJECT / "include" / "onnx_model" / "export_onnx.py"
+GOLDEN = {"three": "3", "seven": "7", "eight": "8"}
+FEW = 12  # labelled images for the model whose answers mean nothing
+WAYS: dict[str, dict[str, str]] = {  # by what the table says: the settings
+    "float32": {},
+    "float16_weights": {"precision": "float16_weights"},
+    "int8, dynamic": {"precision": "int8"},
+    "int8, static": {"precision": "int8", "calibration": "labelled"},
+}
+DRAW = """
+import base64, io, json, sys
+from train_digits import load_digits
+_, held_out = load_digits()
+images = []
+for number, (image, label) in enumerate(zip(held_out.images, held_out.labels)):
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    data = base64.urlsafe_b64encode(out.getvalue()).decode()
+    images.append({"name": f"{label}/{number:03}.png", "label": str(label), "data": data})
+json.dump({"images": images}, sys.stdout)
+"""
+MAKE_VIT_BASE = """
+import sys, torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+torch.manual_seed(7)
+ViTForImageClassification(ViTConfig(num_labels=1000)).save_pretrained(sys.argv[1])
+ViTImageProcessor().save_pretrained(sys.argv[1])
+"""
+LOAD = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from onnx_server.session import Session
+def kib(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+before = kib("VmRSS")
+session = Session(Path(sys.argv[1]), threads=1)
+image = np.random.default_rng(0).standard_normal((1, *session.shape[1:]), dtype=np.float32)
+session.run(image)
+resident = kib("VmRSS") - before
+times = []
+for _ in range(20):
+    began = time.process_time()
+    session.run(image)
+    times.append(time.process_time() - began)
+json.dump({"resident_mb": resident / 1000, "cpu_ms": sorted(times)[len(times) // 2] * 1000}, sys.stdout)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A model in one precision: its file, the export's card, and what loading it takes."""
+
+    model: str
+    way: str
+    file_bytes: int
+    card: Mapping[str, Any]
+    resident_mb: float  # that loading it and one answer add
+    cpu_ms: float  # of one image, at one thread
+
+
+def python(environment: str, *words: str, path: Sequence[str] = ()) -> str:
+    """Run the interpreter of one of `local`'s environments. Returns its standard output; exits with its output if it fails."""
+    built = subprocess.check_output([sys.executable, "-m", "local", "env", environment], cwd=PROJECT, text=True)
+    command = [f"{built.splitlines()[-1]}/bin/python", *words]
+    quiet = {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**quiet, "PYTHONPATH": ":".join(path)}
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{command}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def measure(model: str, checkpoint: Path, ways: Sequence[str], labelled: Path, scratch: Path) -> list[Row]:
+    """Export a model in each of these ways, and load each export."""
+    golden = [
+        {"name": name, "image": str(SERVED / "golden" / f"{name}.png"), "label": label, "min_confidence": 0.8}
+        for name, label in (GOLDEN if model == "digits-vit" else {}).items()
+    ]
+    source, rows = {"kind": "folder", "path": str(checkpoint)}, []
+    for way in ways:
+        out, request = scratch / f"{model}-{way}".replace(", ", "-"), scratch / "request.json"
+        given = {"labelled": str(labelled)} if "int8" in way else {}
+        request.write_text(
+            json.dumps({"model": model, "source": source, "golden": golden, "settings": WAYS[way], **given})
+        )
+        python("onnx", str(EXPORTER), "--request", str(request), "--out", str(out))
+        loaded = json.loads(python("onnx", "-c", LOAD, str(out / "model"), path=[str(PROJECT / "include/onnx_server")]))
+        card = json.loads((out / "card" / "card.json").read_text(encoding="utf-8"))
+        rows.append(
+            Row(model=model, way=way, file_bytes=(out / "model" / "model.onnx").stat().st_size, card=card, **loaded)
+        )
+        print(render_row(rows[-1]), flush=True)
+    return rows
+
+
+def render(rows: Sequence[Row], where: str) -> str:
+    """The table."""
+    versions = rows[0].card["toolchain"]
+    head = [
+        "model",
+        "precision",
+        "model.onnx, MB",
+        "resident, MB",
+        "CPU ms an image",
+        "largest difference",
+        "labels changed",
+        "correct",
+    ]
+    return "\n".join([
+        f"On {where}, ONNX Runtime {versions['onnxruntime']}. Resident is what loading the file and one answer add to a process; CPU time is that",
+        "of one image at one thread, without decoding. Differences of float32 and float16_weights are those of probabilities from 🤗's, on the",
+        "golden and built-in images; those of int8 are of the confidence in float32, on the held-out digits that it was not calibrated with.",
+        "ViT-B/16 has random weights, so its answers mean nothing.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"| --- | --- |{' ---: |' * (len(head) - 2)}",
+        *map(render_row, rows),
+    ])  # fmt: skip
+
+
+def render_row(row: Row) -> str:
+    """A line of the table."""
+    int8, parity = row.card.get("int8"), row.card["parity"]
+    found = ["-", "-", "-"]
+    if row.model == "digits-vit" and int8:
+        changed, correct = f"{int8['labels_changed']} of {int8['images']}", int8["correct_int8"]
+        found = [f"{int8['largest_difference']:.4f}", changed, f"{correct} (float32 {int8['correct_float32']})"]
+    elif not int8:
+        found[0] = f"{parity['largest_difference']:.5f}"
+        found[1] = f"{parity['images'] - parity['labels_equal']} of {parity['images']}"
+    cells = [row.model, f"`{row.way}`", f"{row.file_bytes / 1e6:.3g}", f"{row.resident_mb:.3g}", f"{row.cpu_ms:.3g}"]
+    return f"| {' | '.join([*cells, *found])} |"
+
+
+def main() -> int:
+    """Measure, and write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        held_out, few = scratch / "labelled.json", scratch / "few.json"
+        held_out.write_text(python("model", "-c", DRAW, path=[str(PROJECT / "include/model")]), encoding="utf-8")
+        few.write_text(json.dumps({"images": json.loads(held_out.read_text(encoding="utf-8"))["images"][:FEW]}))
+        rows = measure("digits-vit", SERVED / "checkpoint", list(WAYS), held_out, scratch)
+        python("onnx", "-c", MAKE_VIT_BASE, str(scratch / "vit-base"))
+        rows += measure("vit-b-16", scratch / "vit-base", list(WAYS)[:3], few, scratch)
+    PAGE.write_text(place(PAGE.read_text(encoding="utf-8"), render(rows, machine()), BEGIN, END), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
