@@ -26,14 +26,8 @@ from slipway.target import ClusterSpec, Target
 DEFAULT_UNSCHEDULABLE_GRACE_S = 300
 # Of a recorded release that does not say.
 FIRST_RUNTIME = {"runtime": "tensorflow", "precision": "float32", "calibration": "none"}
-QUERY_NAMES = (
-    "namespace",
-    "deployment",
-    "model",
-    "version",
-    "release",
-    "window",
-)  # what `gate.bake.prometheus` fills in
+# What `gate.bake.prometheus` fills in.
+QUERY_NAMES = ("namespace", "deployment", "model", "version", "release", "window")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,11 +293,11 @@ class Release:
         """What the runtime adds to what is hashed: nothing for TensorFlow, whose releases are older than the choice."""
         if self.runtime == "tensorflow":
             return []
-        inputs = {"runtime": self.runtime, "precision": self.precision}
-        if (
-            self.precision == "int8" and self.gate.quality is not None
-        ):  # it is measured on the set, and may be calibrated with it
-            inputs |= {"calibration": self.calibration, "set": self.gate.quality.digest}
+        inputs: dict[str, str] = {"runtime": self.runtime, "precision": self.precision}
+        if self.precision == "int8" and (
+            quality := self.gate.quality
+        ):  # measured on the set, perhaps calibrated with it
+            inputs |= {"calibration": self.calibration, "set": quality.digest}
         return [inputs]
 
     @property
