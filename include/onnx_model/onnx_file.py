@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ExportRefused
+from open_masks import drop_open_masks
 from precision import quantise, store_as_float16
 from processor import Step, output_size, plan_preprocess
 from read_token import read_one_token
@@ -31,6 +32,7 @@ def save_model(checkpoint: Checkpoint, folder: Path, settings: Settings) -> str:
     refuse_other_outputs(checkpoint, output_size(steps))
     folder.mkdir(parents=True)
     graph, how = export_graph(checkpoint.model, output_size(steps))
+    drop_open_masks(graph)
     if narrowed := read_one_token(graph):
         how += f", {narrowed} operations only for the token that is read"
     if settings.precision == "float16_weights":
