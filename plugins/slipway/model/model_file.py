@@ -198,7 +198,7 @@ class ModelFile(Part):
             )
         if precision == "int8" and self.gate.quality is None:
             raise ValueError("export.precision: int8 needs gate.quality, which shows what it costs in accuracy")
-        if precision != "int8" and "calibration" in self.export.model_fields_set:
+        if precision != "int8" and self.export.calibration != "none":
             raise ValueError("export.calibration has no effect without export.precision: int8: leave one of them out")
         quality = self.gate.quality
         if precision != "int8" and quality is not None and (unused := sorted(INT8_LIMITS & quality.model_fields_set)):

@@ -131,7 +131,7 @@ REFUSALS = {
     "precision that nobody knows": ({**SMALLEST, "export": {"precision": "float16"}}, "export.precision: "),
     "precision of TensorFlow": ({**SMALLEST, "export": {"precision": "float16_weights"}}, "the file: export.precision: float16_weights needs serving.runtime: onnxruntime"),
     "int8 without a labelled set": (onnx(export={"precision": "int8"}), "the file: export.precision: int8 needs gate.quality"),
-    "calibration without int8": (onnx(export={"calibration": "none"}), "the file: export.calibration has no effect without export.precision: int8"),
+    "calibration without int8": (onnx(export={"calibration": "labelled"}), "the file: export.calibration has no effect without export.precision: int8"),
     "calibration that nobody knows": (onnx(export={"precision": "int8", "calibration": "all"}), "export.calibration: "),
     "int8's bound without int8": (onnx(**gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_drop": 0})), "the file: gate.quality.int8_max_drop has no effect without export.precision: int8"),
     "int8's bound above 1": (onnx(export={"precision": "int8"}, **gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_changed": 2})), "gate.quality.int8_max_changed: "),

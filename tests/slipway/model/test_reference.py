@@ -42,6 +42,7 @@ def test_the_pages_example_is_a_valid_model_file(schema):
     parts = {"image": "ImageSettings", "target": "TargetSettings", "gate": "GateSettings", "export": "ExportSettings"}
     shown = {part: set(fields[part]) for part in parts}
     shown["target"] |= set(re.findall(r"^  # (gke): ", example, re.MULTILINE))  # in place of conn_id
+    shown["export"] |= set(re.findall(r"^  # (calibration): ", example, re.MULTILINE))  # of int8
     assert shown == {part: set(schema["$defs"][name]["properties"]) for part, name in parts.items()}
 
 

@@ -96,6 +96,7 @@ TRIGGERS = {
         "no_grpc": "",
         "descriptors_uri": "file:///store/descriptors.bin",
         "baseline": None,
+        "int8_uri": None,
     },
     BakeTrigger: {
         "url": "http://x:8501",
