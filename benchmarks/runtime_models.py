@@ -123,6 +123,7 @@ def make_int8(float32: Path, out: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     partial = out.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was ended
     shutil.copytree(float32, partial)
     quantize_dynamic(
         float32 / "model.onnx", partial / "model.onnx", op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
