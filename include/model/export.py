@@ -72,7 +72,7 @@ class TensorFlow:
             )
 
     def take_archive(self, found: Path, saved: Path, *, where: str) -> None:
-        """Move an archive's SavedModel into place if it only computes and has the signature that clients use."""
+        """Move an archive's SavedModel into place if it only computes, without XLA, and has the signature that clients use."""
         from savedmodel import take_savedmodel
 
         take_savedmodel(found, saved, where=where)

@@ -68,11 +68,11 @@ def _foreign_names(meta: Any) -> Iterator[str]:
         nodes = {node.name: node for node in function.node_def}
         first = {argument.name for argument in function.signature.input_arg[:1]}
         yield from (node.name for node in nodes.values() if not _names_only(node, nodes, first))
-    called = [node for function in functions.values() for node in function.node_def]
-    yield from (node.name for node in called if with_files & set(_called(node)))
+    callers = [node for function in functions.values() for node in function.node_def]
+    yield from (node.name for node in callers if with_files & set(called(node)))
     for node in graph.values():
         is_saver = node.name in own and node.input and _node(node.input[0]) == filename
-        if with_files & set(_called(node)) and not is_saver:
+        if with_files & set(called(node)) and not is_saver:
             yield node.name
 
 
@@ -104,7 +104,7 @@ def _node(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
-def _called(node: Any) -> Iterator[str]:
+def called(node: Any) -> Iterator[str]:
     """The functions that a node names."""
     for value in node.attr.values():
         for function in (value.func, *value.list.func):

@@ -11,6 +11,7 @@ from golden import SIGNATURE
 from operations import check_operations
 from reference_pixels import is_cmyk
 from reproducible import normalise
+from xla import refuse_xla
 
 
 class ExportedGraph:
@@ -44,9 +45,10 @@ class ExportedGraph:
 
 
 def take_savedmodel(found: Path, savedmodel: Path, *, where: str) -> None:
-    """Move an archive's SavedModel into place. Raises ExportRefused if it does not have the signature that clients use."""
+    """Move an archive's SavedModel into place. Raises ExportRefused for one that clients could not call, or the server not run."""
     check_operations(found, where=f"source: {where}")
     refuse_other_signature(read_signatures(found).get(SIGNATURE, {}), where=where)
+    refuse_xla(found, where=f"source: {where}")
     found.rename(savedmodel)
     normalise(savedmodel)
 

@@ -22,8 +22,8 @@ from reproducible import normalise
 from request import Settings
 from toolchain import Checkpoint, read_labels
 from weights import load_model, weights_hash
+from xla import leave_xla_out
 
-MUST_COMPILE = "_XlaMustCompile"  # TensorFlow's attribute of what only XLA may run
 MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
 
 
@@ -131,25 +131,6 @@ def save_served_graph(checkpoint: Checkpoint, folder: Path, settings: Settings) 
     leave_xla_out(folder)
     normalise(folder)
     return served.how
-
-
-def leave_xla_out(savedmodel: Path) -> None:
-    """Let a SavedModel's functions run without XLA.
-
-    Keras has XLA compile convolutions in groups (ConvNeXt, MobileViT). TensorFlow Serving refuses to compile unless it is told to,
-    and TensorFlow's own convolution is faster.
-    """
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    file = savedmodel / "saved_model.pb"
-    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for meta in proto.meta_graphs:
-        functions = meta.graph_def.library.function
-        nodes = [node for function in functions for node in function.node_def]
-        for item in (*meta.graph_def.node, *functions, *nodes):
-            if MUST_COMPILE in item.attr:
-                del item.attr[MUST_COMPILE]
-    file.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 class ImageReader:

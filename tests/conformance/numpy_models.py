@@ -138,6 +138,7 @@ def write_models(root: Path) -> None:
         for place, request in enumerate(requests):
             (root / name / "7" / "warmup" / f"{place:04}.bin").write_bytes(request)
     shutil.copytree(plain, root / "sample" / "3")
+    shutil.copytree(plain, root / "compiled" / "7")
     for name in ("broken", "fixed"):
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "model.json").write_bytes(b"no model")

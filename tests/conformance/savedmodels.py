@@ -80,6 +80,15 @@ class Sample(tf.Module):
         return {"y": x + nothing}
 
 
+class Compiled(tf.Module):
+    """A model that only XLA may run."""
+
+    @tf.function(input_signature=[FLOATS], jit_compile=True)
+    def half_plus_two(self, x):
+        """The arithmetic of TensorFlow Serving's example models."""
+        return {"y": 0.5 * x + 2.0}
+
+
 def predictions(signature: str, *x: float):
     """A warmup record with these rows for one signature."""
     record = prediction_log_pb2.PredictionLog()
@@ -124,6 +133,8 @@ def save_models(root: Path) -> None:
     shutil.copytree(plain, root / "warmup-no-tfrecord" / "7")
     (root / "warmup-no-tfrecord" / "7" / "assets.extra").mkdir()
     (root / "warmup-no-tfrecord" / "7" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"x" * 100)
+    compiled = Compiled()
+    tf.saved_model.save(compiled, str(root / "compiled" / "7"), signatures={"serving_default": compiled.half_plus_two})
     for name in ("broken", "fixed"):
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "saved_model.pb").write_bytes(b"no model")

@@ -26,6 +26,7 @@ PROGRAMS = {
 # What TensorFlow Serving does and the ONNX server does not: by the name of a test, or a part of its parameters. Each must fail.
 NOT_ONNX = {
     "test_metadata_has_every_signature": "the signature __saved_model_init_op is a SavedModel's",
+    "test_xla_is_refused": "nothing is compiled with XLA",
     'runtime_latency_bucket{model_name="sample",API="Predict",runtime="TF1"': "the runtime is ONNX, not TF1",
 }
 

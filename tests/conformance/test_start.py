@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.client import ask, metric, parsed
+from tests.conformance.client import ask, metric, parsed, predict
 from tests.conformance.servers import is_open, wait_until, wait_until_open
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -73,3 +73,26 @@ def test_thousand_warmup_records_are_replayed(start):
     wait_until_open(server)
     path = f'model_path="{server.root}/warmup-full/7",status="OK"'
     assert metric(server, "model_warmup_records_read", path) == 1000
+
+
+@source("model_servers/main.cc:337-339")
+@source("tensorflow/compiler/jit/device_compiler.h:484-498")
+def test_xla_is_refused(start, call, request_of):
+    """A request for a function that only XLA may run is INTERNAL by default, and 500 over REST."""
+    server = start("compiled")
+    wait_until_open(server)
+    status, body = predict(server, {"instances": [1.0]}, "compiled")
+    assert status == 500
+    assert "XLA compilation disabled" in body["error"]
+    code, words = call(server, "Predict", request_of(name="compiled", x=[1.0]))
+    assert code == "INTERNAL"
+    assert "XLA compilation disabled" in words
+
+
+@source("model_servers/main.cc:337-339")
+@pytest.mark.parametrize("flag", ["--xla_cpu_compilation_enabled", "--xla_gpu_compilation_enabled=true"])
+def test_flag_allows_xla(start, flag):
+    """Either flag lets XLA compile, on the CPU too."""
+    server = start("compiled", flag)
+    wait_until_open(server)
+    assert predict(server, {"instances": [1.0, 2.0, 5.0]}, "compiled") == (200, {"predictions": [2.5, 3.0, 4.5]})

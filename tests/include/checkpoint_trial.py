@@ -6,7 +6,6 @@ under `bad-images` the answers to bad images with each setting of `on_bad_image`
 """
 
 import base64
-import ctypes
 import json
 import sys
 from dataclasses import replace
@@ -40,6 +39,7 @@ from transformers import (
     ViTImageProcessor,
 )
 from transformers.modeling_tf_pytorch_utils import convert_tf_weight_name_to_pt_weight_name
+from xla_trial import refuse_xla_in_tensorflow
 
 NAMES = {0: "Ägyptische Katze", 1: "dog", 2: "bird", 3: "fish"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -166,9 +166,9 @@ def trial(folder: Path, files: list[bytes]) -> dict[str, object]:
 def without_xla(names: list[str], root: Path, data: bytes) -> dict[str, object]:
     """The answers of exported graphs where TensorFlow refuses to compile with XLA, as TensorFlow Serving does by default.
 
-    The refusal lasts until the process ends. One image alone is a size that nothing has been compiled for.
+    One image alone is a size that nothing has been compiled for.
     """
-    ctypes.CDLL(str(Path(tf.__file__).with_name("libtensorflow_cc.so.2")))._ZN10tensorflow21DisableXlaCompilationEv()
+    refuse_xla_in_tensorflow()
     answers: dict[str, object] = {}
     for name in names:
         try:

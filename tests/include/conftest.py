@@ -46,6 +46,12 @@ def checkpoint_trial(model_python, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def xla_trial(model_python, tmp_path_factory):
+    """For each SavedModel with and without marks for XLA: why it is refused, and its answer where XLA is refused."""
+    return run_trial(model_python, "xla_trial.py", tmp_path_factory.mktemp("xla"))
+
+
+@pytest.fixture(scope="session")
 def faster_trial(model_python):
     """For each graph: how it was written anew, how far its answers are from the traced one's, and its products."""
     return run_trial(model_python, "faster_trial.py")

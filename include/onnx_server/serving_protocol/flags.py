@@ -9,7 +9,7 @@ from .words import START_FAILED, log
 
 THREADS = 4 * len(os.sched_getaffinity(0))
 
-# Flags of TensorFlow Serving that have no effect here. The log names each one that is set.
+# Flags of TensorFlow Serving that have no effect, unless a server has a field for one. The log names each one that is set.
 WITHOUT_EFFECT = frozenset({
     "allow_version_labels_for_unavailable_models",
     "enable_grpc_healthcheck_service",
@@ -93,12 +93,12 @@ def parse_flags(arguments: list[str], kind: type[F]) -> F:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or (name not in kinds and name not in WITHOUT_EFFECT | REFUSED):
             log(f"unknown argument: {argument}")
+        elif name in kinds:
+            given[name] = _value(name, kinds[name], text if equals else None)
         elif name in REFUSED:
             refuse(f"--{name} is not supported")
-        elif name in WITHOUT_EFFECT:
-            log(f"accepted without effect: --{name}")
         else:
-            given[name] = _value(name, kinds[name], text if equals else None)
+            log(f"accepted without effect: --{name}")
     flags = kind(**given)
     _check(flags)
     return flags

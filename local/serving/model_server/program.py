@@ -10,9 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from serving_protocol.flags import Flags, parse_flags
+from serving_protocol.flags import parse_flags
 from serving_protocol.words import START_FAILED, ServingError, log, name_program
 
+from .flags import StandInFlags
 from .lean_tensorflow import skip_public_api
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
     """Serve without end. Ends the process with status 255 if the first version cannot be served."""
     name_program(NAME)
     log("this is not tensorflow/serving; it takes the place of that image if it cannot be pulled")
-    flags = parse_flags(arguments, Flags)
+    flags = parse_flags(arguments, StandInFlags)
     try:
         serve(flags)
     except ServingError as error:
@@ -33,12 +34,15 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(START_FAILED) from error
 
 
-def serve(flags: Flags) -> None:
+def serve(flags: StandInFlags) -> None:
     """Load the first version, open the ports, and poll for newer versions."""
     skip_public_api()
     # Imported here: TensorFlow and gRPC take seconds, which a refused flag need not wait for.
     from .grpc_server import start_grpc
+    from .tensorflow_runtime import refuse_xla
 
+    if not flags.compiles:
+        refuse_xla()
     versions = versions_of(flags)
     versions.load_first()
     grpc_server = start_grpc(versions, flags.port, flags.grpc_max_threads)
@@ -50,7 +54,7 @@ def serve(flags: Flags) -> None:
     grpc_server.wait_for_termination()
 
 
-def versions_of(flags: Flags) -> "Versions":
+def versions_of(flags: StandInFlags) -> "Versions":
     """The versions of the model. Each is loaded and warmed up according to the flags."""
     from serving_protocol.batching import Batcher, parameters_of
     from serving_protocol.configs import read_batching
@@ -78,7 +82,7 @@ def versions_of(flags: Flags) -> "Versions":
     return Versions(flags, load)
 
 
-def start_rest(flags: Flags, versions: "Versions") -> None:
+def start_rest(flags: StandInFlags, versions: "Versions") -> None:
     """Serve REST in a thread, each prediction in one of a bounded pool."""
     from serving_protocol.configs import metrics_path
     from serving_protocol.rest import Rest, listening, rest_server

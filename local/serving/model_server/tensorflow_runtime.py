@@ -1,7 +1,9 @@
 """TensorFlow's session and SavedModel loader. No other module imports TensorFlow itself."""
 
+import ctypes
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ LONGEST_TIMEOUT_MS = 2**31 - 1
 
 # NumPy itself has no bfloat16: TensorFlow's tensors of that type are read like those of float16.
 support(ElementType(number=14, name="bfloat16", array_type=dtypes.bfloat16.as_numpy_dtype, field="half_val"))
+
+
+def refuse_xla() -> None:
+    """Let TensorFlow refuse to compile with XLA until this process ends: the function that the real server calls."""
+    library = Path(pywrap_tf_session.__file__).parents[2] / "libtensorflow_cc.so.2"
+    ctypes.CDLL(str(library))._ZN10tensorflow21DisableXlaCompilationEv()  # tensorflow::DisableXlaCompilation()
 
 
 class Session:
