@@ -209,3 +209,4 @@ def test_int8_is_compared_on_the_images_that_were_not_calibrated_with():
     found = find_int8_change(images, float32, int8)
     assert found == Int8Change(images=4, changed=("lost", "won"), lost=("lost",), won=("won",))
     assert "refused" in find_int8_change(images, float32, {**int8, "refused": "3"}).changed
+    assert "same" in find_int8_change(images, float32, {**int8, "same": None}).changed
