@@ -103,9 +103,9 @@ def left_to_do(digits: Path, folder: Path) -> dict[str, str]:
     case = GoldenImage(name="three", image=image, label="3", min_confidence=0.85)
     request = Request(model="digits", source=Folder(path=digits), golden=(case,))
     secret, toolchain = folder / "secret", OnnxRuntime()
-    secret.write_text("secret")
     partial = folder / "work" / "partial"
     partial.mkdir(parents=True)
+    secret.write_text("secret")
     sandbox = enter_sandbox(request, partial, toolchain)
     export(request, partial, sandbox, toolchain)
     attempts: dict[str, Callable[[], object]] = {
