@@ -25,7 +25,7 @@ DEPTHWISE = (2, 3, 0, 1)  # [height, width, channels, 1]
 
 
 def read_weights(files: Iterable[Path]) -> dict[str, Any]:
-    """The files' weights as PyTorch's tensors, by their names there."""
+    """The files' weights as PyTorch's tensors, by their names there. Raises ValueError for a name that TensorFlow does not give."""
     import numpy as np
     import torch
     from safetensors import safe_open
@@ -34,6 +34,10 @@ def read_weights(files: Iterable[Path]) -> dict[str, Any]:
     for file in files:
         with safe_open(file, "np") as opened:
             for key in opened.keys():  # noqa: SIM118 (it is no mapping)
+                if "/" not in key:
+                    raise ValueError(
+                        f"{file.name} is in TensorFlow's layout, and its {key} has no name of TensorFlow's"
+                    )
                 value = opened.get_tensor(key)
                 order = axes(key, value.ndim)
                 turned = np.ascontiguousarray(value.transpose(order)) if order else value

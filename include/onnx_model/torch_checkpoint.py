@@ -117,8 +117,10 @@ def load_model(folder: Path, config: Any) -> Any:
         with torch.device("meta"):  # makes no weights
             kind = type(AutoModelForImageClassification.from_config(config))
         model, info = kind.from_pretrained(
-            None if turned else folder, config=config, dtype=torch.float32, output_loading_info=True, **given, **ONLY
-        )
+            None if turned else folder, config=config, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported, and refused by name below
+            **given, **ONLY,
+        )  # fmt: skip
     except Exception as error:  # the same, and SafetensorError has no base class but Exception
         raise ExportRefused(f"{folder}: {_first_line(error)} Next: check its weights.") from error
     refuse_other_weights(folder, info, type(model).__name__)

@@ -8,7 +8,7 @@ REFUSED = {
     "a weight is missing": "here: 1 weights are missing (classifier.weight). Next: ",
     "a weight has another shape": "classifier.weight",
     "a weight is left over": "here: 1 weights are none of ViTForImageClassification's (extra.weight). Next: ",
-    "PyTorch's names in TensorFlow's layout": "weights are missing (",
+    "PyTorch's names in TensorFlow's layout": "has no name of TensorFlow's",
     "not safetensors": "here: ",
     "HDF5": "source: here: its weights are in HDF5, which only TensorFlow's classes read. Next: ",
     "another model type": "here/config.json: model type 'bert' has no class for image classification",

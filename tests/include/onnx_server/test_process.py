@@ -120,7 +120,8 @@ def kept_busy(server, pool, count=20):
 
 def test_request_is_refused_if_too_many_wait(start):
     """One runs and one waits; all others are 503 at once, over gRPC UNAVAILABLE. The status is answered, and so are the first two."""
-    server = start("--tensorflow_intra_op_parallelism=1", "--max_queued_requests=1")
+    patient = "--rest_api_timeout_in_ms=600000"  # the machine may be busy
+    server = start("--tensorflow_intra_op_parallelism=1", "--max_queued_requests=1", patient)
     wait_until_open(server)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         busy = kept_busy(server, pool, 60)
