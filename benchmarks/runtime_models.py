@@ -119,16 +119,14 @@ def make_checkpoint(folder: Path) -> None:
 
 
 def make_int8(float32: Path, out: Path) -> None:
-    """Write a model folder with its products in int8, without calibration: weights of seven bits, as CPUs without VNNI need them."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    """Write a model folder with its products in int8 as the exporter makes them, without calibration."""
+    sys.path += [str(PROJECT / "include" / name) for name in ("onnx_model", "model", "onnx_server")]
+    from onnx_file import save_quantised
 
     partial = out.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was ended
     shutil.copytree(float32, partial)
-    quantize_dynamic(
-        float32 / "model.onnx", partial / "model.onnx", op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
-        reduce_range=True, weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
+    save_quantised(partial, [])
     partial.rename(out)
 
 

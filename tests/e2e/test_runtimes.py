@@ -186,3 +186,19 @@ def test_4_a_failed_run_is_rolled_back_across_the_runtimes(harness):
     assert bad.record()["release"]["runtime"] == "tensorflow"
     harness.assert_given_up(bad, words="CrashLoopBackOff", good=good)
     assert newest(harness, "onnxruntime") == good
+
+
+@pytest.mark.alongside
+def test_5_int8_is_judged_where_it_serves(harness):
+    """The preview's labels are compared with those of the same model in float32; the image and the record say int8."""
+    choose(harness, "onnxruntime")
+    with harness.changed(export__precision="int8"), nothing_lost(harness, "to int8"):
+        run = harness.run()
+    harness.assert_live(run, version=3)
+    record = run.record()
+    assert (record["release"]["precision"], record["release"]["runtime"]) == ("int8", "onnxruntime")
+    found = record["verdicts"]["preview_gate"]
+    assert "0 of 3 labels changed against float32, 0 fewer correct" in found["reason"]
+    assert found["measured"]["int8"] == {"images": 3, "changed": [], "lost": [], "won": []}
+    labels = harness.engine.inspect_image(record["pushed"]["reference"])["Config"]["Labels"]
+    assert labels["slipway.precision"] == "int8"

@@ -20,7 +20,7 @@ import yaml
 from own_airflow import OwnAirflow
 from trial_project import copy_project, remove_images, trial_file
 
-MODEL = "story"
+MODELS = {"tensorflow": ("story", {}), "onnxruntime": ("onnxstory", {"serving__runtime": "onnxruntime"})}
 GIVEN_UP_S = 10  # the gate's limit if its requests go to a port where nothing listens
 BUILDS = ("exporter:", "smoke test:", "push: ")  # in the log of a run that builds
 
@@ -178,11 +178,13 @@ class Story:
         return f"http://{host}/v2/{prefix}/{self.model}"
 
 
-@pytest.fixture(scope="module")
-def story(tmp_path_factory, surroundings, stand, kubectl, engine):
-    """The model's story; all that it made is removed afterwards."""
-    remove_images(engine, MODEL)
-    place = Story(tmp_path_factory.mktemp(MODEL), MODEL, surroundings, stand=stand, kubectl=kubectl, engine=engine)
+@pytest.fixture(scope="module", params=["tensorflow", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def story(request, tmp_path_factory, surroundings):
+    """The model's story on one runtime; all that it made is removed afterwards."""
+    model, changes = MODELS[request.param]
+    parts = {name: request.getfixturevalue(name) for name in ("stand", "kubectl", "engine")}
+    remove_images(parts["engine"], model)
+    place = Story(tmp_path_factory.mktemp(model), model, surroundings, **parts, **changes)
     yield place
     place.end()
 
@@ -292,7 +294,7 @@ def test_7_force_does_all_of_it_again(story):
 def test_8_a_rollback_by_hand_to_the_first(story):
     """The rollback DAG lists the proven releases and rolls back to the first one: its image, manifests and version."""
     first = min((r for r in story.records().values() if r["outcome"] == "live"), key=lambda record: record["opened"])
-    log, [record] = story.run("rollback_story", release=first["release_id"])
+    log, [record] = story.run(f"rollback_{story.model}", release=first["release_id"])
     assert f"choose: {first['release_id']}  version 1" in log
     assert (record["outcome"], record["cause"], record["release_id"]) == ("live", "rollback", first["release_id"])
     assert story.live() == {"release": first["release_id"], "version": 1}
@@ -301,7 +303,7 @@ def test_8_a_rollback_by_hand_to_the_first(story):
 def test_9_a_release_that_was_never_proven_is_refused(story):
     """A rollback to an unknown release is refused in one line that names the known ones, and changes nothing."""
     before = story.traces()
-    log, _ = story.run("rollback_story", green=False, release="0" * 12)
+    log, _ = story.run(f"rollback_{story.model}", green=False, release="0" * 12)
     assert "was never proven live. Next: use one of" in log
     assert story.traces() == before
 
@@ -317,17 +319,17 @@ def test_10_what_exceeds_the_retention_is_pruned(story):
     gone = {found["digest"] for found in before} - kept
     assert len(gone) == 2
     assert {digest for digest in kept | gone if story.is_held(digest)} == kept
-    images = story.engine.images(filters={"label": f"org.opencontainers.image.title={MODEL}"})
+    images = story.engine.images(filters={"label": f"org.opencontainers.image.title={story.model}"})
     assert {known.split("@")[1] for image in images for known in image["RepoDigests"]} == kept
     assert {found["release_id"] for found in story.records().values() if found["outcome"] == "live"} == {
         live["release_id"],
         record["release_id"],
     }
-    assert {path.stem.partition("-")[0] for path in story.store.glob("manifests/story/*")} >= {
+    assert {path.stem.partition("-")[0] for path in story.store.glob(f"manifests/{story.model}/*")} >= {
         live["release_id"],
         record["release_id"],
     }
-    _, [back] = story.run("rollback_story")
+    _, [back] = story.run(f"rollback_{story.model}")
     assert (back["outcome"], back["release_id"]) == ("live", live["release_id"])
     assert story.live()["release"] == live["release_id"]
 
@@ -339,9 +341,10 @@ def test_11_a_model_file_that_is_gone_leaves_an_orphan(story):
     story.file.rename(story.file.with_name("gone"))
     story.file.with_name("heir.yaml").write_text(yaml.safe_dump(file))
     log, _ = story.run("refresh_heir", plan_only=True)
-    orphan, command = re.search(r"plan: (deployment/tfs-story .*) Next: kubectl (.*?)(?: \[slipway|\n)", log).groups()
-    assert "of model story is an orphan: include/served/story.yaml is gone" in orphan
+    found = rf"plan: (deployment/{story.deployment} .*) Next: kubectl (.*?)(?: \[slipway|\n)"
+    orphan, command = re.search(found, log).groups()
+    assert f"of model {story.model} is an orphan: include/served/{story.model}.yaml is gone" in orphan
     story.kubectl(*command.split())
-    assert story.kubectl("get", "deployment,service,hpa,pdb", "-l", "slipway/model=story", "-o", "name") == ""
+    assert story.kubectl("get", "deployment,service,hpa,pdb", "-l", f"slipway/model={story.model}", "-o", "name") == ""
     log, _ = story.run("refresh_heir", plan_only=True)
     assert "is an orphan" not in log

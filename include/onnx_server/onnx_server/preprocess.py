@@ -149,12 +149,6 @@ def _is_valid(name: str, value: Any) -> bool:
     return good and len(numbers) == (3 if name in {"mean", "std"} else 1) and not (name == "std" and 0 in numbers)
 
 
-def written(step: Step) -> dict[str, Any]:
-    """A step as model.json has it."""
-    (kind,) = (name for name, known in KINDS.items() if known is type(step))
-    return {"kind": kind} | {field.name: getattr(step, field.name) for field in fields(step)}
-
-
 class Preprocess:
     """Turns an image into the model's input."""
 

@@ -1,6 +1,6 @@
 """What a server of digits-vit answers over gRPC, to a client with only grpcio, protobuf and the export's descriptors.
 
-The server is that of test_rest_contract.py.
+The servers are those of test_rest_contract.py.
 """
 
 import grpc

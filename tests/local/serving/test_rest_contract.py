@@ -1,8 +1,8 @@
 """What a server of digits-vit answers over REST.
 
 The tests do not depend on which server they use. If SLIPWAY_SERVING_REST (a base URL) and SLIPWAY_SERVING_GRPC
-(host:port) are set, it is the server at these addresses, such as a real tensorflow/serving with digits-vit; otherwise it
-is the stand-in.
+(host:port) are set, it is the server at these addresses, such as a real tensorflow/serving with digits-vit; otherwise they
+run against the stand-in and against the ONNX server.
 """
 
 import base64
