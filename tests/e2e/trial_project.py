@@ -41,11 +41,12 @@ def overlay_with_resources(base, resources):
 
 
 def trial_file(**changes):
-    """The shipped model file with another Deployment, and without a preview, which most tests do not need.
+    """The shipped model file with another Deployment, and without the preview and the load test, which most tests do not need.
 
     `changes` are by field: `schedule`, or `gate__passes` of a part.
     """
     file = yaml.safe_load((PROJECT / "include" / "served" / "digits-vit.yaml").read_text())
+    file.pop("load_test")
     file["target"] |= {"deployment": "tfs-trial", "strategy": "rolling"}
     for dotted, value in changes.items():
         *parts, field = dotted.split("__")
