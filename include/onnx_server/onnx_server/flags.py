@@ -1,9 +1,10 @@
 """The command line: TensorFlow Serving's flags, and three of this server."""
 
-import os
 from dataclasses import dataclass
 
 from serving_protocol.flags import Flags
+
+from .processors import processors
 
 QUEUED_PER_THREAD = 16
 
@@ -19,4 +20,4 @@ class ServerFlags(Flags):
     @property
     def threads(self) -> int:
         """The number of processors that the server uses."""
-        return self.intra_op_threads or len(os.sched_getaffinity(0))
+        return self.intra_op_threads or processors()

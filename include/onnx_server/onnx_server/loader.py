@@ -42,7 +42,7 @@ class Loader:
         """The model in this folder. Raises ServingError."""
         flags = self._flags
         try:
-            classifier = load_classifier(found.folder, threads=flags.intra_op_threads, joined=self._joined)
+            classifier = load_classifier(found.folder, threads=flags.threads, joined=self._joined)
         except ModelRefused as refused:
             raise invalid(str(refused)) from refused
         return Model(flags.model_name, found.version, classifier.signatures, classifier.run, RUNTIME)
