@@ -50,6 +50,7 @@ REFUSED = {
         "its steps give (3, 9, 8)",
     ),
     "no limit": ({"max_side": None}, "model.json: max_side is None"),
+    "no word on joining": ({"may_join": None}, "model.json: may_join is None"),
     "no labels": ({"labels": []}, "model.json: labels is not a list of texts"),
     "another way with bad images": ({"on_bad_image": "ignore"}, "on_bad_image 'ignore' is neither refuse nor mark"),
 }
@@ -277,20 +278,75 @@ def test_sigterm_ends_a_server_that_waits_for_a_version(start):
     assert ended(server) == 0
 
 
-def test_requests_are_joined_if_the_model_says_so(start):
-    """Two requests fill a batch and run once. A bad image fails only its own request, and a large request runs alone."""
-    server = start(batching={"max_batch": 2, "timeout_ms": 30_000})
+JOINED_RUNS = "batching_session:wrapped_run_count"
+
+
+def batching(folder, size, timeout_s):
+    """The flags that join so many images, and a parameters file for them."""
+    file = folder / "batching.txt"
+    file.write_text(
+        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: {timeout_s * 1_000_000} }}\n"
+        "num_batch_threads { value: 1 }\n"
+    )
+    return "--enable_batching", f"--batching_parameters_file={file}"
+
+
+def labels(answer):
+    """The labels of an answer."""
+    return [one["label"] for one in answer[1]["predictions"]]
+
+
+def test_requests_are_joined_if_the_flags_say_so(start, tmp_path):
+    """Two requests fill a batch and run once. A bad image fails only its own request."""
+    server = start(*batching(tmp_path, 2, 30))
     wait_until_open(server)
-    runs = "batching_session:wrapped_run_count"
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         bad = pool.submit(predict, server, raw(b"hello"), "colours")
         both = [pool.submit(predict, server, rows(colour), "colours") for colour in ("red", "blue")]
-        assert [one.result()[1]["predictions"][0]["label"] for one in both] == ["red", "blue"]
+        assert [labels(one.result()) for one in both] == [["red"], ["blue"]]
         assert bad.result()[0] == 400
-    assert metric(server, runs) == 1
-    status, body = predict(server, rows("red", "green", "blue"), "colours")
-    assert (status, [answer["label"] for answer in body["predictions"]]) == (200, ["red", "green", "blue"])
-    assert metric(server, runs) == 1
+    assert metric(server, JOINED_RUNS) == 1
+
+
+def test_model_that_may_not_be_joined_never_is(start, tmp_path):
+    """Not even if the flags say so: a request runs alone at once, and one that is larger than a batch is answered too."""
+    server = start(*batching(tmp_path, 2, 600), may_join=False)
+    wait_until_open(server)
+    assert labels(predict(server, rows("red"), "colours")) == ["red"]
+    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
+    assert server.log().count("requests are not joined: this model's answer depends on") == 1
+
+
+def test_joining_is_measured(colours):
+    """The log says what an image costs. For a model of microseconds joining does not pay."""
+    (line,) = [line for line in colours.log().splitlines() if "processor time of an image" in line]
+    assert " ms in a batch of 1, " in line
+    assert line.endswith("; requests are not joined")
+
+
+def test_requests_that_wait_are_joined_if_it_pays(start):
+    """Of three requests at once two run together, because they wait for the first; a request that is larger than a batch runs alone."""
+    server = start(program=Path(__file__).with_name("joining_server.py"))
+    wait_until_open(server)
+    assert "up to 2 images of several requests run together" in server.log()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        three = list(pool.map(lambda colour: predict(server, rows(colour), "colours"), ["red", "green", "blue"]))
+    assert [labels(one) for one in three] == [["red"], ["green"], ["blue"]]
+    assert metric(server, JOINED_RUNS) == 2
+    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
+    assert metric(server, JOINED_RUNS) == 2
+
+
+def test_waiting_requests_are_decoded_in_turns(start, tmp_path):
+    """Of eight images of 48 MB that wait for one batch, as many are decoded at once as there are processors: here one."""
+    server = start("--tensorflow_intra_op_parallelism=1", *batching(tmp_path, 8, 600))
+    wait_until_open(server)
+    before = peak_kib(server)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(predict, server, slow(1), "colours") for _ in range(8)]
+        assert [labels(one.result()) for one in answers] == [["red"]] * 8
+    assert metric(server, JOINED_RUNS) == 1
+    assert peak_kib(server) - before < 200 * 1024
 
 
 def test_narrow_image_takes_little_memory(start):
