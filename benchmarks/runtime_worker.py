@@ -46,7 +46,7 @@ def onnx(folder: Path, threads: int) -> Run:
 
     from onnx_server.classifier import load_classifier
 
-    classifier = load_classifier(folder, threads=threads, joined=lambda _description, run: run)
+    classifier = load_classifier(folder, threads=threads)
     return lambda texts: classifier.run(SIGNATURE, {INPUT: np.array(texts, object)}, NAMES, None)
 
 

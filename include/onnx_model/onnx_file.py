@@ -84,7 +84,8 @@ def render_description(checkpoint: Checkpoint, steps: tuple[Step, ...], settings
         "steps": [describe_step(step) for step in steps],
         "precision": settings.precision,
         "opset": OPSET,
-        "batching": None,
+        # With dynamic scales an answer depends on the images that are computed with it.
+        "may_join": settings.precision != "int8" or settings.calibration != "none",
     }
     return json.dumps(described, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
 

@@ -28,7 +28,7 @@ class ServedFolder:
 
     def __init__(self, folder: Path) -> None:
         """Load the model in that folder, with a thread for each processor."""
-        self._classifier = load_classifier(folder, threads=0, joined=lambda _description, run: run)
+        self._classifier = load_classifier(folder, threads=0)
 
     def call(self, signature: str, files: Sequence[str | bytes]) -> dict[str, Any]:
         """A signature's outputs for these files, as arrays. Raises ServingError."""

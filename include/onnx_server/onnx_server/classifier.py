@@ -7,6 +7,7 @@ top_k            image_bytes, files as they are                labels, scores: t
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,26 @@ AT_ONCE = 32  # images of a request that are in memory as pixels: a large reques
 IN_A_RUN = 4
 INPUTS = {BASE64: "string_input", RAW: "image_bytes", TOP_K: "image_bytes"}
 
+Shape = tuple[int, int, int]  # of one image's pixels
 # From the pixels of a batch to the probabilities, until the deadline by time.monotonic().
 RunPixels = Callable[[np.ndarray, float | None], np.ndarray]
+# May join the runs of a model, for images of this shape.
+Joined = Callable[[Description, Shape, RunPixels], RunPixels]
 
 
 class Classifier:
     """A model folder's model. `run` may be called from many threads."""
 
-    def __init__(self, description: Description, run_pixels: RunPixels) -> None:
-        """Prepare images as the description says, and classify them with `run_pixels`."""
+    def __init__(
+        self, description: Description, run_pixels: RunPixels, decoding: AbstractContextManager[Any] | None = None
+    ) -> None:
+        """Prepare images as the description says, and classify them with `run_pixels`. `decoding` is held for each image."""
         self._description = description
         self._run_pixels = run_pixels
+        self._decoding = decoding or nullcontext()
         self._preprocess = Preprocess(description.steps)
         self._labels = np.array([label.encode() for label in description.labels], dtype=object)
         self.signatures = signatures(description.top_k)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of one image's pixels."""
-        return (3, self._preprocess.height, self._preprocess.width)
 
     def run(
         self, signature: str, inputs: dict[str, np.ndarray], names: list[str], deadline_s: float | None
@@ -75,18 +77,22 @@ class Classifier:
 
         If bad images are not marked, the first one is INVALID_ARGUMENT for the whole request.
         """
-        pixels = np.empty((len(files), *self.shape), np.float32)
+        pixels = np.empty((len(files), 3, self._preprocess.height, self._preprocess.width), np.float32)
         for place, file in enumerate(files):
-            if deadline_s is not None and time.monotonic() > deadline_s:
-                raise too_late()
             try:
-                image = read_image(read_base64(file) if is_base64 else file, self._description.limits)
-                self._preprocess.apply(image, pixels[place])
+                with self._decoding:
+                    if deadline_s is not None and time.monotonic() > deadline_s:
+                        raise too_late()
+                    self._decode(read_base64(file) if is_base64 else file, pixels[place])
             except BadImage as bad:
                 if not self._description.marks_bad_images:
                     raise invalid(f"image {first + place + 1} {bad}") from bad
                 reasons[first + place] = str(bad)
         return pixels
+
+    def _decode(self, file: bytes, out: np.ndarray) -> None:
+        """Write one image's pixels. The decoded image is gone when this returns, not when the request is answered."""
+        self._preprocess.apply(read_image(file, self._description.limits), out)
 
     def _single(self, chances: np.ndarray) -> dict[str, np.ndarray]:
         return {"label": self._labels[chances.argmax(axis=1)], "confidence": chances.max(axis=1)}
@@ -136,8 +142,18 @@ def _describe(info: Any, name: str, dtype: int, sizes: tuple[int, ...]) -> None:
         info.tensor_shape.dim.add(size=size)
 
 
-def load_classifier(folder: Path, *, threads: int, joined: Callable[[Description, RunPixels], RunPixels]) -> Classifier:
-    """The model in a folder. `joined` may join the runs of several requests. Raises ModelRefused."""
+def unjoined(_description: Description, _shape: Shape, run: RunPixels) -> RunPixels:
+    """Joins no requests."""
+    return run
+
+
+def load_classifier(
+    folder: Path, *, threads: int, joined: Joined = unjoined, decoding: AbstractContextManager[Any] | None = None
+) -> Classifier:
+    """The model in a folder. `joined` may join the runs of several requests; `decoding` is held while an image is decoded.
+
+    Raises ModelRefused.
+    """
     description = read_description(folder)
     session = Session(folder, threads=threads)
 
@@ -150,12 +166,10 @@ def load_classifier(folder: Path, *, threads: int, joined: Callable[[Description
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     try:
-        classifier = Classifier(description, joined(description, run))
+        preprocess = Preprocess(description.steps)
     except ValueError as error:
         raise ModelRefused(f"{folder}: {error}") from error
-    if any(
-        isinstance(given, int) and given != size
-        for given, size in zip(session.shape[1:], classifier.shape, strict=True)
-    ):
-        raise ModelRefused(f"{folder}: its steps give {classifier.shape}, and its model takes {session.shape[1:]}")
-    return classifier
+    shape = (3, preprocess.height, preprocess.width)
+    if any(isinstance(given, int) and given != size for given, size in zip(session.shape[1:], shape, strict=True)):
+        raise ModelRefused(f"{folder}: its steps give {shape}, and its model takes {session.shape[1:]}")
+    return Classifier(description, joined(description, shape, run), decoding)

@@ -17,14 +17,6 @@ class ModelRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joining:
-    """How many images of several requests run together, and how long the first of them waits for others."""
-
-    max_batch: int
-    timeout_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """A model, as the exporter describes it."""
 
@@ -33,7 +25,7 @@ class Description:
     limits: Limits
     marks_bad_images: bool  # otherwise a bad image refuses its request
     steps: tuple[Step, ...]
-    batching: Joining | None
+    may_join: bool  # requests: no answer depends on the images that are computed with it
 
 
 def read_description(folder: Path) -> Description:
@@ -59,23 +51,16 @@ def _description(held: dict[str, Any]) -> Description:
         raise ValueError("labels is not a list of texts")
     if held["on_bad_image"] not in {"refuse", "mark"}:
         raise ValueError(f"on_bad_image {held['on_bad_image']!r} is neither refuse nor mark")
+    if held["may_join"] not in {True, False}:
+        raise ValueError(f"may_join is {held['may_join']!r}, and not true or false")
     return Description(
         labels=labels,
         top_k=min(_count(held, "top_k"), len(labels)),
         limits=Limits(max_file_bytes=_count(held, "max_file_bytes"), max_side=_count(held, "max_side")),
         marks_bad_images=held["on_bad_image"] == "mark",
         steps=tuple(step_of(written) for written in held["steps"]),
-        batching=_joining(held["batching"]),
+        may_join=held["may_join"],
     )
-
-
-def _joining(held: Any) -> Joining | None:
-    if held is None:
-        return None
-    timeout_ms = held["timeout_ms"]
-    if not isinstance(timeout_ms, int | float) or timeout_ms < 0:
-        raise ValueError(f"batching has the timeout_ms {timeout_ms!r}")
-    return Joining(max_batch=_count(held, "max_batch"), timeout_ms=timeout_ms)
 
 
 def _count(held: dict[str, Any], name: str) -> int:

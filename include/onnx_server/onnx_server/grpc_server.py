@@ -8,27 +8,29 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving_protocol.grpc_api import METHODS, OPTIONS, Service, count, deadline_of, handlers, open_port
+from serving_protocol.grpc_api import METHODS, Service, count, deadline_of, handlers, open_port, options
 from serving_protocol.versions import Versions
 from serving_protocol.words import ServingError, log
 
+from .flags import ServerFlags
 from .workers import Workers
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+LARGEST_MESSAGE = (1 << 31) - 1  # bytes: gRPC's own limit
 NEARLY = 0.9  # of the time that the caller gave
 
 
 class GrpcServer:
     """The server with its health service."""
 
-    def __init__(self, versions: Versions, workers: Workers, port: int) -> None:
+    def __init__(self, versions: Versions, workers: Workers, flags: ServerFlags) -> None:
         """Open the port. Ends the process if it is in use."""
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=options(min(flags.max_request_bytes, LARGEST_MESSAGE)))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers(handlers(_calls(Service(versions), workers)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        open_port(self._server, port)
-        self._port = port
+        open_port(self._server, flags.port)
+        self._port = flags.port
 
     async def start(self) -> None:
         """Answer calls."""

@@ -8,12 +8,12 @@ import threading
 
 import uvicorn
 
-from serving_protocol.configs import metrics_path
 from serving_protocol.flags import parse_flags
 from serving_protocol.rest import Rest, listening, rest_server
 from serving_protocol.versions import Versions
 from serving_protocol.words import START_FAILED, ServingError, log, name_program
 
+from .bounded_rest import BoundedRest
 from .flags import QUEUED_PER_THREAD, ServerFlags
 from .grpc_server import GrpcServer
 from .loader import Loader
@@ -66,12 +66,9 @@ class Server:
         flags, leave = self._flags, asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, leave.set)
-        grpc_server = GrpcServer(self._versions, self._workers, flags.port)
+        grpc_server = GrpcServer(self._versions, self._workers, flags)
         await grpc_server.start()
-        app = Rest(
-            self._versions, self._workers.run, timeout_ms=flags.rest_api_timeout_in_ms,
-            metrics_path=metrics_path(flags.monitoring_config_file),
-        )  # fmt: skip
+        app = BoundedRest(self._versions, self._workers.run, flags)
         rest = self._start_rest(app)
         await leave.wait()
         log("SIGTERM: finishing the requests that run")

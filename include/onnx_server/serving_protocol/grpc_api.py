@@ -28,11 +28,16 @@ METHODS = {
     (PREDICTION, "GetModelMetadata"): (GetModelMetadataRequest, GetModelMetadataResponse),
     (MODEL, "GetModelStatus"): (GetModelStatusRequest, GetModelStatusResponse),
 }
-OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-]
+UNLIMITED = -1
+
+
+def options(most_bytes: int = UNLIMITED) -> list[tuple[str, int]]:
+    """The options of a server which takes messages of so many bytes."""
+    return [
+        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_send_message_length", UNLIMITED),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def handlers(calls: Mapping[str, Callable[..., Any]]) -> tuple[grpc.GenericRpcHandler, ...]:

@@ -50,25 +50,35 @@ class Rest:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one HTTP request of ASGI."""
+        await self.respond(scope, await _received(receive), time.monotonic(), send)
+
+    def deadline_s(self, began_s: float) -> float | None:
+        """When a request that began then has to be answered, by time.monotonic(); None without a limit."""
+        return began_s + self._timeout_s if self._timeout_s else None
+
+    async def respond(self, scope: dict[str, Any], body: bytes, began_s: float, send: Any) -> None:
+        """Answer a request that began then and has this body."""
         query = scope["query_string"]
         target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
         encoding = b"".join(value for name, value in scope["headers"] if name == b"content-encoding")
-        body = await _received(receive)
-        status, kind, data = await self._answer(scope["method"], target, body, is_packed=b"gzip" in encoding)
+        answer = await self._answer(scope["method"], target, body, began_s, is_packed=b"gzip" in encoding)
+        await self.send(send, *answer)
+
+    async def send(self, send: Any, status: int, kind: str, data: bytes, *, closes: bool = False) -> None:
+        """Send an answer. It may be the last one of its connection."""
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(data))]
-        if self.is_leaving:
+        if closes or self.is_leaving:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": data})
 
-    async def _answer(self, method: str, target: str, body: bytes, *, is_packed: bool) -> Answer:
+    async def _answer(self, method: str, target: str, body: bytes, began_s: float, *, is_packed: bool) -> Answer:
         if self._metrics_path and target.partition("?")[0] == self._metrics_path:
             if target != self._metrics_path:
                 return 400, "text/plain", f"Unexpected path: {target}. Should be {self._metrics_path}".encode()
             return 200, "text/plain", metrics.page()
         if not SERVED.fullmatch(target):
             return 404, "text/html", b"<html><head><title>404 Not Found</title></head><body></body></html>"
-        began = time.monotonic()
         match = (STATUS if method == "GET" else PREDICTION).fullmatch(target) if method in {"GET", "POST"} else None
         model = urllib.parse.unquote(match["name"] or "") if match else ""
         verb = match["verb"] if match and method == "POST" else ""
@@ -80,12 +90,12 @@ class Rest:
             elif method == "GET":
                 data = self._describe(_asked(match), metadata=match["metadata"] == "metadata")
             elif verb == "predict":
-                deadline_s = began + self._timeout_s if self._timeout_s else None
+                deadline_s = self.deadline_s(began_s)
                 predict = partial(self._predict, _asked(match), body, is_packed=is_packed, deadline_s=deadline_s)
                 data = await self._execute(predict, deadline_s)
             else:
                 _refuse_verb(method, target, verb)
-            metrics.REQUEST_LATENCY.add((time.monotonic() - began) * 1e6, model, verb, "REST")
+            metrics.REQUEST_LATENCY.add((time.monotonic() - began_s) * 1e6, model, verb, "REST")
         except ServingError as error:
             code, data = error.code, written({"error": error.message})
         except asyncio.CancelledError:

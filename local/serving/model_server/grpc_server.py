@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from serving_protocol.grpc_api import OPTIONS, Service, count, deadline_of, handlers, open_port
+from serving_protocol.grpc_api import Service, count, deadline_of, handlers, open_port, options
 from serving_protocol.versions import Versions
 from serving_protocol.words import ServingError, log
 
@@ -18,7 +18,7 @@ OWN_CALL_LIMIT_S = 5
 def start_grpc(versions: Versions, port: int, threads: int) -> grpc.Server:
     """The gRPC server, listening. Ends the process if the port is in use."""
     pool = futures.ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="grpc")
-    server = grpc.server(pool, options=OPTIONS)
+    server = grpc.server(pool, options=options())
     server.add_generic_rpc_handlers(handlers(_calls(Service(versions))))
     open_port(server, port)
     server.start()

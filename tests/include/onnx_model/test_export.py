@@ -70,6 +70,7 @@ def test_description_says_how_to_read_an_image(onnx_digits_export):
     assert [step["kind"] for step in described["steps"]] == ["resize", "rescale", "normalise"]
     assert (described["format"], described["opset"], described["precision"]) == (1, 23, "float32")
     assert (described["top_k"], described["max_side"], described["on_bad_image"]) == (5, 8192, "refuse")
+    assert described["may_join"] is True
 
 
 def test_model_names_no_folder(onnx_digits_export, digits_checkpoint):

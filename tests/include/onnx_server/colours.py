@@ -25,7 +25,7 @@ DESCRIPTION = {
     ],
     "precision": "float32",
     "opset": 20,
-    "batching": None,
+    "may_join": True,
 }
 
 

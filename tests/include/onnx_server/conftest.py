@@ -10,6 +10,7 @@ from tests.include.onnx_server.colours import write_model
 
 HERE = Path(__file__).parent
 SERVER = HERE.parents[2] / "include" / "onnx_server"
+PROGRAM = SERVER / "onnx_model_server.py"
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +24,14 @@ def start(onnx_server_python, tmp_path_factory):
     """Starts the server of the model `colours` with changes to its description. In flags, `{root}` is the folder above the model's."""
     started = []
 
-    def run(*flags, **changes):
+    def run(*flags, program=PROGRAM, **changes):
         root = tmp_path_factory.mktemp("served")
         (root / "monitoring.txt").write_text("prometheus_config { enable: true }\n")
         write_model(root / "colours", **changes)
         given = [flag.format(root=root) for flag in flags]
         metrics = f"--monitoring_config_file={root}/monitoring.txt"
         once = "--max_num_load_retries=0"
-        program = (onnx_server_python, SERVER / "onnx_model_server.py")
-        server = start_process(program, root, root / "log", "colours", [once, metrics, *given])
+        server = start_process((onnx_server_python, program), root, root / "log", "colours", [once, metrics, *given])
         started.append(server)
         return server
 

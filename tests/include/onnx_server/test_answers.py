@@ -1,5 +1,7 @@
 """What the server answers: labels, marks and refusals, over REST and gRPC."""
 
+import struct
+
 import grpc
 import pytest
 
@@ -10,6 +12,7 @@ from tests.include.onnx_server.colours import LABELS, png, raw, rows, web_safe
 pytestmark = pytest.mark.model
 
 NO_IMAGE = "is no JPEG, PNG, GIF, BMP or WebP image"
+BOMB = png("red")[:16] + struct.pack(">II", 60_000, 60_000) + png("red")[24:]  # 100 bytes that would be 10 GB of pixels
 
 
 def test_images_are_answered_in_order(colours):
@@ -58,6 +61,7 @@ def test_no_images_have_no_answers(colours):
         (raw(png("red"), b"hello"), f"image 2 {NO_IMAGE}"),
         (raw(b""), "image 1 is empty"),
         (raw(png("red") + bytes(1_000_000)), "bytes, 1000000 are allowed"),
+        (raw(BOMB), "image 1 has 60000 x 60000 pixels, a side of 4000 is allowed"),
         (rows("red") | {"instances": [web_safe(png("red")), "***"]}, "image 2 is not in web-safe base64"),
         ({"instances": [["aGVsbG8="]]}, "one dimension"),
         ({"inputs": "aGVsbG8="}, "one dimension"),

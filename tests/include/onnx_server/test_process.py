@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.model
 
 SERVER = Path(__file__).parents[3] / "include" / "onnx_server"
 STATUS = "/v1/models/colours/versions/7"
+ALIVE = "/healthz"
 RUNS = "runtime_latency_count"
 BEGUN_TICKS = 15  # of processor time, after which a slow request has been read and its images are being decoded
 
@@ -48,6 +50,7 @@ REFUSED = {
         "its steps give (3, 9, 8)",
     ),
     "no limit": ({"max_side": None}, "model.json: max_side is None"),
+    "no word on joining": ({"may_join": None}, "model.json: may_join is None"),
     "no labels": ({"labels": []}, "model.json: labels is not a list of texts"),
     "another way with bad images": ({"on_bad_image": "ignore"}, "on_bad_image 'ignore' is neither refuse nor mark"),
 }
@@ -119,7 +122,7 @@ def kept_busy(server, pool, count=20):
 
 
 def test_request_is_refused_if_too_many_wait(start):
-    """One runs and one waits; all others are 503 at once, over gRPC UNAVAILABLE. The status is answered, and so are the first two."""
+    """One runs and one waits; all others are 503 at once, over gRPC UNAVAILABLE. Status and liveness are answered, and so are the first two."""
     patient = "--rest_api_timeout_in_ms=600000"  # the machine may be busy
     server = start("--tensorflow_intra_op_parallelism=1", "--max_queued_requests=1", patient)
     wait_until_open(server)
@@ -128,6 +131,7 @@ def test_request_is_refused_if_too_many_wait(start):
         others = [pool.submit(predict, server, rows("blue"), "colours") for _ in range(3)]
         wait_until(lambda: sum(other.done() for other in others) == 2, server)
         assert ask(server, "GET", STATUS)[0] == 200
+        assert ask(server, "GET", ALIVE)[0] == 200
         assert refused_code(server, 60) == grpc.StatusCode.UNAVAILABLE
         assert not busy.done()
         answers = sorted(other.result()[0] for other in others)
@@ -137,12 +141,13 @@ def test_request_is_refused_if_too_many_wait(start):
     assert predict(server, rows("green"), "colours")[0] == 200
 
 
-def refused_code(server, limit_s):
-    """The code of a gRPC request that is refused."""
+def refused_code(server, limit_s, size=0):
+    """The code of a gRPC request that is refused. It has at least so many bytes."""
     with grpc.insecure_channel(server.grpc) as channel:
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         request = PredictRequest()
         request.model_spec.name = "colours"
+        request.inputs["image_bytes"].string_val.append(b"x" * size)
         with pytest.raises(grpc.RpcError) as refused:
             call(request.SerializeToString(), timeout=limit_s)
         return refused.value.code()
@@ -156,6 +161,32 @@ def test_request_ends_at_its_limit(start):
     assert predict(server, slow(200), "colours") == late
     wait_until(lambda: predict(server, rows("blue"), "colours")[0] == 200, server, 10)
     assert refused_code(server, 0.001) == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_large_request_is_refused(start):
+    """413 before it is in memory, also without a length, and RESOURCE_EXHAUSTED over gRPC. The connection stays usable."""
+    server = start("--max_request_bytes=10000")
+    wait_until_open(server)
+    connection = http.client.HTTPConnection(*server.rest, timeout=60)
+    large = b"x" * 5_000_000
+    for body, headers in ((large, {}), (iter([large]), {"Transfer-Encoding": "chunked"})):
+        connection.request("POST", "/v1/models/colours:predict", body, headers, encode_chunked=bool(headers))
+        answer = connection.getresponse()
+        assert answer.status == 413
+        assert json.load(answer) == {"error": "The request has more than 10000 bytes (--max_request_bytes)."}
+    assert refused_code(server, 60, 10_000) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert metric(server, "request_count", '"RESOURCE_EXHAUSTED"') == 2
+    assert ask(server, "GET", STATUS, connection=connection)[0] == 200
+
+
+def test_slow_upload_ends_at_the_limit(start):
+    """The time limit begins with the request: an upload that takes longer is 504, and its connection is closed."""
+    server = start("--rest_api_timeout_in_ms=500")
+    wait_until_open(server)
+    with socket.create_connection(server.rest, timeout=60) as slow_one:
+        slow_one.sendall(b"POST /v1/models/colours:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = b"".join(iter(lambda: slow_one.recv(4096), b""))  # until the server closes it
+    assert answer.startswith(b"HTTP/1.1 504 ")
 
 
 def test_call_is_counted_by_the_reason_of_its_end(start):
@@ -191,7 +222,7 @@ def begun(server, body):
 
 
 def test_sigterm_finishes_what_runs(start):
-    """The status fails first, while requests are still answered, with the end of their connection; then the server ends with 0."""
+    """The status fails first, while it is alive and requests are answered, with the end of their connection; then the server ends with 0."""
     server = start("--shutdown_delay_in_ms=2000", "--shutdown_timeout_in_ms=60000")
     wait_until_open(server)
     idle = http.client.HTTPConnection(*server.rest, timeout=60)
@@ -200,6 +231,7 @@ def test_sigterm_finishes_what_runs(start):
     server.popen.send_signal(signal.SIGTERM)
     wait_until(lambda: ask(server, "GET", STATUS)[0] == 503, server)
     assert health(server) == "NOT_SERVING"
+    assert ask(server, "GET", ALIVE)[0] == 200
     last = send(server, rows("blue")).getresponse()
     assert (last.status, last.headers["connection"]) == (200, "close")
     assert json.load(last)["predictions"][0]["label"] == "blue"
@@ -246,20 +278,75 @@ def test_sigterm_ends_a_server_that_waits_for_a_version(start):
     assert ended(server) == 0
 
 
-def test_requests_are_joined_if_the_model_says_so(start):
-    """Two requests fill a batch and run once. A bad image fails only its own request, and a large request runs alone."""
-    server = start(batching={"max_batch": 2, "timeout_ms": 30_000})
+JOINED_RUNS = "batching_session:wrapped_run_count"
+
+
+def batching(folder, size, timeout_s):
+    """The flags that join so many images, and a parameters file for them."""
+    file = folder / "batching.txt"
+    file.write_text(
+        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: {timeout_s * 1_000_000} }}\n"
+        "num_batch_threads { value: 1 }\n"
+    )
+    return "--enable_batching", f"--batching_parameters_file={file}"
+
+
+def labels(answer):
+    """The labels of an answer."""
+    return [one["label"] for one in answer[1]["predictions"]]
+
+
+def test_requests_are_joined_if_the_flags_say_so(start, tmp_path):
+    """Two requests fill a batch and run once. A bad image fails only its own request."""
+    server = start(*batching(tmp_path, 2, 30))
     wait_until_open(server)
-    runs = "batching_session:wrapped_run_count"
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         bad = pool.submit(predict, server, raw(b"hello"), "colours")
         both = [pool.submit(predict, server, rows(colour), "colours") for colour in ("red", "blue")]
-        assert [one.result()[1]["predictions"][0]["label"] for one in both] == ["red", "blue"]
+        assert [labels(one.result()) for one in both] == [["red"], ["blue"]]
         assert bad.result()[0] == 400
-    assert metric(server, runs) == 1
-    status, body = predict(server, rows("red", "green", "blue"), "colours")
-    assert (status, [answer["label"] for answer in body["predictions"]]) == (200, ["red", "green", "blue"])
-    assert metric(server, runs) == 1
+    assert metric(server, JOINED_RUNS) == 1
+
+
+def test_model_that_may_not_be_joined_never_is(start, tmp_path):
+    """Not even if the flags say so: a request runs alone at once, and one that is larger than a batch is answered too."""
+    server = start(*batching(tmp_path, 2, 600), may_join=False)
+    wait_until_open(server)
+    assert labels(predict(server, rows("red"), "colours")) == ["red"]
+    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
+    assert server.log().count("requests are not joined: this model's answer depends on") == 1
+
+
+def test_joining_is_measured(colours):
+    """The log says what an image costs. For a model of microseconds joining does not pay."""
+    (line,) = [line for line in colours.log().splitlines() if "processor time of an image" in line]
+    assert " ms in a batch of 1, " in line
+    assert line.endswith("; requests are not joined")
+
+
+def test_requests_that_wait_are_joined_if_it_pays(start):
+    """Of three requests at once two run together, because they wait for the first; a request that is larger than a batch runs alone."""
+    server = start(program=Path(__file__).with_name("joining_server.py"))
+    wait_until_open(server)
+    assert "up to 2 images of several requests run together" in server.log()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        three = list(pool.map(lambda colour: predict(server, rows(colour), "colours"), ["red", "green", "blue"]))
+    assert [labels(one) for one in three] == [["red"], ["green"], ["blue"]]
+    assert metric(server, JOINED_RUNS) == 2
+    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
+    assert metric(server, JOINED_RUNS) == 2
+
+
+def test_waiting_requests_are_decoded_in_turns(start, tmp_path):
+    """Of eight images of 48 MB that wait for one batch, as many are decoded at once as there are processors: here one."""
+    server = start("--tensorflow_intra_op_parallelism=1", *batching(tmp_path, 8, 600))
+    wait_until_open(server)
+    before = peak_kib(server)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(predict, server, slow(1), "colours") for _ in range(8)]
+        assert [labels(one.result()) for one in answers] == [["red"]] * 8
+    assert metric(server, JOINED_RUNS) == 1
+    assert peak_kib(server) - before < 200 * 1024
 
 
 def test_narrow_image_takes_little_memory(start):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,19 @@ def test_stands_image_of_onnx_runtime_is_what_the_dockerfile_makes():
     copied = dict(reversed(line.split()[-2:]) for line in re.findall(r"^COPY .*$", text, re.MULTILINE))
     programs = {where: f"include/onnx_server/{name}" for where, name in copied.items() if where.startswith("/usr/local/bin/")}  # fmt: skip
     assert programs == ONNX_SERVER.programs
+
+
+@pytest.mark.parametrize(
+    ("base", "refusal"),
+    [
+        ("python:3.11-slim@sha256:0b23", ""),
+        ("python:3.11-slim", "BASE=python:3.11-slim has no digest. Next: name it as python:3.11-slim@sha256:…\n"),
+        ("python@sha256:", "BASE=python@sha256: has no digest. Next: name it as python:3.11-slim@sha256:…\n"),
+    ],
+)
+def test_dockerfile_refuses_a_base_without_a_digest(base, refusal):
+    """The first step of the build says so in one line."""
+    text = (PROJECT / "include" / "onnx_server" / "Dockerfile").read_text()
+    step = re.search(r"^RUN (.*)$", text, re.MULTILINE)[1]
+    done = subprocess.run(["sh", "-c", step], env={"BASE": base}, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, done.stderr) == (bool(refusal), refusal)

@@ -1,12 +1,18 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from rendering import arguments_of, rendered, rendered_once, server_of
 
+from onnx_server.bounded_rest import ALIVE
+from onnx_server.flags import ServerFlags
 from slipway.kubernetes import kustomize
 from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
 from slipway.serving.metrics import PAGE
+
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
@@ -61,6 +67,27 @@ def test_deployment_serves_without_a_gap(release, overlay_name):
     assert "--max_num_load_retries=0" in server_of(objects)["args"]
     assert server_of(objects)["resources"]["requests"].keys() == {"cpu", "memory"}
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
+def test_pod_lives_until_its_server_has_ended(release, overlay_name):
+    """preStop, and then all the time that ONNX Runtime's server takes to end, fit the grace period. `local` has the delay and 2 s."""
+    objects = rendered(replace(release, overlay=overlay_name))
+    drain_s = int(server_of(objects)["lifecycle"]["preStop"]["exec"]["command"][1])
+    flags = ServerFlags()
+    running_ms = 2000 if overlay_name == "local" else flags.shutdown_timeout_in_ms
+    end_s = drain_s + (flags.shutdown_delay_in_ms + running_ms) / 1000
+    assert end_s <= objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_liveness_probe_of_the_page_is_accepted(release, overlay):
+    """The patch in docs/runtimes.md gives the server a probe of the path that its program has, and nothing else."""
+    text = (PROJECT / "docs" / "runtimes.md").read_text().partition("## A liveness probe")[2]
+    overlay(yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0]))
+    objects = rendered(replace(release, overlay="mine", runtime="onnxruntime"))
+    probe = server_of(objects).pop("livenessProbe")
+    assert probe["httpGet"] == {"path": ALIVE.decode(), "port": "restapi"}
+    assert objects == rendered(replace(release, runtime="onnxruntime"))
 
 
 @pytest.mark.parametrize("overlay_name", [None, *overlay_names()])
