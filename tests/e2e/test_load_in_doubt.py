@@ -1,6 +1,7 @@
 """Loads through the scheduler: a load test that follows a release, and a load gate in doubt, on which a person decides."""
 
 import json
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,15 @@ def live(doubtful, airflow_api):
 
 
 def set_paused(airflow_api, *, is_paused):
-    """Whether the DAG of the load test starts by itself."""
-    airflow_api(f"/dags/load_test_{MODEL}?update_mask=is_paused", "PATCH", {"is_paused": is_paused})
+    """Whether the DAG of the load test starts by itself; Airflow may not know it yet."""
+
+    def is_set():
+        try:
+            return airflow_api(f"/dags/load_test_{MODEL}?update_mask=is_paused", "PATCH", {"is_paused": is_paused})
+        except urllib.error.HTTPError:
+            return None
+
+    until(is_set, f"Airflow knows load_test_{MODEL}")
 
 
 def test_a_load_test_follows_the_release(live, airflow_api, stand):
