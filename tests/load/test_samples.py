@@ -50,6 +50,12 @@ def test_no_latency_beside_an_error():
     assert found["by_protocol"]["rest"]["p95_ms"] is None
 
 
+def test_a_refusal_does_not_reach_the_rate():
+    """Only right answers count: a server that refuses everything is fast."""
+    found = figures(samples(6) + samples(6, ms=1, wrong="HTTP 503"))
+    assert (found["requests"], found["answered"], found["reached_per_s"]) == (12, 6, 1.0)
+
+
 @pytest.mark.parametrize(
     ("found", "holds"),
     [(samples(12), True), (samples(11), True), (samples(12, ms=101), False), (samples(10), False), ([], False)],

@@ -61,8 +61,8 @@ def steps_of(figures: JsonObject, at: str) -> list[JsonObject]:
 
 
 def _judge_rate(bounds: LoadBounds, steps: Sequence[JsonObject]) -> Verdict:
-    """Whether the rate was reached. A window's edges may cut off one request."""
-    reached = [(step["requests"] + 1) / step["seconds"] for step in steps]
+    """Whether the rate was reached, which only right answers count for. A window's edges may cut off one request."""
+    reached = [(step["answered"] + 1) / step["seconds"] for step in steps]
     average, _, upper = interval(reached)
     least = LEAST_SHARE * bounds.rate_per_s
     said = f"load: {mean(step['reached_per_s'] for step in steps):.3g}/s of {bounds.rate_per_s:g}/s reached"

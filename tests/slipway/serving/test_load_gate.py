@@ -16,7 +16,7 @@ def rounds(times_ms, *, at="release", reached=5.0, errors=None):
     """The steps of one server, a round for each p95."""
     return [
         {
-            "at": at, "round": number + 1, "sent": 50, "requests": round(reached * 8), "seconds": 8, "reached_per_s": reached,
+            "at": at, "round": number + 1, "sent": 50, "requests": 40, "answered": round(reached * 8), "seconds": 8, "reached_per_s": reached,
             "p95_ms": time_ms, "errors": errors or {},
         }
         for number, time_ms in enumerate(times_ms)
@@ -116,6 +116,13 @@ def test_what_was_lost_on_the_way_is_beside_the_missing_answers():
 def test_the_rate_must_be_reached(reached, outcome):
     """Answers that take longer than a user waits lower the rate. A window's edges may cut off one request."""
     assert judge(EVEN, reached=reached, bounds=LoadBounds(rate_per_s=5)).outcome == outcome
+
+
+def test_refusals_do_not_reach_the_rate():
+    """Forty requests a round were sent, as many as asked; two thirds of them were answered, and a third may be refused."""
+    bounds = LoadBounds(rate_per_s=5, max_errors=0.4)
+    verdict = judge(EVEN, reached=3.3, errors={"HTTP 503": 14}, bounds=bounds)
+    assert (verdict.outcome, verdict.reason) == ("fail", "load: 3.3/s of 5/s reached")
 
 
 def test_interval_of_students_t():

@@ -33,7 +33,7 @@ for at, target in (("release", request["target"]), ("beside", request["beside"])
     if target["grpc"]:
         urllib.request.urlopen(f"http://{target['grpc']}/{at}", timeout=20).read()
     p95 = P95[at]
-    steps += [{"at": at, "round": number + 1, "sent": 50, "requests": 40, "seconds": 8, "reached_per_s": 5.0, "p50_ms": 1,
+    steps += [{"at": at, "round": number + 1, "sent": 50, "requests": 40, "answered": 40, "seconds": 8, "reached_per_s": 5.0, "p50_ms": 1,
                "p95_ms": p95 + number % 2, "errors": {}} for number in range(request["plan"]["rounds"])]
 (out / "load.json").write_text(json.dumps({"steps": steps, "request": request}))
 (out / "load.png").write_text("picture")
