@@ -9,6 +9,7 @@ REQUEST.json:
    "beside": another target or null: needs "rounds" in the plan, in each of which every rate is asked of both, one after the other
    "objective": {"p95_ms": 200, "least_share": 0.95}, optional
    "grpc_share": 0.5, optional: of the users
+   "names": ["this release", "the release before"], optional: what the picture calls this test and that of --before
    "keep_s": 5}, optional: a user opens a new connection after so many seconds, so that pods that are added get requests too
 
 OUT, only after the test: load.json, load.png, report.html and locust_*.csv (Locust's own), samples.csv, request.json.
@@ -90,8 +91,9 @@ def run(request: Request, options: argparse.Namespace) -> dict[str, Any]:
         partial.mkdir()
         began = time.time()
         samples = run_locust(request, options, partial)
-        figures = describe(request, samples, began)
-        write(partial, request, figures, samples, before=options.before)
+        before = json.loads(options.before.read_text()) if options.before else None
+        figures = describe(request, samples, began, before)
+        write(partial, request, figures, samples, before)
         shutil.copyfile(options.request, partial / "request.json")
         partial.rename(options.out)
     return figures
@@ -187,8 +189,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def describe(request: Request, samples: list[Sample], began: float) -> dict[str, Any]:
-    """The figures of the test, as load.json has them."""
+def describe(request: Request, samples: list[Sample], began: float, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The figures of the test, as load.json has them; and which test is in the same picture."""
     steps = [
         step_figures(step, (one for one in samples if one.step == number), request.objective)
         for number, step in enumerate(request.steps)
@@ -200,6 +202,7 @@ def describe(request: Request, samples: list[Sample], began: float) -> dict[str,
         "address": request.target.rest or request.target.grpc,
         "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
         "beside": {"address": other[0].rest or other[0].grpc, "version": other[0].version} if other else None,
+        "before": {name: before[name] for name in ("version", "began")} if before else None,
         "questions": len(request.questions),
         "grpc_share": request.grpc_share,
         "keep_s": request.keep_s,
@@ -212,12 +215,11 @@ def describe(request: Request, samples: list[Sample], began: float) -> dict[str,
 
 
 def write(
-    folder: Path, request: Request, figures: dict[str, Any], samples: list[Sample], *, before: Path | None
+    folder: Path, request: Request, figures: dict[str, Any], samples: list[Sample], before: dict[str, Any] | None
 ) -> None:
     """Write the figures, the picture and every sample."""
     (folder / "load.json").write_text(json.dumps(figures, indent=1) + "\n")
-    others = [json.loads(before.read_text())] if before else []
-    draw(figures, others, folder / "load.png")
+    draw(figures, before, folder / "load.png", names=request.names)
     with (folder / "samples.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "began_s", "ms", "protocol", "wrong"])

@@ -1,4 +1,4 @@
-"""The picture of a load test: latency against rate or by round, another release's in the same picture."""
+"""The picture of a load test: latency against rate or by round, another test's in the same picture."""
 
 from __future__ import annotations
 
@@ -8,58 +8,88 @@ from typing import Any
 
 from load_request import PLACES
 
-SHADES = ("#1f6feb", "#9aa4b2")  # this release, the one before
+SHADES = ("#1f6feb", "#9aa4b2")  # this test, the other one
 ERROR = "#d1242f"
+FOOT = 0.02  # where crosses for errors are: just above the axis
 
 
-def draw(figures: dict[str, Any], others: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the figures: latency against rate, or, of a test in rounds, latency by round."""
+def draw(figures: dict[str, Any], before: dict[str, Any] | None, path: Path, *, names: Sequence[str]) -> None:
+    """Draw the figures, and those of another test. `names` say what the two are."""
     import matplotlib as mpl
 
     mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    picture = picture_of(figures, before, names)
+    picture.savefig(path, metadata={"Software": None})
+    plt.close(picture)
+
+
+def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Sequence[str]) -> Any:
+    """Latency against rate, or, of a test in rounds, latency by round."""
     from matplotlib import pyplot as plt
 
     picture, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
     if any(step["round"] for step in figures["steps"]):
         _draw_rounds(axes, figures)
     else:
-        _draw_rates(axes, [figures, *others])
+        _draw_rates(axes, [figures, *([before] if before else [])], names)
     if limit := figures["objective"]["p95_ms"]:
         axes.axhline(limit, color="#57606a", linewidth=1, linestyle=":", label=f"objective: p95 {limit:g} ms")
-    axes.set(ylabel="milliseconds", ylim=(0, None))
+    axes.set_ylabel("milliseconds")
     axes.set_title(f"{figures['model']} at {figures['address']}, {figures['began']}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     picture.tight_layout()
-    picture.savefig(path, metadata={"Software": None})
-    plt.close(picture)
+    return picture
 
 
-def _draw_rates(axes: Any, tests: Sequence[dict[str, Any]]) -> None:
-    """p50 and p95 of each step without errors against the rate that it reached; steps with errors are crosses."""
-    for shade, test in zip(SHADES, tests, strict=False):
-        steps = sorted(test["steps"], key=lambda step: step["reached_per_s"])
-        good = [step for step in steps if step["p95_ms"] is not None]
-        rates = [step["reached_per_s"] for step in good]
-        who = f"version {test['version']}"
-        axes.plot(rates, [step["p95_ms"] for step in good], "o-", color=shade, label=f"{who}, p95")
-        axes.plot(rates, [step["p50_ms"] for step in good], "o--", color=shade, alpha=0.6, label=f"{who}, p50")
-        bad = [step["reached_per_s"] for step in steps if step["errors"]]
-        axes.plot(bad, [0] * len(bad), "x", color=ERROR, markersize=9, label=f"{who}, errors" if bad else None)
-    axes.set(xlabel="requests a second (reached)", xlim=(0, None))
+def _draw_rates(axes: Any, tests: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """p50 and p95 against the rate that was reached: lines through the steps of constant rate, squares for closed loops.
+
+    A vertical line is where the objective ends. The scale is logarithmic: beyond that, latencies are a hundred times as large.
+    """
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    for shade, test, name in zip(SHADES, tests, names, strict=False):
+        who = f"{name}, version {test['version']}"
+        rates = [step for step in test["steps"] if step["kind"] == "rate"]
+        closed = [step for step in test["steps"] if step["kind"] == "closed"]
+        _draw_points(axes, rates, "p95_ms", "o-", color=shade, label=f"{who}: p95")
+        _draw_points(axes, rates, "p50_ms", "o--", color=shade, alpha=0.6, label=f"{who}: p50")
+        _draw_points(axes, closed, "p95_ms", "s", color=shade, fillstyle="none", label=f"{who}: p95 in closed loops")
+        bad = [step["reached_per_s"] for step in test["steps"] if step["errors"]]
+        _draw_errors(axes, bad, f"{who}: errors")
+        if best := test["holds_up_to_per_s"]:
+            axes.axvline(best, color=shade, linewidth=1, linestyle="-.", label=f"{who}: holds up to {best:g}/s")
+    axes.set(xlabel="requests a second (reached)", xlim=(0, None), yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+
+
+def _draw_points(axes: Any, steps: Sequence[dict[str, Any]], figure: str, form: str, **how: Any) -> None:
+    """A point for each step without errors."""
+    good = [step for step in steps if step[figure] is not None]
+    if good:
+        axes.plot([step["reached_per_s"] for step in good], [step[figure] for step in good], form, **how)
+
+
+def _draw_errors(axes: Any, places: Sequence[float], label: str) -> None:
+    """A cross at the foot of the picture for each step with errors."""
+    if places:
+        foot = axes.get_xaxis_transform()
+        axes.plot(places, [FOOT] * len(places), "x", color=ERROR, markersize=9, label=label, transform=foot)
 
 
 def _draw_rounds(axes: Any, figures: dict[str, Any]) -> None:
     """p95 of each round, of both targets; rounds with errors are crosses."""
-    for shade, at in zip(SHADES, PLACES, strict=True):
+    for shade, at, who in zip(SHADES, PLACES, ("this release", "the live release"), strict=True):
         steps = [step for step in figures["steps"] if step["at"] == at]
         good = [step for step in steps if step["p95_ms"] is not None]
-        said = "this release" if at == PLACES[0] else "the live release"
         if good:
             rounds = [step["round"] for step in good]
-            axes.plot(rounds, [step["p95_ms"] for step in good], "o-", color=shade, label=f"{said}, p95")
-        bad = [step["round"] for step in steps if step["errors"]]
-        axes.plot(bad, [0] * len(bad), "x", color=ERROR, markersize=9, label=f"{said}, errors" if bad else None)
+            axes.plot(rounds, [step["p95_ms"] for step in good], "o-", color=shade, label=f"{who}: p95")
+        _draw_errors(axes, [step["round"] for step in steps if step["errors"]], f"{who}: errors")
     rate = figures["steps"][0]["asked_per_s"]
-    axes.set(xlabel=f"round, at {rate:g} requests a second")
+    axes.set(xlabel=f"round, at {rate:g} requests a second", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)

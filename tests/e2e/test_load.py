@@ -40,8 +40,14 @@ def rounds_of(record, at):
     return [one for one in record["verdicts"]["preview_load"]["measured"]["load"]["rounds"] if one["at"] == at]
 
 
+def newest_file(story, release_id):
+    """The figures that were kept last with a release."""
+    kept = story.store.glob(f"loads/{MODEL}/{release_id}/*/load.json")
+    return max(kept, key=lambda file: file.stat().st_mtime)
+
+
 def test_1_a_first_release_bears_its_load(story):
-    """It is loaded alone, as there is nothing to compare it with; figures and picture are kept with it."""
+    """It is loaded alone, as there is nothing to compare it with; figures and picture are kept with it. Live, it is tested."""
     _, [record] = story.run()
     found = record["verdicts"]["preview_load"]
     assert (record["outcome"], found["outcome"]) == ("live", "pass")
@@ -52,6 +58,8 @@ def test_1_a_first_release_bears_its_load(story):
     [folder] = story.store.glob(f"loads/{MODEL}/{record['release_id']}/*")
     assert {file.name for file in folder.iterdir()} >= FILES
     assert plan_of(story.run()[0])[0] == "nothing"
+    story.run(f"load_test_{MODEL}")
+    assert json.loads(newest_file(story, record["release_id"]).read_text())["before"] is None
 
 
 def test_2_a_release_that_is_as_fast_goes_live(story):
@@ -69,16 +77,19 @@ def test_2_a_release_that_is_as_fast_goes_live(story):
 
 
 def test_3_the_live_release_is_tested_under_load(story):
-    """Over REST and gRPC, at each rate and in a closed loop; figures and picture are kept with the release."""
+    """Over REST and gRPC, at each rate and in a closed loop; figures and picture are kept with the release.
+
+    In the picture is the test of the release before, not what its gate measured.
+    """
     serving, before = story.live(), story.traces()
     log, records = story.run(f"load_test_{MODEL}")
     assert "load: the objective (no error) holds up to 4.2/s, with p95 " in log
-    newest = max(
-        story.store.glob(f"loads/{MODEL}/{serving['release']}/*/load.json"), key=lambda file: file.stat().st_mtime
-    )
+    newest = newest_file(story, serving["release"])
     figures = json.loads(newest.read_text())
     assert [step["name"] for step in figures["steps"]] == ["2/s", "4.2/s", "2 users"]
     assert figures["version"] == serving["version"]
+    first = min(story.records().values(), key=lambda record: record["opened"])
+    assert (figures["before"]["version"], first["version"] != serving["version"]) == (first["version"], True)
     assert all(set(step["by_protocol"]) == {"grpc", "rest"} for step in figures["steps"])
     assert {file.name for file in newest.parent.iterdir()} >= FILES
     after = story.traces()

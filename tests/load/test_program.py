@@ -155,6 +155,19 @@ def test_two_servers_are_asked_in_turns(command, server, tmp_path):
     assert set(Served.versions) == {"2", "3"}
 
 
+def test_another_test_is_in_the_same_picture(command, tmp_path):
+    """The figures say which one."""
+    file = tmp_path / "request.json"
+    plan = {"rates_per_s": [4], "closed_users": [], "step_s": 3, "settle_s": 1}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"plan": plan}))
+    figures = {"version": 2, "began": "2026-11-28T00:00:00+00:00", "steps": [], "holds_up_to_per_s": None}
+    (tmp_path / "before.json").write_text(json.dumps(figures))
+    done = run(command, "--before", tmp_path / "before.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out" / "load.json").read_text())["before"]
+    assert found == {"version": 2, "began": "2026-11-28T00:00:00+00:00"}
+
+
 def test_ends_early_after_so_many_requests(command, tmp_path):
     """The number of requests is bounded too: a fast server could fill the worker's memory with samples."""
     done = run(command, SLIPWAY_LOAD_REQUESTS="8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from slipway.errors import InputRefused, LoadTestFailed
+from slipway.errors import InputRefused, LoadTestFailed, StoreError
 from slipway.facts import LoadTarget, LoadTest
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import read_object
@@ -108,11 +108,27 @@ def _addresses(release: Release) -> tuple[str, str | None]:
 def _test_before(store: Store, proven: tuple[Record, ...], live: Record) -> str | None:
     """The URI of the newest test of the release before the live one that has any, for the same picture."""
     for record in proven:
-        if record["release_id"] != live["release_id"]:
-            tests = store.names(load_folder(live["model"], record["release_id"]))
-            if tests:
-                return store.uri_of(f"{load_folder(live['model'], record['release_id'])}/{tests[-1]}/{FIGURES}")
+        if record["release_id"] != live["release_id"] and (
+            found := _newest_test(store, live["model"], record["release_id"])
+        ):
+            return found
     return None
+
+
+def _newest_test(store: Store, model: str, release_id: str) -> str | None:
+    """The URI of the figures of a release's newest load test. What a gate measured through the API server is no such test."""
+    folder = load_folder(model, release_id)
+    began: dict[str, str] = {}
+    for run in store.names(folder):
+        key = f"{folder}/{run}/{FIGURES}"
+        try:
+            figures = store.read_json(key)
+        except StoreError as error:  # a picture without it is no reason to measure nothing
+            log.warning("choose: not in the picture: %s", error)
+            continue
+        if not any(step["round"] for step in figures["steps"]):
+            began[store.uri_of(key)] = figures["began"]
+    return max(began, key=began.__getitem__, default=None)
 
 
 def run_test(target: LoadTarget, *, python: str, started: Started) -> LoadTest:

@@ -147,15 +147,48 @@ def test_red_if_the_rate_does_not_hold(target, store):
     assert store.names(load_folder("digits-vit", "r2"))
 
 
-def test_the_release_before_is_in_the_picture(served, store, record_of, target):
-    """The newest test of another release that was proven live."""
+@pytest.fixture
+def tested(store, record_of):
+    """Two proven releases, r1 before r2; `tested(run, began, **more)` keeps the figures of a load test of r1."""
     write_record(store, record_of("first", release_id="r1"))
     write_record(store, record_of("second", minutes=1, release_id="r2"))
-    store.put_json({"version": 6}, f"{load_folder('digits-vit', 'r1')}/a/load.json")
+
+    def keep(run, began, *, number=0, **more):
+        figures = {"version": 6, "began": f"2026-11-{began}T00:00:00+00:00", "steps": [{"round": number}], **more}
+        return store.put_json(figures, f"{load_folder('digits-vit', 'r1')}/{run}/load.json")
+
+    return keep
+
+
+def test_the_release_before_is_in_the_picture(served, tested, target):
+    """The newest test of another release that was proven live."""
+    uri = tested("a", 28)
     before = target_of(served(load_test={})).before
-    assert before == store.uri_of("loads/digits-vit/r1/a/load.json")
+    assert before == uri
     found = run_test(replace(target, before=before), python=sys.executable, started=lambda _: None)
-    assert found.figures["before"] == {"version": 6}
+    assert found.figures["before"]["version"] == 6
+
+
+def test_the_newest_test_is_the_one_that_began_last(served, tested):
+    """Whatever the runs are called: those of a schedule come last by name."""
+    tested("scheduled__2026-11-01", 1)
+    newest = tested("asset_triggered__2026-11-28", 28)
+    assert target_of(served(load_test={})).before == newest
+
+
+def test_what_a_gate_measured_is_not_the_test_before(served, tested):
+    """It is kept beside the load tests, but its rounds went through the API server, half of them to another release."""
+    tested("scheduled__2026-11-29", 29, number=1)
+    assert target_of(served(load_test={})).before is None
+    test = tested("manual__2026-11-28", 28)
+    assert target_of(served(load_test={})).before == test
+
+
+def test_a_test_that_cannot_be_read_is_not_in_the_picture(served, tested, store, caplog):
+    """A run that was killed while it kept its files has no figures; the log names them."""
+    (Path(store.uri.removeprefix("file://")) / "loads/digits-vit/r1/killed").mkdir(parents=True)
+    assert target_of(served(load_test={})).before is None
+    assert "choose: not in the picture: " in caplog.text
 
 
 def test_unfinished_if_the_program_fails(target, tmp_path):

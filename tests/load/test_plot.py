@@ -1,0 +1,81 @@
+"""The picture of a load test, drawn in the load test's environment."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from load_request import NAMES
+
+LOADER = Path(__file__).parents[2] / "include" / "load"
+LEGEND = """
+import json, sys
+sys.path.append(sys.argv[1])
+import matplotlib
+matplotlib.use("Agg")
+from plot import picture_of
+[axes] = picture_of(*json.loads(sys.argv[2])).axes
+print(json.dumps([text.get_text() for text in axes.get_legend().get_texts()]))
+"""
+
+pytestmark = pytest.mark.model  # it needs an environment of its own
+
+
+def step(asked, p95=20.0, *, kind="rate", number=0, at="release", **errors):
+    """A step's figures."""
+    times = dict.fromkeys(("p50_ms", "p95_ms"), None if errors else p95)
+    return {"kind": kind, "at": at, "round": number, "asked_per_s": asked, "reached_per_s": asked, "errors": errors, **times}  # fmt: skip
+
+
+def figures_of(version, *steps, best=None):
+    """A test's figures."""
+    return {
+        "model": "vit", "version": version, "address": "http://a:1", "began": "2026-11-29", "objective": {"p95_ms": 100},
+        "steps": steps, "holds_up_to_per_s": best,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def legend(load_python):
+    """Draws a picture; what its legend says."""
+
+    def draw(figures, before=None, names=NAMES):
+        words = [load_python, "-c", LEGEND, LOADER, json.dumps([figures, before, names])]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return draw
+
+
+def test_the_legend_tells_the_two_releases_apart(legend):
+    """Also if both have the same version; and it says where the objective of each ends."""
+    steps = (step(5), step(10, HTTP=3), step(8, 40, kind="closed"))
+    assert legend(figures_of(3, *steps, best=5), figures_of(3, step(5), best=5)) == [
+        "this release, version 3: p95",
+        "this release, version 3: p50",
+        "this release, version 3: p95 in closed loops",
+        "this release, version 3: errors",
+        "this release, version 3: holds up to 5/s",
+        "the release before, version 3: p95",
+        "the release before, version 3: p50",
+        "the release before, version 3: holds up to 5/s",
+        "objective: p95 100 ms",
+    ]
+
+
+def test_the_request_may_name_the_two(legend):
+    """Where they are no releases of one model."""
+    shown = legend(figures_of(3, step(5)), figures_of(2, step(5)), ["2 threads", "1 thread"])
+    assert [text.partition(",")[0] for text in shown[:4]] == ["2 threads", "2 threads", "1 thread", "1 thread"]
+
+
+def test_rounds_are_drawn_one_after_the_other(legend):
+    """Of a preview, and of the live release beside it."""
+    steps = [step(5, number=1), step(5, number=1, at="beside"), step(5, number=2, HTTP=1), step(5, number=2, at="beside")]  # fmt: skip
+    assert legend(figures_of(3, *steps))[:3] == ["this release: p95", "this release: errors", "the live release: p95"]
+
+
+def test_nothing_was_measured(legend):
+    """There is a picture all the same."""
+    assert legend(figures_of(3, step(5, HTTP=1)))[0] == "this release, version 3: errors"
