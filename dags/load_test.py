@@ -24,7 +24,7 @@ DOC = """
 ask again as soon as they have an answer. It checks label, confidence and version of every answer. It keeps the figures, a picture
 and Locust's report with the release, in the artifact store below `loads/{model}/`.
 
-The load reaches whatever answers at the model's public address. It ends by itself after {seconds} seconds, and with its task.
+The load reaches whatever answers at the model's public address, or at the address that the form names. It ends by itself after {seconds} seconds, and with its task.
 """
 
 
@@ -36,7 +36,7 @@ def load_test_dag(model: str, settings: LoadSettings) -> DAG:
         description=f"How much load the live release of {model} bears.",
         doc_md=DOC.format(model=model, seconds=plan.steps * plan.step_s),
         schedule=_schedule(model, settings),
-        params=load_test_form(plan),
+        params=load_test_form(plan, settings.form_most_per_s),
         max_active_runs=1,
         default_args={"retries": 0},  # a second test would find a server that the first one has warmed
         tags=["slipway", "load test"],

@@ -9,7 +9,7 @@ REQUEST.json:
    "beside": another target or null: needs "rounds" in the plan, in each of which every rate is asked of both, one after the other
    "objective": {"p95_ms": 200, "least_share": 0.95}, optional
    "grpc_share": 0.5, optional: of the users
-   "names": ["this release", "the release before"], optional: what the picture calls this test and that of --before
+   "elsewhere": true, optional: the server is not the live release, whose test --before is
    "keep_s": 5}, optional: a user opens a new connection after so many seconds, so that pods that are added get requests too
 
 OUT, only after the test: load.json, load.png, report.html and locust_*.csv (Locust's own), samples.csv, request.json.
@@ -92,7 +92,7 @@ def run(request: Request, options: argparse.Namespace) -> dict[str, Any]:
         began = time.time()
         samples = run_locust(request, options, partial)
         before = json.loads(options.before.read_text()) if options.before else None
-        figures = describe(request, samples, began, before)
+        figures = describe(request, samples, began, before, workers=options.workers)
         write(partial, request, figures, samples, before)
         shutil.copyfile(options.request, partial / "request.json")
         partial.rename(options.out)
@@ -189,7 +189,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def describe(request: Request, samples: list[Sample], began: float, before: dict[str, Any] | None) -> dict[str, Any]:
+def describe(
+    request: Request, samples: list[Sample], began: float, before: dict[str, Any] | None, *, workers: int
+) -> dict[str, Any]:
     """The figures of the test, as load.json has them; and which test is in the same picture."""
     steps = [
         step_figures(step, (one for one in samples if one.step == number), request.objective)
@@ -202,6 +204,8 @@ def describe(request: Request, samples: list[Sample], began: float, before: dict
         "address": request.target.rest or request.target.grpc,
         "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
         "beside": {"address": other[0].rest or other[0].grpc, "version": other[0].version} if other else None,
+        "elsewhere": request.elsewhere,
+        "workers": max(1, workers),
         "before": {name: before[name] for name in ("version", "began")} if before else None,
         "questions": len(request.questions),
         "grpc_share": request.grpc_share,

@@ -40,7 +40,6 @@ class Target:
         return f"/v1/models/{self.model}/versions/{self.version}:predict"
 
 
-NAMES = ("this release", "the release before")
 PLACES = ("release", "beside")  # what figures call the targets
 
 
@@ -87,7 +86,12 @@ class Request:
     objective: Objective
     grpc_share: float  # of the users, 0 to 1
     keep_s: float | None  # how long a user keeps its connection; None: to the end
-    names: tuple[str, ...]  # what the picture calls this test, and another one in the same picture
+    elsewhere: bool  # whether the figures are those of another server than the release's
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the picture calls this test, and another one in the same picture."""
+        return ("this server", "the live release") if self.elsewhere else ("this release", "the release before")
 
     @property
     def target(self) -> Target:
@@ -160,7 +164,7 @@ def _request(given: dict[str, Any]) -> Request:
         objective=Objective(**given.get("objective", {})),
         grpc_share=share,
         keep_s=float(given["keep_s"]) if given.get("keep_s") is not None else None,
-        names=tuple(given.get("names", NAMES)),
+        elsewhere=bool(given.get("elsewhere", False)),
     )
 
 

@@ -262,18 +262,19 @@ class Teardown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadTarget:
-    """A live release that is tested under load."""
+    """A live release that is tested under load, or another server that must answer as it does."""
 
     model: str
     run_id: str
     release_id: str
-    version: int
-    rest: str  # a URL
+    version: int  # that must answer
+    rest: str | None  # a URL
     grpc: str | None  # host:port
     export: Export
     plan: LoadPlan
     store: str  # URI of the artifact store
-    before: str | None = None  # URI of the figures of the release before, for the same picture
+    before: str | None = None  # URI of another test's figures, for the same picture
+    elsewhere: bool = False  # another server, whose figures are not the release's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

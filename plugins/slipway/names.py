@@ -134,9 +134,14 @@ def version_folder(model: str, version: int) -> str:
     return f"{MODELS_FOLDER}/{model}/{version}"
 
 
+def model_path(model: str) -> str:
+    """A model's REST path, where its versions are listed."""
+    return f"/v1/models/{model}"
+
+
 def version_path(model: str, version: int) -> str:
     """A version's REST path."""
-    return f"/v1/models/{model}/versions/{version}"
+    return f"{model_path(model)}/versions/{version}"
 
 
 # --- the artifact store ---

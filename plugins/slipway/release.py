@@ -231,6 +231,7 @@ class LoadPlan:
     left_out_per_s: float | None = None  # the model file's least_per_s, if the form's rates do not have it
     images: str = "golden"  # or labelled, or a folder
     keep_s: int | None = None  # how long a user keeps its connection; None: to the end
+    workers: int = 1  # processes that send the requests
 
     @property
     def steps(self) -> int:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.exceptions import ParamValidationError
 
 from slipway.model.load_settings import LoadSettings
 
@@ -43,4 +44,13 @@ def test_an_empty_form_is_valid(dag_of):
     """It means what the model file says."""
     dag = dag_of()
     dag.params.validate()
-    assert {name: dag.params[name] for name in dag.params} == {"rates_per_s": None, "step_s": None}
+    assert {name: dag.params[name] for name in dag.params} == dict.fromkeys(("rates_per_s", "step_s", "rest", "grpc"))
+
+
+@pytest.mark.parametrize(("settings", "most"), [({"rates_per_s": [4, 8]}, 8), ({"most_per_s": 50}, 50)])
+def test_the_form_refuses_a_rate_above_the_model_files(dag_of, settings, most):
+    """Before a run starts."""
+    params = dag_of(**settings).params
+    params["rates_per_s"] = [most]
+    with pytest.raises(ParamValidationError, match="is greater than the maximum"):
+        params["rates_per_s"] = [most + 1]

@@ -40,6 +40,12 @@ def test_the_first_step_begins_before_it_is_measured(tmp_path):
     assert (request.keep_s, read(tmp_path, keep_s=5).keep_s) == (None, 5)
 
 
+def test_the_picture_names_both_tests(tmp_path):
+    """A server elsewhere is no release; what it is compared with is the live one."""
+    assert read(tmp_path).names == ("this release", "the release before")
+    assert read(tmp_path, elsewhere=True).names == ("this server", "the live release")
+
+
 def test_rounds_alternate(tmp_path):
     """Each round asks both targets, and begins with another one than the round before."""
     beside = GOOD["target"] | {"rest": "http://127.0.0.1:2", "version": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -11,8 +12,10 @@ from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile
 from slipway.model.served import overlay_names
 from slipway.release import LoadPlan
-from slipway.steps.settings import RefreshParams
+from slipway.steps.settings import LoadParams, RefreshParams
 
+GRPC_ADDRESS = r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
+REST_ADDRESS = f"https?://{GRPC_ADDRESS}"
 FROM_FILE = "as the model file says"
 
 
@@ -81,15 +84,15 @@ def teardown_form() -> dict[str, Param]:
     }
 
 
-def load_test_form(plan: LoadPlan) -> dict[str, Param]:
-    """The Params of a load-test DAG."""
+def load_test_form(plan: LoadPlan, most_per_s: float) -> dict[str, Param]:
+    """The Params of a load-test DAG. `most_per_s` is the largest rate that the model file allows."""
     return {
         "rates_per_s": Param(
             None,
             type=["null", "array"],
-            items={"type": "number", "exclusiveMinimum": 0, "maximum": 2000},
+            items={"type": "number", "exclusiveMinimum": 0, "maximum": most_per_s},
             title="Rates",
-            description=f"Requests a second, one step after another. Empty: {FROM_FILE} ({', '.join(f'{rate:g}' for rate in plan.rates_per_s)}).",
+            description=f"Requests a second, one step after another, at most {most_per_s:g}. Empty: {FROM_FILE} ({', '.join(f'{rate:g}' for rate in plan.rates_per_s)}).",
         ),
         "step_s": Param(
             None,
@@ -99,13 +102,31 @@ def load_test_form(plan: LoadPlan) -> dict[str, Param]:
             title="Seconds",
             description=f"How long each step takes. Empty: {FROM_FILE} ({plan.step_s}).",
         ),
+        "rest": Param(
+            None,
+            type=["null", "string"],
+            pattern=f"^{REST_ADDRESS}$",
+            title="REST address",
+            description="http://HOST:PORT of another server of this model, which must give the live release's answers. Empty, as the gRPC address: the live release is tested.",
+        ),
+        "grpc": Param(
+            None,
+            type=["null", "string"],
+            pattern=f"^{GRPC_ADDRESS}$",
+            title="gRPC address",
+            description="HOST:PORT of that other server. Empty: it is asked only over REST.",
+        ),
     }
 
 
-def read_load_test_form(params: dict[str, Any]) -> dict[str, Any]:
+def read_load_test_form(params: dict[str, Any]) -> LoadParams:
     """What the form says instead of the model file. Raises InputRefused."""
-    refuse_unknown_params(params, {"rates_per_s", "step_s"})
-    return {name: value for name, value in params.items() if value is not None}
+    refuse_unknown_params(params, {"rates_per_s", "step_s", "rest", "grpc"})
+    return LoadParams(
+        changes={name: params[name] for name in ("rates_per_s", "step_s") if params.get(name) is not None},
+        rest=_address(params, "rest", REST_ADDRESS, "http://HOST:PORT"),
+        grpc=_address(params, "grpc", GRPC_ADDRESS, "HOST:PORT"),
+    )
 
 
 def sweep_form() -> dict[str, Param]:
@@ -185,6 +206,13 @@ def _switch(params: dict[str, Any], name: str) -> bool:
     value = params.get(name, False)
     if not isinstance(value, bool):
         raise InputRefused(f"Param {name}: {value!r} is neither true nor false. Next: enter true or false")
+    return value
+
+
+def _address(params: dict[str, Any], name: str, pattern: str, form: str) -> str | None:
+    value = _text(params, name)
+    if value is not None and not re.fullmatch(pattern, value):
+        raise InputRefused(f"Param {name}: is not of the form {form}. Next: leave it empty, or enter it without a path")
     return value
 
 

@@ -49,6 +49,14 @@ class LoadSettings(Part):
         default=DEFAULT_PLAN.least_per_s,
         description="The rate, one of `rates_per_s`, at which the objective must hold; else the run is red. If left out, or if the form names rates without it: the test only measures.",
     )
+    most_per_s: Rate | None = Field(
+        default=None,
+        description="The largest rate that the form may name. If left out: the largest of `rates_per_s`.",
+    )
+    workers: Annotated[int, Field(ge=1, le=8)] = Field(
+        default=DEFAULT_PLAN.workers,
+        description="How many processes of the Airflow worker send the requests, for rates that one processor cannot send.",
+    )
     images: RelativePath = Field(
         default=DEFAULT_PLAN.images,
         description="Which images are sent: `golden` for the golden cases, `labelled` for `gate.quality.set`, or else a folder of images, relative to the model file.",
@@ -78,4 +86,11 @@ class LoadSettings(Part):
             raise ValueError("settle_s is not below step_s: nothing would be measured")
         if self.least_per_s is not None and self.least_per_s not in self.rates_per_s:
             raise ValueError("least_per_s is none of rates_per_s")
+        if self.most_per_s is not None and self.most_per_s < max(self.rates_per_s, default=0):
+            raise ValueError("most_per_s is below the largest of rates_per_s")
         return self
+
+    @property
+    def form_most_per_s(self) -> float:
+        """The largest rate that the form may name; 0 if it may name none."""
+        return self.most_per_s if self.most_per_s is not None else max(self.rates_per_s, default=0)

@@ -71,11 +71,12 @@ class GrpcClient:
     channel: Any
     pool: Any
 
-    def predict(self, case: GoldenCase, version: int) -> GrpcPrediction:
-        """One version's answer to a golden case. Raises grpc.RpcError."""
+    def predict(self, case: GoldenCase, version: int | None) -> GrpcPrediction:
+        """One version's answer to a golden case; None for the version that the server chooses. Raises grpc.RpcError."""
         request = self._message("tensorflow.serving.PredictRequest")()
         request.ParseFromString(base64.b64decode(case.grpc_request))
-        request.model_spec.version.value = version
+        if version is not None:
+            request.model_spec.version.value = version
         response_class = self._message("tensorflow.serving.PredictResponse")
         call = self.channel.unary_unary(
             PREDICT,
@@ -130,7 +131,9 @@ def requests_with_images(descriptors: bytes, grpc_request: str, images: Sequence
     return requests
 
 
-def send_grpc_request(address: str, descriptors: bytes, case: GoldenCase, version: int) -> GrpcPrediction | GrpcError:
+def send_grpc_request(
+    address: str, descriptors: bytes, case: GoldenCase, version: int | None
+) -> GrpcPrediction | GrpcError:
     """The answer to one gRPC request on a new connection; an error is returned, not raised."""
     import grpc
 

@@ -185,6 +185,15 @@ def judge_status(version: int, answer: Answer) -> Verdict:
     return Verdict.wait(f"version {version} is {state}")
 
 
+def largest_available(answer: Answer) -> int | None:
+    """The largest version that TF Serving reports as AVAILABLE (`GET /v1/models/NAME`); None if there is none."""
+    try:
+        states = load_json(answer.body)["model_version_status"]
+        return max((int(state["version"]) for state in states if state["state"] == "AVAILABLE"), default=None)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def judge_garbage(answer: Answer, *, marks: bool = False, live: bool = False) -> Verdict:
     """Whether the server refused garbage with 400, or labelled it as a bad image if the graph `marks` bad images.
 

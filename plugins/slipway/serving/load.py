@@ -50,7 +50,7 @@ class Server:
     """Where a model server is asked, and the version that must answer."""
 
     version: int
-    rest: str  # http://HOST:PORT
+    rest: str | None  # http://HOST:PORT; one of both may be missing
     grpc: str | None = None  # HOST:PORT
 
 
@@ -63,13 +63,17 @@ def render_load_request(
     descriptors: bytes,
     beside: Server | None = None,
     rounds: int = 0,
+    elsewhere: bool = False,
 ) -> JsonObject:
-    """What `include/load/load.py` reads. In rounds, it asks `server` and `beside` in turns."""
+    """What `include/load/load.py` reads. In rounds, it asks `server` and `beside` in turns.
+
+    `elsewhere`: the figures are not those of the release whose questions these are.
+    """
 
     def target(one: Server) -> JsonObject:
         return {
             "rest": one.rest,
-            "grpc": one.grpc if plan.grpc_share else None,
+            "grpc": one.grpc if plan.grpc_share or one.rest is None else None,
             "model": model,
             "version": one.version,
         }
@@ -99,6 +103,7 @@ def render_load_request(
         "objective": {"p95_ms": plan.p95_ms},
         "grpc_share": plan.grpc_share,
         "keep_s": plan.keep_s,
+        "elsewhere": elsewhere,
     }
 
 

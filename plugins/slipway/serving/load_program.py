@@ -30,16 +30,19 @@ def run_load_test(
     python: str,
     scratch: Path,
     started: Started,
+    workers: int = 1,
     before: Path | None = None,
     heard: Callable[[str], None] = lambda _: None,
 ) -> tuple[Path, JsonObject]:
     """Run the program and log its output. Returns its folder and its figures. Raises LoadTestUnfinished.
 
-    `heard` is called with each line at once.
+    Several `workers` are processes of their own, beside one that leads them. `heard` is called with each line at once.
     """
     file, out = scratch / "request.json", scratch / "load"
     file.write_text(json.dumps(request), encoding="utf-8")
     command = [python, str(LOADER), "--request", str(file), "--out", str(out)]
+    if workers > 1:
+        command += ["--workers", str(workers)]
     if before is not None:
         command += ["--before", str(before)]
     _run(command, scratch, started, heard)

@@ -185,6 +185,20 @@ def _connected_project(conn_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadParams:
+    """What a person entered in the form of a load test."""
+
+    changes: Mapping[str, object] = field(default_factory=dict)  # of the model file's `load_test`
+    rest: str | None = None  # http(s)://HOST:PORT of another server; without both: the live release
+    grpc: str | None = None  # its HOST:PORT
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another server is tested than the live release."""
+        return self.rest is not None or self.grpc is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshParams:
     """What a person entered in the form; None means the model file's value."""
 

@@ -3,10 +3,19 @@ import json
 import pytest
 from airflow.sdk import ParamsDict
 
-from slipway.dag.forms import FROM_FILE, read_refresh_form, read_rollback_form, refresh_form, rollback_form
+from slipway.dag.forms import (
+    FROM_FILE,
+    load_test_form,
+    read_load_test_form,
+    read_refresh_form,
+    read_rollback_form,
+    refresh_form,
+    rollback_form,
+)
 from slipway.errors import InputRefused
 from slipway.model.served import overlay_names, parse_model_file
-from slipway.steps.settings import RefreshParams
+from slipway.release import LoadPlan
+from slipway.steps.settings import LoadParams, RefreshParams
 
 HUB = parse_model_file(
     {
@@ -131,3 +140,35 @@ def test_rollback_form_refuses_an_invalid_release(value):
     form = ParamsDict(rollback_form())
     with pytest.raises(Exception, match="Invalid input for param release"):
         form["release"] = value
+
+
+def test_a_load_tests_form_is_read():
+    """Empty fields mean the model file's values, and the live release."""
+    assert read_load_test_form({"rates_per_s": None, "rest": None}) == LoadParams()
+    given = {"rates_per_s": [5], "step_s": None, "rest": "http://10.0.0.1:8501", "grpc": "[::1]:8500"}
+    read = LoadParams(changes={"rates_per_s": [5]}, rest="http://10.0.0.1:8501", grpc="[::1]:8500")
+    assert (read_load_test_form(given), read.elsewhere, LoadParams().elsewhere) == (read, True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rest", "10.0.0.1:8501"),
+        ("rest", "http://user:password@a:8501"),
+        ("rest", "http://a:8501/v1?x=y"),
+        ("rest", "file:///etc:1"),
+        ("rest", "http://a"),
+        ("rest", "http://a:1\n"),
+        ("grpc", "http://a:8500"),
+        ("grpc", "a"),
+    ],
+)
+def test_an_address_is_host_and_port(name, value):
+    """The form and the task refuse the same values; the message does not repeat a login."""
+    form = ParamsDict(load_test_form(LoadPlan(), 8))
+    with pytest.raises(InputRefused, match=rf"^Param {name}: is not of the form ") as refused:
+        read_load_test_form({name: value})
+    assert "password" not in str(refused.value)
+    if not value.endswith("\n"):
+        with pytest.raises(Exception, match=f"Invalid input for param {name}"):
+            form[name] = value

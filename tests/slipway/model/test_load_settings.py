@@ -26,6 +26,9 @@ def test_all_has_a_default():
         ({"rates_per_s": [0]}, "greater than 0"),
         ({"closed_users": [0]}, "greater than or equal to 1"),
         ({"keep_s": 0}, "greater than or equal to 1"),
+        ({"workers": 0}, "greater than or equal to 1"),
+        ({"workers": 9}, "less than or equal to 8"),
+        ({"most_per_s": 7}, "most_per_s is below the largest of rates_per_s"),
     ],
 )
 def test_refused(given, said):

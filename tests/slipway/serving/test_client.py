@@ -93,6 +93,13 @@ def test_grpc_answer_names_its_version(grpc_server, grpc_case):
     assert [seen.version for seen in server.seen] == [7]
 
 
+def test_without_a_version_the_server_chooses(grpc_server, grpc_case):
+    """The request names none; the answer names the one that the server prefers."""
+    server = grpc_server(("3", 0.95, 12))
+    assert send_grpc_request(server.address, DESCRIPTORS, grpc_case, None).version == 12
+    assert [seen.version for seen in server.seen] == [0]
+
+
 def test_each_grpc_request_uses_a_new_connection(grpc_server, grpc_case):
     """By default, channels of one process share connections; these do not, so that a load balancer can choose again."""
     from concurrent.futures import ThreadPoolExecutor

@@ -59,6 +59,15 @@ def test_the_request_has_what_the_program_reads():
     assert (asked["objective"], base64.b64decode(asked["descriptors"])) == ({"p95_ms": 100}, b"d")
 
 
+def test_a_server_with_grpc_alone_is_asked_over_grpc():
+    """Whatever share the model file asks for."""
+    from dataclasses import replace
+
+    plan, server = replace(PLAN, grpc_share=0), Server(version=3, rest=None, grpc="a:1")
+    asked = render_load_request(plan, questions_of_cases([CASE]), model="vit", server=server, descriptors=b"d")
+    assert (asked["target"]["rest"], asked["target"]["grpc"]) == (None, "a:1")
+
+
 def test_passes_if_the_objective_holds_at_the_rate_that_is_asked():
     """The reason says what the release bears."""
     most = step(kind="closed", rate=None, reached=9.5, p95=420.0)

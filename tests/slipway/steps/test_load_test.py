@@ -2,14 +2,15 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from grpc_serving import DESCRIPTORS, request_of
 
 from slipway.errors import InputRefused, LoadTestFailed, LoadTestUnfinished
-from slipway.facts import LoadTarget
+from slipway.facts import LoadTarget, to_dict
 from slipway.model.load_settings import LoadSettings
 from slipway.names import load_folder
 from slipway.records.record import write_record
@@ -17,7 +18,7 @@ from slipway.release import LoadPlan
 from slipway.serving import load_program
 from slipway.steps import load_test
 from slipway.steps.load_test import choose_load_target, plan_of, run_test
-from slipway.steps.settings import Settings
+from slipway.steps.settings import LoadParams, Settings
 
 SERVICE = {
     "metadata": {"name": "tfs-server"},
@@ -34,6 +35,7 @@ out.mkdir()
 step = {"kind": "rate", "asked_per_s": 2, "users": 4, "reached_per_s": 2, "p95_ms": 10, "errors": {}}
 before = json.loads(Path(words["--before"]).read_text()) if "--before" in words else None
 figures = {"steps": [step], "holds_up_to_per_s": 2, "objective": request["objective"], "request": request, "before": before}
+figures["workers"] = words.get("--workers")
 (out / "load.json").write_text(json.dumps(figures))
 (out / "load.png").write_text("picture")
 print("step 1 of 1")
@@ -65,7 +67,7 @@ def served(monkeypatch, tmp_path, store, connected, http_server, installation): 
 
 def target_of(settings, **changes):
     """The target of a load test."""
-    return choose_load_target("digits-vit", settings, changes, run_id="test")
+    return choose_load_target("digits-vit", settings, LoadParams(**changes), run_id="test")
 
 
 def test_the_live_release_is_tested_at_its_address(served, store, record_of):
@@ -102,6 +104,24 @@ def test_the_form_changes_the_plan():
 
 
 @pytest.mark.parametrize(
+    ("file", "rates", "most"),
+    [
+        ({"rates_per_s": [4, 8]}, [9], 8),
+        ({"rates_per_s": [8], "most_per_s": 20}, [21], 20),
+        ({"rates_per_s": []}, [1], 0),
+    ],
+    ids=["the largest rate", "more than that", "no rate"],
+)
+def test_the_model_file_bounds_the_forms_rates(file, rates, most):
+    """Whoever triggers the DAG cannot send the live release more than the model file's author has thought of."""
+    settings = LoadSettings(**file)
+    with pytest.raises(InputRefused, match=rf"^Param rates_per_s: {rates[0]}/s is more than .*, {most}/s\. Next: "):
+        plan_of(settings, {"rates_per_s": rates})
+    if most:
+        assert plan_of(settings, {"rates_per_s": [most]}).rates_per_s == (most,)
+
+
+@pytest.mark.parametrize(
     ("rates", "least", "left_out"), [([4, 8], 4, None), ([5, 6], None, 4), ([], None, 4), (None, 4, None)]
 )
 def test_the_model_files_least_rate_counts_if_it_is_among_the_forms(rates, least, left_out):
@@ -116,8 +136,6 @@ def target(export, store, case, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     monkeypatch.setattr(load_program, "LOADER", program)
-    from dataclasses import asdict
-
     golden = store.put_json({"cases": [asdict(case)]}, "golden.json")
     (tmp_path / "descriptors").write_bytes(b"d")
     descriptors = store.put_file(tmp_path / "descriptors", "descriptors.bin")
@@ -136,6 +154,17 @@ def test_the_figures_are_kept_with_the_release(target, store, caplog):
     assert found.said == "load: the objective (no error) holds up to 2/s, with p95 10 ms"
     assert f"{found.said}; kept at" in caplog.text
     assert found.figures["request"]["questions"][0]["labels"] == ["3"]
+
+
+def test_several_processes_send_the_requests(target):
+    """As many as the model file says; one needs no other that leads it."""
+    found = [
+        run_test(
+            replace(target, plan=replace(target.plan, workers=workers)), python=sys.executable, started=lambda _: None
+        )
+        for workers in (1, 2)
+    ]
+    assert [one.figures["workers"] for one in found] == [None, "2"]
 
 
 def test_red_if_the_rate_does_not_hold(target, store):
@@ -191,6 +220,57 @@ def test_a_test_that_cannot_be_read_is_not_in_the_picture(served, tested, store,
     assert "choose: not in the picture: " in caplog.text
 
 
+def versions(*states):
+    """TF Serving's list of a model's versions."""
+    return json.dumps({"model_version_status": [{"version": one, "state": state} for one, state in states]})
+
+
+def test_the_form_may_name_another_server(served, tested, http_server, store):
+    """Its version is the largest one that it has ready. In the picture is the live release's own test."""
+    server = http_server((200, versions(("7", "AVAILABLE"), ("12", "AVAILABLE"), ("13", "LOADING"))))
+    live = store.put_json(
+        {"began": "2026-11-27T00:00:00+00:00", "steps": []}, f"{load_folder('digits-vit', 'r2')}/a/load.json"
+    )
+    tested("before", 28)
+    target = target_of(served(load_test={}), rest=server.url)
+    assert (target.rest, target.grpc, target.version, target.elsewhere) == (server.url, None, 12, True)
+    assert (target.release_id, target.before) == ("r2", live)
+    assert [seen.path for seen in server.seen] == ["/v1/models/digits-vit"]
+
+
+def test_over_grpc_alone_an_answer_names_the_version(  # noqa: PLR0917 - fixtures
+    served, record_of, store, export, case, grpc_server
+):
+    """A golden request without a version, which the server answers with the one that it prefers."""
+    server = grpc_server(("3", 0.95, 12))
+    golden = store.put_json({"cases": [asdict(replace(case, grpc_request=request_of("digits-vit")))]}, "golden.json")
+    descriptors = store.uri_of("descriptors.bin")
+    Path(descriptors.removeprefix("file://")).write_bytes(DESCRIPTORS)
+    kept = replace(export, golden_uri=golden, descriptors_uri=descriptors)
+    write_record(store, record_of("good") | {"export": to_dict(kept)})
+    target = target_of(served(load_test={}), grpc=server.address)
+    assert (target.rest, target.grpc, target.version) == (None, server.address, 12)
+
+
+@pytest.mark.parametrize("answer", [(404, "{}"), (200, "hello"), (200, versions(("7", "END")))])
+def test_refused_if_the_other_server_serves_no_version(served, record_of, store, http_server, answer):
+    """The line names its address and where to look."""
+    write_record(store, record_of("good"))
+    server = http_server(answer)
+    with pytest.raises(
+        InputRefused, match=rf"^Param rest: {server.url}: no version of digits-vit is AVAILABLE .*Next: "
+    ):
+        target_of(served(load_test={}), rest=server.url)
+
+
+def test_another_servers_test_is_not_the_releases(served, tested, target):
+    """Its figures are kept with the release whose questions it was asked, and are marked."""
+    found = run_test(replace(target, elsewhere=True), python=sys.executable, started=lambda _: None)
+    assert found.figures["request"]["elsewhere"] is True
+    tested("other", 29, elsewhere=True)
+    assert target_of(served(load_test={})).before is None
+
+
 def test_unfinished_if_the_program_fails(target, tmp_path):
     """The program's last line is the reason; nothing is kept."""
     (tmp_path / "program.py").write_text("import sys; print('the server is gone'); sys.exit(1)")
@@ -215,6 +295,31 @@ def test_images_of_a_folder_are_asked_like_the_golden_cases(target, tmp_path, mo
     [question] = found.figures["request"]["questions"]
     assert (question["name"], question["labels"], question["grpc_request"]) == ("a.png", [], "grpc YQ==")
     assert json.loads(question["rest_body"])["instances"] == ["YQ=="]
+
+
+def test_images_of_the_labelled_set_are_asked(target, served, tmp_path, monkeypatch):
+    """All of `gate.quality.set`, each without a promised answer: its label is what a person says, not what the model answers."""
+    monkeypatch.setattr(load_test, "requests_with_images", lambda _, __, images: [f"grpc {image}" for image in images])
+    for label in ("3", "8"):
+        (tmp_path / "served" / "set" / label).mkdir(parents=True)
+        (tmp_path / "served" / "set" / label / "a.png").write_bytes(label.encode())
+    golden = [{"name": "three", "image": "three.png", "label": "3"}]
+    served(gate={"golden": golden, "quality": {"set": "set", "min_top1": 0.5}})
+    plan = replace(target.plan, images="labelled")
+    found = run_test(replace(target, plan=plan), python=sys.executable, started=lambda _: None)
+    asked = [(one["name"], one["labels"], one["grpc_request"]) for one in found.figures["request"]["questions"]]
+    assert asked == [("3/a.png", [], "grpc Mw=="), ("8/a.png", [], "grpc OA==")]
+
+
+def test_refused_if_there_is_no_labelled_set(target, served, store):
+    """The line names both fields; nothing is sent."""
+    served()
+    plan = replace(target.plan, images="labelled")
+    with pytest.raises(
+        InputRefused, match=r"digits-vit\.yaml: load_test\.images: labelled needs gate\.quality\. Next: "
+    ):
+        run_test(replace(target, plan=plan), python=sys.executable, started=lambda _: None)
+    assert store.names(load_folder("digits-vit", "r2")) == []
 
 
 def test_the_programs_place():

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ChooseLoadOperator(StageOperator):
-    """Finds the live release, its address, and what the model file asks of it under load."""
+    """Finds the live release, its address or the form's, and what the model file asks of it under load."""
 
     ui_color = BLUE
 
@@ -35,13 +35,14 @@ class ChooseLoadOperator(StageOperator):
         from slipway.steps.load_test import choose_load_target
         from slipway.steps.settings import read_settings
 
-        changes = read_load_test_form(dict(run.context["params"]))
-        target = choose_load_target(self.model, read_settings(), changes, run_id=run.run_id)
+        params = read_load_test_form(dict(run.context["params"]))
+        target = choose_load_target(self.model, read_settings(), params, run_id=run.run_id)
         log.info(
-            "choose: release %s, version %s, at %s and %s; %d steps of %d s",
+            "choose: %s %s, version %s, at %s and %s; %d steps of %d s",
+            "another server, with the questions of release" if target.elsewhere else "release",
             target.release_id,
             target.version,
-            target.rest,
+            target.rest or "no REST address",
             target.grpc or "no gRPC address",
             target.plan.steps,
             target.plan.step_s,
