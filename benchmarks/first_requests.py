@@ -106,17 +106,17 @@ def rows_of(exports: Mapping[str, Path]) -> Iterator[tuple[str, str, Callable[[S
     yield "REST, four images, bad images marked", "mark", four, ()
 
 
-def export(folder: Path, way: str) -> Path:
-    """Export digits-vit with this setting of on_bad_image."""
+def export(folder: Path, way: str, checkpoint: Path | None = None) -> Path:
+    """Export digits-vit with this setting of on_bad_image; another checkpoint of it if one is named."""
     source = PROJECT / "include" / "served" / MODEL
     request, out = folder / f"{way}.json", folder / way
     golden = [
         {"name": name, "image": str(source / "golden" / f"{name}.png"), "label": label, "min_confidence": 0.5}
         for name, label in GOLDEN.items()
     ]
-    checkpoint = {"kind": "folder", "path": str(source / "checkpoint")}
+    kept = {"kind": "folder", "path": str(checkpoint or source / "checkpoint")}
     settings = {"on_bad_image": way}
-    request.write_text(json.dumps({"model": MODEL, "source": checkpoint, "golden": golden, "settings": settings}))
+    request.write_text(json.dumps({"model": MODEL, "source": kept, "golden": golden, "settings": settings}))
     program = PROJECT / "include" / "model" / "export.py"
     subprocess.run([python_of("model"), program, "--request", request, "--out", out], check=True)
     return out
@@ -138,13 +138,13 @@ def base_arguments() -> list[str]:
 
 
 @contextmanager
-def served(exported: Path, *flags: str, enter: Sequence[str] = ()) -> Iterator[Server]:
-    """Run the stand-in with this export until the block ends; it is AVAILABLE when the block begins.
+def served(exported: Path, *flags: str, enter: Sequence[str] = (), version: int = 1) -> Iterator[Server]:
+    """Run the stand-in with this export, as this version, until the block ends; it is AVAILABLE when the block begins.
 
     `enter` is a command that goes before the server's and becomes it.
     """
     with tempfile.TemporaryDirectory() as base:
-        shutil.copytree(exported / "savedmodel", Path(base) / "1")
+        shutil.copytree(exported / "savedmodel", Path(base) / str(version))
         rest, grpc_port = free_port(), free_port()
         program = PROJECT / "local" / "serving" / "tensorflow_model_server.py"
         command = [

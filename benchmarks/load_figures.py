@@ -1,7 +1,8 @@
-"""Load digits-vit and write figures and picture into docs/load.md: `make load-figures`.
+"""Load two releases of digits-vit and write figures and picture into docs/load.md: `make load-figures`.
 
-digits-vit is exported, and the stand-in serves it as a process on this machine, once with one thread and once with two. Both are loaded
-by include/load/load.py, first at rising rates, then in closed loops; the first test is "the release before" in the picture.
+The stand-in serves each as a process on this machine: first digits-vit as it is, then a wider one, which gives the same answers more
+slowly. Both are loaded by include/load/load.py, at rates that rise until the objective has ended, then in closed loops. The first is
+"the release before" in the picture.
 With --rest (and --grpc) nothing is served here: a server elsewhere is loaded, such as a real TensorFlow Serving, and the page is not
 changed; it must serve this machine's export of digits-vit as --version.
 """
@@ -20,13 +21,18 @@ from typing import Any
 from benchmarks.first_requests import GOLDEN, MODEL, Server, export, python_of, served
 from benchmarks.own_stand import PROJECT
 from benchmarks.refresh_times import machine, place
+from benchmarks.wider import widen
 
 PAGE, PICTURE = PROJECT / "docs" / "load.md", PROJECT / "docs" / "load.png"
 BEGIN = "<!-- written by `make load-figures`, which replaces all text between these marks -->"
 END = "<!-- end -->"
-PLAN = {"rates_per_s": [5, 10, 20, 40, 80], "closed_users": [1, 4, 8], "step_s": 20, "settle_s": 5}
+PLAN = {"rates_per_s": [25, 50, 100, 200, 300, 400, 500], "closed_users": [1, 8], "step_s": 12, "settle_s": 5}
 P95_MS = 100
-THREADS = (1, 2)
+UNITS = {1: 192, 2: 8192}  # intermediate units in each layer of each version; the first is digits-vit as shipped
+THREADS = (
+    "--tensorflow_inter_op_parallelism=1",
+    "--tensorflow_intra_op_parallelism=1",
+)  # the other processor sends the load
 
 
 def main(words: Sequence[str]) -> int:
@@ -39,20 +45,20 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        exported = export(folder, "refuse")
+        exported = export_version(folder, 1)
         if options.rest or options.grpc:
             target = {"rest": options.rest, "grpc": options.grpc, "model": MODEL, "version": options.version}
             load(exported, target, options.out or Path("load-figures"))
             return 0
         found: list[tuple[str, dict[str, Any]]] = []
         before: Path | None = None
-        for threads in THREADS:
-            flags = (f"--tensorflow_inter_op_parallelism={threads}", f"--tensorflow_intra_op_parallelism={threads}")
-            with served(exported, *flags) as server:
-                out = folder / f"threads-{threads}"
-                load(exported, target_of(server), out, before=before)
+        for version in UNITS:
+            exported = exported if version == 1 else export_version(folder, version)
+            with served(exported, *THREADS, version=version) as server:
+                out = folder / f"version-{version}"
+                load(exported, target_of(server, version), out, before=before)
             before = out / "load.json"
-            found.append((f"{threads} thread{'s' if threads > 1 else ''}", json.loads(before.read_text())))
+            found.append((f"version {version}", json.loads(before.read_text())))
         shutil.copy(out / "load.png", PICTURE)
         if options.out:
             shutil.copytree(out, options.out)
@@ -60,21 +66,31 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def export_version(folder: Path, version: int) -> Path:
+    """Export digits-vit with this version's number of intermediate units."""
+    own = folder / str(version)
+    checkpoint = own / "checkpoint"
+    shutil.copytree(PROJECT / "include" / "served" / MODEL / "checkpoint", checkpoint)
+    if version > 1:  # the first is as it is shipped
+        widen(checkpoint, UNITS[version])
+    return export(own, "refuse", checkpoint)
+
+
 def load(
-    exported: Path, target: dict[str, Any], out: Path, *, before: Path | None = None, plan: dict[str, Any] = PLAN
+    exported: Path, target: dict[str, Any], out: Path, *, before: Path | None = None, plan: dict[str, Any] | None = None
 ) -> None:
-    """Run the load test; all output goes to the terminal."""
+    """Run the load test, by default with PLAN; all output goes to the terminal."""
     request = exported.parent / f"{out.name}.json"
-    request.write_text(json.dumps({**load_request(exported, target), "plan": plan}))
+    request.write_text(json.dumps({**load_request(exported, target), "plan": plan or PLAN}))
     program = str(PROJECT / "include" / "load" / "load.py")
     command = [str(python_of("load")), program, "--request", str(request), "--out", str(out)]
     subprocess.run([*command, *(("--before", str(before)) if before else ())], check=True)
 
 
-def target_of(server: Server) -> dict[str, Any]:
+def target_of(server: Server, version: int = 1) -> dict[str, Any]:
     """A server on this machine, as the load test's program reads it."""
     return {
-        "rest": f"http://127.0.0.1:{server.rest}", "grpc": f"127.0.0.1:{server.grpc}", "model": MODEL, "version": 1,
+        "rest": f"http://127.0.0.1:{server.rest}", "grpc": f"127.0.0.1:{server.grpc}", "model": MODEL, "version": version,
     }  # fmt: skip
 
 
@@ -107,9 +123,9 @@ def render(found: Sequence[tuple[str, dict[str, Any]]], where: str) -> str:
     best = [f"with {name} up to {figures['holds_up_to_per_s'] or 0:g}/s" for name, figures in found]
     held = f"The objective (no error, p95 at most {P95_MS} ms) held {', '.join(best)}."
     return (
-        f"The stand-in, not TensorFlow Serving, served digits-vit as a process on {where}; the load came from the same machine.\n\n"
-        + "\n".join(rows)
-        + f"\n\n{held}"
+        f"The stand-in, not TensorFlow Serving, served two versions of digits-vit as processes with one thread on {where}; the load came from "
+        f"the same machine. Version 2 gives the same answers more slowly: its layers have {UNITS[2]} intermediate units, those of version 1 have "
+        f"{UNITS[1]}.\n\n" + "\n".join(rows) + f"\n\n{held}"
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from test_story import Story, nudge, plan_of
 from trial_project import remove_images
-from wider import widen
+
+from benchmarks.wider import widen
 
 MODEL = "loaded"
 LOAD = {"rate_per_s": 6, "max_slowdown": 1.0, "grpc_share": 0.5, "rounds": 10, "step_s": 5, "settle_s": 1}
