@@ -100,7 +100,20 @@ def test_3_the_live_release_is_tested_under_load(story):
     }
 
 
-def test_4_a_heavier_model_is_stopped(story):
+def test_4_another_address_is_tested(story):
+    """The form's, over gRPC alone; here it is the live release's, whose own test is in the same picture. The figures are marked."""
+    serving = story.live()
+    service = json.loads(story.kubectl("get", f"service/{story.deployment}", "-o", "json"))
+    address = service["status"]["loadBalancer"]["ingress"][0]["ip"]
+    story.run(f"load_test_{MODEL}", grpc=f"{address}:8500", rates_per_s=[3])
+    figures = json.loads(newest_file(story, serving["release"]).read_text())
+    assert (figures["elsewhere"], figures["address"]) == (True, f"{address}:8500")
+    assert figures["version"] == figures["before"]["version"] == serving["version"]
+    assert [step["name"] for step in figures["steps"]] == ["3/s", "2 users"]
+    assert all(set(step["by_protocol"]) == {"grpc"} for step in figures["steps"])
+
+
+def test_5_a_heavier_model_is_stopped(story):
     """It gives the same answers, several times as slowly. Nothing live changes, and the release counts as bad."""
     serving = story.live()
     widen(story.checkpoint, 196608)
