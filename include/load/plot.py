@@ -9,7 +9,6 @@ from typing import Any
 from load_request import PLACES
 
 SHADES = ("#1f6feb", "#9aa4b2")  # this test, the other one
-ERROR = "#d1242f"
 FOOT = 0.02  # where crosses for errors are: just above the axis
 
 
@@ -29,7 +28,7 @@ def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Se
     """Latency against rate, or, of a test in rounds, latency by round."""
     from matplotlib import pyplot as plt
 
-    picture, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
+    picture, axes = plt.subplots(figsize=(11, 4.5), dpi=120)
     if any(step["round"] for step in figures["steps"]):
         _draw_rounds(axes, figures)
     else:
@@ -39,7 +38,7 @@ def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Se
     axes.set_ylabel("milliseconds")
     axes.set_title(f"{figures['model']} at {figures['address']}, {figures['began']}", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))  # beside the curves
     picture.tight_layout()
     return picture
 
@@ -59,7 +58,7 @@ def _draw_rates(axes: Any, tests: Sequence[dict[str, Any]], names: Sequence[str]
         _draw_points(axes, rates, "p50_ms", "o--", color=shade, alpha=0.6, label=f"{who}: p50")
         _draw_points(axes, closed, "p95_ms", "s", color=shade, fillstyle="none", label=f"{who}: p95 in closed loops")
         bad = [step["reached_per_s"] for step in test["steps"] if step["errors"]]
-        _draw_errors(axes, bad, f"{who}: errors")
+        _draw_errors(axes, bad, color=shade, label=f"{who}: errors")
         if best := test["holds_up_to_per_s"]:
             axes.axvline(best, color=shade, linewidth=1, linestyle="-.", label=f"{who}: holds up to {best:g}/s")
     axes.set(xlabel="requests a second (reached)", xlim=(0, None), yscale="log")
@@ -74,11 +73,11 @@ def _draw_points(axes: Any, steps: Sequence[dict[str, Any]], figure: str, form: 
         axes.plot([step["reached_per_s"] for step in good], [step[figure] for step in good], form, **how)
 
 
-def _draw_errors(axes: Any, places: Sequence[float], label: str) -> None:
+def _draw_errors(axes: Any, places: Sequence[float], **how: Any) -> None:
     """A cross at the foot of the picture for each step with errors."""
     if places:
         foot = axes.get_xaxis_transform()
-        axes.plot(places, [FOOT] * len(places), "x", color=ERROR, markersize=9, label=label, transform=foot)
+        axes.plot(places, [FOOT] * len(places), "x", markersize=9, transform=foot, **how)
 
 
 def _draw_rounds(axes: Any, figures: dict[str, Any]) -> None:
@@ -89,7 +88,8 @@ def _draw_rounds(axes: Any, figures: dict[str, Any]) -> None:
         if good:
             rounds = [step["round"] for step in good]
             axes.plot(rounds, [step["p95_ms"] for step in good], "o-", color=shade, label=f"{who}: p95")
-        _draw_errors(axes, [step["round"] for step in steps if step["errors"]], f"{who}: errors")
+        bad = [step["round"] for step in steps if step["errors"]]
+        _draw_errors(axes, bad, color=shade, label=f"{who}: errors")
     rate = figures["steps"][0]["asked_per_s"]
     axes.set(xlabel=f"round, at {rate:g} requests a second", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
