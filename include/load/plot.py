@@ -44,7 +44,7 @@ def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Se
 
 
 def _draw_rates(axes: Any, tests: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """p50 and p95 against the rate that was reached: lines through the steps of constant rate, squares for closed loops.
+    """p50 and p95: lines against the rates that were asked, squares at the rates that closed loops reached.
 
     A vertical line is where the objective ends. The scale is logarithmic: beyond that, latencies are a hundred times as large.
     """
@@ -57,20 +57,25 @@ def _draw_rates(axes: Any, tests: Sequence[dict[str, Any]], names: Sequence[str]
         _draw_points(axes, rates, "p95_ms", "o-", color=shade, label=f"{who}: p95")
         _draw_points(axes, rates, "p50_ms", "o--", color=shade, alpha=0.6, label=f"{who}: p50")
         _draw_points(axes, closed, "p95_ms", "s", color=shade, fillstyle="none", label=f"{who}: p95 in closed loops")
-        bad = [step["reached_per_s"] for step in test["steps"] if step["errors"]]
+        bad = [_rate_of(step) for step in test["steps"] if step["errors"]]
         _draw_errors(axes, bad, color=shade, label=f"{who}: errors")
         if best := test["holds_up_to_per_s"]:
             axes.axvline(best, color=shade, linewidth=1, linestyle="-.", label=f"{who}: holds up to {best:g}/s")
-    axes.set(xlabel="requests a second (reached)", xlim=(0, None), yscale="log")
+    axes.set(xlabel="requests a second (asked; in closed loops reached)", xlim=(0, None), yscale="log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
+
+
+def _rate_of(step: dict[str, Any]) -> float:
+    """The rate that was asked; of a closed loop, which asks none, the one that was reached."""
+    return float(step["asked_per_s"] or step["reached_per_s"])
 
 
 def _draw_points(axes: Any, steps: Sequence[dict[str, Any]], figure: str, form: str, **how: Any) -> None:
     """A point for each step without errors."""
     good = [step for step in steps if step[figure] is not None]
     if good:
-        axes.plot([step["reached_per_s"] for step in good], [step[figure] for step in good], form, **how)
+        axes.plot([_rate_of(step) for step in good], [step[figure] for step in good], form, **how)
 
 
 def _draw_errors(axes: Any, places: Sequence[float], **how: Any) -> None:
