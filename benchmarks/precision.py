@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.own_stand import PROJECT
 from benchmarks.refresh_times import machine, place
-from benchmarks.runtime_models import HEAD_SCALE
+from benchmarks.runtime_models import DRAW, HEAD_SCALE
 
 PAGE = PROJECT / "docs" / "runtimes.md"
 BEGIN, END = (
@@ -35,18 +35,6 @@ WAYS: dict[str, dict[str, str]] = {  # by what the table says: the settings
     "int8, dynamic": {"precision": "int8"},
     "int8, static": {"precision": "int8", "calibration": "labelled"},
 }
-DRAW = """
-import base64, io, json, sys
-from train_digits import load_digits
-_, held_out = load_digits()
-images = []
-for number, (image, label) in enumerate(zip(held_out.images, held_out.labels)):
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    data = base64.urlsafe_b64encode(out.getvalue()).decode()
-    images.append({"name": f"{label}/{number:03}.png", "label": str(label), "data": data})
-json.dump({"images": images}, sys.stdout)
-"""
 MAKE_VIT_BASE = """
 import sys, torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
