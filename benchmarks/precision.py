@@ -1,11 +1,13 @@
 """Measure what each `export.precision` costs and changes: `make onnx-precision`.
 
-digits-vit is exported in each precision by the second exporter, with the held-out digits as its labelled set; a ViT-B/16 with random weights,
-whose answers mean nothing, shows the sizes of a large model. Each file is then loaded by the server's own code, in a process of its own with
+digits-vit is exported in each precision by the second exporter, with the held-out digits as its labelled set; a ViT-B/16 with random weights
+shows the sizes and differences of a large model. Its last layer is scaled, so that its answers differ between images as a trained one's do. Each file is then loaded by the server's own code, in a process of its own with
 one thread. The figures go into docs/runtimes.md.
 """
 
 import json
+import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from typing import Any
 
 from benchmarks.own_stand import PROJECT
 from benchmarks.refresh_times import machine, place
+from benchmarks.runtime_models import DRAW, HEAD_SCALE
 
 PAGE = PROJECT / "docs" / "runtimes.md"
 BEGIN, END = (
@@ -32,25 +35,18 @@ WAYS: dict[str, dict[str, str]] = {  # by what the table says: the settings
     "int8, dynamic": {"precision": "int8"},
     "int8, static": {"precision": "int8", "calibration": "labelled"},
 }
-DRAW = """
-import base64, io, json, sys
-from train_digits import load_digits
-_, held_out = load_digits()
-images = []
-for number, (image, label) in enumerate(zip(held_out.images, held_out.labels)):
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    data = base64.urlsafe_b64encode(out.getvalue()).decode()
-    images.append({"name": f"{label}/{number:03}.png", "label": str(label), "data": data})
-json.dump({"images": images}, sys.stdout)
-"""
 MAKE_VIT_BASE = """
 import sys, torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 torch.manual_seed(7)
-ViTForImageClassification(ViTConfig(num_labels=1000)).save_pretrained(sys.argv[1])
+model = ViTForImageClassification(ViTConfig(num_labels=1000))
+with torch.no_grad():
+    model.classifier.weight.mul_(float(sys.argv[2]))
+model.save_pretrained(sys.argv[1])
 ViTImageProcessor().save_pretrained(sys.argv[1])
 """
+BROKEN = 65  # the exporter's status if the model is further from 🤗 than its bound
+APART = re.compile(r"([\d.]+|nan) apart")
 LOAD = """
 import json, sys, time
 from pathlib import Path
@@ -73,6 +69,15 @@ json.dump({"resident_mb": resident / 1000, "cpu_ms": sorted(times)[len(times) //
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A model whose export in one precision is refused, and how far its worst image is from 🤗."""
+
+    model: str
+    way: str
+    difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """A model in one precision: its file, the export's card, and what loading it takes."""
 
@@ -84,33 +89,48 @@ class Row:
     cpu_ms: float  # of one image, at one thread
 
 
+class ModelRefused(Exception):
+    """The exporter refuses a model, because it is beyond its bound. Its line says how far."""
+
+
 def python(environment: str, *words: str, path: Sequence[str] = ()) -> str:
-    """Run the interpreter of one of `local`'s environments. Returns its standard output; exits with its output if it fails."""
+    """Run the interpreter of one of `local`'s environments. Returns its standard output.
+
+    Raises ModelRefused if it is the exporter and refuses the model; exits with its output if it fails otherwise.
+    """
     built = subprocess.check_output([sys.executable, "-m", "local", "env", environment], cwd=PROJECT, text=True)
     command = [f"{built.splitlines()[-1]}/bin/python", *words]
     quiet = {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**quiet, "PYTHONPATH": ":".join(path)}
     )
+    if done.returncode == BROKEN and APART.search(done.stderr):
+        raise ModelRefused(done.stderr)
     if done.returncode != 0:
         raise SystemExit(f"{command}: {done.stdout}{done.stderr}")
     return done.stdout
 
 
-def measure(model: str, checkpoint: Path, ways: Sequence[str], labelled: Path, scratch: Path) -> list[Row]:
-    """Export a model in each of these ways, and load each export."""
+def measure(model: str, checkpoint: Path, ways: Sequence[str], labelled: Path, scratch: Path) -> list[Row | Refused]:
+    """Export a model in each of these ways, and load each export that is not refused."""
     golden = [
         {"name": name, "image": str(SERVED / "golden" / f"{name}.png"), "label": label, "min_confidence": 0.8}
         for name, label in (GOLDEN if model == "digits-vit" else {}).items()
     ]
-    source, rows = {"kind": "folder", "path": str(checkpoint)}, []
+    source = {"kind": "folder", "path": str(checkpoint)}
+    rows: list[Row | Refused] = []
     for way in ways:
         out, request = scratch / f"{model}-{way}".replace(", ", "-"), scratch / "request.json"
         given = {"labelled": str(labelled)} if "int8" in way else {}
         request.write_text(
             json.dumps({"model": model, "source": source, "golden": golden, "settings": WAYS[way], **given})
         )
-        python("onnx", str(EXPORTER), "--request", str(request), "--out", str(out))
+        try:
+            python("onnx", str(EXPORTER), "--request", str(request), "--out", str(out))
+        except ModelRefused as refused:
+            rows.append(refusal(model, way, str(refused)))
+            print(render_row(rows[-1]), flush=True)
+            continue
         loaded = json.loads(python("onnx", "-c", LOAD, str(out / "model"), path=[str(PROJECT / "include/onnx_server")]))
         card = json.loads((out / "card" / "card.json").read_text(encoding="utf-8"))
         rows.append(
@@ -120,9 +140,15 @@ def measure(model: str, checkpoint: Path, ways: Sequence[str], labelled: Path, s
     return rows
 
 
-def render(rows: Sequence[Row], where: str) -> str:
+def refusal(model: str, way: str, said: str) -> Refused:
+    """What the exporter's line says of a model that it refuses."""
+    found = APART.search(said)
+    return Refused(model=model, way=way, difference=float(found[1]) if found else math.nan)
+
+
+def render(rows: Sequence[Row | Refused], where: str) -> str:
     """The table."""
-    versions = rows[0].card["toolchain"]
+    versions = next(row.card["toolchain"] for row in rows if isinstance(row, Row))
     head = [
         "model",
         "precision",
@@ -137,7 +163,8 @@ def render(rows: Sequence[Row], where: str) -> str:
         f"On {where}, ONNX Runtime {versions['onnxruntime']}. Resident is what loading the file and one answer add to a process; CPU time is that",
         "of one image at one thread, without decoding. Differences of float32 and float16_weights are those of probabilities from 🤗's, on the",
         "golden and built-in images; those of int8 are of the confidence in float32, on the held-out digits that it was not calibrated with.",
-        "ViT-B/16 has random weights, so its answers mean nothing.",
+        f"ViT-B/16 has random weights and a last layer that is multiplied by {HEAD_SCALE}, so that its answers differ between images; its labels mean",
+        "nothing. A row that says refused has no export: the figure is that of its worst image.",
         "",
         f"| {' | '.join(head)} |",
         f"| --- | --- |{' ---: |' * (len(head) - 2)}",
@@ -145,8 +172,10 @@ def render(rows: Sequence[Row], where: str) -> str:
     ])  # fmt: skip
 
 
-def render_row(row: Row) -> str:
+def render_row(row: Row | Refused) -> str:
     """A line of the table."""
+    if isinstance(row, Refused):
+        return f"| {row.model} | `{row.way}` | - | - | - | {row.difference:.5f}, refused | - | - |"
     int8, parity = row.card.get("int8"), row.card["parity"]
     found = ["-", "-", "-"]
     if row.model == "digits-vit" and int8:
@@ -167,7 +196,7 @@ def main() -> int:
         held_out.write_text(python("model", "-c", DRAW, path=[str(PROJECT / "include/model")]), encoding="utf-8")
         few.write_text(json.dumps({"images": json.loads(held_out.read_text(encoding="utf-8"))["images"][:FEW]}))
         rows = measure("digits-vit", SERVED / "checkpoint", list(WAYS), held_out, scratch)
-        python("onnx", "-c", MAKE_VIT_BASE, str(scratch / "vit-base"))
+        python("onnx", "-c", MAKE_VIT_BASE, str(scratch / "vit-base"), str(HEAD_SCALE))
         rows += measure("vit-b-16", scratch / "vit-base", list(WAYS)[:3], few, scratch)
     PAGE.write_text(place(PAGE.read_text(encoding="utf-8"), render(rows, machine()), BEGIN, END), encoding="utf-8")
     return 0

@@ -47,6 +47,7 @@ from benchmarks.runtime_models import (
     Model,
     digits,
     exported,
+    int8_of,
     python_of,
     vit_b16,
 )
@@ -215,6 +216,7 @@ def measure(model: Model, folder: Path, rounds: int, *, with_openvino: bool) -> 
         for name, kind in RUNTIMES.items()
         if with_openvino or kind.environment != "openvino"
     }
+    int8 = int8_of(model, folder)  # before minutes of measuring
     contents = {STAND_IN: folders[TENSORFLOW_GRAPH], ONNX_SERVER: folders[ONNX_FLOAT32]}
     cores = len(os.sched_getaffinity(0))
     in_process, rates = [], {}
@@ -235,6 +237,7 @@ def measure(model: Model, folder: Path, rounds: int, *, with_openvino: bool) -> 
     return Figures(
         model=model.name, gflop=products_gflop(model.config, len(model.config["id2label"])), threads=cores,
         in_process=tuple(in_process), gflop_per_s=rates, served=tuple(served), footprints=tuple(footprints), file_mb=sizes,
+        int8=int8,
     )  # fmt: skip
 
 

@@ -132,6 +132,8 @@ def _parity(parity: dict[str, Any] | None) -> list[str]:
         for found, images in ((parity, "images (golden and built-in)"), (parity["cmyk"], "CMYK images"))
         if found["images"]
     ]
+    if parity["skipped"]:
+        lines.append(f"{parity['skipped']} more images are not compared, because 🤗's own processor refuses them.")
     rows = ((kind, f"{levels:g}") for kind, levels in parity["levels_by_kind"].items())
     return [*lines, "", *_table(("kind of file", "largest difference of a pixel, in levels"), rows)]
 

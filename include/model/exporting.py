@@ -35,6 +35,7 @@ from golden import (
 )
 from labelled import choose_calibration, classify, compare_answers, read_labelled
 from process import MIB, end_with_stdin, exit_status, limit
+from processor import output_size
 from reproducible import fix_hash_seed
 from request import Archive, Folder, Request, Settings, read_request
 from sandbox import Sandbox, shut_in
@@ -148,13 +149,27 @@ def check_sandbox(request: Request, opened: Path, sandbox: Sandbox) -> None:
 
 
 def export_checkpoint(folder: Path, saved: Path, settings: Settings, toolchain: Toolchain) -> Checkpoint:
-    """Load a checkpoint and save what is served. Returns it with how its graph was made."""
+    """Load a checkpoint and save what is served. Returns it with how its graph was made.
+
+    From then on, its `prepare` raises PromiseBroken if 🤗's processor gives another size than the steps that were read from it.
+    """
     with step("loading the checkpoint"):
         checkpoint = toolchain.load_checkpoint(folder)
     with step(f"saving the {toolchain.content}"):
         graph = toolchain.save(checkpoint, saved, settings)
     print(f"the model's graph: {graph}", flush=True)
-    return replace(checkpoint, graph=graph)
+    size = output_size(toolchain.reader(checkpoint, settings).steps)
+    return replace(checkpoint, graph=graph, prepare=lambda pixels: of_size(size, checkpoint.prepare(pixels)))
+
+
+def of_size(size: tuple[int, int], prepared: Any) -> Any:
+    """What 🤗's processor gave for an image, (1, 3, height, width). Raises PromiseBroken if height and width are not these."""
+    if prepared.shape != (1, 3, *size):
+        raise PromiseBroken(
+            f"preprocessor_config.json: 🤗's own processor gives arrays of {prepared.shape}, and the steps that are read from its settings "
+            f"{(1, 3, *size)}. Next: report it with the checkpoint."
+        )
+    return prepared
 
 
 def reduce_to_int8(
@@ -210,22 +225,27 @@ def warm_up(request: Request, saved: Path, toolchain: Toolchain) -> None:
 
 def prove_parity(request: Request, checkpoint: Checkpoint, graph: Served, toolchain: Toolchain) -> dict[str, Any]:
     """Compare the written graph with 🤗 on the golden images and the built-in set. Returns the figures; raises PromiseBroken."""
-    from parity import compare, judge_parity, summary
+    from parity import compare, judge_count, judge_parity, summary
     from sample_images import SampleImage, built_in, within
 
     golden = [SampleImage("golden", case.name, read_image(case)) for case in request.golden]
     limits = {"max_file_bytes": request.settings.max_file_bytes, "max_side": request.settings.max_side}
     others = within(built_in(), **limits)
-    with step(f"comparing with 🤗 on {len(golden)} golden and {len(others)} other images"):
-        found = compare(checkpoint, toolchain.reader(checkpoint, request.settings), graph, [*golden, *others])
-    if not found:  # the model's limits refuse every image
+    if not golden and not others:
         raise ExportRefused(
             "settings: no image is small enough for the comparison with 🤗. Next: raise max_side or max_file_bytes."
         )
-    figures = summary(found)
+    with step(f"comparing with 🤗 on {len(golden)} golden and {len(others)} other images"):
+        reader = toolchain.reader(checkpoint, request.settings)
+        found, skipped = compare(checkpoint, reader, graph, [*golden, *others])
+    for image in skipped:
+        print(f"parity: not compared, because 🤗's own processor refuses it: {image}", flush=True)
+    if problem := judge_count(len(found), skipped):
+        raise ExportRefused(f"{problem}. Next: use the checkpoint's own preprocessor_config.json.")
+    figures = summary(found, skipped)
     print(
-        f"parity: {figures['labels_equal']} of {figures['images']} labels equal, probabilities at most "
-        f"{figures['largest_difference']:.5f} apart, pixels at most {figures['largest_levels']:g} levels",
+        f"parity: {len(found)} images compared, {len(skipped)} not; {figures['labels_equal']} of {figures['images']} labels equal, "
+        f"probabilities at most {figures['largest_difference']:.5f} apart, pixels at most {figures['largest_levels']:g} levels",
         flush=True,
     )
     if problem := judge_parity(found):

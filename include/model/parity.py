@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from golden import Answer, reference_probabilities
+from process import plain_line
 from processor import FlipChannels, Normalise, Rescale, Step
 from reference_pixels import upright_pixels
 from sample_images import SampleImage
@@ -33,6 +33,7 @@ BOUNDS = Bounds(levels=1, difference=1e-3)
 # One level before the resize; bicubic and Lanczos sharpen and turned it into three. How far that moves a probability
 # depends on the model: an untrained DeiT's moved by 0.43. So any difference is allowed, but it must be a number.
 CMYK_BOUNDS = Bounds(levels=4, difference=1)
+SHOWN = 200  # characters of an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,30 @@ class Comparison:
         return tuple(math.inf if math.isnan(value) else value for value in (self.difference, self.levels))
 
 
-def compare(checkpoint: Checkpoint, reader: Reader, graph: Served, images: Iterable[SampleImage]) -> list[Comparison]:
-    """Compare graph and 🤗 on every image that 🤗 itself can prepare."""
-    level, found = one_level(reader.steps), []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """An image that cannot be compared, because 🤗's own processor raises an error for it."""
+
+    kind: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        """The image as messages show it."""
+        return f"{self.kind} {self.name!r} ({self.why})"
+
+
+def compare(
+    checkpoint: Checkpoint, reader: Reader, graph: Served, images: Iterable[SampleImage]
+) -> tuple[list[Comparison], list[Skipped]]:
+    """Compare graph and 🤗 on every image that 🤗 itself can prepare. Returns also the images that it cannot."""
+    level, found, skipped = one_level(reader.steps), [], []
     for image in images:
-        with contextlib.suppress(NoReference):
+        try:
             found.append(_compare(checkpoint, graph, image, reader, level))
-    return found
+        except NoReference as error:
+            skipped.append(Skipped(kind=image.kind, name=image.name, why=plain_line(str(error))[:SHOWN]))
+    return found, skipped
 
 
 def _compare(checkpoint: Checkpoint, graph: Served, image: SampleImage, reader: Reader, level: Any) -> Comparison:
@@ -115,6 +133,16 @@ def one_level(steps: Sequence[Step]) -> Any:
     return level[:, None, None]
 
 
+def judge_count(compared: int, skipped: Sequence[Skipped]) -> str | None:
+    """What is wrong with the number of images that were compared; None if they are at least half."""
+    if compared >= len(skipped):
+        return None
+    return (
+        f"parity: only {compared} of {compared + len(skipped)} images are compared; 🤗's own processor refuses the others, "
+        f"such as {skipped[0]}"
+    )
+
+
 def judge_parity(comparisons: Sequence[Comparison]) -> str | None:
     """What is wrong with the worst image; None if all are within their bounds."""
     mislabelled = [one for one in comparisons if one.graph.label != one.reference.label and not one.tie]
@@ -129,7 +157,7 @@ def judge_parity(comparisons: Sequence[Comparison]) -> str | None:
     )
 
 
-def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def summary(comparisons: Sequence[Comparison], skipped: Sequence[Skipped] = ()) -> dict[str, Any]:
     """The figures of a set, rounded so that every run gives the same ones; CMYK images are counted separately."""
     kinds = {}
     for one in comparisons:
@@ -138,6 +166,7 @@ def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         **_figures([one for one in comparisons if not one.cmyk]),
         "levels_by_kind": {kind: round(levels, 2) for kind, levels in sorted(kinds.items())},
         "cmyk": _figures([one for one in comparisons if one.cmyk]),
+        "skipped": len(skipped),
     }
 
 

@@ -162,12 +162,7 @@ def _plan(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
     if processor == "TimmWrapperImageProcessor":
         return _timm(config["data_config"])
     kind = processor.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
-    if kind not in SQUARE | WITH_SHORTEST_EDGE | OWN:
-        why = f": {ELSEWHERE[kind]}" if kind in ELSEWHERE else ""
-        raise ExportRefused(
-            f"preprocessor_config.json: the image processor {processor} is not supported{why}. "
-            f"Next: use a checkpoint with one of these image processors: {', '.join(sorted(SQUARE | WITH_SHORTEST_EDGE | OWN))}."
-        )
+    _refuse_other_processors(processor, kind, config)
     steps: list[Step] = []
     if kind == "Perceiver":  # it crops before it resizes
         steps += _perceiver_crop(config)
@@ -193,6 +188,20 @@ def _plan(processor: str, config: dict[str, Any]) -> tuple[Step, ...]:
             "different sizes cannot share a batch. Next: use a checkpoint whose processor outputs one size."
         )
     return tuple(steps)
+
+
+def _refuse_other_processors(processor: str, kind: str, config: dict[str, Any]) -> None:
+    if kind not in SQUARE | WITH_SHORTEST_EDGE | OWN:
+        why = f": {ELSEWHERE[kind]}" if kind in ELSEWHERE else ""
+        raise ExportRefused(
+            f"preprocessor_config.json: the image processor {processor} is not supported{why}. "
+            f"Next: use a checkpoint with one of these image processors: {', '.join(sorted(SQUARE | WITH_SHORTEST_EDGE | OWN))}."
+        )
+    if config.get("do_pad"):
+        raise ExportRefused(
+            "preprocessor_config.json: do_pad is not supported: it adds a border to the prepared image. "
+            "Next: use a checkpoint whose processor does not pad."
+        )
 
 
 def _timm(data: dict[str, Any]) -> tuple[Step, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 from export import TensorFlow
 from exporting import export_checkpoint
 from golden import web_safe
-from parity import compare, judge_parity, one_level, summary
+from parity import compare, judge_count, judge_parity, one_level, summary
 from reference_pixels import is_cmyk, prepare, upright_pixels
 from reproducible import fix_hash_seed
 from request import Settings
@@ -115,10 +115,10 @@ def measure_digits(images: Sequence[SampleImage], scratch: Path) -> tuple[dict[s
     toolchain, saved = TensorFlow(), scratch / "digits-vit"
     checkpoint = export_checkpoint(SERVED / "checkpoint", saved, Settings(), toolchain)
     graph = ExportedGraph(saved)
-    found = compare(checkpoint, toolchain.reader(checkpoint, Settings()), graph, images)
-    if problem := judge_parity(found):
+    found, skipped = compare(checkpoint, toolchain.reader(checkpoint, Settings()), graph, images)
+    if problem := judge_count(len(found), skipped) or judge_parity(found):
         raise SystemExit(problem)
-    return summary(found), graph
+    return summary(found, skipped), graph
 
 
 def render_signatures(graph: ExportedGraph) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from errors import ExportRefused
 from export_onnx import OnnxRuntime
 from exporting import export_checkpoint, packages
 from family_checkpoints import FAMILIES, colourful, make_checkpoint, processor_settings
-from parity import compare, judge_parity, one_level, summary
+from parity import Comparison, compare, judge_count, judge_parity, one_level, summary
 from process import plain_line
 from reference_pixels import upright_pixels
 from request import Settings
@@ -31,6 +31,8 @@ END = "<!-- end of make onnx-families -->"
 SIDE = 224  # of the processors' images
 HALF = 0.5  # of a level; less is the order of arithmetic
 SHOWN = 160  # characters of a reason
+ANSWERS = 2  # different labels that 🤗 must give: a model that gives one label for all images proves little
+HEAD = "| family | processor | largest difference of a probability | of a pixel, in levels | labels equal | different labels |"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,11 @@ class Outcome:
     answers: int = 0  # how many labels 🤗 gave
     figures: dict[str, Any] | None = None
     why: str = ""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the exported model gives 🤗's answers."""
+        return self.figures is not None and not self.why
 
 
 def try_family(model_type: str, folder: Path, images: list[SampleImage], toolchain: OnnxRuntime) -> Outcome:
@@ -60,15 +67,57 @@ def try_family(model_type: str, folder: Path, images: list[SampleImage], toolcha
     except ExportRefused as refused:
         return Outcome(model_type=model_type, processor=named, why=first_line(refused))
     graph, reader = toolchain.open(folder / "model"), toolchain.reader(checkpoint, settings)
-    found = compare(checkpoint, reader, graph, images)
-    answers = {one.reference.label for one in found}
+    try:
+        found, skipped = compare(checkpoint, reader, graph, images)
+    except ExportRefused as refused:
+        return Outcome(model_type=model_type, processor=named, why=first_line(refused))
     return Outcome(
         model_type=model_type,
         processor=named,
-        answers=len(answers),
-        figures=summary(found),
-        why=first_line(judge_parity(found) or ""),
+        answers=len({one.reference.label for one in found}),
+        figures=summary(found, skipped),
+        why=first_line(judge_count(len(found), skipped) or judge_parity(found) or judge_labels(found) or ""),
     )
+
+
+def judge_labels(found: Sequence[Comparison]) -> str | None:
+    """Why the labels prove nothing; None if all are equal, and 🤗 gives several different ones."""
+    other = sum(one.graph.label != one.reference.label for one in found)
+    if other:
+        return f"{other} of {len(found)} images have another label than 🤗's"
+    answers = len({one.reference.label for one in found})
+    return (
+        None
+        if answers >= ANSWERS
+        else f"🤗's labels for all images are {answers} different: the model tells no images apart"
+    )
+
+
+def judge_list(known: Iterable[str], all_of_them: Iterable[str]) -> str | None:
+    """Which families this program does not try, or 🤗 no longer has; None if the two lists are equal."""
+    ours, theirs = set(known), set(all_of_them)
+    said = {"has not": sorted(theirs - ours), "has too many": sorted(ours - theirs)}
+    if not any(said.values()):
+        return None
+    shown = "; ".join(f"it {what} {', '.join(names)}" for what, names in said.items() if names)
+    return f"family_checkpoints.FAMILIES is not 🤗's AutoModelForImageClassification: {shown}. Next: add them there, or remove them."
+
+
+def judge_again(outcomes: Iterable[Outcome], before: Collection[str]) -> str | None:
+    """Which families the page's table has as exported and are not now; None if there are none."""
+    lost = [one for one in outcomes if not one.is_proven and one.model_type in before]
+    if not lost:
+        return None
+    shown = "; ".join(f"{one.model_type}: {one.why}" for one in lost)
+    return f"{len(lost)} families of the page's table are no longer exported ({shown}). Next: mend them, or delete their rows."
+
+
+def exported_before(page: str) -> set[str]:
+    """The families that the page's table has as exported."""
+    _, _, after = page.partition(BEGIN)
+    table = after.partition(END)[0].partition(HEAD)[2].partition("\n\n")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    return set(rows[1:])  # without the line below the head
 
 
 def first_line(said: object) -> str:
@@ -130,14 +179,14 @@ def render(
     outcomes: list[Outcome], processors: dict[str, dict[str, tuple[float, float]]], versions: dict[str, str]
 ) -> str:
     """The text between the marks."""
-    exported = [one for one in outcomes if one.figures and not one.why]
+    exported = [one for one in outcomes if one.is_proven]
     lines = [
         f"On {', '.join(f'{name} {version}' for name, version in versions.items())}. Each model is tiny and has random weights, spread so that",
         "its answers differ between images. The pixels and probabilities of the exported model, as the server computes them, are compared",
-        f"with 🤗's own processor and PyTorch model on {exported[0].figures['images'] if exported and exported[0].figures else 0} image files.",
-        f"{len(exported)} of {len(outcomes)} families are exported.",
+        "with 🤗's own processor and PyTorch model, on all image files that 🤗's processor takes. A family counts as exported if each label is",
+        f"🤗's, and 🤗 gives at least {ANSWERS} different ones. {len(exported)} of {len(outcomes)} families are exported.",
         "",
-        "| family | processor | largest difference of a probability | of a pixel, in levels | labels equal | different labels |",
+        HEAD,
         "| --- | --- | --- | --- | --- | --- |",
         *(row(one) for one in exported),
         "",
@@ -193,7 +242,7 @@ def outcomes(names: Iterable[str], toolchain: OnnxRuntime) -> Iterator[Outcome]:
 
 
 def main() -> int:
-    """Try every family and write the page. Status 1 if a family that was exported differs from 🤗."""
+    """Try every family and write the page. Status 1, and no page, if 🤗 has other families or the page's table has more."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, help="a Markdown page")
     parser.add_argument("--only", nargs="+", choices=sorted(FAMILIES), help="print these families and write nothing")
@@ -201,12 +250,29 @@ def main() -> int:
     toolchain = OnnxRuntime()
     toolchain.quiet()
     toolchain.load()
+    if problem := judge_list(FAMILIES, families_of_transformers()):
+        return failed(problem)
+    page = options.page.read_text(encoding="utf-8") if options.page.exists() else "# Runtimes\n"
     found = list(outcomes(options.only or FAMILIES, toolchain))
+    if problem := judge_again(found, exported_before(page)):
+        return failed(problem)
     if not options.only:
         text = render(found, measure_processors(built_in()), packages(toolchain))
-        page = options.page.read_text(encoding="utf-8") if options.page.exists() else "# Runtimes\n"
         options.page.write_text(place(page, text), encoding="utf-8")
-    return int(any(one.figures and one.why for one in found))
+    return 0
+
+
+def families_of_transformers() -> list[str]:
+    """The model types that 🤗's AutoModelForImageClassification has."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return list(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
+
+
+def failed(problem: str) -> int:
+    """Say in one line what is wrong. Returns the exit status."""
+    print(f"make onnx-families: {problem}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ FAMILIES = {
     "clip": Family(processor="CLIP", side=32, config=TWO_TOWERS),
     "convnext": Family(processor="ConvNext", side=64, config=FOUR),
     "convnextv2": Family(processor="ConvNext", side=64, config=FOUR),
-    "cvt": Family(processor="ConvNext", side=64, config={"embed_dim": [8, 16, 24], "num_heads": [1, 2, 2], "depth": [1, 1, 2]}),
+    "cvt": Family(processor="ConvNext", side=64, config={"embed_dim": [8, 16, 24], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}),
     "data2vec-vision": Family(processor="Beit", side=32, config={**VIT, "use_relative_position_bias": True}),
     "deit": Family(processor="DeiT", side=32, config=VIT),
     "dinat": Family(processor="ViT", side=32, config={"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "kernel_size": 3}),
@@ -161,8 +161,7 @@ def make_checkpoint(model_type: str, folder: Path) -> None:
     config = AutoConfig.for_model(model_type, architectures=[first.__name__], **family.config, **label_names)
     model = first(config).eval()
     named = f"{family.processor}ImageProcessor"
-    kind = getattr(transformers, f"{named}Pil", None) or getattr(transformers, named)
-    processor = kind(**processor_settings(family.processor, family.side))
+    processor = getattr(transformers, named)(**processor_settings(family.processor, family.side))
     randomise(model)
     spread_logits(model, processor)
     model.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable
@@ -108,17 +109,20 @@ def export_graph(model: Any, size: tuple[int, int]) -> tuple[Any, str]:
         return traced(model, size), ""
     except Exception as error:  # the exporter wraps whatever the model raises
         failure = error
-    chosen = getattr(model.config, "_attn_implementation", None)
     try:
-        model.set_attn_implementation("eager")
-        return traced(model, size), ", attention as plain products"
+        return traced(with_plain_attention(model), size), ", attention as plain products"
     except Exception:
         reason = " ".join(str(failure.__cause__ or failure).split())[:SHOWN]
         raise ExportRefused(
             f"{type(model).__name__}: PyTorch cannot export it to ONNX ({reason}). Next: use a model of another type."
         ) from failure
-    finally:
-        model.set_attn_implementation(chosen)  # 🤗's own answers are those of its own choice
+
+
+def with_plain_attention(model: Any) -> Any:
+    """The model, with the same weights, built anew without fused attention: some classes choose their layers when they are built."""
+    plain = type(model)._from_config(copy.deepcopy(model.config), attn_implementation="eager")
+    plain.load_state_dict(model.state_dict(), assign=True)
+    return plain.eval()
 
 
 def traced(model: Any, size: tuple[int, int]) -> Any:

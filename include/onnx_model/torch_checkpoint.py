@@ -20,6 +20,7 @@ from weights import safetensors_files, saved_by, weights_hash
 ONLY = {"local_files_only": True, "trust_remote_code": False}  # no network, no code from the checkpoint
 PROCESSOR = "preprocessor_config.json"
 OLD_NAME = "FeatureExtractor"  # what image processors were called
+ONE_NAME = 5  # the transformers that saves a processor under one name, whichever library it computes with
 KINDS = ("missing_keys", "mismatched_keys", "unexpected_keys")
 # Families of 🤗's that classify images, but not from pixels alone.
 OTHER_INPUTS = {
@@ -90,19 +91,33 @@ def prepared(processor: Any, pixels: Any) -> Any:
 
 
 def load_processor(folder: Path) -> Any:
-    """The processor that the checkpoint names: its class on torchvision if it is called fast, else the one on PIL."""
+    """The processor that the checkpoint names, on the library that `library_of` says."""
     import transformers
     from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
     if is_timm(folder):
         return TimmWrapperImageProcessor.from_pretrained(folder, **ONLY)
-    named = str(json.loads((folder / PROCESSOR).read_text(encoding="utf-8")).get("image_processor_type", ""))
+    settings, config = (json.loads((folder / file).read_text(encoding="utf-8")) for file in (PROCESSOR, "config.json"))
+    named = str(settings.get("image_processor_type", ""))
     if named.endswith(OLD_NAME):  # transformers 5 knows such a name only under feature_extractor_type
         kind = getattr(transformers, f"{named.removesuffix(OLD_NAME)}ImageProcessorPil", None)
         if kind is not None:
             return kind.from_pretrained(folder, **ONLY)
-    library = "torchvision" if named.endswith("Fast") else "pil"
+    library = library_of(named, str(settings.get("transformers_version") or config.get("transformers_version") or ""))
     return transformers.AutoImageProcessor.from_pretrained(folder, backend=library, **ONLY)
+
+
+def library_of(processor: str, saved_by_version: str) -> str:
+    """What a processor computes with: pil or torchvision, by its name and the version of transformers that saved it.
+
+    Up to transformers 4, the plain name is the class on PIL, and that on torchvision ends in Fast. Transformers 5 saves both
+    under the plain name, and loads that one on torchvision. It saves no version with a processor, so the model's counts.
+    """
+    if processor.endswith("Fast"):
+        return "torchvision"
+    major = saved_by_version.partition(".")[0]
+    by_name = processor.endswith(("Pil", OLD_NAME))
+    return "torchvision" if not by_name and major.isdecimal() and int(major) >= ONE_NAME else "pil"
 
 
 def load_model(folder: Path, config: Any) -> Any:

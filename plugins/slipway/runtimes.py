@@ -34,6 +34,10 @@ class Runtime:
     image_source: str  # where such an image comes from
     precisions: tuple[Precision, ...]  # of the weights, the default first
     serves_saved_models: bool  # whether a SavedModel archive can be served as it is
+    reads_h5: bool  # whether the exporter reads weights in HDF5
+    has_inter_op: (
+        bool  # whether the server has threads for operations that run at the same time; otherwise it ignores that flag
+    )
     decodes_in_batch: bool  # whether a bad image fails the requests that are joined with its own
 
     @property
@@ -55,6 +59,8 @@ TENSORFLOW = Runtime(
     image_source="tensorflow/serving, or one built with include/base-image/Dockerfile",
     precisions=("float32",),
     serves_saved_models=True,
+    reads_h5=True,
+    has_inter_op=True,
     decodes_in_batch=True,
 )
 ONNXRUNTIME = Runtime(
@@ -70,6 +76,8 @@ ONNXRUNTIME = Runtime(
     image_source="one built with include/onnx_server/Dockerfile",
     precisions=("float32", "float16_weights", "int8"),
     serves_saved_models=False,
+    reads_h5=False,
+    has_inter_op=False,
     decodes_in_batch=False,
 )
 RUNTIMES: Mapping[RuntimeName, Runtime] = {runtime.name: runtime for runtime in (TENSORFLOW, ONNXRUNTIME)}

@@ -4,17 +4,20 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import graph_speed, runtimes
+from benchmarks import graph_speed, runtime_models, runtimes
 from benchmarks.first_requests import free_port
 from benchmarks.runtime_figures import (
     BARE,
     ONNX_FLOAT16,
     ONNX_FLOAT32,
+    ONNX_INT8,
     ONNX_SERVER,
+    RULES,
     STAND_IN,
     TENSORFLOW_GRAPH,
     Figures,
@@ -29,7 +32,7 @@ from benchmarks.runtime_figures import (
     render,
     short,
 )  # fmt: skip
-from benchmarks.runtime_models import digits, export_request
+from benchmarks.runtime_models import digits, export_request, int8_of, judge_int8_card, vit_b16
 from benchmarks.runtime_servers import Server, first_answer_s, load
 from benchmarks.runtime_worker import measured
 
@@ -45,9 +48,9 @@ def run(runtime, batch, threads, cpu_ms):
     return InProcess(runtime=runtime, threads=threads, batch=batch, ms=ms, cpu_ms=cpu_ms, answer=("cat", 0.5))
 
 
-def served(server, connections, per_s, cpu_ms=(10.0, 10.0)):
+def served(server, connections, per_s, cpu_ms=(10.0, 10.0), batch=1):
     """A server that answered so many requests a second in two rounds."""
-    return Served(server=server, batch=1, connections=connections, ms=((5.0,), (7.0,)), cpu_ms=cpu_ms, per_s=per_s)
+    return Served(server=server, batch=batch, connections=connections, ms=((5.0,), (7.0,)), cpu_ms=cpu_ms, per_s=per_s)
 
 
 def figures(**changes):
@@ -61,41 +64,71 @@ def figures(**changes):
             run(ONNX_FLOAT32, 1, 1, (65.0, 130.0)),
             run(TENSORFLOW_GRAPH, 8, 1, (100.0, 100.0)),
             run(ONNX_FLOAT32, 8, 1, (105.0, 103.0)),
+            run(ONNX_INT8, 1, 1, (45.0, 90.0)),
+            run(ONNX_INT8, 8, 1, (65.0, 66.0)),
+            run(TENSORFLOW_GRAPH, 1, 2, (10.0, 10.0)),
             run(BARE, 1, 2, (10.0, 10.0)),
         ),
         "gflop_per_s": {1: 100.0, 2: 90.0},
         "served": (
             served(STAND_IN, 1, (10.0, 20.0)),
             served(ONNX_SERVER, 1, (12.0, 22.0), cpu_ms=(10.5, 10.75)),
+            served(STAND_IN, 4, (10.0, 20.0), batch=8),
+            served(ONNX_SERVER, 4, (9.0, 18.0), batch=8),
         ),
         "footprints": (
             Footprint(server=STAND_IN, first_answer_s=(9.0, 12.0), warm_mib=(900.0, 1000.0), loaded_mib=1100.0),
             Footprint(server=ONNX_SERVER, first_answer_s=(2.0, 6.0), warm_mib=(450.0, 470.0), loaded_mib=600.0),
         ),
         "file_mb": {TENSORFLOW_GRAPH: 350.0, ONNX_FLOAT32: 347.0, ONNX_FLOAT16: 174.0},
+        "int8": "It held.",
     }
     return Figures(**(whole | changes))
 
 
 def test_goals_are_judged_by_the_median_of_the_rounds():
-    """A goal that was not measured is not there."""
+    """At every batch size and number of connections."""
     said = {goal.what: (goal.ratios, goal.is_met) for goal in plan_goals([figures()])}
     assert said == {
         "ViT-B/16, batch 1: CPU time of ONNX Runtime over TensorFlow's": ((0.65, 0.65), True),
         "ViT-B/16, batch 8: CPU time of ONNX Runtime over TensorFlow's": ((1.05, 1.03), False),
+        "ViT-B/16, batch 1: CPU time of ONNX Runtime, int8 over TensorFlow's": ((0.45, 0.45), True),
+        "ViT-B/16, batch 8: CPU time of ONNX Runtime, int8 over TensorFlow's": ((0.65, 0.66), False),
         "ViT-B/16: CPU time of a request to the ONNX server over the bare session's": ((1.05, 1.075), True),
         "ViT-B/16: the model's files with float16_weights over float32": ((174 / 347,), True),
         "ViT-B/16: resident memory of the ONNX server over the stand-in's": ((0.5, 0.47), True),
         "ViT-B/16: the stand-in's time from start to first answer over the ONNX server's": ((4.5, 2.0), True),
-        "ViT-B/16, 1 connection: requests/s of the ONNX server over the stand-in's": ((1.2, 1.1), True),
+        "ViT-B/16, batch 1, 1 connection: requests/s of the ONNX server over the stand-in's": ((1.2, 1.1), True),
+        "ViT-B/16, batch 8, 4 connections: requests/s of the ONNX server over the stand-in's": ((0.9, 0.9), False),
     }
 
 
-def test_a_small_models_memory_has_a_bound_of_its_own():
-    """A fifth for the digits, and no bound of their processor time."""
+@pytest.mark.parametrize("what", ["in_process", "served", "footprints"])
+def test_a_goal_that_was_not_measured_is_an_error(what):
+    """No series can be left out unnoticed. The one with two threads is only in a table."""
+    whole = figures()
+    series = [
+        one
+        for one in getattr(whole, what)
+        if (getattr(one, "runtime", ""), getattr(one, "threads", 1)) != (TENSORFLOW_GRAPH, 2)
+    ]
+    for one in series:
+        if getattr(one, "server", "") == ONNX_SERVER and getattr(one, "batch", 1) == 8:
+            continue  # its goal is made from it
+        left = replace(whole, **{what: tuple(other for other in getattr(whole, what) if other is not one)})
+        with pytest.raises(ValueError, match="was measured 0 times, not once"):
+            plan_goals([left])
+    with pytest.raises(ValueError, match="the size of ONNX Runtime, float16_weights was not measured"):
+        plan_goals([replace(whole, file_mb={ONNX_FLOAT32: 347.0})])
+
+
+def test_a_small_model_has_the_goals_of_time_too():
+    """A fifth of the memory for the digits; the request and the file of a small model have no goal, and the text says why."""
     goals = plan_goals([figures(model="digits-vit")])
     assert [goal.most for goal in goals if "memory" in goal.what] == [0.2]
-    assert not [goal for goal in goals if "CPU time" in goal.what]
+    assert [goal.most for goal in goals if "CPU time" in goal.what] == [0.7, 1.0, 0.5, 0.65]
+    assert not [goal for goal in goals if "bare session" in goal.what or "files" in goal.what]
+    assert "are goals for a large model only" in RULES
 
 
 @pytest.mark.parametrize(("most", "least", "is_met"), [(1.0, None, True), (0.9, None, False), (None, 1.1, False)])
@@ -122,7 +155,8 @@ def test_tables_say_what_was_measured():
     assert "| the ONNX server | 1 | 1 | 6 | 7 | 17 | 17 | 10.6 | 1.15 (1.10 to 1.20) |" in rows
     assert "| the ONNX server | 4.00 (2.00 to 6.00) | 460 | 600 |" in rows
     assert (
-        rows[-1] == "What a server loads: TensorFlow 350 MB, ONNX Runtime 347 MB, ONNX Runtime, float16_weights 174 MB."
+        rows[-1]
+        == "What a server loads: TensorFlow 350 MB, ONNX Runtime 347 MB, ONNX Runtime, float16_weights 174 MB. It held."
     )
 
 
@@ -153,6 +187,29 @@ def test_both_exporters_get_the_same_request():
         **request,
         "settings": {"precision": "float16_weights"},
     }
+
+
+def test_labelled_set_is_in_the_request_for_int8():
+    """digits-vit's int8 is the exporter's own, on the held-out digits."""
+    request = export_request(digits(Path()), "int8", Path("/held-out.json"))
+    assert (request["settings"], request["labelled"]) == ({"precision": "int8"}, "/held-out.json")
+
+
+def test_int8_that_is_measured_has_held_its_bounds():
+    """2 % of the labels may change, and 1 % of the correct ones may be lost; beyond that, nothing is measured."""
+    card = {"images": 200, "labels_changed": 4, "correct_float32": 190, "correct_int8": 188}
+    assert judge_int8_card(card) == (
+        "Its int8 changed 4 of 200 labels of the held-out digits, and lost 2 correct ones: within the default bounds of `gate.quality`."
+    )
+    for beyond in ({"labels_changed": 5}, {"correct_int8": 187}):
+        with pytest.raises(RuntimeError, match="more than the default bounds"):
+            judge_int8_card(card | beyond)
+
+
+def test_random_weights_hold_no_bound(tmp_path):
+    """The page says so."""
+    (tmp_path / "photo.jpg").touch()
+    assert int8_of(vit_b16(tmp_path), tmp_path).startswith("Its int8 was held to no bound, because random weights")
 
 
 def test_times_are_for_an_image():
@@ -234,5 +291,13 @@ def test_the_short_form_measures_the_digits_and_changes_no_page(tmp_path):
     ]
     assert [row.split(" | ")[-2] for row in rows] == ["3", "3"]
     assert "| the ONNX server | 8 | 8 |" in done.stdout
+    assert "Its int8 changed " in done.stdout
     assert page.read_bytes() == before
+    made, exports = tmp_path / "unjudged", tmp_path / "digits"
+    made.mkdir()
+    program = [runtime_models.python_of("onnx"), runtime_models.__file__]
+    for precision in ("float16_weights", "int8"):  # as for ViT-B/16, which has no labelled set
+        subprocess.run([*program, precision, exports / "onnx-float32" / "model", made / precision], check=True)
+        judged = exports / f"onnx-{precision}" / "model" / "model.onnx"
+        assert (made / precision / "model.onnx").stat().st_size == pytest.approx(judged.stat().st_size, rel=0.01)
     assert json.loads((tmp_path / "digits" / "onnx-float32" / "export.json").read_text())["model"] == "digits-vit"

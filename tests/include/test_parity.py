@@ -1,10 +1,13 @@
 """How near the graph must be to 🤗, and the message if it is not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from golden import Answer
-from parity import Comparison, judge_parity, summary
+from parity import Comparison, Skipped, compare, judge_count, judge_parity, summary
+from sample_images import SampleImage
+from toolchain import NoReference
 
 NEAR = Comparison(
     kind="PNG",
@@ -79,3 +82,39 @@ def test_cmyk_images_are_counted_separately():
     assert (cmyk["images"], cmyk["largest_levels"], cmyk["largest_difference"]) == (1, 3.0, 0.02)
     assert found["levels_by_kind"] == {"JPEG, CMYK": 3.0, "PNG": 1.0}
     assert summary([NEAR])["cmyk"]["images"] == 0
+
+
+TINY = Skipped(kind="PNG", name="tiny", why="nothing is left of it.")
+
+
+@pytest.mark.parametrize(
+    ("compared", "skipped", "is_refused"), [(1, 1, False), (2, 3, True), (0, 1, True), (3, 0, False)]
+)
+def test_at_least_half_of_the_images_are_compared(compared, skipped, is_refused):
+    """An image that 🤗's own processor refuses proves nothing; with too few others, the message names one and why."""
+    said = judge_count(compared, [TINY] * skipped)
+    assert (said is not None) == is_refused
+    if said:
+        assert said == (
+            f"parity: only {compared} of {compared + skipped} images are compared; 🤗's own processor refuses the others, "
+            "such as PNG 'tiny' (nothing is left of it.)"
+        )
+
+
+def test_images_that_are_not_compared_are_counted():
+    """The card's figures say how many."""
+    assert summary([NEAR], [TINY, TINY])["skipped"] == 2
+    assert summary([NEAR])["skipped"] == 0
+
+
+def test_image_that_the_processor_refuses_is_skipped_with_its_reason(monkeypatch):
+    """Whatever 🤗's processor raises, in one line; the other images are still compared."""
+    images = [SampleImage("PNG", name, b"") for name in ("tiny", "near")]
+
+    def compare_one(_checkpoint, _graph, image, _reader, _level):
+        if image.name == "tiny":
+            raise NoReference("nothing\nis left of it.")
+        return NEAR
+
+    monkeypatch.setattr("parity._compare", compare_one)
+    assert compare(None, SimpleNamespace(steps=()), None, images) == ([NEAR], [TINY])

@@ -144,6 +144,7 @@ def test_processor_config_becomes_steps(processor, config, expected):
         ("ConvNextImageProcessor", SQUARE, "size {'height': 224, 'width': 200} is not supported"),
         ("ViTImageProcessor", {**NUMBERS, "do_resize": False}, "neither do_resize"),
         ("ViTImageProcessor", {**SQUARE, **NUMBERS, "image_mean": [0.5]}, "image_mean has 1 values"),
+        ("ViTImageProcessor", {**SQUARE, **NUMBERS, "do_pad": True}, "do_pad is not supported"),
         (
             "DeiTImageProcessor",
             {**SQUARE, "do_center_crop": True, "crop_size": {"height": 256, "width": 256}},

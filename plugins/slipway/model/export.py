@@ -208,6 +208,7 @@ def describe_parity(parity: dict[str, Any] | None, int8: dict[str, Any] | None =
     return (
         f"{parity['labels_equal']} of {parity['images']} labels equal, probabilities at most "
         f"{parity['largest_difference']:.5f} apart, pixels at most {parity['largest_levels']:g} levels"
+        f"{f', {skipped} images not compared' if (skipped := parity.get('skipped')) else ''}"
         f"{_describe_int8(int8) if int8 else ''}"
     )
 

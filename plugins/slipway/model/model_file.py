@@ -95,7 +95,7 @@ class ExportSettings(Part):
 
     precision: Precision = Field(
         default="float32",
-        description="How the weights are stored, see [runtimes.md](runtimes.md#precision); only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and answers within the same bound. `int8` answers faster and less exactly: it needs `gate.quality`.",
+        description="How the weights are stored, see [runtimes.md](runtimes.md#precision); only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and is refused if its answers are beyond float32's bound. `int8` computes with 8 bits, less exactly: it needs `gate.quality`. Whether it is faster depends on the CPU.",
     )
     calibration: Calibration = Field(
         default="none",
@@ -113,7 +113,7 @@ class ExportSettings(Part):
     )
     on_bad_image: Literal["refuse", "mark"] = Field(
         default=DEFAULT_EXPORT.on_bad_image,
-        description="What happens to a bad image. `refuse`: the request gets 400. `mark`: the image's label says so, which server-side batching needs.",
+        description="What happens to a bad image. `refuse`: the request gets 400. `mark`: the image's label says so, which server-side batching needs on TensorFlow.",
     )
     warmup_batches: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         default=DEFAULT_EXPORT.warmup_batches,
@@ -209,6 +209,20 @@ class ModelFile(Part):
             raise ValueError(
                 f"image.base: {base} is TensorFlow Serving, and serving.runtime is {runtime.name}: "
                 f"name {runtime.image_source}, or leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _runtime_has_what_is_asked(self) -> ModelFile:
+        runtime = RUNTIMES[self.serving.runtime]
+        if "h5" in getattr(self.source, "allow", ()) and not runtime.reads_h5:
+            raise ValueError(
+                f"source.allow: h5 has no effect with serving.runtime: {runtime.name}, whose exporter reads safetensors only: "
+                "leave one of them out, and save the checkpoint with safetensors"
+            )
+        if self.sweep and self.sweep.grid.inter_op and not runtime.has_inter_op:
+            raise ValueError(
+                f"sweep.grid.inter_op has no effect with serving.runtime: {runtime.name}, whose server ignores it: leave one of them out"
             )
         return self
 

@@ -21,10 +21,13 @@ class GridSettings(Part):
     """Numbers of which each combination is a variant of the model file's overlay. What is left out is as the overlay says."""
 
     replicas: tuple[Annotated[int, Field(ge=1, le=20)], ...] = Field(default=(), description="Pods.")
-    inter_op: tuple[Threads, ...] = Field(default=(), description="Threads for operations that run at the same time.")
+    inter_op: tuple[Threads, ...] = Field(
+        default=(), description="Threads for operations that run at the same time; only on TensorFlow."
+    )
     intra_op: tuple[Threads, ...] = Field(default=(), description="Threads for the parts of one operation.")
     max_batch_size: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
-        default=(), description="Images that are joined at most; 0 for none. Others need `export.on_bad_image: mark`."
+        default=(),
+        description="Images that are joined at most; 0 for none. On TensorFlow, others need `export.on_bad_image: mark`.",
     )
 
 

@@ -91,31 +91,35 @@ def judge_int8(bounds: QualityBounds, change: Int8Change) -> list[Verdict]:
     """Whether int8 changes at most `int8_max_changed` of the labels, and loses at most `int8_max_drop` of the correct ones.
 
     Beyond a bound, the release fails if the lower bound of the interval is beyond it too; otherwise the verdict is inconclusive.
+    The reason of a pass warns if the upper bound of the interval is beyond it.
     """
-    lower, _ = wilson_interval(len(change.changed), change.images)
-    least, _ = paired_difference_interval(len(change.lost), len(change.won), change.images)
+    shares = wilson_interval(len(change.changed), change.images)
+    drops = paired_difference_interval(len(change.lost), len(change.won), change.images)
     return [
         _judge_share(
             f"int8: {change}, at most {bounds.int8_max_changed:g} of the labels may change",
             len(change.changed) / change.images,
             bounds.int8_max_changed,
-            f"lower 95 % bound {lower:.4f}{_named(change.changed)}",
-            lower,
+            shares,
+            _named(change.changed),
         ),
         _judge_share(
             f"int8: {len(change.lost)} correct labels lost, {len(change.won)} won, a drop of at most {bounds.int8_max_drop:g} allowed",
             (len(change.lost) - len(change.won)) / change.images,
             bounds.int8_max_drop,
-            f"lower 95 % bound of the drop {least:.4f}{_named(change.lost)}",
-            least,
+            drops,
+            _named(change.lost),
         ),
     ]
 
 
-def _judge_share(said: str, share: float, most: float, why: str, lower: float) -> Verdict:
+def _judge_share(said: str, share: float, most: float, interval: tuple[float, float], named: str) -> Verdict:
+    lower, upper = interval
     if share <= most:
-        return Verdict.passed(said)
-    return Verdict.failed(f"{said}, {why}") if lower > most else Verdict.inconclusive(f"{said}, {why}")
+        warning = f", above {most:g}: the set is too small to exclude it" if upper > most else ""
+        return Verdict.passed(f"{said}, upper 95 % bound {upper:.4f}{warning}")
+    said = f"{said}, lower 95 % bound {lower:.4f}{named}"
+    return Verdict.failed(said) if lower > most else Verdict.inconclusive(said)
 
 
 def compare_accuracy(accuracy: Accuracy, live: Baseline | None) -> str:

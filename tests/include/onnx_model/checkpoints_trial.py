@@ -4,23 +4,30 @@ Prints as JSON why each is refused, how far the digits' answers are from those o
 process that has exported may still do.
 """
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from errors import ExportRefused
+from errors import ExportRefused, PromiseBroken
 from export_onnx import OnnxRuntime
-from exporting import enter_sandbox, export
-from family_checkpoints import make_checkpoint
+from exporting import enter_sandbox, export, export_checkpoint, prove_parity
+from family_checkpoints import colourful, make_checkpoint
 from onnx_file import plan_of, save_model
+from reference_pixels import upright_pixels
 from request import Folder, GoldenImage, Request, Settings
 from safetensors.numpy import load_file, save_file
-from torch_checkpoint import load_checkpoint, load_processor
+from served_onnx import ServerReader
+from toolchain import Checkpoint, NoReference
+from torch_checkpoint import load_checkpoint, load_processor, prepared
+from transformers import ViTImageProcessor, ViTImageProcessorPil
 
 HEAD = "classifier.weight"
 
@@ -65,6 +72,7 @@ def spoilers() -> dict[str, Callable[[Path], None]]:
         "another processor": lambda folder: change_json(
             folder / processor, image_processor_type="ImageGPTImageProcessor"
         ),
+        "a border": lambda folder: change_json(folder / processor, do_pad=True, pad_size={"height": 40, "width": 40}),
         "images of another size": lambda folder: change_json(folder / processor, size={"height": 36, "width": 36}),
         "a filter of PIL alone": lambda folder: change_json(
             folder / processor, image_processor_type="BitImageProcessorFast", resample=4, **short
@@ -81,20 +89,92 @@ def refusal(folder: Path) -> str | None:
     return None
 
 
-def old_name(good: Path, folder: Path) -> bool:
-    """Whether a processor under the name that they once had is the same one."""
+def libraries(good: Path, folder: Path) -> dict[str, str]:
+    """What a processor computes with, by its name and by the version of transformers that saved the model."""
     shutil.copytree(good, folder)
-    change_json(folder / "preprocessor_config.json", image_processor_type="ViTFeatureExtractor")
-    return plan_of(load_processor(folder)) == plan_of(load_processor(good))
+    found = {}
+    for name in ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"):
+        for version in (None, "4.57.6", "5.24.0"):
+            change_json(folder / "config.json", transformers_version=version)
+            change_json(folder / "preprocessor_config.json", image_processor_type=name)
+            found[f"{name} {version}"] = load_processor(folder).backend
+    return found
 
 
-def in_pytorchs_layout(digits: Path, folder: Path) -> float:
-    """The largest difference of a logit between a checkpoint in TensorFlow's layout and the same one that PyTorch saved."""
+def as_the_author(good: Path, folder: Path) -> dict[str, list[float]]:
+    """By the class that transformers 5 saves: the largest differences of a value from the author's processor, loaded and in the plan's steps."""
+    shutil.copytree(good, folder)
+    found = {}
+    for kind in (ViTImageProcessor, ViTImageProcessorPil):
+        author = kind(size={"height": 32, "width": 32}, resample=3)
+        author.save_pretrained(folder)
+        if kind is ViTImageProcessorPil:  # which transformers leaves out of the name
+            change_json(folder / "preprocessor_config.json", image_processor_type=kind.__name__)
+        loaded = load_processor(folder)
+        reader, apart = ServerReader(plan_of(loaded), Settings()), [0.0, 0.0]
+        for image in colourful():
+            pixels = upright_pixels(image.data)
+            theirs = prepared(author, pixels)
+            for place, ours in enumerate((prepared(loaded, pixels), reader.pixels(image.data))):
+                apart[place] = max(apart[place], float(np.abs(ours - theirs).max()))
+        found[kind.__name__] = apart
+    return found
+
+
+def compared(good: Path, folder: Path, smallest: int) -> list[str]:
+    """What an export says of its comparison if 🤗's processor refuses all images with fewer rows."""
+    checkpoint, toolchain, said = (
+        export_checkpoint(good, folder, Settings(), OnnxRuntime()),
+        OnnxRuntime(),
+        io.StringIO(),
+    )
+
+    def prepare(pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) < smallest:
+            raise NoReference(f"{len(pixels)} rows are too few.")
+        return checkpoint.prepare(pixels)
+
+    request = Request(model="vit", source=Folder(path=good), golden=())
+    with contextlib.redirect_stdout(said):
+        try:
+            figures = prove_parity(request, replace(checkpoint, prepare=prepare), toolchain.open(folder), toolchain)
+            return [*said.getvalue().splitlines(), f"skipped: {figures['skipped']}"]
+        except ExportRefused as refused:
+            return [str(refused)]
+
+
+def of_another_size(good: Path, folder: Path) -> str:
+    """What is said of a processor that gives another size than its settings say."""
+    shutil.copytree(good, folder)
+
+    class Wider(OnnxRuntime):
+        def load_checkpoint(self, folder: Path) -> Checkpoint:
+            loaded = super().load_checkpoint(folder)
+            return replace(
+                loaded, prepare=lambda pixels: np.pad(loaded.prepare(pixels), ((0, 0), (0, 0), (0, 0), (0, 4)))
+            )
+
+    checkpoint = export_checkpoint(folder, folder / "wider", Settings(), Wider())
+    try:
+        checkpoint.prepare(upright_pixels(colourful()[0].data))
+    except PromiseBroken as broken:
+        return str(broken)
+    return "nothing is wrong"
+
+
+def in_pytorchs_layout(digits: Path, folder: Path) -> dict[str, float]:
+    """The largest differences between a checkpoint in TensorFlow's layout and the same one that PyTorch saved: of a weight, of a logit."""
     first = load_checkpoint(digits)
     first.model.save_pretrained(folder)
     shutil.copy(digits / "preprocessor_config.json", folder)
+    again = load_checkpoint(folder)
+    ours, theirs = first.model.state_dict(), again.model.state_dict()
+    assert ours.keys() == theirs.keys()
     pixels = np.random.default_rng(7).normal(size=(1, 3, 32, 32)).astype(np.float32)
-    return float(np.abs(first.logits(pixels) - load_checkpoint(folder).logits(pixels)).max())
+    return {
+        "weights": max(float((ours[name] - theirs[name]).abs().max()) for name in ours),
+        "logits": float(np.abs(first.logits(pixels) - again.logits(pixels)).max()),
+    }
 
 
 def left_to_do(digits: Path, folder: Path) -> dict[str, str]:
@@ -156,7 +236,11 @@ def main() -> None:
         {
             "refused": found,
             "good": refusal(good),
-            "old name": old_name(good, root / "old"),
+            "libraries": libraries(good, root / "libraries"),
+            "as the author": as_the_author(good, root / "author"),
+            "few": compared(good, root / "few", 2),
+            "too few": compared(good, root / "too few", 10_000),
+            "of another size": of_another_size(good, root / "wider"),
             "layouts": in_pytorchs_layout(digits, root / "pytorch"),
             "left": left_to_do(digits, root / "shut-in"),
         },

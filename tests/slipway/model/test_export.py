@@ -158,6 +158,14 @@ def test_card_is_the_same_if_only_measurements_differ(release, store, results):
     assert other.card.uri != first.card.uri
 
 
+def test_card_says_how_many_images_were_not_compared(release, store, results):
+    """Only if there are some: the image's labels have this line, and each change of it changes the image."""
+    (results / "card" / "card.json").write_text(json.dumps({**CARD, "parity": {**PARITY, "skipped": 2}}))
+    assert keep_export(release, results, store).card.parity.endswith(" levels, 2 images not compared")
+    (results / "card" / "card.json").write_text(json.dumps({**CARD, "parity": {**PARITY, "skipped": 0}}))
+    assert keep_export(release, results, store).card.parity.endswith(" levels")
+
+
 def quality_of(store, images):
     """The bounds of a labelled set with so many threes in the store."""
     found = [{"name": f"3/{n:03}.png", "label": "3", "data": "aQ=="} for n in range(images)]

@@ -136,6 +136,8 @@ REFUSALS = {
     "int8's bound without int8": (onnx(**gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_drop": 0})), "the file: gate.quality.int8_max_drop has no effect without export.precision: int8"),
     "int8's bound above 1": (onnx(export={"precision": "int8"}, **gate_only(quality={"set": "q", "min_top1": 0.9, "int8_max_changed": 2})), "gate.quality.int8_max_changed: "),
     "archive on ONNX Runtime": (onnx(source={"savedmodel": "https://x/m", "sha256": HASH}), "the file: source.savedmodel is a model of TensorFlow, which serving.runtime: onnxruntime cannot serve"),
+    "HDF5 on ONNX Runtime": (onnx(source={"hub": "a/b", "allow": ["h5"]}), "the file: source.allow: h5 has no effect with serving.runtime: onnxruntime"),
+    "inter-op threads on ONNX Runtime": (onnx(sweep={"rate_per_s": 10, "grid": {"inter_op": [1, 2]}}), "the file: sweep.grid.inter_op has no effect with serving.runtime: onnxruntime"),
     "TensorFlow Serving for ONNX Runtime": (onnx(image={"base": "mirror:5000/tensorflow/serving:2.20.0"}), "the file: image.base: mirror:5000/tensorflow/serving:2.20.0 is TensorFlow Serving, and serving.runtime is onnxruntime"),
     "no golden case": ({**SMALLEST, "gate": {"golden": []}}, "gate.golden: "),
     "golden is text": ({**SMALLEST, "gate": {"golden": "three.png"}}, "gate.golden: "),

@@ -194,9 +194,29 @@ def test_int8_message_has_figures_bounds_and_images():
         "lower 95 % bound 0.1500; such as 0000.png, 0001.png, 0002.png and 19 more"
     )
     assert dropped.reason == (
-        "int8: 20 correct labels lost, 1 won, a drop of at most 0.05 allowed, lower 95 % bound of the drop 0.1015; "
+        "int8: 20 correct labels lost, 1 won, a drop of at most 0.05 allowed, lower 95 % bound 0.1015; "
         "such as 0000.png, 0001.png, 0002.png and 17 more"
     )
+
+
+def test_int8_passes_with_a_warning_if_the_set_is_too_small():
+    """With no change, 188 images do not exclude 2 % of the labels, and 275 no drop of 1 %; with one more each, they do."""
+    bounds = QualityBounds(uri="u", digest="sha256:5", min_top1=None, max_drop=None)
+    changed, dropped = judge_int8(bounds, change(3))
+    assert changed.reason == (
+        "int8: 0 of 3 labels changed against float32, 0 fewer correct, at most 0.02 of the labels may change, "
+        "upper 95 % bound 0.5615, above 0.02: the set is too small to exclude it"
+    )
+    assert dropped.reason == (
+        "int8: 0 correct labels lost, 0 won, a drop of at most 0.01 allowed, "
+        "upper 95 % bound 0.5544, above 0.01: the set is too small to exclude it"
+    )
+
+    def warned(images):
+        return ["too small" in verdict.reason for verdict in judge_int8(bounds, change(images))]
+
+    assert [warned(images) for images in (188, 189)] == [[True, True], [False, True]]
+    assert [warned(images) for images in (275, 276)] == [[False, True], [False, False]]
 
 
 def test_int8_is_compared_on_the_images_that_were_not_calibrated_with():
