@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from advisories_proxy import AdvisoriesProxy
 
-from local.builds.environments import ENVIRONMENTS, UV_LOCK
+from local.builds.environments import ENVIRONMENTS, UV_LOCK, build_environment
 from local.commands import audit as command
 from local.commands.audit import LOCKS, audit, judge_lock
 from local.errors import StandError
@@ -33,8 +33,14 @@ PROBED = {command.KNOWN: VULNERABLE}
 LOCK = "clean==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n    # via -r requirements.in\n"
 
 
+@pytest.fixture(scope="module")
+def pip_audit():
+    """The environment of pip-audit, built while the package index can be reached."""
+    return build_environment(settings_here(), "audit")
+
+
 @pytest.fixture
-def audited(tmp_path, monkeypatch):
+def audited(pip_audit, tmp_path, monkeypatch):
     """`audited(answers, lock)`: what an audit finds in a checkout whose one lock has this text."""
     proxies = []
 
