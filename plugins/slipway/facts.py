@@ -211,11 +211,12 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """How fast a release has answered predictions since its servers started."""
+    """How fast a release has answered predictions since its servers started, and how many it failed to answer."""
 
     release_id: str
     answers: int
     mean_ms: float
+    errors: int | None = None  # None in the XCom of an earlier Slipway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
