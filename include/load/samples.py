@@ -45,6 +45,7 @@ def step_figures(step: Step, samples: Iterable[Sample], objective: Objective) ->
         "sent": len(mine),
         "requests": len(settled),
         "reached_per_s": round(len(settled) / window_s, 2),
+        "answered_per_s": round(sum(not sample.wrong for sample in settled) / window_s, 2),
         "errors": dict(sorted(errors.items())),
         **latencies([sample.ms for sample in settled], has_errors=bool(errors)),
         "by_protocol": {

@@ -50,6 +50,12 @@ def test_no_latency_beside_an_error():
     assert found["by_protocol"]["rest"]["p95_ms"] is None
 
 
+def test_what_was_answered_is_without_errors():
+    """Refusals count for the rate that was reached, and not for the rate that was answered."""
+    found = figures(samples(12) + samples(6, wrong="HTTP 503"))
+    assert (found["reached_per_s"], found["answered_per_s"]) == (3.0, 2.0)
+
+
 @pytest.mark.parametrize(
     ("found", "holds"),
     [(samples(12), True), (samples(11), True), (samples(12, ms=101), False), (samples(10), False), ([], False)],

@@ -50,7 +50,7 @@ plan = request["plan"]
 kinds = ["rate"] * len(plan["rates_per_s"]) + ["closed"] * len(plan["closed_users"])
 for number, kind in enumerate(kinds):
     print(f"step {number + 1} of {len(kinds)}: {kind}")
-steps = [{"kind": kind, "reached_per_s": 5.0, "p95_ms": 40 + at, "errors": {}} for at, kind in enumerate(kinds)]
+steps = [{"kind": kind, "reached_per_s": 5.0, "answered_per_s": 5.0, "p95_ms": 40 + at, "errors": {}} for at, kind in enumerate(kinds)]
 (out / "load.json").write_text(json.dumps({"steps": steps, "request": request}))
 """
 
