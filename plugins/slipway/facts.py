@@ -211,11 +211,12 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """How fast a release has answered predictions since its servers started."""
+    """How fast a release has answered predictions since its servers started, and how many it failed to answer."""
 
     release_id: str
     answers: int
     mean_ms: float
+    errors: int | None = None  # None in the XCom of an earlier Slipway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,10 +311,10 @@ class Turn:
     uri: str | None = None  # the folder with the figures
     p95_ms: tuple[float, ...] = ()  # at the rate, of the rounds without an error
     reached_per_s: tuple[float, ...] = ()  # at the rate
-    most_per_s: tuple[float, ...] = ()  # in the closed loop
+    most_per_s: tuple[float, ...] = ()  # answered in the closed loop
     per_cpu_s: tuple[
         float, ...
-    ] = ()  # requests per CPU second in the closed loop, for each measurement of the pods' CPU
+    ] = ()  # answered requests per CPU second in the closed loop, for each measurement of the pods' CPU
     why_no_cpu: str | None = None
     errors: dict[str, int] = dataclasses.field(default_factory=dict)
 

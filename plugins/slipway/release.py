@@ -121,6 +121,9 @@ class Bake:
     for_s: int = 600
     every_s: int = 30
     max_errors: float = 0.01  # 0..1, of the requests that the server could answer
+    max_more_errors: float | None = (
+        None  # how far that share may be above the release before's: 0.01 for one in a hundred
+    )
     max_refused: float | None = None  # 0..1, of all requests
     p95_ms: float | None = None
     max_slowdown: float | None = None  # how far the mean answer time may be above the release before's: 0.2 for 20 %
@@ -130,6 +133,11 @@ class Bake:
     def reads_pods(self) -> bool:
         """Whether the metrics are those of the pods' own page."""
         return self.prometheus is None
+
+    @property
+    def compares(self) -> bool:
+        """Whether the release before is measured too."""
+        return self.max_slowdown is not None or self.max_more_errors is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

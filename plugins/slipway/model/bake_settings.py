@@ -62,6 +62,10 @@ class BakeSettings(Part):
         default=DEFAULT_BAKE.max_errors,
         description="The largest share of requests that the server may fail to answer, from 0 to 1. Requests that it refuses, because they are bad, are not among them.",
     )
+    max_more_errors: Share | None = Field(
+        default=DEFAULT_BAKE.max_more_errors,
+        description="How far that share may be above the one of the release before: 0.01 for one request in a hundred. If left out: not judged.",
+    )
     max_refused: Share | None = Field(
         default=DEFAULT_BAKE.max_refused,
         description="The largest share of requests that the server may refuse (400, 404), from 0 to 1. If left out: not judged, because anybody can send bad requests.",
@@ -89,7 +93,7 @@ class BakeSettings(Part):
         asked = self.prometheus
         if asked is None:
             return self
-        for name in ("max_slowdown", "max_refused"):
+        for name in ("max_slowdown", "max_more_errors", "max_refused"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is judged by the pods' own pages: leave out {name} or prometheus")
         if self.p95_ms is not None and asked.p95_ms is None:

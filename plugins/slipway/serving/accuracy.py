@@ -137,6 +137,15 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
 
 
+def share_difference_interval(part: int, whole: int, other_part: int, other_whole: int) -> tuple[float, float]:
+    """The 95 % interval for the first share minus the second, from Wilson's of each: Newcombe, Stat. Med. 17 (1998), 873-890."""
+    share, other = part / whole, other_part / other_whole
+    low, high = wilson_interval(part, whole)
+    other_low, other_high = wilson_interval(other_part, other_whole)
+    lower = share - other - math.hypot(share - low, other_high - other)
+    return lower, share - other + math.hypot(high - share, other - other_low)
+
+
 def paired_difference_interval(lost: int, won: int, images: int) -> tuple[float, float]:
     """The 95 % interval for the drop from one share to another on the same images.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from slipway.facts import Speed
 from slipway.release import Bake, Gate
-from slipway.serving.accuracy import wilson_interval
+from slipway.serving.accuracy import share_difference_interval, wilson_interval
 from slipway.serving.gate import PERCENTILE, RoundResult, percentile
 from slipway.serving.metrics import UNCOUNTED, Counts, Tally
 from slipway.verdict import Verdict
@@ -130,6 +130,8 @@ def _judge_limits(watch: Watch, bake: Bake, before: Speed | None, *, over: bool)
     counts, pods = watch.tally.total, len(watch.tally.pods)
     yield Judged(said=f"{counts.answered} predictions by {pods} {'pod' if pods == 1 else 'pods'}")
     yield _judge_share("failed", counts.errors, counts.answered + counts.errors, bake.max_errors, over=over)
+    if bake.max_more_errors is not None:
+        yield _judge_more_errors(counts, before, bake.max_more_errors, over=over)
     if bake.max_refused is not None:
         whole = counts.answered + counts.errors + counts.refused
         yield _judge_share("were refused", counts.refused, whole, bake.max_refused, over=over)
@@ -158,6 +160,22 @@ def _judge_latency(counts: Counts, limit_ms: float, *, over: bool) -> Judged:
     slow, end_ms = counts.slower_than(limit_ms)
     said = f"{slow} of them took more than {end_ms:.4g} ms, the next step that the servers count above the limit of {limit_ms:g} ms"
     return Judged(said=said, beyond=is_beyond(slow, counts.answered, SLOW_SHARE, over=over))
+
+
+def _judge_more_errors(counts: Counts, before: Speed | None, limit: float, *, over: bool) -> Judged:
+    if before is None or before.errors is None:
+        return Judged(said="errors not compared with the release before, whose errors are unknown")
+    whole, whole_before = counts.answered + counts.errors, before.answers + before.errors
+    if min(whole, whole_before) < LEAST_ANSWERS:
+        few = f"{whole} of this one, {whole_before} of that"
+        return Judged(said=f"too few requests to compare their errors with release {before.release_id}: {few}")
+    said = (
+        f"{counts.errors} of {whole} requests failed, and {before.errors} of {whole_before} of release {before.release_id}: "
+        f"the share may be at most {limit:.4g} larger"
+    )
+    more = counts.errors / whole - before.errors / whole_before
+    lower, _ = share_difference_interval(counts.errors, whole, before.errors, whole_before)
+    return Judged(said=said, beyond=more > limit and (over or lower > limit))
 
 
 def _judge_speed(counts: Counts, before: Speed | None, limit: float, *, over: bool) -> Judged:
@@ -205,7 +223,12 @@ def measured_by(watch: Watch, bake: Bake, before: Speed | None) -> dict[str, Any
         "missed": watch.errors,
         "latency_ms": round(percentile(watch.times_ms)) if watch.times_ms else None,
         "servers": served if bake.reads_pods and watch.tally.looks else None,
-        "before": {"release": before.release_id, "answered": before.answers, "mean_ms": _rounded(before.mean_ms)}
+        "before": {
+            "release": before.release_id,
+            "answered": before.answers,
+            "errors": before.errors,
+            "mean_ms": _rounded(before.mean_ms),
+        }
         if before
         else None,
         "prometheus": {"errors": _rounded(asked.errors), "p95_ms": _rounded(asked.p95_ms)} if asked else None,

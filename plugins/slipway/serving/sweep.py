@@ -75,7 +75,7 @@ def measured_turn(
 def requests_per_cpu_s(
     plan: SweepPlan, steps: Sequence[JsonObject], began_s: Sequence[float], usages: Iterable[Usage]
 ) -> tuple[float, ...]:
-    """Requests for each second of CPU, for each measurement of the CPU that lies within the closed loop without its beginning.
+    """Answered requests for each second of CPU, for each measurement of the CPU that lies within the closed loop without its beginning.
 
     The clocks of worker and nodes may differ by a second or so, which changes nothing in a load that stays the same.
     """
@@ -131,7 +131,8 @@ def _row(plan: SweepPlan, variant: str, turns: Sequence[Turn]) -> JsonObject:
         "errors": dict(errors),
         "why_no_cpu": next((turn.why_no_cpu for turn in turns if turn.why_no_cpu), None),
         "reached_per_s": _figure([rate for turn in turns for rate in turn.reached_per_s]),
-        LATENCY: _figure([time_ms for turn in turns for time_ms in turn.p95_ms]),
+        # No latency is reported beside an error.
+        LATENCY: None if errors else _figure([time_ms for turn in turns for time_ms in turn.p95_ms]),
         MOST: _figure([rate for turn in turns for rate in turn.most_per_s]),
         PER_CPU: _figure([count for turn in turns for count in turn.per_cpu_s]),
     }

@@ -47,7 +47,7 @@ def query_values(release: Release, version: int, release_id: str, *, since_s: fl
 
 
 def measure_before(release: Release, release_id: str) -> Speed | None:
-    """How fast the release that serves now has answered since its servers started; None, and a line in the log, if unknown."""
+    """What the release that serves now has answered since its servers started; None, and a line in the log, if unknown."""
     try:
         found = asyncio.run(_measure(release, release_id))
     except Exception as error:  # what cannot be compared must not stop a release
@@ -68,9 +68,9 @@ async def _measure(release: Release, release_id: str) -> Speed | None:
     total = NOTHING
     for pod in pods:
         total = total.plus(pod.counts or NOTHING)
-    return (
-        None if total.mean_ms is None else Speed(release_id=str(before), answers=total.answered, mean_ms=total.mean_ms)
-    )
+    if total.mean_ms is None:
+        return None
+    return Speed(release_id=str(before), answers=total.answered, mean_ms=total.mean_ms, errors=total.errors)
 
 
 def explain_bake(release: Release, url: str, version: int, reason: str, *, blames_release: bool) -> str:

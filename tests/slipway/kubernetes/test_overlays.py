@@ -103,7 +103,7 @@ def test_servers_have_a_page_of_metrics(release, overlay_name):
     assert f'prometheus_config {{ enable: true, path: "{PAGE}" }}' in objects["monitoring"]["data"][file].splitlines()
 
 
-@pytest.mark.parametrize("overlay_name", [None, "batching", "inter-op-4", "internal"])
+@pytest.mark.parametrize("overlay_name", [None, "batching", "inter-op-4", "internal", "local"])
 def test_threads_are_the_pods_cpus(release, overlay_name):
     """TensorFlow gets as many threads as the pod requests CPUs; only the experiment has other inter-op threads."""
     objects = rendered(replace(release, overlay=overlay_name))

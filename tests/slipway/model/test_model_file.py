@@ -167,6 +167,7 @@ REFUSALS = {
     "Prometheus without the query of a limit": (prometheus({"errors": "a"}, p95_ms=5), "gate.bake: p95_ms needs prometheus.p95_ms"),
     "Prometheus without the query of a share": (prometheus({"p95_ms": "a"}, p95_ms=5, max_errors=0), "gate.bake: max_errors needs prometheus.errors"),
     "Prometheus and a comparison": (prometheus({"errors": "a"}, max_slowdown=2), "gate.bake: max_slowdown is judged by the pods' own pages"),
+    "Prometheus and errors before": (prometheus({"errors": "a"}, max_more_errors=0.1), "gate.bake: max_more_errors is judged by the pods'"),
     "Prometheus and refused requests": (prometheus({"errors": "a"}, max_refused=0), "gate.bake: max_refused is judged by the pods'"),
     "inconclusive that is neither": (gate(on_inconclusive="pass"), "gate.on_inconclusive: "),
     "approval that is neither": (gate(approval="never"), "gate.approval: "),

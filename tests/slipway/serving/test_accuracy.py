@@ -15,6 +15,7 @@ from slipway.serving.accuracy import (
     judge_minimum,
     paired_difference_interval,
     recorded_baseline,
+    share_difference_interval,
     wilson_interval,
 )
 from slipway.serving.golden import Answer
@@ -30,6 +31,12 @@ def test_wilson_interval_is_the_published_one():
     """Newcombe (Statistics in Medicine 17, 1998, 857-872) gives 81 of 263 as 0.2553 to 0.3662, and 0 of 20 as 0 to 0.1611."""
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+
+
+def test_share_difference_is_the_published_one():
+    """Newcombe (Statistics in Medicine 17, 1998, 873-890), method 10, gives 56 of 70 minus 48 of 80 as 0.0524 to 0.3339."""
+    assert share_difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert share_difference_interval(48, 80, 56, 70) == pytest.approx((-0.3339, -0.0524), abs=5e-5)
 
 
 def test_paired_difference_is_the_adjusted_wald_interval():

@@ -13,7 +13,7 @@ INF = float("inf")
 RIGHT = RoundResult(rest=(Verdict.passed("right"),), times_ms=(5.0,))
 WRONG = RoundResult(rest=(Verdict.failed("golden case 'three': got '8'"),))
 MISSING = RoundResult(rest=(Verdict.wait("golden case 'three': no answer yet"),))
-BEFORE = Speed(release_id="0" * 12, answers=5000, mean_ms=10.0)
+BEFORE = Speed(release_id="0" * 12, answers=4950, mean_ms=10.0, errors=50)
 
 
 def served(answered, *, slow=0, looks=5, restarts=0, mean_ms=10.0, **statuses):
@@ -89,6 +89,11 @@ def test_golden_requests_are_judged_as_by_the_gate(looks, gate, found):
 
 LIMITS = {
     "errors at the end": (served(98, INTERNAL=2), {}, "2 of 100 requests failed, at most 0.01 of them may"),
+    "more errors than the release before": (
+        served(94, INTERNAL=6),
+        {"max_errors": 0.1, "max_more_errors": 0.04},
+        "6 of 100 requests failed, and 50 of 5000 of release 000000000000: the share may be at most 0.04 larger",
+    ),
     "refused requests": (
         served(50, NOT_FOUND=50),
         {"max_refused": 0.2},
@@ -125,7 +130,17 @@ WITHIN = {
     "too few answers to compare": (
         served(19, mean_ms=99),
         {"max_slowdown": 0.5},
-        "too few answers to compare with release 000000000000: 19 of this one, 5000 of that",
+        "too few answers to compare with release 000000000000: 19 of this one, 4950 of that",
+    ),
+    "as many more errors as allowed": (
+        served(96, INTERNAL=4),
+        {"max_errors": 0.1, "max_more_errors": 0.04},
+        "4 of 100 requests failed, and 50 of 5000 of release 000000000000",
+    ),
+    "too few requests to compare": (
+        served(9, INTERNAL=9),
+        {"max_errors": 0.9, "max_more_errors": 0.01},
+        "too few requests to compare their errors with release 000000000000: 18 of this one, 5000 of that",
     ),
     "as slow as allowed": (served(100, mean_ms=15.0), {"max_slowdown": 0.5}, "1.50 times that of release"),
 }
@@ -143,6 +158,28 @@ def test_not_compared_if_the_release_before_is_unknown():
     """A first release has none before it."""
     verdict, _ = judged(look(), look(), over=True, max_slowdown=0.5)
     assert (verdict.outcome, "not compared with the release before" in verdict.reason) == ("pass", True)
+
+
+@pytest.mark.parametrize("before", [None, replace(BEFORE, errors=None)], ids=["no release", "an earlier Slipway's"])
+def test_errors_not_compared_if_those_before_are_unknown(before):
+    """`apply` of an earlier Slipway has left no errors."""
+    verdict, _ = judged(
+        look(), look(tally=served(50, INTERNAL=50)), over=True, before=before, max_errors=1, max_more_errors=0
+    )
+    assert (verdict.outcome, "errors not compared with the release before" in verdict.reason) == ("pass", True)
+
+
+MORE_ERRORS = {"by chance": (98, 2, "wait"), "not by chance": (85, 15, "fail")}
+
+
+@pytest.mark.parametrize(("answered", "failed", "early"), MORE_ERRORS.values(), ids=MORE_ERRORS)
+def test_more_errors_fail_early_only_if_it_is_no_chance(answered, failed, early):
+    """Before the end the lower end of the difference's interval must be beyond the limit too, even if it is 0."""
+    looks = [look(), look(tally=served(answered, INTERNAL=failed))]
+    outcomes = [
+        judged(*looks, over=over, before=BEFORE, max_errors=1, max_more_errors=0)[0].outcome for over in (False, True)
+    ]
+    assert outcomes == [early, "fail"]
 
 
 EARLY = {
@@ -213,7 +250,7 @@ def test_record_has_what_was_measured():
             "answered": 8, "errors": 1, "refused": 2, "statuses": {"INTERNAL": 1, "NOT_FOUND": 2}, "mean_ms": 10.0,
             "p95_within_ms": 20.0, "pods": 1, "restarts": 0,
         },
-        "before": {"release": "000000000000", "answered": 5000, "mean_ms": 10.0},
+        "before": {"release": "000000000000", "answered": 4950, "errors": 50, "mean_ms": 10.0},
         "prometheus": None,
     }  # fmt: skip
     watch = Watch(asked=Asked(errors=float("nan")))

@@ -110,7 +110,7 @@ def test_nothing_is_recommended_if_nothing_holds():
 
 
 def test_table():
-    """A line for each variant, also for one that was not measured."""
+    """A line for each variant, also for one that was not measured. No latency is reported beside an error."""
     found = judged(
         turn(OWN, near(50), per_cpu_s=near(10)),
         turn(SEED, why_not="pod/x: Unschedulable: 0/1 nodes are available"),
@@ -120,14 +120,16 @@ def test_table():
         "variant            p95 ms at 5/s      most/s with 4 users  requests per CPU s",
         "local              50 (47.5 to 52.5)  20 (20 to 20)        10 (7.52 to 12.5)",
         "seed                                                                           not measured: pod/x: Unschedulable: 0/1 nodes are available",
-        "local, 1 inter-op  30 (27.5 to 32.5)  20 (20 to 20)        -                   errors: 2 times HTTP 503; CPU not measured: the cluster has no metrics-server; does not hold the objective",
+        "local, 1 inter-op  -                  20 (20 to 20)        -                   errors: 2 times HTTP 503; CPU not measured: the cluster has no metrics-server; does not hold the objective",
     ]
 
 
 def steps(*, rate=5.0, closed=(20.0, 20.0, 20.0), errors=None):
-    """The steps of a turn, as load.json has them."""
+    """The steps of a turn, as load.json has them; in the closed loop some requests are refused."""
     at_rate = [{"kind": "rate", "reached_per_s": rate, "p95_ms": 40 + at, "errors": errors or {}} for at in range(3)]
-    return [*at_rate, *({"kind": "closed", "reached_per_s": one, "p95_ms": 90, "errors": {}} for one in closed)]
+    refused = {"HTTP 429": 10}
+    loops = [{"kind": "closed", "reached_per_s": one, "p95_ms": None, "errors": refused} for one in closed]
+    return [*at_rate, *loops]
 
 
 BEGAN_S = tuple(
@@ -154,7 +156,7 @@ def test_a_turn_keeps_what_each_round_measured():
     )  # fmt: skip
     assert found == Turn(
         variant="local", number=3, uri="file:///x", p95_ms=(40, 41, 42), reached_per_s=(5.0, 5.0, 5.0), most_per_s=(20.0, 20.0, 20.0),
-        per_cpu_s=(10.0,), errors={"HTTP 503": 3},
+        per_cpu_s=(10.0,), errors={"HTTP 503": 3, "HTTP 429": 30},
     )  # fmt: skip
 
 

@@ -111,11 +111,11 @@ class ApplyOperator(TargetOperator):
 
     @staticmethod
     def _measure_before(run: Run) -> None:
-        """Leave how fast the release is that this one replaces, if the bake compares them."""
+        """Leave what the release that this one replaces has answered, if the bake compares them."""
         from slipway.steps.bake import measure_before
 
         bake = run.release.gate.bake
-        if bake is None or bake.max_slowdown is None or run.action == "restore":
+        if bake is None or not bake.compares or run.action == "restore":
             return
         if before := measure_before(run.release, run.pushed.release_id):
             run.leave(BEFORE, to_dict(before))

@@ -95,6 +95,7 @@ def test_apply_writes_nothing_if_a_person_ended_the_run(  # noqa: PLR0917
 
 COMPARED = {
     "the release before": (Bake(max_slowdown=2), "everything", "0" * 12, 20.0),
+    "its errors alone": (Bake(max_more_errors=0.1), "everything", "0" * 12, 20.0),
     "no comparison asked for": (Bake(), "everything", "0" * 12, None),
     "no bake": (None, "everything", "0" * 12, None),
     "the same release": (Bake(max_slowdown=2), "gate", "abcdefabcdef", None),
@@ -110,7 +111,7 @@ def test_apply_measures_what_it_replaces(  # noqa: PLR0917
     """How fast the release is that serves until then, if the bake compares them: afterwards its pods are gone."""
     pods = [MetricPod("a", "0" * 12), MetricPod("b", "0" * 12), MetricPod("c")]
     pods[0].count(10, 20)
-    pods[1].count(30)
+    pods[1].count(30, INTERNAL=4, NOT_FOUND=5)
     pods[2].count(1000)
     metric_cluster(*pods).live = live
     monkeypatch.setattr("slipway.steps.deploy.deploy", lambda *_facts, **_: applied)
@@ -118,7 +119,7 @@ def test_apply_measures_what_it_replaces(  # noqa: PLR0917
     baked = replace(release, gate=Gate(bake=bake))
     context = context_of("apply", resolve=baked, plan=plan, export=export, push=pushed)
     ApplyOperator(task_id="apply").execute(context)
-    expected = mean_ms and {"release_id": "0" * 12, "answers": 3, "mean_ms": mean_ms}
+    expected = mean_ms and {"release_id": "0" * 12, "answers": 3, "mean_ms": mean_ms, "errors": 4}
     assert Run(context).result_of("apply", key="before") == expected
 
 

@@ -145,7 +145,7 @@ async def test_compared_with_the_release_before(baking, cluster_of):
     (event,) = await events_of(baking(cluster.url, before=before, max_slowdown=0.5))
     assert (event["outcome"], "unanswered" in event) == ("fail", False)
     assert event["reason"] == "mean 30 ms, 3.00 times that of release 000000000000, at most 1.5 times allowed"
-    assert event["found"]["before"] == {"release": "000000000000", "answered": 100, "mean_ms": 10.0}
+    assert event["found"]["before"] == {"release": "000000000000", "answered": 100, "errors": None, "mean_ms": 10.0}
 
 
 def numbers(*values):
