@@ -11,7 +11,8 @@ from dag_run import Run
 from stand_model import stand_model
 from test_story import nudge
 from trial_project import PROJECT
-from wider import widen
+
+from benchmarks.wider import widen
 
 pytestmark = [pytest.mark.stand, pytest.mark.slow]
 
