@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures autoscale lock audit docs model-report onnx-families bench-model bench-runtimes onnx-precision
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures sweep-figures autoscale lock audit docs model-report onnx-families bench-model bench-runtimes onnx-precision
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -101,6 +101,9 @@ load-figures:  ## load digits-vit at rising rates, and update the figures and th
 
 overlay-figures:  ## measure threads on 0.8 CPUs, and what an image costs in a batch, and update docs/overlays.md
 	@$(DEV)/python -m benchmarks.thread_cost && PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.batch_cost
+
+sweep-figures:  ## sweep variants of a release on the stand, and update the table and the picture in docs/load.md
+	@$(STAND) up && $(DEV)/python -m benchmarks.sweep_figures
 
 autoscale:  ## load a release until it has three pods, and update docs/autoscaler.json and docs/autoscaler.png
 	@$(STAND) up && SLIPWAY_TIMELINE=docs $(DEV)/python -m pytest -m slow tests/e2e/test_autoscaler.py -k three

@@ -13,15 +13,15 @@ from dag_run import until
 from test_story import Story
 from trial_project import PROJECT, overlay_with_resources, remove_images
 
-from serving_protocol.metrics import PATH
 from slipway.records.store import read_json
+from slipway.serving.metrics import PAGE, read_page
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside, pytest.mark.model, pytest.mark.slow]
 
 MODEL = "archive"
 USERS = 12
 LOAD = {"rate_per_s": 8, "rounds": 3, "step_s": 5, "settle_s": 1}
-ANSWERED, BATCHES = ":tensorflow:serving:request_count{", ":tensorflow:serving:batching_session:wrapped_run_count"
+BATCHES = ":tensorflow:serving:batching_session:wrapped_run_count"
 SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}  # two pods fit the stand's node
 
 
@@ -101,7 +101,7 @@ def test_pods_have_the_batches_of_the_overlay_and_threads_for_their_cpu(story, k
 
 
 def test_many_users_are_served_in_batches(story):
-    """Each of their requests, over REST and gRPC, gets its own answer, and the servers run fewer batches than they answer requests."""
+    """Each of their requests, over REST and gRPC, gets its own answer, and the servers run fewer batches than they answer predictions."""
     before = served(story)
     story.run(f"load_test_{MODEL}")
     after = served(story)
@@ -119,13 +119,11 @@ def test_many_users_are_served_in_batches(story):
 
 
 def served(story):
-    """How many requests the release's servers have answered so far, and how many batches they have run."""
+    """How many predictions the release's servers have answered so far, and how many batches they have run."""
     pods = json.loads(story.kubectl("get", "pods", "-l", f"slipway/release={story.record['release_id']}", "-o", "json"))
     raw = f"/api/v1/namespaces/{story.stand['namespace']}/pods"
     pages = [
-        story.kubectl("get", "--raw", f"{raw}/{pod['metadata']['name']}:8501/proxy{PATH}") for pod in pods["items"]
+        story.kubectl("get", "--raw", f"{raw}/{pod['metadata']['name']}:8501/proxy{PAGE}") for pod in pods["items"]
     ]
-    return [
-        sum(float(line.rpartition(" ")[2]) for page in pages for line in page.splitlines() if line.startswith(name))
-        for name in (ANSWERED, BATCHES)
-    ]
+    lines = [line for page in pages for line in page.splitlines() if line.startswith(BATCHES)]
+    return sum(read_page(page, MODEL).answered for page in pages), sum(int(line.rpartition(" ")[2]) for line in lines)
