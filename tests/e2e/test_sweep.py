@@ -13,9 +13,9 @@ import pytest
 import yaml
 from test_story import Story, plan_of
 from trial_project import overlay_with_resources, remove_images
-from wider import widen
 
 from benchmarks.refresh_times import machine
+from benchmarks.wider import widen
 
 MODEL, LIVE = "swept", "tfs-swept"
 HIDDEN_UNITS = 98304  # the shipped checkpoint has 192: with these, an image costs tens of milliseconds of CPU
