@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from slipway.errors import InputRefused
-from slipway.release import LoadPlan, Release
+from slipway.load_plan import LoadPlan
+from slipway.release import Release
 from slipway.target import GkeCluster, Target
 from slipway.variants import SweepPlan
 from slipway.verdict import Verdict

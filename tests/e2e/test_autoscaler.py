@@ -20,7 +20,7 @@ from timeline import Timeline
 from benchmarks.refresh_times import machine
 from local.builds.environments import build_environment
 from local.settings import settings_here
-from slipway.release import LoadPlan
+from slipway.load_plan import LoadPlan
 
 PROJECT = Path(__file__).parents[2]
 MODEL = "autoscaled"

@@ -12,7 +12,7 @@ from test_dockerfile import docker
 
 from local.parts.server_image import debian_base
 from local.settings import settings_here
-from slipway.release import LoadPlan
+from slipway.load_plan import LoadPlan
 
 LOADER = Path(__file__).parents[2] / "include" / "load"
 PLAN = LoadPlan(rates_per_s=(8,), closed_users=(2,), step_s=20, settle_s=5)

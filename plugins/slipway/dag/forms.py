@@ -9,9 +9,9 @@ from typing import Any
 from airflow.sdk import Param
 
 from slipway.errors import InputRefused
+from slipway.load_plan import LoadPlan
 from slipway.model.model_file import ModelFile
 from slipway.model.served import overlay_names
-from slipway.release import LoadPlan
 from slipway.steps.settings import LoadParams, RefreshParams
 
 GRPC_ADDRESS = r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"

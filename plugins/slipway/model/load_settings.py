@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from slipway.load_plan import LoadPlan
 from slipway.model.field_types import Part, RelativePath, Schedule, Share
-from slipway.release import LoadPlan
 
 DEFAULT_PLAN = LoadPlan()
 LONGEST_S = 3600  # of a whole test

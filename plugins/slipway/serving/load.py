@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.facts import JsonObject
-from slipway.release import LoadPlan
+from slipway.load_plan import LoadPlan
 from slipway.serving.golden import GoldenCase
 from slipway.verdict import Verdict
 

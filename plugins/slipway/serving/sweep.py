@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from slipway.facts import JsonObject, Turn
-from slipway.release import LoadPlan
+from slipway.load_plan import LoadPlan
 from slipway.serving.load import count_kinds, errors_of
 from slipway.serving.load_gate import LEAST_ROUNDS, LEAST_SHARE, interval
 from slipway.variants import SweepPlan

@@ -12,11 +12,12 @@ from slipway.facts import Export, JsonObject, LoadTest
 from slipway.kubernetes.forward import Route, forwarded
 from slipway.kubernetes.port_forward import PodRoute
 from slipway.kubernetes.proxy import send_to_service
+from slipway.load_plan import LoadPlan
 from slipway.names import LABEL_MODEL, LABEL_RELEASE, load_run_folder, preview_name
 from slipway.programs import Started
 from slipway.records.history import read_history
 from slipway.records.store import Store, read_bytes, read_json
-from slipway.release import LoadBounds, LoadPlan, Release
+from slipway.release import LoadBounds, Release
 from slipway.scratch import scratch_folder
 from slipway.serving.gate import gate_goes_on, judge_all
 from slipway.serving.golden import OK, GoldenCase, cases_from

@@ -14,6 +14,7 @@ from slipway.errors import InputRefused, LoadTestFailed, StoreError
 from slipway.facts import Export, LoadTarget, LoadTest
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import read_object
+from slipway.load_plan import LoadPlan
 from slipway.model.load_settings import LoadSettings
 from slipway.model.served import read_model_file
 from slipway.names import load_folder, load_run_folder, model_path
@@ -22,7 +23,7 @@ from slipway.programs import Started
 from slipway.records.history import History, read_current_history, release_of_record
 from slipway.records.record import Record
 from slipway.records.store import Store, fetch_from_store, read_bytes, read_json
-from slipway.release import LoadPlan, Release
+from slipway.release import Release
 from slipway.scratch import scratch_folder
 from slipway.serving.client import requests_with_images, send_grpc_request, send_request
 from slipway.serving.golden import GrpcError, cases_from, largest_available

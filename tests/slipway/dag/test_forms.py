@@ -13,8 +13,8 @@ from slipway.dag.forms import (
     rollback_form,
 )
 from slipway.errors import InputRefused
+from slipway.load_plan import LoadPlan
 from slipway.model.served import overlay_names, parse_model_file
-from slipway.release import LoadPlan
 from slipway.steps.settings import LoadParams, RefreshParams
 
 HUB = parse_model_file(

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from slipway.release import LoadPlan
+from slipway.load_plan import LoadPlan
 from slipway.serving.golden import GoldenCase, Reference
 from slipway.serving.load import Server, judge_load, questions_of_cases, render_load_request
 

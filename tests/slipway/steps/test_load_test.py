@@ -11,10 +11,10 @@ from grpc_serving import DESCRIPTORS, request_of
 
 from slipway.errors import InputRefused, LoadTestFailed, LoadTestUnfinished
 from slipway.facts import LoadTarget, to_dict
+from slipway.load_plan import LoadPlan
 from slipway.model.load_settings import LoadSettings
 from slipway.names import load_folder
 from slipway.records.record import write_record
-from slipway.release import LoadPlan
 from slipway.serving import load_program
 from slipway.steps import load_test
 from slipway.steps.load_test import choose_load_target, plan_of, run_test
