@@ -90,11 +90,17 @@ def predict_request(model: str, input_name: str, values: Sequence[str | bytes], 
 
 
 def write_warmup(folder: Path, requests: Sequence[Any]) -> None:
-    """Write these PredictRequests where the server looks for its warmup requests."""
+    """Write the smallest PredictRequest of each signature where the server looks for its warmup requests.
+
+    The server computes larger ones in the same small runs, so they would warm nothing more, and delay the start.
+    """
     warmup = folder / "warmup"
     warmup.mkdir()
-    for number, request in enumerate(requests, 1):
-        (warmup / f"{number:04}.bin").write_bytes(request.SerializeToString(deterministic=True))
+    smallest: dict[str, Any] = {}
+    for request in sorted(requests, key=lambda request: request.ByteSize()):
+        smallest.setdefault(request.model_spec.signature_name, request)
+    for number, name in enumerate(sorted(smallest), 1):
+        (warmup / f"{number:04}.bin").write_bytes(smallest[name].SerializeToString(deterministic=True))
 
 
 def _texts(values: Sequence[str | bytes]) -> Any:

@@ -5,6 +5,7 @@ raw_bytes        image_bytes, files as they are                label, confidence
 top_k            image_bytes, files as they are                labels, scores: the k most likely, best first
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,14 +21,15 @@ from serving_protocol.words import invalid, too_late
 from .decode import BadImage, read_base64, read_image
 from .description import Description, ModelRefused, read_description
 from .preprocess import Preprocess
+from .processors import processors
 from .session import Session
 
 MARK = "!bad image: "  # prefix of a bad image's label if bad images are marked
 BASE64, RAW, TOP_K = "serving_default", "raw_bytes", "top_k"
 AT_ONCE = 32  # images of a request that are in memory as pixels: a large request takes no more than that
-# Images in one run. More gain nothing and take more memory: ViT-B/16's processor time for 8 images, one thread, in runs of 1, 2, 4 and
-# 8, was 1939, 2004, 2077 and 2186 ms; digits-vit's 1.6, 1.2, 1.0 and 0.9 ms.
-IN_A_RUN = 4
+# Images in one run. More gain little and take more memory: processor time for 8 images in runs of 1, 2, 4 and 8, with one thread, of
+# ViT-B/16 3037, 2976, 3119 and 3266 ms (AMD EPYC); of digits-vit 1.6, 1.2, 1.0 and 0.9 ms (Intel Xeon).
+IN_A_RUN = 2
 INPUTS = {BASE64: "string_input", RAW: "image_bytes", TOP_K: "image_bytes"}
 
 Shape = tuple[int, int, int]  # of one image's pixels
@@ -156,13 +158,16 @@ def load_classifier(
     """
     description = read_description(folder)
     session = Session(folder, threads=threads)
+    # Each run uses all of the session's threads. Runs at the same time would only take the threads and the caches from each other.
+    turns = threading.Semaphore(max(processors() // threads, 1) if threads else 1)
 
     def run(pixels: np.ndarray, deadline_s: float | None) -> np.ndarray:
         found = []
         for first in range(0, len(pixels), IN_A_RUN):
-            if deadline_s is not None and time.monotonic() > deadline_s:
-                raise too_late()
-            found.append(session.run(pixels[first : first + IN_A_RUN]))
+            with turns:
+                if deadline_s is not None and time.monotonic() > deadline_s:
+                    raise too_late()
+                found.append(session.run(pixels[first : first + IN_A_RUN]))
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     try:

@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-SIZES = (1, 2, 4)  # images; a run has at most four (classifier.IN_A_RUN)
-LEAST_ROUNDS, MOST_ROUNDS = 2, 10  # of a run of each size
-MOST_MS = 500  # of processor time for all rounds: two do not fit for an image of more than 33 ms, which fills a processor alone
-LEAST_SHARE = 0.1  # of an image's cost that joining has to save
+SIZES = (1, 2)  # images; a run has at most two (classifier.IN_A_RUN)
+MOST_ROUNDS = 10  # of a run of each size
+ENOUGH_MS = 500  # of processor time for all rounds, if there is more than one
+SLOWEST_MS = 500  # of an image; a slower model is never joined, because its start would take too long
+LEAST_SHARE = 0.15  # of an image's cost that joining has to save: two measurements of the same model differ by a tenth
 LEAST_MS = 0.5  # of an image that joining has to save: handing it to another thread takes as long
 
 
@@ -18,7 +19,7 @@ def choose(costs: Mapping[int, float]) -> int:
 
 
 def measure(run: Callable[[int], object], clock_ns: Callable[[], int] = time.process_time_ns) -> dict[int, float]:
-    """The milliseconds of processor time for an image, by the size of its batch; of a slow model only alone. `run` runs a batch.
+    """The milliseconds of processor time for an image, by the size of its batch; of a very slow model only alone. `run` runs a batch.
 
     The sizes take turns, and of each the cheapest run counts, because other programs on the machine make runs dearer.
     """
@@ -29,11 +30,11 @@ def measure(run: Callable[[int], object], clock_ns: Callable[[], int] = time.pro
         return (clock_ns() - began_ns) / 1e6
 
     first_ms = max(took_ms(1), 0.001)  # the first run of a model takes longest
-    rounds = min(MOST_ROUNDS, int((MOST_MS - first_ms) / (first_ms * sum(SIZES))))
-    if rounds < LEAST_ROUNDS:
+    if first_ms > SLOWEST_MS:
         return {1: first_ms}
+    rounds = min(MOST_ROUNDS, int((ENOUGH_MS - first_ms) / (first_ms * sum(SIZES))))
     costs = dict.fromkeys(SIZES, math.inf)
-    for _ in range(rounds):
+    for _ in range(max(rounds, 1)):
         for size in SIZES:
             costs[size] = min(costs[size], took_ms(size) / size)
     return costs

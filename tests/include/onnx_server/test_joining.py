@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_server.joining import MOST_MS, choose, measure, render_choice
+from onnx_server.joining import ENOUGH_MS, SLOWEST_MS, choose, measure, render_choice
 
 MS = 1_000_000  # nanoseconds
 
@@ -12,14 +12,14 @@ MS = 1_000_000  # nanoseconds
     [
         ({1: 10.0, 2: 8.0, 4: 7.0}, 4),
         ({1: 10.0, 2: 7.0, 4: 8.0}, 2),
-        ({1: 10.0, 2: 9.1, 4: 9.2}, 1),  # less than a tenth
+        ({1: 10.0, 2: 8.6}, 1),  # less than 15 %
         ({1: 0.6, 2: 0.3, 4: 0.2}, 1),  # less than half a millisecond
         ({1: 10.0, 2: 11.0, 4: 12.0}, 1),
         ({1: 60.0}, 1),
     ],
 )
 def test_joined_if_it_saves_enough(costs, size):
-    """The cheapest size is chosen if it saves a tenth and half a millisecond of each image, otherwise none."""
+    """The cheapest size is chosen if it saves 15 % and half a millisecond of each image, otherwise none."""
     assert choose(costs) == size
 
 
@@ -36,18 +36,18 @@ def measured(*image_ms):
 
 def test_cheapest_run_of_each_size_counts():
     """The sizes take turns, so that whatever makes some runs dearer does so to each size. The first run of a model does not count."""
-    costs, sizes, _ = measured(9.0, 5.0, 6.0, 4.0, 7.0, 3.0, 2.0, 8.0)
-    assert costs == {1: 5.0, 2: 3.0, 4: 2.0}
-    assert sizes[:7] == [1, 1, 2, 4, 1, 2, 4]
+    costs, sizes, _ = measured(9.0, 5.0, 6.0, 4.0, 7.0, 3.0, 8.0)
+    assert costs == {1: 3.0, 2: 6.0}
+    assert sizes[:5] == [1, 1, 2, 1, 2]
 
 
-@pytest.mark.parametrize("image_ms", [0.0, 0.1, 20.0, 33.0, 34.0, 60.0, 400.0])
+@pytest.mark.parametrize("image_ms", [0.0, 0.1, 20.0, 60.0, 400.0, 500.0, 501.0])
 def test_measuring_is_bounded(image_ms):
-    """A slow model is run once only; no model takes longer than the bound."""
+    """A slow model runs once for each size, a very slow one once in all; the others stay within the bound."""
     costs, sizes, spent_ms = measured(image_ms)
-    assert spent_ms <= MOST_MS
-    assert (2 in costs) == (image_ms < 34)
-    assert len(sizes) <= 31
+    assert spent_ms <= max(ENOUGH_MS, 4 * image_ms)
+    assert (2 in costs) == (image_ms <= SLOWEST_MS)
+    assert len(sizes) <= 21
 
 
 def test_log_has_what_was_measured_and_chosen():

@@ -15,7 +15,7 @@ import pytest
 from serving_protocol.messages import PredictRequest
 from tests.conformance.client import ask, metric, parsed, predict
 from tests.conformance.servers import is_open, wait_until, wait_until_open
-from tests.include.onnx_server.colours import DESCRIPTION, png, raw, rows, slow, web_safe, write_model
+from tests.include.onnx_server.colours import DESCRIPTION, png, rows, slow, web_safe
 
 pytestmark = pytest.mark.model
 
@@ -276,127 +276,6 @@ def test_sigterm_ends_a_server_that_waits_for_a_version(start):
     wait_until(lambda: "waiting" in server.log(), server)
     server.popen.send_signal(signal.SIGTERM)
     assert ended(server) == 0
-
-
-JOINED_RUNS = "batching_session:wrapped_run_count"
-
-
-def batching(folder, size, timeout_s):
-    """The flags that join so many images, and a parameters file for them."""
-    file = folder / "batching.txt"
-    file.write_text(
-        f"max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: {timeout_s * 1_000_000} }}\n"
-        "num_batch_threads { value: 1 }\n"
-    )
-    return "--enable_batching", f"--batching_parameters_file={file}"
-
-
-def labels(answer):
-    """The labels of an answer."""
-    return [one["label"] for one in answer[1]["predictions"]]
-
-
-def test_requests_are_joined_if_the_flags_say_so(start, tmp_path):
-    """Two requests fill a batch and run once. A bad image fails only its own request."""
-    server = start(*batching(tmp_path, 2, 30))
-    wait_until_open(server)
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        bad = pool.submit(predict, server, raw(b"hello"), "colours")
-        both = [pool.submit(predict, server, rows(colour), "colours") for colour in ("red", "blue")]
-        assert [labels(one.result()) for one in both] == [["red"], ["blue"]]
-        assert bad.result()[0] == 400
-    assert metric(server, JOINED_RUNS) == 1
-
-
-def test_model_that_may_not_be_joined_never_is(start, tmp_path):
-    """Not even if the flags say so: a request runs alone at once, and one that is larger than a batch is answered too."""
-    server = start(*batching(tmp_path, 2, 600), may_join=False)
-    wait_until_open(server)
-    assert labels(predict(server, rows("red"), "colours")) == ["red"]
-    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
-    assert server.log().count("requests are not joined: this model's answer depends on") == 1
-
-
-def test_joining_is_measured(colours):
-    """The log says what an image costs. For a model of microseconds joining does not pay."""
-    (line,) = [line for line in colours.log().splitlines() if "processor time of an image" in line]
-    assert " ms in a batch of 1, " in line
-    assert line.endswith("; requests are not joined")
-
-
-def test_requests_that_wait_are_joined_if_it_pays(start):
-    """Of three requests at once two run together, because they wait for the first; a request that is larger than a batch runs alone."""
-    server = start(program=Path(__file__).with_name("joining_server.py"))
-    wait_until_open(server)
-    assert "up to 2 images of several requests run together" in server.log()
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        three = list(pool.map(lambda colour: predict(server, rows(colour), "colours"), ["red", "green", "blue"]))
-    assert [labels(one) for one in three] == [["red"], ["green"], ["blue"]]
-    assert metric(server, JOINED_RUNS) == 2
-    assert labels(predict(server, rows("red", "green", "blue"), "colours")) == ["red", "green", "blue"]
-    assert metric(server, JOINED_RUNS) == 2
-
-
-def test_waiting_requests_are_decoded_in_turns(start, tmp_path):
-    """Of eight images of 48 MB that wait for one batch, as many are decoded at once as there are processors: here one."""
-    server = start("--tensorflow_intra_op_parallelism=1", *batching(tmp_path, 8, 600))
-    wait_until_open(server)
-    before = peak_kib(server)
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(predict, server, slow(1), "colours") for _ in range(8)]
-        assert [labels(one.result()) for one in answers] == [["red"]] * 8
-    assert metric(server, JOINED_RUNS) == 1
-    assert peak_kib(server) - before < 200 * 1024
-
-
-def test_narrow_image_takes_little_memory(start):
-    """Of an image of 4,000 x 1 pixels whose shorter side becomes 256, only the part that the crop keeps is computed, not a gigabyte."""
-    steps = [
-        {"kind": "resize_shortest_edge", "edge": 256, "filter": "bicubic"},
-        {"kind": "center_crop", "height": 8, "width": 8},
-    ]
-    server = start(steps=steps)
-    wait_until_open(server)
-    predict(server, rows("red"), "colours")
-    before = peak_kib(server)
-    status, body = predict(server, raw(png("blue", 4000, 1)), "colours")
-    assert (status, body["predictions"][0]["label"]) == (200, "blue")
-    assert peak_kib(server) - before < 100 * 1024
-
-
-def peak_kib(server):
-    """The most memory that the process has had."""
-    lines = Path(f"/proc/{server.popen.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def threads_of(server):
-    """How many threads the process has."""
-    return len(list(Path(f"/proc/{server.popen.pid}/task").iterdir()))
-
-
-def test_threads_are_those_of_the_flag(start):
-    """The runtime has one thread less than the flag says: the caller is the first."""
-    one, five = (start(f"--tensorflow_intra_op_parallelism={count}") for count in (1, 5))
-    wait_until_open(one)
-    wait_until_open(five)
-    assert threads_of(five) - threads_of(one) == 4
-
-
-OPTIONS = """
-import sys
-from pathlib import Path
-from onnx_server.session import Session
-options = Session(Path(sys.argv[1]), threads=2)._session.get_session_options()
-print(options.get_session_config_entry("session.intra_op.allow_spinning"), options.enable_cpu_mem_arena, options.intra_op_num_threads)
-"""
-
-
-def test_waiting_threads_sleep(onnx_server_python, tmp_path):
-    """ONNX Runtime's threads do not spin, and it keeps no memory that a run has taken."""
-    command = [onnx_server_python, "-c", OPTIONS, write_model(tmp_path / "colours")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVER, timeout=60)
-    assert done.stdout.split() == ["0", "False", "2"]
 
 
 def test_entrypoint_becomes_the_server(tmp_path):
