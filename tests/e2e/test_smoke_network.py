@@ -5,19 +5,20 @@ import subprocess
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from dag_run import until
 
 from slipway.image.engine import closed_network, throwaway_container
 from slipway.image.smoke_test import NOWHERE
 
 pytestmark = [pytest.mark.stand, pytest.mark.alongside]
 
-NAME, HERE, THERE = "slipway-test-outside", "198.51.100.1", "198.51.100.2"  # addresses for documentation (RFC 5737)
+HERE, THERE = "198.51.100.1", "198.51.100.2"  # addresses for documentation (RFC 5737)
 PORT = 8099
-SERVE = (
-    f"import http.server as h; h.ThreadingHTTPServer(('{THERE}', {PORT}), h.SimpleHTTPRequestHandler).serve_forever()"
-)
+OWN = Path("/proc/self/ns/net")
+SERVE = f"import http.server as h; h.ThreadingHTTPServer(('', {PORT}), h.SimpleHTTPRequestHandler).serve_forever()"
 TRY = f"""
 import http.server, json, socket
 
@@ -46,22 +47,37 @@ def run(*words):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A host with a server, beyond this one: a network namespace that only knows its own link."""
-    run("ip", "netns", "add", NAME)
-    try:
-        run("ip", "link", "add", "slipway-here", "type", "veth", "peer", "name", "slipway-there", "netns", NAME)
-        run("ip", "addr", "add", f"{HERE}/30", "dev", "slipway-here")
-        run("ip", "link", "set", "slipway-here", "up")
-        run("ip", "-n", NAME, "addr", "add", f"{THERE}/30", "dev", "slipway-there")
-        run("ip", "-n", NAME, "link", "set", "slipway-there", "up")
-        words = ["ip", "netns", "exec", NAME, "python3", "-c", SERVE]
-        with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
-            try:
-                yield
-            finally:
-                server.kill()
-    finally:
-        run("ip", "netns", "del", NAME)  # with both ends of the link
+    """A host with a server, beyond this one: a network namespace that only knows its own link, and ends with the server.
+
+    `ip netns` would mount /run/netns once more, and containerd could not remove the pods that run by then.
+    """
+    words = ["unshare", "--net", "python3", "-c", SERVE]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
+        other = Path(f"/proc/{server.pid}/ns/net")
+        there = ["nsenter", f"--net={other}", "ip"]
+        try:
+            until(lambda: other.readlink() != OWN.readlink(), "it has a network of its own")
+            run(
+                "ip",
+                "link",
+                "add",
+                "slipway-here",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "slipway-there",
+                "netns",
+                str(server.pid),
+            )
+            run("ip", "addr", "add", f"{HERE}/30", "dev", "slipway-here")
+            run("ip", "link", "set", "slipway-here", "up")
+            run(*there, "addr", "add", f"{THERE}/30", "dev", "slipway-there")
+            run(*there, "link", "set", "slipway-there", "up")
+            yield
+        finally:
+            subprocess.run(["ip", "link", "del", "slipway-here"], check=False, capture_output=True)  # both ends
+            server.kill()
 
 
 @contextmanager
