@@ -44,6 +44,7 @@ def test_the_golden_cases_of_an_export_are_asked(tmp_path):
     assert json.dumps(request)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_server_elsewhere_is_loaded(digits_export, monkeypatch, tmp_path):
     """Over REST and gRPC, as the version that is named; the page is not changed."""

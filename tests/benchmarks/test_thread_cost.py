@@ -55,6 +55,7 @@ def test_a_turn_with_an_error_is_none():
 @pytest.mark.stand
 @pytest.mark.alongside
 @pytest.mark.model
+@pytest.mark.slow
 def test_an_image_is_measured_in_a_container(stand, digits_export, monkeypatch):
     """With the limit, and its own processor time; the container is removed."""
     monkeypatch.setenv("DOCKER_HOST", stand["docker_host"])
