@@ -20,6 +20,7 @@ from serving_protocol.words import invalid, too_late
 
 from .decode import BadImage, read_base64, read_image
 from .description import Description, ModelRefused, read_description
+from .joining import SIZES
 from .preprocess import Preprocess
 from .processors import processors
 from .session import Session
@@ -29,7 +30,7 @@ BASE64, RAW, TOP_K = "serving_default", "raw_bytes", "top_k"
 AT_ONCE = 32  # images of a request that are in memory as pixels: a large request takes no more than that
 # Images in one run. More gain little and take more memory: processor time for 8 images in runs of 1, 2, 4 and 8, with one thread, of
 # ViT-B/16 3037, 2976, 3119 and 3266 ms (AMD EPYC); of digits-vit 1.6, 1.2, 1.0 and 0.9 ms (Intel Xeon).
-IN_A_RUN = 2
+IN_A_RUN = SIZES[-1]
 INPUTS = {BASE64: "string_input", RAW: "image_bytes", TOP_K: "image_bytes"}
 
 Shape = tuple[int, int, int]  # of one image's pixels

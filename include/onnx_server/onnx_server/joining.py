@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-SIZES = (1, 2)  # images; a run has at most two (classifier.IN_A_RUN)
+SIZES = (1, 2)  # images, rising; no run has more than the last (classifier.IN_A_RUN)
 MOST_ROUNDS = 10  # of a run of each size
 ENOUGH_MS = 500  # of processor time for all rounds, if there is more than one
 SLOWEST_MS = 500  # of an image; a slower model is never joined, because its start would take too long
