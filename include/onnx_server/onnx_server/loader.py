@@ -15,7 +15,6 @@ from .classifier import RunPixels, Shape, load_classifier
 from .description import Description, ModelRefused
 from .flags import ServerFlags
 from .joining import choose, measure, render_choice
-from .memory import give_back
 from .session import INPUT, OUTPUT
 from .warmup import warm_up
 
@@ -38,7 +37,6 @@ class Loader:
     def __call__(self, found: Found) -> Model:
         """The model in this folder, warmed up. Raises ServingError."""
         model = self.model_in(found)
-        give_back()
         warm_up(model, found, self._flags)
         return model
 

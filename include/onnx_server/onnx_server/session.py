@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 
 from .description import ModelRefused
+from .memory import weights_apart
 
 FILE = "model.onnx"
 INPUT, OUTPUT = "pixel_values", "probabilities"
@@ -28,9 +29,10 @@ class Session:
         # The arena keeps the most memory that any run has taken: 160 MB more for ViT-B/16 after one batch of eight. It saves no time.
         options.enable_cpu_mem_arena = False
         try:
-            self._session = onnxruntime.InferenceSession(
-                folder / FILE, sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            with weights_apart():
+                self._session = onnxruntime.InferenceSession(
+                    folder / FILE, sess_options=options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:  # the runtime's errors have no base class but Exception
             raise ModelRefused(f"{folder / FILE}: {_first_line(error)}") from error
         given, returned = (

@@ -135,6 +135,47 @@ def test_waiting_threads_sleep(onnx_server_python, tmp_path):
     assert done.stdout.split() == ["0", "False", "2"]
 
 
+LOADING = """
+import ctypes, sys
+from pathlib import Path
+import onnxruntime
+from onnx_server.session import Session
+
+SIZE, COUNT = 1 << 20, 100
+true_session = onnxruntime.InferenceSession
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def load(*given, **named):
+    taken = [libc.malloc(SIZE) for _ in range(COUNT)]
+    for place in taken:
+        ctypes.memset(place, 1, SIZE)
+    libc.malloc(SIZE // 10)  # stays, behind them
+    for place in taken:
+        libc.free(place)
+    return true_session(*given, **named)
+
+def resident_mib():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+onnxruntime.InferenceSession = load
+libc.free(libc.malloc(31 << 20))  # from here on glibc puts all blocks up to this size into the heap
+for session in (lambda file: Session(file.parent, threads=1), load):
+    before = resident_mib()
+    session(Path(sys.argv[1]) / "model.onnx")
+    print(resident_mib() - before)
+"""
+
+
+def test_loading_leaves_no_holes(onnx_server_python, tmp_path):
+    """The 100 MiB that loading takes for a moment go back to the system. What a run takes stays in the heap for the next run."""
+    command = [onnx_server_python, "-c", LOADING, write_model(tmp_path / "colours")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SERVER, timeout=60)
+    loading, afterwards = map(int, done.stdout.split())
+    assert loading < 20
+    assert afterwards > 90
+
+
 TURNS = """
 import sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
