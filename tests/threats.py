@@ -49,7 +49,7 @@ THREATS = (  # asset, who might, what stops it, test
     ("the ONNX server's connections", "an upload that does not end", "its time limit begins with the request", "include/onnx_server/test_process.py::test_slow_upload_ends_at_the_limit"),
     ("the ONNX server's process", "damaged images and base64", "Pillow opens the five formats only; its errors are refusals", "include/onnx_server/test_decode.py::test_damaged_files_are_refused_alike"),
     ("other clients' answers", "a bad image in a batch", "images are decoded before requests are joined", "include/onnx_server/test_computing.py::test_requests_are_joined_if_the_flags_say_so"),
-    ("the ONNX server's image", "a tag of its base that moves", "its Dockerfile wants a digest", "local/parts/test_serving_image.py::test_dockerfile_refuses_a_base_without_a_digest"),
+    ("the ONNX server's image", "a tag of its base that moves", "its Dockerfile wants a digest", "local/parts/test_onnx_image.py::test_dockerfile_refuses_a_base_without_a_digest"),
     ("traffic to other addresses", "an overlay's Service", "`externalIPs` are refused", "slipway/kubernetes/test_policy.py::test_a_service_takes_no_traffic_of_other_addresses"),
     ("history and rollbacks", "whoever writes to the store", "damaged records are skipped", "slipway/records/test_hostile_records.py::test_any_damaged_record"),
     ("other repositories", "a registry that names odd tags", "OCI's form of tags and digests", "slipway/image/test_hostile_registry.py::test_any_answers"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from local.builds.environments import build_environment, environment_path
 from local.builds.packages import install, plan_packages
 from local.errors import StandError
-from local.parts import access, airflow, checkout, cluster, google, hosts, metrics, serving_image, shared
+from local.parts import access, airflow, checkout, cluster, google, hosts, metrics, onnx_image, serving_image, shared
 from local.parts.airflow import AirflowInputs
 from local.parts.checkout import Slot, write_private
 from local.parts.serving_image import ServingImage
@@ -41,7 +41,7 @@ def bring_up(
             if with_metrics:
                 metrics.request(settings)
             if with_onnx:
-                serving_image.request_onnx(settings)
+                onnx_image.request(settings)
             if google.emulated(settings):
                 hosts.add_names(google.HOSTS)
             shared.start_shared(settings, parts)
@@ -87,8 +87,8 @@ def _bring_up_checkout(settings: Settings, parts: Parts, slot: Slot) -> None:
     _write_facts(settings, parts, slot, image)
     if google.emulated(settings):
         google.share_layers(settings, image.reference)
-    if serving_image.onnx_requested(settings):
-        onnx = serving_image.provide_onnx(settings, parts)
+    if onnx_image.requested(settings):
+        onnx = onnx_image.provide(settings, parts)
         if google.emulated(settings):
             google.share_layers(settings, onnx)
         with step("ONNX environment") as note:
@@ -118,7 +118,7 @@ def _start_airflow(settings: Settings, parts: Parts, slot: Slot, image: ServingI
         docker_host=parts.docker_host,
         registry=f"{parts.registry}/{settings.namespace}",
         serving_image=image.reference if image.stand_in or settings.serving_image else None,
-        onnx_serving_image=serving_image.onnx_reference(settings, parts),
+        onnx_serving_image=onnx_image.reference(settings, parts),
         exporter_python=exporter_python(settings),
         onnx_exporter_python=exporter_python(settings, "onnx"),
         load_python=environment_path(settings, "load") / "bin" / "python",
@@ -162,7 +162,7 @@ def exporter_python(settings: Settings, environment: str = "model") -> Path:
 
 def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingImage) -> None:
     """Write what `status` reads."""
-    with_onnx = serving_image.onnx_requested(settings)
+    with_onnx = onnx_image.requested(settings)
     facts = {
         "kubeconfig": str(settings.home_kubeconfig),
         "namespace": settings.namespace,
@@ -176,7 +176,7 @@ def _write_facts(settings: Settings, parts: Parts, slot: Slot, image: ServingIma
             "environment_file": str(airflow.environment_file(settings)),
         },
         "serving_image": image.reference,
-        "onnx_serving_image": serving_image.onnx_reference(settings, parts) if with_onnx else None,
+        "onnx_serving_image": onnx_image.reference(settings, parts) if with_onnx else None,
         "stand_ins": [image.stand_in] if image.stand_in else [],
         "store": airflow.store_uri(settings),
         "exporter_python": str(exporter_python(settings)),

@@ -1,4 +1,4 @@
-"""Images of model servers, built layer by layer: Debian with Python, the Python packages, the program.
+"""The image of a model server, built layer by layer: Debian with Python, the Python packages, the program.
 
 A change of the program rebuilds only the last, small layer. The tag of each layer is a hash of its inputs, by which the engine
 finds it again.
@@ -46,8 +46,6 @@ class ServerImage:
     packages: tuple[str, ...] = ()  # folders that become packages in the image
     programs: Mapping[str, str]  # paths in the image, and the files that are put there
     entrypoint: str  # its path in the image
-    environment: tuple[str, ...] = ()
-    user: str = ""  # root if empty
     labels: Mapping[str, str]
 
     def files(self, checkout: Path) -> dict[str, Path]:
@@ -63,9 +61,8 @@ class ServerImage:
         """The image's configuration: that of TensorFlow Serving's image, with another entrypoint and labels."""
         return {
             "Entrypoint": [self.entrypoint],
-            "Env": [PATH, "MODEL_BASE_PATH=/models", "MODEL_NAME=model", *self.environment],
+            "Env": [PATH, "MODEL_BASE_PATH=/models", "MODEL_NAME=model"],
             "ExposedPorts": {"8500/tcp": {}, "8501/tcp": {}},
-            "User": self.user,
             "Labels": dict(self.labels),
         }
 
@@ -74,7 +71,8 @@ def provide_image(settings: Settings, host: str, image: ServerImage, reference: 
     """Build the layers that the engine does not have yet, and push the image if the registry does not have it."""
     with locked(settings.cache / f"{image.name}.lock"):
         _build(settings, host, image, reference, note)
-        _push(host, reference, note)
+        if push_image(host, reference):
+            note("pushed")
 
 
 def has_image(host: str, reference: str) -> bool:
@@ -217,11 +215,11 @@ def _remove(host: str, container: str) -> None:
     engine.call(host, "DELETE", f"/containers/{container}", query={"force": "true", "v": "true"})
 
 
-def _push(host: str, reference: str, note: Note) -> None:
-    """Push the image if the registry does not have it."""
+def push_image(host: str, reference: str) -> bool:
+    """Push the image if the registry does not have it; whether it was pushed."""
     repository, _, tag = reference.rpartition(":")
-    if _in_registry(host, reference):
-        return
+    if registry_digest(host, reference):
+        return False
     login = base64.urlsafe_b64encode(b"{}").decode()
     path = f"/images/{urllib.parse.quote(repository)}/push"
     _refuse(
@@ -229,15 +227,16 @@ def _push(host: str, reference: str, note: Note) -> None:
             engine.call(host, "POST", path, query={"tag": tag}, headers={"X-Registry-Auth": login}, body={})
         )
     )
-    note("pushed")
-
-
-def _in_registry(host: str, reference: str) -> bool:
-    try:
-        engine.call(host, "GET", f"/distribution/{reference}/json", timeout_s=ASK_S)
-    except StandError:
-        return False
     return True
+
+
+def registry_digest(host: str, reference: str) -> str | None:
+    """The digest of an image in its registry; None if it is not there."""
+    try:
+        answer = engine.call(host, "GET", f"/distribution/{reference}/json", timeout_s=ASK_S)
+    except StandError:
+        return None
+    return str(json.loads(answer)["Descriptor"]["digest"])
 
 
 def _refuse(error: str | None) -> None:

@@ -1,8 +1,4 @@
-"""The base images of models: TensorFlow Serving's own if it can be pulled, otherwise a stand-in; and ONNX Runtime's server.
-
-The stand-in and the server of ONNX Runtime are built here. The server only if `up --onnx` asked for it: with its exporter's
-environment it is several gigabytes.
-"""
+"""The base image of models on TensorFlow: TensorFlow Serving's own if it can be pulled, otherwise a stand-in, which is built here."""
 
 import json
 from dataclasses import dataclass
@@ -18,32 +14,17 @@ NAME = "tensorflow/serving"
 TAG = "2.20.0"  # the newest release: include/model exports with a TensorFlow whose models it loads
 SERVING_IMAGE = f"{NAME}:{TAG}"
 PULL_S = 1800
-PROTOCOL = "include/onnx_server/serving_protocol"  # what both servers speak
-
 STAND_IN = ServerImage(
     name="serving-stand-in",
     lock="local/serving/requirements.txt",
     not_run=("tensorflow/include",),  # 236 MB of C++ headers, which the server does not need
-    packages=("local/serving/model_server", PROTOCOL),
+    packages=("local/serving/model_server", "include/onnx_server/serving_protocol"),
     programs={  # at the paths of the real image
         "/usr/bin/tensorflow_model_server": "local/serving/tensorflow_model_server.py",
         "/usr/bin/tf_serving_entrypoint.sh": "local/serving/tf_serving_entrypoint.sh",
     },
     entrypoint="/usr/bin/tf_serving_entrypoint.sh",
     labels={"slipway.stand-in": "a stand-in for tensorflow/serving, built from local/serving"},
-)
-ONNX_SERVER = ServerImage(  # as include/onnx_server/Dockerfile makes it
-    name="onnx-server",
-    lock="include/onnx_server/requirements.txt",
-    packages=("include/onnx_server/onnx_server", PROTOCOL),
-    programs={
-        "/usr/local/bin/onnx_model_server": "include/onnx_server/onnx_model_server.py",
-        "/usr/local/bin/onnx_serving_entrypoint.sh": "include/onnx_server/onnx_serving_entrypoint.sh",
-    },
-    entrypoint="/usr/local/bin/onnx_serving_entrypoint.sh",
-    environment=("PYTHONDONTWRITEBYTECODE=1",),
-    user="1000",
-    labels={"slipway.runtime": "onnxruntime"},
 )
 
 
@@ -74,29 +55,6 @@ def provide(settings: Settings, parts: Parts) -> ServingImage:
     text = f"{SERVING_IMAGE} cannot be pulled ({refusal}): {reference}, built from local/serving, takes its place"
     say(f"  STAND-IN: {text}")
     return ServingImage(reference=reference, stand_in=text)
-
-
-def onnx_requested(settings: Settings) -> bool:
-    """Whether `up --onnx` asked for the server of ONNX Runtime since the last `down`."""
-    return (settings.home / "onnx").exists()
-
-
-def request_onnx(settings: Settings) -> None:
-    """Ask for it."""
-    (settings.home / "onnx").touch()
-
-
-def onnx_reference(settings: Settings, parts: Parts) -> str:
-    """The reference of ONNX Runtime's server, built or not."""
-    return f"{parts.registry}/slipway/{ONNX_SERVER.name}:{image_id(settings, ONNX_SERVER)}"
-
-
-def provide_onnx(settings: Settings, parts: Parts) -> str:
-    """Build and push ONNX Runtime's server; its reference."""
-    with step("ONNX server's image") as note:
-        reference = onnx_reference(settings, parts)
-        provide_image(settings, parts.docker_host, ONNX_SERVER, reference, note)
-    return reference
 
 
 def pull(host: str) -> str | None:

@@ -1,16 +1,15 @@
 """Locust's master and two workers as pods: an image of include/load, its manifests, and a release in the same cluster."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from load_requests import load_request
-from test_dockerfile import docker
 
 from local.parts.server_image import debian_base
+from local.programs.docker_client import build_image, docker
 from local.settings import settings_here
 from slipway.load_plan import LoadPlan
 
@@ -26,10 +25,8 @@ def image(stand):
     """The image in the stand's registry, built on the stand's own base."""
     name = f"{stand['registry']}/load:test"
     debian = debian_base(settings_here(), stand["docker_host"])
-    bundle = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-    words = ["--network=host", f"--build-arg=BASE={debian}", f"--secret=id=ca,src={bundle}"]
-    docker(stand, "build", "--tag", name, *words, str(LOADER))
-    docker(stand, "push", name)
+    build_image(stand["docker_host"], LOADER, debian, name)
+    docker(stand["docker_host"], "push", name)
     return name
 
 
