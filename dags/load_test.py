@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, c
 
 from slipway.dag import task_ids
 from slipway.dag.forms import load_test_form
-from slipway.dag.graph import LOAD_PYTHON
+from slipway.dag.graph import LOAD_PYTHON, UNTIL_SETTLED
 from slipway.dag.tasks.load import ChooseLoadOperator, LoadTestOperator
 from slipway.errors import InputRefused
 from slipway.model.load_settings import LoadSettings
@@ -41,7 +41,7 @@ def load_test_dag(model: str, settings: LoadSettings) -> DAG:
         default_args={"retries": 0},  # a second test would find a server that the first one has warmed
         tags=["slipway", "load test"],
     ) as dag:
-        choose = ChooseLoadOperator(task_id=task_ids.CHOOSE, model=model)
+        choose = ChooseLoadOperator(task_id=task_ids.CHOOSE, model=model, **UNTIL_SETTLED)
         test = LoadTestOperator(task_id=task_ids.LOAD_TEST, task_display_name="load test", load_python=LOAD_PYTHON)
         chain(choose, test)
     return dag

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, chain
 
 from slipway.dag import task_ids
 from slipway.dag.forms import sweep_form
-from slipway.dag.graph import LOAD_PYTHON
+from slipway.dag.graph import LOAD_PYTHON, UNTIL_SETTLED
 from slipway.dag.tasks.sweep import (
     ChooseSweepOperator,
     EndSweepOperator,
@@ -46,7 +46,7 @@ def sweep_dag(model: str, plan: SweepPlan) -> DAG:
         default_args={"retries": 0},  # a turn that failed is missing in the table; the others count
         tags=["slipway", "sweep"],
     ) as dag:
-        choose = ChooseSweepOperator(task_id=task_ids.CHOOSE, model=model)
+        choose = ChooseSweepOperator(task_id=task_ids.CHOOSE, model=model, **UNTIL_SETTLED)
         measure = MeasureVariantOperator.partial(
             task_id=task_ids.MEASURE,
             load_python=LOAD_PYTHON,

@@ -25,6 +25,7 @@ SlipwayError
 │   ├── ClusterRefused        Google refused: a right, a quota, a field
 │   ├── ClusterUnfit          the cluster exists, but cannot be used
 │   ├── TargetBusy            another run writes to the target                (can be retried)
+│   ├── ReleaseUnsettled      a run has applied a release and not recorded its end yet (can be retried)
 │   ├── LeaseLost             another run has taken the target's Lease from this run
 │   ├── ClusterInUse          the cluster has something that the teardown may not delete
 │   └── TeardownIncomplete    something that the teardown deletes still exists
@@ -186,6 +187,12 @@ class ClusterUnfit(ClusterError):
 
 class TargetBusy(ClusterError):
     """Another run holds the Lease of the target."""
+
+    worth_retrying = True
+
+
+class ReleaseUnsettled(ClusterError):
+    """A run has applied a release and has not recorded its end yet, so nobody knows what serves."""
 
     worth_retrying = True
 

@@ -27,7 +27,12 @@ def test_it_chooses_and_tests(dag_of):
     dag = dag_of()
     assert [task.task_id for task in dag.topological_sort()] == ["choose", "load_test"]
     assert (dag.dag_id, dag.max_active_runs, dag.get_task("load_test").retries) == ("load_test_my_vit", 1, 0)
-    assert dag.get_task("load_test").retry_delay >= timedelta()
+
+
+def test_it_waits_for_the_release_before(dag_of):
+    """For two minutes: the run that updates the Asset records its end some seconds later."""
+    choose = dag_of().get_task("choose")
+    assert choose.retries * choose.retry_delay == timedelta(minutes=2)
 
 
 def test_by_hand_by_schedule_or_after_a_release(dag_of):

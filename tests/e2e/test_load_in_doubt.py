@@ -71,7 +71,9 @@ def test_a_person_decides_if_the_live_release_does_not_answer(doubtful, live, ai
     doubtful.write(export__top_k=2)
     run = Run(airflow_api, doubtful.dag)
     shown = run.answer("Approve")
-    why = f"load: not compared with the live release: version {live['version']} answered HTTP 503"
+    why = (
+        f"load: not compared with the live release: version {live['version']} did not answer: the API server: HTTP 503"
+    )
     assert why in shown["body"]
     assert doubtful.deployment()["metadata"]["labels"]["slipway/release"] == live["release_id"]
     assert run.end() == "success", run.log("gate")

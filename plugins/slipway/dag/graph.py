@@ -29,6 +29,8 @@ RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=30)}
 WAIT = retries_of_a_wait(5, delay_s=5)
 # An API server that restarts must not prevent a rollback: every error is retried, for at least five minutes.
 ROLLBACK = retries_of_a_wait(30, delay_s=10)
+# A run that announced its release records its end some seconds later, on a busy Airflow up to a minute.
+UNTIL_SETTLED: dict[str, Any] = {"retries": 12, "retry_delay": timedelta(seconds=10)}
 # Jinja, so that a worker's own setting is read where the exporter runs.
 EXPORTER_PYTHONS = {
     name: f"{{{{ var.value.get('{runtime.python_variable}', '{runtime.default_python}') }}}}"

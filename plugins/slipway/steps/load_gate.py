@@ -28,6 +28,7 @@ from slipway.steps.load_test import FIGURES, keep_load_test
 from slipway.steps.location import located
 from slipway.verdict import Verdict
 
+LONGEST_BODY = 200  # characters of an answer that is not OK
 NO_LIVE = Verdict.passed("load: there is no live release to compare with")
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ def find_live(release: Release, case: GoldenCase) -> Live:
     )
     if answer.status == OK:
         return Live(version=version, release_id=history.good["release_id"], path=path)
-    said = f"version {version} answered HTTP {answer.status}: {answer.body[:100]}"
+    how = f"answered HTTP {answer.status}" if answer.status else "did not answer"
+    said = f"version {version} {how}: {answer.body[:LONGEST_BODY]}"
     return Live(without=Verdict.inconclusive(f"load: not compared with the live release: {said}"))
 
 

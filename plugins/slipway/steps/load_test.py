@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from slipway.errors import InputRefused, LoadTestFailed, StoreError
+from slipway.errors import InputRefused, LoadTestFailed, ReleaseUnsettled, StoreError
 from slipway.facts import Export, LoadTarget, LoadTest
 from slipway.kubernetes.address import judge_address, service_grpc_address
 from slipway.kubernetes.api import read_object
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def choose_load_target(model: str, settings: Settings, params: LoadParams, *, run_id: str) -> LoadTarget:
     """The live release and its address now, or the server that the form names, which is asked as the live release is.
 
-    Raises InputRefused, StoreError, ClusterUnreachable.
+    Raises InputRefused, StoreError, ClusterUnreachable, ReleaseUnsettled.
     """
     asked = read_model_file(SERVED / f"{model}.yaml").load_test
     if asked is None:
@@ -103,8 +103,17 @@ def find_version(model: str, export: Export, *, rest: str | None, grpc: str | No
 
 
 def live_history(store: Store, model: str) -> History:
-    """The history at the target where a proven release of the model serves now. Raises InputRefused if none does, StoreError."""
+    """The history at the target where a proven release of the model serves now.
+
+    Raises InputRefused if none does, StoreError; ReleaseUnsettled if a run has not recorded its end yet: the Asset's event, which starts a
+    load test, comes some seconds before that.
+    """
     history = read_current_history(store, model)
+    if history.newest is not None and history.newest["outcome"] == "open":
+        raise ReleaseUnsettled(
+            f"model {model}: run {history.newest['run_id']} has applied a release and not recorded its end. "
+            "Next: wait until it has ended; if it was killed, trigger the model's refresh"
+        )
     if history.good is None or not history.settled:
         raise InputRefused(f"model {model}: no release is live and proven. Next: trigger its refresh")
     return history

@@ -94,8 +94,8 @@ def plan_prune(
     `rendered` are the hashes of this run's rendered manifests: it may be cleared before it has a record.
 
     At each target that the model was ever applied to, the newest proven releases and what was applied last are kept. The
-    record of a preview that still exists is kept too. Of a bad release only the record is kept: without it the schedule
-    would try the release again.
+    record of a preview that still exists is kept too. Of a bad release the record is kept, because without it the schedule
+    would try the release again, and its load test, to which the record points.
     """
     kept = [*_protected(records, retention), *filter(preview_objects_of_record, records)]
     if run is not None:
@@ -127,10 +127,11 @@ def plan_prune(
     ]
     keys += [f"exports/{model}/{version}" for version in sorted(holdings.exports - versions)]
     keys += sorted({f"sources/{model}/{name}" for name in holdings.sources} - sources)
-    keys += [load_folder(model, name) for name in sorted(holdings.loads - releases)]
     keys += [sweep_folder(model, name) for name in sorted(holdings.sweeps - releases)]
     old = [record for record in records if record["run_id"] not in ids]
     left = [record for record in records if record["run_id"] in ids]
+    recorded = {record["release_id"] for record in (*kept, *left)}
+    keys += [load_folder(model, name) for name in sorted(holdings.loads - recorded)]
     return PrunePlan(
         records=tuple(old),
         keys=(*keys, *_order_keys(left, holdings, model), *_break_keys(old, holdings, model)),

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_sweep(model: str, settings: Settings, *, run_id: str) -> SweepTarget:
-    """The live release, and what is compared. Raises InputRefused, StoreError, ClusterUnreachable."""
+    """The live release, and what is compared. Raises InputRefused, StoreError, ClusterUnreachable, ReleaseUnsettled."""
     file = read_model_file(SERVED / f"{model}.yaml")
     if file.sweep is None:
         raise InputRefused(f"include/served/{model}.yaml: has no sweep. Next: add it, see docs/load.md")

@@ -143,16 +143,26 @@ def test_a_slow_release_is_to_blame(loaded, store, record_of, p95_ms, outcome, b
     assert failed.value.measured["load"]["rounds"]
 
 
+NO_ENDPOINTS = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 503, "message": "no endpoints"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((404, "no such model"), "version 7 answered HTTP 404: no such model"),
+        ((503, json.dumps(NO_ENDPOINTS)), "version 7 did not answer: the API server: HTTP 503: no endpoints"),
+    ],
+)
 def test_a_live_release_that_does_not_answer_is_inconclusive(  # noqa: PLR0917 - fixtures
-    release, store, record_of, http_server, connected, case, monkeypatch
+    release, store, record_of, http_server, connected, case, monkeypatch, answer, said
 ):
     """Its absence proves nothing about the new one: a person decides."""
     write_record(store, record_of("good"))
-    connected(http_server((404, "no such model")))
+    connected(http_server(answer))
     monkeypatch.setattr(load_gate, "located", lambda found: found)
     live = find_live(release, case)
     assert (live.path, live.without.outcome) == (None, "inconclusive")
-    assert live.without.reason == "load: not compared with the live release: version 7 answered HTTP 404: no such model"
+    assert live.without.reason == f"load: not compared with the live release: {said}"
 
 
 @pytest.mark.parametrize(

@@ -270,10 +270,17 @@ def test_a_registry_without_digests_keeps_the_live_tag(release, store):
     assert registry.deleted == ["old", old]
 
 
-def test_load_tests_of_kept_releases_are_kept(record_of):
-    """The others go with their releases."""
+def test_load_tests_go_with_the_last_record_of_their_release(record_of):
+    """Also that of a release that its load test stopped: the record points to it."""
     records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
-    holdings = replace(NOTHING_HELD, loads=frozenset({"r1", "r2", "r3"}))
-    assert plan(records, holdings).keys == ("loads/digits-vit/r1",)
+    stopped = numbered(record_of, "run4", "failed", 4)
+    holdings = replace(NOTHING_HELD, loads=frozenset({"r1", "r2", "r3", "r4"}))
+    assert plan([*records, stopped], holdings).keys == ("loads/digits-vit/r1",)
+    assert plan(records, holdings).keys == ("loads/digits-vit/r1", "loads/digits-vit/r4")
+
+
+def test_sweeps_go_with_their_release(record_of):
+    """A sweep compares variants of a live release."""
+    records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
     holdings = replace(NOTHING_HELD, sweeps=frozenset({"r1", "r2", "r3"}))
     assert plan(records, holdings).keys == ("sweeps/digits-vit/r1",)
