@@ -72,6 +72,7 @@ def test_only_what_did_not_answer_is_tried_again():
         "LoadTestUnfinished",
         "RegistryUnreachable",
         "SourceUnreachable",
+        "ReleaseUnsettled",
         "TargetBusy",
     }
     assert unanswered == {kind.__name__ for kind in FAMILY if kind.worth_retrying}
