@@ -71,8 +71,8 @@ def test_only_what_did_not_answer_is_tried_again():
         "HubUnreachable",
         "LoadTestUnfinished",
         "RegistryUnreachable",
-        "SourceUnreachable",
         "ReleaseUnsettled",
+        "SourceUnreachable",
         "TargetBusy",
     }
     assert unanswered == {kind.__name__ for kind in FAMILY if kind.worth_retrying}

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 WHILE_LOADING = 128 * 1024  # bytes: glibc's own value at a process's start
-WHILE_SERVING = (
-    32 * 1024 * 1024
-)  # the most that glibc would raise it to by itself; a run's blocks are smaller and stay in the heap
+# The most that glibc would raise it to by itself. A run's blocks are smaller: they stay in the heap for the next run.
+WHILE_SERVING = 32 * 1024 * 1024
 
 
 def share_one_heap() -> None:
