@@ -51,6 +51,7 @@ class GateState:
     errors: int = 0  # rounds with missing answers since the first pass
     times_ms: tuple[float, ...] = ()  # of the rounds in a row
     slow: int = 0  # how often enough rounds in a row passed, but too slowly
+    not_passed: str = ""  # why the last round that did not pass did not
 
     @property
     def restarted(self) -> GateState:
@@ -60,6 +61,8 @@ class GateState:
 
 def judge_gate(state: GateState, latest: RoundResult, gate: Gate, *, passes: int) -> tuple[GateState, Verdict]:
     """The gate's state and verdict after one more round."""
+    if latest.verdict.outcome != "pass":
+        state = replace(state, not_passed=latest.verdict.reason)
     if latest.failures:
         return _judge_failure(replace(state.restarted, failures=state.failures + latest.failures), latest, gate)
     if latest.verdict.outcome != "pass":
@@ -67,7 +70,9 @@ def judge_gate(state: GateState, latest: RoundResult, gate: Gate, *, passes: int
     times_ms = (*state.times_ms, *latest.times_ms)
     state = replace(state, passes_in_a_row=state.passes_in_a_row + 1, has_passed=True, times_ms=times_ms)
     if state.passes_in_a_row < passes:
-        return state, Verdict.wait(f"{state.passes_in_a_row} of {passes} rounds in a row passed")
+        before = "the round before" if state.passes_in_a_row == 1 else "the round before them"
+        why = f"; {before}: {state.not_passed}" if state.not_passed else ""
+        return state, Verdict.wait(f"{state.passes_in_a_row} of {passes} rounds in a row passed{why}")
     said = f"{state.passes_in_a_row} of {passes} rounds in a row passed; {latest.verdict.reason}"
     latency = judge_latency(state.times_ms, gate.latency_ms)
     if latency.outcome == "pass":

@@ -42,6 +42,16 @@ def test_an_error_is_not_a_failure():
     assert after([GOOD, GOOD, MISSING, GOOD, GOOD, GOOD])[1].outcome == "pass"
 
 
+def test_a_wait_says_why_the_round_before_did_not_pass():
+    """If time is up after a round that passed, the reason still names what kept the gate from passing; a pass does not."""
+    assert after([GOOD, MISSING, GOOD])[1] == Verdict.wait("1 of 3 rounds in a row passed; the round before: w")
+    assert after([WRONG, GOOD], Gate(failures=1))[1] == Verdict.wait(
+        "1 of 3 rounds in a row passed; the round before: f"
+    )
+    assert after([MISSING, GOOD, GOOD])[1] == Verdict.wait("2 of 3 rounds in a row passed; the round before them: w")
+    assert after([MISSING, GOOD, GOOD, GOOD])[1] == Verdict.passed("3 of 3 rounds in a row passed; p")
+
+
 def test_a_failure_fails_the_gate():
     """One wrong answer fails at once, after any number of passes, and next to a missing answer."""
     assert after([GOOD, GOOD, rest_round(WAIT, FAIL)])[1] == FAIL
