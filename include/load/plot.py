@@ -35,6 +35,8 @@ def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Se
         _draw_rates(axes, [figures, *([before] if before else [])], names)
     if limit := figures["objective"]["p95_ms"]:
         axes.axhline(limit, color="#57606a", linewidth=1, linestyle=":", label=f"objective: p95 {limit:g} ms")
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)  # last: from then on the axis does not grow
     axes.set_ylabel("milliseconds")
     axes.set_title(f"{figures['model']} at {figures['address']}, {figures['began']}", fontsize=9)
     axes.grid(alpha=0.3)
@@ -96,5 +98,5 @@ def _draw_rounds(axes: Any, figures: dict[str, Any]) -> None:
         bad = [step["round"] for step in steps if step["errors"]]
         _draw_errors(axes, bad, color=shade, label=f"{who}: errors")
     rate = figures["steps"][0]["asked_per_s"]
-    axes.set(xlabel=f"round, at {rate:g} requests a second", ylim=(0, None))
+    axes.set(xlabel=f"round, at {rate:g} requests a second")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -296,9 +296,7 @@ def write_golden(
         graph = toolchain.open(out / toolchain.folder)
         for case in request.golden:
             image = read_image(case)
-            reference = (
-                reference_answer(checkpoint, case, is_approximate=graph.is_approximate(image)) if checkpoint else None
-            )
+            reference = reference_answer(checkpoint, case, graph) if checkpoint else None
             if reference and request.settings.precision == "int8":
                 reference = replace(reference, tolerance=INT8_TOLERANCE)
             answer = ask(graph, case, image)

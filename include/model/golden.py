@@ -91,8 +91,11 @@ def reference_probabilities(checkpoint: Checkpoint, data: bytes) -> Any:
     return weights / weights.sum()
 
 
-def reference_answer(checkpoint: Checkpoint, case: GoldenImage, *, is_approximate: bool) -> Reference:
-    """🤗's answer to a case, with more tolerance if the served model decodes this kind of file only approximately."""
+def reference_answer(checkpoint: Checkpoint, case: GoldenImage, graph: Served) -> Reference:
+    """🤗's answer to a case, with more tolerance if the served model decodes this kind of file only approximately.
+
+    Raises ExportRefused for a file that PIL cannot open, or that 🤗's processor does not take.
+    """
     image = read_image(case)
     try:
         probabilities = reference_probabilities(checkpoint, image)
@@ -101,7 +104,7 @@ def reference_answer(checkpoint: Checkpoint, case: GoldenImage, *, is_approximat
             f"golden case {case.name}: {case.image}: {error}. Next: give it a JPEG, PNG, GIF, BMP or WebP image."
         ) from error
     best = int(probabilities.argmax())
-    tolerance = CMYK_TOLERANCE if is_approximate else TOLERANCE
+    tolerance = CMYK_TOLERANCE if graph.is_approximate(image) else TOLERANCE
     return Reference(label=checkpoint.labels[best], confidence=float(probabilities[best]), tolerance=tolerance)
 
 

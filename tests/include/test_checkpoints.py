@@ -11,7 +11,7 @@ pytestmark = [
 KINDS = ["vit", "deit", "swin", "convnext", "mobilevit"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "clip-processor"])
 def test_probabilities_are_those_of_the_checkpoint(checkpoint_trial, kind):
     """On photographs of two sizes, every probability is within 0.00001 of 🤗's processor and TensorFlow class."""
     trial = checkpoint_trial[kind]
@@ -57,7 +57,7 @@ def test_all_weight_formats_give_the_same_probabilities(checkpoint_trial):
     ("kind", "message"),
     [
         ("without-head", "2 weights are missing or have the wrong shape (first: classifier/bias:0)"),
-        ("other-processor", "the image processor CLIPImageProcessor is not supported"),
+        ("other-processor", "the image processor DonutImageProcessor is not supported"),
         ("other-model", "model type 'levit' has no TensorFlow class for image classification"),
     ],
 )

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 LOADER = Path(__file__).parents[2] / "include" / "load"
-LEGEND = """
+SHOWN = """
 import json, sys
 sys.path.append(sys.argv[1])
 import matplotlib
 matplotlib.use("Agg")
 from plot import picture_of
 [axes] = picture_of(*json.loads(sys.argv[2])).axes
-print(json.dumps([text.get_text() for text in axes.get_legend().get_texts()]))
+print(json.dumps([[text.get_text() for text in axes.get_legend().get_texts()], *axes.get_ylim()]))
 """
 
 pytestmark = pytest.mark.model  # it needs an environment of its own
@@ -35,16 +35,22 @@ def figures_of(version, *steps, best=None):
 
 
 @pytest.fixture
-def legend(load_python):
-    """Draws a picture; what its legend says."""
+def picture(load_python):
+    """Draws a picture; what its legend says, and where its upright axis begins and ends."""
 
     def draw(figures, before=None, names=("this release", "the release before")):
-        words = [load_python, "-c", LEGEND, LOADER, json.dumps([figures, before, names])]
+        words = [load_python, "-c", SHOWN, LOADER, json.dumps([figures, before, names])]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     return draw
+
+
+@pytest.fixture
+def legend(picture):
+    """Draws a picture; what its legend says."""
+    return lambda *drawn: picture(*drawn)[0]
 
 
 def test_the_legend_tells_the_two_releases_apart(legend):
@@ -73,6 +79,16 @@ def test_rounds_are_drawn_one_after_the_other(legend):
     """Of a preview, and of the live release beside it."""
     steps = [step(5, number=1), step(5, number=1, at="beside"), step(5, number=2, HTTP=1), step(5, number=2, at="beside")]  # fmt: skip
     assert legend(figures_of(3, *steps))[:3] == ["this release: p95", "this release: errors", "the live release: p95"]
+
+
+def test_the_objective_is_in_the_picture_of_fast_rounds(picture):
+    """The axis begins at 0, and what is far above all rounds is in the picture too; so is the slowest round, with room above."""
+    _, bottom, top = picture(figures_of(3, step(5, 20, number=1), step(5, 30, number=2)))
+    assert bottom == 0
+    assert top > 100
+    _, bottom, top = picture(figures_of(3, step(5, 200, number=1), step(5, 400, number=2)))
+    assert bottom == 0
+    assert top > 400
 
 
 def test_nothing_was_measured(legend):
