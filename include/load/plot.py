@@ -29,13 +29,14 @@ def picture_of(figures: dict[str, Any], before: dict[str, Any] | None, names: Se
     from matplotlib import pyplot as plt
 
     picture, axes = plt.subplots(figsize=(11, 4.5), dpi=120)
-    if any(step["round"] for step in figures["steps"]):
+    in_rounds = any(step["round"] for step in figures["steps"])
+    if in_rounds:
         _draw_rounds(axes, figures)
     else:
         _draw_rates(axes, [figures, *([before] if before else [])], names)
     if limit := figures["objective"]["p95_ms"]:
         axes.axhline(limit, color="#57606a", linewidth=1, linestyle=":", label=f"objective: p95 {limit:g} ms")
-    if axes.get_yscale() == "linear":
+    if in_rounds:
         axes.set_ylim(bottom=0)  # last: from then on the axis does not grow
     axes.set_ylabel("milliseconds")
     axes.set_title(f"{figures['model']} at {figures['address']}, {figures['began']}", fontsize=9)

@@ -296,14 +296,14 @@ def write_golden(
         graph = toolchain.open(out / toolchain.folder)
         for case in request.golden:
             image = read_image(case)
-            reference = reference_answer(checkpoint, case, graph) if checkpoint else None
+            reference = reference_answer(checkpoint, case, image, graph) if checkpoint else None
             if reference and request.settings.precision == "int8":
                 reference = replace(reference, tolerance=INT8_TOLERANCE)
             answer = ask(graph, case, image)
             if problem := judge_case(case, answer, reference):
                 raise PromiseBroken(f"{problem}. Next: fix the golden case, or find out what the model learned.")
             predict = toolchain.predict_request(request.model, graph.input_name, [web_safe(image)], SIGNATURE)
-            write_case(out / "golden" / case.name, predict, case, reference)
+            write_case(out / "golden" / case.name, predict, case, image, reference)
             facts.append(GoldenFact(case=case, graph=answer, reference=reference))
             print(f"golden case {case.name}: {answer}, 🤗's own {reference or 'answer is not known'}", flush=True)
         (out / "descriptors.bin").write_bytes(toolchain.descriptors())

@@ -91,12 +91,11 @@ def reference_probabilities(checkpoint: Checkpoint, data: bytes) -> Any:
     return weights / weights.sum()
 
 
-def reference_answer(checkpoint: Checkpoint, case: GoldenImage, graph: Served) -> Reference:
-    """🤗's answer to a case, with more tolerance if the served model decodes this kind of file only approximately.
+def reference_answer(checkpoint: Checkpoint, case: GoldenImage, image: bytes, graph: Served) -> Reference:
+    """🤗's answer to a case's image, with more tolerance if the served model decodes this kind of file only approximately.
 
     Raises ExportRefused for a file that PIL cannot open, or that 🤗's processor does not take.
     """
-    image = read_image(case)
     try:
         probabilities = reference_probabilities(checkpoint, image)
     except (OSError, NoReference) as error:
@@ -126,9 +125,8 @@ def answer_of(outputs: dict[str, Any]) -> Answer:
     return Answer(label=label.decode(), confidence=float(confidence))
 
 
-def write_case(folder: Path, predict: Any, case: GoldenImage, reference: Reference | None) -> None:
+def write_case(folder: Path, predict: Any, case: GoldenImage, image: bytes, reference: Reference | None) -> None:
     """Write a case's folder: the REST body, the gRPC request (a PredictRequest) and the promised answers."""
-    image = read_image(case)
     folder.mkdir(parents=True)
     (folder / "rest.json").write_text(rest_body(image), encoding="utf-8")
     (folder / "grpc.bin").write_bytes(predict.SerializeToString(deterministic=True))

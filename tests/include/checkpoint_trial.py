@@ -282,7 +282,7 @@ def tolerances(folder: Path) -> list[float]:
     found = []
     for picture in (scene(90, 60), cmyk(scene(90, 60))):
         picture.save(image)
-        found.append(reference_answer(checkpoint, case, graph).tolerance)
+        found.append(reference_answer(checkpoint, case, image.read_bytes(), graph).tolerance)
     return found
 
 

@@ -62,11 +62,10 @@ class GateState:
 def judge_gate(state: GateState, latest: RoundResult, gate: Gate, *, passes: int) -> tuple[GateState, Verdict]:
     """The gate's state and verdict after one more round."""
     if latest.verdict.outcome != "pass":
-        state = replace(state, not_passed=latest.verdict.reason)
-    if latest.failures:
-        return _judge_failure(replace(state.restarted, failures=state.failures + latest.failures), latest, gate)
-    if latest.verdict.outcome != "pass":
-        return _judge_error(replace(state.restarted, errors=state.errors + state.has_passed), latest, gate)
+        state = replace(state.restarted, not_passed=latest.verdict.reason)
+        if latest.failures:
+            return _judge_failure(replace(state, failures=state.failures + latest.failures), latest, gate)
+        return _judge_error(replace(state, errors=state.errors + state.has_passed), latest, gate)
     times_ms = (*state.times_ms, *latest.times_ms)
     state = replace(state, passes_in_a_row=state.passes_in_a_row + 1, has_passed=True, times_ms=times_ms)
     if state.passes_in_a_row < passes:
