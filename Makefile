@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures sweep-figures autoscale lock audit docs model-report onnx-families bench-model bench-runtimes onnx-precision
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures sweep-figures autoscale lock audit docs wheel model-report onnx-families bench-model bench-runtimes onnx-precision
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -125,6 +125,9 @@ bench-runtimes:  ## compare TensorFlow and ONNX Runtime, in process and through 
 
 onnx-precision:  ## measure each export.precision on ONNX Runtime, and update docs/runtimes.md
 	@$(DEV)/python -m benchmarks.precision
+
+wheel:  ## build the package into dist/ (docs/install.md)
+	@$(DEV)/python -m hatchling build -t wheel
 
 lock:  ## update the lock files from the short lists
 	@set -e; uv=$$($(STAND) env uv)/bin/uv; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \

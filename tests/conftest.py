@@ -58,6 +58,7 @@ pytest_plugins = [
     "fixtures.overlay",
     "fixtures.second_checkout",
     "fixtures.servers",
+    "fixtures.users_folder",
     "fixtures.stand",
     "fixtures.stand_google",
     "fixtures.task_context",

@@ -4,8 +4,8 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
-from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
+from slipway.paths import manifests_folders
 from slipway.release import ExportOptions
 
 REFERENCE = f"127.0.0.1:5000/shop/digits-vit@sha256:{'d' * 64}"
@@ -20,7 +20,7 @@ def rendered_once(release, _manifests):
 
 def rendered(release):
     """The objects of a release by kind; the base's ConfigMap as `monitoring`. Its graph marks bad images, which batching requires."""
-    objects = rendered_once(replace(release, store="", export=MARKS), kustomize.MANIFESTS)
+    objects = rendered_once(replace(release, store="", export=MARKS), manifests_folders())
     return deepcopy(by_kind(objects))
 
 

@@ -83,7 +83,7 @@ def log_in(status: Mapping[str, Any]) -> Api:
 
 
 def dag_id(model: str) -> str:
-    """The id that `dags/refresh.py` gives a model's DAG."""
+    """The id that `slipway.names` gives a model's DAG."""
     return f"refresh_{model.replace('-', '_')}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from slipway.errors import InputRefused
 
 DOCKER, GOOGLE, HTTP, KUBERNETES = "docker", "google_cloud_platform", "http", "kubernetes"
+HUGGINGFACE = "huggingface"  # dag/hub_hook.py
 OF_BUCKETS = {"gs": GOOGLE, "gcs": GOOGLE, "s3": "aws", "s3a": "aws"}  # by a URI's scheme
 
 

@@ -1,18 +1,14 @@
 """A bad model file affects only its own DAG, whatever its content and name."""
 
 import os
-import runpy
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
-from slipway.model import served
+from slipway.dags import make_dags
 from slipway.names import dag_id, rollback_dag_id
 
-DAGS = Path(__file__).parents[2] / "dags"
 GOOD = 'source: {folder: a}\nschedule: "0 3 * * *"\ngate: {golden: [{name: three, image: three.png, label: "3"}]}\n'
 LEVELS = [f"x{level}" for level in range(12)]
 DOUBLING = "".join(f"{above}: &{above} [{', '.join([f'*{below}'] * 9)}]\n" for below, above in pairwise(LEVELS))
@@ -37,19 +33,13 @@ NAMES = ["a" * 245, "größe", "a b", "A", "B", "a\n", os.fsdecode(b"\xff"), "{m
 
 
 @pytest.fixture
-def parse(monkeypatch, tmp_path):
-    """The DAGs that all DAG files together make of these model files, by id, each as Airflow stores it."""
+def parse(users_folder):
+    """The DAGs of these model files, by id, each as Airflow stores it."""
 
     def parse(*files):
-        paths = []
         for stem, text in files:
-            paths.append(tmp_path / f"{stem}.yaml")
-            paths[-1].write_text(text)
-        monkeypatch.setattr(served, "served_files", lambda: paths)
-        found = {}
-        for file in ("refresh", "rollback", "teardown"):
-            made = runpy.run_path(str(DAGS / f"{file}.py"))
-            found |= {name: dag for name, dag in made.items() if isinstance(dag, DAG) and name == dag.dag_id}
+            (users_folder / "served" / f"{stem}.yaml").write_text(text)
+        found = {dag.dag_id: dag for dag in make_dags()}
         for dag in found.values():
             dag.validate()
             assert is_storable(DagSerialization.to_dict(dag))

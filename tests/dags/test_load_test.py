@@ -6,20 +6,14 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import ParamValidationError
 
+from slipway.dag.definitions.load_test import load_test_dag
 from slipway.model.load_settings import LoadSettings
 
 
 @pytest.fixture
 def dag_of():
     """Makes the DAG of these settings."""
-    from importlib.util import module_from_spec, spec_from_file_location
-    from pathlib import Path
-
-    file = Path(__file__).parents[2] / "dags" / "load_test.py"
-    spec = spec_from_file_location("load_test_dag", file)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda **settings: module.load_test_dag("my-vit", LoadSettings(**settings))
+    return lambda **settings: load_test_dag("my-vit", LoadSettings(**settings))
 
 
 def test_it_chooses_and_tests(dag_of):

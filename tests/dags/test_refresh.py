@@ -26,7 +26,7 @@ from slipway.names import dag_id
 from slipway.steps.settings import RefreshParams
 
 PROJECT = Path(__file__).parents[2]
-FILE = PROJECT / "dags" / "refresh.py"
+FILE = PROJECT / "dags" / "models.py"
 TASKS = (
     "resolve", "plan", "export", "build_image", "smoke_test", "push", "preview", "wait_for_preview", "preview_gate",
     "apply", "wait_for_rollout", "wait_for_address", "gate", "announce", "rollback", "remove_preview", "record", "prune",
@@ -44,7 +44,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 hash_ = SerializedDagModel.hash(DagSerialization.to_dict(dags["refresh_digits_vit"]))
 before = set(sys.modules)
 plugin_errors = get_import_errors() if sys.argv[1] == "1" else {{}}
-stray = [name for name in set(sys.modules) - before if "/plugins/slipway/" in str(getattr(sys.modules[name], "__file__", ""))]
+stray = [name for name in set(sys.modules) - before if "/plugins/slipway/" in str(getattr(sys.modules[name], "__file__", "")) and not name.startswith("slipway.")]
 print(json.dumps({{"loaded": loaded, "hash": hash_, "stray": stray, "plugin_errors": plugin_errors}}))
 """
 

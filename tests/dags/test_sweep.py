@@ -1,29 +1,17 @@
 """The sweep DAGs, one for each model file with `sweep`."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import pytest
 from scheduling import Scheduled
 
+from slipway.dag.definitions.sweep import sweep_dag
+from slipway.dags import make_dags
 from slipway.model.sweep_settings import SweepSettings, sweep_plan
 
-FILE = Path(__file__).parents[2] / "dags" / "sweep.py"
-
 
 @pytest.fixture
-def made():
-    """The DAG file as a module."""
-    spec = spec_from_file_location("sweep_dag", FILE)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def dag(made):
+def dag():
     """The DAG of a sweep over two overlays."""
-    return made.sweep_dag("my-vit", sweep_plan(SweepSettings(overlays=["seed"], rate_per_s=4), "local"))
+    return sweep_dag("my-vit", sweep_plan(SweepSettings(overlays=["seed"], rate_per_s=4), "local"))
 
 
 def test_each_turn_is_a_mapped_task_and_they_run_one_at_a_time(dag):
@@ -67,11 +55,11 @@ def test_an_empty_form_is_valid(dag):
     assert {name: dag.params[name] for name in dag.params} == {"break_lease": False}
 
 
-def test_only_a_model_file_with_a_sweep_has_the_dag(made, tmp_path):
-    """A file that is refused has none, and stops no other DAG of the file."""
-    file = tmp_path / "x.yaml"
+def test_only_a_model_file_with_a_sweep_has_the_dag(users_folder):
+    """A file that is refused has none."""
+    file = users_folder / "served" / "x.yaml"
     golden = "gate: {golden: [{name: three, image: three.png, label: '3'}]}\n"
     plain = f"source: {{folder: checkpoint}}\n{golden}"
     for text, has in ((plain, False), (f"{plain}sweep: {{rate_per_s: 4, overlays: [seed]}}\n", True), ("x: [", False)):
         file.write_text(text)
-        assert (made.plan_of(file) is not None) is has
+        assert [dag.dag_id for dag in make_dags(wanted="sweep_x")] == ["sweep_x"] * has

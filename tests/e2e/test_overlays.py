@@ -1,20 +1,18 @@
 """The stand's API server accepts every overlay and component that ships."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from slipway.facts import from_dict
-from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
+from slipway.paths import INCLUDE
 from slipway.release import ExportOptions, Release
 
 pytestmark = pytest.mark.stand
@@ -71,15 +69,10 @@ def test_the_api_server_accepts_every_overlay(overlay, objects_of, dry_run):
     assert dry_run([pod_of(objects)])[0]["kind"] == "Pod"
 
 
-def test_the_api_server_accepts_every_component(objects_of, dry_run, monkeypatch, tmp_path):
+def test_the_api_server_accepts_every_component(objects_of, dry_run, overlay):
     """A user's overlay may list all components at once."""
-    folder = tmp_path / "manifests"
-    shutil.copytree(kustomize.MANIFESTS, folder)
-    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
-    (folder / "overlays" / "mine").mkdir()
-    components = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
-    kustomization = {"resources": ["../../base"], "components": components}
-    (folder / "overlays" / "mine" / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    shipped = sorted((INCLUDE / "manifests" / "components").iterdir())
+    overlay(components=[f"../../components/{path.name}" for path in shipped])
     objects = objects_of("mine")
     service = next(item for item in dry_run(objects) if item["kind"] == "Service")
     assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]

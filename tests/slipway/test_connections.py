@@ -54,7 +54,7 @@ FIELDS = {
     "source.folder": (lambda conn_id: folder_at(f"gs://{conn_id}@bucket/f"), "google_cloud_platform"),
     "source.folder, S3": (lambda conn_id: folder_at(f"s3://{conn_id}@bucket/f"), "aws"),
     "slipway_store": (lambda conn_id: stored(f"gs://{conn_id}@bucket/slipway"), "google_cloud_platform"),
-    "source.token_conn_id": (hub_token, "http"),
+    "source.token_conn_id": (hub_token, "http or huggingface"),
 }
 
 

@@ -37,7 +37,7 @@ def refresh_form(file: ModelFile | None) -> dict[str, Param]:
             enum=[None, *overlay_names()],
             values_display={"null": FROM_FILE},
             title="Overlay",
-            description=f"A folder of include/manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base only'}).",
+            description=f"A folder of manifests/overlays. Empty: {FROM_FILE} ({overlay or 'the base only'}).",
         ),
         "min_confidence": Param(
             None,

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from slipway.errors import InputRefused, one_line
 from slipway.gke.quota import BOOT_DISK_GB, ZONES_OF_A_REGION
-from slipway.paths import PROJECT
+from slipway.paths import INCLUDE
 from slipway.target import ClusterSpec, region_of
 
-PRICES = PROJECT / "include" / "prices.yaml"
+PRICES = INCLUDE / "prices.yaml"
 HOURS_A_MONTH = 730
 
 

@@ -1,9 +1,10 @@
-"""Runs `kubectl kustomize` on `include/manifests` for a release, and returns the objects."""
+"""Runs `kubectl kustomize` on the folders `manifests` for a release, and returns the objects."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -21,11 +22,10 @@ from slipway.kubernetes.manifests import (
 )
 from slipway.kubernetes.overlay_files import read_overlay
 from slipway.kubernetes.policy import Allowed, check_policy
-from slipway.paths import PROJECT
+from slipway.paths import manifests_folders
 from slipway.release import Release
 from slipway.scratch import scratch_folder
 
-MANIFESTS = PROJECT / "include" / "manifests"
 VARIANT = Path("overlays") / "slipway-variant"  # the folder of a variant's kustomization in that copy
 COPIED = Path("manifests")  # the folder of the overlay's files that kustomize reads, in the scratch folder
 KUBECTL = "kubectl"  # on every worker: a package in requirements.in brings it
@@ -60,10 +60,11 @@ def build_manifests(
 
     With a suffix, the objects run next to the live ones. A variant is the text of a kustomization on the release's overlay.
 
-    Raises ManifestError for an overlay that is not all in `include/manifests`, or with kustomize's message.
+    Raises ManifestError for an overlay that is not all in the folders `manifests`, or with kustomize's message.
     """
-    overlay = overlay_folder(release.overlay)
-    files, top = read_overlay(overlay, MANIFESTS), overlay.resolve().relative_to(MANIFESTS.resolve())
+    roots = manifests_folders()
+    overlay = overlay_folder(release.overlay, roots)
+    top, files = read_overlay(overlay, roots)
     if variant is not None:
         files, top = {**files, VARIANT / "kustomization.yaml": variant.encode()}, VARIANT
     with scratch_folder("render") as scratch:
@@ -81,21 +82,23 @@ def build_manifests(
             suffix=suffix,
         )
         (folder / "kustomization.yaml").write_text(manifests_to_yaml([kustomization]), encoding="utf-8")
-        return sorted(_kustomize(folder, overlay), key=apply_rank)
+        return sorted(_kustomize(folder, roots[0] / overlay, roots[0]), key=apply_rank)
 
 
-def overlay_folder(overlay: str | None) -> Path:
-    """The folder of an overlay; the base's for None. Raises ManifestError with the overlays that exist."""
-    folder = MANIFESTS / "base" if overlay is None else MANIFESTS / "overlays" / overlay
-    if (overlay is not None and Path(overlay).name != overlay) or not (folder / "kustomization.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml")))
+def overlay_folder(overlay: str | None, roots: Sequence[Path]) -> Path:
+    """The folder of an overlay in the folders `manifests`; the base's for None. Raises ManifestError with the overlays that exist."""
+    folder = Path("base") if overlay is None else Path("overlays") / overlay
+    if (overlay is not None and Path(overlay).name != overlay) or not any(
+        (root / folder / "kustomization.yaml").is_file() for root in roots
+    ):
+        known = {path.parent.name for root in roots for path in root.glob("overlays/*/kustomization.yaml")}
         raise ManifestError(
-            f"overlay {overlay!r}: there is no include/manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {known}"
+            f"overlay {overlay!r}: there is no manifests/overlays/{overlay}/kustomization.yaml. Next: use one of {', '.join(sorted(known))}"
         )
     return folder
 
 
-def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
+def _kustomize(folder: Path, overlay: Path, root: Path) -> list[Manifest]:
     """The objects of a folder. kustomize gets nothing of the worker's environment: no PATH with a git, no login, no proxy."""
     program = shutil.which(KUBECTL)
     if program is None:
@@ -114,7 +117,7 @@ def _kustomize(folder: Path, overlay: Path) -> list[Manifest]:
             f"{overlay}: kustomize took over {RENDER_TIMEOUT_S} s. Next: kubectl kustomize {overlay}"
         ) from error
     if done.returncode != 0:
-        said = one_line(done.stderr.replace(str(folder / COPIED), str(MANIFESTS)))
+        said = one_line(done.stderr.replace(str(folder / COPIED), str(root)))
         raise ManifestError(f"{overlay}: {said}. Next: kubectl kustomize {overlay}")
     try:
         return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]

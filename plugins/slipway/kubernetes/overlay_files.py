@@ -1,4 +1,7 @@
-"""Reads an overlay and all that it builds on. Everything is a file of `include/manifests`, so that rendering is offline.
+"""Reads an overlay and all that it builds on. Everything is a file of a folder `manifests`, so that rendering is offline.
+
+There may be two such folders, read as one: the users', and the shipped one with the base. What a path names is the users' file
+or folder if they have it.
 
 kustomize fetches what looks like a URL or a repository to it, and takes a field in any case and the last of two equal ones.
 So it gets a copy: the fields of a list, and each path begun with `./`, which it can only read as a path.
@@ -7,7 +10,7 @@ So it gets a copy: the fields of a list, and each path begun with `./`, which it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,76 +45,98 @@ INERT = frozenset({
 KNOWN = FOLDERS | FILES | ENTRIES.keys() | INERT
 
 
-def read_overlay(folder: Path, root: Path) -> dict[Path, bytes]:
-    """The files of the kustomization in `folder` and of all that it builds on, by their paths relative to `root`.
+def read_overlay(folder: Path, roots: Sequence[Path]) -> tuple[Path, dict[Path, bytes]]:
+    """The kustomization in `folder`, by its path in the roots; its files and those of all that it builds on, by their paths in there.
 
-    Raises ManifestError in one line for an entry that is not below `root`, and for a field that may fetch or run something.
+    Raises ManifestError in one line for an entry that is in no root, and for a field that may fetch or run something.
     """
-    walk = _Walk(root=root, real_root=root.resolve())
-    real = _real(folder, walk.real_root)
-    if real is None:
-        raise ManifestError(f"{folder}: is a link that leaves {root}. Next: copy the folder to there")
-    walk.add_folder(real)
-    return walk.files
+    walk = _Walk(roots=tuple(root.resolve() for root in roots), shown=roots[0])
+    found = walk.find(folder)
+    if found is None:
+        raise ManifestError(f"{roots[0] / folder}: is a link that leaves {roots[0]}. Next: copy the folder to there")
+    walk.add_folder(found)
+    return found.place, walk.files
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file or folder, with links followed: its path in a root, and on this machine."""
+
+    place: Path
+    real: Path
 
 
 @dataclass(slots=True, kw_only=True)
 class _Walk:
     """What has been read so far."""
 
-    root: Path
-    real_root: Path
+    roots: tuple[Path, ...]
+    shown: Path  # the first root, as messages name it
     files: dict[Path, bytes] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
 
-    def add_folder(self, folder: Path) -> None:
+    def find(self, place: Path) -> _Found | None:
+        """What a path leads to in the first root that has it; None if in none, or if a link leaves that root."""
+        for root in self.roots:
+            if (root / place).exists() or (root / place).is_symlink():
+                real = _real(root / place, root)
+                return None if real is None else _Found(real.relative_to(root), real)
+        return None
+
+    def add_folder(self, folder: _Found) -> None:
         """Read a folder's kustomization, and what it names."""
-        if folder in self.folders:
+        if folder.place in self.folders:
             return
-        self.folders.add(folder)
-        found = [folder / name for name in NAMES if (folder / name).is_file()]
+        self.folders.add(folder.place)
+        found = [folder.place / name for name in NAMES if (folder.real / name).is_file()]
         if len(found) != 1:
-            raise self.refusal(folder, f"has {len(found)} of {', '.join(NAMES)}. Next: keep one of them")
+            raise self.refusal(folder.place, f"has {len(found)} of {', '.join(NAMES)}. Next: keep one of them")
         [place] = found
-        checked = _Kustomization(self, place, self._read(place, LARGEST_KUSTOMIZATION)).checked()
-        self.files[place.relative_to(self.real_root)] = checked
+        self.files[place] = _Kustomization(self, place, self._read(place, LARGEST_KUSTOMIZATION)).checked()
 
     def add_path(self, named_by: Path, where: str, text: str, *, may_be_folder: bool) -> str:
         """Read what an entry of a kustomization names; the entry as kustomize can only read it as a path."""
         folder, entry = named_by.parent, f"./{text}"
         place = Path(os.path.normpath(folder / entry))
-        real = _real(place, self.real_root)
-        if real is not None and place.is_relative_to(self.real_root):
-            if real.is_file():
+        found = None if place.is_absolute() or place.parts[:1] == ("..",) else self._find(place)
+        if found is not None:
+            if found.real.is_file():
                 self._add_file(place)
                 return entry
-            if real.is_dir() and may_be_folder:
-                self.add_folder(real)
-                return f"./{os.path.relpath(real, folder)}"
+            if found.real.is_dir() and may_be_folder:
+                self.add_folder(found)
+                return f"./{os.path.relpath(found.place, folder)}"
         wanted = "file or folder" if may_be_folder else "file"
         raise self.refusal(
             named_by,
-            f"{where}: {_short(text)} is not a {wanted} below {self.root}. "
+            f"{where}: {_short(text)} is not a {wanted} below {self.shown}. "
             "Next: copy what it names to there, and name the copy",
         )
 
     def refusal(self, place: Path, said: str) -> ManifestError:
         """The error for a file or folder of the overlay."""
-        return ManifestError(f"{self.root / place.relative_to(self.real_root)}: {said}")
+        return ManifestError(f"{self.shown / place}: {said}")
+
+    def _find(self, place: Path) -> _Found | None:
+        try:
+            return self.find(place)
+        except (OSError, ValueError):  # no valid name
+            return None
 
     def _add_file(self, place: Path) -> None:
-        if place.relative_to(self.real_root) in self.files:
+        if place in self.files:
             return
         if len(self.files) == MOST_FILES:
             raise self.refusal(place, f"is one file too many. Next: use at most {MOST_FILES} in an overlay")
         left = LARGEST_OVERLAY - sum(map(len, self.files.values()))
-        self.files[place.relative_to(self.real_root)] = self._read(place, left)
+        self.files[place] = self._read(place, left)
 
     def _read(self, place: Path, largest: int) -> bytes:
-        if _real(place, self.real_root) is None:
-            raise self.refusal(place, f"is a link that leaves {self.root}. Next: copy the file to there")
+        found = self.find(place)
+        if found is None:
+            raise self.refusal(place, f"is a link that leaves {self.shown}. Next: copy the file to there")
         try:
-            with place.open("rb") as file:
+            with found.real.open("rb") as file:
                 content = file.read(largest + 1)
         except OSError as error:
             raise self.refusal(place, f"{error.strerror}. Next: fix it") from error

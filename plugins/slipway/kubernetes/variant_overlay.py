@@ -17,7 +17,7 @@ BATCHING, PARAMETERS = "--enable_batching", "--batching_parameters_file"
 FOLDER, FILE = "/etc/tf-serving", "batching.txt"  # as the overlay `batching` has them
 HEAD = """\
 # {name}
-# To use it: save this as include/manifests/overlays/NAME/kustomization.yaml, and name it in the model file's target.overlay.
+# To use it: save this as manifests/overlays/NAME/kustomization.yaml, and name it in the model file's target.overlay.
 """
 
 

@@ -9,7 +9,7 @@ from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile
 from slipway.model.served import read_model_file
 from slipway.model.source_settings import ArchiveSource
-from slipway.paths import SERVED
+from slipway.paths import model_file
 from slipway.urls import plain_url, query_of
 
 
@@ -21,7 +21,7 @@ def full_url(model: str, plain: str, sha256: str | None) -> str:
     from airflow.sdk.log import mask_secret
 
     try:
-        file = read_model_file(SERVED / f"{model}.yaml")
+        file = read_model_file(model_file(model))
     except InputRefused:
         return plain
     url = find_full_url(file, plain, sha256)

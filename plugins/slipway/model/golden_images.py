@@ -11,7 +11,7 @@ import httpx
 from slipway.bounded_http import EndlessAnswer, bounded_client, send_within_host
 from slipway.errors import ExportError, one_line
 from slipway.model.full_urls import full_url
-from slipway.paths import SERVED
+from slipway.paths import served_folder, shown
 from slipway.release import GoldenRequest
 from slipway.urls import hide_secrets, plain_url
 
@@ -30,10 +30,10 @@ def fetch_golden_image(case: GoldenRequest, model: str) -> bytes:
         data = _download(case, full_url(model, case.image, case.sha256))
     else:
         try:
-            data = (SERVED / case.image).read_bytes()
+            data = (place := served_folder() / case.image).read_bytes()
         except OSError as error:
             raise ExportError(
-                f"golden case {case.name}: include/served/{case.image}: {error.strerror}. Next: fix gate.golden"
+                f"golden case {case.name}: {shown(place)}: {error.strerror}. Next: fix gate.golden"
             ) from error
     found = hashlib.sha256(data).hexdigest()
     if case.sha256 is not None and found != case.sha256:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from slipway.connections import HTTP, find_connection
+from slipway.connections import HTTP, HUGGINGFACE, find_connection
 from slipway.errors import HubUnreachable, InputRefused, ResolveError, one_line
 from slipway.strict_json import load_json
 from slipway.urls import has_login, query_of
@@ -30,13 +31,13 @@ UNAUTHORIZED, TOO_MANY_REQUESTS, SERVER_ERROR = 401, 429, 500
 
 
 def hub_token(conn_id: str | None) -> str | None:
-    """The token (the password) of a connection of type `http`; None without a connection. Raises InputRefused.
+    """The token (the password) of a connection of type `http` or `huggingface`; None without a connection. Raises InputRefused.
 
     It is for the Hub at HF_ENDPOINT: a connection with a host must have that one.
     """
     if conn_id is None:
         return None
-    connection = find_connection(conn_id, HTTP, needs="password: the Hub's token")
+    connection = find_connection(conn_id, HTTP, HUGGINGFACE, needs="password: the Hub's token")
     endpoint = hub_endpoint()
     if connection.host and _host(connection.host) != _host(endpoint):
         raise InputRefused(
@@ -116,15 +117,18 @@ async def _ask(client: AsyncClient, method: str, url: str) -> Response:
     A redirect to another host leads to the file's content, which is not needed; a renamed model redirects within the Hub.
     So no redirect to another host is followed: the token is for the Hub.
     """
-    import httpx2  # the Hub's client uses it
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # it has it
 
     from slipway.bounded_http import send_within_host
 
     answer, _ = await send_within_host(client, method, url, total_s=TOTAL_S)
-    request = httpx2.Request(method, str(answer.url))
+    # httpx or httpx2, which the Hub's client uses since a version of 2026: its errors are that package's.
+    package = next(base.__module__ for base in HfHubHTTPError.__mro__ if base.__module__.startswith("httpx"))
+    http: Any = import_module(package.partition(".")[0])
+    request = http.Request(method, str(answer.url))
     hf_raise_for_status(
-        httpx2.Response(answer.status_code, headers=answer.headers.raw, content=_reasons(answer), request=request)
+        http.Response(answer.status_code, headers=answer.headers.raw, content=_reasons(answer), request=request)
     )
     return answer
 

@@ -1,4 +1,4 @@
-"""Reads and checks the model files in `include/served`."""
+"""Reads and checks the model files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slipway.model.strict_yaml import MAX_BYTES, load_strict
 from slipway.model.sweep_settings import sweep_plan
 from slipway.model.target_settings import TargetSettings
 from slipway.names import preview_name, printable, sweep_suffix
-from slipway.paths import OVERLAYS, PROJECT, SERVED
+from slipway.paths import manifests_folders, served_folder, shown, shown_model_file
 from slipway.urls import hide_secrets
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ MAX_FINDINGS, MAX_FIELD, MAX_GIVEN = (
 )  # findings, and characters of a field's name and value, in the one line
 
 
-def served_files(folder: Path = SERVED) -> list[Path]:
-    """All model files, sorted by name."""
-    return sorted(folder.glob("*.yaml"))
+def served_files(folder: Path | None = None) -> list[Path]:
+    """All model files, sorted by name; of the users' folder, or of the one that is given."""
+    return sorted((folder or served_folder()).glob("*.yaml"))
 
 
 def read_model_file(path: Path) -> ModelFile:
@@ -97,8 +97,8 @@ def check_unshared(files: dict[str, ModelFile]) -> None:
             key = (_cluster_of(file.target), file.target.namespace, deployment)
             if key in writers:
                 raise InputRefused(
-                    f"include/served/{name}.yaml: target.deployment: {deployment!r} is also written by "
-                    f"include/served/{writers[key]}.yaml. Next: give one of them another target.deployment"
+                    f"{shown_model_file(name)}: target.deployment: {deployment!r} is also written by "
+                    f"{shown_model_file(writers[key])}. Next: give one of them another target.deployment"
                 )
             writers[key] = name
     _check_temporary(files)
@@ -122,8 +122,8 @@ def _check_temporary(files: dict[str, ModelFile]) -> None:
         cluster = _cluster_of(file.target)
         if cluster in named and is_temporary(files[named[cluster]]):
             raise InputRefused(
-                f"include/served/{named[cluster]}.yaml: target.gke: the temporary cluster is also named by "
-                f"include/served/{name}.yaml. Next: give one of them another target.gke.cluster"
+                f"{shown_model_file(named[cluster])}: target.gke: the temporary cluster is also named by "
+                f"{shown_model_file(name)}. Next: give one of them another target.gke.cluster"
             )
         named.setdefault(cluster, name)
 
@@ -142,9 +142,10 @@ def _cluster_of(target: TargetSettings) -> tuple[str | None, ...]:
     return (target.conn_id,) if gke is None else (gke.conn_id, gke.project, gke.location, gke.cluster)
 
 
-def overlay_names(folder: Path = OVERLAYS) -> list[str]:
-    """The names of all overlays: the folders of `include/manifests/overlays` with a kustomization."""
-    return sorted(path.parent.name for path in folder.glob("*/kustomization.yaml"))
+def overlay_names(folders: tuple[Path, ...] | None = None) -> list[str]:
+    """The names of all overlays: the folders of `manifests/overlays` with a kustomization, the users' and the shipped ones."""
+    found = (place.glob("overlays/*/kustomization.yaml") for place in folders or manifests_folders())
+    return sorted({path.parent.name for paths in found for path in paths})
 
 
 def _explain(error: ValidationError) -> str:
@@ -178,6 +179,5 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def _shown(path: Path) -> str:
-    """The path relative to the project's folder, if it is inside, in one line of characters that can be stored."""
-    shown = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
-    return plain_line(shown)
+    """How messages name the path, in one line of characters that can be stored."""
+    return plain_line(shown(path))

@@ -39,7 +39,7 @@ class FolderSource(Part):
         if "://" in folder and not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", folder):
             raise ValueError("is not a URI. Write it as gs://CONNECTION@BUCKET/FOLDER")
         if folder.partition("://")[0] in {"file", "local"} and "://" in folder:
-            raise ValueError("is a path of the worker. Write a folder below include/served by its relative path")
+            raise ValueError("is a path of the worker. Write a folder next to the model file by its relative path")
         if "://" in folder and (has_login(folder) or "?" in folder):
             raise ValueError(
                 "has a login or a query, which would be kept in records and logs. Name an Airflow connection, as gs://CONNECTION@BUCKET/FOLDER"

@@ -15,7 +15,7 @@ from slipway.model.bucket import fetch_from_bucket
 from slipway.model.content import content_hash, pack_folder, unpack_folder
 from slipway.model.full_urls import full_url
 from slipway.names import short
-from slipway.paths import SERVED
+from slipway.paths import served_folder, shown
 from slipway.records.store import Store, fetch_from_store
 from slipway.release import Release, Source
 
@@ -29,7 +29,8 @@ def fetch_source(release: Release, store: Store, scratch: Path) -> dict[str, Any
     """
     source, place = release.source, local_copy(release.source, scratch)
     if source.kind == "folder":
-        return _folder_request(source, SERVED / source.location, f"include/served/{source.location}")
+        folder = served_folder() / source.location
+        return _folder_request(source, folder, shown(folder))
     key = source.kept_key(release.model)
     if store.exists(key):
         log.info("export: using the store's copy of the source: %s", store.uri_of(key))

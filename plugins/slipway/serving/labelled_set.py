@@ -13,7 +13,7 @@ from pathlib import Path
 from slipway.errors import InputRefused, one_line
 from slipway.facts import from_dict, to_dict
 from slipway.names import SERVING_SIGNATURE, digest_of, labelled_set_key
-from slipway.paths import PROJECT
+from slipway.paths import shown
 from slipway.records.store import Store, read_json
 from slipway.release import QualityBounds
 
@@ -79,8 +79,7 @@ def read_image_folder(path: Path, name: str) -> tuple[LabelledImage, ...]:
 
 def _find(path: Path, name: str, field: str) -> tuple[Path, str]:
     """The place of a set, and how messages name it."""
-    shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
-    where = f"{shown}: {field}: {name}"
+    where = f"{shown(path)}: {field}: {name}"
     place = (path.parent / name).resolve()
     if not place.exists() or not place.is_relative_to(path.parent.resolve()):
         raise InputRefused(f"{where} does not exist next to the model file. Next: fix the path")

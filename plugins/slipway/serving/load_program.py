@@ -10,12 +10,12 @@ from pathlib import Path
 
 from slipway.errors import LoadTestUnfinished, plain_line
 from slipway.facts import JsonObject
-from slipway.paths import PROJECT
+from slipway.paths import INCLUDE
 from slipway.programs import Started, chosen_environment, program
 from slipway.strict_json import load_json
 
-LOADER = PROJECT / "include" / "load" / "load.py"
-SWEEP_PLOT = PROJECT / "include" / "load" / "sweep_plot.py"
+LOADER = INCLUDE / "load" / "load.py"
+SWEEP_PLOT = INCLUDE / "load" / "sweep_plot.py"
 DEFAULT_LOAD_PYTHON = "/opt/slipway/load/bin/python"  # where the Dockerfile installs it
 SHARED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
           "https_proxy", "no_proxy")  # fmt: skip

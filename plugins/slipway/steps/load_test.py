@@ -18,7 +18,7 @@ from slipway.load_plan import LoadPlan
 from slipway.model.load_settings import LoadSettings
 from slipway.model.served import read_model_file
 from slipway.names import load_folder, load_run_folder, model_path
-from slipway.paths import SERVED
+from slipway.paths import model_file, shown
 from slipway.programs import Started
 from slipway.records.history import History, read_current_history, release_of_record
 from slipway.records.record import Record
@@ -44,9 +44,10 @@ def choose_load_target(model: str, settings: Settings, params: LoadParams, *, ru
 
     Raises InputRefused, StoreError, ClusterUnreachable, ReleaseUnsettled.
     """
-    asked = read_model_file(SERVED / f"{model}.yaml").load_test
+    path = model_file(model)
+    asked = read_model_file(path).load_test
     if asked is None:
-        raise InputRefused(f"include/served/{model}.yaml: has no load_test. Next: add it, see docs/load.md")
+        raise InputRefused(f"{shown(path)}: has no load_test. Next: add it, see docs/load.md")
     plan = plan_of(asked, params.changes)
     store = Store(settings.store)
     history = live_history(store, model)
@@ -209,7 +210,7 @@ def _questions(target: LoadTarget, descriptors: bytes) -> tuple[Question, ...]:
     golden = questions_of_cases(cases_from(read_json(target.export.golden_uri)))
     if target.plan.images == "golden":
         return golden
-    where = SERVED / f"{target.model}.yaml"
+    where = model_file(target.model)
     if target.plan.images == "labelled":
         quality = read_model_file(where).gate.quality
         if quality is None:

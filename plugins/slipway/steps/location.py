@@ -9,7 +9,7 @@ from slipway.errors import SlipwayError
 from slipway.gke.lookup import missing_cluster
 from slipway.kubernetes.identity import identify_cluster
 from slipway.model.served import read_model_file
-from slipway.paths import SERVED
+from slipway.paths import model_file
 from slipway.records.history import place_of_record, read_records
 from slipway.records.record import Record, write_record
 from slipway.records.store import Store
@@ -35,7 +35,7 @@ def located(release: Release) -> Release:
 def target_of_model_file(model: str, settings: Settings) -> Target | None:
     """The target that the model file names now; None if it cannot be read."""
     try:
-        return locate(resolve_target(read_model_file(SERVED / f"{model}.yaml").target, settings))
+        return locate(resolve_target(read_model_file(model_file(model)).target, settings))
     except SlipwayError as error:
         log.info("model %s: its records say how its cluster is reached: %s", model, error)
         return None

@@ -12,6 +12,7 @@ from slipway.kubernetes.api import read_object
 from slipway.kubernetes.identity import identify_cluster
 from slipway.model.served import served_files
 from slipway.names import LABEL_MODEL
+from slipway.paths import shown_model_file
 from slipway.records.history import (
     History,
     is_of_another_airflow,
@@ -48,7 +49,7 @@ def _unwanted(release: Release, history: History) -> Iterator[tuple[Record, str]
         records = read_records(store, model)
         newest = newest_by_place(records.history)
         left = {record["run_id"]: record for record in (*newest, *filter(preview_objects_of_record, records.records))}
-        yield from ((record, f"include/served/{model}.yaml is gone") for record in left.values())
+        yield from ((record, f"{shown_model_file(model)} is gone") for record in left.values())
 
 
 def newest_by_place(history: History) -> list[Record]:

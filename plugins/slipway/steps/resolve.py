@@ -27,7 +27,7 @@ from slipway.model.model_file import ModelFile, is_previewed
 from slipway.model.served import check_unshared, read_model_file, served_files
 from slipway.model.source_settings import ArchiveSource, FolderSource, HubSource
 from slipway.names import repository_of
-from slipway.paths import PROJECT, SERVED
+from slipway.paths import served_folder, shown, shown_model_file
 from slipway.records.store import Store
 from slipway.release import (
     Bake,
@@ -141,7 +141,7 @@ def resolve_serving_image(model: str, file: ModelFile, settings: Settings) -> st
         return named
     if asked is None:
         raise InputRefused(
-            f"include/served/{model}.yaml: image.base: not given, and the Variable {runtime.image_variable} is not set. "
+            f"{shown_model_file(model)}: image.base: not given, and the Variable {runtime.image_variable} is not set. "
             f"Next: set one to an image for serving.runtime: {runtime.name}: {runtime.image_source}"
         )
     return asked
@@ -153,13 +153,11 @@ def resolve_repository(model: str, file: ModelFile, settings: Settings) -> str:
     repository = file.image.repository or (prefix and f"{prefix}/{model}")
     if not repository:
         raise InputRefused(
-            f"include/served/{model}.yaml: image.repository: not given, and the Variable slipway_registry is not set. "
+            f"{shown_model_file(model)}: image.repository: not given, and the Variable slipway_registry is not set. "
             "Next: set one, such as LOCATION-docker.pkg.dev/PROJECT/REPOSITORY"
         )
     if not REPOSITORY.fullmatch(repository):
-        where = (
-            f"include/served/{model}.yaml: image.repository" if file.image.repository else "Variable slipway_registry"
-        )
+        where = f"{shown_model_file(model)}: image.repository" if file.image.repository else "Variable slipway_registry"
         raise InputRefused(
             f"{where}: {repository.rpartition('@')[2]} is not an image repository. "
             "Next: write HOST[:PORT]/PATH, the path in lower case, without https://, without a login and without a tag"
@@ -196,11 +194,10 @@ def resolve_source(
         check_bucket_connection(source.folder)
         return Source(kind="objects", location=source.folder, revision=bucket_hash(source.folder), allow=source.allow)
     if isinstance(source, FolderSource):
-        folder = SERVED / source.folder
-        if not folder.is_dir() or not folder.resolve().is_relative_to(SERVED.resolve()):
-            raise InputRefused(
-                f"source.folder: include/served/{source.folder} is not a folder below include/served. Next: fix it"
-            )
+        served = served_folder()
+        folder = served / source.folder
+        if not folder.is_dir() or not folder.resolve().is_relative_to(served.resolve()):
+            raise InputRefused(f"source.folder: {shown(folder)} is not a folder below {shown(served)}. Next: fix it")
         return Source(kind="folder", location=source.folder, revision=content_hash(folder), allow=source.allow)
     assert isinstance(source, ArchiveSource)  # noqa: S101 - tells mypy what is left
     return Source(kind="savedmodel", location=plain_url(source.savedmodel), revision=f"sha256:{source.sha256}")
@@ -222,12 +219,12 @@ def resolve_golden(path: Path, case: GoldenImage, min_confidence: float | None) 
     if not image.startswith(("http://", "https://")):
         place = (path.parent / image).resolve()
         if not place.is_file() or not place.is_relative_to(path.parent.resolve()):
-            shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
             raise InputRefused(
-                f"{shown}: gate.golden {case.name}: image {image} is not a file next to the model file. Next: fix it"
+                f"{shown(path)}: gate.golden {case.name}: image {image} is not a file next to the model file. Next: fix it"
             )
         digest = _hash_golden(case, place)
-        image = str(place.relative_to(SERVED.resolve())) if place.is_relative_to(SERVED.resolve()) else str(place)
+        served = served_folder().resolve()
+        image = str(place.relative_to(served)) if place.is_relative_to(served) else str(place)
     return GoldenRequest(
         name=case.name,
         image=image,

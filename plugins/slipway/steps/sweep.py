@@ -33,7 +33,7 @@ from slipway.kubernetes.variant_overlay import render_variant
 from slipway.model.served import read_model_file
 from slipway.model.sweep_settings import sweep_plan
 from slipway.names import record_key, sweep_run_folder, sweep_suffix
-from slipway.paths import SERVED
+from slipway.paths import model_file, shown
 from slipway.programs import Started
 from slipway.records.history import read_records, release_of_record
 from slipway.records.record import read_record
@@ -61,9 +61,10 @@ log = logging.getLogger(__name__)
 
 def choose_sweep(model: str, settings: Settings, *, run_id: str) -> SweepTarget:
     """The live release, and what is compared. Raises InputRefused, StoreError, ClusterUnreachable, ReleaseUnsettled."""
-    file = read_model_file(SERVED / f"{model}.yaml")
+    path = model_file(model)
+    file = read_model_file(path)
     if file.sweep is None:
-        raise InputRefused(f"include/served/{model}.yaml: has no sweep. Next: add it, see docs/load.md")
+        raise InputRefused(f"{shown(path)}: has no sweep. Next: add it, see docs/load.md")
     store = Store(settings.store)
     record = live_history(store, model).good
     assert record is not None  # noqa: S101 - a live release has a record

@@ -16,6 +16,7 @@ from slipway.kubernetes.manifests import kind_rank
 from slipway.kubernetes.workloads import list_workloads
 from slipway.model.served import read_model_file, sharing_cluster
 from slipway.names import LABEL_MODEL, dag_id, teardown_dag_id
+from slipway.paths import shown_model_file
 from slipway.records.history import preview_objects_of_record, read_records, records_with_previews
 from slipway.records.store import Store
 from slipway.steps.resolve import readable_files
@@ -101,7 +102,7 @@ def _address(service: JsonObject) -> str | None:
 def check_teardown_alone(plan: TeardownPlan, *, with_others: bool) -> None:
     """Refuse a cluster that is not only the model's, unless the form allows it. Raises ClusterInUse."""
     reasons = [f"{other} runs there" for other in plan.others]
-    reasons += [f"include/served/{name}.yaml names it too" for name in plan.sharing]
+    reasons += [f"{shown_model_file(name)} names it too" for name in plan.sharing]
     if plan.blind:
         reasons.append(f"what else runs there cannot be listed: {plan.blind}")
     if reasons and not with_others:

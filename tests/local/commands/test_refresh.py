@@ -10,7 +10,7 @@ from local.commands.refresh import dag_id, explain, parse_params, plan_changes, 
 from local.errors import StandError
 from slipway.dag.forms import refresh_form
 from slipway.model.served import overlay_names
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 
 
 def test_params_are_read_as_json_if_they_are_json():
@@ -25,7 +25,7 @@ def test_params_are_read_as_json_if_they_are_json():
 @pytest.mark.parametrize(("model", "is_prepared"), [("digits-onnx", False), ("digits-vit", True)])
 def test_model_of_onnx_runtime_needs_a_stand_that_has_it(model, is_prepared):
     """Otherwise its run would fail minutes later, where the base image or the exporter is missing."""
-    text = (SERVED / f"{model}.yaml").read_text()
+    text = (INCLUDE / "served" / f"{model}.yaml").read_text()
     require_server(model, text, {"onnx_serving_image": "127.0.0.1:28500/slipway/onnx-server:1"})
     if is_prepared:
         require_server(model, f"{text}# serving: {{runtime: onnxruntime}}\n", {"onnx_serving_image": None})
@@ -59,7 +59,7 @@ def test_refusal_is_airflows_message_in_one_line(answer):
 
 
 def test_dag_is_named_after_the_model():
-    """The id is the one that dags/refresh.py gives."""
+    """The id is the one that the DAGs have."""
     assert dag_id("digits-vit") == "refresh_digits_vit"
 
 

@@ -92,7 +92,7 @@ def planted(monkeypatch, tmp_path, api_server, hub, http_server, digits_checkpoi
     served = tmp_path / "served"
     served.mkdir()
     (served / "vit.yaml").write_text(yaml.safe_dump(file))
-    monkeypatch.setattr("slipway.model.full_urls.SERVED", served)
+    monkeypatch.setenv("AIRFLOW__SLIPWAY__FOLDER", str(tmp_path))
     for name, text in {"fetcher": FETCHER.format(seen=str(tmp_path / "seen.json")), "exporter": EXPORTER}.items():
         program = tmp_path / f"{name}.py"
         program.write_text(text)

@@ -29,7 +29,7 @@ from slipway.image.engine import engine
 from slipway.image.push import push_image
 from slipway.image.registry import repository_at
 from slipway.model.content import write_model_layer
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 from slipway.records.record import new_record, utc_now
 from slipway.steps.resolve import resolve
 from slipway.steps.settings import RefreshParams, read_settings
@@ -180,7 +180,7 @@ def resolved(stand, connection, tmp_path):
             "image": {"base": stand["serving_image"], **image},
             "target": {"deployment": "tfs-login"},
         }
-        (tmp_path / "three.png").write_bytes((SERVED / "digits-vit/golden/three.png").read_bytes())
+        (tmp_path / "three.png").write_bytes((INCLUDE / "served" / "digits-vit/golden/three.png").read_bytes())
         (tmp_path / "login.yaml").write_text(yaml.safe_dump(said))
         return resolve(tmp_path / "login.yaml", RefreshParams(), read_settings(), run_id="r1")
 

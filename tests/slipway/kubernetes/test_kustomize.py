@@ -9,6 +9,7 @@ from slipway.kubernetes.kustomize import overlay_folder, render_manifests
 from slipway.kubernetes.manifests import fill_manifests, manifests_to_yaml
 from slipway.model.served import overlay_names
 from slipway.names import digest_of
+from slipway.paths import manifests_folders
 from slipway.target import Target
 
 
@@ -54,7 +55,7 @@ def test_hash_changes_with_manifests_and_not_with_content(release):
 def test_refused_if_the_overlay_does_not_exist(name):
     """An overlay is the name of a folder in overlays/, not a path."""
     with pytest.raises(ManifestError, match=r"^overlay '.*Next: use one of .*local"):
-        overlay_folder(name)
+        overlay_folder(name, manifests_folders())
 
 
 def test_target_namespace_replaces_the_overlays(release, overlay):

@@ -133,9 +133,9 @@ def test_batching_is_found_in_a_users_overlay(release, argument, is_refused):
     return check_manifests(checked, replace(release, export=MARKS), reference=REFERENCE)
 
 
-def test_batch_smaller_than_the_warmup_is_refused(release, overlay):
+def test_batch_smaller_than_the_warmup_is_refused(release, copied_batching):
     """The server would refuse its own warmup and not start; with numbers that fit, the overlay is accepted."""
-    file = overlay().parent / "batching" / "batching.txt"
+    file = copied_batching / "batching.txt"
     file.write_text(file.read_text().replace("max_batch_size { value: 8 }", "max_batch_size { value: 3 }"))
     asked = replace(release, overlay="batching", export=MARKS)
     with pytest.raises(ManifestError) as refused:

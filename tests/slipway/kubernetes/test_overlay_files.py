@@ -77,7 +77,7 @@ def test_a_base_elsewhere_is_refused_and_never_asked_for(release, overlay, outsi
         render(replace(release, overlay="mine"))
     assert not outside.is_asked()
     assert str(refusal.value) == (
-        f"{place}/kustomization.yaml: {field}: {entry!r} is not a file or folder below {kustomize.MANIFESTS}. "
+        f"{place}/kustomization.yaml: {field}: {entry!r} is not a file or folder below {place.parents[1]}. "
         "Next: copy what it names to there, and name the copy"
     )
 
@@ -85,10 +85,8 @@ def test_a_base_elsewhere_is_refused_and_never_asked_for(release, overlay, outsi
 def test_kustomize_itself_can_start_no_git(release, overlay, outside, monkeypatch):
     """If an entry ever passed the check, kustomize would still find no program to fetch it with."""
     place = overlay(resources=["github.com/org/repo"])
-    unchecked = {
-        place.relative_to(kustomize.MANIFESTS) / "kustomization.yaml": (place / "kustomization.yaml").read_bytes()
-    }
-    monkeypatch.setattr(kustomize, "read_overlay", lambda _folder, _root: unchecked)
+    top, text = Path("overlays/mine"), (place / "kustomization.yaml").read_bytes()
+    monkeypatch.setattr(kustomize, "read_overlay", lambda _folder, _roots: (top, {top / "kustomization.yaml": text}))
     with pytest.raises(ManifestError, match="no 'git' program on path"):
         render(replace(release, overlay="mine"))
     assert not outside.is_asked()
@@ -130,7 +128,9 @@ def read(tmp_path):
 
     def read_(text):
         (root / "mine" / "kustomization.yaml").write_text(text)
-        return {str(place): content.decode() for place, content in read_overlay(root / "mine", root).items()}
+        top, files = read_overlay(Path("mine"), [root])
+        assert top == Path("mine")
+        return {str(place): content.decode() for place, content in files.items()}
 
     read_.root = root
     return read_
@@ -275,7 +275,7 @@ def test_an_overlay_that_is_a_link_out_is_refused(read, tmp_path):
     (outside / "kustomization.yaml").write_text("resources: []\n")
     (read.root / "linked").symlink_to(outside)
     with pytest.raises(ManifestError, match=r"/linked: is a link that leaves .*\. Next: copy"):
-        read_overlay(read.root / "linked", read.root)
+        read_overlay(Path("linked"), [read.root])
 
 
 def test_a_folder_has_one_kustomization(read):
@@ -302,3 +302,35 @@ def test_a_base_that_builds_on_the_overlay_ends(read):
     """Kustomize refuses the cycle; the check reads each folder once."""
     (read.root / "base" / "kustomization.yaml").write_text("resources: [../mine]\n")
     assert len(read("resources: [../base]")) == 2
+
+
+def test_what_the_users_folder_lacks_is_taken_from_the_shipped_one(tmp_path):
+    """An overlay names `../../base` and components as if they lay next to it. What the users have themselves comes first."""
+    users, shipped = tmp_path / "users", tmp_path / "shipped"
+    for folder, text in {
+        users / "overlays" / "mine": "resources: [../../base]\ncomponents: [../../components/a, ../../components/b]\n",
+        users / "components" / "a": "kind: Component\nnamePrefix: users-\n",
+        shipped / "base": "resources: [service.yaml]\n",
+        shipped / "components" / "a": "kind: Component\n",
+        shipped / "components" / "b": "kind: Component\n",
+    }.items():
+        folder.mkdir(parents=True)
+        (folder / "kustomization.yaml").write_text(text)
+    (shipped / "base" / "service.yaml").write_text("kind: Service\n")
+    top, files = read_overlay(Path("overlays/mine"), [users, shipped])
+    assert top == Path("overlays/mine")
+    names = ("overlays/mine/kustomization.yaml", "base/kustomization.yaml", "base/service.yaml", "components/a/kustomization.yaml", "components/b/kustomization.yaml")  # fmt: skip
+    assert set(files) == {Path(name) for name in names}
+    assert b"users-" in files[Path("components/a/kustomization.yaml")]
+
+
+def test_a_users_link_does_not_lead_to_the_shipped_folder(tmp_path):
+    """A link that leaves the users' folder is refused, though the shipped folder has a file of that name."""
+    users, shipped = tmp_path / "users", tmp_path / "shipped"
+    (users / "mine").mkdir(parents=True)
+    shipped.mkdir()
+    (shipped / "secret.yaml").touch()
+    (users / "secret.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    (users / "mine" / "kustomization.yaml").write_text("resources: [../secret.yaml]\n")
+    with pytest.raises(ManifestError, match=r"'\.\./secret\.yaml' is not a file or folder below"):
+        read_overlay(Path("mine"), [users, shipped])

@@ -7,9 +7,9 @@ from rendering import arguments_of, rendered, rendered_once, server_of
 
 from onnx_server.bounded_rest import ALIVE
 from onnx_server.flags import ServerFlags
-from slipway.kubernetes import kustomize
 from slipway.kubernetes.manifests import manifests_to_yaml
 from slipway.model.served import overlay_names
+from slipway.paths import INCLUDE
 from slipway.serving.metrics import PAGE
 
 PROJECT = Path(__file__).parents[3]
@@ -160,10 +160,10 @@ def test_batching_reads_a_config_map_of_its_own_deployment(release, name):
     ]
 
 
-def test_changed_batching_rolls_the_deployment(release, overlay):
+def test_changed_batching_rolls_the_deployment(release, copied_batching):
     """Other parameters make another ConfigMap; its name is the only change of the pod template."""
     before = rendered(replace(release, overlay="batching"))
-    file = overlay().parent / "batching" / "batching.txt"
+    file = copied_batching / "batching.txt"
     file.write_text(file.read_text().replace("max_batch_size { value: 8 }", "max_batch_size { value: 64 }"))
     rendered_once.cache_clear()
     after = rendered(replace(release, overlay="batching"))
@@ -188,7 +188,7 @@ def test_components_combine_in_a_users_overlay(release, overlay):
     """An overlay can list all components, and its own patch replaces the ranges of the component."""
     ranges = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "tfs-server"},
               "spec": {"loadBalancerSourceRanges": ["203.0.113.0/24"]}}  # fmt: skip
-    names = sorted(path.name for path in (kustomize.MANIFESTS / "components").iterdir())
+    names = sorted(path.name for path in (INCLUDE / "manifests" / "components").iterdir())
     overlay(ranges, components=[f"../../components/{name}" for name in names])
     objects = rendered(replace(release, overlay="mine", deployment="tfs-digits"))
     assert names == ["image-pull-secret", "internal", "source-ranges"]
@@ -208,7 +208,7 @@ def test_source_ranges_are_private_networks_by_default(release, overlay):
 @pytest.mark.parametrize("folder", ["overlays", "components"])
 def test_every_folder_says_what_it_is_for(folder):
     """Each kustomization begins with a comment that says what it is for."""
-    for kustomization in kustomize.MANIFESTS.glob(f"{folder}/*/kustomization.yaml"):
+    for kustomization in (INCLUDE / "manifests").glob(f"{folder}/*/kustomization.yaml"):
         assert kustomization.read_text().startswith("# "), kustomization
 
 

@@ -1,6 +1,5 @@
 import pytest
 
-from slipway.model import full_urls
 from slipway.model.full_urls import find_full_url, full_url
 from slipway.model.served import parse_model_file
 
@@ -31,20 +30,18 @@ def test_a_url_is_found_by_its_plain_form_and_its_hash(plain, sha256, full):
     assert find_full_url(file, plain, sha256) == full
 
 
-def test_the_query_is_masked_in_logs(monkeypatch, tmp_path):
+def test_the_query_is_masked_in_logs(users_folder):
     """A query that is logged by accident appears as asterisks."""
     from airflow.sdk.log import redact
 
-    (tmp_path / "m.yaml").write_text(
+    (users_folder / "served" / "m.yaml").write_text(
         f"source: {{savedmodel: 'https://x/m?signature=secret', sha256: '{ONE}'}}\n"
         "gate: {golden: [{name: a, image: a.png, label: a}]}\n"
     )
-    monkeypatch.setattr(full_urls, "SERVED", tmp_path)
     assert full_url("m", "https://x/m", ONE) == "https://x/m?signature=secret"
     assert redact("asked for signature=secret") == "asked for ***"
 
 
-def test_the_plain_url_is_used_if_the_model_file_cannot_be_read(monkeypatch, tmp_path):
+def test_the_plain_url_is_used_if_the_model_file_cannot_be_read(users_folder):
     """The file may have been removed since the run was resolved."""
-    monkeypatch.setattr(full_urls, "SERVED", tmp_path)
     assert full_url("m", "https://x/m", ONE) == "https://x/m"

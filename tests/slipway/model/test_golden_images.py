@@ -6,7 +6,7 @@ import pytest
 from slipway.bounded_http import MAX_REDIRECTS
 from slipway.errors import ExportError
 from slipway.model.golden_images import fetch_golden_image
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 from slipway.release import GoldenRequest
 
 IMAGE = "digits-vit/golden/three.png"
@@ -19,7 +19,7 @@ def golden(image, sha=None):
 
 def test_golden_bytes_of_a_file():
     """A golden image next to the model file is read unchanged, and checked against its hash if it has one."""
-    data = (SERVED / IMAGE).read_bytes()
+    data = (INCLUDE / "served" / IMAGE).read_bytes()
     assert (
         data
         == fetch_golden_image(golden(IMAGE), "m")
@@ -86,14 +86,13 @@ def test_refused_if_a_golden_file_is_missing():
 
 
 @pytest.fixture
-def signed(monkeypatch, tmp_path):
+def signed(users_folder):
     """Writes the model file `m` with a golden image at this URL with a signature; returns its golden request."""
 
     def make(url, data):
         digest = sha256(data).hexdigest()
         case = f"{{name: three, image: '{url}?sig=secret', sha256: '{digest}', label: '3'}}"
-        (tmp_path / "m.yaml").write_text(f"source: {{folder: x}}\ngate: {{golden: [{case}]}}\n")
-        monkeypatch.setattr("slipway.model.full_urls.SERVED", tmp_path)
+        (users_folder / "served" / "m.yaml").write_text(f"source: {{folder: x}}\ngate: {{golden: [{case}]}}\n")
         return golden(url, digest)
 
     return make

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from slipway.errors import InputRefused
 from slipway.model.model_file import ModelFile
 from slipway.model.served import parse_model_file, read_model_file
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 
-SHIPPED = {path.stem: yaml.safe_load(path.read_text()) for path in SERVED.glob("*.yaml")}
-TEXT = (SERVED / "digits-vit.yaml").read_text()
+SHIPPED = {path.stem: yaml.safe_load(path.read_text()) for path in (INCLUDE / "served").glob("*.yaml")}
+TEXT = (INCLUDE / "served" / "digits-vit.yaml").read_text()
 PIECES = (
     "&a", "*a", "<<: *a", "!!python/object/apply:os.system ['id']", "!!binary =", "!!timestamp x", "!!set", "? ", "- - - -", "{", "[[[",
     "|", ">-", "%YAML 9", "---", "...", "\t", "\x00", "\x1b[31m", "\ud800", "\u202e", "\ufeff", "0x" + "f" * 400, "1e999", ".nan", "$PATH", "'",
@@ -49,7 +49,7 @@ def test_any_bytes_are_accepted_or_refused(tmp_path, data):
 @given(texts)
 def test_any_file_name_is_accepted_or_refused(name):
     """A file's name is the model's name: an invalid one is refused in one line."""
-    accept_or_refuse(read_model_file, SERVED / f"{name.replace('/', '_')[:80]}.yaml", refusals=InputRefused)
+    accept_or_refuse(read_model_file, INCLUDE / "served" / f"{name.replace('/', '_')[:80]}.yaml", refusals=InputRefused)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from slipway.errors import HubUnreachable, InputRefused, ResolveError
 from slipway.facts import to_dict
 from slipway.model.hub import _find_commit, hub_commit, hub_token
 from slipway.model.served import parse_model_file, read_model_file
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 from slipway.release import Source
 from slipway.steps.resolve import resolve_source
 
@@ -140,7 +140,7 @@ def test_retryable_if_the_hub_does_not_respond(hub):
 def test_shipped_model_is_refused_in_one_line_without_a_hub():
     """On a machine without access to the Hub, hf-vit fails at its first task."""
     with pytest.raises(HubUnreachable, match=r"^source\.hub google/vit-base-patch16-224@main: .*Next: ") as refusal:
-        resolve_source(read_model_file(SERVED / "hf-vit.yaml"), None)
+        resolve_source(read_model_file(INCLUDE / "served" / "hf-vit.yaml"), None)
     assert "\n" not in str(refusal.value)
 
 

@@ -6,7 +6,7 @@ import yaml
 
 from slipway.errors import InputRefused
 from slipway.model.served import check_unshared, overlay_names, parse_model_file, read_model_file, served_files
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 
 SMALLEST = {
     "source": {"folder": "checkpoint"},
@@ -110,7 +110,7 @@ def test_shipped_model_files_are_valid():
     for file in files.values():
         assert file.target.overlay in {None, *overlay_names()}
         for case in file.gate.golden:
-            assert case.sha256 or (SERVED / SERVED / case.image).is_file()
+            assert case.sha256 or (INCLUDE / "served" / case.image).is_file()
 
 
 def target(**changes):
@@ -144,9 +144,9 @@ def test_accepted_if_deployments_differ(other):
 
 def test_overlays_are_the_folders_with_a_kustomization(tmp_path):
     """A folder without a kustomization is not an overlay."""
-    for name in ("two", "one"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "kustomization.yaml").touch()
-    (tmp_path / "draft").mkdir()
-    assert overlay_names(tmp_path) == ["one", "two"]
+    for folder in ("mine/overlays/two", "mine/overlays/one", "shipped/overlays/one", "shipped/overlays/three"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "kustomization.yaml").touch()
+    (tmp_path / "mine" / "overlays" / "draft").mkdir()
+    assert overlay_names((tmp_path / "mine", tmp_path / "shipped")) == ["one", "three", "two"]
     assert "local" in overlay_names()

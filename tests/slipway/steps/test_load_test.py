@@ -43,12 +43,9 @@ print("step 1 of 1")
 
 
 @pytest.fixture
-def served(monkeypatch, tmp_path, store, connected, http_server, installation):  # noqa: PLR0917 - fixtures
+def served(users_folder, store, connected, http_server, installation):
     """The model digits-vit with `load_test`, whose Service has an address; `served(**changes)` changes the settings."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    monkeypatch.setattr(load_test, "SERVED", folder)
-    monkeypatch.setattr("slipway.steps.location.SERVED", folder)
+    folder = users_folder / "served"
     connected(http_server((200, json.dumps(SERVICE))))
 
     def write(**changes):
@@ -292,12 +289,12 @@ def test_a_missing_interpreter_is_named(target):
         run_test(target, python="/nowhere/python", started=lambda _: None)
 
 
-def test_images_of_a_folder_are_asked_like_the_golden_cases(target, tmp_path, monkeypatch):
+def test_images_of_a_folder_are_asked_like_the_golden_cases(target, users_folder, monkeypatch):
     """Each becomes a request without a promised answer."""
-    monkeypatch.setattr(load_test, "SERVED", tmp_path)
     monkeypatch.setattr(load_test, "requests_with_images", lambda _, __, images: [f"grpc {image}" for image in images])
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(b"a")
+    pictures = users_folder / "served" / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"a")
     plan = replace(target.plan, images="pictures")
     found = run_test(replace(target, plan=plan), python=sys.executable, started=lambda _: None)
     [question] = found.figures["request"]["questions"]

@@ -1,6 +1,5 @@
 import logging
 import re
-import shutil
 from copy import deepcopy
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ import yaml
 
 from slipway.errors import ManifestError
 from slipway.facts import ObjectRef, Plan, Pushed
-from slipway.kubernetes import kustomize
 from slipway.kubernetes.kustomize import render_manifests
 from slipway.model.served import overlay_names
 from slipway.records.history import History, preview_objects_of_record, read_history, read_records
@@ -176,13 +174,9 @@ def test_passes_if_no_live_object_selects_the_previews_pods(release, preview, sp
     )
 
 
-def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, monkeypatch, tmp_path):
+def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, overlay):
     """Rendering finds an overlay's Service that selects by the model only."""
-    folder = tmp_path / "manifests"
-    shutil.copytree(kustomize.MANIFESTS, folder)
-    monkeypatch.setattr(kustomize, "MANIFESTS", folder)
-    place = folder / "overlays" / "mine"
-    place.mkdir()
+    place = overlay(resources=["../../base", "service.yaml"])
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -190,7 +184,6 @@ def test_overlay_is_refused_before_the_build_if_it_cannot_be_previewed(release, 
         "spec": {"selector": {"slipway/model": "digits-vit"}},
     }
     (place / "service.yaml").write_text(yaml.safe_dump(service))
-    (place / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../../base", "service.yaml"]}))
     with pytest.raises(ManifestError, match="overlay mine: service/every-pod selects pods by"):
         render_release(replace(release, overlay="mine", strategy="preview"))
 

@@ -10,7 +10,7 @@ from slipway.errors import InputRefused
 from slipway.model.content import content_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
-from slipway.paths import SERVED
+from slipway.paths import INCLUDE
 from slipway.release import Bake, Gate, GoldenRequest, PrometheusQueries, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
@@ -24,7 +24,7 @@ from slipway.steps.resolve import (
 )
 from slipway.steps.settings import RefreshParams, Settings, resolve_target
 
-DIGITS = SERVED / "digits-vit.yaml"
+DIGITS = INCLUDE / "served" / "digits-vit.yaml"
 CASE = f"gate: {{golden: [{{name: a, image: 'https://example.com/a.png', sha256: '{'2' * 64}', label: a}}]}}\n"
 GOLDEN = {"golden": [{"name": "three", "image": "digits-vit/golden/three.png", "label": "3"}]}
 
@@ -119,7 +119,7 @@ def test_repository_may_be_any_that_an_engine_accepts(repository):
 
 def test_folder_is_pinned_to_its_content():
     """A folder's revision is the hash of its content."""
-    folder = SERVED / "digits-vit/checkpoint"
+    folder = INCLUDE / "served" / "digits-vit/checkpoint"
     assert Source(kind="folder", location="digits-vit/checkpoint", revision=content_hash(folder)) == resolve_source(
         file_of(), None
     )
@@ -150,9 +150,8 @@ def test_a_repository_with_a_login_is_refused_without_it():
 @pytest.mark.parametrize("folder", ["gone", "../../dags", "/tmp", "digits-vit.yaml"])  # noqa: S108 - refused, never used
 def test_refused_if_the_folder_is_not_below_include_served(folder):
     """Every worker has include/served, but no other folder."""
-    with pytest.raises(
-        InputRefused, match=rf"^source\.folder: include/served/{re.escape(folder)} is not a folder.*Next: "
-    ):
+    named = folder if folder.startswith("/") else f"include/served/{folder}"
+    with pytest.raises(InputRefused, match=rf"^source\.folder: {re.escape(named)} is not a folder.*Next: "):
         resolve_source(file_of(source={"folder": folder}), None)
 
 
@@ -170,7 +169,7 @@ def golden(image, **fields):
     return GoldenImage(name="three", image=image, label="3", min_confidence=0.8, **fields)
 
 
-THREE = sha256((SERVED / "digits-vit" / "golden" / "three.png").read_bytes()).hexdigest()
+THREE = sha256((INCLUDE / "served" / "digits-vit" / "golden" / "three.png").read_bytes()).hexdigest()
 
 
 def test_golden_image_is_pinned_by_its_bytes(tmp_path):

@@ -282,12 +282,9 @@ def test_refused_if_the_model_file_changed_since_the_dag_was_read():
 
 
 @pytest.fixture
-def served(monkeypatch, tmp_path, installation):
+def served(users_folder, installation):
     """A model file of digits-vit: `served(sweep=…)`."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    monkeypatch.setattr(steps, "SERVED", folder)
-    monkeypatch.setattr("slipway.steps.location.SERVED", folder)
+    folder = users_folder / "served"
 
     def write(**changes):
         golden = [{"name": "three", "image": "three.png", "label": "3"}]

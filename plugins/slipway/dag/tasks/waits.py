@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 
 from slipway.dag.deferral import GRACE_S, Times, Wait, verdict_of_event, wait_or_defer
+from slipway.dag.links import ServedModelLink
 from slipway.dag.run import CLEARING, GRPC, Run
 from slipway.dag.run_lease import APPLY_S, acquire_run_lease, renew_run_lease
 from slipway.dag.stage import RED, reported_failures
@@ -16,6 +17,7 @@ from slipway.dag.task_ids import APPLY
 from slipway.dag.tries import count_lost_try
 from slipway.errors import AddressMissing, RolloutFailed, SlipwayError
 from slipway.facts import JsonObject, to_dict
+from slipway.names import model_path
 from slipway.release import Release
 from slipway.steps.waits import explain_address, explain_rollout, fixed_address
 from slipway.verdict import Verdict
@@ -178,6 +180,8 @@ class AddressSensor(WaitSensor):
     """Waits until the Service can be reached from outside; returns the URL of the REST port."""
 
     ui_color = RED
+    operator_extra_links = (ServedModelLink(),)
+    served_model = ""  # for the link
 
     def wait_for(self, run: Run) -> Wait:
         """The address of the release's Service."""
@@ -194,4 +198,5 @@ class AddressSensor(WaitSensor):
         """The URL; the address for gRPC is left next to it."""
         found = event["found"]
         run.leave(GRPC, found["grpc"])
+        self.served_model = f"{found['url']}{model_path(run.release.model)}"
         return found["url"]

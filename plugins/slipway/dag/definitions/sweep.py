@@ -1,8 +1,6 @@
-"""One sweep DAG for each model file with `sweep`: which overlay serves the live release best."""
+"""The sweep DAG of a model file with `sweep`: which overlay serves the live release best."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from airflow.sdk import DAG, chain
 
@@ -15,9 +13,6 @@ from slipway.dag.tasks.sweep import (
     MeasureVariantOperator,
     RecommendOperator,
 )
-from slipway.errors import InputRefused
-from slipway.model.served import read_model_file, served_files
-from slipway.model.sweep_settings import sweep_plan
 from slipway.names import sweep_dag_id
 from slipway.variants import SweepPlan
 
@@ -60,18 +55,3 @@ def sweep_dag(model: str, plan: SweepPlan) -> DAG:
         end = EndSweepOperator(task_id=task_ids.END_SWEEP, task_display_name="end sweep").as_teardown()
         chain(choose, measure, recommend, end)
     return dag
-
-
-def plan_of(path: Path) -> SweepPlan | None:
-    """The plan of a model file's `sweep`; None if it has none, or is refused."""
-    try:
-        file = read_model_file(path)
-    except InputRefused:
-        return None
-    return sweep_plan(file.sweep, file.target.overlay) if file.sweep else None
-
-
-for served in served_files():
-    if found := plan_of(served):
-        sweep = sweep_dag(served.stem, found)
-        globals()[sweep.dag_id] = sweep

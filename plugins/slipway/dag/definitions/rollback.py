@@ -1,4 +1,4 @@
-"""One rollback DAG for each model file: back to a recorded release, by the same tasks that brought it."""
+"""The rollback DAG of a model: back to a recorded release, by the same tasks that brought it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from slipway.dag import task_ids
 from slipway.dag.forms import rollback_form
 from slipway.dag.graph import RETRIES, announce_task, closing_tasks, proof_tasks
 from slipway.dag.tasks.plan import ChooseOperator
-from slipway.model.served import served_files
-from slipway.names import printable, rollback_dag_id
+from slipway.names import rollback_dag_id
 
 DOC = """
 ### {model}: back to a recorded release
@@ -36,8 +35,3 @@ def rollback_dag(model: str) -> DAG:
         proof = proof_tasks(asks=False)
         chain(choose, *proof, announce_task(model), *closing_tasks(model, proof=proof[-1]))
     return dag
-
-
-for served in served_files():
-    rollback = rollback_dag(printable(served.stem))
-    globals()[rollback.dag_id] = rollback

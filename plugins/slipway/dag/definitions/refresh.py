@@ -1,4 +1,4 @@
-"""One DAG for each model file in `include/served/`: from a revision to a deployment that has answered correctly."""
+"""The refresh DAG of a model file: from a revision to a deployment that has answered correctly."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from slipway.dag.graph import (
 from slipway.dag.tasks.cluster import PreflightOperator
 from slipway.dag.tasks.plan import PlanOperator, ResolveOperator
 from slipway.dag.tasks.record import PruneOperator
-from slipway.errors import InputRefused
+from slipway.errors import InputRefused, plain_line
 from slipway.model.model_file import ModelFile, is_previewed, is_temporary, may_ask_person
-from slipway.model.served import read_model_file, served_files
 from slipway.names import dag_id, printable
+from slipway.paths import shown
 
 DOC = """
 ### {model}
@@ -44,14 +44,14 @@ the preview and what a proven release no longer has, **record** writes down how 
 model file's `retention` no longer covers.
 A temporary GKE cluster is claimed first, and deleted whatever happened: **remove objects**, **delete cluster**, **leftovers**.
 
-Model file: `include/served/{model}.yaml`. If a task is red, its last log line says where, what and what next.
+Model file: `{path}`. If a task is red, its last log line says where, what and what next.
 """
 
 
-def refresh_dag(path: Path) -> DAG:
+def refresh_dag(path: Path, asked: ModelFile | InputRefused) -> DAG:
     """The DAG of one model file. If the file is refused, the DAG has no schedule, and `resolve` says what is wrong."""
     model = printable(path.stem)
-    file, description = _read(path)
+    file, description = _described(model, asked)
     on_gke = file is not None and file.target.gke is not None
     temporary = file is not None and is_temporary(file)
     previewed = not temporary and (file is None or is_previewed(file))
@@ -60,7 +60,7 @@ def refresh_dag(path: Path) -> DAG:
     with DAG(
         dag_id(model),
         description=description,
-        doc_md=DOC.format(model=model, description=description),
+        doc_md=DOC.format(model=model, description=description, path=plain_line(shown(path))),
         schedule=_schedule(model, file),
         params=refresh_form(file),
         max_active_runs=1,  # two runs of one model would write the same objects
@@ -94,12 +94,10 @@ def refresh_dag(path: Path) -> DAG:
     return dag
 
 
-def _read(path: Path) -> tuple[ModelFile | None, str]:
-    try:
-        file = read_model_file(path)
-    except InputRefused as error:
-        return None, f"refused: {error}"
-    return file, file.description or f"Keeps {path.stem} fresh."
+def _described(model: str, asked: ModelFile | InputRefused) -> tuple[ModelFile | None, str]:
+    if isinstance(asked, InputRefused):
+        return None, f"refused: {asked}"
+    return asked, asked.description or f"Keeps {model} fresh."
 
 
 def _schedule(model: str, file: ModelFile | None) -> str | list[Asset] | AssetOrTimeSchedule | None:
@@ -108,8 +106,3 @@ def _schedule(model: str, file: ModelFile | None) -> str | list[Asset] | AssetOr
     from slipway.dag.triggers.hub import watched_schedule
 
     return watched_schedule(model, file)
-
-
-for served in served_files():
-    refresh = refresh_dag(served)
-    globals()[refresh.dag_id] = refresh

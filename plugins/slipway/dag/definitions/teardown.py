@@ -1,4 +1,4 @@
-"""One teardown DAG for each model file whose target is a GKE cluster: asks, then takes objects and cluster away."""
+"""The teardown DAG of a model file whose target is a GKE cluster: asks, then takes objects and cluster away."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from slipway.dag.tasks.teardown import (
     RecordTeardownOperator,
     RemoveObjectsOperator,
 )
-from slipway.errors import InputRefused
-from slipway.model.served import read_model_file, served_files
 from slipway.names import teardown_dag_id
 
 ANSWER_WITHIN = timedelta(days=1)  # a list that is older may no longer be true
@@ -52,7 +50,7 @@ def teardown_dag(path: Path) -> DAG:
         approve = ApproveTeardownOperator(
             task_id=task_ids.APPROVE,
             subject=f"Delete the cluster of {model}?",
-            body=look.output["body"],
+            body=look.output["body"],  # type: ignore[index]  # only its annotation lacks it
             fail_on_reject=True,
             response_timeout=ANSWER_WITHIN,
             **WAIT,
@@ -64,16 +62,3 @@ def teardown_dag(path: Path) -> DAG:
 
         chain(look, approve, remove, delete, leftovers, record)
     return dag
-
-
-def has_cluster(path: Path) -> bool:
-    """Whether a model file names a GKE cluster; one that is refused names none."""
-    try:
-        return read_model_file(path).target.gke is not None
-    except InputRefused:
-        return False
-
-
-for served in filter(has_cluster, served_files()):
-    teardown = teardown_dag(served)
-    globals()[teardown.dag_id] = teardown

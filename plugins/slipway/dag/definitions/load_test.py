@@ -1,8 +1,7 @@
-"""One load-test DAG for each model file with `load_test`: how much load does the live release bear."""
+"""The load-test DAG of a model file with `load_test`: how much load does the live release bear."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, chain
@@ -11,9 +10,7 @@ from slipway.dag import task_ids
 from slipway.dag.forms import load_test_form
 from slipway.dag.graph import LOAD_PYTHON, UNTIL_SETTLED
 from slipway.dag.tasks.load import ChooseLoadOperator, LoadTestOperator
-from slipway.errors import InputRefused
 from slipway.model.load_settings import LoadSettings
-from slipway.model.served import read_model_file, served_files
 from slipway.names import asset_uri, load_test_dag_id
 from slipway.steps.load_test import plan_of
 
@@ -55,17 +52,3 @@ def _schedule(model: str, settings: LoadSettings) -> Any:
     if settings.schedule is None:
         return released
     return AssetOrTimeSchedule(timetable=CronTriggerTimetable(settings.schedule, timezone="UTC"), assets=released)
-
-
-def settings_of(path: Path) -> LoadSettings | None:
-    """A model file's `load_test`; None if it has none, or is refused."""
-    try:
-        return read_model_file(path).load_test
-    except InputRefused:
-        return None
-
-
-for served in served_files():
-    if found := settings_of(served):
-        load_test = load_test_dag(served.stem, found)
-        globals()[load_test.dag_id] = load_test
