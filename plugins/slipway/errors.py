@@ -236,7 +236,14 @@ class FieldOwnedElsewhere(ApplyError):
 
 
 class RegistryUnusable(SlipwayError):
-    """The registry's own API does not respond to the worker, or refused."""
+    """The registry's own API does not respond to the worker, or refused.
+
+    `status` is its HTTP status: 0 if there was no answer, None if an answer cannot be used.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RetentionIncomplete(SlipwayError):

@@ -99,6 +99,8 @@ class Pushed:
     digest: str  # sha256:… of the manifest
     release_id: str
     version: int
+    # Bytes that the registry did not have, without layers of the base; None from an engine, which does not say.
+    sent: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

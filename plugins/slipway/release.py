@@ -82,6 +82,9 @@ class QualityBounds:
     int8_max_drop: float = 0.01  # 0..1, of the share classified correctly
 
 
+Builder = Literal["engine", "registry"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadBounds:
     """A constant rate that a release must bear at its preview, measured in rounds."""
@@ -268,6 +271,7 @@ class Release:
     runtime: RuntimeName = "tensorflow"  # a record of an earlier Slipway has neither this nor `precision`
     precision: Precision = "float32"  # of the exported weights
     calibration: Calibration = "none"  # of int8
+    builder: Builder = "engine"  # where the image is made; it decides nothing about what is served
 
     @property
     def fingerprint(self) -> str:
@@ -325,6 +329,16 @@ class Release:
     def beside(self, suffix: str) -> Release:
         """The same release next to the live one, under a name with this suffix."""
         return replace(self, deployment=f"{self.deployment}{suffix}")
+
+    @property
+    def preview_is_first_test(self) -> bool:
+        """Whether nothing has run the image before its preview, whose gate then asks all that the smoke test would."""
+        return self.builder == "registry"
+
+    @property
+    def forwards_grpc(self) -> bool:
+        """Whether the preview's pods are asked over gRPC, which takes a port-forward."""
+        return self.gate.forwards_grpc or (self.preview_is_first_test and self.strategy == "preview")
 
     @property
     def proxy_path(self) -> str:

@@ -330,3 +330,13 @@ def test_plugin_loader_does_not_load_the_package(parses):
     """Airflow's plugin loader does not execute the package's modules a second time under other names."""
     assert parses[0]["plugin_errors"] == {}
     assert parses[0]["stray"] == []
+
+
+def test_the_registry_builds_in_one_task(dags_of):
+    """In place of build, smoke test and push; the plan skips it like these."""
+    text = GOOD + "image: {builder: registry}\n"
+    dag = dags_of(appended=text)["appended"]
+    assert dag.get_task("export").downstream_task_ids == {"push"}
+    assert dag.get_task("push").downstream_task_ids == {"preview"}
+    assert not {"build_image", "smoke_test"} & set(dag.task_ids)
+    assert list(dag.get_task("plan").builds) == ["export", "push"]

@@ -9,7 +9,13 @@ from airflow.sdk import Asset, BaseOperator
 
 from slipway.dag import task_ids
 from slipway.dag.tasks.bake import BakeSensor
-from slipway.dag.tasks.build import BuildImageOperator, ExportOperator, PushOperator, SmokeTestOperator
+from slipway.dag.tasks.build import (
+    AppendImageOperator,
+    BuildImageOperator,
+    ExportOperator,
+    PushOperator,
+    SmokeTestOperator,
+)
 from slipway.dag.tasks.cluster import ClaimClusterOperator, CreateClusterOperator
 from slipway.dag.tasks.deploy import AnnounceOperator, ApplyOperator, PreviewOperator, RemovePreviewOperator
 from slipway.dag.tasks.gate import ApproveOperator, PredictionSensor
@@ -20,6 +26,7 @@ from slipway.dag.tasks.teardown import DeleteClusterOperator, LeftoversOperator,
 from slipway.dag.tasks.waits import AddressSensor, RolloutSensor
 from slipway.dag.tries import retries_of_a_wait
 from slipway.names import asset_uri
+from slipway.release import Builder
 from slipway.runtimes import RUNTIMES
 from slipway.serving.load_program import DEFAULT_LOAD_PYTHON
 
@@ -39,10 +46,13 @@ EXPORTER_PYTHONS = {
 LOAD_PYTHON = f"{{{{ var.value.get('slipway_load_python', '{DEFAULT_LOAD_PYTHON}') }}}}"
 
 
-def build_tasks() -> list[BaseOperator]:
-    """Export the model, build its image, test it, push it."""
+def build_tasks(builder: Builder) -> list[BaseOperator]:
+    """Export the model, build its image, test it, push it; or let the registry build it, which the preview tests."""
+    export = ExportOperator(task_id=task_ids.EXPORT, exporter_pythons=EXPORTER_PYTHONS)
+    if builder == "registry":
+        return [export, AppendImageOperator(task_id=task_ids.PUSH, task_display_name="build in registry")]
     return [
-        ExportOperator(task_id=task_ids.EXPORT, exporter_pythons=EXPORTER_PYTHONS),
+        export,
         BuildImageOperator(task_id=task_ids.BUILD_IMAGE, task_display_name="build image"),
         SmokeTestOperator(task_id=task_ids.SMOKE_TEST, task_display_name="smoke test"),
         PushOperator(task_id=task_ids.PUSH),

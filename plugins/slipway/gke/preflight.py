@@ -118,7 +118,7 @@ def _inspect_project(
         delete=release.temporary,
         preview=previews,
         metrics=release.gate.reads_pods,
-        forwards=release.gate.forwards_grpc,
+        forwards=release.forwards_grpc,
     )
     yield from _inspect_permissions(google, project, needed)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,6 +42,10 @@ API_OF_DOCKER_HUB = "registry-1.docker.io"
 TOKEN_SERVERS = {"registry.gitlab.com": "gitlab.com"}  # well-known ones at another host than their registry
 TOKEN = re.compile(r"[!-~]+")  # of a token server; HTTP refuses anything else, with an error that quotes it
 CANNOT_DELETE = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+INDEXES = (  # of several platforms
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # OCI's grammar: no other may become a part of a path
 REQUEST_TIMEOUT_S = 30  # to connect, and between two bytes
@@ -56,6 +61,15 @@ class Tagged:
     tag: str
     digest: str  # sha256:… of its manifest
     labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest as the registry has it."""
+
+    digest: str  # sha256:…
+    media_type: str
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,61 @@ class Repository:
         labels = found.get("Labels") if isinstance(found, dict) else None
         texts = labels.items() if isinstance(labels, dict) else ()
         return {name: value for name, value in texts if isinstance(value, str)}
+
+    def manifest(self, reference: str) -> Manifest | None:
+        """The manifest, or index of several platforms, at a tag or digest; None if there is none."""
+        answer = self._request(
+            "GET",
+            f"manifests/{reference}",
+            allowed={HTTPStatus.NOT_FOUND},
+            headers={"Accept": ", ".join((*MANIFESTS, *INDEXES))},
+        )
+        if not answer.is_success:
+            return None
+        digest, data = self._digest_of(answer), self._json(answer)
+        if DIGEST.fullmatch(reference) and digest != reference:
+            raise self._invalid(f"the manifest at {reference} has the digest {digest}")
+        kind = data.get("mediaType") or answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(digest=digest, media_type=str(kind), data=data)
+
+    def blob_json(self, digest: str) -> Any:
+        """The JSON object of a blob, such as an image's configuration."""
+        answer = self._request("GET", f"blobs/{digest}")
+        found = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+        if found != digest:
+            raise self._invalid(f"the blob at {digest} has the digest {found}")
+        return self._json(answer)
+
+    def fetch_blob(self, digest: str, size: int, place: Path) -> None:
+        """Copy a blob of this size to a file. A registry may redirect to where it stores blobs, which gets no login."""
+        try:
+            self.runner.run(self._fetch(digest, size, place))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RegistryUnusable(
+                f"{self._where}: GET blobs/{digest}: {one_line(error)}. Next: check that the worker reaches the registry",
+                status=0,
+            ) from error
+
+    async def _fetch(self, digest: str, size: int, place: Path) -> None:
+        auth, hashed = self.client.auth, hashlib.sha256()
+        known = auth.authorization if isinstance(auth, _RegistryAuth) else None  # of the request for the manifest
+        async with (
+            bounded_client(
+                max_bytes=size,
+                base_url=self.client.base_url,
+                headers={"Authorization": known} if known else {},
+                follow_redirects=True,
+                timeout=REQUEST_TIMEOUT_S,
+            ) as client,
+            client.stream("GET", f"blobs/{digest}") as answer,
+        ):
+            answer.raise_for_status()
+            with place.open("wb") as writer:
+                async for chunk in answer.aiter_bytes():
+                    hashed.update(chunk)
+                    writer.write(chunk)
+        if f"sha256:{hashed.hexdigest()}" != digest:
+            raise self._invalid(f"the blob at {digest} has another digest")
 
     def delete(self, digest: str, tags: tuple[str, ...] = ()) -> bool:
         """Delete an image with its tags; no error if it is deleted already. False if the registry does not support deletion.
@@ -163,17 +232,21 @@ class Repository:
     def _where(self) -> str:
         return f"registry {self.client.base_url}"
 
-    def _request(self, method: str, path: str, allowed: set[HTTPStatus] | None = None) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, allowed: set[HTTPStatus] | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         try:
-            answer = self.runner.run(send_bounded(self.client, method, path, total_s=TOTAL_S))
+            answer = self.runner.run(send_bounded(self.client, method, path, total_s=TOTAL_S, headers=headers))
         except (httpx.HTTPError, httpx.InvalidURL) as error:  # it may redirect to anything
             raise RegistryUnusable(
-                f"{self._where}: {method} {path}: {one_line(error)}. Next: check that the worker reaches the registry"
+                f"{self._where}: {method} {path}: {one_line(error)}. Next: check that the worker reaches the registry",
+                status=0,
             ) from error
         if not answer.is_success and answer.status_code not in (allowed or ()):
             words = one_line(answer.text)[:SHOWN_CHARACTERS]
             raise RegistryUnusable(
-                f"{self._where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights"
+                f"{self._where}: {method} {path}: HTTP {answer.status_code}: {words}. Next: check image.registry_conn_id and its rights",
+                status=answer.status_code,
             )
         return answer
 
@@ -182,10 +255,16 @@ class Repository:
 def repository_at(repository: str, registry_conn_id: str | None) -> Iterator[Repository]:
     """A repository such as `europe-docker.pkg.dev/project/models/vit`, with the login of the connection, if one is given.
 
-    Plain HTTP on loopback, as the engine does; TLS elsewhere. Raises InputRefused if the connection is missing or invalid,
-    RegistryLoginRefused or GoogleUnreachable if a Google connection gets no token.
+    Raises InputRefused if the connection is missing or invalid, RegistryLoginRefused or GoogleUnreachable if a Google connection
+    gets no token.
     """
-    login = find_login(registry_conn_id, repository)
+    with repository_with(repository, find_login(registry_conn_id, repository)) as found:
+        yield found
+
+
+@contextmanager
+def repository_with(repository: str, login: Login | None) -> Iterator[Repository]:
+    """A repository, with a login that may go to its registry. Plain HTTP on loopback, as the engine does; TLS elsewhere."""
     client = bounded_client(
         base_url=repository_url(repository),
         auth=_RegistryAuth(registry_of(repository), login),
@@ -248,6 +327,24 @@ class _RegistryAuth(httpx.Auth):
             request.headers["Authorization"] = self.authorization
             yield request
 
+    async def fetch_token(self, parameters: dict[str, str]) -> str:
+        """A token of the challenge's token server. Raises RegistryUnusable."""
+        request = self._token_request(parameters)
+        try:
+            async with bounded_client(timeout=REQUEST_TIMEOUT_S) as client, asyncio.timeout(TOTAL_S):
+                response = await client.send(request)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise RegistryUnusable(
+                f"registry {self.registry}: its token server: {one_line(error)}. Next: check that the worker reaches it",
+                status=0,
+            ) from error
+        if not response.is_success:
+            raise RegistryUnusable(
+                f"registry {self.registry}: its token server reports HTTP {response.status_code}. Next: check image.registry_conn_id",
+                status=response.status_code,
+            )
+        return self._read_token(response)
+
     def _token_request(self, parameters: dict[str, str]) -> httpx.Request:
         """The request for a token. Raises RegistryUnusable if the token server may not get the login."""
         realm = parameters.get("realm", "")
@@ -283,6 +380,17 @@ class _RegistryAuth(httpx.Auth):
                 f"registry {self.registry}: its token server's answer has no token. Next: ask the registry's operator"
             )
         return token
+
+
+def answer_challenge(header: str, registry: str, login: Login | None) -> str | None:
+    """The `Authorization` with which a registry's challenge is answered; None if it cannot be. Raises RegistryUnusable."""
+    auth = _RegistryAuth(registry, login)
+    scheme, parameters = parse_challenge(header)
+    if scheme == "basic" and login:
+        return _basic(login)
+    if scheme != "bearer":
+        return None
+    return f"Bearer {asyncio.run(auth.fetch_token(parameters))}"
 
 
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:

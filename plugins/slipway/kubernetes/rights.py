@@ -128,7 +128,7 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
         dropped=kinds_of_refs(before),
         preview=release.strategy == "preview",
         metrics=release.gate.reads_pods,
-        forwards=release.gate.forwards_grpc,
+        forwards=release.forwards_grpc,
         finds_namespace=target.gke is not None and target.namespace != EVERY_CLUSTERS_NAMESPACE,
         creates_namespace=creates,
     )

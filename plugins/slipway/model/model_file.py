@@ -18,7 +18,7 @@ from slipway.model.source_settings import ArchiveSource, HubSource, SourceSettin
 from slipway.model.sweep_settings import SweepSettings, sweep_plan
 from slipway.model.target_settings import TargetSettings
 from slipway.names import repository_of
-from slipway.release import ExportLimits, ExportOptions, Retention
+from slipway.release import Builder, ExportLimits, ExportOptions, Retention
 from slipway.runtimes import RUNTIMES, TENSORFLOW, Calibration, Precision, RuntimeName
 
 IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
@@ -52,9 +52,13 @@ class ImageSettings(Part):
         default=None,
         description="Where the image is pushed, without a tag. If left out: the Variable `slipway_registry`, `/` and the model's name.",
     )
+    builder: Builder = Field(
+        default="engine",
+        description="What makes the image. `engine`: a Docker Engine, on which the smoke test runs too. `registry`: the registry itself, which gets the model as one more layer of the base image; the worker needs no engine, and the preview is the smoke test: [builders](#builders).",
+    )
     engine_conn_id: str = Field(
         default="docker_default",
-        description="A connection of type docker whose host names an engine: `unix:///…`, `tcp://…`.",
+        description="A connection of type docker whose host names an engine: `unix:///…`, `tcp://…`. Only with `builder: engine`.",
     )
     registry_conn_id: str | None = Field(
         default=None,
@@ -269,6 +273,14 @@ class ModelFile(Part):
         if self.gate.approval == "always" and not is_previewed(self):
             raise ValueError(
                 "gate.approval: always needs a preview, which target.strategy: rolling and a temporary cluster do not have: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _image_is_tested_before_users(self) -> ModelFile:
+        if self.image.builder == "registry" and not (is_previewed(self) or is_temporary(self)):
+            raise ValueError(
+                "image.builder: registry needs a preview, which is where its image is tested: leave it or target.strategy: rolling out"
             )
         return self
 

@@ -48,7 +48,7 @@ RunOutcome = Literal["open", "live", "proven", "failed", "gone", "retired"]
 Cause = Literal["refresh", "rollback", "teardown", "sweep"]
 Record = dict[str, Any]
 RUN_FIELDS = frozenset(
-    {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid"}
+    {"run_id", "store", "force", "retention", "installation", "rendered_hash", "store_uid", "builder"}
 )  # of a Release: do not change what serves; the hash of what is applied is another field
 # A new token or endpoint of a cluster is not a change. An earlier Slipway did not know a cluster's uid.
 UNCOMPARED = frozenset({"token_conn_id", "endpoint", "cluster_uid"})

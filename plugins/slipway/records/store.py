@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from slipway.errors import StoreError, one_line
 from slipway.names import SHORT
@@ -127,6 +127,13 @@ def read_bytes(uri: str) -> bytes:
         return bytes(reader.read())
 
 
+@contextmanager
+def open_stored(uri: str) -> Iterator[BinaryIO]:
+    """A stored file, to be read from its beginning to its end. Raises StoreError, also within the block."""
+    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
+        yield reader
+
+
 def read_json(uri: str) -> Any:
     """The JSON value stored at a URI. Raises StoreError."""
     data = read_bytes(uri)
@@ -138,7 +145,7 @@ def read_json(uri: str) -> Any:
 
 def fetch_from_store(uri: str, place: Path) -> Path:
     """Copy a stored file to a local path. Raises StoreError."""
-    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader, place.open("wb") as writer:
+    with open_stored(uri) as reader, place.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
     return place
 

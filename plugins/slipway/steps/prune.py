@@ -221,7 +221,8 @@ def prune(release: Release, *, resolved: Release | None = None, images: frozense
             write_record(store, {**record, "outcome": "retired"})
     failed: list[str] = []
     keep = plan.digests | images
-    removed = _count_or_note(failed, lambda: _prune_engine(release, records, keep))
+    by_engine = release.builder == "engine"  # else this worker may have none
+    removed = _count_or_note(failed, lambda: _prune_engine(release, records, keep)) if by_engine else 0
     deleted = (
         _count_or_note(failed, lambda: _prune_registry(release, plan.records, keep))
         if release.retention.registry

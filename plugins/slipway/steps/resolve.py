@@ -15,8 +15,9 @@ from pathlib import Path
 from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.facts import from_dict
+from slipway.image.append import check_repository, pin_base
 from slipway.image.engine import check_base, check_registry, engine_at, log_in, resolve_base
-from slipway.image.registry_login import find_login, is_artifact_registry
+from slipway.image.registry_login import Login, find_login, is_artifact_registry
 from slipway.model.bake_settings import BakeSettings
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
@@ -79,11 +80,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
     base_image, repository = resolve_serving_image(model, file, settings), resolve_repository(model, file, settings)
     registry_conn_id = resolve_registry_connection(file, repository, target, settings)
     login = find_login(registry_conn_id, repository, base_image)
-    with engine_at(file.image.engine_conn_id) as client:
-        log_in(client, login)
-        base_digest = resolve_base(client, base_image, login)
-        check_base(client, f"{repository_of(base_image)}@{base_digest}", runtime)
-        check_registry(client, repository, login)
+    base_digest = _pin_base(file, base_image, repository, login)
     return render_release(
         Release(
             model=model,
@@ -97,6 +94,7 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             base_digest=base_digest,
             repository=repository,
             engine_conn_id=file.image.engine_conn_id,
+            builder=file.image.builder,
             registry_conn_id=registry_conn_id,
             target=target,
             deployment=file.target.deployment,
@@ -127,6 +125,21 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         allowed=allowed,
         keep=not params.plan_only,
     )
+
+
+def _pin_base(file: ModelFile, base_image: str, repository: str, login: Login | None) -> str:
+    """The base image's digest, as what builds the image finds it, which can also log in to the image's repository."""
+    runtime = RUNTIMES[file.serving.runtime]
+    if file.image.builder == "registry":
+        base_digest = pin_base(base_image, login, runtime)
+        check_repository(repository, login)
+        return base_digest
+    with engine_at(file.image.engine_conn_id) as client:
+        log_in(client, login)
+        base_digest = resolve_base(client, base_image, login)
+        check_base(client, f"{repository_of(base_image)}@{base_digest}", runtime)
+        check_registry(client, repository, login)
+    return base_digest
 
 
 def resolve_serving_image(model: str, file: ModelFile, settings: Settings) -> str:

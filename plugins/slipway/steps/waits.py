@@ -7,8 +7,8 @@ from dataclasses import replace
 from shlex import quote
 
 from slipway.errors import InputRefused, one_line
-from slipway.facts import JsonObject
-from slipway.names import dag_id
+from slipway.facts import JsonObject, Previewed
+from slipway.names import LABEL_MODEL, LABEL_RELEASE, dag_id
 from slipway.records.history import read_history
 from slipway.records.record import Record
 from slipway.records.store import Store
@@ -17,6 +17,11 @@ from slipway.release import Release
 NO_GRPC_TO_PREVIEW = "requests to a preview go through the API server, which proxies only REST"
 
 log = logging.getLogger(__name__)
+
+
+def preview_pods(release: Release, previewed: Previewed) -> dict[str, str]:
+    """The labels of a preview's pods."""
+    return {LABEL_MODEL: release.model, LABEL_RELEASE: previewed.release_id}
 
 
 def check_newest(release: Release) -> None:

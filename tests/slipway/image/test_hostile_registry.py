@@ -1,5 +1,6 @@
 """Hostile answers of a registry: images are listed, or one line says what is wrong; no request leaves the repository."""
 
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.errors import RegistryUnusable
-from slipway.image.registry import parse_challenge, repository_at
+from slipway.image.append import pin_base
+from slipway.image.registry import MANIFESTS, parse_challenge, repository_at
+from slipway.runtimes import RUNTIMES
 
 DIGEST = f"sha256:{'0' * 64}"
 GOOD = {
@@ -133,3 +136,24 @@ def test_a_digest_leads_to_no_other_repository(registry, digest):
 def test_any_challenge(header):
     """A challenge is read in time, whatever it is."""
     accept_or_refuse(parse_challenge, f"Bearer {header}")
+
+
+BASE = {
+    "manifests/1": {"mediaType": MANIFESTS[0], "config": {"digest": DIGEST}, "layers": [{"digest": DIGEST, "size": 1}]},
+    f"blobs/{DIGEST}": {
+        "config": {"Env": ["A=1"], "Labels": {"a": "b"}},
+        "rootfs": {"diff_ids": [DIGEST]},
+        "history": [],
+    },
+}
+
+
+@settings(max_examples=100)
+@given(mutated(BASE["manifests/1"]) | json_values, mutated(BASE[f"blobs/{DIGEST}"]) | json_values)
+def test_any_base(registry, manifest, config):
+    """Whatever a base image's manifest and configuration say, it is pinned, or one line says what is wrong."""
+    described = json.dumps(config).encode()
+    digest = f"sha256:{hashlib.sha256(described).hexdigest()}"
+    text = json.dumps(manifest).replace(DIGEST, digest)
+    registry.set({"manifests/1": text.encode(), f"blobs/{digest}": described})
+    accept_or_refuse(pin_base, f"{registry.repository}:1", None, RUNTIMES["tensorflow"])

@@ -69,6 +69,13 @@ def test_a_load_over_grpc_forwards_ports_of_pods():
     assert [Gate(load=load).forwards_grpc for load in loads] == [True, False, False]
 
 
+def test_a_preview_that_is_the_smoke_test_forwards_ports_too(release):
+    """It is asked over gRPC; the releases of an engine, and of a temporary cluster without a preview, are not."""
+    kinds = (("engine", "preview"), ("registry", "preview"), ("registry", "rolling"))
+    found = [replace(release, builder=builder, strategy=strategy).forwards_grpc for builder, strategy in kinds]
+    assert found == [False, True, False]
+
+
 def test_the_connection_is_asked_about_port_forwards_if_the_model_file_needs_them(release, http_server, connected):
     """One access review for each verb, and none without a share of gRPC."""
     server = http_server((200, json.dumps({"metadata": {"uid": "u"}, "spec": {}, "status": {"allowed": True}})))

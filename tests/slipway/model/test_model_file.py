@@ -175,6 +175,7 @@ REFUSALS = {
     "approval after users have it": ({**gate(approval="always"), "target": {"strategy": "rolling"}}, "the file: gate.approval: always needs a preview"),
     "approval on a temporary cluster": ({**gate(approval="always"), "target": {"gke": {"temporary": True}}}, "the file: gate.approval: always needs a preview"),
     "load after users have it": ({**gate(load={"rate_per_s": 5}), "target": {"strategy": "rolling"}}, "the file: gate.load needs a preview"),
+    "an image that nothing tests before users": ({**gate(), "image": {"builder": "registry"}, "target": {"strategy": "rolling"}}, "the file: image.builder: registry needs a preview"),
     "load on a temporary cluster": ({**gate(load={"rate_per_s": 5}), "target": {"gke": {"temporary": True}}}, "the file: gate.load needs a preview"),
     "load without a rate": (gate(load={}), "gate.load.rate_per_s: "),
     "load with too few requests": (gate(load={"rate_per_s": 1}), "gate.load: 8 requests in a step are too few for a percentile"),

@@ -284,3 +284,13 @@ def test_sweeps_go_with_their_release(record_of):
     records = [numbered(record_of, f"run{n}", "live", n) for n in (1, 2, 3)]
     holdings = replace(NOTHING_HELD, sweeps=frozenset({"r1", "r2", "r3"}))
     assert plan(records, holdings).keys == ("sweeps/digits-vit/r1",)
+
+
+def test_no_engine_is_asked_if_the_registry_builds(filled, release):
+    """A worker without one prunes all the same; what it deleted is complete."""
+    registered = replace(
+        release, builder="registry", engine_conn_id="none", run_id="run4", retention=replace(TWO, registry=False)
+    )
+    pruned = prune(registered)
+    assert (pruned.images, pruned.records) == (0, 2)
+    assert read_holdings(filled, "digits-vit").exports == {3, 4}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from writable_registry import WritableRegistry
 
 from slipway.errors import InputRefused
 from slipway.model.content import content_hash
@@ -302,3 +303,20 @@ def test_registry_connection_comes_from_the_model_file_the_variable_or_the_targe
     given = Settings(store="file:///s", registry="europe-docker.pkg.dev/p/models", registry_conn_id=variable)  # fmt: skip
     repository = image.get("repository") or ARTIFACT_REGISTRY
     assert resolve_registry_connection(file, repository, resolve_target(file.target, given), given) == chosen
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_registry_that_builds_is_asked_itself(monkeypatch, tmp_path, store):
+    """The base image's digest comes from its registry; no connection to an engine is read."""
+    registry = WritableRegistry()
+    try:
+        digest = registry.hold_image("serving/base", "1")
+        path = tmp_path / "m.yaml"
+        image = f"{{builder: registry, base: '{registry.host}/serving/base:1', repository: '{registry.host}/shop/m'}}"
+        source = f"{{savedmodel: 'https://example.com/m.tar.gz', sha256: '{'1' * 64}'}}"
+        path.write_text(f"source: {source}\nimage: {image}\ntarget: {{namespace: shop}}\n{CASE}")
+        given = replace(settings(), store=store.uri)
+        release = resolve_module.resolve(path, RefreshParams(), given, run_id="r")
+    finally:
+        registry.stop()
+    assert (release.base_digest, release.builder) == (digest, "registry")

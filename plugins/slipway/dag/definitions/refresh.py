@@ -70,7 +70,7 @@ def refresh_dag(path: Path, asked: ModelFile | InputRefused) -> DAG:
         resolve = ResolveOperator(task_id=task_ids.RESOLVE, model_file=str(path.with_name(printable(path.name))))
         preflight = [PreflightOperator(task_id=task_ids.PREFLIGHT)] if on_gke else []
         cluster = cluster_tasks(temporary=temporary) if on_gke else []
-        build = build_tasks()
+        build = build_tasks(file.image.builder if file else "engine")
         preview = preview_tasks(asks=asks, loads=loads) if previewed else []
         bakes = file is not None and file.gate.bake is not None
         proof = proof_tasks(asks=asks and not previewed, bakes=bakes, temporary=temporary)

@@ -82,6 +82,23 @@ class SmokeTestOperator(StageOperator):
         return proof
 
 
+class AppendImageOperator(StageOperator):
+    """Sends the model to the registry as one more layer of the base image. No engine is needed; the preview tests the image."""
+
+    ui_color = YELLOW
+    keeps_s = BUILD_S
+
+    def make(self, run: Run) -> Pushed:
+        """The Pushed image. Skipped if the live image stays and only its golden cases are new."""
+        if run.action == "cases":
+            raise AirflowSkipException("the live image stays, with new golden cases")
+        from slipway.image.append import append_image
+
+        pushed = append_image(run.release, run.export)
+        log.info("push: %s", pushed.reference)
+        return pushed
+
+
 class PushOperator(StageOperator):
     """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
 

@@ -22,7 +22,7 @@ from slipway.facts import Export, JsonObject, to_dict
 from slipway.release import Release
 from slipway.serving.gate import gate_blames_release, gate_goes_on
 from slipway.steps.approval import RESULT, does_person_decide, explain_refusal, list_findings
-from slipway.steps.waits import NO_GRPC_TO_PREVIEW, explain_gate, public_gate, why_no_grpc
+from slipway.steps.waits import NO_GRPC_TO_PREVIEW, explain_gate, preview_pods, public_gate, why_no_grpc
 from slipway.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class GoldenWait(Wait):
     url: str  # of the REST port; a path means the API server's proxy
     grpc: str | None  # host:port
     no_grpc: str  # why `grpc` is None
+    pods: dict[str, str] | None = (
+        None  # labels of the pods that gRPC goes to, through the API server, if `grpc` is None
+    )
 
     def asked(self) -> JsonObject:
         """The trigger's arguments that say what is asked, and where."""
@@ -62,6 +65,7 @@ class GoldenWait(Wait):
             "golden_uri": self.export.golden_uri,
             "grpc": self.grpc,
             "no_grpc": self.no_grpc,
+            "pods": self.pods,
             "descriptors_uri": self.export.descriptors_uri,
         }
 
@@ -121,6 +125,7 @@ class PredictionSensor(WaitSensor):
                 url=preview.proxy_path,
                 grpc=None,
                 no_grpc=NO_GRPC_TO_PREVIEW,
+                pods=preview_pods(release, run.previewed) if release.preview_is_first_test else None,
                 baseline=run.baseline,
             )
         return GateWait(

@@ -72,7 +72,8 @@ class PredictionTrigger(GoldenTrigger):
             await self._read()
             # Simultaneous requests slow each other down.
             at_once = AT_ONCE if release.gate.latency_ms is None else 1
-            latest = await self._round(release, at_once=at_once, garbage=release.gate.garbage)
+            garbage = release.gate.garbage or release.preview_is_first_test
+            latest = await self._round(release, at_once=at_once, garbage=garbage)
             self._state, verdict = judge_gate(self._state, latest, release.gate, passes=release.gate_passes)
             self.unanswered = verdict.outcome == "fail" and not latest.failures
             if verdict.outcome in {"wait", "fail"} or release.gate.quality is None:

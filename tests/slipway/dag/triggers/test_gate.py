@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from forwarding_pods import ForwardingCluster, described, labels_of
 from grpc_serving import DESCRIPTORS, request_of
 from trigger_events import FAR, events_of
 
@@ -274,3 +275,42 @@ async def test_restarted_trigger_still_compares_int8(gate, store):
     """What Airflow's database keeps of the trigger includes where the labels are."""
     _, arguments = gate("http://x", int8_uri="file:///int8.json").serialize()
     assert PredictionTrigger(**arguments).int8_uri == "file:///int8.json"
+
+
+@pytest.fixture
+def forwarding(connected, both):
+    """A preview with one pod, reached through an API server: its trigger, the server for REST and the one for gRPC."""
+    trigger, over_grpc = both(("3", 0.95, 7))
+    trigger.grpc, trigger.pods = None, labels_of("r2-preview")
+    cluster = ForwardingCluster(described("pod", int(over_grpc.address.rpartition(":")[2])))
+    connected(cluster)
+    yield trigger, over_grpc, cluster
+    cluster.stop()
+
+
+async def test_a_preview_without_a_smoke_test_is_asked_over_grpc_too(forwarding):
+    """Through port-forwards to its pods; their way through the API server is not in the measured times."""
+    trigger, over_grpc, cluster = forwarding
+    (event,) = await events_of(trigger)
+    assert event["outcome"] == "pass", event
+    assert event["reason"].endswith("; 1 of 1 over gRPC, by the same version")
+    assert len(over_grpc.seen) == 3
+    assert set(cluster.forwarded) == {"pod"}
+
+
+async def test_a_wrong_answer_over_grpc_fails_the_preview(forwarding):
+    """REST alone would pass."""
+    trigger, over_grpc, _ = forwarding
+    over_grpc.answers[:] = [("8", 0.95, 7)]
+    (event,) = await events_of(trigger)
+    assert (event["outcome"], "wrong label" in event["reason"]) == ("fail", True)
+
+
+async def test_garbage_is_always_sent_if_there_was_no_smoke_test(gate, http_server, release):
+    """The model file may leave it out of the gate, but not out of the first test of the image."""
+    server = http_server(predictions())
+    trigger = gate(server.url)
+    trigger.release = to_dict(replace(release, builder="registry", gate=Gate(garbage=False)))
+    (event,) = await events_of(trigger)
+    assert event["outcome"] == "fail"
+    assert "garbage" in event["reason"]
