@@ -223,13 +223,13 @@ def make(scratch: Path) -> None:
     served_graph.save_served_graph(checkpoint, scratch / "traced", Settings())
 
 
-def save_seed_graph(model: Any, labels: Sequence[str], folder: Path) -> None:
+def save_seed_graph(model: Any, labels: Sequence[str], folder: Path, *, side: int = SIDE) -> None:
     """Save the model as the seed does: decode, resize and normalise, channels first, then 🤗's TensorFlow class."""
     import tensorflow as tf
 
     def pixels(text: Any) -> Any:
         image = tf.io.decode_jpeg(tf.io.decode_base64(text), channels=3)
-        image = tf.image.resize(image, (SIDE, SIDE)) / 255.0
+        image = tf.image.resize(image, (side, side)) / 255.0
         return tf.transpose((image - 0.5) / 0.5, [2, 0, 1])
 
     def answers(string_input: Any) -> dict[str, Any]:

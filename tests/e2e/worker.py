@@ -44,17 +44,16 @@ class TaskInstance:
 
 def main(project, dag_id, task_id, run_id, facts_file):
     """Execute the task; its result."""
-    sys.path[:0] = [str(Path(project) / "plugins"), str(Path(project) / "dags")]
+    sys.path[:0] = [str(Path(project) / "plugins")]
     import os
 
     os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_INSTALLATION", "worker")  # there is no Airflow that could store one
-    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_LOOK_S", "20")
+    os.environ.setdefault("AIRFLOW_VAR_SLIPWAY_LOOK_S", "12")
     from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     facts = json.loads(Path(facts_file).read_text())
-    dag_file = dag_id.partition("_")[0]  # each kind of DAG has a file of its name
-    task = getattr(import_module(dag_file), dag_id).get_task(task_id)
+    task = getattr(import_module("slipway.dags"), dag_id).get_task(task_id)
     if task_id == "export":
         prefix = "AIRFLOW_VAR_SLIPWAY"
         pythons = {"tensorflow": f"{prefix}_EXPORTER_PYTHON", "onnxruntime": f"{prefix}_ONNX_EXPORTER_PYTHON"}

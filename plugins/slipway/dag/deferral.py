@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from slipway.dag.triggers.polling import PollingTrigger
     from slipway.errors import SlipwayError
 
-LOOK_S = 20.0  # how long a task polls before it defers: most rollouts and gates end within that time
-LOOK_POLL_S = 1.0
+LOOK_S = 12.0  # how long a task polls before it defers: most rollouts and gates end within that time
+LOOK_POLL_S = 0.25
 ONE_POLL_S = 0.5  # for a wait that takes minutes, unless it is already over
 GRACE_S = 60  # how much later Airflow's own limit comes: the trigger's message names what it waited for
 
@@ -70,7 +70,7 @@ def wait_or_defer(task: BaseOperator, context: Context, wait: Wait, then: Callab
 
 
 def look(wait: Wait, deadline: float) -> JsonObject | None:
-    """Poll in this process, every second, for `look_s` seconds or what the Variable allows. None if still undecided."""
+    """Poll in this process, every LOOK_POLL_S, for `look_s` seconds or what the Variable allows. None if still undecided."""
     from slipway.steps.settings import read_look_limit_s
 
     seconds = min(wait.look_s, read_look_limit_s())

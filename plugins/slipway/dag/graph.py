@@ -71,23 +71,34 @@ def preview_tasks(*, asks: bool, loads: bool = False) -> list[BaseOperator]:
     """Run the release next to the live one and gate it there; with `loads`, under load too; with `asks`, a person may be asked.
 
     If the preview is skipped, so is what waits for it. A skipped task before the preview does not skip it: a release that
-    changed only manifests builds nothing.
+    changed only manifests builds nothing. Neither does a skipped smoke test, which the gate waits for too, skip the gate.
     """
     return [
         PreviewOperator(task_id=task_ids.PREVIEW, trigger_rule="none_failed"),
         RolloutSensor(task_id=task_ids.WAIT_FOR_PREVIEW, task_display_name="wait for preview", preview=True, **WAIT),
         PredictionSensor(
-            task_id=task_ids.PREVIEW_GATE, task_display_name="preview gate", preview=True, asks=asks, **WAIT
+            task_id=task_ids.PREVIEW_GATE,
+            task_display_name="preview gate",
+            preview=True,
+            asks=asks,
+            trigger_rule="none_failed_min_one_success",
+            **WAIT,
         ),
         *(_load_gate(asks=asks) if loads else ()),
         *_approval(asks=asks, preview=True),
     ]
 
 
+def chain_proof(tasks: list[BaseOperator]) -> list[Any]:
+    """The tasks of `proof_tasks` in their order, for `chain`: after `apply`, both waits at once."""
+    apply, rollout, address, *rest = tasks
+    return [apply, (rollout, address), *rest]
+
+
 def proof_tasks(*, asks: bool, bakes: bool = False, temporary: bool = False) -> list[BaseOperator]:
     """Apply the release, wait for it, and gate it at its public address; with `bakes`, watch it for some time after that.
 
-    A skipped task before `apply` does not skip it; a failed one, such as the preview's gate, does. On a temporary cluster
+    `chain_proof` says in which order. A skipped task before `apply` does not skip it; a failed one, such as the preview's gate, does. On a temporary cluster
     everything is built again, and Airflow wants the rule all_success after a setup.
     """
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,22 @@ class Run:
     """What the tasks of one run have left in XCom, and their states. A fact raises InputRefused if its task left none."""
 
     context: Context
+    _pulled: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     def result_of(self, task_id: str, *, key: str = RETURN_VALUE) -> Any:
-        """The result of a task, or what it left under another key; None if it left nothing."""
-        return self.context["ti"].xcom_pull(task_ids=task_id, key=key)
+        """The result of a task, or what it left under another key; None if it left nothing.
+
+        Each value is asked for once: a request to Airflow's API server takes longer than all that is done with it. A task that the
+        DAG does not have is not asked for.
+        """
+        if (task_id, key) in self._pulled:
+            return self._pulled[task_id, key]
+        if (dag := self.context.get("dag")) is not None and not dag.has_task(task_id):
+            return None
+        found = self.context["ti"].xcom_pull(task_ids=task_id, key=key)
+        if found is not None and task_id != self.context["ti"].task_id:
+            self._pulled[task_id, key] = found
+        return found
 
     def results_of(self, task_id: str) -> list[Any]:
         """The results of a task's mapped instances, without those that left none."""

@@ -1,4 +1,4 @@
-"""Pushes an image that passed the smoke test, and checks the digest that the registry then has."""
+"""Pushes an image, and checks the digest that the registry then has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from slipway.errors import ImagePushRefused
-from slipway.facts import Export, Proof, Pushed
+from slipway.facts import Export, Image, Pushed
 from slipway.image.build import ensure_image, has_image
 from slipway.image.docker_errors import image_push_refused
 from slipway.image.engine import log_in
@@ -19,15 +19,14 @@ from slipway.release import Release
 log = logging.getLogger(__name__)
 
 
-def push_image(client: Any, release: Release, export: Export, proof: Proof) -> Pushed:
-    """Push the image that passed the smoke test, and read its digest back from the registry.
+def push_image(client: Any, release: Release, export: Export, image: Image) -> Pushed:
+    """Push the image, and read its digest back from the registry.
 
     If this engine does not have the image, it is built again and, because that is a new image, smoke-tested again.
     Raises ImagePushRefused, RegistryLoginRefused, RegistryUnreachable.
     """
     from docker.errors import DockerException
 
-    image = proof.image
     if not has_image(client, image):
         log.warning("push: this engine does not have %s: building and testing it here", image.image_id)
         image = smoke_test(client, release, export, ensure_image(client, release, export)).image

@@ -77,7 +77,7 @@ def test_wait_that_ends_soon_does_not_defer(begin, connected, http_server, monke
 
 def test_wait_that_lasts_longer_defers(begin, connected, http_server, monkeypatch):
     """It defers once the next poll would come after the seconds that the Variable allows."""
-    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", "0.5")
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_LOOK_S", "0.2")
     server = http_server(service())
     connected(server)
     with pytest.raises(TaskDeferred):

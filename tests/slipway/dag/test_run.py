@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
@@ -21,6 +22,23 @@ def test_facts_are_the_results_of_tasks(context_of, release, export, proof, push
     )  # fmt: skip
     left = (run.release, run.export, run.image, run.proof, run.pushed, run.applied, run.address)
     assert left == (release, export, proof.image, proof, pushed, applied, "http://x:8501")
+
+
+def test_a_result_is_asked_for_once_and_only_of_tasks_that_there_are(context_of, release, export, monkeypatch):
+    """Each question is a request to Airflow's API server. What the task itself leaves, and what is not there yet, is asked again."""
+    context, asked = context_of("gate", resolve=release), []
+    pull = context["ti"].xcom_pull
+    monkeypatch.setattr(context["ti"], "xcom_pull", lambda **one: asked.append(one["task_ids"]) or pull(**one))
+    context["dag"] = SimpleNamespace(has_task=lambda task_id: task_id != "choose")
+    run = Run(context)
+    assert run.result_of("resolve") == run.result_of("resolve")
+    assert (run.result_of("choose"), run.result_of("export")) == (None, None)
+    context["ti"].facts["export", "return_value"] = to_dict(export)
+    assert run.result_of("export") == to_dict(export)
+    for value in (1, 2):
+        run.leave("count", value)
+        assert run.result_of("gate", key="count") == value
+    assert asked == ["resolve", "export", "export", "gate", "gate"]
 
 
 TASKS = {

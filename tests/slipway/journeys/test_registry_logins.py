@@ -22,7 +22,7 @@ from local.gke.registry import TokenServer, serve_tokens
 from local.gke.tokens import issuer_of
 from local.parts.google import render_auth
 from slipway.errors import ImagePushRefused, InputRefused, RegistryLoginRefused, RegistryUnreachable
-from slipway.facts import Export, Proof, to_dict
+from slipway.facts import Export, to_dict
 from slipway.google import google_access_token
 from slipway.image.build import build_image
 from slipway.image.engine import engine
@@ -219,7 +219,7 @@ def pushed_by(release, export):
     """Build the image on the engine and push it, as the tasks do."""
     with engine(release) as client:
         image = build_image(client, release, export)
-        return push_image(client, release, export, Proof(image=image, verdicts=()))
+        return push_image(client, release, export, image)
 
 
 def refused(kind, pattern, act, *args, **options):
@@ -374,7 +374,7 @@ def test_push_gets_a_new_token(google, token_based, resolved, tiny):
         image = build_image(client, release, tiny)
         time.sleep(1)  # tokens have a resolution of one second
         google.issuer = replace(google.account, expired_before=int(time.time()))
-        assert push_image(client, release, tiny, Proof(image=image, verdicts=())).digest
+        assert push_image(client, release, tiny, image).digest
 
 
 def test_refused_in_one_line_if_the_token_has_expired(google, resolved):

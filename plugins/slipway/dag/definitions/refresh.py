@@ -12,6 +12,7 @@ from slipway.dag.graph import (
     RETRIES,
     announce_task,
     build_tasks,
+    chain_proof,
     closing_tasks,
     cluster_tasks,
     preview_tasks,
@@ -33,7 +34,7 @@ DOC = """
 **resolve** pins the revision and the base image. **plan** finds out what has changed since the live release and skips what is not
 needed. If the model file names a GKE cluster, **preflight** asks Google whether the run can do its work, and **create cluster**
 finds or creates it while the image is built.
-**export** writes the model that is served; **build image**, **smoke test** and **push** ship it. **preview** runs it next to the live
+**export** writes the model that is served; **build image** and **push** ship it, and the **smoke test** asks the image on the worker. **preview** runs it next to the live
 release, where no user's request reaches it, and the **preview gate** sends it the golden requests there (unless the model file
 says `strategy: rolling`). **preview load** sends it as many requests as the model file's `gate.load` says. **approve** asks a person, if the model file wants that for every release, or for one whose first gate was
 inconclusive.
@@ -88,7 +89,12 @@ def refresh_dag(path: Path, asked: ModelFile | InputRefused) -> DAG:
             deploys=[task.task_id for task in deploy if task.task_id != task_ids.REMOVE_PREVIEW],
         )
 
-        chain(resolve, *preflight, plan, *build, *preview, *proof, announce, *closing, prune)
+        # The smoke test runs beside push and preview: what these do reaches no user before the preview's gate, which waits for both.
+        beside = [task for task in build if preview and task.task_id == task_ids.SMOKE_TEST]
+        straight = [task for task in build if task not in beside]
+        chain(resolve, *preflight, plan, *straight, *preview, *chain_proof(proof), announce, *closing, prune)
+        for smoke_test in beside:
+            chain(dag.get_task(task_ids.BUILD_IMAGE), smoke_test, dag.get_task(task_ids.PREVIEW_GATE))
         if cluster:  # while the image is built
             chain(plan, *cluster, (*preview, *proof)[0])
     return dag

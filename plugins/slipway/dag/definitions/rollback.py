@@ -6,7 +6,7 @@ from airflow.sdk import DAG, chain
 
 from slipway.dag import task_ids
 from slipway.dag.forms import rollback_form
-from slipway.dag.graph import RETRIES, announce_task, closing_tasks, proof_tasks
+from slipway.dag.graph import RETRIES, announce_task, chain_proof, closing_tasks, proof_tasks
 from slipway.dag.tasks.plan import ChooseOperator
 from slipway.names import rollback_dag_id
 
@@ -33,5 +33,5 @@ def rollback_dag(model: str) -> DAG:
     ) as dag:
         choose = ChooseOperator(task_id=task_ids.CHOOSE, model=model)
         proof = proof_tasks(asks=False)
-        chain(choose, *proof, announce_task(model), *closing_tasks(model, proof=proof[-1]))
+        chain(choose, *chain_proof(proof), announce_task(model), *closing_tasks(model, proof=proof[-1]))
     return dag

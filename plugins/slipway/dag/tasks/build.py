@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from slipway.dag import task_ids
 from slipway.dag.run import Run
 from slipway.dag.run_lease import BUILD_S
 from slipway.dag.stage import GREEN, YELLOW, ProgramOperator, StageOperator
@@ -100,7 +101,10 @@ class AppendImageOperator(StageOperator):
 
 
 class PushOperator(StageOperator):
-    """Pushes the image that passed the smoke test, and reads its digest back from the registry."""
+    """Pushes the image, and reads its digest back from the registry.
+
+    With a preview it runs beside the smoke test. Without one it comes after it, and pushes what passed.
+    """
 
     ui_color = YELLOW
     keeps_s = BUILD_S
@@ -112,6 +116,7 @@ class PushOperator(StageOperator):
 
         release = run.release
         with engine(release) as client:
-            pushed = push_image(client, release, run.export, run.proof)
+            tested = run.result_of(task_ids.SMOKE_TEST) is not None
+            pushed = push_image(client, release, run.export, run.proof.image if tested else run.image)
         log.info("push: %s", pushed.reference)
         return pushed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError, HITLTriggerEventError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from slipway.dag.deferral import GRACE_S, Times, Wait
 from slipway.dag.run import Run
@@ -113,6 +114,12 @@ class PredictionSensor(WaitSensor):
     def __init__(self, *, asks: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.asks = asks
+
+    def execute(self, context: Context) -> Any:
+        """Wait; skipped if it is the gate of a preview that there is not."""
+        if self.preview and Run(context).result_of(PREVIEW) is None:
+            raise AirflowSkipException("there is no preview")
+        return super().execute(context)
 
     def wait_for(self, run: Run) -> Wait:
         """The gate's rounds at the public address, or at the preview."""

@@ -100,6 +100,8 @@ class WaitSensor(BaseSensorOperator):
     With `preview` it waits for the release as it first runs next to the live one.
     """
 
+    keeps_lease = True  # whether it renews the Lease for as long as it may wait
+
     def __init__(self, *, preview: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.preview = preview
@@ -128,14 +130,16 @@ class WaitSensor(BaseSensorOperator):
             if not self.preview:
                 check_still_applied(run)
             wait = self.wait_for(run)
-            renew_run_lease(run, wait.limit_s + GRACE_S)
+            if self.keeps_lease:
+                renew_run_lease(run, wait.limit_s + GRACE_S)
         return wait_or_defer(self, context, wait, self.decide)
 
     def decide(self, context: Context, event: JsonObject) -> Any:
         """Report what the wait found, and fail unless the run goes on. It counts only if the run still holds the Lease."""
         run, verdict = Run(context), verdict_of_event(context, event)
         with reported_failures(run):
-            renew_run_lease(run, APPLY_S)
+            if self.keeps_lease:
+                renew_run_lease(run, APPLY_S)
             if not self.goes_on(run, verdict):
                 raise self.wait_for(run).failure(event)
         run.report(verdict, **self.measured(event))
@@ -177,9 +181,13 @@ def _remove_what_could_fail_the_gate(run: Run) -> None:
 
 
 class AddressSensor(WaitSensor):
-    """Waits until the Service can be reached from outside; returns the URL of the REST port."""
+    """Waits until the Service can be reached from outside; returns the URL of the REST port.
+
+    It runs beside the wait for the rollout, which keeps the Lease for both.
+    """
 
     ui_color = RED
+    keeps_lease = False
     operator_extra_links = (ServedModelLink(),)
     served_model = ""  # for the link
 

@@ -3,11 +3,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.standard.operators import hitl
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
 from slipway.dag.run import Run
 from slipway.dag.tasks import gate
-from slipway.dag.tasks.gate import ApproveOperator
+from slipway.dag.tasks.gate import ApproveOperator, PredictionSensor
 from slipway.errors import LeaseLost
 from slipway.facts import Accuracy, Baseline, Plan
 from slipway.release import Gate, QualityBounds
@@ -203,3 +203,10 @@ def test_fails_if_nobody_approves(context, event, words, bad):
         operator().execute_complete(run, event)
     found = Run(run).verdict_of("approve")
     assert (found["outcome"], found.get("bad")) == ("fail", bad)
+
+
+def test_the_gate_of_a_preview_that_there_is_not_is_skipped(context_of, release):
+    """The smoke test beside it may have passed all the same."""
+    run = context_of("preview_gate", resolve=release)
+    with pytest.raises(AirflowSkipException, match="there is no preview"):
+        PredictionSensor(task_id="preview_gate", preview=True).execute(run)

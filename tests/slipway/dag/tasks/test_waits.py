@@ -175,7 +175,7 @@ def test_lease_is_renewed_for_the_wait(context, monkeypatch):
 
 
 @pytest.mark.parametrize("outcome", [PASS, FAIL])
-@pytest.mark.parametrize("task_id", SENSORS)
+@pytest.mark.parametrize("task_id", ["wait_for_rollout", "gate"])
 def test_result_does_not_count_if_the_lease_was_lost(context, leases, task_id, outcome):
     """If a person broke the run's Lease during the wait, the run neither passes nor blames its release."""
     run = context(task_id)
@@ -188,6 +188,13 @@ def test_result_does_not_count_if_the_lease_was_lost(context, leases, task_id, o
         "LeaseLost: this run no longer holds the lease",
         False,
     )
+
+
+def test_the_wait_for_the_address_leaves_the_lease_alone(context, leases):
+    """It runs beside the wait for the rollout, which keeps the Lease for both: two tasks would shorten it for each other."""
+    leases.answers.append(LeaseLost("never asked"))
+    assert sensor("wait_for_address").decide(context("wait_for_address"), PASS) == ADDRESS
+    assert leases.answers
 
 
 def test_wait_goes_on_if_the_lease_cannot_be_read(context, leases):

@@ -1,0 +1,39 @@
+"""The listener that loads libraries in the scheduler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from slipway.dag.listener import LIBRARIES, on_starting
+
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+from slipway.dag.listener import LIBRARIES, on_starting
+assert not set(LIBRARIES) & set(sys.modules), "the module itself loads none of them"
+import threading
+before = threading.active_count()
+on_starting(SimpleNamespace(job_type=sys.argv[1]))
+print(sum(library in sys.modules for library in LIBRARIES), threading.active_count() - before)
+"""
+
+
+@pytest.mark.parametrize(("part", "loaded"), [("SchedulerJob", len(LIBRARIES)), ("TriggererJob", 0)])
+def test_only_the_scheduler_loads_them(part, loaded):
+    """Its tasks are forked from it, so none of the libraries may start a thread."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "plugins")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, part], env=environment, capture_output=True, text=True, timeout=600, check=True
+    )
+    assert done.stdout.split()[-2:] == [str(loaded), "0"]
+
+
+def test_a_missing_library_stops_nothing(monkeypatch, caplog):
+    """The task that needs it says what is missing."""
+    monkeypatch.setattr("slipway.dag.listener.LIBRARIES", ("no_such_library",))
+    on_starting(SimpleNamespace(job_type="SchedulerJob"))
+    assert "no_such_library was not loaded for tasks: No module named 'no_such_library'" in caplog.text
