@@ -12,12 +12,12 @@ import json
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ from typing import Any
 import yaml
 
 from benchmarks.own_stand import PROJECT, on_stand, own_stand
+from benchmarks.refresh_parts import blocked_s, layers_sent, measure_fleets, task_memory
+from benchmarks.refresh_report import CHECKED, DAG, DEFERRED, IDLE, SEED, render, write
 from local.commands.refresh import Api, dag_id, log_in
 from slipway.release import ExportLimits, ExportOptions
 
@@ -34,7 +36,7 @@ DIGITS = PROJECT / "include" / "served" / "digits-vit"
 OVERLAY = PROJECT / "include" / "manifests" / "overlays" / "local"
 LABELS = {"three": "3", "seven": "7", "eight": "8"}
 LIMIT_S = 1800
-DAG, CHECKED, SEED, IDLE = "the DAG", "the same checks in a script", "the seed's bare steps", "the DAG, nothing to do"
+BLOCKED_S = 0.1  # local/parts/airflow.py sets it as the triggerer's threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,25 @@ class Measured:
     """One refresh in one way."""
 
     whole_s: float
-    steps_s: Mapping[str, float] = field(default_factory=dict)
+    spans_s: Mapping[str, tuple[float, float]]  # by step: its beginning and its end, in seconds since it was asked for
+
+    @property
+    def steps_s(self) -> dict[str, float]:
+        """How long each step took."""
+        return {step: end - begin for step, (begin, end) in self.spans_s.items()}
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds in which no step ran."""
+        busy_s, until_s = 0.0, 0.0
+        for begin, end in sorted(self.spans_s.values()):
+            busy_s += max(0.0, end - max(begin, until_s))
+            until_s = max(until_s, end)
+        return self.whole_s - busy_s
+
+    def told(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        return {"whole_s": self.whole_s, "steps_s": self.steps_s, "spans_s": dict(self.spans_s), "idle_s": self.idle_s}
 
 
 @dataclass(slots=True)
@@ -64,16 +84,55 @@ class Bench:
         turned = names[number % len(names) :] + names[: number % len(names)]
         found = {name: ways[name](name, checkpoint, number) for name in turned}
         found[IDLE] = self.run_dag()
+        with self.deferring():
+            self.use(self.scratch / f"deferred-{number}", number + 100)
+            found[DEFERRED] = self.run_dag()
         return found
 
     def by_dag(self, _name: str, checkpoint: Path, _number: int) -> Measured:
         """By a run of the model's DAG."""
+        self.use(checkpoint)
+        return self.run_dag()
+
+    def use(self, checkpoint: Path, change: int | None = None) -> None:
+        """Make a checkpoint the model's source; with a `change`, make the checkpoint first."""
+        if change is not None:
+            change_one_weight(DIGITS / "checkpoint", checkpoint, change)
         served = self.project / "include" / "served"
         shutil.rmtree(served / "bench", ignore_errors=True)
         shutil.copytree(DIGITS, served / "bench")
         shutil.rmtree(served / "bench" / "checkpoint")
         shutil.copytree(checkpoint, served / "bench" / "checkpoint")
-        return self.run_dag()
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Every wait defers at once during the block."""
+        api, path = log_in(self.status), "/api/v2/variables"
+        api.call("POST", path, {"key": "slipway_look_s", "value": "0"})
+        try:
+            yield
+        finally:
+            api.call("DELETE", f"{path}/slipway_look_s")
+
+    def sent(self) -> int:
+        """Bytes of the newest image that its base does not have."""
+        found = max(
+            (Path(self.status["store"].removeprefix("file://")) / "records" / "bench").glob("*.json"),
+            key=lambda path: path.stat().st_mtime,
+        )
+        record = json.loads(found.read_text())
+        base = f"{self.status['serving_image'].rpartition(':')[0]}@{record['release']['base_digest']}"
+        manifests = [
+            subprocess.check_output(
+                ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{image}"], text=True, timeout=LIMIT_S
+            )
+            for image in (record["pushed"]["reference"], base)
+        ]
+        return layers_sent(*manifests)
+
+    def triggerer_log(self) -> Path:
+        """The log of the stand's triggerer."""
+        return Path(self.status["airflow"]["password_file"]).parent / "logs" / "triggerer.log"
 
     def run_dag(self) -> Measured:
         """Run the model's DAG once."""
@@ -125,8 +184,11 @@ class Bench:
         whole_s = time.monotonic() - began
         if done.returncode != 0:
             raise RuntimeError(f"{script}.sh: {done.stdout}{done.stderr}")
-        steps = (line.split() for line in (work / "steps").read_text().splitlines())
-        return Measured(whole_s=whole_s, steps_s={step: float(seconds) for step, seconds in steps})
+        spans, at_s = {}, 0.0
+        for step, seconds in (line.split() for line in (work / "steps").read_text().splitlines()):
+            spans[step] = (at_s, at_s + float(seconds))
+            at_s += float(seconds)
+        return Measured(whole_s=whole_s, spans_s=spans)
 
 
 def newest_run(api: Api, dag: str) -> Measured:
@@ -136,8 +198,12 @@ def newest_run(api: Api, dag: str) -> Measured:
     if run["state"] != "success":
         raise RuntimeError(f"{dag}: the run {run['dag_run_id']} is {run['state']}")
     ran = sorted((task for task in tasks if task["state"] == "success"), key=lambda task: str(task["start_date"]))
-    steps = {str(task["task_id"]): seconds_between(task["start_date"], task["end_date"]) for task in ran}
-    return Measured(whole_s=seconds_between(run["queued_at"], run["end_date"]), steps_s=steps)
+    asked = run["queued_at"]
+    spans = {
+        str(task["task_id"]): (seconds_between(asked, task["start_date"]), seconds_between(asked, task["end_date"]))
+        for task in ran
+    }
+    return Measured(whole_s=seconds_between(asked, run["end_date"]), spans_s=spans)
 
 
 def seconds_between(began: str, ended: str) -> float:
@@ -188,33 +254,46 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--short", action="store_true", help="print the figures, and leave docs/benchmarks.md as it is")
     asked = parser.parse_args(words)
     python = {
         name: f"{subprocess.check_output([sys.executable, '-m', 'local', 'env', name], cwd=PROJECT, text=True).strip()}/bin/python"
-        for name in ("dev", "model")
+        for name in ("dev", "load", "model")
     }
     with own_stand() as (project, status), tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
         write_model(project)
         bench = Bench(project, status, Path(scratch), python)
-        for number in range(asked.rounds + 1):
-            found = bench.round(number)
-            told = ", ".join(f"{name} {one.whole_s:.1f} s" for name, one in found.items())
-            sys.stdout.write(f"round {number} of {asked.rounds}: {told}\n")
-            sys.stdout.flush()
-            if number:
-                bench.rounds.append(found)
-    figures = [{name: asdict(one) for name, one in found.items()} for found in bench.rounds]
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1))
-    for name in (DAG, CHECKED, SEED, IDLE):
-        values = [found[name].whole_s for found in bench.rounds]
-        sys.stdout.write(f"{name}: {statistics.median(values):.1f} s ({min(values):.1f} to {max(values):.1f})\n")
-    for name in (CHECKED, SEED):
-        ratios = [found[DAG].whole_s / found[name].whole_s for found in bench.rounds]
-        sys.stdout.write(
-            f"the DAG takes {statistics.median(ratios):.2f} times {name} ({min(ratios):.2f} to {max(ratios):.2f})\n"
-        )
+        with task_memory() as memory:
+            for number in range(asked.rounds + 1):
+                found = bench.round(number)
+                sys.stdout.write(
+                    f"round {number} of {asked.rounds}: {', '.join(f'{way} {one.whole_s:.1f} s' for way, one in found.items())}\n"
+                )
+                sys.stdout.flush()
+                if number:
+                    bench.rounds.append(found)
+        rounds = [{way: one.told() for way, one in found.items()} for found in bench.rounds]
+        if asked.json:  # at once: what follows may fail
+            asked.json.write_text(json.dumps(rounds, indent=1))
+        others = {
+            "memory of the largest task's process": f"{memory.most_mib:.0f} MiB, most of it shared with the scheduler; the exporter, a program of its own, not counted",
+            "sent to the registry in a refresh": f"{bench.sent():,} bytes: the model's compressed layer and the image's configuration",
+            "the triggerer's loop with every wait deferred": describe_blocked(bench.triggerer_log()),
+        }
+        fleets = measure_fleets(Path(scratch))
+    if asked.short:
+        sys.stdout.write(render(rounds, fleets, others) + "\n")
+    else:
+        write(rounds, fleets, others, python["load"])
     return 0
+
+
+def describe_blocked(log: Path) -> str:
+    """What the triggerer noticed of its own loop."""
+    times_s = blocked_s(log)
+    if not times_s:
+        return f"never blocked for more than {BLOCKED_S} s"
+    return f"blocked {len(times_s)} times for more than {BLOCKED_S} s, at most {max(times_s):.2f} s"
 
 
 if __name__ == "__main__":

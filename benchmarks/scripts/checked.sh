@@ -12,7 +12,7 @@ step export
 mkdir -p "$WORK/home"
 HOME=$WORK/home TMPDIR=$WORK/home "$EXPORTER_PYTHON" "$EXPORTER" --request "$REQUEST" --out "$out"
 
-step build
+step build_image
 container=$(docker create "$BASE")
 mkdir -p "$WORK/models/$MODEL"
 mv "$out/savedmodel" "$WORK/models/$MODEL/$VERSION"

@@ -7,7 +7,7 @@ step() { now=$(date +%s.%N); [ -z "${began:-}" ] || echo "$name $(echo "$now - $
 step export
 mkdir -p "$WORK/models/$MODEL"
 PYTHONPATH=include/model:. TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=3 "$EXPORTER_PYTHON" -m benchmarks.seed_export "$CHECKPOINT" "$WORK/models/$MODEL/$VERSION"
-step build
+step build_image
 container=$(docker run --detach "$BASE")
 docker cp --quiet "$WORK/models" "$container:/"
 docker commit --change "ENV MODEL_NAME $MODEL" "$container" "$REPOSITORY:v$VERSION" >/dev/null
@@ -21,7 +21,7 @@ kubectl kustomize "$OVERLAY" | sed -e "s#image: tensorflow/serving.*#image: $dig
     kubectl apply --namespace "$NAMESPACE" --server-side --force-conflicts --field-manager script --filename - >/dev/null
 step wait_for_rollout
 kubectl rollout status --namespace "$NAMESPACE" "deployment/$DEPLOYMENT" --timeout 300s >/dev/null
-step ask
+step gate
 until address=$(kubectl get --namespace "$NAMESPACE" "service/$DEPLOYMENT" --output 'jsonpath={.status.loadBalancer.ingress[0].ip}') && [ -n "$address" ]; do sleep 0.25; done
 body="{\"signature_name\": \"serving_default\", \"instances\": [\"$(base64 --wrap 0 "$IMAGE" | tr '+/' '-_' | tr -d '=')\"]}"
 curl --silent --show-error --fail --data "$body" "http://$address:8501/v1/models/$MODEL:predict" | grep --quiet '"label": "3"'

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from local.settings import Settings
 
 PARSED_S = 900  # the DAG processor finds a new file within seconds; on a busy machine it takes longer
 POLL_S = 1
+USUAL_TASKS, USUAL_RUNS = 200, 5  # how many instances are read, and how many of each task count
 ANSWER_S = 300
 LOG_LINES = 12
 ONNX = re.compile(r"^[^#\n]*\bruntime:\s*onnxruntime\b", re.MULTILINE)  # in a model file, not in a comment
@@ -120,7 +122,7 @@ def refresh(settings: Settings, model: str, *, force: bool, params: Sequence[str
     where = f"{status['airflow']['url']}/dags/{dag}/runs/{run['dag_run_id']}"
     say(f"{dag} {run['dag_run_id']}\n  {where}")
     try:
-        state = _follow(api, dag, run["dag_run_id"])
+        state = _follow(api, dag, run["dag_run_id"], _usual_times(api, dag))
     except KeyboardInterrupt:
         say(
             f"\nthe run continues, but is no longer followed. Next: {where}, or {settings.home}/airflow.sh tasks states-for-dag-run {dag} {run['dag_run_id']}"
@@ -168,8 +170,23 @@ def _why_unknown(errors: Sequence[Mapping[str, Any]]) -> str:
     return f"unknown to Airflow after {PARSED_S} s. Next: python3 -m local doctor"
 
 
-def _follow(api: Api, dag: str, run: str) -> str:
-    """Print each change of a task's state until the run ends. Returns the run's state."""
+def _usual_times(api: Api, dag: str) -> dict[str, float]:
+    """How many seconds each task takes, by its name: the medians of its last successes."""
+    path = f"/api/v2/dags/{dag}/dagRuns/~/taskInstances?state=success&order_by=-start_date&limit={USUAL_TASKS}"
+    return median_durations(api.call("GET", path)["task_instances"])
+
+
+def median_durations(tasks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median duration of the first few instances of each task, in seconds."""
+    seen: dict[str, list[float]] = {}
+    for task in tasks:
+        if task.get("duration") is not None and len(seen.setdefault(_task_name(task), [])) < USUAL_RUNS:
+            seen[_task_name(task)].append(float(task["duration"]))
+    return {name: statistics.median(durations) for name, durations in seen.items() if durations}
+
+
+def _follow(api: Api, dag: str, run: str, usual_s: Mapping[str, float]) -> str:
+    """Print each change of a task's state until the run ends, and how long the task usually takes. Returns the run's state."""
     began_s = time.monotonic()
     seen: dict[str, Any] = {}
     while True:
@@ -180,6 +197,7 @@ def _follow(api: Api, dag: str, run: str) -> str:
             say(
                 f"  {time.monotonic() - began_s:6.1f} s  {name:<24} {after}"
                 + (" (again)" if before == "up_for_retry" else "")
+                + (f", usually {usual_s[name]:.0f} s" if after == "running" and name in usual_s else "")
             )
         for task in tasks:
             if task["state"] in {"failed", "up_for_retry"} and seen.get(_task_name(task)) != task["state"]:

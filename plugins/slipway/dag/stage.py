@@ -6,6 +6,7 @@ in the UI shows the order of the tasks and not their wiring. Constructors only a
 
 from __future__ import annotations
 
+import inspect
 import logging
 import subprocess
 from abc import abstractmethod
@@ -66,6 +67,18 @@ def skip_if_run_only_plans(run: Run) -> None:
         raise AirflowSkipException("this run only plans; nothing is written")
 
 
+def say_what(task: BaseOperator, context: Context) -> None:
+    """Log what a task does, and how long it took when it last succeeded. If Airflow cannot say how long, only what."""
+    doing = inspect.cleandoc(type(task).__doc__ or "").splitlines()[0].rstrip(".:")
+    try:
+        before = context["ti"].get_previous_ti(state="success")
+        took = f"; the last time it took {before.duration:.0f} s" if before and before.duration is not None else ""
+    except Exception as error:  # only a hint is lost
+        log.debug("how long the task took the last time: %s", error)
+        took = ""
+    log.info("%s: %s%s", task.task_display_name, doing, took)
+
+
 class StageOperator(BaseOperator):
     """A task that makes one fact of others."""
 
@@ -78,6 +91,7 @@ class StageOperator(BaseOperator):
         run = Run(context)
         if not self.only_reads:
             skip_if_run_only_plans(run)
+        say_what(self, context)
         with reported_failures(run):
             if self.writes_s is not None:
                 acquire_run_lease(run, self.writes_s)

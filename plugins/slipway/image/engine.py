@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlparse
 
@@ -25,6 +28,9 @@ from slipway.runtimes import IMAGE_LABEL_RUNTIME, Runtime, runtime_of_image
 ENGINE_TIMEOUT_S = 600  # the commit of a large layer is one request
 REMOVAL_TIMEOUT_S, REMOVAL_POLL_S = 60, 0.5
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+LOOPBACK = "127.0.0.1"
+PORTS_HOST = "ports_host"  # of a Docker connection's extra
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 CONFLICT = 409  # the removal is already in progress
 
 log = logging.getLogger(__name__)
@@ -79,9 +85,13 @@ def log_in(client: Any, login: Login | None) -> None:
             raise registry_login_failed(host, error, login) from error
 
 
+def _connection(engine_conn_id: str) -> Any:
+    return find_connection(engine_conn_id, DOCKER, needs="host unix:///var/run/docker.sock or tcp://HOST:PORT")
+
+
 def engine_url(engine_conn_id: str) -> str:
     """The engine's URL, from its Docker connection. Raises InputRefused."""
-    connection = find_connection(engine_conn_id, DOCKER, needs="host unix:///var/run/docker.sock or tcp://HOST:PORT")
+    connection = _connection(engine_conn_id)
     host = connection.host or ""
     if "://" in host:
         return str(host)
@@ -144,9 +154,45 @@ def judge_base(reference: str, labels: Mapping[str, str], runtime: Runtime) -> N
 
 
 def engine_host(release: Release) -> str:
-    """The host at which this worker reaches the engine's published ports: loopback for a socket, else the engine's host."""
+    """The host at which this worker reaches the engine's published ports: loopback for a socket, else the engine's host.
+
+    The connection's extra may name it in `ports_host`: a mounted socket's ports are not at the loopback of a pod or container. A
+    `$NAME` is a variable of the worker's environment, such as the node's address (`status.hostIP`). Raises InputRefused.
+    """
+    if named := _ports_host(release.engine_conn_id):
+        return named
     url = urlparse(engine_url(release.engine_conn_id))
-    return url.hostname if url.scheme in {"tcp", "http", "https"} and url.hostname else "127.0.0.1"
+    return url.hostname if url.scheme in {"tcp", "http", "https"} and url.hostname else LOOPBACK
+
+
+def publish_address(release: Release) -> str:
+    """The address of the engine's machine at which it publishes ports, so that this worker reaches them and as few others as possible."""
+    host = engine_host(release)
+    if host == LOOPBACK or (_ports_host(release.engine_conn_id) and _is_address(host)):
+        return host
+    return "0.0.0.0"  # noqa: S104 - which of a remote engine's addresses the worker reaches is unknown
+
+
+def _ports_host(engine_conn_id: str) -> str | None:
+    """The `ports_host` of a connection; None if it has none. Raises InputRefused."""
+    named = _connection(engine_conn_id).extra_dejson.get(PORTS_HOST)
+    if named is None:
+        return None
+    host = os.path.expandvars(named) if isinstance(named, str) else ""
+    if not HOST.fullmatch(host):
+        raise InputRefused(
+            f"connection {engine_conn_id}: {PORTS_HOST} in its extra, {named!r}, is no host on this worker. "
+            "Next: write a host, or $NAME of a variable that the worker's environment has"
+        )
+    return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

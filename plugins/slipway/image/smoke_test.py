@@ -10,7 +10,7 @@ from typing import Any
 from slipway.errors import SmokeTestFailed, SmokeTestUnfinished
 from slipway.facts import Export, Image, JsonObject, Proof
 from slipway.image.docker_errors import smoke_test_unfinished
-from slipway.image.engine import closed_network, engine_host, remove_container, throwaway_container
+from slipway.image.engine import closed_network, engine_host, publish_address, remove_container, throwaway_container
 from slipway.names import REST_PORT
 from slipway.records.store import read_bytes, read_json
 from slipway.release import Release
@@ -70,7 +70,7 @@ def smoke_test(client: Any, release: Release, export: Export, image: Image) -> P
 def _smoke_config(client: Any, release: Release, image: Image, network: str) -> dict[str, Any]:
     """A container with the Deployment's security context and the export's limits, its ports published by the engine."""
     memory = release.limits.memory_mib * MIB
-    address = "127.0.0.1" if engine_host(release) == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - the worker must reach a remote engine's ports
+    address = publish_address(release)
     return {
         "image": image.image_id,
         "command": SMOKE_FLAGS,

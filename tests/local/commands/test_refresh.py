@@ -6,7 +6,15 @@ import pytest
 from airflow.sdk import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
 
-from local.commands.refresh import dag_id, explain, parse_params, plan_changes, render_log, require_server
+from local.commands.refresh import (
+    dag_id,
+    explain,
+    median_durations,
+    parse_params,
+    plan_changes,
+    render_log,
+    require_server,
+)
 from local.errors import StandError
 from slipway.dag.forms import refresh_form
 from slipway.model.served import overlay_names
@@ -67,6 +75,13 @@ def test_only_changes_of_state_are_printed():
     """A task with the state of the last poll is left out, and so is a task without a state."""
     now = {"resolve": "success", "export": "running", "gate": None}
     assert plan_changes({"resolve": "success", "export": "queued"}, now) == [("export", "queued", "running")]
+
+
+def test_usual_times_are_medians_of_the_last_successes():
+    """Newest first; a task that has not ended has no duration, and older ones do not count."""
+    durations = {"export": [9, 20, 21, 22, 50, 1000], "gate": [None, 4]}
+    tasks = [{"task_id": name, "map_index": -1, "duration": one} for name, all_ in durations.items() for one in all_]
+    assert median_durations(tasks) == {"export": 21, "gate": 4}
 
 
 def test_log_is_reduced_to_errors_and_their_causes():

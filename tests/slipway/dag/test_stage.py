@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -13,6 +14,7 @@ from slipway.errors import (
     SmokeTestFailed,
     SmokeTestUnfinished,
 )
+from slipway.facts import Plan
 from slipway.records.history import find_bad_record, read_records
 
 
@@ -93,3 +95,30 @@ def test_verdict_is_kept_if_the_store_refuses_the_mark(context_of, release, capl
         raise SmokeTestFailed("wrong label")
     assert run.verdict_of("gate")["bad"] is True
     assert "record: the release could not be marked as bad yet: " in caplog.text
+
+
+class Shown(StageOperator):
+    """Shows what it is for: nothing.
+
+    More of it.
+    """
+
+    def make(self, _run):
+        """Nothing."""
+        return Plan(action="nothing", reasons=())
+
+
+@pytest.mark.parametrize(
+    ("before", "took"), [(SimpleNamespace(duration=18.6), "; the last time it took 19 s"), (None, "")]
+)
+def test_a_task_says_what_it_does_and_how_long_that_takes(context_of, caplog, before, took):
+    """Its own sentence, and the time of the last run in which it succeeded; if Airflow cannot say, only the sentence."""
+    context = context_of("shown")
+    context["ti"].get_previous_ti = lambda **_: before
+    with caplog.at_level("INFO"):
+        Shown(task_id="shown", task_display_name="shown here").execute(context)
+    assert f"shown here: Shows what it is for: nothing{took}" in caplog.messages
+    del context["ti"].get_previous_ti
+    caplog.clear()
+    Shown(task_id="shown", task_display_name="shown here").execute(context)
+    assert "shown here: Shows what it is for: nothing" in caplog.messages

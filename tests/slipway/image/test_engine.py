@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import docker
 import pytest
 
-from slipway.errors import EngineUnreachable
-from slipway.image.engine import engine_at, remove_container
+from slipway.errors import EngineUnreachable, InputRefused
+from slipway.image.engine import engine_at, engine_host, publish_address, remove_container
 
 
 @pytest.mark.stand
@@ -58,3 +58,29 @@ def test_retryable_if_the_engine_drops_the_connection(monkeypatch):
     server.shutdown()
     server.server_close()
     assert refused.value.worth_retrying
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is expected
+HOSTS = {
+    "a socket": ({"host": "unix:///var/run/docker.sock"}, "127.0.0.1", "127.0.0.1"),
+    "a remote engine": ({"host": "tcp://engine.example:2375"}, "engine.example", EVERYWHERE),
+    "a socket in a pod": ({"host": "unix:///s", "extra": {"ports_host": "$NODE_IP"}}, "198.51.100.7", "198.51.100.7"),
+    "a name": ({"host": "unix:///s", "extra": {"ports_host": "node.internal"}}, "node.internal", EVERYWHERE),
+}
+
+
+@pytest.mark.parametrize(("said", "reached", "published"), HOSTS.values(), ids=HOSTS)
+def test_ports_are_published_where_the_worker_reaches_them(release, monkeypatch, said, reached, published):
+    """A mounted socket's ports are not at the loopback of the worker's pod: its connection says where they are."""
+    monkeypatch.setenv("NODE_IP", "198.51.100.7")
+    monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", json.dumps({"conn_type": "docker", **said}))
+    assert (engine_host(release), publish_address(release)) == (reached, published)
+
+
+@pytest.mark.parametrize("named", ["$NOT_SET", "a b", "", 7, "http://x"])
+def test_a_host_that_is_none_is_refused(release, monkeypatch, named):
+    """Before a container is started."""
+    said = {"conn_type": "docker", "host": "unix:///s", "extra": {"ports_host": named}}
+    monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", json.dumps(said))
+    with pytest.raises(InputRefused, match=r"^connection docker_default: ports_host in its extra, .*Next: "):
+        engine_host(release)

@@ -283,10 +283,9 @@ def test_refused_by_the_push_if_the_login_is_for_another_registry(guarded, conne
     host = stand["registry"].split("/")[0]
     connection(host)  # the stand's registry requires no login
     release = resolved(repository=f"{stand['registry']}/login", registry_conn_id="mine")
-    elsewhere = SimpleNamespace(image=SimpleNamespace(image_id="", reference=f"{guarded}/other/vit:v1", version=1))
     with engine(release) as client:
         base = client.inspect_image(release.base_reference)["Id"]
-        elsewhere.image.image_id = base
+        elsewhere = SimpleNamespace(image_id=base, reference=f"{guarded}/other/vit:v1", version=1)
         refused(
             InputRefused, f"connection mine: its login is for {host}, not for {guarded}, where {guarded}/other/vit is",
             push_image, client, release, tiny, elsewhere,

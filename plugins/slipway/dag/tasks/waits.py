@@ -12,7 +12,7 @@ from slipway.dag.deferral import GRACE_S, Times, Wait, verdict_of_event, wait_or
 from slipway.dag.links import ServedModelLink
 from slipway.dag.run import CLEARING, GRPC, Run
 from slipway.dag.run_lease import APPLY_S, acquire_run_lease, renew_run_lease
-from slipway.dag.stage import RED, reported_failures
+from slipway.dag.stage import RED, reported_failures, say_what
 from slipway.dag.task_ids import APPLY
 from slipway.dag.tries import count_lost_try
 from slipway.errors import AddressMissing, RolloutFailed, SlipwayError
@@ -126,6 +126,7 @@ class WaitSensor(BaseSensorOperator):
         """Renew the Lease for as long as the wait may take, then wait."""
         run = Run(context)
         count_lost_try(self, context)
+        say_what(self, context)
         with reported_failures(run):
             if not self.preview:
                 check_still_applied(run)
