@@ -36,7 +36,7 @@ DIGITS = PROJECT / "include" / "served" / "digits-vit"
 OVERLAY = PROJECT / "include" / "manifests" / "overlays" / "local"
 LABELS = {"three": "3", "seven": "7", "eight": "8"}
 LIMIT_S = 1800
-BLOCKED_S = 0.1  # local/parts/airflow.py sets it as the triggerer's threshold
+BLOCKED_S = 0.1  # Airflow's threshold, without its own sleep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ gate: {{golden: [{{name: cat, image: cat.png, label: cat}}]}}
 BLOCKED = re.compile(r"async thread was blocked for ([0-9.]+) seconds")
 WORKING = re.compile(rb"LocalExecutor: [0-9a-f]{8}-")
 LOOK_S = 0.2
+OWN_SLEEP_S = 0.1  # Airflow's threshold of 0.2 s is a block of 0.1 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +137,8 @@ def task_memory() -> Iterator[Memory]:
 
 
 def blocked_s(log: Path) -> list[float]:
-    """For how long the triggerer's loop was blocked, each time that it noticed."""
-    return [float(seconds) for seconds in BLOCKED.findall(log.read_text(errors="replace"))]
+    """For how long the triggerer's loop was blocked, each time that it noticed: it sleeps OWN_SLEEP_S, and counts that too."""
+    return [float(seconds) - OWN_SLEEP_S for seconds in BLOCKED.findall(log.read_text(errors="replace"))]
 
 
 def layers_sent(manifest: str, base: str) -> int:

@@ -14,7 +14,7 @@ COLOURS = {
     "wait_for_address": "#fad2cf", "gate": "#b31412",
 }  # fmt: skip
 OTHER = "#9aa0a6"
-LEAST_S = 1.6  # of a bar that has room for its name
+LETTER_S = 0.26  # of a bar that has room for its name, for each letter
 
 spans = json.load(sys.stdin)
 figure, axes = plt.subplots(figsize=(12, 4.2))
@@ -30,8 +30,8 @@ for way, steps in reversed(spans.items()):
         axes.barh(
             place + lane * 0.42, end - begin, left=begin, height=0.38, color=COLOURS.get(step, OTHER), edgecolor="white"
         )
-        if end - begin > LEAST_S:
-            name = step.replace("_", " ")
+        name = step.replace("_", " ")
+        if end - begin > LETTER_S * len(name):
             axes.text((begin + end) / 2, place + lane * 0.42, name, ha="center", va="center", fontsize=7, color="black")
     ticks[place + (len(lanes) - 1) * 0.21] = way
     place += 0.42 * len(lanes) + 0.35

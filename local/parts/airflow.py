@@ -72,7 +72,6 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # the default of a second is half of what lies between two tasks
-        "AIRFLOW__TRIGGERER__BLOCKED_MAIN_THREAD_WARNING_THRESHOLD": "0.1",  # what `make bench` counts
         "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # as the next two, for a busy machine: Airflow's own limits lose tasks there
         "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",  # else a task whose start is answered after five seconds has failed

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TaskInstanceState
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from slipway.dag.run import CLEARING, Run
@@ -71,7 +71,7 @@ def say_what(task: BaseOperator, context: Context) -> None:
     """Log what a task does, and how long it took when it last succeeded. If Airflow cannot say how long, only what."""
     doing = inspect.cleandoc(type(task).__doc__ or "").splitlines()[0].rstrip(".:")
     try:
-        before = context["ti"].get_previous_ti(state="success")
+        before = context["ti"].get_previous_ti(state=TaskInstanceState.SUCCESS)
         took = f"; the last time it took {before.duration:.0f} s" if before and before.duration is not None else ""
     except Exception as error:  # only a hint is lost
         log.debug("how long the task took the last time: %s", error)
