@@ -1,7 +1,6 @@
-"""What Slipway does when a part of Airflow starts: scheduler and triggerer load the large libraries of Slipway's tasks and triggers.
+"""What Slipway does when a part of Airflow starts: the scheduler loads the large libraries of Slipway's tasks once.
 
-Tasks of a LocalExecutor are forked from the scheduler, and need not load them again: that takes most tasks longer than their work. The
-first trigger that loads one would block all triggers of its triggerer for most of a second.
+Tasks of a LocalExecutor are forked from the scheduler, and need not load them again: that takes most tasks longer than their work.
 """
 
 from __future__ import annotations
@@ -18,18 +17,15 @@ LIBRARIES = (
     "airflow.providers.docker.hooks.docker",
     "airflow.providers.google.cloud.fs.gcs",  # of every ObjectStoragePath: Airflow loads each provider's file systems
     "kubernetes.dynamic",
-    "kubernetes_asyncio.client",
 )
-
-PARTS = frozenset({"SchedulerJob", "TriggererJob"})
 
 log = logging.getLogger(__name__)
 
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Load the libraries if it is the scheduler or a triggerer that starts. What cannot be loaded, the task will say."""
-    if getattr(component, "job_type", None) not in PARTS:
+    """Load the libraries if it is the scheduler that starts. What cannot be loaded, the task will say."""
+    if getattr(component, "job_type", None) != "SchedulerJob":
         return
     for library in LIBRARIES:
         try:
