@@ -13,11 +13,11 @@ from typing import Any
 
 from benchmarks.own_stand import PROJECT
 from benchmarks.refresh_parts import Fleet
-from benchmarks.refresh_times import machine
+from benchmarks.refresh_times import machine, place
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
 PICTURE = PROJECT / "docs" / "benchmarks.png"
-BEGIN, END = "<!-- written by `make bench`, which replaces all text between these marks -->", "<!-- end -->"
+BEGIN = "<!-- written by `make bench`, which replaces all text between these marks -->"
 DAG, CHECKED, SEED = "the DAG", "the same checks in a script", "the seed's bare steps"
 IDLE, DEFERRED = "the DAG, nothing to do", "the DAG, every wait deferred"
 GOALS = {CHECKED: 1.0, SEED: None}
@@ -97,9 +97,7 @@ def median(values: Sequence[float]) -> float:
 
 def write(rounds: Sequence[Round], fleets: Sequence[Fleet], others: Mapping[str, Any], python: str) -> None:
     """Put the tables into the page, and draw the steps with an interpreter that has matplotlib."""
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    tables = render(rounds, fleets, others)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}")
+    PAGE.write_text(place(PAGE.read_text(), render(rounds, fleets, others), BEGIN))
     spans = {way: rounds[len(rounds) // 2][way]["spans_s"] for way in (DAG, CHECKED, SEED)}
     plot = PROJECT / "benchmarks" / "refresh_plot.py"
     subprocess.run([python, str(plot), str(PICTURE)], input=json.dumps(spans), text=True, check=True, timeout=300)

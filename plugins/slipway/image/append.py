@@ -29,10 +29,10 @@ from slipway.errors import (
     SlipwayError,
 )
 from slipway.facts import Export, JsonObject, Pushed
-from slipway.image.build import IMAGE_LABEL_BUILD, image_build_key, plan_image_labels
+from slipway.image.build import keyed_image_labels
 from slipway.image.engine import judge_base
 from slipway.image.registry import DIGEST, INDEXES, MANIFESTS, Manifest, Repository, repository_with
-from slipway.image.registry_login import Login, find_login, registry_of
+from slipway.image.registry_login import NAME_A_LOGIN, Login, find_login, registry_of
 from slipway.names import repository_of
 from slipway.records.store import open_stored
 from slipway.release import Release
@@ -156,7 +156,7 @@ def check_repository(repository: str, login: Login | None) -> None:
 def append_image(release: Release, export: Export) -> Pushed:
     """Send the image to the registry, and check the digest that it then has.
 
-    Raises ImageBuildFailed, ImagePushRefused, RegistryLoginRefused, RegistryUnreachable, InputRefused, StoreError.
+    Raises ImagePushRefused, ResolveError, RegistryLoginRefused, RegistryUnreachable, InputRefused, StoreError.
     """
     from slipway.image.uploads import Uploads
 
@@ -222,11 +222,10 @@ def plan_image_config(base: JsonObject, release: Release, export: Export, diff_i
     inner = config.get("config") or {}
     name = f"MODEL_NAME={release.model}"
     named = [name if one.startswith("MODEL_NAME=") else one for one in inner.get("Env") or []]
-    labels = {**plan_image_labels(release, export), IMAGE_LABEL_BUILD: image_build_key(release, export)}
     config["config"] = {
         **inner,
         "Env": named if name in named else [*named, name],
-        "Labels": {**(inner.get("Labels") or {}), **labels},
+        "Labels": {**(inner.get("Labels") or {}), **keyed_image_labels(release, export)},
     }
     config["rootfs"]["diff_ids"] = [*config["rootfs"]["diff_ids"], diff_id]
     said = f"{release.model}, version {export.version}"
@@ -319,15 +318,7 @@ def _refusals(what: str, login: Login | None, otherwise: type[SlipwayError]) -> 
             raise otherwise(f"{what}: {error}") from error
         said = str(error).partition(". Next: ")[0]
         if error.status in LOGIN_REFUSED:
-            then = (
-                login.fix
-                if login
-                else (
-                    "create a connection of type docker with its host, login and password, or for Artifact Registry of type "
-                    "google_cloud_platform, and name it in image.registry_conn_id"
-                )
-            )
-            raise RegistryLoginRefused(f"{what}: {said}. Next: {then}") from error
+            raise RegistryLoginRefused(f"{what}: {said}. Next: {login.fix if login else NAME_A_LOGIN}") from error
         if error.status in {0, HTTPStatus.TOO_MANY_REQUESTS} or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise RegistryUnreachable(f"{what}: {said}. Next: curl the registry's /v2/ from the worker") from error
         raise otherwise(f"{what}: {said}. Next: check image.repository and the rights on it") from error

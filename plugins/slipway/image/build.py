@@ -65,9 +65,14 @@ def plan_image_labels(release: Release, export: Export) -> dict[str, str]:
     }
 
 
+def keyed_image_labels(release: Release, export: Export) -> dict[str, str]:
+    """The image's labels with its build key, which is made of the others."""
+    return {**plan_image_labels(release, export), IMAGE_LABEL_BUILD: image_build_key(release, export)}
+
+
 def plan_image_changes(release: Release, export: Export) -> list[str]:
     """The commit's changes, as Dockerfile instructions."""
-    labels = {**plan_image_labels(release, export), IMAGE_LABEL_BUILD: image_build_key(release, export)}
+    labels = keyed_image_labels(release, export)
     return [f"ENV MODEL_NAME={release.model}", *(f"LABEL {key}={json.dumps(value)}" for key, value in labels.items())]
 
 

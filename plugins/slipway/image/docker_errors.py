@@ -21,7 +21,7 @@ from slipway.errors import (
     SmokeTestUnfinished,
     one_line,
 )
-from slipway.image.registry_login import Login
+from slipway.image.registry_login import NAME_A_LOGIN, Login
 
 LOGIN_REQUIRED = re.compile(
     r"no basic auth credentials|unauthorized|unauthenticated|authentication required", re.IGNORECASE
@@ -105,10 +105,7 @@ def registry_refusal(what: str, error: Exception, login: Login | None) -> ImageE
     if not LOGIN_REQUIRED.search(words):
         return None
     if login is None:
-        return RegistryLoginRefused(
-            f"{what}: the registry requires a login: {words}. Next: create a connection of type docker with its host, login "
-            "and password, or for Artifact Registry of type google_cloud_platform, and name it in image.registry_conn_id"
-        )
+        return RegistryLoginRefused(f"{what}: the registry requires a login: {words}. Next: {NAME_A_LOGIN}")
     return RegistryLoginRefused(
         f"{what}: the registry does not accept the login of connection {login.conn_id}: {words}. Next: {login.fix}"
     )

@@ -18,6 +18,10 @@ NAMES_OF_DOCKER_HUB = {"docker.io", "index.docker.io", "registry-1.docker.io", "
 GOOGLE_USER = "oauth2accesstoken"  # the user name that Artifact Registry expects with a token
 WRITER = "roles/artifactregistry.writer"  # to delete old images: repoAdmin
 REGISTRY_LOGIN = "with the registry's host, login and password"
+NAME_A_LOGIN = (  # what to do if a registry requires a login and there is none
+    "create a connection of type docker with its host, login and password, or for Artifact Registry of type google_cloud_platform, "
+    "and name it in image.registry_conn_id"
+)
 LOGIN_HOSTS = "login_hosts"  # of a connection's extra: other hosts that may get its login
 
 

@@ -41,7 +41,7 @@ class Uploads(DXF):  # type: ignore[misc]  # dxf has no types
         registry = registry_of(repository)
         super().__init__(
             parts.netloc,
-            parts.path.removeprefix("/v2/").rstrip("/"),
+            _name_in_registry(repository),
             auth=lambda _, answer: self._log_in(answer, registry, login),
             insecure=parts.scheme == "http",
             timeout=ANSWER_TIMEOUT_S,
@@ -84,10 +84,9 @@ class Uploads(DXF):  # type: ignore[misc]  # dxf has no types
 
     def mount(self, digest: str, repository: str) -> bool:
         """Whether the registry took a blob from another of its repositories; False if it does not do that."""
-        source = urlsplit(repository_url(repository)).path.removeprefix("/v2/").rstrip("/")
         with self._errors(f"mount of {digest}"):
             try:
-                self.mount_blob(source, digest)
+                self.mount_blob(_name_in_registry(repository), digest)
             except (DXFMountFailed, requests.HTTPError):
                 return False
         return True
@@ -127,6 +126,11 @@ class Uploads(DXF):  # type: ignore[misc]  # dxf has no types
                 f"registry {self.url}: {what}: {one_line(error)}. Next: check that the worker reaches the registry",
                 status=0,
             ) from error
+
+
+def _name_in_registry(repository: str) -> str:
+    """The repository's name, as its registry's API has it."""
+    return urlsplit(repository_url(repository)).path.removeprefix("/v2/").rstrip("/")
 
 
 class _Reported(io.FileIO):
