@@ -139,6 +139,7 @@ lock:  ## update the lock files from the short lists
 	$$compile requirements.in -o requirements.txt; \
 	$$compile requirements-dev.in -c requirements.txt -o requirements-dev.txt; \
 	$$compile include/load/requirements.in -o include/load/requirements.txt; \
+	$$compile local/azurite/node.in -o local/azurite/node.txt; \
 	$$compile include/onnx_server/requirements.in -o include/onnx_server/requirements.txt; \
 	$$compile benchmarks/openvino.in -c include/onnx_server/requirements.txt -o benchmarks/openvino.txt; \
 	$$compile --override include/model/overrides.txt include/model/requirements.in -o include/model/requirements.txt; \

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from local.builds.binary import PROGRAMS, build_program
-from local.builds.emulators import EMULATORS, build_emulator
 from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
+from local.builds.storage import STORAGE, build_storage
 from local.commands import status
 from local.errors import StandError
 from local.progress import say
@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
     built.add_argument(
         "name",
-        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(EMULATORS), *sorted(PROGRAMS)],
-        help="uv is the installer; tests start fake-gcs, which emulates Google Cloud Storage, and prometheus",
+        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(STORAGE), *sorted(PROGRAMS)],
+        help="uv is the installer; tests start fake-gcs, versitygw and azurite, which are object stores, and prometheus",
     )
     return parser
 
@@ -122,8 +122,8 @@ def _look(settings: Settings, arguments: argparse.Namespace) -> int:
 def _env(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.name == "uv":
         path = build_uv(settings).parent.parent
-    elif arguments.name in EMULATORS:
-        path = build_emulator(settings, arguments.name)
+    elif arguments.name in STORAGE:
+        path = build_storage(settings, arguments.name)
     elif arguments.name in PROGRAMS:
         path = build_program(settings, arguments.name, lambda _: None).parent
     else:

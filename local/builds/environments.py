@@ -31,6 +31,7 @@ ENVIRONMENTS = {
     "dev": Environment(name="dev", lock="requirements-dev.txt"),
     "load": Environment(name="load", lock="include/load/requirements.txt"),
     "model": Environment(name="model", lock="include/model/requirements.txt"),
+    "node": Environment(name="node", lock="local/azurite/node.txt"),
     "onnx": Environment(name="onnx", lock="include/onnx_model/requirements.txt"),
     "onnx-server": Environment(name="onnx-server", lock="include/onnx_server/requirements.txt"),
     "openvino": Environment(name="openvino", lock="benchmarks/openvino.txt"),

@@ -9,7 +9,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 LOADER = PROJECT / "include" / "load"
 
-sys.path.append(str(LOADER))
+sys.path.insert(0, str(LOADER))  # before packages that have a module of the same name
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
 import json
+import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -53,6 +55,10 @@ FIELDS = {
     "target.gke.conn_id, for a token": (google_access_token, "google_cloud_platform"),
     "source.folder": (lambda conn_id: folder_at(f"gs://{conn_id}@bucket/f"), "google_cloud_platform"),
     "source.folder, S3": (lambda conn_id: folder_at(f"s3://{conn_id}@bucket/f"), "aws"),
+    "source.folder, Azure": (
+        lambda conn_id: folder_at(f"abfs://{conn_id}@container/f"),
+        "wasb or adls or azure_data_lake",
+    ),
     "slipway_store": (lambda conn_id: stored(f"gs://{conn_id}@bucket/slipway"), "google_cloud_platform"),
     "source.token_conn_id": (hub_token, "http or huggingface"),
 }
@@ -79,3 +85,17 @@ def test_refused_if_there_is_no_connection(use, wanted):
         InputRefused, match=rf"^connection nobody: no such connection\. Next: create it in Airflow .*, type {kind}"
     ):
         use("nobody")
+
+
+@pytest.mark.parametrize(
+    ("uri", "library", "package"),
+    [("s3://aws_default@b/f", "s3fs", "slipway[s3]"), ("abfss://wasb_default@c/f", "adlfs", "slipway[azure]")],
+)
+def test_refused_if_the_library_of_an_object_store_is_missing(monkeypatch, uri, library, package):
+    """The line says what to install."""
+    monkeypatch.setattr("slipway.connections.find_spec", lambda name: None if name == library else find_spec(name))
+    for use in (stored, folder_at):
+        with pytest.raises(
+            InputRefused, match=rf"needs the library {library}\. Next: pip install '{re.escape(package)}'"
+        ):
+            use(uri)

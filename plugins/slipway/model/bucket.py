@@ -1,4 +1,4 @@
-"""A checkpoint folder in a bucket (`gs://CONNECTION@BUCKET/FOLDER`), read through Airflow's ObjectStoragePath."""
+"""A checkpoint folder in a bucket (`gs://`, `s3://` or `abfs://CONNECTION@BUCKET/FOLDER`), read through Airflow's ObjectStoragePath."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from slipway.errors import ExportError, ResolveError, SlipwayError, one_line
 from slipway.names import digest_of
+from slipway.records.store import object_path
 from slipway.scratch import is_full
 
 CHUNK_BYTES = 1024 * 1024
@@ -38,9 +39,7 @@ def fetch_from_bucket(uri: str, folder: Path) -> None:
 
 def _objects(uri: str) -> Iterator[tuple[Any, str, str]]:
     """Each object as its file system, its name relative to the URI, and its path there."""
-    from airflow.sdk import ObjectStoragePath
-
-    place = ObjectStoragePath(uri)
+    place = object_path(uri)
     fs, root = place.fs, place.path.rstrip("/")
     fs.invalidate_cache()  # clients of object stores cache listings, which may be outdated
     found = {path: PurePosixPath(path.removeprefix(root).lstrip("/")) for path in fs.find(root) if path != root}

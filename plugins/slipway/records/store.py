@@ -1,10 +1,12 @@
-"""The artifact store: files that workers share by URI, in an `ObjectStoragePath` (a folder, `gs://`, …)."""
+"""The artifact store: files that workers share by URI, in an `ObjectStoragePath` (a folder, `gs://`, `s3://`, `abfs://`)."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 DRAFT = re.compile(r"\..*\.[0-9a-f]{32}")  # of a file that is being written
+
+CREATE_TRIES = 5  # S3 asks for another try if two create an object at the same moment
+CREATE_PAUSE_S = 0.2
 
 IDENTITY_KEY = "store.json"
 IDENTITY = re.compile(r"[0-9a-f]{12,32}")
@@ -43,7 +48,7 @@ class Store:
     def put_file(self, source: Path, key: str) -> str:
         """Store a file and return its URI. An existing object is replaced."""
         with _store_errors(f"{self.uri_of(key)}: cannot be written", into=self.uri):
-            place = _path(self.uri_of(key))
+            place = object_path(self.uri_of(key))
             if place.protocol == "file":
                 _put_whole(source, Path(place.path))
             else:
@@ -60,22 +65,30 @@ class Store:
     def claim(self, key: str, value: Any) -> bool:
         """Create a JSON object; False if it exists already."""
         with _store_errors(f"{self.uri_of(key)}: cannot be created", into=self.uri):
-            place = _path(self.uri_of(key))
+            place = object_path(self.uri_of(key))
             data = json.dumps(value, sort_keys=True).encode()
             try:
                 if place.protocol == "file":
                     _create_whole(Path(place.path), data)
                 else:
-                    with place.open("xb") as writer:
-                        writer.write(data)
+                    _create_object(place, data)
             except FileExistsError:
                 return False
             return True
 
     def identity(self) -> str:
-        """The store's own id, created by the first call. Two stores may have the same URI, on two machines."""
+        """The store's own id, created by the first call. Two stores may have the same URI, on two machines.
+
+        The first call also refuses a server that would create an object twice: two runs could get the same version there.
+        """
         if not self.exists(IDENTITY_KEY):
-            self.claim(IDENTITY_KEY, {"id": uuid.uuid4().hex[:SHORT]})
+            created = {"id": uuid.uuid4().hex[:SHORT]}
+            if self.claim(IDENTITY_KEY, created) and self.claim(IDENTITY_KEY, created):
+                self.remove(IDENTITY_KEY)
+                raise StoreError(
+                    f"{self.uri}: its server replaces an object that a writer asks it only to create (If-None-Match: *), so runs could "
+                    "overwrite each other's records. Next: use a server that has conditional writes, as S3, MinIO and Ceph have"
+                )
         return self._read_identity()
 
     def find_identity(self) -> str | None:
@@ -95,7 +108,7 @@ class Store:
     def names(self, key: str) -> list[str]:
         """The names directly below a key, sorted; empty if there is nothing."""
         with _store_errors(f"{self.uri_of(key)}: cannot be listed"):
-            place = _path(self.uri_of(key))
+            place = object_path(self.uri_of(key))
             fs, folder = _fresh(place), place.path.rstrip("/")
             try:
                 found = fs.ls(folder, detail=False)
@@ -107,13 +120,13 @@ class Store:
     def exists(self, key: str) -> bool:
         """Whether something is stored at a key."""
         with _store_errors(f"{self.uri_of(key)}: cannot be checked"):
-            place = _path(self.uri_of(key))
+            place = object_path(self.uri_of(key))
             return bool(_fresh(place).exists(place.path))
 
     def remove(self, key: str) -> None:
         """Delete what is stored at a key and below it; nothing happens if there is nothing."""
         with _store_errors(f"{self.uri_of(key)}: cannot be deleted"), suppress(FileNotFoundError):
-            place = _path(self.uri_of(key))
+            place = object_path(self.uri_of(key))
             _fresh(place).rm(place.path, recursive=True)
 
     def read_json(self, key: str) -> Any:
@@ -122,15 +135,19 @@ class Store:
 
 
 def read_bytes(uri: str) -> bytes:
-    """What is stored at a URI. Raises StoreError."""
-    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
-        return bytes(reader.read())
+    """What is stored at a URI, by one request: it may be replaced at the same moment. Raises StoreError."""
+    with _store_errors(f"{uri}: cannot be read"):
+        place = object_path(uri)
+        return bytes(place.fs.cat_file(place.path))
 
 
 @contextmanager
 def open_stored(uri: str) -> Iterator[BinaryIO]:
-    """A stored file, to be read from its beginning to its end. Raises StoreError, also within the block."""
-    with _store_errors(f"{uri}: cannot be read"), _path(uri).open("rb") as reader:
+    """A stored file, to be read from its beginning to its end; nobody may replace it meanwhile.
+
+    Raises StoreError, also within the block.
+    """
+    with _store_errors(f"{uri}: cannot be read"), object_path(uri).open("rb") as reader:
         yield reader
 
 
@@ -164,6 +181,21 @@ def _create_whole(place: Path, data: bytes) -> None:
         place.hardlink_to(draft)
 
 
+def _create_object(place: ObjectStoragePath, data: bytes) -> None:
+    """Create an object by the server's own condition. Raises FileExistsError."""
+    for last in (*[False] * (CREATE_TRIES - 1), True):
+        try:
+            place.fs.pipe_file(place.path, data, mode="create")
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if last or "conflict" not in str(error).lower():  # S3's ConditionalRequestConflict
+                raise
+            time.sleep(CREATE_PAUSE_S)
+        else:
+            return
+
+
 @contextmanager
 def _draft(place: Path) -> Iterator[Path]:
     """A new file next to a place, deleted afterwards; first deletes the drafts that killed tasks left there."""
@@ -187,9 +219,12 @@ def _fresh(place: ObjectStoragePath) -> Any:
     return place.fs
 
 
-def _path(uri: str) -> ObjectStoragePath:
+def object_path(uri: str) -> ObjectStoragePath:
+    """Airflow's path of an object. Azure's client would log each request with its headers."""
     from airflow.sdk import ObjectStoragePath
 
+    if uri.startswith(("abfs", "adl")):
+        logging.getLogger("azure").setLevel(logging.WARNING)
     return ObjectStoragePath(uri)
 
 
@@ -207,7 +242,7 @@ def _store_errors(what: str, *, into: str | None = None) -> Iterator[None]:
         if is_full(error) and into is None:
             raise
         if is_full(error):
-            folder = Path(_path(str(into)).path)
+            folder = Path(object_path(str(into)).path)
             raise StoreError(
                 f"{what}: {disk_is_full(folder)}. Next: free space in {folder}, or keep less with the model file's retention, "
                 "then clear the task"

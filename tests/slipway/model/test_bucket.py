@@ -49,9 +49,11 @@ def test_source_by_uri_is_pinned_to_its_content(place):
 
 @pytest.mark.stand
 @pytest.mark.alongside
-def test_objects_of_a_bucket_are_fetched_unchanged(place, bucket, tmp_path):
+@pytest.mark.parametrize("kind", ["bucket", "s3_bucket", "azure_bucket"])
+def test_objects_of_a_bucket_are_fetched_unchanged(place, kind, tmp_path, request):
     """A checkpoint in a bucket has the same hash and content as the same files in a folder."""
     folder, _ = place
+    bucket = request.getfixturevalue(kind)
     store, uri = Store(f"{bucket}/models"), f"{bucket}/models/checkpoint"
     for path in (path for path in folder.rglob("*") if path.is_file()):
         store.put_file(path, f"checkpoint/{path.relative_to(folder).as_posix()}")

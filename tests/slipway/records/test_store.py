@@ -1,25 +1,33 @@
+import filecmp
 import json
 import os
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from slipway.errors import StoreError
 from slipway.records.store import Store, fetch_from_store, read_bytes, read_json
 
-PLACES = ["folder", pytest.param("bucket", marks=[pytest.mark.stand, pytest.mark.alongside])]
+BUCKETS = [
+    pytest.param(name, marks=[pytest.mark.stand, pytest.mark.alongside])
+    for name in ("bucket", "s3_bucket", "azure_bucket")
+]
+PLACES = ["folder", *BUCKETS]
 
 
 @pytest.fixture(params=PLACES)
 def any_store(request):
-    """An artifact store in a folder, and one in a bucket of the emulator."""
+    """An artifact store in a folder, and one in a bucket of each kind of object store."""
     if request.param == "folder":
         return request.getfixturevalue("store")
-    return Store(f"{request.getfixturevalue('bucket')}/slipway")
+    return Store(f"{request.getfixturevalue(request.param)}/slipway")
 
 
 def folder_of(store):
@@ -191,11 +199,10 @@ def test_writes_of_other_processes_are_seen(any_store):
     assert any_store.read_json("a.json") == {"n": 2}
 
 
-@pytest.mark.stand
-@pytest.mark.alongside
-def test_refused_in_one_line_if_there_is_no_bucket(bucket):
+@pytest.mark.parametrize("kind", BUCKETS)
+def test_refused_in_one_line_if_there_is_no_bucket(kind, request):
     """A missing bucket is an error and is not created."""
-    store = Store(f"{bucket}-missing/slipway")
+    store = Store(f"{request.getfixturevalue(kind)}-missing/slipway")
     with pytest.raises(StoreError, match=r"-missing/slipway/a\.json: cannot be read: .*Next: ") as refusal:
         store.read_json("a.json")
     assert "\n" not in str(refusal.value)
@@ -220,6 +227,103 @@ def test_store_has_an_identity_of_its_own(store, tmp_path):
     (tmp_path / "store" / "store.json").unlink()
     (tmp_path / "other machine" / "store.json").rename(tmp_path / "store" / "store.json")
     assert store.identity() == identity
+
+
+def test_large_file_is_read_as_it_was_put(any_store, tmp_path):
+    """A file that object stores take in parts is complete."""
+    large = tmp_path / "model.tar"
+    large.write_bytes(os.urandom(1024 * 1024) * 70)
+    uri = any_store.put_file(large, "exports/digits-vit/7/model.tar")
+    assert filecmp.cmp(fetch_from_store(uri, tmp_path / "back.tar"), large, shallow=False)
+
+
+def test_removed_with_all_that_is_below(any_store):
+    """Nothing is left below a key that was removed, and removing what is not there is no error."""
+    any_store.put_json({}, "exports/digits-vit/7/a.json")
+    any_store.put_json({}, "exports/digits-vit/8/b.json")
+    any_store.remove("exports/digits-vit/7")
+    any_store.remove("exports/digits-vit/7")
+    assert any_store.names("exports/digits-vit") == ["8"]
+
+
+class Careless(MemoryFileSystem):
+    """A server that ignores the condition of a write, as older servers of the S3 API do."""
+
+    protocol = "careless"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    def pipe_file(self, path, value, **_):
+        """Write it, even if it exists."""
+        super().pipe_file(path, value)
+
+
+class Contested(Careless):
+    """A server that first answers that somebody else is creating the object."""
+
+    protocol = "contested"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    asked: ClassVar[list] = []
+
+    def pipe_file(self, path, value, mode="overwrite", **_):
+        """Refuse the first two, as S3 does."""
+        self.asked.append(mode)
+        if len(self.asked) < 3:
+            raise OSError("An error occurred (ConditionalRequestConflict) when calling the PutObject operation")
+        super().pipe_file(path, value)
+
+
+@pytest.fixture
+def memory_store(monkeypatch):
+    """A store on one of the file systems above."""
+
+    def make(kind):
+        kind.store.clear()
+        monkeypatch.setattr("slipway.records.store.CREATE_PAUSE_S", 0)
+        monkeypatch.setattr("slipway.records.store.object_path", lambda uri: MemoryPlace(kind(), uri))
+        return Store(f"{kind.protocol}://slipway")
+
+    return make
+
+
+@dataclass
+class MemoryPlace:
+    """A path in one of these file systems."""
+
+    fs: Careless
+    uri: str
+
+    @property
+    def protocol(self):
+        """The scheme."""
+        return self.fs.protocol
+
+    @property
+    def path(self):
+        """The path in the file system."""
+        return "/" + self.uri.partition("://")[2]
+
+    def open(self, mode):
+        """The file."""
+        return self.fs.open(self.path, mode)
+
+
+def test_server_that_replaces_what_it_should_create_is_refused(memory_store):
+    """Two runs could get the same version there. Nothing is left, so that the next run is refused as well."""
+    store = memory_store(Careless)
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=r"its server replaces an object .* Next: use a server that has conditional writes"
+        ):
+            store.identity()
+
+
+def test_claim_is_tried_again_if_another_is_under_way(memory_store):
+    """S3 answers a conflict if two create an object at the same moment, and asks for another try."""
+    store = memory_store(Contested)
+    assert store.claim("versions/1.json", {})
+    assert Contested.asked == ["create"] * 3
 
 
 def test_store_gets_one_identity_if_many_workers_ask_first(store):

@@ -72,8 +72,8 @@ def test_a_cleared_run_is_the_newest_again(applies, store):
 def test_each_record_is_read_once_in_an_apply(applies, store, monkeypatch):
     """In a bucket with hundreds of records a read takes longer than the apply itself."""
     applies("first", clock=NOON, proven=True)
-    touched, path = [], store_module._path
-    monkeypatch.setattr(store_module, "_path", lambda uri: touched.append(uri) or path(uri))
+    touched, path = [], store_module.object_path
+    monkeypatch.setattr(store_module, "object_path", lambda uri: touched.append(uri) or path(uri))
     applies("second", clock=NOON, proven=True)
     assert touched.count(store.uri_of(record_key("digits-vit", "first"))) == 1
 
