@@ -53,6 +53,7 @@ pytest_plugins = [
     "fixtures.api_server",
     "fixtures.bucket",
     "fixtures.exporter",
+    "fixtures.exports",
     "fixtures.hub",
     "fixtures.metrics",
     "fixtures.overlay",

@@ -10,6 +10,8 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from errors import ExportRefused, SourceUnreachable
@@ -29,9 +31,7 @@ def download_snapshot(source: Hub, limits: Limits) -> None:
     """Download the needed files of a Hub model at one commit to the source's `kept`. Raises ExportRefused."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import requests
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub import errors as hub_errors
 
     where, partial = f"source: {source.repo} at {source.revision[:12]}", partial_path(source.kept)
     try:
@@ -41,12 +41,23 @@ def download_snapshot(source: Hub, limits: Limits) -> None:
         if sum(sizes[name] for name in wanted) > limits.download_mib * MIB:
             raise too_large(where, limits)
         snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted, local_dir=partial)
-    except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, requests.RequestException) as error:
+    except client_errors() as error:
         raise explain_hub(error, where) from error
     shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's metadata
     if sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) > limits.download_mib * MIB:
         raise too_large(where, limits)
     partial.rename(source.kept)
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """What 🤗's client raises: its own errors, and those of the HTTP library that its version uses."""
+    from huggingface_hub import errors as hub_errors
+
+    found: list[type[Exception]] = [hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError]
+    for library, error in (("requests", "RequestException"), ("httpx", "HTTPError"), ("httpx2", "HTTPError")):
+        with suppress(ImportError):
+            found.append(getattr(import_module(library), error))
+    return tuple(found)
 
 
 def too_large(where: str, limits: Limits) -> ExportRefused:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from string import Template
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -229,6 +229,19 @@ class ExportLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPod:
+    """The pod that exports, in place of the worker. It decides nothing about the export's result."""
+
+    conn_id: str
+    namespace: str
+    image: str
+    image_pull_secret: str | None = None
+    cpu: float = 1  # cores that the scheduler reserves
+    memory_mib: int = 4096  # that it reserves; the limit is in ExportLimits
+    node_selector: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """What one run deploys."""
 
@@ -266,6 +279,7 @@ class Release:
     rendered_hash: str | None = None  # sha256:… of the rendered manifests in the store; None from an earlier Slipway
     installation: str | None = None  # the name of the run's Airflow; an earlier Slipway gave it only to GKE targets
     limits: ExportLimits = ExportLimits()
+    export_pod: ExportPod | None = None  # None: the worker exports
     cpu_features: tuple[str, ...] = ()  # that the base image needs, as Node Feature Discovery names them
     without_sandbox: bool = False  # archives and old formats are also exported by a worker that cannot shut them in
     runtime: RuntimeName = "tensorflow"  # a record of an earlier Slipway has neither this nor `precision`

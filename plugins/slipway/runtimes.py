@@ -28,6 +28,8 @@ class Runtime:
     lock: str  # of its environment
     python_variable: str  # the Variable with the environment's interpreter
     default_python: str  # where the Dockerfile installs it
+    exporter_image_variable: str  # the Variable with an image of the environment, for exports in a pod
+    lock_in_image: str  # the path of the lock in that image
     model_folder: str  # of the served model among the exporter's results
     serving_image: str | None  # the server's published image; None if none is
     image_variable: str  # the Variable with an image in its place
@@ -53,6 +55,8 @@ TENSORFLOW = Runtime(
     lock="include/model/requirements.txt",
     python_variable="slipway_exporter_python",
     default_python="/opt/slipway/model/bin/python",
+    exporter_image_variable="slipway_exporter_image",
+    lock_in_image="/opt/slipway/model.txt",
     model_folder="savedmodel",
     serving_image="tensorflow/serving:2.20.0",
     image_variable="slipway_serving_image",
@@ -70,6 +74,8 @@ ONNXRUNTIME = Runtime(
     lock="include/onnx_model/requirements.txt",
     python_variable="slipway_onnx_exporter_python",
     default_python="/opt/slipway/onnx/bin/python",
+    exporter_image_variable="slipway_onnx_exporter_image",
+    lock_in_image="/opt/slipway/onnx.txt",
     model_folder="model",
     serving_image=None,
     image_variable="slipway_onnx_serving_image",

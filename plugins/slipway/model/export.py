@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import subprocess
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from slipway.errors import ExportError, PromiseBroken
 from slipway.facts import Card, Export, from_dict, to_dict
 from slipway.model.content import content_hash, write_model_layer
-from slipway.model.exporter import run_exporter
+from slipway.model.exporter import ExporterHost, run_exporter
 from slipway.model.sources import fetch_source, keep_source
 from slipway.names import digest_of, short
 from slipway.records.store import Store, read_json
@@ -32,13 +30,10 @@ SHOWN_LABELS = 10
 log = logging.getLogger(__name__)
 
 
-def run_export(
-    release: Release, *, python: str, started: Callable[[subprocess.Popen[str]], None] = lambda _: None
-) -> Export:
+def run_export(release: Release, host: ExporterHost) -> Export:
     """Export the release's source, or find the same export in the store.
 
-    `python` is the interpreter of the exporter's environment. `started` gets the exporter's process, so that the task can
-    end it when it is killed. Raises ExportError with the exporter's last line, ScratchFull, StoreError.
+    Raises ExportError with the exporter's last line, ScratchFull, StoreError.
     """
     store, known = Store(release.store), _inputs_key(release)
     if not release.force and store.exists(known):
@@ -48,7 +43,7 @@ def run_export(
         check_int8(release, export)
         return export
     with scratch_folder("export") as scratch:
-        export = keep_export(release, _export(release, store, scratch, python, started), store)
+        export = keep_export(release, _export(release, store, scratch, host), store)
     store.put_json(to_dict(export), known)
     check_golden_labels(release, export)
     check_int8(release, export)
@@ -57,9 +52,7 @@ def run_export(
     return export
 
 
-def renew_golden_cases(
-    release: Release, live: Export, *, python: str, started: Callable[[subprocess.Popen[str]], None] = lambda _: None
-) -> Export:
+def renew_golden_cases(release: Release, live: Export, host: ExporterHost) -> Export:
     """The live export with the release's golden cases, made by the exporter or found in the store.
 
     Only the golden cases are stored, under the live version. The model's warmup requests contain the golden images too, so
@@ -71,7 +64,7 @@ def renew_golden_cases(
         golden = read_json(from_dict(Export, store.read_json(known)).golden_uri)
     else:
         with scratch_folder("export") as scratch:
-            golden = _golden(_export(release, store, scratch, python, started))
+            golden = _golden(_export(release, store, scratch, host))
     renewed = replace(live, golden_uri=_keep_golden(golden, store, _prefix(release, live.version)))
     if not found:
         store.put_json(to_dict(renewed), known)
@@ -80,12 +73,10 @@ def renew_golden_cases(
     return renewed
 
 
-def _export(
-    release: Release, store: Store, scratch: Path, python: str, started: Callable[[subprocess.Popen[str]], None]
-) -> Path:
+def _export(release: Release, store: Store, scratch: Path, host: ExporterHost) -> Path:
     """Run the exporter, and keep the source that it used; the folder of its results."""
     source = fetch_source(release, store, scratch)
-    out = run_exporter(release, source, python=python, scratch=scratch, started=started)
+    out = run_exporter(release, source, host=host, scratch=scratch)
     keep_source(release, store, scratch)
     return out
 

@@ -6,11 +6,13 @@ import errno
 import json
 import logging
 import os
+import subprocess
 from collections import deque
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable, plain_line
 from slipway.model.content import file_hash
@@ -21,7 +23,7 @@ from slipway.names import digest_of
 from slipway.paths import INCLUDE
 from slipway.programs import Started, chosen_environment, program
 from slipway.records.store import read_bytes
-from slipway.release import Release
+from slipway.release import ExportLimits, Release
 from slipway.runtimes import Runtime
 from slipway.scratch import scratch_full
 
@@ -50,17 +52,54 @@ log = logging.getLogger(__name__)
 
 def exporter_hash(runtime: Runtime) -> str:
     """sha256:… of the exporter's code and its locked requirements."""
-    files = [path for folder in runtime.code for path in folder.rglob("*") if path.suffix in CODE]
-    return digest_of({os.path.relpath(path, runtime.exporter.parent): file_hash(path) for path in files})
+    return digest_of({os.path.relpath(path, runtime.exporter.parent): file_hash(path) for path in code_files(runtime)})
 
 
-def run_exporter(release: Release, source: dict[str, Any], *, python: str, scratch: Path, started: Started) -> Path:
+def code_files(runtime: Runtime) -> list[Path]:
+    """The files of the exporter's code and its locked requirements."""
+    return [path for folder in runtime.code for path in folder.rglob("*") if path.suffix in CODE]
+
+
+class ExporterHost(Protocol):
+    """Where the exporter runs."""
+
+    @property
+    def fetch_python(self) -> str:
+        """The worker's interpreter that fetches a source, with network and token; it opens no model."""
+
+    def started(self, process: subprocess.Popen[str]) -> None:
+        """Takes note of a program on the worker, so that a killed task ends it."""
+
+    def open_model(self, release: Release, request: Path, scratch: Path) -> Path:
+        """Run the program that opens the model, without network and token; the folder with its results.
+
+        Raises ExportError with the program's last line, ExportOverLimit, ScratchFull.
+        """
+
+
+@dataclass(frozen=True)
+class WorkerHost:
+    """The worker itself, with the interpreter of the exporter's environment."""
+
+    fetch_python: str
+    started: Started = lambda _: None
+
+    def open_model(self, release: Release, request: Path, scratch: Path) -> Path:
+        """The folder with the results, below `scratch`."""
+        work = scratch / "work"  # the model may write to it, and nowhere else
+        out = work / "out"
+        command = [self.fetch_python, str(release.served_by.exporter), "--request", str(request), "--out", str(out)]
+        _run(command, {**chosen_environment(*SHARED), "HOME": str(work)}, release, work, "disk_mib", self.started)
+        return out
+
+
+def run_exporter(release: Release, source: dict[str, Any], *, host: ExporterHost, scratch: Path) -> Path:
     """Run the exporter, log its output, and return the folder with its results.
 
     Its two programs run one after the other: the first, with network and token, opens no model; the second, shut in, opens it.
     Raises ExportError with the program's last line, ExportOverLimit, ScratchFull, InputRefused.
     """
-    request, work = scratch / "request.json", scratch / "work"  # the model may write to `work`, and nowhere else
+    request, work = scratch / "request.json", scratch / "work"
     work.mkdir()
     request.write_text(json.dumps(_request(release, source, scratch)), encoding="utf-8")
     if "kept" in source and not Path(source["kept"]).exists():
@@ -70,25 +109,16 @@ def run_exporter(release: Release, source: dict[str, Any], *, python: str, scrat
             "HOME": str(work),
             **({"HF_TOKEN": token} if token else {}),
         }
-        _run(
-            [python, str(FETCHER), "--request", str(request)],
-            environment,
-            release,
-            scratch,
-            "download_mib",
-            started,
-        )
-    out = work / "out"
-    command = [python, str(release.served_by.exporter), "--request", str(request), "--out", str(out)]
-    _run(command, {**chosen_environment(*SHARED), "HOME": str(work)}, release, work, "disk_mib", started)
-    return out
+        command = [host.fetch_python, str(FETCHER), "--request", str(request)]
+        _run(command, environment, release, scratch, "download_mib", host.started)
+    return host.open_model(release, request, scratch)
 
 
 def _run(  # noqa: PLR0917 - one call of each kind, above
     command: list[str], environment: dict[str, str], release: Release, folder: Path, disk: str, started: Started
 ) -> None:
     """Run one of the exporter's programs to its end, and log its output. Raises as `run_exporter`."""
-    name, secret, limits = Path(command[1]).name, environment.get("HF_TOKEN"), release.limits
+    secret, limits = environment.get("HF_TOKEN"), release.limits
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     absent = partial(_no_interpreter, release.served_by)
     with (
@@ -103,14 +133,21 @@ def _run(  # noqa: PLR0917 - one call of each kind, above
         return
     if any(NO_SPACE in line for line in last_lines):  # whatever else its last line blames
         raise scratch_full(folder)
-    if watch.reason or any(words in line for line in last_lines for words in NO_MEMORY):
-        reason = watch.reason or f"it needs more memory than export.limits.memory_mib, {limits.memory_mib}"
-        raise ExportOverLimit(
+    raise exporter_failure(Path(command[1]).name, process.returncode, last_lines, limits, over=watch.reason)
+
+
+def exporter_failure(
+    name: str, status: int, last_lines: Sequence[str], limits: ExportLimits, *, over: str | None
+) -> ExportError:
+    """The error of a program of the exporter that ended with a status other than 0; `over` says which limit it exceeded, if any."""
+    if over or any(words in line for line in last_lines for words in NO_MEMORY):
+        reason = over or f"it needs more memory than export.limits.memory_mib, {limits.memory_mib}"
+        return ExportOverLimit(
             f"{name} was ended: {reason}. Next: check the source, or raise the limit in the model file"
         )
     reason = next((line for line in reversed(last_lines) if line), "no output")
-    kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(process.returncode, ExportError)
-    raise kind(f"exporter ended with status {process.returncode}: {reason}")
+    kind = {TRY_LATER: SourceUnreachable, BAD_MODEL: PromiseBroken}.get(status, ExportError)
+    return kind(f"exporter ended with status {status}: {reason}")
 
 
 def _no_interpreter(runtime: Runtime, error: OSError) -> ExportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,6 +11,9 @@ from slipway.urls import has_login, query_of
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"  # a DNS label, short enough for a suffix
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+IMAGE = re.compile(
+    r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII
+)  # no scheme, no login; who pulls it checks the rest
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's own
 
 
@@ -26,6 +30,13 @@ def check_schedule(schedule: str) -> str:
     except CroniterBadDateError as error:  # Airflow would raise it too, for all DAGs of the file
         raise ValueError("is a time that never comes") from error
     return schedule
+
+
+def check_image(image: str) -> str:
+    """The image. Raises ValueError if it is none."""
+    if not IMAGE.fullmatch(image):
+        raise ValueError("is not an image. Write it as HOST[:PORT]/PATH:TAG, without https:// and without a login")
+    return image
 
 
 def without_login(url: str) -> str:
@@ -54,6 +65,7 @@ Name = Annotated[
     str, Field(pattern=NAME_PATTERN, json_schema_extra={"form": "lower-case letters, digits and `-`, at most 40"})
 ]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, json_schema_extra={"form": "64 hex digits"})]
+ImageName = Annotated[str, AfterValidator(check_image)]
 Url = Annotated[
     str,
     Field(pattern=r"^https?://", json_schema_extra={"form": "http or https URL"}),

@@ -5,12 +5,12 @@ An invalid file is refused in one line with the file, the field and what to do n
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from slipway.model.field_types import Part, Schedule, Seconds
+from slipway.model.export_settings import ExportSettings
+from slipway.model.field_types import ImageName, Part, Schedule, Seconds
 from slipway.model.gate_settings import INT8_LIMITS, GateSettings
 from slipway.model.hub import COMMIT
 from slipway.model.load_settings import LoadSettings
@@ -18,12 +18,9 @@ from slipway.model.source_settings import ArchiveSource, HubSource, SourceSettin
 from slipway.model.sweep_settings import SweepSettings, sweep_plan
 from slipway.model.target_settings import TargetSettings
 from slipway.names import repository_of
-from slipway.release import Builder, ExportLimits, ExportOptions, Retention
-from slipway.runtimes import RUNTIMES, TENSORFLOW, Calibration, Precision, RuntimeName
+from slipway.release import Builder, Retention
+from slipway.runtimes import RUNTIMES, TENSORFLOW, RuntimeName
 
-IMAGE = re.compile(r"[\w.:/\[\]-]+(@sha256:[0-9a-f]{64})?", re.ASCII)  # no scheme, no login; the engine checks the rest
-DEFAULT_EXPORT = ExportOptions()
-DEFAULT_LIMITS = ExportLimits()
 DEFAULT_RETENTION = Retention()
 
 
@@ -39,7 +36,7 @@ class ServingSettings(Part):
 class ImageSettings(Part):
     """Where the image is built and where it is pushed."""
 
-    base: str | None = Field(
+    base: ImageName | None = Field(
         default=None,
         description=f"The base image, which the model is copied into. If left out: `{TENSORFLOW.serving_image}`, or with `serving.runtime: onnxruntime` the Variable `{RUNTIMES['onnxruntime'].image_variable}`.",
     )
@@ -64,68 +61,6 @@ class ImageSettings(Part):
         default=None,
         description="The connection for the registry's login: of type docker, with host, login and password; or of type google_cloud_platform, with a short-lived token. If left out: [see below](#logins).",
     )
-
-    @field_validator("base")
-    @classmethod
-    def _is_an_image(cls, base: str | None) -> str | None:
-        if base is not None and not IMAGE.fullmatch(base):
-            raise ValueError("is not an image. Write it as HOST[:PORT]/PATH:TAG, without https:// and without a login")
-        return base
-
-
-class LimitSettings(Part):
-    """What an export may use on its worker. It is ended when it uses more. MiB is 1024 * 1024 bytes."""
-
-    memory_mib: Annotated[int, Field(ge=512, le=1024 * 1024)] = Field(
-        default=DEFAULT_LIMITS.memory_mib, description="Memory, in MiB."
-    )
-    cpu_s: Annotated[int, Field(ge=10, le=7 * 24 * 3600)] = Field(
-        default=DEFAULT_LIMITS.cpu_s, description="Processor time of all its threads together, in seconds."
-    )
-    processes: Annotated[int, Field(ge=16, le=65536)] = Field(
-        default=DEFAULT_LIMITS.processes,
-        description="Processes and threads; TensorFlow starts several threads for each core.",
-    )
-    disk_mib: Annotated[int, Field(ge=16, le=1024 * 1024)] = Field(
-        default=DEFAULT_LIMITS.disk_mib, description="What it writes, in MiB; for an archive also what it unpacks to."
-    )
-    download_mib: Annotated[int, Field(ge=1, le=1024 * 1024)] = Field(
-        default=DEFAULT_LIMITS.download_mib, description="What is fetched for it, in MiB."
-    )
-
-
-class ExportSettings(Part):
-    """What the served model accepts and returns, which has no effect on a SavedModel archive, and what an export may use."""
-
-    precision: Precision = Field(
-        default="float32",
-        description="How the weights are stored, see [runtimes.md](runtimes.md#precision); only with `serving.runtime: onnxruntime`. `float16_weights` halves the file, and is refused if its answers are beyond float32's bound. `int8` computes with 8 bits, less exactly: it needs `gate.quality`. Whether it is faster depends on the CPU.",
-    )
-    calibration: Calibration = Field(
-        default="none",
-        description="With `precision: int8`: `none`, or `labelled` to fix the scales with a part of `gate.quality.set`, which is then not judged.",
-    )
-    top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=DEFAULT_EXPORT.top_k,
-        description="How many labels the signature `top_k` returns; all if the model has fewer.",
-    )
-    max_file_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = Field(
-        default=DEFAULT_EXPORT.max_file_bytes, description="The largest image file that is decoded, in bytes."
-    )
-    max_side: Annotated[int, Field(ge=16, le=32768)] = Field(
-        default=DEFAULT_EXPORT.max_side, description="The longest side of an image that is decoded, in pixels."
-    )
-    on_bad_image: Literal["refuse", "mark"] = Field(
-        default=DEFAULT_EXPORT.on_bad_image,
-        description="What happens to a bad image. `refuse`: the request gets 400. `mark`: the image's label says so, which server-side batching needs on TensorFlow.",
-    )
-    warmup_batches: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
-        default=DEFAULT_EXPORT.warmup_batches,
-        min_length=1,
-        max_length=10,
-        description="Sizes of the warmup requests, in images; each signature gets each size. With server-side batching, at most its `max_batch_size`. If left out: 1 and 4.",
-    )
-    limits: LimitSettings = LimitSettings()
 
 
 class WatchSettings(Part):

@@ -18,6 +18,7 @@ from slipway.facts import from_dict
 from slipway.image.append import check_repository, pin_base
 from slipway.image.engine import check_base, check_registry, engine_at, log_in, resolve_base
 from slipway.image.registry_login import Login, find_login, is_artifact_registry
+from slipway.kubernetes.client import namespace_of_connection
 from slipway.model.bake_settings import BakeSettings
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
@@ -34,6 +35,7 @@ from slipway.release import (
     Bake,
     ExportLimits,
     ExportOptions,
+    ExportPod,
     Gate,
     GoldenRequest,
     LoadBounds,
@@ -111,8 +113,11 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
             force=params.force,
             keep_first=file.on_first_failure == "keep",
             retention=Retention(**file.retention.model_dump()),
-            export=ExportOptions(**file.export.model_dump(exclude={"limits", "precision", "calibration"})),
+            export=ExportOptions(
+                **file.export.model_dump(exclude={"limits", "precision", "calibration", "run_in", "pod"})
+            ),
             limits=ExportLimits(**file.export.limits.model_dump()),
+            export_pod=resolve_export_pod(file, settings),
             without_sandbox=without_sandbox,
             cluster=file.target.gke.spec if file.target.gke else None,
             unschedulable_grace_s=file.target.unschedulable_grace_s,
@@ -125,6 +130,22 @@ def resolve(path: Path, params: RefreshParams, settings: Settings, *, run_id: st
         allowed=allowed,
         keep=not params.plan_only,
     )
+
+
+def resolve_export_pod(file: ModelFile, settings: Settings) -> ExportPod | None:
+    """The pod that exports; None if the worker does. Raises InputRefused if it has no image, or its connection is invalid."""
+    asked, runtime = file.export.pod, RUNTIMES[file.serving.runtime]
+    if file.export.run_in == "worker":
+        return None
+    image = asked.image or settings.exporter_images.get(runtime.name)
+    if image is None:
+        folder = runtime.lock.rpartition("/")[0]
+        raise InputRefused(
+            f"export.pod.image: not set, nor the Variable {runtime.exporter_image_variable}. "
+            f"Next: build an image with {folder}/Dockerfile, push it, and name it there"
+        )
+    namespace = namespace_of_connection(asked.conn_id)  # which also checks the connection
+    return ExportPod(**{**asked.model_dump(), "namespace": asked.namespace or namespace, "image": image})
 
 
 def _pin_base(file: ModelFile, base_image: str, repository: str, login: Login | None) -> str:

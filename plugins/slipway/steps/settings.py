@@ -13,10 +13,10 @@ from slipway.connections import check_bucket_connection
 from slipway.errors import InputRefused
 from slipway.kubernetes.client import namespace_of_connection
 from slipway.kubernetes.policy import OBJECT_NAME, Allowed
-from slipway.model.model_file import IMAGE
+from slipway.model.field_types import IMAGE
 from slipway.model.target_settings import TargetSettings
 from slipway.names import SHORT
-from slipway.runtimes import RUNTIMES, Runtime, RuntimeName
+from slipway.runtimes import RUNTIMES, RuntimeName
 from slipway.target import GkeCluster, Target
 from slipway.urls import has_login
 
@@ -37,6 +37,8 @@ class Settings:
     namespace: str | None = None  # slipway_namespace: for GKE targets whose model files name none
     # slipway_serving_image, slipway_onnx_serving_image: in place of a runtime's published image, such as a mirror or a stand-in
     serving_images: Mapping[RuntimeName, str] = field(default_factory=dict)
+    # slipway_exporter_image, slipway_onnx_exporter_image: for model files with export.run_in: pod that name none
+    exporter_images: Mapping[RuntimeName, str] = field(default_factory=dict)
     without_sandbox: str | None = None  # slipway_without_sandbox: export archives and HDF5 without a sandbox too
     overlay_kinds: str | None = None  # slipway_overlay_kinds: kinds that overlays may contain too
     overlay_service_accounts: str | None = None  # slipway_overlay_service_accounts: those that their pods may use
@@ -67,20 +69,25 @@ def read_settings() -> Settings:
         without_sandbox=Variable.get("slipway_without_sandbox", default=None),
         overlay_kinds=Variable.get("slipway_overlay_kinds", default=None),
         overlay_service_accounts=Variable.get("slipway_overlay_service_accounts", default=None),
-        serving_images={name: image for name, runtime in RUNTIMES.items() if (image := _serving_image(runtime))},
+        serving_images=_images({name: runtime.image_variable for name, runtime in RUNTIMES.items()}),
+        exporter_images=_images({name: runtime.exporter_image_variable for name, runtime in RUNTIMES.items()}),
     )
 
 
-def _serving_image(runtime: Runtime) -> str | None:
-    """The image that a Variable names for a runtime. Raises InputRefused."""
+def _images(variables: Mapping[RuntimeName, str]) -> dict[RuntimeName, str]:
+    """The images that these Variables name, by runtime, without those that are not set. Raises InputRefused."""
     from airflow.sdk import Variable
 
-    image = Variable.get(runtime.image_variable, default=None)
-    if image and not IMAGE.fullmatch(image):
-        raise InputRefused(
-            f"Variable {runtime.image_variable}: is not an image. Next: write HOST[:PORT]/PATH:TAG, without https:// and without a login"
-        )
-    return str(image) if image else None
+    found: dict[RuntimeName, str] = {}
+    for runtime, variable in variables.items():
+        image = Variable.get(variable, default=None)
+        if image and not IMAGE.fullmatch(image):
+            raise InputRefused(
+                f"Variable {variable}: is not an image. Next: write HOST[:PORT]/PATH:TAG, without https:// and without a login"
+            )
+        if image:
+            found[runtime] = str(image)
+    return found
 
 
 def allowed_in_overlays(settings: Settings) -> Allowed:

@@ -20,6 +20,7 @@ from slipway.facts import to_dict
 from slipway.image.build import plan_image_changes, plan_image_labels
 from slipway.image.registry import repository_at
 from slipway.model.export import run_export
+from slipway.model.exporter import WorkerHost
 from slipway.model.hub import hub_commit
 from slipway.names import digest_of
 from slipway.records.record import close_run, new_record, read_record, utc_now, write_record
@@ -117,7 +118,7 @@ def run(planted):
     """A run, as far as it needs no engine that builds: its facts, and what is written about it."""
     release = resolve(planted.path, RefreshParams(), read_settings(), run_id="r1")
     plan, trials = make_plan(release, by_hand=True)
-    export = run_export(release, python=sys.executable)
+    export = run_export(release, WorkerHost(sys.executable))
     with repository_at(release.repository, release.registry_conn_id) as repository:
         images = [(image.tag, image.labels) for image in repository.tagged()]
     commit = hub_commit(REPO, "main", token_conn_id="hub")

@@ -16,6 +16,7 @@ from slipway.model.export import (
     renew_golden_cases,
     run_export,
 )
+from slipway.model.exporter import WorkerHost
 from slipway.names import short
 from slipway.records.store import fetch_from_store, read_bytes, read_json
 from slipway.release import Gate, QualityBounds
@@ -211,14 +212,14 @@ def test_int8_beyond_its_bounds_is_refused_where_it_is_exported(archive_release,
     asked = replace(archive_release, gate=quality_of(store, 80))
     exporter(COPY.format(left=str(results)))
     with_int8(results, 80, 3)
-    assert run_export(asked, python=sys.executable).int8_uri is not None
+    assert run_export(asked, WorkerHost(sys.executable)).int8_uri is not None
     with_int8(results, 80, 30)
     asked = replace(asked, golden=())
     for _ in range(2):
         with pytest.raises(
             PromiseBroken, match=r"^int8: 30 of 80 labels changed against float32, 30 fewer correct.*Next: use float16"
         ) as refused:
-            run_export(asked, python=sys.executable)
+            run_export(asked, WorkerHost(sys.executable))
         assert refused.value.blames_release
         exporter("raise SystemExit('not to be run')")
 
@@ -236,29 +237,29 @@ shutil.copytree({left!r}, sys.argv[4])
 def test_exported_once_if_nothing_changed(archive_release, exporter, results):
     """A second run finds the export of the first in the store; with force, the exporter runs again."""
     exporter(COPY.format(left=str(results)))
-    first = run_export(archive_release, python=sys.executable)
+    first = run_export(archive_release, WorkerHost(sys.executable))
     exporter("raise SystemExit('not to be run')")
-    assert first == run_export(archive_release, python=sys.executable)
+    assert first == run_export(archive_release, WorkerHost(sys.executable))
     with pytest.raises(ExportError, match="not to be run"):
-        run_export(replace(archive_release, force=True), python=sys.executable)
+        run_export(replace(archive_release, force=True), WorkerHost(sys.executable))
 
 
 def test_live_export_gets_new_golden_cases(archive_release, store, exporter, results, labels_known):
     """The exporter's cases are kept with the live version, and found there the next time; no version number is used up."""
     exporter(COPY.format(left=str(results)))
     live = labels_known(["3"])
-    renewed = renew_golden_cases(archive_release, live, python=sys.executable)
+    renewed = renew_golden_cases(archive_release, live, WorkerHost(sys.executable))
     assert renewed == replace(live, golden_uri=renewed.golden_uri)
     assert renewed.golden_uri.startswith(store.uri_of(f"exports/digits-vit/{live.version}/golden-"))
     assert [case.name for case in cases_from(read_json(renewed.golden_uri))] == ["three"]
     assert store.names("versions/digits-vit") == []
     exporter("raise SystemExit('not to be run')")
-    assert renewed == renew_golden_cases(archive_release, live, python=sys.executable)
-    assert renewed == run_export(archive_release, python=sys.executable)
+    assert renewed == renew_golden_cases(archive_release, live, WorkerHost(sys.executable))
+    assert renewed == run_export(archive_release, WorkerHost(sys.executable))
     unknown = replace(archive_release, golden=(replace(archive_release.golden[0], label="8"),))
     exporter(COPY.format(left=str(results)))
     with pytest.raises(ExportError, match=r"^gate\.golden three: '8' is none of the model's 1 labels"):
-        renew_golden_cases(unknown, live, python=sys.executable)
+        renew_golden_cases(unknown, live, WorkerHost(sys.executable))
 
 
 INPUTS = {

@@ -5,7 +5,7 @@ import pytest
 
 from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
 from slipway.model.export import run_export
-from slipway.model.exporter import exporter_hash
+from slipway.model.exporter import WorkerHost, exporter_hash
 from slipway.release import ExportLimits, Gate, QualityBounds
 from slipway.runtimes import TENSORFLOW
 
@@ -16,7 +16,7 @@ def test_refused_with_the_exporters_last_line(archive_release, exporter):
         "import sys\nprint('step one')\nprint('folder x: no config.json. Next: add it', file=sys.stderr)\nsys.exit(1)"
     )
     with pytest.raises(ExportError) as refusal:
-        run_export(archive_release, python=sys.executable)
+        run_export(archive_release, WorkerHost(sys.executable))
     assert str(refusal.value) == "exporter ended with status 1: folder x: no config.json. Next: add it"
 
 
@@ -35,7 +35,7 @@ def test_only_the_fetcher_gets_the_token(archive_release, exporter, monkeypatch,
     exporter("raise SystemExit('not to be run')", fetcher=PRINT_TOKEN)
     source = replace(archive_release.source, kind="hub", location="me/private", token_conn_id="hub")
     with pytest.raises(ExportError) as refusal:
-        run_export(replace(archive_release, source=source), python=sys.executable)
+        run_export(replace(archive_release, source=source), WorkerHost(sys.executable))
     assert str(refusal.value) == "exporter ended with status 1: token *** was refused. Next: replace it"
     assert "with ***" in caplog.text
     assert "hf_reader" not in caplog.text
@@ -59,7 +59,7 @@ def test_programs_get_no_secret_of_the_worker(archive_release, exporter, monkeyp
         monkeypatch.setenv(name, "canary")
     exporter(PRINT_ENVIRONMENT + "raise SystemExit(1)", fetcher=PRINT_ENVIRONMENT + KEEP)
     with pytest.raises(ExportError):
-        run_export(archive_release, python=sys.executable)
+        run_export(archive_release, WorkerHost(sys.executable))
     fetched, exported = (set(line.split()) for line in caplog.text.splitlines() if "environment:" in line)
     secrets = {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_CONN_HUB", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"}
     assert {"HF_TOKEN", "HTTPS_PROXY"} == fetched & (secrets | {"HF_TOKEN", "HTTPS_PROXY"})
@@ -85,21 +85,21 @@ def test_ended_if_it_exceeds_a_limit(archive_release, exporter, program, message
     exporter(f"import os\nos.chdir(os.environ['TMPDIR'])\n{program}\nimport time; time.sleep(60)")
     limits = ExportLimits(memory_mib=512, cpu_s=1, processes=20, disk_mib=20)
     with pytest.raises(ExportOverLimit, match=message + r"\. Next: check the source, or raise the limit"):
-        run_export(replace(archive_release, limits=limits), python=sys.executable)
+        run_export(replace(archive_release, limits=limits), WorkerHost(sys.executable))
 
 
 def test_retryable_if_the_source_did_not_respond(archive_release, exporter):
     """The exporter's programs have their own exit status for a source that does not respond."""
     exporter("", fetcher="import sys\nprint('source: no answer. Next: look', file=sys.stderr)\nsys.exit(75)")
     with pytest.raises(SourceUnreachable, match=r"^exporter ended with status 75: source: no answer\. Next: look$"):
-        run_export(archive_release, python=sys.executable)
+        run_export(archive_release, WorkerHost(sys.executable))
 
 
 def test_release_is_bad_if_the_model_broke_a_promise(archive_release, exporter):
     """The exporter has its own exit status for a model that broke a promise: the schedule does not try it again."""
     exporter("import sys\nprint('golden case three: no', file=sys.stderr)\nsys.exit(65)")
     with pytest.raises(PromiseBroken, match=r"^exporter ended with status 65: golden case three: no$") as broken:
-        run_export(archive_release, python=sys.executable)
+        run_export(archive_release, WorkerHost(sys.executable))
     assert broken.value.blames_release
 
 
@@ -107,7 +107,7 @@ def test_refused_if_the_exporter_prints_nothing(archive_release, exporter):
     """An end without output is reported as such."""
     exporter("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ExportError, match=r"^exporter ended with status -9: no output$"):
-        run_export(archive_release, python=sys.executable)
+        run_export(archive_release, WorkerHost(sys.executable))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_refused_if_the_exporter_prints_nothing(archive_release, exporter):
 def test_refused_if_there_is_no_interpreter(archive_release, runtime, then):
     """The message for a missing interpreter names the Variable that sets the runtime's."""
     with pytest.raises(ExportError, match=rf"/nowhere/python: .*Next: set the Variable {then}requirements\.txt$"):
-        run_export(replace(archive_release, runtime=runtime), python="/nowhere/python")
+        run_export(replace(archive_release, runtime=runtime), WorkerHost("/nowhere/python"))
 
 
 @pytest.fixture
@@ -169,10 +169,10 @@ def test_exporter_of_int8_gets_the_labelled_set(archive_release, store, exporter
     quality = QualityBounds(uri=uri, digest="sha256:5", min_top1=0.9, max_drop=None)
     int8 = replace(archive_release, runtime="onnxruntime", precision="int8", gate=Gate(quality=quality))
     with pytest.raises(ExportError):
-        run_export(int8, python=sys.executable)
+        run_export(int8, WorkerHost(sys.executable))
     assert "3/a.png" in caplog.text
     with pytest.raises(ExportError, match="KeyError: 'labelled'"):
-        run_export(replace(int8, precision="float16_weights"), python=sys.executable)
+        run_export(replace(int8, precision="float16_weights"), WorkerHost(sys.executable))
 
 
 PRINT_REQUEST = "import json, sys; print('settings', json.load(open(sys.argv[2]))['settings'], flush=True); sys.exit(1)"
@@ -186,5 +186,5 @@ def test_precision_is_told_only_where_there_is_a_choice(archive_release, exporte
     caplog.set_level("INFO")
     exporter(PRINT_REQUEST)
     with pytest.raises(ExportError):
-        run_export(replace(archive_release, runtime=runtime, precision="float32"), python=sys.executable)
+        run_export(replace(archive_release, runtime=runtime, precision="float32"), WorkerHost(sys.executable))
     assert ("'precision': 'float32'" in caplog.text) is told

@@ -12,7 +12,7 @@ from slipway.errors import ExportError, SourceUnreachable
 from slipway.model.bucket import bucket_hash
 from slipway.model.content import content_hash
 from slipway.model.export import run_export
-from slipway.model.exporter import exporter_hash
+from slipway.model.exporter import WorkerHost, exporter_hash
 from slipway.model.sources import fetch_source
 from slipway.records.store import Store, read_json
 from slipway.release import GoldenRequest, Source
@@ -66,13 +66,13 @@ def test_hub_model_is_exported_again_when_the_hub_is_gone(  # noqa: PLR0917 (fix
     hub.add(digits_checkpoint, gated=True, readers={"hf_reader"})
     monkeypatch.setenv("AIRFLOW_CONN_HUB", '{"conn_type": "http", "password": "hf_reader"}')
     release = release_of(kind="hub", location=REPO, revision=REVISION, token_conn_id="hub")
-    first = run_export(release, python=str(model_python))
+    first = run_export(release, WorkerHost(str(model_python)))
     assert store.names("sources/digits-vit") == [f"{REVISION}.tar"]
     assert read_json(first.report_uri)["source"] == {"kind": "hub", "repo": REPO, "revision": REVISION}
     assert "hf_reader" not in caplog.text
     hub.close()
     asked = len(hub.asked)
-    again = run_export(replace(release, force=True), python=str(model_python))
+    again = run_export(replace(release, force=True), WorkerHost(str(model_python)))
     assert (first.version, first.content_hash) == (again.version, again.content_hash)
     assert len(hub.asked) == asked
 
@@ -90,11 +90,11 @@ def test_checkpoint_in_a_bucket_is_exported_into_a_bucket(
         upstream.put_file(path, f"digits/{path.name}")
     location = upstream.uri_of("digits")
     release = replace(release_of(kind="objects", location=location, revision=bucket_hash(location)), store=store.uri)
-    first = run_export(release, python=str(model_python))
+    first = run_export(release, WorkerHost(str(model_python)))
     assert content_hash(digits_export / "savedmodel") == first.content_hash
-    assert first == run_export(release, python="/not/needed")
+    assert first == run_export(release, WorkerHost("/not/needed"))
     upstream.put_json({}, "digits/config.json")
-    assert first == run_export(replace(release, force=True), python=str(model_python))
+    assert first == run_export(replace(release, force=True), WorkerHost(str(model_python)))
 
 
 @pytest.mark.model
@@ -102,7 +102,7 @@ def test_unreachable_hub_can_be_retried(release_of, model_python):
     """An export whose Hub did not respond raises an error that Airflow retries."""
     release = release_of(kind="hub", location=REPO, revision=REVISION)
     with pytest.raises(SourceUnreachable, match=rf"^exporter ended with status 75: source: {REPO} at .*Next: "):
-        run_export(release, python=str(model_python))
+        run_export(release, WorkerHost(str(model_python)))
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def archive_of(release_of, file, **changes):
 def test_archive_is_exported_again_when_it_is_gone(release_of, store, archive, digits_export, model_python):
     """An archive's SavedModel is exported unchanged, and a copy of the archive is kept for a forced export."""
     release = archive_of(release_of, archive)
-    first = run_export(release, python=str(model_python))
+    first = run_export(release, WorkerHost(str(model_python)))
     assert content_hash(digits_export / "savedmodel") == first.content_hash
     kept = f"sources/digits-vit/{release.source.revision.removeprefix('sha256:')}.tar.gz"
     assert store.exists(kept)
     archive.unlink()
-    assert first == run_export(replace(release, force=True), python=str(model_python))
+    assert first == run_export(replace(release, force=True), WorkerHost(str(model_python)))
 
 
 @pytest.mark.model
@@ -141,7 +141,7 @@ def test_archive_with_a_member_outside_is_refused(release_of, store, archive, mo
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(ExportError, match=r"its member '\.\./\.\./evil' would escape\. Next: "):
-        run_export(archive_of(release_of, archive), python=str(model_python))
+        run_export(archive_of(release_of, archive), WorkerHost(str(model_python)))
     assert list(tmp_path.rglob("evil")) == []
     assert store.names("sources/digits-vit") == store.names("exports/digits-vit") == []
 
@@ -151,7 +151,7 @@ def test_archive_with_another_sha256_is_refused(release_of, store, archive, mode
     """An archive with another hash than the model file's is not opened, and no copy is kept."""
     release = archive_of(release_of, archive, revision=f"sha256:{'0' * 64}")
     with pytest.raises(ExportError, match=rf"its sha256 is not {'0' * 64}\. Next: "):
-        run_export(release, python=str(model_python))
+        run_export(release, WorkerHost(str(model_python)))
     assert store.names("sources/digits-vit") == []
 
 
@@ -162,4 +162,4 @@ def test_refused_if_the_worker_has_another_checkpoint(release, exporter):
         ExportError,
         match=r"include/served/digits-vit/checkpoint: its content is .* but 1{12} when the run was resolved\. Next: ",
     ):
-        run_export(release, python=sys.executable)
+        run_export(release, WorkerHost(sys.executable))

@@ -12,10 +12,11 @@ from slipway.model.content import content_hash
 from slipway.model.gate_settings import GateSettings, GoldenImage
 from slipway.model.served import parse_model_file
 from slipway.paths import INCLUDE
-from slipway.release import Bake, Gate, GoldenRequest, PrometheusQueries, Source
+from slipway.release import Bake, ExportPod, Gate, GoldenRequest, PrometheusQueries, Source
 from slipway.serving.labelled_set import read_images
 from slipway.steps import resolve as resolve_module
 from slipway.steps.resolve import (
+    resolve_export_pod,
     resolve_gate,
     resolve_golden,
     resolve_registry_connection,
@@ -41,6 +42,33 @@ def settings(*, registry="registry.example.com/shop", **serving_images):
     """Settings of an Airflow."""
     named = {name: image for name, image in serving_images.items() if image}
     return Settings(store="file:///store", registry=registry, serving_images=named)
+
+
+def podded(runtime="tensorflow", **pod):
+    """A model file whose export runs in a pod."""
+    fields = {"source": {"folder": "f"}, "gate": GOLDEN, "serving": {"runtime": runtime}}
+    return parse_model_file({**fields, "export": {"run_in": "pod", "pod": pod}}, where="m.yaml")
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "onnxruntime"])
+def test_exporters_pod_has_the_image_of_the_runtimes_variable(monkeypatch, runtime):
+    """What the model file leaves out comes from the Variable, and from the connection."""
+    extra = {"kube_config": {"apiVersion": "v1"}, "namespace": "shop"}
+    monkeypatch.setenv("AIRFLOW_CONN_EXPORTS", json.dumps({"conn_type": "kubernetes", "extra": extra}))
+    monkeypatch.setattr("slipway.steps.resolve.namespace_of_connection", lambda conn_id: {"exports": "shop"}[conn_id])
+    given = replace(settings(), exporter_images={runtime: "mirror/exporter:1"})
+    found = resolve_export_pod(podded(runtime, conn_id="exports", cpu=2), given)
+    assert found == ExportPod(conn_id="exports", namespace="shop", image="mirror/exporter:1", cpu=2)
+    own = resolve_export_pod(podded(runtime, conn_id="exports", image="mine:1", namespace="build"), given)
+    assert (own.image, own.namespace) == ("mine:1", "build")
+    assert resolve_export_pod(file_of(), given) is None
+
+
+def test_refused_if_nothing_names_the_exporters_image():
+    """The error says where to name it, and how it is built."""
+    said = r"^export\.pod\.image: not set, nor the Variable slipway_exporter_image\. Next: build an image with include/model/Dockerfile"
+    with pytest.raises(InputRefused, match=said):
+        resolve_export_pod(podded(), settings())
 
 
 SERVING = [

@@ -50,6 +50,8 @@ def variables(monkeypatch):
         "REGISTRY",
         "SERVING_IMAGE",
         "ONNX_SERVING_IMAGE",
+        "EXPORTER_IMAGE",
+        "ONNX_EXPORTER_IMAGE",
         "OVERLAY_KINDS",
         "OVERLAY_SERVICE_ACCOUNTS",
     ):
@@ -75,6 +77,9 @@ def test_settings_are_read_from_variables(variables):
     variables(serving_image="mirror/serving:1", onnx_serving_image="mirror/onnx:1")
     images = {"tensorflow": "mirror/serving:1", "onnxruntime": "mirror/onnx:1"}
     assert Settings(**given, serving_images=images) == read_settings()
+    variables(exporter_image="mirror/exporter:1", onnx_exporter_image="mirror/onnx-exporter:1")
+    exporters = {"tensorflow": "mirror/exporter:1", "onnxruntime": "mirror/onnx-exporter:1"}
+    assert Settings(**given, serving_images=images, exporter_images=exporters) == read_settings()
 
 
 def test_variables_add_to_what_an_overlay_may_contain():
@@ -98,6 +103,7 @@ SECRETS = {
     "store with a query": ("store", "gs://bucket/slipway?pass-word"),
     "serving image": ("serving_image", "me:pass-word@mirror/serving:1"),
     "serving image by URL": ("serving_image", "https://me:pass-word@mirror/serving:1"),
+    "exporter's image": ("exporter_image", "me:pass-word@mirror/exporter:1"),
     "serving image of ONNX Runtime": ("onnx_serving_image", "me:pass-word@mirror/onnx:1"),
 }
 

@@ -14,18 +14,21 @@ from slipway.dag.run_lease import BUILD_S
 from slipway.dag.stage import GREEN, YELLOW, ProgramOperator, StageOperator
 
 if TYPE_CHECKING:
+    from slipway.dag.export_pod import PodHost
     from slipway.facts import Export, Image, Proof, Pushed
+    from slipway.model.exporter import ExporterHost
     from slipway.runtimes import RuntimeName
 
 log = logging.getLogger(__name__)
 
 
 class ExportOperator(ProgramOperator):
-    """Exports the served model with pre- and post-processing, and golden cases, in the exporter's own interpreter."""
+    """Exports the served model with pre- and post-processing, and golden cases, in the exporter's own interpreter or pod."""
 
     template_fields: Sequence[str] = ("exporter_pythons",)
     ui_color = GREEN
     keeps_s = BUILD_S
+    _pod: PodHost | None = None
 
     def __init__(self, *, exporter_pythons: Mapping[RuntimeName, str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -35,10 +38,27 @@ class ExportOperator(ProgramOperator):
         """The Export; if only golden cases are needed, the live Export with new ones."""
         from slipway.model.export import renew_golden_cases, run_export
 
-        release, python = run.release, self.exporter_pythons[run.release.runtime]
+        host = self._host(run)
         if run.action == "cases" and (live := run.plan.export):
-            return renew_golden_cases(release, live, python=python, started=self._started)
-        return run_export(release, python=python, started=self._started)
+            return renew_golden_cases(run.release, live, host)
+        return run_export(run.release, host)
+
+    def _host(self, run: Run) -> ExporterHost:
+        """Where the exporter runs."""
+        if run.release.export_pod is None:
+            from slipway.model.exporter import WorkerHost
+
+            return WorkerHost(self.exporter_pythons[run.release.runtime], self._started)
+        from slipway.dag.export_pod import PodHost
+
+        self._pod = PodHost(run.context, run.release.export_pod, self._started)
+        return self._pod
+
+    def on_kill(self) -> None:
+        """End the program, or delete the pod."""
+        super().on_kill()
+        if self._pod is not None:
+            self._pod.end()
 
 
 class BuildImageOperator(StageOperator):
