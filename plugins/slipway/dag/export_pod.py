@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -44,6 +45,7 @@ PROGRAMS = INCLUDE / "export_pod"
 START_S = 900  # for a node to be found, or added, and again for the image: a gigabyte
 SEND_S = 600  # for the inputs to come
 SILENCE_S = 120  # without a byte from the pod
+ENDED_LOOKS = 10  # a second apart
 CHUNK_BYTES = 1024 * 1024
 USER = 1000
 OUT_OF_MEMORY = "OOMKilled"
@@ -126,8 +128,16 @@ class ExporterPod(KubernetesPodOperator):
         try:
             self._send(pod)
         except (ApiException, ExportError):
-            if _state_of(self.pod_manager.read_pod(pod), self.base_container_name).exit_code is None:
-                raise  # otherwise it has ended already, and its log, which is read next, says why
+            if not self._ends(pod):
+                raise  # otherwise its log, which is read next, says why
+
+    def _ends(self, pod: k8s.V1Pod) -> bool:
+        """Whether the exporter has ended, or does so within moments: the API server hears of it a little later."""
+        for _ in range(ENDED_LOOKS):
+            if _state_of(self.pod_manager.read_pod(pod), self.base_container_name).exit_code is not None:
+                return True
+            time.sleep(1)
+        return False
 
     def _send(self, pod: k8s.V1Pod) -> None:
         size = self.inputs.stat().st_size
@@ -284,7 +294,7 @@ def _command(client: Any, pod: k8s.V1Pod, container: str, arguments: list[str], 
     with closing(channel):
         try:
             yield channel
-        except WebSocketException as error:
+        except (WebSocketException, OSError) as error:
             raise ExportError(
                 f"exporter's pod: the connection ended: {one_line(error)}. Next: clear the task"
             ) from error

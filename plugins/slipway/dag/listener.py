@@ -15,9 +15,11 @@ from airflow.listeners import hookimpl
 LIBRARIES = (
     "airflow.providers.cncf.kubernetes.hooks.kubernetes",
     "airflow.providers.docker.hooks.docker",
-    "airflow.providers.google.cloud.fs.gcs",  # of every ObjectStoragePath: Airflow loads each provider's file systems
+    "airflow.providers.google.cloud.fs.gcs",
     "kubernetes.dynamic",
 )
+# Of every ObjectStoragePath: Airflow loads the file systems of all providers that are installed.
+FILE_SYSTEMS = ("airflow.providers.amazon.aws.fs.s3", "airflow.providers.microsoft.azure.fs.adls")
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,9 @@ def on_starting(component: Any) -> None:
     """Load the libraries if it is the scheduler that starts. What cannot be loaded, the task will say."""
     if getattr(component, "job_type", None) != "SchedulerJob":
         return
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, *FILE_SYSTEMS):
         try:
             importlib.import_module(library)
         except ImportError as error:
-            log.warning("slipway: %s was not loaded for tasks: %s", library, error)
+            level = logging.DEBUG if library in FILE_SYSTEMS else logging.WARNING
+            log.log(level, "slipway: %s was not loaded for tasks: %s", library, error)

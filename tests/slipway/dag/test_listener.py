@@ -8,21 +8,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.dag.listener import LIBRARIES, on_starting
+from slipway.dag.listener import FILE_SYSTEMS, LIBRARIES, on_starting
 
 PROGRAM = """
 import sys
 from types import SimpleNamespace
-from slipway.dag.listener import LIBRARIES, on_starting
-assert not set(LIBRARIES) & set(sys.modules), "the module itself loads none of them"
+from slipway.dag.listener import FILE_SYSTEMS, LIBRARIES, on_starting
+assert not {*LIBRARIES, *FILE_SYSTEMS} & set(sys.modules), "the module itself loads none of them"
 import threading
 before = threading.active_count()
 on_starting(SimpleNamespace(job_type=sys.argv[1]))
-print(sum(library in sys.modules for library in LIBRARIES), threading.active_count() - before)
+print(sum(library in sys.modules for library in (*LIBRARIES, *FILE_SYSTEMS)), threading.active_count() - before)
 """
 
 
-@pytest.mark.parametrize(("part", "loaded"), [("SchedulerJob", len(LIBRARIES)), ("TriggererJob", 0)])
+@pytest.mark.parametrize(("part", "loaded"), [("SchedulerJob", len([*LIBRARIES, *FILE_SYSTEMS])), ("TriggererJob", 0)])
 def test_only_the_scheduler_loads_them(part, loaded):
     """Its tasks are forked from it, so none of the libraries may start a thread."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "plugins")}
