@@ -4,6 +4,8 @@ THREATS = (  # asset, who might, what stops it, test
     ("the worker's files, environment and network", "a SavedModel archive, a checkpoint", "the exporter shuts itself in", "include/test_sandbox.py::test_process_that_is_shut_in_reads_its_input_and_writes_its_folder"),
     ("the worker's files and environment", "a model on a kernel without Landlock", "archives and HDF5 are refused", "include/test_sandbox.py::test_programs_and_old_formats_need_a_sandbox"),
     ("Airflow's secrets", "a model", "an allow-list of variables", "slipway/model/test_exporter.py::test_programs_get_no_secret_of_the_worker"),
+    ("the cluster's and the store's credentials", "a model in a pod (`export.run_in: pod`)", "the pod has none: no token, no connection, no way to the store", "slipway/dag/test_export_pod.py::test_pod_gets_the_inputs_and_nothing_else"),
+    ("the worker", "what the exporter's pod sends back", "only folders and regular files inside the new folder, no more bytes than `export.limits.disk_mib`", "slipway/dag/test_export_pod.py::test_results_that_are_too_large_are_refused"),
     ("the Hub's token", "a model", "only the process that fetches has it", "slipway/model/test_exporter.py::test_only_the_fetcher_gets_the_token"),
     ("the model server's files", "a graph that reads or writes files", "a list of operations", "include/test_hostile_models.py::test_model_only_computes_on_its_own_files"),
     ("the worker's files", "HDF5 that takes data from another file", "links and external storage are refused", "include/test_hostile_models.py::test_hostile_weights_are_refused_even_where_the_format_is_allowed"),

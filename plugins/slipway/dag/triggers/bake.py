@@ -43,6 +43,7 @@ class BakeTrigger(GoldenTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look at once: the task has not, and what the servers count is the difference to the first look."""
+        await self.load()
         yield TriggerEvent(await self.poll_until_decided())
 
     async def poll_release(self, release: Release) -> Verdict:

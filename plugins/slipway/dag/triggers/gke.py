@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.dag.triggers.polling import PollingTrigger, ReleaseTrigger
+from slipway.dag.triggers.polling import GKE, KUBERNETES, PollingTrigger, ReleaseTrigger
 from slipway.facts import JsonObject, Teardown, from_dict
 from slipway.gke.cluster import judge_cluster, judge_cluster_deletable, judge_cluster_deleted, judge_cluster_gone
 from slipway.kubernetes.api import read_object_async
@@ -16,6 +16,8 @@ from slipway.verdict import Verdict
 
 class TeardownTrigger(PollingTrigger):
     """Polls what is being torn down."""
+
+    libraries = (KUBERNETES, GKE)
 
     def __init__(self, *, teardown: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)

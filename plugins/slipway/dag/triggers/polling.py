@@ -7,6 +7,8 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -15,6 +17,9 @@ from slipway.errors import one_line
 from slipway.facts import JsonObject, from_dict
 from slipway.release import Release
 from slipway.verdict import Verdict
+
+KUBERNETES = "airflow.providers.cncf.kubernetes.hooks.kubernetes"
+GKE = "airflow.providers.google.cloud.hooks.kubernetes_engine"
 
 
 class PollingTrigger(BaseTrigger):
@@ -25,6 +30,7 @@ class PollingTrigger(BaseTrigger):
     """
 
     unanswered = False  # whether it failed because answers are missing
+    libraries: tuple[str, ...] = (KUBERNETES,)  # that a poll needs, and that take long to load
 
     def __init__(self, *, deadline: float, poll_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow left it untyped
@@ -41,8 +47,13 @@ class PollingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the verdict is pass or fail, or the deadline has passed."""
+        await self.load()
         await asyncio.sleep(self.poll_s)  # the task has just polled
         yield TriggerEvent(await self.poll_until_decided())
+
+    async def load(self) -> None:
+        """Load the libraries in a thread: it takes a second, in which the triggerer's loop goes on with the other triggers."""
+        await asyncio.to_thread(load_libraries, self.libraries)
 
     async def poll_until_decided(self, *, until_s: float = math.inf) -> JsonObject | None:
         """Poll until the verdict is pass or fail, or the deadline has passed: the event.
@@ -82,6 +93,8 @@ class ReleaseTrigger(PollingTrigger):
     def __init__(self, *, release: JsonObject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.release = release
+        if release["target"].get("gke"):
+            self.libraries = (KUBERNETES, GKE)
 
     @abstractmethod
     async def poll_release(self, release: Release) -> Verdict:
@@ -93,6 +106,13 @@ class ReleaseTrigger(PollingTrigger):
 
     def _arguments(self) -> JsonObject:
         return {"release": self.release, **super()._arguments()}
+
+
+def load_libraries(names: tuple[str, ...]) -> None:
+    """Load modules; what cannot be loaded, the poll will say."""
+    for name in names:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def describe_error(error: Exception) -> str:

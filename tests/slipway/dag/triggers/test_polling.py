@@ -1,4 +1,6 @@
 import json
+import threading
+from dataclasses import replace
 
 import pytest
 from airflow.sdk.module_loading import import_string
@@ -9,6 +11,7 @@ from slipway.dag.triggers.gate import PredictionTrigger
 from slipway.dag.triggers.polling import ReleaseTrigger
 from slipway.dag.triggers.rollout import AddressTrigger, RolloutTrigger
 from slipway.facts import to_dict
+from slipway.target import GkeCluster, Target
 from slipway.verdict import Verdict
 
 
@@ -121,3 +124,19 @@ def test_trigger_can_be_made_again_from_the_database(release, kind, own):
     assert import_string(path) is kind
     assert arguments == kept
     assert kind(**json.loads(json.dumps(kept))).serialize() == (path, json.loads(json.dumps(kept)))
+
+
+async def test_libraries_are_loaded_beside_the_loop(release, monkeypatch):
+    """Other triggers of the same triggerer go on meanwhile; a library that is missing stops nothing."""
+    loaded = {}
+
+    def load(name):
+        loaded[name] = threading.current_thread() is threading.main_thread()
+        raise ImportError(name)
+
+    monkeypatch.setattr("slipway.dag.triggers.polling.import_module", load)
+    assert len(await events_of(scripted(release, PASS))) == 1
+    assert loaded == {"airflow.providers.cncf.kubernetes.hooks.kubernetes": False}
+    cluster = GkeCluster(project="p", location="l", name="c")
+    on_gke = replace(release, target=Target(kind="gke", conn_id="g", namespace="n", gke=cluster))
+    assert "airflow.providers.google.cloud.hooks.kubernetes_engine" in scripted(on_gke, PASS).libraries
