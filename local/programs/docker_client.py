@@ -19,8 +19,9 @@ def docker(host: str, *words: str | Path, stdin: str | None = None) -> str:
     )  # fmt: skip
 
 
-def build_image(host: str, folder: Path, base: str, reference: str) -> None:
-    """Build the Dockerfile of a folder on a base, with this machine's network and certificates. Raises StandError."""
+def build_image(host: str, folder: Path, base: str, reference: str, *, target: str | None = None) -> None:
+    """Build the Dockerfile of a folder on a base, or one stage of it, with this machine's network and certificates. Raises StandError."""
     bundle = Path(os.environ.get("SSL_CERT_FILE", CERTIFICATES))
     secrets = [f"--secret=id=ca,src={bundle}"] if bundle.exists() else []
-    docker(host, "build", "--network=host", f"--build-arg=BASE={base}", *secrets, "--tag", reference, folder)
+    stage = [f"--target={target}"] if target else []
+    docker(host, "build", "--network=host", f"--build-arg=BASE={base}", *secrets, *stage, "--tag", reference, folder)

@@ -57,6 +57,16 @@ def test_the_image_parses_the_dags(stand, image):
     assert "refresh_digits_vit" in output.splitlines()[-1]
 
 
+def test_the_slim_image_parses_the_dags_and_has_no_exporter(stand, image):
+    """It is for models that a pod exports; its layers are those of the whole image, without the exporter's."""
+    slim = f"{IMAGE}-slim"
+    build_image(stand["docker_host"], PROJECT, BASE, slim, target="slim")
+    output = docker(stand["docker_host"], "run", "--rm", "--network=none", slim, "python", "-c", PARSE)
+    assert "refresh_digits_vit" in output.splitlines()[-1]
+    inside = docker(stand["docker_host"], "run", "--rm", "--network=none", slim, "ls", "/opt/slipway")
+    assert "model" not in inside.split()
+
+
 def test_the_image_exports_the_shipped_model(stand, image):
     """The exporter's environment in the image exports digits-vit, as the user that Airflow runs as, without network."""
     output = docker(stand["docker_host"], "run", "--rm", "--network=none", image, "python", "-c", EXPORT)
