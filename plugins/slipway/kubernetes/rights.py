@@ -12,7 +12,7 @@ from slipway.kubernetes.api import api_errors
 from slipway.kubernetes.apply import lacks_namespace
 from slipway.kubernetes.client import cluster_client
 from slipway.kubernetes.identity import SYSTEM_NAMESPACE, read_cluster_uid
-from slipway.release import Release
+from slipway.release import ExportPod, Release
 from slipway.target import EVERY_CLUSTERS_NAMESPACE, REQUEST_TIMEOUT_S, Target
 from slipway.verdict import Finding
 
@@ -34,6 +34,14 @@ class Right:
     def __str__(self) -> str:
         """As `kubectl auth can-i` takes it."""
         return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
+
+
+EXPORT_RIGHTS = (  # of an export in a pod (dag/export_pod.py)
+    *(Right(group="", resource="pods", verb=verb) for verb in ("create", "get", "list", "patch", "delete")),
+    Right(group="", resource="pods/log", verb="get"),
+    *(Right(group="", resource="pods/exec", verb=verb) for verb in ("get", "create")),
+    Right(group="", resource="events", verb="list", needed=False),
+)
 
 
 def plan_rights(
@@ -136,10 +144,22 @@ def inspect_rights(release: Release, objects: Iterable[JsonObject], before: Iter
         allowed = dict(_reviews(target, rights))
     except ApplyRefused as error:
         return [unasked_rights(target, error), *_inspect_cluster_uid(target)]
+    exports = inspect_export_rights(release.export_pod) if release.export_pod else []
     grant = f"{target.kubectl('auth can-i --list')} as connection {target.conn_id}; then create a Role with them, and a RoleBinding"
     if creates:
         grant = f"kubectl create namespace {quote(target.namespace)}; {grant}"
-    return [*judge_rights(target.namespace, allowed, grant=grant), *_inspect_cluster_uid(target)]
+    return [*judge_rights(target.namespace, allowed, grant=grant), *exports, *_inspect_cluster_uid(target)]
+
+
+def inspect_export_rights(pod: ExportPod) -> list[Finding]:
+    """Findings on the rights that an export in a pod uses. Raises as `inspect_rights` does."""
+    place = Target(conn_id=pod.conn_id, namespace=pod.namespace)
+    try:
+        allowed = dict(_reviews(place, EXPORT_RIGHTS))
+    except ApplyRefused as error:
+        return [unasked_rights(place, error)]
+    grant = f"{place.kubectl('auth can-i --list')} as connection {pod.conn_id}; then create a Role with them, and a RoleBinding"
+    return judge_rights(pod.namespace, allowed, grant=grant)
 
 
 def _creates_namespace(target: Target) -> bool:

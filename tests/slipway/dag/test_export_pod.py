@@ -13,6 +13,7 @@ from local.programs.docker_client import docker
 from local.settings import settings_here
 from slipway.dag.export_pod import PodHost
 from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
+from slipway.kubernetes.rights import inspect_export_rights
 from slipway.paths import INCLUDE
 from slipway.release import ExportLimits, ExportPod
 from slipway.runtimes import RUNTIMES
@@ -190,6 +191,15 @@ def test_refused_if_the_image_is_missing(opened, host):
         ExportError, match=r"^exporter's pod in namespace .*(ErrImagePull|ImagePullBackOff|not found).*Next: "
     ):
         opened(LOOK, host=replace(host, pod=missing))
+
+
+def test_plan_names_the_rights_that_an_export_lacks(host, surroundings, monkeypatch):
+    """The documented rights are enough; the account that deploys has not all of them."""
+    assert [finding.outcome for finding in inspect_export_rights(host.pod)] == ["ok"]
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", surroundings["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
+    [missing] = inspect_export_rights(replace(host.pod, conn_id="kubernetes_default"))
+    assert missing.outcome == "missing"
+    assert "create pods, get pods, patch pods, delete pods, get pods/exec, create pods/exec" in missing.said
 
 
 def test_refused_if_the_namespace_is_missing(opened, host):
