@@ -31,15 +31,6 @@ COMPONENTS = {
     "api-server": ("api-server",),
 }  # the words after `airflow`, by the program's name
 HEALTHY_S = 900  # a minute on a quiet machine
-PRELOADED = (
-    "docker",
-    "fsspec",
-    "httpx",
-    "kubernetes.client",
-    "kubernetes.config",
-    "kubernetes.dynamic",
-    "kubernetes_asyncio.client",
-)  # third-party packages that most tasks import: a second of processor time for each task
 HEALTH_NAMES = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -127,15 +118,6 @@ def render_script(environment: Mapping[str, str], bin_folder: Path) -> str:
                       *lines, f"export PATH={shlex.quote(str(bin_folder))}:\"$PATH\"", ""])  # fmt: skip
 
 
-def render_local_settings() -> str:
-    """Airflow's local settings: the scheduler imports PRELOADED once, and each task is a fork that has them already."""
-    lines = [
-        "import sys", "from importlib import import_module", "", "__all__ = []", 'if sys.argv[1:2] == ["scheduler"]:',
-        f"    for name in {PRELOADED!r}:", "        import_module(name)", "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
 def environment_file(settings: Settings) -> Path:
     """The shell script that Airflow's processes source."""
     return settings.home / "airflow.env"
@@ -184,7 +166,7 @@ def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
     )
     for folder in ("airflow/config", "store"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
-    (settings.home / "airflow" / "config" / "airflow_local_settings.py").write_text(render_local_settings())
+    (settings.home / "airflow" / "config" / "airflow_local_settings.py").unlink(missing_ok=True)  # of an earlier stand
     return script
 
 

@@ -24,6 +24,7 @@ LIBRARIES = (
     "airflow.providers.cncf.kubernetes.hooks.kubernetes",
     "airflow.providers.docker.hooks.docker",
     "airflow.providers.google.cloud.fs.gcs",
+    "httpx",
     "kubernetes.dynamic",
 )
 # Of every ObjectStoragePath: Airflow loads the file systems of all providers that are installed.
@@ -38,12 +39,18 @@ log = logging.getLogger(__name__)
 @hookimpl
 def on_starting(component: Any) -> None:
     """Load the libraries if it is the scheduler that starts. What cannot be loaded, the task will say."""
-    if getattr(component, "job_type", None) != "SchedulerJob":
+    if not _is_scheduler(component):
         return
     for library in (*LIBRARIES, *FILE_SYSTEMS):
         _load(library, logging.DEBUG if library in FILE_SYSTEMS else logging.WARNING)
     versions = load_package()
     os.register_at_fork(after_in_child=lambda: forget_if_changed(versions))
+
+
+def _is_scheduler(component: Any) -> bool:
+    """Whether it is a scheduler's job. Airflow tells of a job before it knows of what type it is: then its command says it."""
+    kind = getattr(component, "job_type", None)
+    return kind == "SchedulerJob" or (kind is None and sys.argv[1:2] == ["scheduler"])
 
 
 def _load(module: str, level: int) -> None:
