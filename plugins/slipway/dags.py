@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from airflow.sdk import DAG, ParamsDict, get_parsing_context
+from airflow.sdk import DAG, get_parsing_context
+from airflow.sdk.definitions.param import ParamsDict  # airflow.sdk's own stub lacks it
 
 from slipway.dag.definitions.load_test import load_test_dag
 from slipway.dag.definitions.refresh import refresh_dag
@@ -73,7 +74,8 @@ def _without_copied_params(dag: DAG) -> DAG:
     the DAG processor's work.
     """
     for task in dag.tasks:
-        task.params = ParamsDict.filter_params_by_source(task.params, source="task")
+        if isinstance(task.params, ParamsDict):
+            task.params = ParamsDict.filter_params_by_source(task.params, source="task")
     return dag
 
 
