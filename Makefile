@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # A fresh checkout uses the same cache of the libraries' types.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/mypy
 
-.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures sweep-figures autoscale lock audit docs wheel model-report onnx-families bench bench-model bench-runtimes onnx-precision
+.PHONY: help demo demo-gke demo-onnx up down status doctor refresh check test test-all test-slow test-faults times serving-times load-figures overlay-figures sweep-figures autoscale lock audit docs wheel model-report onnx-families bench bench-idle bench-model bench-runtimes onnx-precision
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -119,6 +119,9 @@ onnx-families:  ## export a tiny model of every family for ONNX Runtime, and upd
 
 bench:  ## compare a refresh with the same checks in a shell script, and with the seed's bare steps; update docs/benchmarks.md
 	@PYTHONPATH=plugins $(DEV)/python -m benchmarks.refresh
+
+bench-idle:  ## measure what an idle Airflow costs with 1, 10 and 100 model files, and update docs/benchmarks.md
+	@$(STAND) up && $(DEV)/python -m benchmarks.idle_load
 
 bench-model:  ## compare the served graph's speed with the seed's export, and update docs/model.md
 	@PYTHONPATH=include/model:. $$($(STAND) env model)/bin/python -m benchmarks.graph_speed

@@ -30,7 +30,7 @@ print(time.perf_counter() - sdk, sdk - began, sum(isinstance(one, DAG) for one i
 """
 MODEL = """
 source: {{hub: someone/model-{number}}}
-schedule: "@daily"
+schedule: "{schedule}"
 target: {{deployment: model-{number}, namespace: shop, overlay: local}}
 gate: {{golden: [{{name: cat, image: cat.png, label: cat}}]}}
 """
@@ -71,14 +71,14 @@ def measure_fleets(scratch: Path) -> list[Fleet]:
     ]
 
 
-def write_fleet(scratch: Path, files: int) -> Path:
-    """A folder with this number of model files."""
+def write_fleet(scratch: Path, files: int, schedule: str = "@daily") -> Path:
+    """A folder with this number of model files, each with a Deployment and this schedule."""
     folder = scratch / f"fleet-{files}"
     served = folder / "served"
     if not served.exists():
         served.mkdir(parents=True)
         for number in range(files):
-            (served / f"model-{number}.yaml").write_text(MODEL.format(number=number))
+            (served / f"model-{number}.yaml").write_text(MODEL.format(number=number, schedule=schedule))
     return folder
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from local.builds.binary import PROGRAMS, build_program
 from local.builds.environments import ENVIRONMENTS, build_environment, build_uv
+from local.builds.packages import TEST_PROGRAMS, install_test_program
 from local.builds.storage import STORAGE, build_storage
 from local.commands import status
 from local.errors import StandError
@@ -75,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     built = commands.add_parser("env", help="build a Python environment from its lock, or a tool, and print its path")
     built.add_argument(
         "name",
-        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(STORAGE), *sorted(PROGRAMS)],
-        help="uv is the installer; tests start fake-gcs, versitygw and azurite, which are object stores, and prometheus",
+        choices=[*sorted(ENVIRONMENTS), "uv", *sorted(STORAGE), *sorted(PROGRAMS), *sorted(TEST_PROGRAMS)],
+        help="uv is the installer; tests start fake-gcs, versitygw and azurite, which are object stores, prometheus and redis",
     )
     return parser
 
@@ -126,6 +127,8 @@ def _env(settings: Settings, arguments: argparse.Namespace) -> int:
         path = build_storage(settings, arguments.name)
     elif arguments.name in PROGRAMS:
         path = build_program(settings, arguments.name, lambda _: None).parent
+    elif arguments.name in TEST_PROGRAMS:
+        path = install_test_program(settings, arguments.name)
     else:
         path = build_environment(settings, arguments.name)
     say(str(path))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.errors import StandError
+from local.programs.locks import change_lock, locked
 from local.programs.shell import find_program, run
 from local.progress import Note
+from local.settings import Settings
 
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -35,6 +37,7 @@ COMMON_PROGRAMS = {
     "curl": "curl",
     "flock": "util-linux",
 }
+TEST_PROGRAMS = {"redis": ("redis-server", "redis-server")}  # program and package, by the name for `env`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,18 @@ def install(packages: list[str], note: Note) -> None:
             _simulate(packages)
             _install(packages)
     note("installed " + " ".join(packages))
+
+
+def install_test_program(settings: Settings, name: str) -> Path:
+    """The folder of one of TEST_PROGRAMS. Installs its Debian package if this machine lacks it."""
+    program, package = TEST_PROGRAMS[name]
+    with locked(change_lock(settings)):
+        if find_program(program) is None:
+            install([package], lambda _: None)
+    found = find_program(program)
+    if found is None:
+        raise StandError(f"{program}: not found, though {package} is installed. Next: dpkg -L {package}")
+    return found.parent
 
 
 def _install(packages: list[str]) -> None:

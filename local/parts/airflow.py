@@ -53,7 +53,6 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
     """The environment of Airflow's processes, and of tests that replace them."""
     home = settings.home / "airflow"
     url = f"http://127.0.0.1:{slot.airflow_port}"
-    database = f"{POSTGRES_USER}@/airflow?host={_socket_folder(settings)}"
     environment = {
         "PYTHONDONTWRITEBYTECODE": "",  # each task is a process of its own, which would compile Slipway's modules again
         "AIRFLOW_HOME": str(home),
@@ -70,8 +69,8 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(settings.home / "secrets" / "passwords.json"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{database}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url(settings),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url(settings, driver="asyncpg"),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(slot.airflow_port),
@@ -104,6 +103,11 @@ def render_environment(settings: Settings, slot: Slot, inputs: AirflowInputs) ->
     if google.requested(settings) and settings.google:
         return settings.google.environment(environment)
     return environment
+
+
+def database_url(settings: Settings, name: str = "airflow", *, driver: str = "psycopg2") -> str:
+    """The URL of a database in the checkout's PostgreSQL."""
+    return f"postgresql+{driver}://{POSTGRES_USER}@/{name}?host={_socket_folder(settings)}"
 
 
 def store_uri(settings: Settings) -> str:

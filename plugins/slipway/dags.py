@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from airflow.sdk import DAG, get_parsing_context
+from airflow.sdk.definitions.param import ParamsDict  # airflow.sdk's own stub lacks it
 
 from slipway.dag.definitions.load_test import load_test_dag
 from slipway.dag.definitions.refresh import refresh_dag
@@ -63,7 +64,19 @@ def make_dags(*, wanted: str | None = None) -> Iterator[DAG]:
         asked = _read(path) if named else None
         for make in named.values():
             if asked is not None and (dag := make(path, asked)):
-                yield dag
+                yield _without_copied_params(dag)
+
+
+def _without_copied_params(dag: DAG) -> DAG:
+    """The DAG, with its form's fields on the DAG alone; a task's context has them all the same.
+
+    Airflow copies them to each task, and checks all copies against JSON Schema's own schema each time it stores the DAG: nine tenths of
+    the DAG processor's work.
+    """
+    for task in dag.tasks:
+        if isinstance(task.params, ParamsDict):
+            task.params = ParamsDict.filter_params_by_source(task.params, source="task")
+    return dag
 
 
 def _read(path: Path) -> Asked:

@@ -1,13 +1,16 @@
-"""A bad model file affects only its own DAG, whatever its content and name."""
+"""A bad model file affects only its own DAG, whatever its content and name, in a fleet of a hundred too."""
 
 import os
 from itertools import pairwise
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from slipway.dags import make_dags
+from slipway.model.served import read_model_file
 from slipway.names import dag_id, rollback_dag_id
+from slipway.steps.resolve import readable_files
 
 GOOD = 'source: {folder: a}\nschedule: "0 3 * * *"\ngate: {golden: [{name: three, image: three.png, label: "3"}]}\n'
 LEVELS = [f"x{level}" for level in range(12)]
@@ -79,3 +82,41 @@ def test_bad_names_affect_only_their_own_dags(parse):
     for name in NAMES:
         assert "the file's name is the model's name" in dags[dag_id(name)].description
     assert dags["refresh_good"].timetable.can_be_scheduled
+
+
+FLEET = 100
+ONE_BAD = "model-042"
+SPOILED = {
+    "not YAML": (lambda file: file.write_text(f"{GOOD}gate: [\n"), "not YAML: "),
+    "an unknown field": (lambda file: file.write_text(f"{GOOD}colour: red\n"), "colour: "),
+    "not UTF-8": (lambda file: file.write_bytes(GOOD.encode() + b"# caf\xe9\n"), "cannot be read: "),
+    "a link to nothing": (lambda file: (file.unlink(), file.symlink_to("gone.yaml")), "no such model file"),
+}
+
+
+@pytest.fixture
+def fleet(users_folder, monkeypatch):
+    """A hundred good model files, by name, each with a Deployment of its own."""
+    monkeypatch.setenv("AIRFLOW_VAR_SLIPWAY_STORE", f"file://{users_folder}/store")
+    files = {f"model-{number:03}": users_folder / "served" / f"model-{number:03}.yaml" for number in range(FLEET)}
+    for name, file in files.items():
+        file.write_text(f"{GOOD}target: {{deployment: tfs-{name}}}\n")
+    return files
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILED.values(), ids=SPOILED)
+def test_a_fleet_with_one_bad_file_loses_one_dag(fleet, context_of, spoil, said):
+    """The other 99 models keep their schedules; the bad one's DAG has none, and its first task says what is wrong."""
+    spoil(fleet[ONE_BAD])
+    dags = {dag.dag_id: dag for dag in make_dags()}
+    assert set(dags) == {make(name) for make in (dag_id, rollback_dag_id) for name in fleet}
+    assert [name for name in fleet if not dags[dag_id(name)].timetable.can_be_scheduled] == [ONE_BAD]
+    with pytest.raises(AirflowFailException, match=f"{ONE_BAD}.yaml: {said}.*Next: "):
+        dags[dag_id(ONE_BAD)].get_task("resolve").execute(context_of("resolve"))
+
+
+def test_a_good_models_run_passes_over_the_bad_file(fleet):
+    """What compares the model files of a fleet, such as the check for shared objects, leaves out the bad one alone."""
+    fleet[ONE_BAD].write_text("nonsense")
+    good = fleet["model-000"]
+    assert set(readable_files(good, read_model_file(good))) == set(fleet) - {ONE_BAD}
