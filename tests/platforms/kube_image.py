@@ -29,13 +29,14 @@ COPY ca.crt /usr/local/share/ca.crt
 ENV PATH=/home/airflow/python/bin:$PATH AIRFLOW_HOME=/opt/airflow PIP_CERT=/usr/local/share/ca.crt
 USER {USER}
 WORKDIR /opt/airflow
-COPY uv.txt airflow.txt constraints.txt /home/airflow/
-RUN python3 -m venv /tmp/uv && /tmp/uv/bin/pip install --no-cache-dir --require-hashes -r /home/airflow/uv.txt \\
-    && export SSL_CERT_FILE=$PIP_CERT UV_NO_CACHE=1 VIRTUAL_ENV=/home/airflow/python \\
-    && /tmp/uv/bin/uv pip install --compile-bytecode --require-hashes -r /home/airflow/airflow.txt \\
-    && /tmp/uv/bin/uv pip install --compile-bytecode 'apache-airflow-providers-amazon[s3fs]' apache-airflow-providers-fab \\
-        -c /home/airflow/constraints.txt \\
-    && rm -rf /tmp/uv
+COPY uv.txt airflow.txt /home/airflow/
+RUN export SSL_CERT_FILE=$PIP_CERT UV_NO_CACHE=1 VIRTUAL_ENV=/home/airflow/python && python3 -m venv /home/airflow/uv \\
+    && /home/airflow/uv/bin/pip install --no-cache-dir --require-hashes -r /home/airflow/uv.txt \\
+    && /home/airflow/uv/bin/uv pip install --compile-bytecode --require-hashes -r /home/airflow/airflow.txt
+COPY constraints.txt /home/airflow/
+RUN export SSL_CERT_FILE=$PIP_CERT UV_NO_CACHE=1 VIRTUAL_ENV=/home/airflow/python \\
+    && /home/airflow/uv/bin/uv pip install --compile-bytecode -c /home/airflow/constraints.txt \\
+    'apache-airflow-providers-amazon[s3fs]' apache-airflow-providers-fab apache-airflow-providers-postgres
 ENV PIP_CONSTRAINT=/home/airflow/constraints.txt
 """
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from dag_run import Run, until
 from fixtures.stand import airflow_client
-from kube_cluster import exporter_volume, namespace, registry_sidecar
+from kube_cluster import PROGRAM, exporter_volume, namespace, registry_sidecar
 from kube_image import build_airflow_image
 from kube_services import pod_bucket, pod_postgres
 from trial_project import PROJECT, trial_file
@@ -101,7 +101,8 @@ def release(stand, folder, image, tmp_path_factory):
         (folder / "access.yaml").write_text(access)
         helm = [HELM, "--kubeconfig", stand["kubeconfig"], "--namespace", name]
         values = [f"--values={PAGES}/values.yaml", f"--values={folder}/stand.yaml"]
-        kubectl("apply", "-f", f"{folder}/access.yaml")
+        admin = [*PROGRAM, "--kubeconfig", stand["kubeconfig"]]
+        run(*admin, "apply", "-f", f"{folder}/access.yaml", folder=folder)
         try:
             run(*helm, "install", RELEASE, CHART, *values, "--timeout=20m", folder=folder)
             service = json.loads(kubectl("get", f"service/{RELEASE}-api-server", "-o", "json"))
@@ -111,12 +112,12 @@ def release(stand, folder, image, tmp_path_factory):
                 api=api, kubectl=kubectl, end=lambda: run(*helm, "uninstall", RELEASE, "--wait", folder=folder)
             )
         finally:
-            kubectl("delete", "-f", f"{folder}/access.yaml", "--ignore-not-found")
+            run(*admin, "delete", "-f", f"{folder}/access.yaml", "--ignore-not-found", folder=folder)
             run(*helm, "uninstall", RELEASE, "--ignore-not-found", folder=folder)
 
 
 def run(*command, folder):
-    """Run Helm, whose own files are in the folder."""
+    """Run Helm or kubectl; their own files are in the folder."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(folder)})
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
