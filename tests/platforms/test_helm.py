@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ def stand_values(stand, image):
     """What the stand needs besides values.yaml: it has no DNS and pulls no other image, and its two cores are slow to start."""
     repository, _, tag = image.rpartition(":")
     volume, mount = exporter_volume(stand)
+    groomer = {"logGroomerSidecar": {"enabled": False}}  # a script of the official image
     host, port = (f"$(AIRFLOW_API_SERVER_SERVICE_{part})" for part in ("HOST", "PORT"))  # of the chart's Service
     return {
         "defaultAirflowRepository": repository,
@@ -43,9 +45,9 @@ def stand_values(stand, image):
         "statsd": {"enabled": False},
         "env": [{"name": "AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "value": f"http://{host}:{port}/execution/"}],
         "apiServer": PATIENT,
-        "scheduler": PATIENT,
-        "dagProcessor": {"livenessProbe": PATIENT["livenessProbe"]},
-        "triggerer": {"livenessProbe": PATIENT["livenessProbe"]},
+        "scheduler": PATIENT | groomer,
+        "dagProcessor": {"livenessProbe": PATIENT["livenessProbe"]} | groomer,
+        "triggerer": {"livenessProbe": PATIENT["livenessProbe"]} | groomer,
         "workers": {
             "kubernetes": {
                 "extraInitContainers": [registry_sidecar(stand, image)],
@@ -133,27 +135,35 @@ def answers(url):
 
 @pytest.fixture(scope="module")
 def refreshed(release):
-    """A refresh, at its end: its states, and the log of its last task."""
+    """A refresh, at its end: its states, the pods of its tasks, and the log of one that is gone."""
     dag = f"refresh_{MODEL}"
     until(lambda: dag in {one["dag_id"] for one in release.api("/dags")["dags"]}, f"Airflow knows {dag}")
     run = Run(release.api, dag)
     ended = run.end()
     states = run.states()
     assert ended == "success", {task: run.log(task)[-3000:] for task, state in states.items() if state == "failed"}
-    return SimpleNamespace(states=states, log=run.log("announce"))
+    tasks = release.api(f"{run.path}/taskInstances")["task_instances"]
+    pods = {one["task_id"]: one["hostname"] for one in tasks if one["hostname"]}
+    return SimpleNamespace(states=states, pods=pods, log=run.log("export"))
 
 
 def test_a_refresh_passes(refreshed):
     """All processes are pods: the triggerer's waits too, with the rights of access.yaml."""
     assert {refreshed.states[task] for task in ("export", "push", "preview_gate", "gate", "announce", "prune")} == {"success"}  # fmt: skip
-    assert "live" in refreshed.log
+    assert len(set(refreshed.pods.values())) == len(refreshed.pods) > 10
+    assert re.search(r"Landlock version \d+, seccomp", refreshed.log)
 
 
 def test_the_release_leaves_nothing(refreshed, release):
     """After `helm uninstall` only the objects that were made by hand are there."""
     release.end()
-    left = json.loads(release.kubectl("get", "pods,deployments,statefulsets,jobs,services,pvc", "-o", "json"))["items"]
-    assert [one["metadata"]["name"] for one in left if "airflow" in one["metadata"]["name"]] == []
+
+    def left():
+        kinds = "pods,deployments,statefulsets,jobs,services,persistentvolumeclaims"
+        found = json.loads(release.kubectl("get", kinds, "-o", "json"))["items"]
+        return [one["metadata"]["name"] for one in found]
+
+    until(lambda: not left(), "the release's objects are gone", limit_s=READY_S)
 
 
 def test_the_chart_is_the_one_that_the_page_names(tmp_path):
