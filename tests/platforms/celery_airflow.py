@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cryptography.fernet import Fernet
 from dag_run import until
-from fixtures.stand import api_of
+from fixtures.stand import airflow_client
 from machines import Machine, end, kill, running
 from sqlalchemy import create_engine, make_url, text
 
@@ -118,7 +118,7 @@ class CeleryAirflow:
             return not unhealthy(SimpleNamespace(airflow_port=self.port))
 
         until(healthy, "Airflow is healthy", START_LIMIT_S)
-        self.api = api_of(f"http://127.0.0.1:{self.port}", ADMIN, password)
+        self.api = airflow_client(f"http://127.0.0.1:{self.port}", ADMIN, password)
         for name in workers:
             self.wait_ready(name)
 
