@@ -24,7 +24,6 @@ LIBRARIES = (
     "airflow.providers.cncf.kubernetes.hooks.kubernetes",
     "airflow.providers.docker.hooks.docker",
     "airflow.providers.google.cloud.fs.gcs",
-    "httpx",
     "kubernetes.dynamic",
 )
 # Of every ObjectStoragePath: Airflow loads the file systems of all providers that are installed.
