@@ -156,14 +156,16 @@ def test_a_refresh_passes(refreshed):
 
 def test_the_release_leaves_nothing(refreshed, release):
     """After `helm uninstall` only the objects that were made by hand are there."""
-    release.end()
 
-    def left():
-        kinds = "pods,deployments,statefulsets,jobs,services,persistentvolumeclaims"
-        found = json.loads(release.kubectl("get", kinds, "-o", "json"))["items"]
+    def left(kinds, *labels):
+        found = json.loads(release.kubectl("get", kinds, *labels, "-o", "json"))["items"]
         return [one["metadata"]["name"] for one in found]
 
-    until(lambda: not left(), "the release's objects are gone", limit_s=READY_S)
+    workers = ("pods", "-l", "kubernetes_executor=True")  # the scheduler deletes them some seconds after their tasks
+    until(lambda: not left(*workers), "the workers' pods are gone", limit_s=READY_S)
+    release.end()
+    kinds = "pods,deployments,statefulsets,jobs,services,persistentvolumeclaims"
+    until(lambda: not left(kinds), "the release's objects are gone", limit_s=READY_S)
 
 
 def test_the_chart_is_the_one_that_the_page_names(tmp_path):
