@@ -170,7 +170,6 @@ def write_launcher(settings: Settings, environment: Mapping[str, str]) -> str:
     )
     for folder in ("airflow/config", "store"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
-    (settings.home / "airflow" / "config" / "airflow_local_settings.py").unlink(missing_ok=True)  # of an earlier stand
     return script
 
 

@@ -7,6 +7,7 @@ SlipwayError
 ├── ExportError               the exporter's output is missing or wrong
 │   ├── PromiseBroken         the exported model does not answer as promised
 │   ├── ExportOverLimit       the exporter used more than the model file allows
+│   ├── ExportInterrupted     the exporter's pod was lost, or the way to it   (can be retried)
 │   └── SourceUnreachable     no answer from the source, or a server error    (can be retried)
 ├── ScratchFull               no space in the worker's temporary folder
 ├── StoreError                the artifact store cannot be read or written
@@ -103,6 +104,12 @@ class PromiseBroken(ExportError):
 
 class ExportOverLimit(ExportError):
     """The exporter used more memory, processor time, processes or bytes than the model file allows."""
+
+
+class ExportInterrupted(ExportError):
+    """The exporter's pod was lost, or the connection to it: a node was drained, the pod was deleted."""
+
+    worth_retrying = True
 
 
 class SourceUnreachable(ExportError):

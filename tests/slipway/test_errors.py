@@ -72,6 +72,7 @@ def test_only_what_did_not_answer_is_tried_again():
         "LoadTestUnfinished",
         "RegistryUnreachable",
         "ReleaseUnsettled",
+        "ExportInterrupted",
         "SourceUnreachable",
         "TargetBusy",
     }

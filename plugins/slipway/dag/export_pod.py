@@ -27,11 +27,20 @@ from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
-from slipway.errors import ClusterUnreachable, ExportError, ExportOverLimit, SlipwayError, one_line, plain_line
+from slipway.errors import (
+    ClusterUnreachable,
+    ExportError,
+    ExportInterrupted,
+    ExportOverLimit,
+    SlipwayError,
+    one_line,
+    plain_line,
+)
 from slipway.model.content import unpack_folder
 from slipway.model.exporter import LAST_LINES, exporter_failure
 from slipway.model.limits import MIB
 from slipway.model.pod_inputs import INPUTS, exporter_in_pod, pack_inputs
+from slipway.names import digest_of, short
 from slipway.paths import INCLUDE
 from slipway.strict_json import load_json
 
@@ -49,7 +58,12 @@ ENDED_LOOKS = 10  # a second apart
 CHUNK_BYTES = 1024 * 1024
 USER = 1000
 OUT_OF_MEMORY = "OOMKilled"
-BY_KUBERNETES = ("Evicted", "DeadlineExceeded")
+OVER_LIMIT = ("Evicted", "DeadlineExceeded")
+DISRUPTED = "DisruptionTarget"  # a condition of pods that a drain, a preemption or a lost node ends
+GONE = 404
+TERMINATED = 128 + 15  # the exit status after SIGTERM
+AGAIN = "Next: nothing, the task tries again; if it has no tries left, clear it"
+OWNER = "slipway/owner"  # a label: whose pod it is, among Airflows that share a namespace
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +78,11 @@ class ExporterPod(KubernetesPodOperator):
             kubernetes_conn_id=pod.conn_id,
             namespace=pod.namespace,
             name=f"slipway-export-{release.model}",
-            labels={"app.kubernetes.io/name": "slipway-export", "slipway/model": release.model},
+            labels={
+                "app.kubernetes.io/name": "slipway-export",
+                "slipway/model": release.model,
+                OWNER: short(digest_of([release.store, release.store_uid, release.installation])),
+            },
             image=pod.image,
             image_pull_secrets=[k8s.V1LocalObjectReference(name=pod.image_pull_secret)]
             if pod.image_pull_secret
@@ -86,9 +104,8 @@ class ExporterPod(KubernetesPodOperator):
             automount_service_account_token=False,
             security_context=_security_of_pod(),
             container_security_context=_security_of_container(),
-            active_deadline_seconds=2 * START_S
-            + SEND_S
-            + release.limits.cpu_s,  # a pod whose task was killed ends by itself
+            # A pod whose task was killed ends by itself.
+            active_deadline_seconds=2 * START_S + SEND_S + release.limits.cpu_s,
             startup_timeout_seconds=START_S,
             schedule_timeout_seconds=START_S,
             startup_check_interval_seconds=1,
@@ -101,10 +118,10 @@ class ExporterPod(KubernetesPodOperator):
             do_xcom_push=True,  # the provider's sidecar keeps the results until they are fetched
             **kwargs,
         )
-        self.reattach_on_restart = (
-            False  # a new try deletes what a killed one left; newer providers call the argument `durable`
-        )
+        # A new try deletes what a killed one left. Newer providers call the argument `durable`.
+        self.reattach_on_restart = False
         self.release, self.inputs, self.results = release, inputs, results
+        self.is_supplied = False  # with its inputs: from then on only the exporter should end it
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
     def _note(self, _container: str, line: str) -> str:
@@ -127,7 +144,8 @@ class ExporterPod(KubernetesPodOperator):
         log.info("export: pod %s runs; sending %.1f MiB", pod.metadata.name, self.inputs.stat().st_size / MIB)
         try:
             self._send(pod)
-        except (ApiException, ExportError):
+            self.is_supplied = True
+        except (ApiException, ExportInterrupted):
             if not self._ends(pod):
                 raise  # otherwise its log, which is read next, says why
 
@@ -201,7 +219,7 @@ class PodHost:
         one = ExporterPod(task_id="exporter", release=release, pod=self.pod, inputs=inputs, results=results)
         self.made.append(one)
         with _pod_errors(one, self.pod):
-            _delete_leftovers(one, self.context)
+            _delete_leftovers(one)
             one.execute_sync(self.context)
         return unpack_folder(results, scratch / "work" / "out")
 
@@ -211,11 +229,9 @@ class PodHost:
             one.on_kill()
 
 
-def _delete_leftovers(one: ExporterPod, context: Context) -> None:
-    """Delete the pods that killed tries of this model's exports left, by this Airflow's labels."""
-    labels = one._get_ti_pod_labels(context, include_try_number=False)
-    wanted = {key: labels[key] for key in ("dag_id", "task_id")} | {"slipway/model": one.release.model}
-    selector = ",".join(f"{key}={value}" for key, value in wanted.items())
+def _delete_leftovers(one: ExporterPod) -> None:
+    """Delete the pods that killed tries of this model's exports left. One model has one run at a time."""
+    selector = ",".join(f"{key}={value}" for key, value in one.labels.items())
     for left in one.client.list_namespaced_pod(one.namespace, label_selector=selector).items:
         log.info("export: deleting pod %s, which an earlier try left", left.metadata.name)
         one.client.delete_namespaced_pod(left.metadata.name, one.namespace, grace_period_seconds=0)
@@ -238,6 +254,8 @@ def _pod_errors(one: ExporterPod, pod: ExportPod) -> Iterator[None]:
 def _explain(one: ExporterPod, where: str, error: Exception) -> SlipwayError:
     if isinstance(error, HTTPError):
         return ClusterUnreachable(f"{where}: no answer: {one_line(error)}. Next: clear the task when it answers again")
+    if isinstance(error, ApiException) and error.status == GONE and one.pod is not None:
+        return ExportInterrupted(f"{where}: the pod {one.pod.metadata.name} is gone: somebody deleted it. {AGAIN}")
     if isinstance(error, ApiException):
         grant = "give the connection create, get, list, patch, delete of pods, get of pods/log, and get and create of pods/exec there"
         return ExportError(f"{where}: {error.status} {one_line(error.reason)}: {_message(error)}. Next: {grant}")
@@ -251,13 +269,19 @@ def _failure(one: ExporterPod, where: str, error: Exception) -> ExportError:
     over = None
     if ended.reason == OUT_OF_MEMORY:
         over = f"it needs more memory than export.limits.memory_mib, {limits.memory_mib}"
-    elif remote and remote.status.reason in BY_KUBERNETES:
+    elif remote and remote.status.reason in OVER_LIMIT:
         over = f"{one_line(remote.status.message)} (export.limits: disk_mib {limits.disk_mib}, cpu_s {limits.cpu_s})"
+    elif _is_disrupted(remote) or ended.exit_code == TERMINATED or (one.is_supplied and not ended.exit_code):
+        return ExportInterrupted(f"{where}: it was ended from outside: {one_line(error)}. {AGAIN}")
     if over is None and not ended.exit_code:
         return ExportError(f"{where}: {one_line(error)}{_waits_for(remote)}. Next: check export.pod in the model file")
     return exporter_failure(
         one.release.served_by.exporter.name, ended.exit_code or 0, one.last_lines, limits, over=over
     )
+
+
+def _is_disrupted(pod: k8s.V1Pod | None) -> bool:
+    return pod is not None and any(each.type == DISRUPTED for each in pod.status.conditions or ())
 
 
 def _waits_for(pod: k8s.V1Pod | None) -> str:
@@ -295,9 +319,7 @@ def _command(client: Any, pod: k8s.V1Pod, container: str, arguments: list[str], 
         try:
             yield channel
         except (WebSocketException, OSError) as error:
-            raise ExportError(
-                f"exporter's pod: the connection ended: {one_line(error)}. Next: clear the task"
-            ) from error
+            raise ExportInterrupted(f"exporter's pod: the connection ended: {one_line(error)}. {AGAIN}") from error
 
 
 def _finish(channel: Any, what: str) -> None:
@@ -306,10 +328,10 @@ def _finish(channel: Any, what: str) -> None:
     try:
         status = None if channel.is_open() else channel.returncode
     except ValueError as error:  # the kubelet's own words in place of a status
-        raise ExportError(f"exporter's pod: {what} failed: {one_line(error)}. Next: clear the task") from error
+        raise ExportInterrupted(f"exporter's pod: {what} failed: {one_line(error)}. {AGAIN}") from error
     if status != 0:
         said = one_line(channel.read_stderr(timeout=0).decode(errors="replace")) or "the connection ended"
-        raise ExportError(f"exporter's pod: {what} failed: {said}. Next: clear the task")
+        raise ExportInterrupted(f"exporter's pod: {what} failed: {said}. {AGAIN}")
 
 
 def _message(error: ApiException) -> str:

@@ -12,8 +12,9 @@ from local.parts.server_image import debian_base
 from local.programs.docker_client import docker
 from local.settings import settings_here
 from slipway.dag.export_pod import PodHost
-from slipway.errors import ExportError, ExportOverLimit, PromiseBroken, SourceUnreachable
+from slipway.errors import ExportError, ExportInterrupted, ExportOverLimit, PromiseBroken, SourceUnreachable
 from slipway.kubernetes.rights import inspect_export_rights
+from slipway.names import digest_of, short
 from slipway.paths import INCLUDE
 from slipway.release import ExportLimits, ExportPod
 from slipway.runtimes import RUNTIMES
@@ -211,16 +212,49 @@ def test_refused_if_the_namespace_is_missing(opened, host):
     assert "\n" not in str(refusal.value)
 
 
-def test_pods_of_a_killed_worker_are_deleted_by_the_next_export(opened, host, kubectl):
-    """A task whose worker died leaves a pod; the next try deletes it before it makes its own."""
-    labels = "slipway/model=podded,dag_id=refresh_digits_vit,task_id=export"
+def left_pod(kubectl, host, name, labels):
+    """Make a pod that sleeps."""
     secure = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     safe = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     container = {"name": "base", "image": host.pod.image, "command": ["sleep", "600"], "securityContext": secure}
     spec = json.dumps({"spec": {"securityContext": safe, "containers": [container]}})
-    kubectl("run", "slipway-left", f"--image={host.pod.image}", f"--labels={labels}", f"--overrides={spec}")
+    kubectl("run", name, f"--image={host.pod.image}", f"--labels={labels}", f"--overrides={spec}")
+
+
+def test_pods_of_a_killed_worker_are_deleted_by_the_next_export(opened, host, kubectl, release):
+    """A task whose worker died leaves a pod; the next try deletes it before it makes its own."""
+    owner = short(digest_of([release.store, release.store_uid, release.installation]))
+    labels = f"app.kubernetes.io/name=slipway-export,slipway/model=podded,slipway/owner={owner}"
+    left_pod(kubectl, host, "slipway-left", labels)
     opened(LOOK)
     assert kubectl("get", "pods", "-l", "slipway/model=podded", "-o", "name") == ""
+
+
+def test_pod_of_another_airflow_is_kept(opened, host, kubectl):
+    """Two Airflows may share a namespace, and export models of the same name at the same moment."""
+    name, labels = "slipway-others", "app.kubernetes.io/name=slipway-export,slipway/owner=other"
+    left_pod(kubectl, host, name, f"{labels},slipway/model=podded")
+    try:
+        opened(LOOK)
+        assert name in kubectl("get", "pods", "-o", "name")
+    finally:
+        kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_retryable_if_somebody_deletes_the_pod(opened, kubectl):
+    """A drained node, a preemption, a person: the export begins again."""
+
+    def delete():
+        while "Running" not in kubectl("get", "pods", "-l", "slipway/model=podded"):
+            time.sleep(0.2)
+        time.sleep(3)
+        kubectl("delete", "pods", "-l", "slipway/model=podded", "--grace-period=0", "--force")
+
+    deleting = threading.Thread(target=delete)
+    deleting.start()
+    with pytest.raises(ExportInterrupted):
+        opened("import time\nwhile True: time.sleep(1)")
+    deleting.join()
 
 
 def test_killed_task_deletes_the_pod(opened, host, kubectl):
