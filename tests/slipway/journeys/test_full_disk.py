@@ -21,6 +21,7 @@ from slipway.image.build import build_image
 from slipway.image.engine import engine
 from slipway.model.content import content_hash
 from slipway.model.export import keep_export, run_export
+from slipway.model.exporter import WorkerHost
 from slipway.paths import INCLUDE
 from slipway.records.store import Store
 from slipway.release import Source
@@ -135,7 +136,7 @@ def test_worker_named_if_the_exporter_has_no_space(temporary, store, release, mo
     source = Source(kind="hub", location="me/vit", revision="a" * 40)
     if program == "exporter":
         source = replace(release.source, revision=content_hash(INCLUDE / "served" / release.source.location))
-    refused(ScratchFull, folder, run_export, replace(release, source=source), python=sys.executable)
+    refused(ScratchFull, folder, run_export, replace(release, source=source), WorkerHost(sys.executable))
     assert files_of(folder) == []
     assert files_of(Path(store.uri.removeprefix("file://"))) == []
 
@@ -153,7 +154,7 @@ def test_worker_named_if_the_real_exporter_has_no_space(temporary, store, releas
     """TensorFlow's error for a full disk names neither folder nor remedy. Slipway's message names both."""
     folder = temporary(512)
     source = replace(release.source, revision=content_hash(INCLUDE / "served" / release.source.location))
-    refused(ScratchFull, folder, run_export, replace(release, source=source), python=str(model_python))
+    refused(ScratchFull, folder, run_export, replace(release, source=source), WorkerHost(str(model_python)))
     assert files_of(folder) == []
     assert files_of(Path(store.uri.removeprefix("file://"))) == []
 
