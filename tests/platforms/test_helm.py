@@ -28,7 +28,6 @@ PATIENT = {"startupProbe": {"failureThreshold": 60}, "livenessProbe": {"failureT
 pytestmark = [
     pytest.mark.stand,
     pytest.mark.slow,
-    pytest.mark.skipif(not (HELM and CHART), reason="SLIPWAY_HELM and SLIPWAY_AIRFLOW_CHART are not set"),
 ]
 
 
