@@ -12,6 +12,7 @@ from typing import Any
 LABEL_MODEL = "slipway/model"
 LABEL_VERSION = "slipway/version"
 LABEL_RELEASE = "slipway/release"
+LABEL_OWNER = "slipway/owner"  # of an exporter's pod: whose it is, among Airflows that share a namespace
 FIELD_MANAGER = "slipway"
 PREVIEW_SUFFIX = "-preview"
 SWEEP_SUFFIX = "-sweep-"  # and the number of the turn

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,13 +35,13 @@ from slipway.errors import (
     one_line,
     plain_line,
 )
-from slipway.model.content import unpack_folder
+from slipway.kubernetes.api import refusal_message
+from slipway.model.content import file_hash, unpack_folder
 from slipway.model.exporter import LAST_LINES, exporter_failure
 from slipway.model.limits import MIB
 from slipway.model.pod_inputs import INPUTS, exporter_in_pod, pack_inputs
-from slipway.names import digest_of, short
+from slipway.names import LABEL_MODEL, LABEL_OWNER, digest_of, short
 from slipway.paths import INCLUDE
-from slipway.strict_json import load_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -63,7 +62,6 @@ DISRUPTED = "DisruptionTarget"  # a condition of pods that a drain, a preemption
 GONE = 404
 TERMINATED = 128 + 15  # the exit status after SIGTERM
 AGAIN = "Next: nothing, the task tries again; if it has no tries left, clear it"
-OWNER = "slipway/owner"  # a label: whose pod it is, among Airflows that share a namespace
 
 log = logging.getLogger(__name__)
 
@@ -73,22 +71,22 @@ class ExporterPod(KubernetesPodOperator):
 
     def __init__(self, *, release: Release, pod: ExportPod, inputs: Path, results: Path, **kwargs: Any) -> None:
         runtime = release.served_by
-        lock = sha256((INCLUDE.parent / runtime.lock).read_bytes())
+        lock = file_hash(INCLUDE.parent / runtime.lock)
         super().__init__(
             kubernetes_conn_id=pod.conn_id,
             namespace=pod.namespace,
             name=f"slipway-export-{release.model}",
             labels={
                 "app.kubernetes.io/name": "slipway-export",
-                "slipway/model": release.model,
-                OWNER: short(digest_of([release.store, release.store_uid, release.installation])),
+                LABEL_MODEL: release.model,
+                LABEL_OWNER: short(digest_of([release.store, release.store_uid, release.installation])),
             },
             image=pod.image,
             image_pull_secrets=[k8s.V1LocalObjectReference(name=pod.image_pull_secret)]
             if pod.image_pull_secret
             else None,
             cmds=[runtime.default_python, "-c", _program("wait")],
-            arguments=[runtime.lock_in_image, lock.hexdigest(), exporter_in_pod(runtime), str(SEND_S)],
+            arguments=[runtime.lock_in_image, lock, exporter_in_pod(runtime), str(SEND_S)],
             env_vars={
                 "HOME": PodDefaults.XCOM_MOUNT_PATH,
                 "TMPDIR": PodDefaults.XCOM_MOUNT_PATH,
@@ -258,7 +256,9 @@ def _explain(one: ExporterPod, where: str, error: Exception) -> SlipwayError:
         return ExportInterrupted(f"{where}: the pod {one.pod.metadata.name} is gone: somebody deleted it. {AGAIN}")
     if isinstance(error, ApiException):
         grant = "give the connection create, get, list, patch, delete of pods, get of pods/log, and get and create of pods/exec there"
-        return ExportError(f"{where}: {error.status} {one_line(error.reason)}: {_message(error)}. Next: {grant}")
+        return ExportError(
+            f"{where}: {error.status} {one_line(error.reason)}: {refusal_message(error.body)}. Next: {grant}"
+        )
     return _failure(one, where, error)
 
 
@@ -323,7 +323,7 @@ def _command(client: Any, pod: k8s.V1Pod, container: str, arguments: list[str], 
 
 
 def _finish(channel: Any, what: str) -> None:
-    """Wait for the program's end. Raises ExportError if it did not succeed."""
+    """Wait for the program's end. Raises ExportInterrupted if it did not succeed."""
     channel.run_forever(timeout=SILENCE_S)
     try:
         status = None if channel.is_open() else channel.returncode
@@ -332,13 +332,6 @@ def _finish(channel: Any, what: str) -> None:
     if status != 0:
         said = one_line(channel.read_stderr(timeout=0).decode(errors="replace")) or "the connection ended"
         raise ExportInterrupted(f"exporter's pod: {what} failed: {said}. {AGAIN}")
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return one_line(load_json(error.body)["message"])
-    except (ValueError, TypeError, KeyError):
-        return one_line(error.body or "")
 
 
 def _program(name: str) -> str:

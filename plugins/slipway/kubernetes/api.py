@@ -32,9 +32,7 @@ def api_errors(target: Target, where: str) -> Iterator[None]:
 
 def api_refusal(target: Target, where: str, status: int | None, body: str | bytes | None) -> Exception:
     """The error for an API server's refusal, from its HTTP status and its Status object."""
-    reported = _status_object(body)
-    text = body.decode(errors="replace") if isinstance(body, bytes) else body
-    message = one_line(reported.get("message") or text or "no reason given")
+    reported, message = _status_object(body), refusal_message(body)
     owners = [cause for cause in _causes(reported) if cause.get("reason") == "FieldManagerConflict"]
     place = f"{where} in {target.namespace}"
     if status == CONFLICT and owners:
@@ -47,6 +45,12 @@ def api_refusal(target: Target, where: str, status: int | None, body: str | byte
         return ClusterUnreachable(f"{place}: HTTP {status}: {message}. Next: {target.kubectl('get deployments')}")
     kind = NamespaceMissing if _is_missing_namespace(status, message) else ApplyRefused
     return kind(f"{place}: HTTP {status}: {message}. Next: {how_to_fix_refusal(target, status, message)}")
+
+
+def refusal_message(body: str | bytes | None) -> str:
+    """What an API server says in a refusal, in one line."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    return one_line(_status_object(body).get("message") or text or "no reason given")
 
 
 def _is_missing_namespace(status: int, message: str) -> bool:
